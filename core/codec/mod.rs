@@ -1,0 +1,267 @@
+//! Wire formats ⇄ the canonical model. Pure: bytes and values in, values and bytes out; no clock, no I/O, no async.
+//!
+//! One folder a format, each with the same six files. A codec implements each direction once and serves both when a
+//! client speaks the format and when a provider does. Depends only on `model` and `error`.
+
+pub mod anthropic_messages;
+pub mod document;
+pub mod envelope;
+pub mod gemini;
+pub mod json;
+pub mod openai_chat;
+pub mod signature;
+pub mod sse;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::{
+    error::{Error, Kind, Result},
+    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Request, Response},
+};
+
+/// The codec of a format.
+pub fn codec(format: Format) -> &'static dyn Codec {
+    match format {
+        Format::OpenaiChat => &openai_chat::OpenaiChat,
+        Format::AnthropicMessages => &anthropic_messages::AnthropicMessages,
+        Format::Gemini => &gemini::Gemini,
+    }
+}
+
+/// What the path and the headers say about a request, for formats whose body does not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Inbound<'a> {
+    /// The model in the path (Gemini).
+    pub model: Option<&'a str>,
+    /// Streaming asked by the path (Gemini `:streamGenerateContent`).
+    pub stream: Option<bool>,
+    /// `anthropic-version`.
+    pub version: Option<&'a str>,
+    /// The body is a token-count request: fields an answer needs (`max_tokens`) may be absent.
+    pub counting: bool,
+}
+
+/// What the client's wire needs to know to write an answer.
+#[derive(Debug, Clone, Default)]
+pub struct ClientView {
+    /// The name the caller asked for: used where the upstream told no model.
+    pub model: String,
+    /// Our request id, for formats whose answers want an id and the upstream gave none.
+    pub request_id: String,
+    /// Unix seconds, for formats whose answers carry a time.
+    pub now: i64,
+    /// OpenAI: the caller asked for the usage chunk.
+    pub include_usage: bool,
+    /// Gemini: the stream is a JSON array, not SSE (no `alt=sse`).
+    pub json_array: bool,
+    /// OpenAI embeddings: how vectors are written; Gemini: whether one or many were asked.
+    pub base64: bool,
+    pub single: bool,
+}
+
+/// What a target's wire wants: data from the provider's row and the model's capability, not code.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dialect {
+    /// The model's name upstream.
+    pub model: String,
+    /// The provider's catalogue name: native tags, id rules.
+    pub provider: String,
+    /// `max_tokens` or `max_completion_tokens` (OpenAI format).
+    pub max_tokens_field: &'static str,
+    /// What to send where the format requires a bound and the caller gave none (Anthropic).
+    pub default_max_tokens: u64,
+    pub developer_role: bool,
+    /// `stream_options.include_usage` is understood.
+    pub stream_options: bool,
+    /// The field of a message that carries reasoning (`reasoning_content`, `reasoning`); `None`: reasoning is not sent back.
+    pub reasoning_field: Option<&'static str>,
+    /// Streams end without `[DONE]`.
+    pub terminal_optional: bool,
+    /// Tool-call ids must be exactly nine letters or digits.
+    pub short_tool_ids: bool,
+    /// Parameter knobs that this provider refuses, by canonical name (`seed`, `frequency_penalty`, `logit_bias`, …).
+    pub refuses: &'static [&'static str],
+    /// Features that this target lacks, by name (`images`, `documents`, `audio`, `tools`, `json_schema`, `n`, `logprobs`, …).
+    pub lacks: &'static [&'static str],
+    /// Sampling parameters are refused (newer Claude models).
+    pub no_sampling: bool,
+    /// Takes `thinking: {type: enabled, budget_tokens}` (older Claude) rather than adaptive + effort.
+    pub thinking_budget: bool,
+    /// Takes structured output natively (`output_config.format`); else a forced tool stands in.
+    pub native_schema: bool,
+    /// Takes JSON Schema as it is (Gemini `parametersJsonSchema`/`responseJsonSchema`); else it is lowered.
+    pub json_schema: bool,
+    /// Takes media by URL.
+    pub media_urls: bool,
+    /// Knows system turns in mid-conversation.
+    pub mid_system: bool,
+    /// The upstream's API version header value, where the format has one.
+    pub version: Option<&'static str>,
+}
+
+impl Dialect {
+    /// The format's own vendor, at its most common.
+    pub fn of(model: &str) -> Self {
+        Dialect {
+            model: model.to_owned(),
+            provider: String::new(),
+            max_tokens_field: "max_completion_tokens",
+            default_max_tokens: 8192,
+            developer_role: true,
+            stream_options: true,
+            reasoning_field: None,
+            terminal_optional: false,
+            short_tool_ids: false,
+            refuses: &[],
+            lacks: &[],
+            no_sampling: false,
+            thinking_budget: true,
+            native_schema: true,
+            json_schema: true,
+            media_urls: true,
+            mid_system: false,
+            version: None,
+        }
+    }
+}
+
+/// A request body for an upstream.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// Top-level fields in wire order.
+    pub body: Map<String, Value>,
+    /// Knobs that were dropped, by the caller-facing canonical name: they go to `x-portcullis-dropped-params`.
+    pub dropped: Vec<&'static str>,
+}
+
+/// One wire format, both sides.
+pub trait Codec: Send + Sync {
+    fn format(&self) -> Format;
+
+    /// Client side: body to model. Errors carry the path of the field at fault.
+    fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request>;
+    /// Upstream side: model to body; `Kind::Unsupported` names the feature that this target lacks.
+    fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded>;
+    /// Upstream side.
+    fn decode_response(&self, body: &[u8]) -> Result<Response>;
+    /// Client side.
+    fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>>;
+    /// Upstream side: a stream's bytes to events.
+    fn stream_decoder(&self, dialect: &Dialect) -> Box<dyn StreamDecoder>;
+    /// Client side: events to a stream's bytes.
+    fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder>;
+    /// Upstream side: a refusal's status, headers and body to an `Error` (with `upstream` filled). `header` looks a
+    /// header up by lower-case name.
+    fn decode_error(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error;
+    /// Client side: the body of an error in the family's own shape.
+    fn encode_error(&self, error: &Error, request_id: &str) -> Vec<u8>;
+
+    /// The wire's top-level keys that hold a canonical field: same-format edits replace just these.
+    fn wire_fields(&self, field: Field) -> &'static [&'static str];
+
+    fn decode_embeddings(&self, _body: &[u8], _inbound: Inbound<'_>) -> Result<EmbeddingRequest> {
+        Err(no_such_operation(self.format()))
+    }
+    fn encode_embeddings(&self, _request: &EmbeddingRequest, _dialect: &Dialect) -> Result<Encoded> {
+        Err(no_such_operation(self.format()))
+    }
+    fn decode_embeddings_response(&self, _body: &[u8]) -> Result<EmbeddingResponse> {
+        Err(no_such_operation(self.format()))
+    }
+    fn encode_embeddings_response(&self, _response: &EmbeddingResponse, _view: &ClientView) -> Result<Vec<u8>> {
+        Err(no_such_operation(self.format()))
+    }
+
+    /// Upstream side: the body that asks for a token count, and the count in its answer. `None`: no such endpoint.
+    fn encode_count(&self, _request: &Request, _dialect: &Dialect) -> Option<Result<Encoded>> {
+        None
+    }
+    fn decode_count(&self, _body: &[u8]) -> Result<u64> {
+        Err(no_such_operation(self.format()))
+    }
+    /// Client side: the answer to a token-count request.
+    fn encode_count_response(&self, tokens: u64) -> Vec<u8>;
+
+    /// Client side: the model list, and one model, in the family's shape.
+    fn encode_models(&self, models: &[ModelCard]) -> Vec<u8>;
+    fn encode_model(&self, model: &ModelCard) -> Vec<u8>;
+}
+
+/// One line of the model list.
+#[derive(Debug, Clone, Default)]
+pub struct ModelCard {
+    /// `provider/model` or an alias.
+    pub id: String,
+    pub owner: String,
+    /// Unix seconds; 0 when unknown.
+    pub created: i64,
+    pub context_window: Option<u64>,
+    pub max_output: Option<u64>,
+}
+
+/// Bytes to events. Any split of the bytes gives the same events.
+pub trait StreamDecoder: Send {
+    /// Appends what `bytes` completes. An error event of the upstream comes back as `Err` (with `upstream` filled);
+    /// events before it in the same bytes stand in `out`.
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()>;
+    /// The upstream closed. `Err(Kind::Upstream)` if the format's terminal was not seen.
+    fn finish(&mut self, out: &mut Vec<Event>) -> Result<()>;
+}
+
+/// Events to bytes. Never writes a terminal after an error, nor a second one.
+pub trait StreamEncoder: Send {
+    fn push(&mut self, event: &Event, out: &mut Vec<u8>);
+    /// A clean end: what is still open is closed, the terminal written.
+    fn finish(&mut self, out: &mut Vec<u8>);
+    /// The stream dies here: an error event in the family's shape, no terminal.
+    fn error(&mut self, error: &Error, request_id: &str, out: &mut Vec<u8>);
+    /// A comment or ping that keeps the connection alive.
+    fn keep_alive(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b": keep-alive\n\n");
+    }
+}
+
+/// The canonical fields that a stage may change, as units of same-format patching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Field {
+    Messages,
+    Tools,
+    ToolChoice,
+    Output,
+    Sampling,
+    MaxTokens,
+    N,
+    Logprobs,
+    Reasoning,
+    User,
+    Metadata,
+    ServiceTier,
+    Stream,
+}
+
+impl Field {
+    pub const ALL: [Field; 13] = [
+        Field::Messages,
+        Field::Tools,
+        Field::ToolChoice,
+        Field::Output,
+        Field::Sampling,
+        Field::MaxTokens,
+        Field::N,
+        Field::Logprobs,
+        Field::Reasoning,
+        Field::User,
+        Field::Metadata,
+        Field::ServiceTier,
+        Field::Stream,
+    ];
+}
+
+/// The content type of a whole answer and of a stream.
+pub const JSON: &str = "application/json";
+pub const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
+
+fn no_such_operation(format: Format) -> Error {
+    Error::new(Kind::Unsupported, format!("{} has no such operation; choose a model whose provider offers it", format.name()))
+}

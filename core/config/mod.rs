@@ -1,0 +1,244 @@
+//! Configuration: the file's shape (`file`), read and checked into these finished objects (`resolve`), and kept fresh
+//! (`watch`). The only reader of files and environment.
+//!
+//! Everything here is plain and resolved: secrets are read, durations and sizes are typed, names are checked against each
+//! other. A `Config` is never changed; a reload builds a new one.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::model::Format;
+
+pub mod secret;
+
+pub use secret::Secret;
+
+/// The whole configuration, resolved.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where gateway.toml lies; stages and relative paths start here.
+    pub root: PathBuf,
+    /// The file itself, for messages.
+    pub file: PathBuf,
+    /// Of gateway.toml and of every file it led to: hex, 16 characters.
+    pub hash: String,
+    pub server: Server,
+    pub admin: Admin,
+    pub store: Store,
+    pub auth: Auth,
+    pub providers: Vec<Provider>,
+    /// Aliases by public name.
+    pub models: BTreeMap<String, Alias>,
+    pub teams: BTreeMap<String, Team>,
+    /// `None`: every file directly in scripts/ (and plugins/), in file-name order.
+    pub stages: Option<Vec<Stage>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub tls: Option<Tls>,
+    /// Bytes of one request body, decompressed.
+    pub max_body: u64,
+    pub drain: Duration,
+    /// "Not ready" before the listener closes: 5 s; tests shorten it.
+    pub drain_delay: Duration,
+    pub write_stall: Duration,
+    /// Bytes of all buffered bodies together.
+    pub body_memory: u64,
+    /// 10 s.
+    pub header_timeout: Duration,
+    /// Idle keep-alive.
+    pub idle: Duration,
+    /// The least bytes a second while a body is read, after a grace of 5 s.
+    pub min_body_rate: u64,
+    pub max_connections: usize,
+    /// The most bytes one stream event may have: 16 MiB.
+    pub max_event: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tls {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    pub token: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Store {
+    pub kind: StoreKind,
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    Sled,
+    Memory,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Auth {
+    pub required: bool,
+}
+
+/// `[providers.<name>]`: a catalogue row's settings, or a server of the user's own.
+#[derive(Debug, Clone, Default)]
+pub struct Provider {
+    pub name: String,
+    /// The catalogue row it builds on; by default the row of its own name.
+    pub row: Option<String>,
+    pub base_url: Option<String>,
+    pub format: Option<Format>,
+    /// `bearer`, `x-api-key`, `x-goog-api-key`, `api-key`, `none`.
+    pub auth: Option<String>,
+    /// Resolved keys, in order; empty when the environment variable is not set: then "not configured".
+    pub keys: Vec<Secret>,
+    /// Why there is no key (`environment variable OPENAI_API_KEY is not set`).
+    pub missing: Option<String>,
+    /// Model-name prefixes claimed by this provider, besides its row's.
+    pub models: Vec<String>,
+    pub headers: BTreeMap<String, String>,
+    /// Private and loopback addresses allowed. A provider whose configured host is itself a literal private address or
+    /// `localhost` is allowed that host.
+    pub private: bool,
+    /// An extra certificate authority for this provider's TLS (PEM file).
+    pub ca: Option<PathBuf>,
+    /// `http1` | `http2` | auto.
+    pub http2: Option<bool>,
+    pub timeouts: Timeouts,
+}
+
+/// Absent values fall back: model → provider → these defaults: connect 5 s, first_event 60 s, idle 60 s, whole 10 m.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timeouts {
+    pub connect: Option<Duration>,
+    pub first_event: Option<Duration>,
+    pub idle: Option<Duration>,
+    pub whole: Option<Duration>,
+}
+
+/// `[models.<name>]`.
+#[derive(Debug, Clone, Default)]
+pub struct Alias {
+    pub strategy: Strategy,
+    pub targets: Vec<Target>,
+    /// Names (aliases or provider/model) tried after the targets.
+    pub failover: Vec<String>,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strategy {
+    #[default]
+    First,
+    Weighted,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    pub provider: String,
+    pub model: String,
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Team {
+    /// Allowed models with wildcards; `None`: all.
+    pub models: Option<Vec<String>>,
+    /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
+    pub defaults: serde_json::Map<String, serde_json::Value>,
+    pub priority: Option<String>,
+}
+
+/// `[[stages]]`.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// As written: `scripts/route.rhai`, `plugins/redact.wasm`, `builtin/…`.
+    pub uses: String,
+    pub on_error: OnError,
+    pub stream: Option<StreamMode>,
+    pub only: Option<Only>,
+    pub config: serde_json::Map<String, serde_json::Value>,
+    pub limits: StageLimits,
+    /// Line in gateway.toml, for messages.
+    pub line: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    #[default]
+    Reject,
+    Skip,
+}
+
+/// How a stage wants streams (ARCHITECTURE §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamMode {
+    Event,
+    Window,
+    Whole,
+    Observe,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Only {
+    pub teams: Option<Vec<String>>,
+    pub models: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StageLimits {
+    /// Rhai operations a call: 200,000.
+    pub operations: u64,
+    /// Wall-time backstop a call: 50 ms.
+    pub wall: Duration,
+}
+
+impl Default for StageLimits {
+    fn default() -> Self {
+        StageLimits { operations: 200_000, wall: Duration::from_millis(50) }
+    }
+}
+
+/// One problem, where it stands. `check --json` prints these.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Problem {
+    /// Relative to gateway.toml's folder.
+    pub file: String,
+    pub line: u32,
+    pub message: String,
+    /// The line and a caret under the fault, for terminals.
+    #[serde(skip)]
+    pub excerpt: Option<String>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            max_body: 32 << 20,
+            drain: Duration::from_secs(300),
+            drain_delay: Duration::from_secs(5),
+            write_stall: Duration::from_secs(60),
+            body_memory: 1 << 30,
+            header_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            min_body_rate: 1024,
+            max_connections: 20_000,
+            max_event: 16 << 20,
+        }
+    }
+}
+
+impl Config {
+    /// The shared form in which a runtime holds it.
+    pub fn shared(self) -> Arc<Config> {
+        Arc::new(self)
+    }
+}

@@ -1,0 +1,25 @@
+//! Portcullis, a programmable LLM gateway. Start reading in `core/README.md`, then `gateway.rs`: the way of a request.
+//!
+//! The modules stand in the order in which a request meets them.
+
+pub mod cli;
+pub mod gateway;
+pub mod context;
+pub mod runtime;
+pub mod error;
+pub mod server;
+pub mod endpoint;
+pub mod auth;
+pub mod limit;
+pub mod model;
+pub mod codec;
+pub mod pipeline;
+pub mod script;
+pub mod route;
+pub mod provider;
+pub mod upstream;
+pub mod account;
+pub mod store;
+pub mod config;
+pub mod admin;
+pub mod telemetry;

@@ -1,0 +1,91 @@
+//! Unknown fields, kept with the format they came from and given back only to it.
+
+use serde_json::{Map, Value};
+
+/// A wire format. The names are the configuration's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    OpenaiChat,
+    AnthropicMessages,
+    Gemini,
+}
+
+impl Format {
+    pub const ALL: [Format; 3] = [Format::OpenaiChat, Format::AnthropicMessages, Format::Gemini];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::OpenaiChat => "openai_chat",
+            Format::AnthropicMessages => "anthropic_messages",
+            Format::Gemini => "gemini",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Format> {
+        Format::ALL.into_iter().find(|f| f.name() == name)
+    }
+}
+
+/// What a caller asks of a model. One word per kind of endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Chat,
+    Embeddings,
+    CountTokens,
+    ListModels,
+    OneModel,
+}
+
+impl Operation {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Operation::Chat => "chat",
+            Operation::Embeddings => "embeddings",
+            Operation::CountTokens => "count_tokens",
+            Operation::ListModels | Operation::OneModel => "models",
+        }
+    }
+}
+
+/// Fields that the canonical model has no name for. Explicit nulls are not kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Extra(Option<Box<(Format, Map<String, Value>)>>);
+
+impl Extra {
+    pub fn new(format: Format, fields: Map<String, Value>) -> Self {
+        if fields.is_empty() { Extra(None) } else { Extra(Some(Box::new((format, fields)))) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The fields, if they came from `format`.
+    pub fn of(&self, format: Format) -> Option<&Map<String, Value>> {
+        self.0.as_deref().filter(|(f, _)| *f == format).map(|(_, m)| m)
+    }
+
+    /// Origin and fields, whoever they are for: stages scan every string.
+    pub fn any(&self) -> Option<(Format, &Map<String, Value>)> {
+        self.0.as_deref().map(|(f, m)| (*f, m))
+    }
+
+    pub fn any_mut(&mut self) -> Option<&mut Map<String, Value>> {
+        self.0.as_deref_mut().map(|(_, m)| m)
+    }
+
+    /// Adds one field; a field of another format replaces everything held so far (it could not be given back anyway).
+    pub fn insert(&mut self, format: Format, key: &str, value: Value) {
+        match self.0.as_deref_mut() {
+            Some((f, map)) if *f == format => {
+                map.insert(key.to_owned(), value);
+            }
+            _ => {
+                let mut map = Map::new();
+                map.insert(key.to_owned(), value);
+                self.0 = Some(Box::new((format, map)));
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a stage is: something that looks at an exchange in some phases and gives verdicts. Scripts, plugins and Rust
+//! stages are all this.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use super::phase::Phases;
+use crate::{
+    account::Record,
+    codec::document::Document,
+    config::StreamMode,
+    context::Context,
+    error::Error,
+    model::{Event, Response},
+};
+
+/// A stage as loaded: shared by all requests. `open` makes what one request holds of it.
+pub trait Stage: Send + Sync {
+    /// As listed: `scripts/route.rhai`.
+    fn name(&self) -> &Arc<str>;
+    fn phases(&self) -> Phases;
+    /// How it wants streamed answers; `None` when it looks at no answers.
+    fn stream(&self) -> Option<StreamMode>;
+    /// The request's own instance, made at the first phase that this stage wants.
+    fn open(&self) -> Box<dyn Visit>;
+}
+
+/// One request's visit to a stage. Only the phases that `Stage::phases` names are called.
+pub trait Visit: Send {
+    fn request<'a>(&'a mut self, _cx: &'a mut Context, _request: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
+        ready(RequestVerdict::Continue)
+    }
+
+    fn route<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        _request: &'a mut Document,
+        _candidates: &'a [Candidate],
+    ) -> BoxFuture<'a, Outcome<RouteVerdict>> {
+        ready(RouteVerdict::Continue)
+    }
+
+    fn attempt<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        _target: &'a Candidate,
+        _request: &'a mut Document,
+        _headers: &'a mut http::HeaderMap,
+    ) -> BoxFuture<'a, Outcome<AttemptVerdict>> {
+        ready(AttemptVerdict::Continue)
+    }
+
+    /// A new attempt begins: drop what was held of the one before.
+    fn start(&mut self, _attempt: u32) {}
+
+    /// One event; what stands in its place is pushed to `out`.
+    fn event<'a>(&'a mut self, _cx: &'a mut Context, event: Event, out: &'a mut Vec<Event>) -> BoxFuture<'a, Outcome<EventVerdict>> {
+        out.push(event);
+        ready(EventVerdict::Continue)
+    }
+
+    fn response<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        _target: &'a Candidate,
+        _response: &'a mut Response,
+    ) -> BoxFuture<'a, Outcome<ResponseVerdict>> {
+        ready(ResponseVerdict::Continue)
+    }
+
+    /// May change message and status in place.
+    fn error<'a>(&'a mut self, _cx: &'a mut Context, _error: &'a mut Error) -> BoxFuture<'a, Outcome<ErrorVerdict>> {
+        ready(ErrorVerdict::Continue)
+    }
+
+    /// May add tags.
+    fn log<'a>(&'a mut self, _cx: &'a mut Context, _record: &'a mut Record) -> BoxFuture<'a, Outcome<()>> {
+        ready(())
+    }
+
+    /// Operations used by the last call, where the host counts them (scripts).
+    fn operations(&self) -> u64 {
+        0
+    }
+}
+
+/// A verdict, or the stage itself failed (then its `on_error` decides).
+pub type Outcome<T> = Result<T, StageFault>;
+
+/// A stage that trapped, threw, or ran over a limit. `message` names file, line, column and phase; never prompt text.
+#[derive(Debug, Clone)]
+pub struct StageFault {
+    pub message: String,
+}
+
+#[derive(Debug)]
+pub enum RequestVerdict {
+    Continue,
+    /// Answer now, without an upstream.
+    Respond(Box<Response>),
+    Reject { status: u16, message: String },
+}
+
+#[derive(Debug)]
+pub enum RouteVerdict {
+    Continue,
+    /// These instead, in this order: `provider/model` or alias names. Empty: nobody (503).
+    Order(Vec<String>),
+    Reject { status: u16, message: String },
+}
+
+#[derive(Debug)]
+pub enum AttemptVerdict {
+    Continue,
+    Skip,
+    Reject { status: u16, message: String },
+}
+
+#[derive(Debug)]
+pub enum EventVerdict {
+    Continue,
+    /// A clean end with finish reason `content_filter`.
+    Stop { reason: String },
+    Reject { status: u16, message: String },
+}
+
+#[derive(Debug)]
+pub enum ResponseVerdict {
+    Continue,
+    /// Try the next target.
+    Next { reason: String },
+    Reject { status: u16, message: String },
+}
+
+#[derive(Debug)]
+pub enum ErrorVerdict {
+    Continue,
+    Respond(Box<Response>),
+}
+
+/// A target as stages see it: a snapshot of live facts at planning time.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// `provider/model`.
+    pub name: Arc<str>,
+    pub provider: Arc<str>,
+    pub model: Arc<str>,
+    pub healthy: bool,
+    /// Smoothed time to first event; `None` until measured.
+    pub latency: Option<Duration>,
+    pub in_flight: u64,
+    /// USD per million tokens; `None` when unknown.
+    pub price_input: Option<f64>,
+    pub price_output: Option<f64>,
+    /// `u64::MAX` without a quota.
+    pub quota_left: u64,
+    pub quota_resets_in: Option<Duration>,
+    pub context_window: Option<u64>,
+    pub capabilities: &'static [&'static str],
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, Outcome<T>> {
+    Box::pin(std::future::ready(Ok(value)))
+}
