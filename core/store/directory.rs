@@ -19,7 +19,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, hex};
 
 /// A data directory of our version.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Directory {
             return self.make_master_key();
         };
         self.warn_when_readable(&path);
-        parse_hex(text.trim()).ok_or_else(|| StoreError::File {
+        hex::decode(text.trim()).map(Zeroizing::new).ok_or_else(|| StoreError::File {
             path,
             message: "the file is not a master key (64 hex digits): put it back from a backup".into(),
         })
@@ -113,11 +113,7 @@ impl Directory {
     fn make_master_key(&self) -> Result<Zeroizing<[u8; 32]>> {
         let mut key = Zeroizing::new([0; 32]);
         aws_lc_rs::rand::fill(&mut *key).map_err(|_| self.io(io::Error::other("no random numbers")))?;
-        let mut text = Zeroizing::new(String::with_capacity(65));
-        for byte in key.iter() {
-            text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or_default());
-            text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or_default());
-        }
+        let mut text = Zeroizing::new(hex::encode(&*key));
         text.push('\n');
         self.replace(MASTER_KEY_FILE, text.as_bytes(), 0o600)?;
         Ok(key)
@@ -160,19 +156,6 @@ impl Directory {
         let found = if found.is_empty() || found.len() > 20 { "unreadable" } else { found };
         StoreError::Version { path: self.path.clone(), found: found.to_owned(), expected: VERSION }
     }
-}
-
-fn parse_hex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut key = Zeroizing::new([0; 32]);
-    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |d: u8| char::from(d).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(key)
 }
 
 /// Of the layout and of the rows in it.

@@ -10,6 +10,7 @@ use crate::config;
 
 mod commit;
 pub mod directory;
+pub mod hex;
 mod memory;
 mod sled;
 pub mod tables;
