@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Encoded, Dialect, Field, codec, Inbound, envelope::Envelope};
+use super::{Dialect, Encoded, Field, Inbound, codec, envelope::Envelope};
 use crate::{
     error::Result,
     model::{Format, Request},

@@ -263,5 +263,8 @@ pub const JSON: &str = "application/json";
 pub const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 fn no_such_operation(format: Format) -> Error {
-    Error::new(Kind::Unsupported, format!("{} has no such operation; choose a model whose provider offers it", format.name()))
+    Error::new(
+        Kind::Unsupported,
+        format!("{} has no such operation; choose a model whose provider offers it", format.name()),
+    )
 }
