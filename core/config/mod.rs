@@ -8,9 +8,25 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+pub mod env;
+pub mod file;
+mod later;
+pub mod read;
+mod resolve;
 pub mod secret;
+mod shape;
+mod source;
+mod sources;
+mod text;
+pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
+pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
+pub use sources::Sources;
+pub use watch::{Watched, Watcher, watch};
 
 /// The whole configuration, resolved.
 #[derive(Debug, Clone)]
@@ -31,6 +47,8 @@ pub struct Config {
     pub teams: BTreeMap<String, Team>,
     /// `None`: every file directly in scripts/ (and plugins/), in file-name order.
     pub stages: Option<Vec<Stage>>,
+    /// The scripts as they were read, and which other files had a say: what compiles is what was hashed.
+    pub sources: Sources,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -237,6 +255,15 @@ impl Default for Server {
 }
 
 impl Config {
+    /// What has to be watched for this configuration to stay fresh.
+
+    /// What has to be watched for this configuration to stay fresh.
+    pub fn watched(&self) -> Watched {
+        let mut files = vec![self.file.clone()];
+        files.extend(self.sources.files.iter().cloned());
+        Watched { files, folders: vec![self.root.join("scripts"), self.root.join("plugins")] }
+    }
+
     /// The shared form in which a runtime holds it.
     pub fn shared(self) -> Arc<Config> {
         Arc::new(self)
