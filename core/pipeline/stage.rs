@@ -28,7 +28,11 @@ pub trait Stage: Send + Sync {
 
 /// One request's visit to a stage. Only the phases that `Stage::phases` names are called.
 pub trait Visit: Send {
-    fn request<'a>(&'a mut self, _cx: &'a mut Context, _request: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
+    fn request<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        _request: &'a mut Document,
+    ) -> BoxFuture<'a, Outcome<RequestVerdict>> {
         ready(RequestVerdict::Continue)
     }
 
@@ -55,7 +59,12 @@ pub trait Visit: Send {
     fn start(&mut self, _attempt: u32) {}
 
     /// One event; what stands in its place is pushed to `out`.
-    fn event<'a>(&'a mut self, _cx: &'a mut Context, event: Event, out: &'a mut Vec<Event>) -> BoxFuture<'a, Outcome<EventVerdict>> {
+    fn event<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        event: Event,
+        out: &'a mut Vec<Event>,
+    ) -> BoxFuture<'a, Outcome<EventVerdict>> {
         out.push(event);
         ready(EventVerdict::Continue)
     }
@@ -99,7 +108,10 @@ pub enum RequestVerdict {
     Continue,
     /// Answer now, without an upstream.
     Respond(Box<Response>),
-    Reject { status: u16, message: String },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
@@ -107,7 +119,10 @@ pub enum RouteVerdict {
     Continue,
     /// These instead, in this order: `provider/model` or alias names. Empty: nobody (503).
     Order(Vec<String>),
-    Reject { status: u16, message: String },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
@@ -121,16 +136,26 @@ pub enum AttemptVerdict {
 pub enum EventVerdict {
     Continue,
     /// A clean end with finish reason `content_filter`.
-    Stop { reason: String },
-    Reject { status: u16, message: String },
+    Stop {
+        reason: String,
+    },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
 pub enum ResponseVerdict {
     Continue,
     /// Try the next target.
-    Next { reason: String },
-    Reject { status: u16, message: String },
+    Next {
+        reason: String,
+    },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
