@@ -254,6 +254,16 @@ impl Default for Server {
     }
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.message)?;
+        match &self.excerpt {
+            Some(excerpt) => write!(f, "\n{excerpt}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Config {
     /// What has to be watched for this configuration to stay fresh.
 
@@ -262,6 +272,21 @@ impl Config {
         let mut files = vec![self.file.clone()];
         files.extend(self.sources.files.iter().cloned());
         Watched { files, folders: vec![self.root.join("scripts"), self.root.join("plugins")] }
+    }
+
+    /// A problem with what stands under a dotted key of gateway.toml (`models.smart.targets`): at its line, or at that of
+    /// the nearest table above it.
+    pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+        let mut at = key;
+        let line = loop {
+            match (self.sources.lines.get(at), at.rsplit_once('.')) {
+                (Some(line), _) => break *line,
+                (None, Some((above, _))) => at = above,
+                (None, None) => break 1,
+            }
+        };
+        let file = self.file.strip_prefix(&self.root).unwrap_or(&self.file).display().to_string();
+        Problem { file, line, message: message.into(), excerpt: None }
     }
 
     /// The shared form in which a runtime holds it.

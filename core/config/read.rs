@@ -65,6 +65,7 @@ pub fn read(place: &Place, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) 
     });
     problems.extend(sound.problems.iter().cloned());
     let mut beside = Sources::read(&root, &mut problems);
+    beside.lines = source.tables();
     let surroundings = Surroundings { root: &root, file: &file, env, rows, source: &source, sound: &sound };
     let mut resolved = resolve::resolve(shaped, &surroundings, &mut beside);
     if broken.is_empty() {

@@ -65,6 +65,20 @@ impl<'t> Source<'t> {
         self.line_of(self.offset(path))
     }
 
+    /// Lines of the top tables and of the tables in them, by dotted key.
+    pub fn tables(&self) -> std::collections::BTreeMap<String, u32> {
+        let mut lines = std::collections::BTreeMap::new();
+        for (section, value) in self.tree.get_ref().iter() {
+            let path = vec![section.get_ref().to_string()];
+            lines.insert(dotted(&path), self.line(&path));
+            for (name, _) in value.get_ref().as_table().into_iter().flat_map(|table| table.iter()) {
+                let path = vec![path[0].clone(), name.get_ref().to_string()];
+                lines.insert(dotted(&path), self.line(&path));
+            }
+        }
+        lines
+    }
+
     /// Key and value of the path, or of the nearest thing above it that exists.
     fn spans(&self, path: &[String]) -> (Range<usize>, Option<Range<usize>>) {
         for end in (1..=path.len()).rev() {

@@ -20,6 +20,9 @@ pub struct Sources {
     pub scripts: BTreeMap<String, Arc<str>>,
     /// Other files with a say in the configuration: secrets, certificates.
     pub files: Vec<PathBuf>,
+    /// Where the tables of gateway.toml stand, by dotted key (`models.smart`): for messages of those who find mistakes
+    /// later.
+    pub lines: BTreeMap<String, u32>,
 }
 
 impl Sources {
