@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod gemini;
 pub mod json;
 pub mod openai_chat;
+pub mod schema;
 pub mod signature;
 pub mod sse;
 
