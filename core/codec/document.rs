@@ -201,9 +201,16 @@ impl Document {
         if usage && let Some(options) = self.usage_option()? {
             patches.push(("stream_options", Some(options)));
         }
+        self.adapt(dialect)?;
+        for knob in dialect.refuses {
+            if self.envelope.value(&self.bytes, knob).is_some() {
+                patches.push((knob, None));
+                dropped.push(*knob);
+            }
+        }
         if !self.dirty.is_empty() {
             let Encoded { mut body, dropped: missing } = self.encode(self.format, dialect)?;
-            dropped = missing;
+            dropped.extend(missing);
             for key in self.dirty.iter().flat_map(|f| codec(self.format).wire_fields(*f)) {
                 if patches.iter().all(|(k, _)| k != key) {
                     patches.push((key, body.remove(*key).map(|v| to_bytes(&v))));
@@ -211,6 +218,23 @@ impl Document {
             }
         }
         Ok((self.splice(&patches), dropped))
+    }
+
+    /// Marks what this target's dialect cannot take as the client wrote it.
+    fn adapt(&mut self, dialect: &Dialect) -> Result<()> {
+        let has = |key: &str| self.envelope.value(&self.bytes, key).is_some();
+        let bound = dialect.max_tokens_field == "max_tokens" && has("max_completion_tokens");
+        let developer = !dialect.developer_role
+            && self.format == Format::OpenaiChat
+            && memchr::memmem::find(&self.bytes, b"\"developer\"").is_some();
+        let ids = dialect.short_tool_ids && memchr::memmem::find(&self.bytes, b"\"tool_call_id\"").is_some();
+        if bound {
+            self.edit(Field::MaxTokens)?;
+        }
+        if developer || ids || self.envelope.carries {
+            self.edit(Field::Messages)?;
+        }
+        Ok(())
     }
 
     /// `stream_options` with `include_usage`, or `None` when the client asks for it already.

@@ -18,6 +18,9 @@ pub struct Envelope {
     pub text_bytes: u64,
     /// A key that carries media was seen.
     pub has_media: bool,
+    /// Something that this gateway wrote into an earlier answer comes back (tagged signatures, `thinking_blocks`,
+    /// signatures in call ids): the turns must be read before they go to any upstream.
+    pub carries: bool,
 }
 
 /// Where a top-level field stands: its key with quotes, and its value.
@@ -214,6 +217,9 @@ impl<'a> Scan<'a> {
             return Err(self.fault("expected a key in quotes"));
         }
         watch.key = self.string()?;
+        if watch.turns {
+            self.envelope.carries |= CARRIED.contains(&&self.body[watch.key.start + 1..watch.key.end - 1]);
+        }
         self.space();
         if self.peek() != Some(b':') {
             return Err(self.fault("expected `:`"));
@@ -227,8 +233,15 @@ impl<'a> Scan<'a> {
         match key {
             br#""data""# | br#""file_data""# | br#""url""# | br#""image_url""# => {
                 self.envelope.has_media = true;
+                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
             br#""role""# if watch.turns && depth == 2 => watch.role = Some(text),
+            br#""signature""# | br#""thoughtSignature""# => {
+                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
+            }
+            br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# => {
+                self.envelope.carries |= memchr::memmem::find(&self.body[text], b"__thought__").is_some();
+            }
             _ => self.envelope.text_bytes += (text.end - text.start - 2) as u64,
         }
     }
@@ -347,6 +360,9 @@ const ROUTING: [&[u8]; 12] = [
     b"stream_options",
     b"generationConfig",
 ];
+
+/// Message fields by which signatures and native parts travel through the OpenAI format.
+const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"extra_content", b"reasoning_content"];
 
 /// serde_json stops at 128; the top level and this one stay under it.
 const MAX_DEPTH: usize = 126;
