@@ -74,13 +74,7 @@ pub fn encode(request: &EmbeddingRequest, dialect: &Dialect) -> Result<Encoded> 
     let mut dropped = Vec::new();
     let refused = |name: &'static str| dialect.refuses.contains(&name);
     body.insert("model".into(), dialect.model.as_str().into());
-    let mut values: Vec<Value> = inputs
-        .iter()
-        .map(|input| match input {
-            EmbeddingInput::Text(text) => text.as_str().into(),
-            EmbeddingInput::Tokens(tokens) => tokens.clone().into(),
-        })
-        .collect();
+    let mut values = inputs.iter().map(input).collect::<Result<Vec<Value>>>()?;
     let input = if *single && values.len() == 1 { values.remove(0) } else { Value::Array(values) };
     body.insert("input".into(), input);
     if let Some(dimensions) = dimensions {
@@ -108,6 +102,18 @@ pub fn encode(request: &EmbeddingRequest, dialect: &Dialect) -> Result<Encoded> 
     }
     plain(extra, &mut body);
     Ok(Encoded { body, dropped })
+}
+
+fn input(input: &EmbeddingInput) -> Result<Value> {
+    match input {
+        EmbeddingInput::Text(text) => Ok(text.as_str().into()),
+        EmbeddingInput::Tokens(tokens) => Ok(tokens.clone().into()),
+        EmbeddingInput::Native { format: F, value } => Ok(value.clone()),
+        EmbeddingInput::Native { format, value: _ } => {
+            let text = format!("this target embeds text only; choose a model that speaks {}", format.name());
+            Err(Error::unsupported("embedding_media", text))
+        }
+    }
 }
 
 pub fn decode_response(body: &[u8]) -> Result<EmbeddingResponse> {
