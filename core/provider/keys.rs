@@ -116,6 +116,11 @@ impl KeyRests {
             .count()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rests.len()
+    }
+
     fn turn(&self, provider: &Provider) -> usize {
         if let Some(turn) = self.turns.get(&provider.name) {
             return turn.fetch_add(1, Ordering::Relaxed);

@@ -99,6 +99,11 @@ impl Health {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     fn entry(&self, name: &Arc<str>, now: Instant) -> Arc<Entry> {
         if let Some(entry) = self.entries.get(name) {
             return entry.clone();
