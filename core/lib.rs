@@ -2,24 +2,24 @@
 //!
 //! The modules stand in the order in which a request meets them.
 
-pub mod cli;
-pub mod gateway;
-pub mod context;
-pub mod runtime;
-pub mod error;
-pub mod server;
-pub mod endpoint;
+pub mod account;
+pub mod admin;
 pub mod auth;
+pub mod cli;
+pub mod codec;
+pub mod config;
+pub mod context;
+pub mod endpoint;
+pub mod error;
+pub mod gateway;
 pub mod limit;
 pub mod model;
-pub mod codec;
 pub mod pipeline;
-pub mod script;
-pub mod route;
 pub mod provider;
-pub mod upstream;
-pub mod account;
+pub mod route;
+pub mod runtime;
+pub mod script;
+pub mod server;
 pub mod store;
-pub mod config;
-pub mod admin;
 pub mod telemetry;
+pub mod upstream;
