@@ -2,6 +2,7 @@
 //! of another family, or a wire detail.
 
 mod answers;
+mod corpus;
 mod errors;
 mod lists;
 mod requests;
