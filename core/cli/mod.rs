@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::config::{Config, Place, Problem};
 
 pub mod check;
+pub mod mock;
 pub mod schema;
 pub mod serve;
 #[cfg(test)]
@@ -45,6 +46,8 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
+    /// Answer like a model provider, without one
+    Mock(mock::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -84,6 +87,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         None => serve::run(&serve::Args::default(), &place),
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
+        Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Schema(_)) => schema::run(),
     }
 }
@@ -101,8 +105,9 @@ pub fn refuse(problems: &[Problem]) -> io::Result<Exit> {
 
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> Vec<Problem> {
-    // The pipeline's own check of the scripts joins here.
-    crate::route::Table::build(config).err().unwrap_or_default()
+    let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
+    problems.extend(crate::pipeline::build(config, &crate::script::Scripts::dry()).err().unwrap_or_default());
+    problems
 }
 
 impl From<Exit> for std::process::ExitCode {
