@@ -72,10 +72,10 @@ impl Writer<'_> {
             }
         };
         let mut kept = extra.of(GEMINI).cloned();
-        if let Value::Object(data) = &mut data {
-            if let Some(Value::Object(inner)) = kept.as_mut().and_then(|k| k.shift_remove(INNER)) {
-                fill(data, Some(&inner));
-            }
+        if let Value::Object(data) = &mut data
+            && let Some(Value::Object(inner)) = kept.as_mut().and_then(|k| k.shift_remove(INNER))
+        {
+            fill(data, Some(&inner));
         }
         let mut part = Map::new();
         part.insert(key.to_owned(), data);
