@@ -89,7 +89,7 @@ enum Command {
 
 const EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --expires 30d\n  \
     portcullis keys list --admin http://127.0.0.1:8081";
-const CREATE_EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --team research --models 'smart,openai/*' --expires 30d\n  \
+const CREATE_EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --team research --models 'smart,mock/*' --expires 30d\n  \
     KEY=$(portcullis keys create --name ci --quiet --admin http://127.0.0.1:8081)";
 
 /// Runs the command. `config` is read only when there is no `--admin`.
@@ -113,7 +113,7 @@ async fn run_to(args: KeysArgs, config: impl FnOnce() -> Result<Config>, out: &m
             }
             let store = store::open(&config.store).await?;
             let done = async {
-                let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
+                let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
                 local(&keys, command, out).await
             };
             let done = done.await;
