@@ -3,11 +3,13 @@
 //! The modules stand in the order in which a request meets them.
 
 pub mod cli;
-pub mod gateway;
-pub mod context;
 pub mod runtime;
-pub mod error;
 pub mod server;
+pub mod gateway;
+pub mod facts;
+pub mod context;
+pub mod exchange;
+pub mod error;
 pub mod endpoint;
 pub mod auth;
 pub mod limit;
@@ -17,7 +19,12 @@ pub mod pipeline;
 pub mod script;
 pub mod route;
 pub mod provider;
+pub mod call;
+pub mod transport;
 pub mod upstream;
+pub mod answer;
+pub mod generated;
+pub mod reply;
 pub mod account;
 pub mod store;
 pub mod config;

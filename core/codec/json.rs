@@ -12,8 +12,11 @@ use crate::{
 pub fn parse(body: &[u8]) -> Result<Value> {
     serde_json::from_slice(body).map_err(|e| {
         let what = if e.is_eof() { "it ends too early".to_owned() } else { e.to_string() };
-        Error::new(Kind::InvalidRequest, format!("the body is not valid JSON: {what} (line {}, column {})", e.line(), e.column()))
-            .with_code("invalid_json")
+        Error::new(
+            Kind::InvalidRequest,
+            format!("the body is not valid JSON: {what} (line {}, column {})", e.line(), e.column()),
+        )
+        .with_code("invalid_json")
     })
 }
 
@@ -55,6 +58,11 @@ impl Fields {
     /// The first of several spellings (`maxOutputTokens`, `max_output_tokens`).
     pub fn take_any(&mut self, keys: &[&str]) -> Option<Value> {
         keys.iter().find_map(|k| self.take(k))
+    }
+
+    /// Puts a value back, for `rest` to find.
+    pub fn put(&mut self, key: &str, value: Value) {
+        self.map.insert(key.to_owned(), value);
     }
 
     pub fn peek(&self, key: &str) -> Option<&Value> {
@@ -152,7 +160,11 @@ pub fn as_i64(n: &Number) -> Option<i64> {
 
 /// A float as JSON; whole ones keep their `.0` away (`1`, not `1.0`).
 pub fn number(f: f64) -> Value {
-    if f.fract() == 0.0 && f.abs() < 9e15 { Value::from(f as i64) } else { Number::from_f64(f).map_or(Value::Null, Value::Number) }
+    if f.fract() == 0.0 && f.abs() < 9e15 {
+        Value::from(f as i64)
+    } else {
+        Number::from_f64(f).map_or(Value::Null, Value::Number)
+    }
 }
 
 pub fn missing(path: &str) -> Error {

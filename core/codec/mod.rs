@@ -8,7 +8,9 @@ pub mod document;
 pub mod envelope;
 pub mod gemini;
 pub mod json;
+pub mod lane;
 pub mod openai_chat;
+pub mod schema;
 pub mod signature;
 pub mod sse;
 
@@ -263,5 +265,8 @@ pub const JSON: &str = "application/json";
 pub const EVENT_STREAM: &str = "text/event-stream; charset=utf-8";
 
 fn no_such_operation(format: Format) -> Error {
-    Error::new(Kind::Unsupported, format!("{} has no such operation; choose a model whose provider offers it", format.name()))
+    Error::new(
+        Kind::Unsupported,
+        format!("{} has no such operation; choose a model whose provider offers it", format.name()),
+    )
 }

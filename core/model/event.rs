@@ -11,12 +11,30 @@ use super::{Citation, Extra, Finish, Part, Signature, ToolKind, Usage};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Start(Start),
-    PartStart { choice: u32, index: u32, part: PartStart },
-    Delta { choice: u32, index: u32, delta: Delta },
-    PartEnd { choice: u32, index: u32 },
+    PartStart {
+        choice: u32,
+        index: u32,
+        part: PartStart,
+    },
+    Delta {
+        choice: u32,
+        index: u32,
+        delta: Delta,
+    },
+    PartEnd {
+        choice: u32,
+        index: u32,
+    },
     /// Facts of the choice that are no part: logprobs (to append), unknown fields.
-    ChoiceExtra { choice: u32, logprobs: Option<Value>, extra: Extra },
-    Finish { choice: u32, finish: Finish },
+    ChoiceExtra {
+        choice: u32,
+        logprobs: Option<Value>,
+        extra: Extra,
+    },
+    Finish {
+        choice: u32,
+        finish: Finish,
+    },
     /// Cumulative so far: merge, do not add.
     Usage(Usage),
     /// Unknown fields of the whole answer that arrive late.
@@ -38,10 +56,20 @@ pub struct Start {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum PartStart {
-    Text { extra: Extra },
+    Text {
+        extra: Extra,
+    },
     Refusal,
-    Reasoning { extra: Extra },
-    ToolCall { id: String, name: String, kind: ToolKind, signature: Option<Signature>, extra: Extra },
+    Reasoning {
+        extra: Extra,
+    },
+    ToolCall {
+        id: String,
+        name: String,
+        kind: ToolKind,
+        signature: Option<Signature>,
+        extra: Extra,
+    },
     /// A part that arrives whole (media, Native): no deltas follow.
     Whole(Part),
 }

@@ -16,7 +16,10 @@ pub use embedding::{EmbeddingInput, EmbeddingRequest, EmbeddingResponse, Encodin
 pub use event::{Delta, Event, PartStart, Start};
 pub use extra::{Extra, Format, Operation};
 pub use message::{Message, Role};
-pub use part::{CacheHint, Citation, Media, MediaKind, MediaSource, Part, Signature, Text, ToolCall, ToolKind, ToolResult, Reasoning};
+pub use part::{
+    CacheHint, Citation, Media, MediaKind, MediaSource, Part, Reasoning, Signature, Text, ToolCall, ToolKind,
+    ToolResult,
+};
 pub use request::{LogprobsAsk, Output, ReasoningAsk, Request, Sampling};
 pub use response::{Choice, Finish, FinishReason, Response};
 pub use tool::{Tool, ToolChoice};

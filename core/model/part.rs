@@ -15,7 +15,11 @@ pub enum Part {
     ToolResult(ToolResult),
     /// A piece only `format` understands (a hosted tool's call or result, a container upload). Given back only to it;
     /// in a request to another format it is an unsupported feature named `kind`.
-    Native { format: Format, kind: String, value: Value },
+    Native {
+        format: Format,
+        kind: String,
+        value: Value,
+    },
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,7 +84,10 @@ pub enum MediaSource {
     Base64(String),
     Url(String),
     /// A file that lives at a provider of this format.
-    File { format: Format, id: String },
+    File {
+        format: Format,
+        id: String,
+    },
     /// A document given as plain text.
     Text(String),
     /// A document given as parts (Anthropic `content` source).

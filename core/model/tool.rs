@@ -8,7 +8,11 @@ use super::{CacheHint, Extra, Format};
 pub enum Tool {
     Function(Function),
     /// A tool that the provider itself runs (`web_search_…`, `googleSearch`): only `format` knows it, others refuse.
-    Hosted { format: Format, kind: String, value: Value },
+    Hosted {
+        format: Format,
+        kind: String,
+        value: Value,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +35,13 @@ pub enum ToolChoice {
     /// At least one call (`required`, `any`, `ANY`).
     Required,
     /// Exactly this tool.
-    Tool { name: String, custom: bool },
+    Tool {
+        name: String,
+        custom: bool,
+    },
     /// One of these; `required` says whether at least one call must be made.
-    Allowed { names: Vec<String>, required: bool },
+    Allowed {
+        names: Vec<String>,
+        required: bool,
+    },
 }

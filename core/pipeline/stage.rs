@@ -28,7 +28,11 @@ pub trait Stage: Send + Sync {
 
 /// One request's visit to a stage. Only the phases that `Stage::phases` names are called.
 pub trait Visit: Send {
-    fn request<'a>(&'a mut self, _cx: &'a mut Context, _request: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
+    fn request<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        _request: &'a mut Document,
+    ) -> BoxFuture<'a, Outcome<RequestVerdict>> {
         ready(RequestVerdict::Continue)
     }
 
@@ -55,7 +59,12 @@ pub trait Visit: Send {
     fn start(&mut self, _attempt: u32) {}
 
     /// One event; what stands in its place is pushed to `out`.
-    fn event<'a>(&'a mut self, _cx: &'a mut Context, event: Event, out: &'a mut Vec<Event>) -> BoxFuture<'a, Outcome<EventVerdict>> {
+    fn event<'a>(
+        &'a mut self,
+        _cx: &'a mut Context,
+        event: Event,
+        out: &'a mut Vec<Event>,
+    ) -> BoxFuture<'a, Outcome<EventVerdict>> {
         out.push(event);
         ready(EventVerdict::Continue)
     }
@@ -79,6 +88,11 @@ pub trait Visit: Send {
         ready(())
     }
 
+    /// Has this visit changed the request (or its attempt's copy)? Then a later fault fails the request.
+    fn changed(&self) -> bool {
+        false
+    }
+
     /// Operations used by the last call, where the host counts them (scripts).
     fn operations(&self) -> u64 {
         0
@@ -89,9 +103,17 @@ pub trait Visit: Send {
 pub type Outcome<T> = Result<T, StageFault>;
 
 /// A stage that trapped, threw, or ran over a limit. `message` names file, line, column and phase; never prompt text.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StageFault {
     pub message: String,
+    /// Set when it was the caller's request that could not be read: the caller gets this error, not the stage's.
+    pub error: Option<Error>,
+}
+
+impl StageFault {
+    pub fn new(message: impl Into<String>) -> Self {
+        StageFault { message: message.into(), error: None }
+    }
 }
 
 #[derive(Debug)]
@@ -99,7 +121,10 @@ pub enum RequestVerdict {
     Continue,
     /// Answer now, without an upstream.
     Respond(Box<Response>),
-    Reject { status: u16, message: String },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
@@ -107,7 +132,10 @@ pub enum RouteVerdict {
     Continue,
     /// These instead, in this order: `provider/model` or alias names. Empty: nobody (503).
     Order(Vec<String>),
-    Reject { status: u16, message: String },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
@@ -121,16 +149,26 @@ pub enum AttemptVerdict {
 pub enum EventVerdict {
     Continue,
     /// A clean end with finish reason `content_filter`.
-    Stop { reason: String },
-    Reject { status: u16, message: String },
+    Stop {
+        reason: String,
+    },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
 pub enum ResponseVerdict {
     Continue,
     /// Try the next target.
-    Next { reason: String },
-    Reject { status: u16, message: String },
+    Next {
+        reason: String,
+    },
+    Reject {
+        status: u16,
+        message: String,
+    },
 }
 
 #[derive(Debug)]
@@ -140,7 +178,7 @@ pub enum ErrorVerdict {
 }
 
 /// A target as stages see it: a snapshot of live facts at planning time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Candidate {
     /// `provider/model`.
     pub name: Arc<str>,

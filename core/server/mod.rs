@@ -1,1 +1,52 @@
-//! placeholder
+//! Sockets ⇄ HTTP: listening, TLS, connection limits and timers, request bodies, drain.
+//!
+//! Knows nothing of models, formats or keys. What answers a request is an [`App`]; one `serve` runs a listener from its
+//! first connection to the end of its drain, for the data plane and the admin plane alike.
+
+mod body;
+mod connection;
+mod drain;
+mod edge;
+mod executor;
+mod listener;
+mod read;
+mod tls;
+mod traceparent;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+pub use hyper::body::Incoming;
+
+pub use self::{
+    body::{Body, BoxError},
+    drain::{DrainReport, serve},
+    listener::Listener,
+    read::{BodyHeld, BodyLimits, BodyMemory, BodyPermit, read_body},
+    tls::Certificates,
+    traceparent::TraceContext,
+};
+
+/// What answers requests.
+///
+/// The future is dropped when the client goes away, before and after the head alike (the answer's body is dropped then);
+/// whatever must outlive the client belongs into a task of its own.
+pub trait App: Send + Sync + 'static {
+    fn call(
+        self: Arc<Self>,
+        peer: Peer,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = http::Response<Body>> + Send + 'static;
+}
+
+/// Who stands at the other end of the connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub addr: SocketAddr,
+    pub tls: bool,
+    /// The client's own certificate (DER), verified against `client_ca`.
+    pub client_cert: Option<Bytes>,
+}

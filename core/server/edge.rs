@@ -1,0 +1,141 @@
+//! The socket as hyper sees it: cuts a client that reads nothing, and lets one that still sends read our answer.
+//!
+//! Holds no HTTP. The clock runs only while a write is pending.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+
+use super::connection::Shared;
+
+/// Cleartext or TLS.
+pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+pub struct Edge {
+    wire: Wire,
+    shared: Arc<Shared>,
+    stall: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The timer runs.
+    waiting: bool,
+    closing: Closing,
+}
+
+enum Closing {
+    Open,
+    /// Our side is closed; what the client still sends is thrown away.
+    Lingering {
+        left: usize,
+    },
+    Closed,
+}
+
+impl Edge {
+    pub fn new(wire: Wire, shared: Arc<Shared>, stall: Duration) -> Self {
+        Edge { wire, shared, stall, timer: None, waiting: false, closing: Closing::Open }
+    }
+
+    fn expired(&mut self, cx: &mut Context<'_>, after: Duration) -> bool {
+        if !self.waiting {
+            self.waiting = true;
+            let end = Instant::now() + after;
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(end),
+                None => self.timer = Some(Box::pin(sleep_until(end))),
+            }
+        }
+        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+    }
+
+    /// A write that moves nothing for `write_stall` is an error.
+    fn paced<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = false;
+            return polled;
+        }
+        if self.expired(cx, self.stall) {
+            tracing::debug!("client reads nothing, connection cut");
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")));
+        }
+        Poll::Pending
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Closing::Lingering { left } = &mut self.closing else { return Poll::Ready(()) };
+        let mut scratch = [0u8; 8192];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.wire).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() && *left > buffer.filled().len() => {
+                    *left -= buffer.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending if self.expired(cx, LINGER) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl AsyncRead for Edge {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.wire).poll_read(cx, buffer))?;
+        self.shared.received(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Edge {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.wire).poll_write(cx, bytes);
+        self.paced(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.wire).poll_write_vectored(cx, slices);
+        self.paced(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.wire).poll_flush(cx);
+        self.paced(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.closing, Closing::Open) {
+            let polled = Pin::new(&mut self.wire).poll_shutdown(cx);
+            ready!(self.paced(cx, polled))?;
+            // Closing a socket with unread bytes resets it, and the client would lose the answer that says why.
+            self.closing =
+                if self.shared.lingers() { Closing::Lingering { left: LINGER_BYTES } } else { Closing::Closed };
+        }
+        ready!(self.poll_linger(cx));
+        self.closing = Closing::Closed;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How long a client may go on sending after a refusal.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 8 << 20;
