@@ -12,8 +12,10 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::config::{Config, Place, Problem};
 
 pub mod check;
+pub mod explain;
 pub mod schema;
 pub mod serve;
+pub mod test;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +47,10 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
+    /// Say where a request would go and why, without sending it
+    Explain(explain::Args),
+    /// Run the cases that lie beside the scripts
+    Test(test::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -84,6 +90,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         None => serve::run(&serve::Args::default(), &place),
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
+        Some(Command::Explain(args)) => explain::run(&args, &place),
+        Some(Command::Test(args)) => test::run(&args, &place),
         Some(Command::Schema(_)) => schema::run(),
     }
 }
@@ -101,8 +109,12 @@ pub fn refuse(problems: &[Problem]) -> io::Result<Exit> {
 
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> Vec<Problem> {
-    // The pipeline's own check of the scripts joins here.
-    crate::route::Table::build(config).err().unwrap_or_default()
+    let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
+    match crate::pipeline::build(config, &crate::script::Scripts::dry()) {
+        Ok(_) => problems.extend(crate::script::suite::gate(config)),
+        Err(found) => problems.extend(found),
+    }
+    problems
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -74,7 +74,8 @@ fn one(
         return Err(vec![in_config(config, stage, format!("{uses}: plugins are not built in this version"))]);
     }
     let Some(source) = config.sources.scripts.get(uses).filter(|_| uses.ends_with(".rhai")) else {
-        let message = format!("there is no script {uses}: name one of the folder scripts/, such as \"scripts/route.rhai\"");
+        let message =
+            format!("there is no script {uses}: name one of the folder scripts/, such as \"scripts/route.rhai\"");
         return Err(vec![in_config(config, stage, message)]);
     };
     let compiled = scripts.compile(host, uses, source)?;

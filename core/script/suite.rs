@@ -10,13 +10,13 @@ use futures_util::FutureExt;
 use serde_json::{Map, Value};
 
 use super::{
-    Scripts,
+    Compiled, Effects, ScriptStage, Scripts,
     cover::{self, Coverage},
 };
 use crate::{
     auth::Principal,
     codec::{Inbound, document::Document},
-    config::{Problem, Sources},
+    config::{Config, Problem, Sources, Stage, StageLimits},
     context::{Context, Priority, Step, Trace},
     error::Error,
     model::{Format, Operation},
@@ -152,8 +152,35 @@ pub fn tests_of(script: &str) -> String {
     format!("{}.test.toml", script.strip_suffix(".rhai").unwrap_or(script))
 }
 
-/// Runs the cases of `tests` against `script` alone. Problems: the script or the file of cases cannot be read.
-pub fn run(sources: &Sources, script: &str, tests: &str, names: &dyn Names) -> Result<Report, Vec<Problem>> {
+/// Names as the configuration file has them, whether their providers have keys on this machine or not: a test means the
+/// same everywhere.
+pub struct AsWritten<'a>(pub &'a Config);
+
+impl Names for AsWritten<'_> {
+    fn resolve(&self, name: &str, _: &Context) -> Result<Vec<Candidate>, Error> {
+        let alias = |name: &str| self.0.models.get(name);
+        let targets = |name: &str| -> Vec<Candidate> {
+            let found =
+                alias(name).map(|a| a.targets.iter().map(|t| candidate(&format!("{}/{}", t.provider, t.model))));
+            found.map_or_else(|| vec![candidate(name)], Iterator::collect)
+        };
+        let mut all = targets(name);
+        for next in alias(name).map(|a| a.failover.as_slice()).unwrap_or_default() {
+            all.extend(targets(next));
+        }
+        Ok(all)
+    }
+}
+
+/// Runs the cases of `tests` against `script` alone, with the limits and the `config` of its `[[stages]]` entry if there
+/// is one. Problems: the script or the file of cases cannot be read.
+pub fn run(
+    sources: &Sources,
+    script: &str,
+    tests: &str,
+    stage: Option<&Stage>,
+    names: &dyn Names,
+) -> Result<Report, Vec<Problem>> {
     let missing = |name: &str| vec![problem(name, 1, format!("there is no {name}"))];
     let source = sources.scripts.get(script).ok_or_else(|| missing(script))?;
     let cases = cases(tests, sources.scripts.get(tests).ok_or_else(|| missing(tests))?)?;
@@ -165,11 +192,11 @@ pub fn run(sources: &Sources, script: &str, tests: &str, names: &dyn Names) -> R
     let mut report = Report::default();
     for case in &cases {
         // A memory of its own for each case: their order does not matter.
-        let failures = check(case, &chain_of(&program, script, &case_effects()), names);
+        let failures = check(case, &alone(&program, script, stage), names);
         report.outcomes.push(Outcome { file: tests.to_owned(), line: case.line, name: case.name.clone(), failures });
         if let Some((program, _)) = &marked {
             cover::take();
-            check(case, &chain_of(program, script, &case_effects()), names);
+            check(case, &alone(program, script, stage), names);
             coverage.ran.append(&mut cover::take());
         }
     }
@@ -181,14 +208,15 @@ pub fn run(sources: &Sources, script: &str, tests: &str, names: &dyn Names) -> R
 }
 
 /// Every script's tests beside it, as they must hold before the scripts go live.
-pub fn gate(sources: &Sources, names: &dyn Names) -> Vec<Problem> {
+pub fn gate(config: &Config) -> Vec<Problem> {
+    let (sources, names) = (&config.sources, &AsWritten(config));
     let mut problems = Vec::new();
     for script in sources.scripts.keys().filter(|name| name.ends_with(".rhai")) {
         let tests = tests_of(script);
         if !sources.scripts.contains_key(&tests) {
             continue;
         }
-        match run(sources, script, &tests, names) {
+        match run(sources, script, &tests, stage_of(config, script), names) {
             Ok(report) => problems.extend(report.outcomes.into_iter().filter(|o| !o.failures.is_empty()).map(|o| {
                 problem(&o.file, o.line, format!("the case \"{}\" fails: {}", o.name, o.failures.join("; ")))
             })),
@@ -198,13 +226,15 @@ pub fn gate(sources: &Sources, names: &dyn Names) -> Vec<Problem> {
     problems
 }
 
-fn case_effects() -> super::Effects {
-    super::Effects::dry()
+pub fn stage_of<'a>(config: &'a Config, script: &str) -> Option<&'a Stage> {
+    config.stages.iter().flatten().find(|stage| stage.uses == script)
 }
 
-fn chain_of(program: &Arc<super::Compiled>, script: &str, effects: &super::Effects) -> Pipeline {
-    let limits = crate::config::StageLimits::default();
-    let stage = super::ScriptStage::new(program.clone(), script, limits, Map::new(), effects.clone());
+/// A pipeline of one stage, with a memory of its own.
+fn alone(program: &Arc<Compiled>, script: &str, stage: Option<&Stage>) -> Pipeline {
+    let limits = stage.map_or_else(StageLimits::default, |s| s.limits);
+    let config = stage.map(|s| s.config.clone()).unwrap_or_default();
+    let stage = ScriptStage::new(program.clone(), script, limits, config, Effects::dry());
     Pipeline::new(vec![Entry::new(Arc::new(stage))])
 }
 
@@ -295,7 +325,9 @@ fn fields(want: &Value, doc: &mut Document, differ: &mut impl FnMut(&str, &Value
             "temperature" => number(request.sampling.temperature),
             "top_p" => number(request.sampling.top_p),
             "max_tokens" => request.max_tokens.map_or(Value::Null, Value::from),
-            "messages" => Value::from(request.messages.iter().map(crate::model::Message::joined_text).collect::<Vec<_>>()),
+            "messages" => {
+                Value::from(request.messages.iter().map(crate::model::Message::joined_text).collect::<Vec<_>>())
+            }
             "metadata" => Value::Object(request.metadata.clone()),
             _ => continue,
         };
@@ -330,7 +362,8 @@ pub fn cases(file: &str, text: &str) -> Result<Vec<Case>, Vec<Problem>> {
         vec![problem(file, line, e.message().to_owned())]
     })?;
     // The n-th [[case]] header stands where the n-th case does.
-    let lines: Vec<u32> = (1..).zip(text.lines()).filter(|(_, l)| l.trim_start().starts_with("[[case]]")).map(|(n, _)| n).collect();
+    let lines: Vec<u32> =
+        (1..).zip(text.lines()).filter(|(_, l)| l.trim_start().starts_with("[[case]]")).map(|(n, _)| n).collect();
     let mut problems = Vec::new();
     for key in table.keys().filter(|key| *key != "case") {
         problems.push(problem(file, 1, format!("unknown key `{key}`: a file of cases holds [[case]] tables")));
@@ -370,7 +403,9 @@ fn case(value: toml::Value, line: u32) -> Result<Case, String> {
     let name = map.remove("name").and_then(|n| n.as_str().map(str::to_owned)).ok_or("a case needs a name")?;
     let format = match map.remove("format") {
         None => Format::OpenaiChat,
-        Some(name) => name.as_str().and_then(Format::parse).ok_or("format must be openai_chat, anthropic_messages or gemini")?,
+        Some(name) => {
+            name.as_str().and_then(Format::parse).ok_or("format must be openai_chat, anthropic_messages or gemini")?
+        }
     };
     request.entry("model").or_insert_with(|| "auto".into());
     if format != Format::Gemini {
@@ -387,7 +422,14 @@ fn case(value: toml::Value, line: u32) -> Result<Case, String> {
 fn target(value: &Value) -> Result<Candidate, String> {
     let Value::Object(map) = value else { return Err("a target is a table with a name".into()) };
     const KEYS: [&str; 9] = [
-        "name", "healthy", "latency_ms", "in_flight", "price_input", "price_output", "quota_left", "quota_resets_in",
+        "name",
+        "healthy",
+        "latency_ms",
+        "in_flight",
+        "price_input",
+        "price_output",
+        "quota_left",
+        "quota_resets_in",
         "context_window",
     ];
     known(map, "a target", &KEYS)?;
@@ -438,7 +480,8 @@ pub fn context(map: &Map<String, Value>, format: Format) -> Result<Context, Stri
     let now = match text("now")? {
         None => SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
         Some(now) => {
-            let time: jiff::Timestamp = now.parse().map_err(|_| "context.now must be a time such as 2026-01-01T00:00:00Z")?;
+            let time: jiff::Timestamp =
+                now.parse().map_err(|_| "context.now must be a time such as 2026-01-01T00:00:00Z")?;
             time.into()
         }
     };
