@@ -143,7 +143,10 @@ impl Origin {
         if let Some(shard) = self.shard() {
             return Some(Lease::Http2(Ride { shard, reused: true }));
         }
-        while !fresh {
+        if fresh {
+            return None;
+        }
+        loop {
             let idle = lock(&self.idle).pop()?;
             let mut connection = idle.connection;
             if connection.sender.is_closed() || idle.since.elapsed() > connection.patience {
@@ -156,7 +159,6 @@ impl Origin {
                 return Some(Lease::Http1(Held { connection: Some(connection), origin: self.clone(), reused: true }));
             }
         }
-        None
     }
 
     /// The least busy HTTP/2 connection, when it can carry another stream.
