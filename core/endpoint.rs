@@ -1,14 +1,218 @@
-//! (method, path) → { operation, format }: one const table.
+//! (method, path) → { operation, format }: one const table. Knows the families' paths; does nothing else.
 
-use crate::model::{Format, Operation};
+use std::borrow::Cow;
 
-/// A row: what a path asks for. `{model}` in a pattern is all up to the last `:`.
+use http::{HeaderMap, Method};
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    error::{Error, Kind},
+    model::{Format, Operation},
+};
+
+/// A row: what a path asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint {
     pub method: &'static str,
+    /// Segments; `{model}` is all up to the row's verb, or to the end.
     pub path: &'static str,
     pub operation: Operation,
     pub format: Format,
     /// Streaming asked by the path.
     pub stream: Option<bool>,
+}
+
+/// Every path of the data plane, without its optional family prefix. Tests walk this table.
+pub const TABLE: [Endpoint; 20] = [
+    row("POST", "/v1/chat/completions", Operation::Chat, Format::OpenaiChat, None),
+    row("POST", "/v1/embeddings", Operation::Embeddings, Format::OpenaiChat, None),
+    row("GET", "/v1/models", Operation::ListModels, Format::OpenaiChat, None),
+    row("GET", "/v1/models/{model}", Operation::OneModel, Format::OpenaiChat, None),
+    row("POST", "/v1/messages", Operation::Chat, Format::AnthropicMessages, None),
+    row("POST", "/v1/messages/count_tokens", Operation::CountTokens, Format::AnthropicMessages, None),
+    row("POST", "/v1beta/models/{model}:generateContent", Operation::Chat, Format::Gemini, Some(false)),
+    row("POST", "/v1beta/models/{model}:streamGenerateContent", Operation::Chat, Format::Gemini, Some(true)),
+    row("POST", "/v1beta/models/{model}:embedContent", Operation::Embeddings, Format::Gemini, None),
+    row("POST", "/v1beta/models/{model}:batchEmbedContents", Operation::Embeddings, Format::Gemini, None),
+    row("POST", "/v1beta/models/{model}:countTokens", Operation::CountTokens, Format::Gemini, None),
+    row("GET", "/v1beta/models", Operation::ListModels, Format::Gemini, None),
+    row("GET", "/v1beta/models/{model}", Operation::OneModel, Format::Gemini, None),
+    // The older and the newer spelling of Gemini's version segment.
+    row("POST", "/v1/models/{model}:generateContent", Operation::Chat, Format::Gemini, Some(false)),
+    row("POST", "/v1/models/{model}:streamGenerateContent", Operation::Chat, Format::Gemini, Some(true)),
+    row("POST", "/v1/models/{model}:embedContent", Operation::Embeddings, Format::Gemini, None),
+    row("POST", "/v1/models/{model}:batchEmbedContents", Operation::Embeddings, Format::Gemini, None),
+    row("POST", "/v1/models/{model}:countTokens", Operation::CountTokens, Format::Gemini, None),
+    row("GET", "/v1beta1/models", Operation::ListModels, Format::Gemini, None),
+    row("GET", "/v1beta1/models/{model}", Operation::OneModel, Format::Gemini, None),
+];
+
+const fn row(
+    method: &'static str,
+    path: &'static str,
+    operation: Operation,
+    format: Format,
+    stream: Option<bool>,
+) -> Endpoint {
+    Endpoint { method, path, operation, format, stream }
+}
+
+/// What a request's line and headers say.
+#[derive(Debug)]
+pub struct Found {
+    pub operation: Operation,
+    pub format: Format,
+    pub stream: Option<bool>,
+    /// The model in the path, decoded.
+    pub model: Option<String>,
+    /// Gemini's stream as a JSON array, not SSE.
+    pub json_array: bool,
+    /// Gemini's `:embedContent`: one vector was asked.
+    pub single: bool,
+}
+
+/// Looks a request up. The error is 404 or 405 and comes with the format in which to say so.
+pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Found, (Format, Error)> {
+    let (prefix, rest) = split_prefix(path);
+    // `/v1beta1` is `/v1beta` with another spelling.
+    let rest = match rest.strip_prefix("/v1beta1/models/") {
+        Some(tail) if tail.contains(':') => Cow::Owned(format!("/v1beta/models/{tail}")),
+        _ => Cow::Borrowed(rest),
+    };
+    let mut allowed = Vec::new();
+    for row in &TABLE {
+        let Some(model) = matches(row.path, &rest) else { continue };
+        if row.method != method.as_str() {
+            allowed.push(row.method);
+            continue;
+        }
+        let verb = row.path.rsplit_once(':').map(|(_, verb)| verb);
+        let format = match row.operation {
+            Operation::ListModels | Operation::OneModel => list_format(prefix, row.format, query, headers),
+            _ => row.format,
+        };
+        return Ok(Found {
+            operation: row.operation,
+            format,
+            stream: row.stream,
+            model: model.map(Cow::into_owned),
+            json_array: row.stream == Some(true) && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
+            single: verb == Some("embedContent"),
+        });
+    }
+    let format = guess(prefix, &rest);
+    if allowed.is_empty() {
+        let message = format!("there is no {path} here; see /v1/models for models and the README for paths");
+        Err((format, Error::new(Kind::NotFound, message)))
+    } else {
+        let message = format!("{path} takes {}, not {method}", allowed.join(" or "));
+        Err((format, Error::new(Kind::MethodNotAllowed, message)))
+    }
+}
+
+/// `/anthropic/v1/messages` → (anthropic's format, `/v1/messages`).
+fn split_prefix(path: &str) -> (Option<Format>, &str) {
+    for (prefix, format) in PREFIXES {
+        if let Some(rest) = path.strip_prefix(prefix)
+            && rest.starts_with('/')
+        {
+            return (Some(format), rest);
+        }
+    }
+    (None, path)
+}
+
+/// `None`: no match; `Some(None)`: a path without a model.
+fn matches<'a>(pattern: &str, path: &'a str) -> Option<Option<Cow<'a, str>>> {
+    let Some((head, tail)) = pattern.split_once("{model}") else {
+        return (pattern == path).then_some(None);
+    };
+    let model = path.strip_prefix(head)?.strip_suffix(tail)?;
+    // A row without a verb takes no path that has one: `:verb` belongs to POST rows.
+    if model.is_empty() || (tail.is_empty() && KNOWN_VERBS.iter().any(|v| model.ends_with(v))) {
+        return None;
+    }
+    Some(Some(percent_decode_str(model).decode_utf8_lossy()))
+}
+
+/// `GET /v1/models` answers in the caller's family.
+fn list_format(prefix: Option<Format>, row: Format, query: Option<&str>, headers: &HeaderMap) -> Format {
+    if let Some(format) = prefix {
+        return format;
+    }
+    if row == Format::Gemini {
+        return row;
+    }
+    if headers.contains_key("anthropic-version") {
+        Format::AnthropicMessages
+    } else if headers.contains_key("x-goog-api-key")
+        || query.is_some_and(|q| q.split('&').any(|p| p.starts_with("key=")))
+    {
+        Format::Gemini
+    } else {
+        Format::OpenaiChat
+    }
+}
+
+/// The family of a path that does not exist.
+fn guess(prefix: Option<Format>, path: &str) -> Format {
+    if let Some(format) = prefix {
+        format
+    } else if path.starts_with("/v1/messages") {
+        Format::AnthropicMessages
+    } else if path.starts_with("/v1beta") || path.rsplit('/').next().is_some_and(|s| s.contains(':')) {
+        Format::Gemini
+    } else {
+        Format::OpenaiChat
+    }
+}
+
+const PREFIXES: [(&str, Format); 3] =
+    [("/openai", Format::OpenaiChat), ("/anthropic", Format::AnthropicMessages), ("/gemini", Format::Gemini)];
+
+const KNOWN_VERBS: [&str; 5] =
+    [":generateContent", ":streamGenerateContent", ":embedContent", ":batchEmbedContents", ":countTokens"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, path: &str) -> Result<Found, (Format, Error)> {
+        find(&Method::from_bytes(method.as_bytes()).expect("a method"), path, None, &HeaderMap::new())
+    }
+
+    #[test]
+    fn the_model_in_a_path_is_all_up_to_the_last_colon() {
+        for (path, model) in [
+            ("/v1beta/models/gemini-2.5-pro:generateContent", "gemini-2.5-pro"),
+            ("/v1/models/mock/a:b:generateContent", "mock/a:b"),
+            ("/gemini/v1beta1/models/openai%2Fgpt-4o:generateContent", "openai/gpt-4o"),
+        ] {
+            assert_eq!(found("POST", path).expect("found").model.as_deref(), Some(model));
+        }
+    }
+
+    #[test]
+    fn a_wrong_method_names_the_right_one() {
+        let (format, error) = found("GET", "/v1/messages").expect_err("refused");
+        assert_eq!((format, error.status()), (Format::AnthropicMessages, 405));
+        assert!(error.message.contains("POST"));
+        assert_eq!(found("POST", "/v1beta/none").expect_err("refused").0, Format::Gemini);
+    }
+
+    #[test]
+    fn the_model_list_answers_in_the_callers_family() {
+        let list = |path: &str, header: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(name) = header {
+                headers.insert(name, "x".parse().expect("a value"));
+            }
+            find(&Method::GET, path, None, &headers).expect("found").format
+        };
+        assert_eq!(list("/v1/models", None), Format::OpenaiChat);
+        assert_eq!(list("/v1/models", Some("anthropic-version")), Format::AnthropicMessages);
+        assert_eq!(list("/v1/models", Some("x-goog-api-key")), Format::Gemini);
+        assert_eq!(list("/gemini/v1/models", None), Format::Gemini);
+        assert_eq!(list("/v1beta/models/x", None), Format::Gemini);
+    }
 }

@@ -1,6 +1,18 @@
-//! Who calls: virtual keys to principals, from a table in memory.
+//! Who calls: virtual keys to principals, from a table in memory. The store is read once at the start and written by the
+//! control plane; it is never on a request's path.
 
 use std::sync::Arc;
+
+pub mod credential;
+pub mod expiry;
+pub mod keys;
+mod row;
+pub mod table;
+
+pub use credential::credential;
+pub use keys::{Keys, NewKey};
+pub use row::KeyInfo;
+pub use table::Table;
 
 /// The caller, as every later step sees it.
 #[derive(Debug, Clone, Default)]
@@ -49,3 +61,6 @@ pub fn wildcard(pattern: &str, text: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

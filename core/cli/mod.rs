@@ -1,1 +1,117 @@
-//! placeholder
+//! The command line: one file a subcommand, each with its own arguments, help and example. Nothing here decides policy;
+//! it parses, calls, and turns outcomes into exit codes.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+
+use crate::config::{Config, Place, Problem};
+
+pub mod check;
+pub mod mock;
+pub mod schema;
+pub mod serve;
+#[cfg(test)]
+mod tests;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    /// The command line makes no sense (BSD's EX_USAGE).
+    Usage = 64,
+    /// The configuration is wrong (BSD's EX_CONFIG).
+    Config = 78,
+}
+
+/// An LLM gateway that you program: every model provider behind one endpoint, scripted policy in between.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, after_help = EXAMPLE, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The configuration file. Default: gateway.toml in this folder; if there is none, the built-in one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway (the same as no command)
+    Serve(serve::Args),
+    /// Tell every mistake in the configuration and the scripts, or what would run
+    Check(check::Args),
+    /// Answer like a model provider, without one
+    Mock(mock::Args),
+    /// Print the JSON Schema of gateway.toml, for editors
+    Schema(schema::Args),
+}
+
+const EXAMPLE: &str = "\
+Example:
+  portcullis                            run with ./gateway.toml
+  portcullis check --config other.toml  see what would run
+  portcullis COMMAND --help             more, with an example each";
+
+/// Parses and runs; all errors are told here, once.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return match e.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
+                _ => Exit::Usage,
+            };
+        }
+    };
+    match run(cli) {
+        Ok(exit) => exit,
+        // `portcullis schema | head` is no failure.
+        Err(e) if e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => Exit::Done,
+        Err(e) => {
+            let _ = writeln!(io::stderr(), "portcullis: {e:#}");
+            Exit::Failed
+        }
+    }
+}
+
+pub fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let place = Place::find(cli.config.as_deref());
+    match cli.command {
+        None => serve::run(&serve::Args::default(), &place),
+        Some(Command::Serve(args)) => serve::run(&args, &place),
+        Some(Command::Check(args)) => check::run(&args, &place, &compile),
+        Some(Command::Mock(args)) => mock::run(&args),
+        Some(Command::Schema(_)) => schema::run(),
+    }
+}
+
+/// Every problem on standard error, as `check` and `serve` tell them, and the exit code that goes with them.
+pub fn refuse(problems: &[Problem]) -> io::Result<Exit> {
+    let mut out = io::stderr().lock();
+    for problem in problems {
+        writeln!(out, "{problem}\n")?;
+    }
+    let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
+    writeln!(out, "{count} problem{s}; nothing was started")?;
+    Ok(Exit::Config)
+}
+
+/// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
+fn compile(config: &Config) -> Vec<Problem> {
+    let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
+    problems.extend(crate::pipeline::build(config, &crate::script::Scripts::dry()).err().unwrap_or_default());
+    problems
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        std::process::ExitCode::from(exit as u8)
+    }
+}

@@ -1,20 +1,23 @@
 //! A request body on its way through the gateway: the client's bytes, their envelope, and the canonical model once
-//! somebody has read it. Edits are remembered by field, so that an answer in the same format patches the bytes.
+//! somebody has read it. Edits are remembered by field, so that an upstream of the same format gets the client's bytes
+//! with patches, not a rebuild.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 use super::{Dialect, Encoded, Field, Inbound, codec, envelope::Envelope};
 use crate::{
-    error::Result,
-    model::{Format, Request},
+    error::{Error, Result},
+    model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role},
 };
 
 /// Cheap to clone: an attempt works on its own copy.
 #[derive(Debug, Clone)]
 pub struct Document {
     format: Format,
+    operation: Operation,
     bytes: Bytes,
     envelope: Arc<Envelope>,
     model: Arc<str>,
@@ -23,17 +26,60 @@ pub struct Document {
     counting: bool,
     decoded: Option<Arc<Request>>,
     dirty: Vec<Field>,
+    /// Made from a canonical request: there are no client bytes to patch.
+    made: bool,
 }
 
 impl Document {
-    /// Errors: not JSON, not an object, no model, a routing field twice.
-    pub fn new(_format: Format, _bytes: Bytes, _inbound: Inbound<'_>) -> Result<Self> {
-        todo!()
+    /// A chat request.
+    pub fn new(format: Format, bytes: Bytes, inbound: Inbound<'_>) -> Result<Self> {
+        Document::open(format, Operation::Chat, bytes, inbound)
     }
 
-    /// From a canonical request (a test case, `ask`): everything is dirty, there are no client bytes.
-    pub fn from_request(_format: Format, _request: Request) -> Self {
-        todo!()
+    /// Errors: not JSON, not an object, no model, a routing field twice or of a wrong type.
+    pub fn open(format: Format, operation: Operation, bytes: Bytes, inbound: Inbound<'_>) -> Result<Self> {
+        let envelope = Envelope::scan(&bytes)?;
+        let model = match inbound.model {
+            Some(model) => model.into(),
+            None => model_of(&envelope, &bytes)?,
+        };
+        if model.is_empty() {
+            return Err(Error::invalid("model", "`model` is empty; name a model, for example \"mock\""));
+        }
+        let stream = match inbound.stream {
+            Some(stream) => stream,
+            None => stream_of(&envelope, &bytes)?,
+        };
+        Ok(Document {
+            format,
+            operation,
+            bytes,
+            envelope: Arc::new(envelope),
+            model,
+            stream,
+            version: inbound.version.map(Arc::from),
+            counting: inbound.counting,
+            decoded: None,
+            dirty: Vec::new(),
+            made: false,
+        })
+    }
+
+    /// From a canonical request (a test case, `ask`): there are no client bytes.
+    pub fn from_request(format: Format, request: Request) -> Self {
+        Document {
+            format,
+            operation: Operation::Chat,
+            bytes: Bytes::new(),
+            envelope: Arc::new(Envelope::default()),
+            model: request.model.as_str().into(),
+            stream: request.stream,
+            version: None,
+            counting: false,
+            decoded: Some(Arc::new(request)),
+            dirty: Vec::new(),
+            made: true,
+        }
     }
 
     pub fn format(&self) -> Format {
@@ -43,6 +89,10 @@ impl Document {
     /// The client's own bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
     }
 
     /// The name in force: the caller's, or what a stage set.
@@ -60,25 +110,71 @@ impl Document {
 
     /// The canonical request, decoded on first use.
     pub fn request(&mut self) -> Result<&Request> {
-        if self.decoded.is_none() {
-            let inbound = Inbound {
-                model: Some(&self.model),
-                stream: Some(self.stream),
-                version: self.version.as_deref(),
-                counting: self.counting,
-            };
-            self.decoded = Some(Arc::new(codec(self.format).decode_request(&self.bytes, inbound)?));
-        }
-        Ok(self.decoded.as_deref().unwrap_or_else(|| unreachable!()))
+        Ok(self.decode()?)
     }
 
     /// The canonical request for writing to `field`.
     pub fn edit(&mut self, field: Field) -> Result<&mut Request> {
-        self.request()?;
+        self.decode()?;
         if !self.dirty.contains(&field) {
             self.dirty.push(field);
         }
-        Ok(Arc::make_mut(self.decoded.as_mut().unwrap_or_else(|| unreachable!())))
+        Ok(Arc::make_mut(self.decode()?))
+    }
+
+    fn decode(&mut self) -> Result<&mut Arc<Request>> {
+        let decoded = match self.decoded.take() {
+            Some(decoded) => decoded,
+            None => {
+                let inbound = Inbound {
+                    model: Some(&self.model),
+                    stream: Some(self.stream),
+                    version: self.version.as_deref(),
+                    counting: self.counting,
+                };
+                Arc::new(match self.operation {
+                    Operation::Embeddings => as_turns(codec(self.format).decode_embeddings(&self.bytes, inbound)?),
+                    _ => codec(self.format).decode_request(&self.bytes, inbound)?,
+                })
+            }
+        };
+        Ok(self.decoded.insert(decoded))
+    }
+
+    /// An embeddings request, with the texts as stages left them.
+    pub fn embeddings(&mut self) -> Result<EmbeddingRequest> {
+        let inbound = Inbound { model: Some(&self.model), ..Inbound::default() };
+        let mut request = codec(self.format).decode_embeddings(&self.bytes, inbound)?;
+        if self.dirty.contains(&Field::Messages) {
+            let edited = self.decode()?.messages.first().map(|m| m.parts.clone()).unwrap_or_default();
+            let texts = edited.into_iter().filter_map(|p| if let Part::Text(t) = p { Some(t.text) } else { None });
+            let tokens = std::mem::take(&mut request.inputs);
+            let tokens = tokens.into_iter().filter(|i| !matches!(i, EmbeddingInput::Text(_)));
+            request.inputs = texts.map(EmbeddingInput::Text).chain(tokens).collect();
+        }
+        Ok(request)
+    }
+
+    /// For a target of the same format: what it cannot take is an error before anything is spent.
+    pub fn refuse_lacking(&mut self, dialect: &Dialect) -> Result<()> {
+        if self.operation != Operation::Chat || dialect.lacks.is_empty() {
+            return Ok(());
+        }
+        let could = |lack: &str| match lack {
+            "tools" => self.has_tools(),
+            "images" | "documents" | "audio" | "video" => self.envelope.has_media,
+            _ => true,
+        };
+        if dialect.lacks.iter().any(|lack| could(lack)) {
+            // The codec knows what is a feature: its own encoder refuses, its result is not needed.
+            self.encode(self.format, dialect)?;
+        }
+        Ok(())
+    }
+
+    /// Has the canonical model been read already?
+    pub fn is_decoded(&self) -> bool {
+        self.decoded.is_some()
     }
 
     /// Fields that were edited.
@@ -86,18 +182,296 @@ impl Document {
         &self.dirty
     }
 
-    /// The text of the last user turn; reads no more of the body than it must.
+    /// The text of the last user turn; reads no more of the body than that turn.
     pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
-        todo!()
+        if self.decoded.is_some() {
+            let request = self.request()?;
+            let turn = request.messages.iter().rev().find(|m| m.role == Role::User && !m.joined_text().is_empty());
+            return Ok(Cow::Owned(turn.map(|m| m.joined_text()).unwrap_or_default()));
+        }
+        let Some(turn) = self.envelope.last_user.clone() else { return Ok(Cow::Borrowed("")) };
+        let turn: Turn<'_> = serde_json::from_slice(&self.bytes[turn])
+            .map_err(|e| Error::invalid("messages", format!("the last user turn cannot be read: {e}")))?;
+        Ok(turn.text())
+    }
+
+    /// The last user turn as raw JSON, for searches that need no unescaping. `None` once the model was decoded.
+    pub fn last_user_raw(&self) -> Option<&[u8]> {
+        if self.decoded.is_some() {
+            return None;
+        }
+        self.envelope.last_user.clone().map(|r| &self.bytes[r])
     }
 
     /// Bytes of text in the prompt: the estimate's base. Does not decode.
     pub fn text_bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        self.envelope.text_bytes
     }
 
-    /// For a target of another format, or after edits that cannot be patched.
+    /// Does the prompt seem to hold media? Does not decode: may be wrong towards yes.
+    pub fn has_media(&self) -> bool {
+        self.envelope.has_media
+    }
+
+    pub fn has_tools(&self) -> bool {
+        self.envelope.value(&self.bytes, "tools").is_some_and(|v| v.len() > 2)
+    }
+
+    /// May the client's bytes go to an upstream of `format`?
+    pub fn same_format(&self, format: Format) -> bool {
+        let rewritten = self.operation == Operation::Embeddings && !self.dirty.is_empty();
+        self.format == format && !self.made && !rewritten
+    }
+
+    /// For a target of another format: the whole body anew.
     pub fn encode(&mut self, format: Format, dialect: &Dialect) -> Result<Encoded> {
         codec(format).encode_request(self.request()?, dialect)
     }
+
+    /// For a target of the same format: the client's bytes with the model's name, edited fields and, for streams that
+    /// should report usage, `stream_options` patched in. `usage`: ask for the usage chunk.
+    pub fn patch(&mut self, dialect: &Dialect, usage: bool) -> Result<(Vec<Bytes>, Vec<&'static str>)> {
+        let mut patches: Vec<(&str, Option<Bytes>)> = Vec::new();
+        let mut dropped = Vec::new();
+        if let Some(at) = self.envelope.value(&self.bytes, "model") {
+            // Gemini's bodies may repeat the path's model as a resource name.
+            let head = if self.format == Format::Gemini { "models/" } else { "" };
+            let name = to_bytes(&Value::from(format!("{head}{}", dialect.model)));
+            if self.bytes[at] != *name {
+                patches.push(("model", Some(name)));
+            }
+        }
+        if usage && let Some(options) = self.usage_option()? {
+            patches.push(("stream_options", Some(options)));
+        }
+        self.adapt(dialect)?;
+        for knob in dialect.refuses {
+            if self.envelope.value(&self.bytes, knob).is_some() {
+                patches.push((knob, None));
+                dropped.push(*knob);
+            }
+        }
+        if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
+            let Encoded { mut body, dropped: missing } = self.encode(self.format, dialect)?;
+            dropped.extend(missing);
+            for key in self.dirty.iter().flat_map(|f| codec(self.format).wire_fields(*f)) {
+                if patches.iter().all(|(k, _)| k != key) {
+                    patches.push((key, body.remove(*key).map(|v| to_bytes(&v))));
+                }
+            }
+        }
+        Ok((self.splice(&patches), dropped))
+    }
+
+    /// Marks what this target's dialect cannot take as the client wrote it.
+    fn adapt(&mut self, dialect: &Dialect) -> Result<()> {
+        let has = |key: &str| self.envelope.value(&self.bytes, key).is_some();
+        let bound = dialect.max_tokens_field == "max_tokens" && has("max_completion_tokens");
+        let developer = !dialect.developer_role
+            && self.format == Format::OpenaiChat
+            && memchr::memmem::find(&self.bytes, b"\"developer\"").is_some();
+        let ids = dialect.short_tool_ids && memchr::memmem::find(&self.bytes, b"\"tool_call_id\"").is_some();
+        if bound {
+            self.edit(Field::MaxTokens)?;
+        }
+        if developer || ids || self.envelope.carries {
+            self.edit(Field::Messages)?;
+        }
+        Ok(())
+    }
+
+    /// `stream_options` with `include_usage`, or `None` when the client asks for it already.
+    fn usage_option(&self) -> Result<Option<Bytes>> {
+        let Some(at) = self.envelope.value(&self.bytes, "stream_options") else {
+            return Ok(Some(Bytes::from_static(br#"{"include_usage":true}"#)));
+        };
+        let mut options: Map<String, Value> = match serde_json::from_slice(&self.bytes[at]) {
+            Ok(Value::Object(map)) => map,
+            Ok(Value::Null) => Map::new(),
+            _ => return Err(Error::invalid("stream_options", "`stream_options` must be an object")),
+        };
+        if options.get("include_usage").and_then(Value::as_bool) == Some(true) {
+            return Ok(None);
+        }
+        options.insert("include_usage".into(), true.into());
+        Ok(Some(to_bytes(&Value::Object(options))))
+    }
+
+    /// Did the client ask for OpenAI's usage chunk?
+    pub fn include_usage(&self) -> bool {
+        self.envelope
+            .value(&self.bytes, "stream_options")
+            .and_then(|at| serde_json::from_slice::<Value>(&self.bytes[at]).ok())
+            .and_then(|o| o.get("include_usage").and_then(Value::as_bool))
+            .unwrap_or(false)
+    }
+
+    /// The bytes with top-level values replaced, added (`Some`) or taken out (`None`). Slices of the client's bytes,
+    /// not copies.
+    fn splice(&self, patches: &[(&str, Option<Bytes>)]) -> Vec<Bytes> {
+        if patches.is_empty() {
+            return vec![self.bytes.clone()];
+        }
+        let mut cuts: Vec<(Range<usize>, Bytes)> = Vec::with_capacity(patches.len());
+        let mut added: Vec<u8> = Vec::new();
+        let fields = &self.envelope.fields;
+        let mut removed = 0;
+        for (key, value) in patches {
+            let at = fields.iter().position(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == key.as_bytes());
+            match (at, value) {
+                (Some(at), Some(value)) => cuts.push((fields[at].value.clone(), value.clone())),
+                // Up to the next key, or from the last value's end: the comma goes along.
+                (Some(at), None) => {
+                    removed += 1;
+                    let range = match (fields.get(at + 1), at.checked_sub(1)) {
+                        (Some(next), _) => fields[at].key.start..next.key.start,
+                        (None, Some(before)) => fields[before].value.end..fields[at].value.end,
+                        (None, None) => fields[at].key.start..fields[at].value.end,
+                    };
+                    cuts.push((range, Bytes::new()));
+                }
+                (None, Some(value)) => {
+                    added.extend_from_slice(b",\"");
+                    added.extend_from_slice(key.as_bytes());
+                    added.extend_from_slice(b"\":");
+                    added.extend_from_slice(value);
+                }
+                (None, None) => {}
+            }
+        }
+        if removed > 1 || (removed == 1 && !added.is_empty()) {
+            return vec![self.rebuild(patches)];
+        }
+        cuts.sort_by_key(|(range, _)| range.start);
+        if !added.is_empty() {
+            let end = fields.last().map_or(self.bytes.len() - 1, |e| e.value.end);
+            let piece = if fields.is_empty() { Bytes::from(added).slice(1..) } else { Bytes::from(added) };
+            cuts.push((end..end, piece));
+        }
+        let mut out = Vec::with_capacity(cuts.len() * 2 + 1);
+        let mut from = 0;
+        for (range, piece) in cuts {
+            if range.start > from {
+                out.push(self.bytes.slice(from..range.start));
+            }
+            if !piece.is_empty() {
+                out.push(piece);
+            }
+            from = range.end;
+        }
+        out.push(self.bytes.slice(from..));
+        out
+    }
+
+    /// The object written anew from its fields' own bytes.
+    fn rebuild(&self, patches: &[(&str, Option<Bytes>)]) -> Bytes {
+        let mut out = Vec::with_capacity(self.bytes.len());
+        let mut add = |key: &[u8], value: &[u8]| {
+            out.push(if out.is_empty() { b'{' } else { b',' });
+            out.push(b'"');
+            out.extend_from_slice(key);
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value);
+        };
+        let mut seen = Vec::new();
+        for entry in &self.envelope.fields {
+            let key = &self.bytes[entry.key.start + 1..entry.key.end - 1];
+            match patches.iter().find(|(k, _)| k.as_bytes() == key) {
+                None => add(key, &self.bytes[entry.value.clone()]),
+                Some((k, value)) => {
+                    seen.push(*k);
+                    if let Some(value) = value {
+                        add(key, value);
+                    }
+                }
+            }
+        }
+        for (key, value) in patches {
+            if let (false, Some(value)) = (seen.contains(key), value) {
+                add(key.as_bytes(), value);
+            }
+        }
+        if out.is_empty() {
+            out.push(b'{');
+        }
+        out.push(b'}');
+        out.into()
+    }
 }
+
+/// Texts to embed as one user turn: stages scan and rewrite them like any other text.
+fn as_turns(request: EmbeddingRequest) -> Request {
+    let texts = request.inputs.into_iter().filter_map(|i| match i {
+        EmbeddingInput::Text(text) => Some(Part::text(text)),
+        EmbeddingInput::Tokens(_) | EmbeddingInput::Native { .. } => None,
+    });
+    let messages = vec![Message::new(Role::User, texts.collect())];
+    Request { model: request.model, messages, user: request.user, ..Request::default() }
+}
+
+fn model_of(envelope: &Envelope, bytes: &[u8]) -> Result<Arc<str>> {
+    let Some(at) = envelope.value(bytes, "model") else {
+        return Err(Error::invalid("model", "`model` is required and missing; name a model, for example \"mock\""));
+    };
+    let wrong = || Error::invalid("model", "`model` must be a string");
+    if bytes[at.start] != b'"' {
+        return Err(wrong());
+    }
+    let text: Cow<'_, str> = serde_json::from_slice(&bytes[at]).map_err(|_| wrong())?;
+    Ok(text.as_ref().into())
+}
+
+fn stream_of(envelope: &Envelope, bytes: &[u8]) -> Result<bool> {
+    match envelope.value(bytes, "stream").map(|at| &bytes[at]) {
+        None | Some(b"null" | b"false") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(_) => Err(Error::invalid("stream", "`stream` must be true or false")),
+    }
+}
+
+fn to_bytes(value: &Value) -> Bytes {
+    Bytes::from(value.to_string())
+}
+
+/// A turn in any of the families: `content` (text or parts) or `parts`.
+#[derive(serde::Deserialize)]
+struct Turn<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a serde_json::value::RawValue>,
+    #[serde(borrow, default)]
+    parts: Option<&'a serde_json::value::RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct TextPart<'a> {
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+}
+
+impl<'a> Turn<'a> {
+    fn text(&self) -> Cow<'a, str> {
+        let Some(raw) = self.content.or(self.parts) else { return Cow::Borrowed("") };
+        if raw.get().starts_with('"') {
+            return borrowed_text(raw.get());
+        }
+        let Ok(parts) = serde_json::from_str::<Vec<TextPart<'a>>>(raw.get()) else { return Cow::Borrowed("") };
+        let mut texts = parts.into_iter().filter_map(|p| p.text);
+        let Some(first) = texts.next() else { return Cow::Borrowed("") };
+        texts.fold(first, |mut all, text| {
+            all.to_mut().push('\n');
+            all.to_mut().push_str(&text);
+            all
+        })
+    }
+}
+
+/// A JSON string as text, borrowed when it has no escapes (serde's plain `Cow` never borrows).
+fn borrowed_text(raw: &str) -> Cow<'_, str> {
+    #[derive(serde::Deserialize)]
+    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Borrowed<'_>>(raw).map(|b| b.0).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod tests;

@@ -1,9 +1,369 @@
-//! One pass over a request body for what routing needs: spans of the top-level fields, no tree.
+//! One pass over a body for what routing needs: spans of the top-level fields, the last user turn, how much text there
+//! is. No tree is built and nothing is copied; strings are skipped quote to quote.
+//!
+//! The pass checks the JSON grammar (tokens, nesting, commas, numbers) and the depth, but not escapes and control
+//! characters inside strings: whoever decodes a field meets those. A test compares it with serde_json.
 
 use std::ops::Range;
+
+use crate::error::{Error, Kind, Result};
 
 /// Spans of one JSON object's top-level fields, in order of appearance.
 #[derive(Debug, Clone, Default)]
 pub struct Envelope {
-    pub fields: Vec<(Range<u32>, Range<u32>)>,
+    pub fields: Vec<Entry>,
+    /// The last element of `messages` or `contents` whose role is the user's (or absent).
+    pub last_user: Option<Range<usize>>,
+    /// Bytes inside string values, media left out: the base of every token estimate.
+    pub text_bytes: u64,
+    /// A key that carries media was seen.
+    pub has_media: bool,
+    /// Something that this gateway wrote into an earlier answer comes back (tagged signatures, `thinking_blocks`,
+    /// signatures in call ids): the turns must be read before they go to any upstream.
+    pub carries: bool,
 }
+
+/// Where a top-level field stands: its key with quotes, and its value.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub key: Range<usize>,
+    pub value: Range<usize>,
+}
+
+impl Envelope {
+    /// Scans `body`. Errors (400 with line and column): not JSON, not an object, deeper than `MAX_DEPTH`, a routing
+    /// field twice, a top-level key written with escapes.
+    pub fn scan(body: &[u8]) -> Result<Envelope> {
+        if simdutf8::basic::from_utf8(body).is_err() {
+            let at = simdutf8::compat::from_utf8(body).err().map_or(0, |e| e.valid_up_to());
+            return Err(fault(body, at, "it is not valid UTF-8"));
+        }
+        Scan { body, at: 0, envelope: Envelope::default() }.object()
+    }
+
+    /// The value of a top-level field.
+    pub fn value(&self, body: &[u8], name: &str) -> Option<Range<usize>> {
+        self.entry(body, name).map(|e| e.value.clone())
+    }
+
+    pub fn entry(&self, body: &[u8], name: &str) -> Option<&Entry> {
+        self.fields.iter().find(|e| &body[e.key.start + 1..e.key.end - 1] == name.as_bytes())
+    }
+}
+
+struct Scan<'a> {
+    body: &'a [u8],
+    at: usize,
+    envelope: Envelope,
+}
+
+/// What the walk below the top level looks for.
+#[derive(Default)]
+struct Watch {
+    /// Inside `messages` or `contents`: elements are turns.
+    turns: bool,
+    /// Start of the turn that is being read.
+    turn: usize,
+    /// The turn's role, if it named one.
+    role: Option<Range<usize>>,
+    /// The key that the next value belongs to.
+    key: Range<usize>,
+}
+
+impl<'a> Scan<'a> {
+    fn object(mut self) -> Result<Envelope> {
+        self.space();
+        if self.peek() != Some(b'{') {
+            return Err(self.fault(match self.peek() {
+                None => "it is empty",
+                Some(_) => "it must be an object",
+            }));
+        }
+        self.at += 1;
+        self.space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+        } else {
+            loop {
+                self.field()?;
+                self.space();
+                match self.peek() {
+                    Some(b',') => self.at += 1,
+                    Some(b'}') => {
+                        self.at += 1;
+                        break;
+                    }
+                    _ => return Err(self.fault("expected `,` or `}`")),
+                }
+                self.space();
+            }
+        }
+        self.space();
+        if self.at < self.body.len() {
+            return Err(self.fault("there is text after its end"));
+        }
+        Ok(self.envelope)
+    }
+
+    fn field(&mut self) -> Result<()> {
+        if self.peek() != Some(b'"') {
+            return Err(self.fault("expected a key in quotes"));
+        }
+        let key = self.string()?;
+        let name = &self.body[key.start + 1..key.end - 1];
+        if name.contains(&b'\\') {
+            return Err(self.fault_at(key.start, "a top-level key is written with escapes; write it plainly"));
+        }
+        if ROUTING.contains(&name) && self.envelope.entry(self.body, std::str::from_utf8(name).unwrap_or("")).is_some()
+        {
+            let name = String::from_utf8_lossy(name).into_owned();
+            return Err(self
+                .fault_at(key.start, &format!("`{name}` is given twice"))
+                .at(name)
+                .with_code("duplicate_field"));
+        }
+        self.space();
+        if self.peek() != Some(b':') {
+            return Err(self.fault("expected `:`"));
+        }
+        self.at += 1;
+        self.space();
+        let start = self.at;
+        let turns = name == b"messages" || name == b"contents";
+        self.value(Watch { turns, key: key.clone(), ..Watch::default() })?;
+        if self.envelope.fields.len() >= MAX_FIELDS {
+            return Err(self.fault("it has too many top-level fields"));
+        }
+        self.envelope.fields.push(Entry { key, value: start..self.at });
+        Ok(())
+    }
+
+    /// One value, with all below it. A bit of `open` says for each level whether it is an object.
+    fn value(&mut self, mut watch: Watch) -> Result<()> {
+        let mut open: u128 = 0;
+        let mut depth = 0usize;
+        loop {
+            // A value starts here.
+            self.space();
+            if depth == 1 && watch.turns && open & 1 == 0 {
+                watch.turn = self.at;
+                watch.role = None;
+            }
+            match self.peek() {
+                Some(b'"') => {
+                    let text = self.string()?;
+                    self.note_string(&mut watch, depth, text);
+                }
+                Some(bracket @ (b'{' | b'[')) => {
+                    if depth == MAX_DEPTH {
+                        return Err(self.fault("it is nested too deep (over 126 levels)").with_code("json_too_deep"));
+                    }
+                    open = open << 1 | u128::from(bracket == b'{');
+                    depth += 1;
+                    self.at += 1;
+                    self.space();
+                    let close = if bracket == b'{' { b'}' } else { b']' };
+                    if self.peek() != Some(close) {
+                        if bracket == b'{' {
+                            self.key(&mut watch)?;
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                    open >>= 1;
+                    depth -= 1;
+                    self.end_turn(&watch, depth, open);
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.literal(b"true")?,
+                Some(b'f') => self.literal(b"false")?,
+                Some(b'n') => self.literal(b"null")?,
+                None => return Err(self.fault("it ends too early")),
+                Some(_) => return Err(self.fault("expected a value")),
+            }
+            // A value ended here: close what closes, until the next value.
+            loop {
+                if depth == 0 {
+                    return Ok(());
+                }
+                self.space();
+                let object = open & 1 == 1;
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        if object {
+                            self.space();
+                            self.key(&mut watch)?;
+                        }
+                        break;
+                    }
+                    Some(b'}') if object => {}
+                    Some(b']') if !object => {}
+                    None => return Err(self.fault("it ends too early")),
+                    Some(_) => {
+                        return Err(self.fault(if object { "expected `,` or `}`" } else { "expected `,` or `]`" }));
+                    }
+                }
+                self.at += 1;
+                open >>= 1;
+                depth -= 1;
+                self.end_turn(&watch, depth, open);
+            }
+        }
+    }
+
+    fn key(&mut self, watch: &mut Watch) -> Result<()> {
+        if self.peek() != Some(b'"') {
+            return Err(self.fault("expected a key in quotes"));
+        }
+        watch.key = self.string()?;
+        if watch.turns {
+            self.envelope.carries |= CARRIED.contains(&&self.body[watch.key.start + 1..watch.key.end - 1]);
+        }
+        self.space();
+        if self.peek() != Some(b':') {
+            return Err(self.fault("expected `:`"));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn note_string(&mut self, watch: &mut Watch, depth: usize, text: Range<usize>) {
+        let key = &self.body[watch.key.clone()];
+        match key {
+            br#""data""# | br#""file_data""# | br#""url""# | br#""image_url""# => {
+                self.envelope.has_media = true;
+                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
+            }
+            br#""role""# if watch.turns && depth == 2 => watch.role = Some(text),
+            br#""signature""# | br#""thoughtSignature""# => {
+                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
+            }
+            br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# => {
+                self.envelope.carries |= memchr::memmem::find(&self.body[text], b"__thought__").is_some();
+            }
+            _ => self.envelope.text_bytes += (text.end - text.start - 2) as u64,
+        }
+    }
+
+    /// After a bracket closed: was it a turn?
+    fn end_turn(&mut self, watch: &Watch, depth: usize, open: u128) {
+        if watch.turns && depth == 1 && open & 1 == 0 {
+            let user = watch.role.as_ref().is_none_or(|r| &self.body[r.clone()] == br#""user""#);
+            if user {
+                self.envelope.last_user = Some(watch.turn..self.at);
+            }
+        }
+    }
+
+    /// At a quote; leaves the position after the closing one. The span has both quotes.
+    fn string(&mut self) -> Result<Range<usize>> {
+        let start = self.at;
+        let mut from = start + 1;
+        loop {
+            match memchr::memchr(b'"', &self.body[from..]) {
+                None => {
+                    self.at = self.body.len();
+                    return Err(self.fault("a string does not end"));
+                }
+                Some(offset) => {
+                    let quote = from + offset;
+                    let escapes = self.body[start + 1..quote].iter().rev().take_while(|b| **b == b'\\').count();
+                    from = quote + 1;
+                    if escapes % 2 == 0 {
+                        self.at = from;
+                        return Ok(start..from);
+                    }
+                }
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<()> {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<()> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.fault("expected a digit")) } else { Ok(()) }
+    }
+
+    fn literal(&mut self, word: &[u8]) -> Result<()> {
+        if !self.body[self.at..].starts_with(word) {
+            return Err(self.fault("expected a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.body.get(self.at).copied()
+    }
+
+    fn fault(&self, what: &str) -> Error {
+        fault(self.body, self.at, what)
+    }
+
+    fn fault_at(&self, at: usize, what: &str) -> Error {
+        fault(self.body, at, what)
+    }
+}
+
+fn fault(body: &[u8], at: usize, what: &str) -> Error {
+    let before = &body[..at.min(body.len())];
+    let line = 1 + memchr::memchr_iter(b'\n', before).count();
+    let column = 1 + before.len() - memchr::memrchr(b'\n', before).map_or(0, |n| n + 1);
+    Error::new(Kind::InvalidRequest, format!("the body is not valid JSON: {what} (line {line}, column {column})"))
+        .with_code("invalid_json")
+}
+
+/// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
+const ROUTING: [&[u8]; 12] = [
+    b"model",
+    b"stream",
+    b"messages",
+    b"contents",
+    b"system",
+    b"systemInstruction",
+    b"max_tokens",
+    b"max_completion_tokens",
+    b"n",
+    b"tools",
+    b"stream_options",
+    b"generationConfig",
+];
+
+/// Message fields by which signatures and native parts travel through the OpenAI format.
+const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"extra_content", b"reasoning_content"];
+
+/// serde_json stops at 128; the top level and this one stay under it.
+const MAX_DEPTH: usize = 126;
+const MAX_FIELDS: usize = 512;

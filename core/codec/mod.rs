@@ -8,7 +8,9 @@ pub mod document;
 pub mod envelope;
 pub mod gemini;
 pub mod json;
+pub mod lane;
 pub mod openai_chat;
+pub mod schema;
 pub mod signature;
 pub mod sse;
 

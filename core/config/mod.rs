@@ -8,9 +8,25 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+pub mod env;
+pub mod file;
+mod later;
+pub mod read;
+mod resolve;
 pub mod secret;
+mod shape;
+mod source;
+pub mod sources;
+mod text;
+pub mod watch;
 
+#[cfg(test)]
+mod tests;
+
+pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
+pub use sources::Sources;
+pub use watch::{Watched, Watcher, watch};
 
 /// The whole configuration, resolved.
 #[derive(Debug, Clone)]
@@ -31,6 +47,8 @@ pub struct Config {
     pub teams: BTreeMap<String, Team>,
     /// `None`: every file directly in scripts/ (and plugins/), in file-name order.
     pub stages: Option<Vec<Stage>>,
+    /// The scripts as they were read, and which other files had a say: what compiles is what was hashed.
+    pub sources: Sources,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -236,7 +254,59 @@ impl Default for Server {
     }
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.message)?;
+        match &self.excerpt {
+            Some(excerpt) => write!(f, "\n{excerpt}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Config {
+    /// Sections that a reload cannot change, and that differ from those of `old`.
+    pub fn needs_restart(&self, old: &Config) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        if self.server.listen != old.server.listen || self.server.tls != old.server.tls {
+            keys.push("server.listen, server.tls");
+        }
+        if self.store != old.store {
+            keys.push("store");
+        }
+        if self.admin.listen != old.admin.listen {
+            keys.push("admin");
+        }
+        if self.auth != old.auth {
+            keys.push("auth.required");
+        }
+        keys
+    }
+
+    /// What has to be watched for this configuration to stay fresh.
+
+    /// What has to be watched for this configuration to stay fresh.
+    pub fn watched(&self) -> Watched {
+        let mut files = vec![self.file.clone()];
+        files.extend(self.sources.files.iter().cloned());
+        Watched { files, folders: vec![self.root.join("scripts"), self.root.join("plugins")] }
+    }
+
+    /// A problem with what stands under a dotted key of gateway.toml (`models.smart.targets`): at its line, or at that of
+    /// the nearest table above it.
+    pub fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+        let mut at = key;
+        let line = loop {
+            match (self.sources.lines.get(at), at.rsplit_once('.')) {
+                (Some(line), _) => break *line,
+                (None, Some((above, _))) => at = above,
+                (None, None) => break 1,
+            }
+        };
+        let file = self.file.strip_prefix(&self.root).unwrap_or(&self.file).display().to_string();
+        Problem { file, line, message: message.into(), excerpt: None }
+    }
+
     /// The shared form in which a runtime holds it.
     pub fn shared(self) -> Arc<Config> {
         Arc::new(self)

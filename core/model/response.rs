@@ -69,3 +69,17 @@ impl Choice {
         self.parts.iter().filter_map(|p| if let Part::Text(t) = p { Some(t.text.as_str()) } else { None }).collect()
     }
 }
+
+impl FinishReason {
+    /// The unified word, as scripts and records show it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+            FinishReason::ContentFilter => "content_filter",
+            FinishReason::Malformed => "malformed",
+            FinishReason::Other => "other",
+        }
+    }
+}

@@ -1,1 +1,332 @@
-//! placeholder
+//! Who we talk to: a provider is a row of the catalogue and what the configuration says of it. It owns its keys and the
+//! host they may go to, and gives them away together or not at all (promise 1). Makes no call itself.
+
+pub mod capability;
+pub mod catalog;
+mod headers;
+pub mod keys;
+pub mod mock;
+pub mod url;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, sync::Arc};
+
+use aws_lc_rs::digest;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+pub use self::{
+    catalog::{AuthScheme, Row, catalog_names, row},
+    keys::{KeyChoice, KeyRests},
+    url::Base,
+};
+use crate::{
+    codec::Dialect,
+    config::{self, Secret, Timeouts},
+    error::{Error, Kind, Result},
+    model::{Format, Operation},
+};
+
+/// One configured provider.
+#[derive(Debug)]
+pub struct Provider {
+    pub name: Arc<str>,
+    pub row: &'static Row,
+    pub format: Format,
+    pub auth: AuthScheme,
+    pub base: Base,
+    pub transport: Transport,
+    /// Why it cannot be used (`environment variable OPENAI_API_KEY is not set`).
+    pub missing: Option<String>,
+    /// Prefixes of bare model names: the row's and the configuration's.
+    pub models: Vec<String>,
+    /// Private and loopback addresses may be dialled.
+    pub private: bool,
+    pub ca: Option<PathBuf>,
+    pub http2: Option<bool>,
+    pub timeouts: Timeouts,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    keys: Vec<Key>,
+}
+
+/// How its bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Http,
+    /// Answered in this process (`mock`).
+    Mock,
+}
+
+/// A key and what names it where the key itself must not stand.
+#[derive(Debug, Clone)]
+struct Key {
+    secret: Secret,
+    print: [u8; 16],
+}
+
+/// An upstream request's head with its key on it. Only a provider makes one, for its own host: nothing changes after.
+#[derive(Debug)]
+pub struct Signed {
+    url: Uri,
+    headers: HeaderMap,
+}
+
+impl Signed {
+    pub fn url(&self) -> &Uri {
+        &self.url
+    }
+
+    pub fn into_parts(self) -> (Uri, HeaderMap) {
+        (self.url, self.headers)
+    }
+}
+
+impl Provider {
+    /// The error is for the configuration's author.
+    pub fn resolve(config: config::Provider) -> Result<Provider, String> {
+        let config::Provider {
+            name,
+            row: row_name,
+            base_url,
+            format,
+            auth,
+            keys,
+            missing,
+            models,
+            headers: fixed,
+            private,
+            ca,
+            http2,
+            timeouts,
+        } = config;
+        let found = find_row(&name, row_name.as_deref(), format)?;
+        let format = format.unwrap_or(found.format);
+        let base_text = base_url.as_deref().or(found.base_url).ok_or_else(|| needs_base(&name, found))?;
+        let base = Base::parse(base_text)?;
+        // A key that was asked for and is not there makes an unknown server unusable, one of the catalogue's local ones not.
+        let keyed = !keys.is_empty() || (found.name.is_empty() && missing.is_some());
+        let auth = scheme(auth.as_deref(), found, format, keyed)?;
+        let transport = if found.name == MOCK { Transport::Mock } else { Transport::Http };
+        let missing = match auth {
+            AuthScheme::None => None,
+            _ if keys.is_empty() => Some(missing.unwrap_or_else(|| needs_key(&name, found))),
+            _ => None,
+        };
+        let provider = Provider {
+            private: private || base.is_private(),
+            name: name.into(),
+            row: found,
+            format,
+            auth,
+            base,
+            transport,
+            missing,
+            models: found.models.iter().map(|m| (*m).to_owned()).chain(models).collect(),
+            ca,
+            http2,
+            timeouts,
+            headers: fixed.iter().map(|(n, v)| headers::fixed(n, v)).collect::<Result<_, _>>()?,
+            keys: keys.into_iter().map(Key::new).collect(),
+        };
+        provider.check_keys()?;
+        Ok(provider)
+    }
+
+    /// The built-in provider, for configurations that do not name it.
+    pub fn mock() -> Provider {
+        let config = config::Provider { name: MOCK.to_owned(), ..config::Provider::default() };
+        // Its row is part of the program, and a test resolves every row.
+        Provider::resolve(config).unwrap_or_else(|_| unreachable!("the mock's row resolves"))
+    }
+
+    pub fn ready(&self) -> bool {
+        self.missing.is_none()
+    }
+
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// What names a key in health and logs: part of its SHA-256.
+    pub fn fingerprint(&self, index: usize) -> Option<[u8; 16]> {
+        self.keys.get(index).map(|k| k.print)
+    }
+
+    pub fn dialect(&self, model: &str) -> Dialect {
+        capability::dialect(self.row, self.format, model)
+    }
+
+    pub fn capability(&self, model: &str) -> &'static capability::Capability {
+        capability::capability(model, self.format)
+    }
+
+    /// Has the upstream an endpoint that counts tokens?
+    pub fn counts(&self) -> bool {
+        matches!(self.format, Format::AnthropicMessages | Format::Gemini)
+            && !self.row.quirks.lacks.contains(&"count_tokens")
+    }
+
+    /// The only place where an upstream URL is made. `model` is the upstream's own name.
+    pub fn url(&self, operation: Operation, model: &str, stream: bool) -> Result<Uri> {
+        url::check_model(model)?;
+        let tail = match self.format {
+            Format::OpenaiChat => self.openai_path(operation, model)?,
+            Format::AnthropicMessages => self.anthropic_path(operation, model)?,
+            Format::Gemini => gemini_path(operation, model, stream)?,
+        };
+        self.base.join(&tail)
+    }
+
+    /// Headers before the `attempt` stages saw them: no key yet.
+    pub fn headers(&self, client: &HeaderMap, same_format: bool, stream: bool) -> HeaderMap {
+        headers::build(self, client, same_format, stream)
+    }
+
+    /// Puts the chosen key on a request to this provider's own host. Last step before the wire.
+    pub fn sign(&self, url: Uri, mut headers: HeaderMap, choice: KeyChoice) -> Result<Signed> {
+        let key = match choice {
+            KeyChoice::Open => None,
+            KeyChoice::Key(index) => Some(&self.keys.get(index).ok_or_else(|| self.no_key())?.secret),
+            KeyChoice::Resting(_) => return Err(self.no_key()),
+        };
+        if !self.base.holds(&url) {
+            return Err(Error::new(Kind::Internal, "a request was about to leave for another host than its key's"));
+        }
+        headers::sign(self.auth, key, &mut headers).map_err(|why| Error::new(Kind::UpstreamAuth, why))?;
+        Ok(Signed { url, headers })
+    }
+
+    /// What to tell a caller who asked for a provider that has no key.
+    pub fn not_configured(&self) -> Error {
+        let why = self.missing.as_deref().unwrap_or("it has no key");
+        not_configured(&self.name, why)
+    }
+
+    fn openai_path(&self, operation: Operation, model: &str) -> Result<String> {
+        let paths = &self.row.paths;
+        Ok(match operation {
+            Operation::Chat => paths.chat.unwrap_or("/chat/completions").to_owned(),
+            Operation::Embeddings if self.row.quirks.lacks.contains(&"embeddings") => {
+                return Err(self.lacks(operation));
+            }
+            Operation::Embeddings => paths.embeddings.unwrap_or("/embeddings").to_owned(),
+            Operation::ListModels => paths.models.unwrap_or("/models").to_owned(),
+            Operation::OneModel => format!("{}/{}", paths.models.unwrap_or("/models"), url::segment(model)?),
+            Operation::CountTokens => return Err(self.lacks(operation)),
+        })
+    }
+
+    fn anthropic_path(&self, operation: Operation, model: &str) -> Result<String> {
+        Ok(match operation {
+            Operation::Chat => self.row.paths.chat.unwrap_or("/messages").to_owned(),
+            Operation::CountTokens => "/messages/count_tokens".to_owned(),
+            Operation::ListModels => "/models".to_owned(),
+            Operation::OneModel => format!("/models/{}", url::segment(model)?),
+            Operation::Embeddings => return Err(self.lacks(operation)),
+        })
+    }
+
+    fn lacks(&self, operation: Operation) -> Error {
+        let what = operation.name();
+        Error::unsupported(what, format!("{} has no {what} endpoint; choose a model of another provider", self.name))
+    }
+
+    fn no_key(&self) -> Error {
+        Error::new(Kind::UpstreamAuth, format!("no key of {} is usable right now", self.name))
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        for key in &self.keys {
+            if key.secret.expose().is_empty() {
+                return Err(format!("provider {}: a key is empty", self.name));
+            }
+            headers::sign(self.auth, Some(&key.secret), &mut HeaderMap::new())
+                .map_err(|why| format!("provider {}: {why}", self.name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Key {
+    fn new(secret: Secret) -> Key {
+        let hash = digest::digest(&digest::SHA256, secret.expose().as_bytes());
+        let mut print = [0; 16];
+        print.copy_from_slice(&hash.as_ref()[..16]);
+        Key { secret, print }
+    }
+}
+
+/// 404 for a provider of the catalogue that cannot be used yet.
+pub fn not_configured(name: &str, why: &str) -> Error {
+    let message = format!("provider `{name}` is not configured: {why}");
+    Error::new(Kind::ModelNotFound, message).with_code("provider_not_configured").at("model")
+}
+
+fn gemini_path(operation: Operation, model: &str, stream: bool) -> Result<String> {
+    let model = url::segment(model.strip_prefix("models/").unwrap_or(model))?;
+    Ok(match operation {
+        Operation::Chat if stream => format!("/models/{model}:streamGenerateContent?alt=sse"),
+        Operation::Chat => format!("/models/{model}:generateContent"),
+        Operation::Embeddings => format!("/models/{model}:batchEmbedContents"),
+        Operation::CountTokens => format!("/models/{model}:countTokens"),
+        Operation::ListModels => "/models".to_owned(),
+        Operation::OneModel => format!("/models/{model}"),
+    })
+}
+
+fn find_row(name: &str, row_name: Option<&str>, format: Option<Format>) -> Result<&'static Row, String> {
+    if let Some(wanted) = row_name {
+        return row(wanted).ok_or_else(|| match nearest(wanted, catalog_names()) {
+            Some(near) => format!("row = \"{wanted}\" is no catalogue row; did you mean \"{near}\"?"),
+            None => format!("row = \"{wanted}\" is no catalogue row"),
+        });
+    }
+    match (row(name), format) {
+        (Some(row), _) => Ok(row),
+        (None, Some(format)) => Ok(catalog::plain(format)),
+        (None, None) => Err(format!(
+            "provider {name} is not in the catalogue: give it `base_url` and `format` ({})",
+            Format::ALL.map(Format::name).join(", ")
+        )),
+    }
+}
+
+fn scheme(wanted: Option<&str>, row: &'static Row, format: Format, has_key: bool) -> Result<AuthScheme, String> {
+    if let Some(name) = wanted {
+        return AuthScheme::parse(name).ok_or_else(|| {
+            format!("auth = \"{name}\" is not one of {}", AuthScheme::ALL.map(AuthScheme::name).join(", "))
+        });
+    }
+    let usual = if row.format == format { row.auth } else { AuthScheme::usual(format) };
+    Ok(match (row.name, row.auth, has_key) {
+        // A server of one's own: a key is used when there is one.
+        ("", _, false) | (_, AuthScheme::None, false) => AuthScheme::None,
+        (_, AuthScheme::None, true) => AuthScheme::usual(format),
+        _ => usual,
+    })
+}
+
+fn needs_base(name: &str, row: &Row) -> String {
+    let title = if row.title.is_empty() { "this server" } else { row.title };
+    format!("provider {name}: `base_url` is missing, and {title} has no address that is the same for everybody")
+}
+
+fn needs_key(name: &str, row: &Row) -> String {
+    match row.env {
+        Some(env) => format!("set `key = \"env:{env}\"` under [providers.{name}] and the variable {env}"),
+        None => format!("set `key` under [providers.{name}]"),
+    }
+}
+
+/// The closest of several names, if one is close.
+pub(crate) fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|n| (strsim::damerau_levenshtein(wanted, n), n))
+        .filter(|(distance, n)| *distance <= 1 + n.len().min(wanted.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, n)| n)
+}
+
+const MOCK: &str = "mock";

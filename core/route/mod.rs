@@ -1,1 +1,77 @@
-//! placeholder
+//! From a name to ordered targets: which upstreams may answer, in which order, and how they fare. Sends nothing; the
+//! gateway walks the order, and health and keys are asked again when an attempt starts.
+
+pub mod health;
+pub mod outcome;
+pub mod strategy;
+pub mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    health::{Flight, Health},
+    outcome::{ejected, goes_on, keys_rest, most_telling},
+    strategy::Order,
+    table::Table,
+};
+use crate::{codec::Dialect, config::Strategy, provider::Provider};
+
+/// The most attempts that one request makes, over all targets (promise 33).
+pub const MAX_ATTEMPTS: usize = 4;
+
+/// One choice: a model at a provider.
+#[derive(Debug)]
+pub struct Target {
+    /// `provider/model`.
+    pub name: Arc<str>,
+    pub provider: Arc<Provider>,
+    /// The upstream's own name for it.
+    pub model: Arc<str>,
+    pub weight: u32,
+    pub timeouts: Timeouts,
+    pub dialect: Dialect,
+}
+
+/// Resolved: alias, then provider, then the house's defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Streams: from the request's end to the first model output.
+    pub first_event: Duration,
+    pub idle: Duration,
+    /// Unstreamed answers, and streams up to commit.
+    pub whole: Duration,
+}
+
+/// What a name, or several, stand for.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Tried one group after another.
+    pub groups: Vec<Group>,
+    /// Targets that cannot be used at all, and why: for the trace.
+    pub passed: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Targets among which one strategy chooses.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub strategy: Strategy,
+    pub targets: Vec<Arc<Target>>,
+}
+
+impl Timeouts {
+    pub fn resolve(layers: &[crate::config::Timeouts]) -> Timeouts {
+        let first = |pick: fn(&crate::config::Timeouts) -> Option<Duration>, default: u64| {
+            layers.iter().find_map(pick).unwrap_or(Duration::from_secs(default))
+        };
+        Timeouts {
+            connect: first(|t| t.connect, 5),
+            first_event: first(|t| t.first_event, 60),
+            idle: first(|t| t.idle, 60),
+            whole: first(|t| t.whole, 600),
+        }
+    }
+}

@@ -19,7 +19,7 @@ mod tests;
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
+pub use hyper::body::Incoming;
 
 pub use self::{
     body::{Body, BoxError},

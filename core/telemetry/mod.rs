@@ -1,1 +1,24 @@
-//! placeholder
+//! What the operator sees: metrics, log lines, and the last requests with their decision traces. It only looks: nothing
+//! here changes a request, and prompt text never arrives here.
+
+use crate::account::Record;
+
+mod lines;
+pub mod logs;
+pub mod metrics;
+pub mod names;
+pub mod ring;
+pub mod trace;
+
+pub use logs::request_line;
+pub use metrics::{InFlight, Metrics, metrics};
+pub use ring::Ring;
+pub use trace::{record_json, trace_json};
+
+/// Counts one settled request.
+pub fn observe(record: &Record) {
+    metrics().observe(record);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,45 +1,138 @@
-//! placeholder
-use super::*;
+//! Anthropic's Messages format, both sides: `POST /v1/messages`, `/v1/messages/count_tokens` and the model list. Only
+//! wires the pieces together; it must hold no translation of its own.
+
+mod block;
+mod error;
+mod request;
+mod response;
+mod stream;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::{ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder, json};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{Format, Request, Response},
+};
+
 pub struct AnthropicMessages;
+
 impl Codec for AnthropicMessages {
     fn format(&self) -> Format {
-        Format::AnthropicMessages
+        wire::FORMAT
     }
-    fn decode_request(&self, _body: &[u8], _inbound: Inbound<'_>) -> Result<Request> {
-        todo!()
+
+    fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
+        request::decode(body, inbound)
     }
-    fn encode_request(&self, _request: &Request, _dialect: &Dialect) -> Result<Encoded> {
-        todo!()
+
+    fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
+        request::encode(request, dialect)
     }
-    fn decode_response(&self, _body: &[u8]) -> Result<Response> {
-        todo!()
+
+    fn decode_response(&self, body: &[u8]) -> Result<Response> {
+        response::decode(body)
     }
-    fn encode_response(&self, _response: &Response, _view: &ClientView) -> Result<Vec<u8>> {
-        todo!()
+
+    fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+        response::encode(response, view)
     }
+
     fn stream_decoder(&self, _dialect: &Dialect) -> Box<dyn StreamDecoder> {
-        todo!()
+        Box::new(stream::Decoder::default())
     }
-    fn stream_encoder(&self, _view: &ClientView) -> Box<dyn StreamEncoder> {
-        todo!()
+
+    fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {
+        Box::new(stream::Encoder::new(view.clone()))
     }
-    fn decode_error(&self, _status: u16, _header: &dyn Fn(&str) -> Option<String>, _body: &Bytes) -> Error {
-        todo!()
+
+    fn decode_error(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error {
+        error::decode(status, header, body)
     }
-    fn encode_error(&self, _error: &Error, _request_id: &str) -> Vec<u8> {
-        todo!()
+
+    fn encode_error(&self, error: &Error, request_id: &str) -> Vec<u8> {
+        error::encode(error, request_id)
     }
-    fn wire_fields(&self, _field: Field) -> &'static [&'static str] {
-        todo!()
+
+    fn wire_fields(&self, field: Field) -> &'static [&'static str] {
+        match field {
+            Field::Messages => &["system", "messages"],
+            Field::Tools => &["tools"],
+            Field::ToolChoice => &["tool_choice"],
+            Field::Output => &["output_config", "output_format", "system"],
+            Field::Sampling => &["temperature", "top_p", "top_k", "stop_sequences"],
+            Field::MaxTokens => &["max_tokens"],
+            Field::N | Field::Logprobs => &[],
+            Field::Reasoning => &["thinking", "output_config", "max_tokens"],
+            Field::User | Field::Metadata => &["metadata"],
+            Field::ServiceTier => &["service_tier"],
+            Field::Stream => &["stream"],
+        }
     }
-    fn encode_count_response(&self, _tokens: u64) -> Vec<u8> {
-        todo!()
+
+    fn encode_count(&self, request: &Request, dialect: &Dialect) -> Option<Result<Encoded>> {
+        Some(request::encode(request, dialect).map(|mut encoded| {
+            encoded.body.retain(|key, _| !NOT_COUNTED.contains(&key.as_str()));
+            encoded
+        }))
     }
-    fn encode_models(&self, _models: &[ModelCard]) -> Vec<u8> {
-        todo!()
+
+    fn decode_count(&self, body: &[u8]) -> Result<u64> {
+        let value = json::parse_upstream(body)?;
+        value
+            .get("input_tokens")
+            .and_then(Value::as_u64)
+            .ok_or_else(|| Error::new(Kind::Upstream, "the upstream's token count has no `input_tokens`"))
     }
-    fn encode_model(&self, _model: &ModelCard) -> Vec<u8> {
-        todo!()
+
+    fn encode_count_response(&self, tokens: u64) -> Vec<u8> {
+        json!({"input_tokens": tokens}).to_string().into_bytes()
+    }
+
+    fn encode_models(&self, models: &[ModelCard]) -> Vec<u8> {
+        let data: Vec<Value> = models.iter().map(card).collect();
+        let id = |m: Option<&ModelCard>| m.map_or(Value::Null, |m| Value::from(m.id.as_str()));
+        let (first, last) = (id(models.first()), id(models.last()));
+        json!({"data": data, "has_more": false, "first_id": first, "last_id": last}).to_string().into_bytes()
+    }
+
+    fn encode_model(&self, model: &ModelCard) -> Vec<u8> {
+        card(model).to_string().into_bytes()
     }
 }
+
+/// `created_at` is RFC 3339; the epoch stands for "unknown", as the vendor does it.
+fn card(model: &ModelCard) -> Value {
+    let ModelCard { id, owner: _, created, context_window, max_output } = model;
+    let created = jiff::Timestamp::from_second(*created).unwrap_or_default();
+    let mut card = Map::new();
+    card.insert("type".to_owned(), "model".into());
+    card.insert("id".to_owned(), id.as_str().into());
+    card.insert("display_name".to_owned(), id.as_str().into());
+    card.insert("created_at".to_owned(), created.to_string().into());
+    if let Some(window) = context_window {
+        card.insert("max_input_tokens".to_owned(), (*window).into());
+    }
+    if let Some(max) = max_output {
+        card.insert("max_tokens".to_owned(), (*max).into());
+    }
+    Value::Object(card)
+}
+
+/// What `count_tokens` refuses: knobs that do not change the prompt.
+const NOT_COUNTED: [&str; 9] = [
+    "max_tokens",
+    "stream",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stop_sequences",
+    "metadata",
+    "service_tier",
+    "inference_geo",
+];

@@ -1,0 +1,277 @@
+//! The life of virtual keys: made, listed, rotated, revoked. Each change is durable and in the table before it is
+//! acknowledged, so what was revoked is refused from the next request on.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::Mutex;
+
+use super::{
+    KeyInfo, Table, credential, expiry,
+    row::{Row, SecretRow},
+    table::Hash,
+};
+use crate::{
+    config::{self, Secret, Team},
+    error::{Error, Kind, Result},
+    store::{self, Op, Store, StoreError, hex},
+};
+
+pub struct Keys {
+    table: Arc<Table>,
+    store: Arc<dyn Store>,
+    /// Held from reading a row to writing it.
+    changing: Mutex<()>,
+}
+
+/// What a new key may do.
+#[derive(Debug, Clone, Default)]
+pub struct NewKey {
+    pub name: String,
+    pub team: Option<String>,
+    /// Allowed models with wildcards; `None`: all that the team may use.
+    pub models: Option<Vec<String>>,
+    pub expires: Option<SystemTime>,
+}
+
+impl Keys {
+    /// Reads every key into the table. Refuses to start when a row cannot be read or the master key is another one.
+    pub async fn open(store: Arc<dyn Store>, auth: &config::Auth, teams: &BTreeMap<String, Team>) -> Result<Arc<Keys>> {
+        let used = store.read(store::Table::Meta, MASTER_CHECK).await.map_err(failed)?;
+        let table = Table::new(&*pepper(&*store, used.is_none())?);
+        let check = table.hash(MASTER_CHECK_TEXT);
+        match used {
+            Some(stored) if stored != check => return Err(wrong_master()),
+            Some(_) => {}
+            None => {
+                let op = Op::put(store::Table::Meta, MASTER_CHECK, check);
+                store.write(vec![op]).await.map_err(failed)?;
+            }
+        }
+        table.set_required(auth.required);
+        table.set_teams(teams);
+        load(&*store, &table).await?;
+        Ok(Arc::new(Keys { table: Arc::new(table), store, changing: Mutex::new(()) }))
+    }
+
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// One key, if this store has never held any.
+    pub async fn first_run(&self) -> Result<Option<Secret>> {
+        if self.store.read(store::Table::Meta, EVER).await.map_err(failed)?.is_some() {
+            return Ok(None);
+        }
+        let (_, secret) = self.create(NewKey { name: "first".into(), ..NewKey::default() }).await?;
+        Ok(Some(secret))
+    }
+
+    /// The secret is shown this once: only its hash is kept.
+    pub async fn create(&self, new: NewKey) -> Result<(KeyInfo, Secret)> {
+        let now = SystemTime::now();
+        validate(&new, now)?;
+        let (secret, secret_row, hash) = self.mint(now)?;
+        let row = Row {
+            name: new.name.trim().to_owned(),
+            team: new.team,
+            models: new.models,
+            created: expiry::to_seconds(now),
+            // Rounded up: a key never ends before the moment that was asked for.
+            expires: new.expires.map(|at| expiry::to_seconds(at + Duration::from_millis(999))),
+            revoked: None,
+            secrets: vec![secret_row],
+        };
+        let id = new_id(now)?;
+        let _turn = self.changing.lock().await;
+        let ever = Op::put(store::Table::Meta, EVER, "1");
+        self.store.write(vec![put(&id, &row)?, ever]).await.map_err(failed)?;
+        self.table.set(&id, &row, &[hash], &[]);
+        Ok((row.info(&id, now), secret))
+    }
+
+    /// Keys in the order they were made, after the id `after`.
+    pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<KeyInfo>> {
+        let now = SystemTime::now();
+        let rows = self.store.scan(store::Table::Keys, b"", after.map(str::as_bytes), limit).await.map_err(failed)?;
+        rows.iter().map(|(id, value)| parse(id, value).map(|(id, row)| row.info(id, now))).collect()
+    }
+
+    /// A second revocation changes nothing.
+    pub async fn revoke(&self, id: &str) -> Result<KeyInfo> {
+        let _turn = self.changing.lock().await;
+        let now = SystemTime::now();
+        let mut row = self.row(id).await?;
+        if row.revoked.is_none() {
+            row.revoked = Some(expiry::to_seconds(now));
+            // First here, then on disk: refused at once, even when the disk fails.
+            self.table.set(id, &row, &hashes(id, &row)?, &[]);
+            self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
+        }
+        Ok(row.info(id, now))
+    }
+
+    /// A new secret for the same key; the former ones work for `overlap` more, those of earlier rotations no longer than
+    /// they would have.
+    pub async fn rotate(&self, id: &str, overlap: Duration) -> Result<(KeyInfo, Secret)> {
+        let _turn = self.changing.lock().await;
+        let now = SystemTime::now();
+        let mut row = self.row(id).await?;
+        let gone = |what: &str| Error::invalid("id", format!("the key {id} {what}; make a new one instead"));
+        match row.info(id, now).status.as_str() {
+            "revoked" => return Err(gone("was revoked")),
+            "expired" => return Err(gone("has expired")),
+            _ => {}
+        }
+        let until = expiry::to_seconds(now).saturating_add(overlap.as_secs());
+        for secret in &mut row.secrets {
+            secret.until = Some(secret.until.map_or(until, |earlier| earlier.min(until)));
+        }
+        let (secret, secret_row, _) = self.mint(now)?;
+        row.secrets.push(secret_row);
+        let old = row.secrets.len().saturating_sub(MAX_SECRETS);
+        let dropped: Vec<SecretRow> = row.secrets.drain(..old).collect();
+        let dropped = dropped.iter().filter_map(|s| hex::decode(&s.hash)).collect::<Vec<_>>();
+        self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
+        self.table.set(id, &row, &hashes(id, &row)?, &dropped);
+        Ok((row.info(id, now), secret))
+    }
+
+    async fn row(&self, id: &str) -> Result<Row> {
+        let unknown =
+            || Error::new(Kind::NotFound, format!("no key has the id {id:?}; list the keys to see their ids"));
+        if !id.starts_with(ID_PREFIX) || id.len() > MAX_NAME {
+            return Err(unknown());
+        }
+        let value = self.store.read(store::Table::Keys, id.as_bytes()).await.map_err(failed)?.ok_or_else(unknown)?;
+        parse(id.as_bytes(), &value).map(|(_, row)| row)
+    }
+
+    fn mint(&self, now: SystemTime) -> Result<(Secret, SecretRow, Hash)> {
+        let secret = credential::mint().map_err(|_| no_randomness())?;
+        let hash = self.table.hash(secret.expose());
+        let last4 = secret.expose()[secret.expose().len() - 4..].to_owned();
+        let row = SecretRow { hash: hex::encode(&hash), last4, created: expiry::to_seconds(now), until: None };
+        Ok((secret, row, hash))
+    }
+}
+
+async fn load(store: &dyn Store, table: &Table) -> Result<()> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.scan(store::Table::Keys, b"", after.as_deref(), PAGE).await.map_err(failed)?;
+        for (id, value) in &page {
+            let (id, row) = parse(id, value)?;
+            table.set(id, &row, &hashes(id, &row)?, &[]);
+        }
+        match page.into_iter().last() {
+            Some((last, _)) => after = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn pepper(store: &dyn Store, fresh: bool) -> Result<zeroize::Zeroizing<[u8; 32]>> {
+    if let Some(directory) = store.directory() {
+        return directory.master_key(fresh).map_err(failed);
+    }
+    let mut pepper = zeroize::Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(&mut *pepper).map_err(|_| no_randomness())?;
+    Ok(pepper)
+}
+
+fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
+    let name = new.name.trim();
+    let bad = |text: &str| text.len() > MAX_NAME || text.chars().any(char::is_control);
+    if name.is_empty() || bad(name) {
+        return Err(Error::invalid("name", format!("a key needs a name of 1 to {MAX_NAME} printable bytes")));
+    }
+    if new.team.as_deref().is_some_and(|t| t.trim().is_empty() || bad(t)) {
+        return Err(Error::invalid("team", format!("a team's name has 1 to {MAX_NAME} printable bytes")));
+    }
+    if new.expires.is_some_and(|at| at <= now || at.duration_since(UNIX_EPOCH).is_err()) {
+        return Err(Error::invalid("expires", "the expiry lies in the past"));
+    }
+    let Some(models) = &new.models else { return Ok(()) };
+    if models.is_empty() {
+        return Err(Error::invalid("models", "an empty list would allow no model; leave it out to allow all"));
+    }
+    if models.len() > MAX_MODELS {
+        return Err(Error::invalid("models", format!("at most {MAX_MODELS} models; use wildcards (openai/*)")));
+    }
+    for (at, model) in models.iter().enumerate() {
+        if model.trim() != model || model.is_empty() || bad(model) {
+            return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like openai/*"));
+        }
+    }
+    Ok(())
+}
+
+/// `key_`, the time in milliseconds and 48 random bits, hex: ids sort by age.
+fn new_id(now: SystemTime) -> Result<String> {
+    let millis = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+    let mut random = [0; 6];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| no_randomness())?;
+    Ok(format!("{ID_PREFIX}{:012x}{}", millis & 0xffff_ffff_ffff, hex::encode(&random)))
+}
+
+fn put(id: &str, row: &Row) -> Result<Op> {
+    let value = serde_json::to_vec(row)
+        .map_err(|e| Error::new(Kind::Internal, "the key's row could not be written").because(e))?;
+    Ok(Op::put(store::Table::Keys, id, value))
+}
+
+fn parse<'a>(id: &'a [u8], value: &[u8]) -> Result<(&'a str, Row)> {
+    let damaged = |why: String| {
+        let id = String::from_utf8_lossy(id);
+        Error::new(
+            Kind::Internal,
+            format!("the stored key {id} is damaged ({why}): restore the data directory from a backup"),
+        )
+    };
+    let text = std::str::from_utf8(id).map_err(|e| damaged(e.to_string()))?;
+    let row = serde_json::from_slice(value).map_err(|e| damaged(e.to_string()))?;
+    Ok((text, row))
+}
+
+fn hashes(id: &str, row: &Row) -> Result<Vec<Hash>> {
+    let hashes: Option<Vec<Hash>> = row.secrets.iter().map(|s| hex::decode(&s.hash)).collect();
+    let damaged = || format!("the stored key {id} is damaged (hash): restore the data directory from a backup");
+    hashes.ok_or_else(|| Error::new(Kind::Internal, damaged()))
+}
+
+fn failed(error: StoreError) -> Error {
+    let status = match &error {
+        StoreError::Full(_) => 507,
+        StoreError::TooLarge { .. } => 400,
+        StoreError::Closed => 503,
+        _ => 500,
+    };
+    let code = if status == 507 { "store_full" } else { "store_failed" };
+    Error::new(Kind::Internal, error.to_string()).with_status(status).with_code(code).because(error)
+}
+
+fn wrong_master() -> Error {
+    let message = "master.key in the data directory is not the one that the stored keys were made with: put the right file \
+                   back from a backup, or move the whole directory away to begin with an empty one";
+    Error::new(Kind::Internal, message).with_code("wrong_master_key")
+}
+
+fn no_randomness() -> Error {
+    Error::new(Kind::Internal, "the system gave no random numbers")
+}
+
+const ID_PREFIX: &str = "key_";
+/// The store has held a key once.
+const EVER: &[u8] = b"keys/ever";
+/// A hash under the master key: shows whether the file still fits the rows.
+const MASTER_CHECK: &[u8] = b"keys/master";
+const MASTER_CHECK_TEXT: &str = "portcullis master key check";
+const MAX_NAME: usize = 200;
+const MAX_MODELS: usize = 200;
+/// Of one key: the current one and those rotated out, which are kept to say so.
+const MAX_SECRETS: usize = 4;
+const PAGE: usize = 1_000;

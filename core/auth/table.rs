@@ -1,0 +1,164 @@
+//! Keyed hashes to principals, in memory: one hash and one lookup a request. What a key may do is put together when it is
+//! stored or when the configuration changes, never while a request waits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use aws_lc_rs::hmac;
+use dashmap::DashMap;
+
+use super::{Principal, credential, expiry, row::Row};
+use crate::{
+    config::Team,
+    error::{Error, Kind, Result},
+};
+
+pub struct Table {
+    pepper: hmac::Key,
+    entries: DashMap<Hash, Entry>,
+    required: AtomicBool,
+    anonymous: Arc<Principal>,
+    /// Allowed models of each configured team; held by whoever changes `entries`, so that no change is lost.
+    teams: Mutex<Teams>,
+}
+
+pub(super) type Hash = [u8; 32];
+type Teams = BTreeMap<String, Option<Arc<[String]>>>;
+
+/// One secret of a key.
+struct Entry {
+    principal: Arc<Principal>,
+    revoked: bool,
+    expires: Option<SystemTime>,
+    /// When this secret is rotated out.
+    until: Option<SystemTime>,
+}
+
+impl Table {
+    pub fn new(pepper: &[u8; 32]) -> Table {
+        Table {
+            pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper),
+            entries: DashMap::new(),
+            required: AtomicBool::new(true),
+            anonymous: Arc::new(Principal::default()),
+            teams: Mutex::default(),
+        }
+    }
+
+    /// Who calls with this key. Every refusal is a 401 that says what to do.
+    pub fn authenticate(&self, credential: Option<&str>, now: SystemTime) -> Result<Arc<Principal>> {
+        let Some(key) = credential else {
+            return if self.required() { Err(missing()) } else { Ok(self.anonymous.clone()) };
+        };
+        if !credential::well_formed(key) {
+            // SDKs send some key even to an open gateway.
+            let foreign = !key.starts_with(credential::PREFIX);
+            return if foreign && !self.required() { Ok(self.anonymous.clone()) } else { Err(malformed(key)) };
+        }
+        let Some(entry) = self.entries.get(&self.hash(key)) else { return Err(unknown()) };
+        if entry.revoked {
+            return Err(refuse("key_revoked", "this key was revoked; ask the gateway's operator for a new one"));
+        }
+        if entry.expires.is_some_and(|at| at <= now) {
+            return Err(refuse("key_expired", "this key has expired; ask the gateway's operator for a new one"));
+        }
+        if entry.until.is_some_and(|at| at <= now) {
+            return Err(refuse("key_expired", "this key was replaced by a new secret (rotated); use the new one"));
+        }
+        Ok(entry.principal.clone())
+    }
+
+    /// `false`: an open gateway, where a caller without a key is the anonymous principal. A virtual key is still checked.
+    pub fn set_required(&self, required: bool) {
+        self.required.store(required, Ordering::Relaxed);
+    }
+
+    fn required(&self) -> bool {
+        self.required.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what the configured teams may use. A key whose team has no entry is bound by its own list alone.
+    pub fn set_teams(&self, teams: &BTreeMap<String, Team>) {
+        let fresh: Teams =
+            teams.iter().map(|(name, team)| (name.clone(), team.models.as_deref().map(Arc::from))).collect();
+        let mut held = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
+        for mut entry in self.entries.iter_mut() {
+            let list = entry.principal.team.as_deref().and_then(|team| fresh.get(team)).cloned().flatten();
+            if entry.principal.team_models != list {
+                let mut principal = Principal::clone(&entry.principal);
+                principal.team_models = list;
+                entry.principal = Arc::new(principal);
+            }
+        }
+        for gone in held.keys().filter(|name| !fresh.contains_key(*name)) {
+            tracing::warn!(team = %gone, "the team is no longer configured: its keys are bound by their own lists alone");
+        }
+        *held = fresh;
+    }
+
+    pub fn knows_team(&self, team: &str) -> bool {
+        self.teams.lock().unwrap_or_else(PoisonError::into_inner).contains_key(team)
+    }
+
+    pub(super) fn hash(&self, key: &str) -> Hash {
+        let mut hash = [0; 32];
+        // A SHA-256 tag has 32 bytes.
+        hash.copy_from_slice(hmac::sign(&self.pepper, key.as_bytes()).as_ref());
+        hash
+    }
+
+    /// Puts all secrets of a key in place of what was held of it. `dropped`: hashes that it no longer has.
+    pub(super) fn set(&self, id: &str, row: &Row, hashes: &[Hash], dropped: &[Hash]) {
+        let teams = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
+        let principal = Arc::new(Principal {
+            key_id: Arc::from(id),
+            key_name: Arc::from(row.name.as_str()),
+            team: row.team.as_deref().map(Arc::from),
+            user: None,
+            roles: Vec::new(),
+            key_models: row.models.as_deref().map(Arc::from),
+            team_models: row.team.as_deref().and_then(|team| teams.get(team)).cloned().flatten(),
+        });
+        for (hash, secret) in hashes.iter().zip(&row.secrets) {
+            let entry = Entry {
+                principal: principal.clone(),
+                revoked: row.revoked.is_some(),
+                expires: row.expires.map(expiry::from_seconds),
+                until: secret.until.map(expiry::from_seconds),
+            };
+            self.entries.insert(*hash, entry);
+        }
+        for hash in dropped {
+            self.entries.remove(hash);
+        }
+    }
+}
+
+fn refuse(code: &'static str, message: &str) -> Error {
+    Error::new(Kind::Unauthenticated, message).with_code(code)
+}
+
+fn missing() -> Error {
+    let message = "no API key: send a virtual key as `Authorization: Bearer sk-pc-…` (or x-api-key, x-goog-api-key, \
+                   api-key, ?key=); `portcullis keys create` makes one";
+    refuse("key_missing", message)
+}
+
+fn malformed(key: &str) -> Error {
+    let message = if key.starts_with(credential::PREFIX) {
+        "this key is damaged: a virtual key is `sk-pc-` and 43 characters; copy it again, whole"
+    } else {
+        "this is not a virtual key of this gateway: send one that begins with `sk-pc-`, not a provider's own key"
+    };
+    refuse("invalid_api_key", message)
+}
+
+fn unknown() -> Error {
+    refuse("invalid_api_key", "this key is not known here; check which gateway it was made for")
+}

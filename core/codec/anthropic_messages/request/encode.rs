@@ -1,0 +1,233 @@
+//! The model to a Messages body for an upstream. Refuses what the wire cannot say, drops knobs it does not have and
+//! says which.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{Dialect, Encoded, block, wire::FORMAT},
+    knobs, schema, tools, turns,
+};
+use crate::{
+    error::{Error, Result},
+    model::{Extra, Output, Request, Sampling},
+};
+
+pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
+    let Request {
+        model: _,
+        stream,
+        messages,
+        tools,
+        tool_choice,
+        parallel_tool_calls,
+        output,
+        sampling,
+        max_tokens,
+        n,
+        logprobs,
+        reasoning: _,
+        user,
+        metadata,
+        service_tier,
+        verbosity,
+        include_usage: _,
+        extra,
+    } = request;
+    let mut dropped = Vec::new();
+    if n.is_some_and(|n| n > 1) {
+        return Err(Error::unsupported("n", "this model gives one answer a request; leave out `n` or set it to 1"));
+    }
+    if logprobs.is_some() {
+        return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
+    }
+    foreign_features(extra, &mut dropped)?;
+    let mut written = turns::encode(messages, dialect, &mut dropped)?;
+    if matches!(output, Some(Output::Json)) {
+        written.system.push(json!({"type": "text", "text": JSON_ONLY}));
+        dropped.push("response_format");
+    }
+    let tools_out = tools::encode(tools, tool_choice.as_ref(), dialect, &mut dropped)?;
+    let has_tools = !tools_out.is_empty();
+    let choice = tools::choice(tool_choice.as_ref(), *parallel_tool_calls, has_tools);
+    let thinking = knobs::thinking(request, dialect, written.lacks_thinking, &mut dropped);
+
+    let mut body = Map::new();
+    let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
+    put("model", dialect.model.as_str().into());
+    put("max_tokens", thinking.max_tokens(*max_tokens, dialect).into());
+    if *stream {
+        put("stream", true.into());
+    }
+    match written.system.as_slice() {
+        [] => {}
+        [one] if is_plain(one) => {
+            put("system", one["text"].clone());
+        }
+        _ => {
+            put("system", Value::Array(written.system));
+        }
+    }
+    if has_tools {
+        put("tools", Value::Array(tools_out));
+    }
+    put("messages", Value::Array(written.messages));
+    choice.map(|choice| put("tool_choice", choice));
+    thinking.thinking().map(|thinking| put("thinking", thinking));
+    let config = output_config(output.as_ref(), thinking.effort(), extra, dialect)?;
+    config.map(|config| put("output_config", config));
+    sampling_fields(sampling, thinking.is_on(), dialect, &mut dropped, &mut body);
+    if let Some(metadata) = metadata_field(user.as_deref(), extra) {
+        body.insert("metadata".to_owned(), metadata);
+    }
+    if !metadata.is_empty() {
+        dropped.push("metadata");
+    }
+    match service_tier.as_deref() {
+        Some(tier @ ("auto" | "standard_only")) => {
+            body.insert("service_tier".to_owned(), tier.into());
+        }
+        Some(_) => dropped.push("service_tier"),
+        None => {}
+    }
+    if verbosity.is_some() {
+        dropped.push("verbosity");
+    }
+    block::give_back(&mut body, extra);
+    dropped.sort_unstable();
+    dropped.dedup();
+    Ok(Encoded { body, dropped })
+}
+
+fn output_config(
+    output: Option<&Output>,
+    effort: Option<String>,
+    extra: &Extra,
+    dialect: &Dialect,
+) -> Result<Option<Value>> {
+    let mut config = match extra.of(FORMAT).and_then(|kept| kept.get("output_config")) {
+        Some(Value::Object(kept)) => kept.clone(),
+        _ => Map::new(),
+    };
+    config.remove("effort");
+    if let Some(effort) = effort {
+        config.insert("effort".to_owned(), effort.into());
+    }
+    if let Some(Output::Schema { name: _, description: _, schema, strict: _ }) = output {
+        if !dialect.native_schema || dialect.lacks.contains(&"json_schema") {
+            let message = "this model cannot bind its answer to a JSON schema; choose one that can";
+            return Err(Error::unsupported("json_schema", message));
+        }
+        config.insert("format".to_owned(), json!({"type": "json_schema", "schema": schema::lower(schema)}));
+    }
+    Ok((!config.is_empty()).then_some(Value::Object(config)))
+}
+
+fn sampling_fields(
+    sampling: &Sampling,
+    thinking: bool,
+    dialect: &Dialect,
+    dropped: &mut Vec<&'static str>,
+    body: &mut Map<String, Value>,
+) {
+    let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } = sampling;
+    let refused = |name: &str| dialect.no_sampling || dialect.refuses.contains(&name);
+    let mut knob = |name: &'static str, value: Option<Value>, allowed: bool| {
+        let Some(value) = value else { return };
+        if allowed && !refused(name) {
+            body.insert(name.to_owned(), value);
+        } else {
+            dropped.push(name);
+        }
+    };
+    // While thinking the wire takes temperature 1 only, top_p from 0.95, and no top_k.
+    let number = super::super::json::number;
+    knob("temperature", temperature.map(number), !thinking || *temperature == Some(1.0));
+    knob("top_p", top_p.map(number), !thinking || top_p.is_some_and(|p| p >= 0.95));
+    knob("top_k", top_k.map(Value::from), !thinking);
+    // The wire refuses blank stop sequences.
+    let (kept, blank): (Vec<&String>, Vec<&String>) = stop.iter().partition(|s| !s.trim().is_empty());
+    if !blank.is_empty() {
+        dropped.push("stop");
+    }
+    if !kept.is_empty() {
+        body.insert("stop_sequences".to_owned(), kept.into_iter().map(|s| Value::from(s.as_str())).collect());
+    }
+    for (name, given) in [
+        ("frequency_penalty", frequency_penalty.is_some()),
+        ("presence_penalty", presence_penalty.is_some()),
+        ("seed", seed.is_some()),
+        ("logit_bias", logit_bias.is_some()),
+    ] {
+        if given {
+            dropped.push(name);
+        }
+    }
+}
+
+fn metadata_field(user: Option<&str>, extra: &Extra) -> Option<Value> {
+    let mut out = match extra.of(FORMAT).and_then(|kept| kept.get("metadata")) {
+        Some(Value::Object(kept)) => kept.clone(),
+        _ => Map::new(),
+    };
+    if let Some(user) = user {
+        out.insert("user_id".to_owned(), user.into());
+    }
+    (!out.is_empty()).then_some(Value::Object(out))
+}
+
+/// Unknown fields of another family are not for this wire; those that are known to ask for an ability are refused by
+/// name instead of being lost.
+fn foreign_features(extra: &Extra, dropped: &mut Vec<&'static str>) -> Result<()> {
+    let Some((format, fields)) = extra.any() else { return Ok(()) };
+    if format == FORMAT {
+        return Ok(());
+    }
+    let asks = |key: &str, what: &str| {
+        fields
+            .get(key)
+            .and_then(Value::as_array)
+            .is_some_and(|list| list.iter().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what)))
+    };
+    for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
+        if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
+            return Err(Error::unsupported(
+                feature,
+                format!("this model answers in text, not in {what}; choose another model"),
+            ));
+        }
+    }
+    if fields.contains_key("web_search_options") {
+        let message =
+            "this model's web search is asked for as a tool of its own; choose a model of your format's vendor";
+        return Err(Error::unsupported("web_search", message));
+    }
+    if fields.contains_key("cachedContent") || fields.contains_key("cached_content") {
+        let message = "content cached at one vendor cannot be read by another; send the content itself";
+        return Err(Error::unsupported("cached_content", message));
+    }
+    for (key, name) in KNOBS {
+        if fields.contains_key(key) {
+            dropped.push(name);
+        }
+    }
+    Ok(())
+}
+
+fn is_plain(block: &Value) -> bool {
+    block.as_object().is_some_and(|block| block.len() == 2)
+}
+
+/// The wire has no word for "any JSON"; this line asks for it.
+const JSON_ONLY: &str = "Answer with one JSON object and nothing else.";
+
+/// Other families' knobs that are worth a note when they are dropped.
+const KNOBS: [(&str, &str); 8] = [
+    ("prediction", "prediction"),
+    ("store", "store"),
+    ("prompt_cache_key", "prompt_cache_key"),
+    ("prompt_cache_retention", "prompt_cache_retention"),
+    ("moderation", "moderation"),
+    ("safetySettings", "safety_settings"),
+    ("labels", "labels"),
+    ("min_p", "min_p"),
+];

@@ -1,0 +1,235 @@
+//! The small words of the wire that requests, answers and streams share: stop reasons, usage, cache hints, citations,
+//! ids. Each in both directions, next to each other.
+
+use serde_json::{Map, Value, json};
+
+use super::json::Fields;
+use crate::{
+    codec::signature,
+    error::{Error, Kind, Result},
+    model::{CacheHint, Citation, Finish, FinishReason, Format, Signature, Usage},
+};
+
+pub const FORMAT: Format = Format::AnthropicMessages;
+
+/// An upstream that sends the wrong shape is the upstream's fault, not the caller's.
+pub fn upstream_fault(error: Error) -> Error {
+    if error.kind == Kind::InvalidRequest {
+        Error::new(Kind::Upstream, format!("the upstream's answer has an unexpected shape: {}", error.message))
+    } else {
+        error
+    }
+}
+
+/// Takes `cache_control` out of a block or tool.
+pub fn take_cache(fields: &mut Fields) -> Result<Option<CacheHint>> {
+    let Some(mut control) = fields.object("cache_control")? else { return Ok(None) };
+    Ok(Some(CacheHint { ttl: control.string("ttl")? }))
+}
+
+/// The wire knows 5m (its default) and 1h; a longer wish gets the longest there is.
+pub fn put_cache(block: &mut Map<String, Value>, hint: Option<&CacheHint>) {
+    let Some(CacheHint { ttl }) = hint else { return };
+    let control = match ttl.as_deref() {
+        None => json!({"type": "ephemeral"}),
+        Some("5m") => json!({"type": "ephemeral", "ttl": "5m"}),
+        Some(_) => json!({"type": "ephemeral", "ttl": "1h"}),
+    };
+    block.insert("cache_control".to_owned(), control);
+}
+
+/// Empty means unsigned: unsigned reasoning of other upstreams travels as `""`.
+pub fn read_signature(text: Option<String>) -> Option<Signature> {
+    text.filter(|t| !t.is_empty()).map(|t| signature::read(&t, FORMAT))
+}
+
+/// A citation as answers carry it. One with an empty `encrypted_index` was made here for a citation of another family:
+/// it is read as what it was, and never sent to the vendor.
+pub fn read_citation(value: Value) -> Citation {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
+    let made_here = value.get("encrypted_index").and_then(Value::as_str) == Some("");
+    let source = || text("source").filter(|s| s.starts_with("http://") || s.starts_with("https://"));
+    Citation {
+        url: text("url").or_else(source),
+        title: text("title").or_else(|| text("document_title")),
+        cited_text: text("cited_text"),
+        start: made_here.then(|| value.get("start_index").and_then(Value::as_u64)).flatten(),
+        end: made_here.then(|| value.get("end_index").and_then(Value::as_u64)).flatten(),
+        native: (!made_here).then_some((FORMAT, value)),
+    }
+}
+
+pub fn write_citation(citation: &Citation) -> Value {
+    let Citation { url, title, cited_text, start, end, native } = citation;
+    if let Some((FORMAT, value)) = native {
+        return value.clone();
+    }
+    let mut out = Map::new();
+    out.insert("type".to_owned(), "web_search_result_location".into());
+    out.insert("url".to_owned(), url.as_deref().unwrap_or_default().into());
+    out.insert("title".to_owned(), title.clone().map_or(Value::Null, Value::from));
+    out.insert("cited_text".to_owned(), cited_text.as_deref().unwrap_or_default().into());
+    out.insert("encrypted_index".to_owned(), "".into());
+    for (key, place) in [("start_index", start), ("end_index", end)] {
+        if let Some(place) = place {
+            out.insert(key.to_owned(), (*place).into());
+        }
+    }
+    Value::Object(out)
+}
+
+pub fn read_finish(raw: &str, stop_sequence: Option<String>, details: Option<Value>) -> Finish {
+    Finish { reason: reason(raw).unwrap_or(FinishReason::Other), raw: raw.to_owned(), stop_sequence, details }
+}
+
+/// The vendor's own words come back as they were; others map by meaning and never make a new word.
+pub fn stop_reason(finish: &Finish, called: bool, refused: bool) -> &'static str {
+    if let Some(word) = WORDS.iter().find(|(word, r)| *word == finish.raw && *r == finish.reason) {
+        return word.0;
+    }
+    match finish.reason {
+        _ if refused => "refusal",
+        FinishReason::ContentFilter => "refusal",
+        FinishReason::Length => "max_tokens",
+        FinishReason::ToolCalls => "tool_use",
+        // Some families end with "stop" although calls were made.
+        FinishReason::Stop if called => "tool_use",
+        FinishReason::Stop if finish.stop_sequence.is_some() => "stop_sequence",
+        FinishReason::Stop | FinishReason::Malformed | FinishReason::Other => "end_turn",
+    }
+}
+
+/// `stop_details` explains refusals: the vendor's own as they were, else what the other family said about it.
+pub fn stop_details(finish: &Finish, word: &str) -> Value {
+    match &finish.details {
+        Some(Value::Object(own)) if own.contains_key("type") => Value::Object(own.clone()),
+        Some(Value::String(text)) if word == "refusal" => {
+            json!({"type": "refusal", "category": null, "explanation": text})
+        }
+        _ if word == "refusal" && finish.raw != "refusal" && !finish.raw.is_empty() => {
+            json!({"type": "refusal", "category": null, "explanation": finish.raw})
+        }
+        _ => Value::Null,
+    }
+}
+
+fn reason(raw: &str) -> Option<FinishReason> {
+    WORDS.iter().find(|(word, _)| *word == raw).map(|(_, reason)| *reason)
+}
+
+const WORDS: [(&str, FinishReason); 8] = [
+    ("end_turn", FinishReason::Stop),
+    ("stop_sequence", FinishReason::Stop),
+    ("pause_turn", FinishReason::Stop),
+    ("max_tokens", FinishReason::Length),
+    ("model_context_window_exceeded", FinishReason::Length),
+    ("tool_use", FinishReason::ToolCalls),
+    ("refusal", FinishReason::ContentFilter),
+    ("compaction", FinishReason::Other),
+];
+
+/// The wire's `input_tokens` leaves cached ones out; the model's has them in.
+pub fn read_usage(native: Map<String, Value>) -> Usage {
+    let count = |key: &str| native.get(key).and_then(Value::as_u64);
+    let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(Value::as_u64);
+    let (read, written) = (count("cache_read_input_tokens"), count("cache_creation_input_tokens"));
+    Usage {
+        input_tokens: count("input_tokens")
+            .map(|n| n.saturating_add(read.unwrap_or(0)).saturating_add(written.unwrap_or(0))),
+        output_tokens: count("output_tokens"),
+        cache_read_tokens: read,
+        cache_write_tokens: written,
+        cache_write_1h_tokens: inner("cache_creation", "ephemeral_1h_input_tokens"),
+        reasoning_tokens: inner("output_tokens_details", "thinking_tokens"),
+        input_audio_tokens: None,
+        output_audio_tokens: None,
+        native: Some(Box::new((FORMAT, native))),
+    }
+}
+
+/// The wire has no word for "unknown": clients require both counts, so they get 0 there and the record stays honest.
+pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
+    let mut out = Map::new();
+    let Some(usage) = usage else {
+        out.insert("input_tokens".to_owned(), 0.into());
+        out.insert("output_tokens".to_owned(), 0.into());
+        return out;
+    };
+    let Usage {
+        input_tokens,
+        output_tokens,
+        cache_read_tokens: read,
+        cache_write_tokens: written,
+        cache_write_1h_tokens: hour,
+        reasoning_tokens,
+        input_audio_tokens: _,
+        output_audio_tokens: _,
+        native,
+    } = usage;
+    if let Some((FORMAT, native)) = native.as_deref() {
+        return native.clone();
+    }
+    let cached = read.unwrap_or(0).saturating_add(written.unwrap_or(0));
+    out.insert("input_tokens".to_owned(), input_tokens.unwrap_or(0).saturating_sub(cached).into());
+    if let Some(written) = written {
+        out.insert("cache_creation_input_tokens".to_owned(), (*written).into());
+    }
+    if let Some(read) = read {
+        out.insert("cache_read_input_tokens".to_owned(), (*read).into());
+    }
+    if let Some(hour) = hour {
+        let short = written.unwrap_or(0).saturating_sub(*hour);
+        out.insert(
+            "cache_creation".to_owned(),
+            json!({"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}),
+        );
+    }
+    out.insert("output_tokens".to_owned(), output_tokens.unwrap_or(0).into());
+    if let Some(thinking) = reasoning_tokens {
+        out.insert("output_tokens_details".to_owned(), json!({"thinking_tokens": thinking}));
+    }
+    out
+}
+
+/// Tool-call ids match `^[a-zA-Z0-9_-]+$`.
+pub fn is_legal_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// A legal id made from `seeds`: the same seeds make the same id, so that a replayed history matches.
+pub fn made_id(prefix: &str, seeds: &[&str]) -> String {
+    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for seed in seeds {
+        hash.update(seed.as_bytes());
+        hash.update(&[0]);
+    }
+    let mut id = prefix.to_owned();
+    for byte in &hash.finish().as_ref()[..12] {
+        id.push_str(&format!("{byte:02x}"));
+    }
+    id
+}
+
+/// Message ids begin with `msg_`.
+pub fn message_id(id: &str, request_id: &str) -> String {
+    match id {
+        "" => format!("msg_{}", request_id.trim_start_matches("msg_")),
+        id if id.starts_with("msg_") => id.to_owned(),
+        id => format!("msg_{id}"),
+    }
+}
+
+/// The `input` object of a tool call. The wire takes objects only: free text and malformed arguments are kept inside
+/// one.
+pub fn tool_input(arguments: &str, custom: bool) -> Value {
+    if custom {
+        return json!({"input": arguments});
+    }
+    if arguments.trim().is_empty() {
+        return Value::Object(Map::new());
+    }
+    match serde_json::from_str(arguments) {
+        Ok(Value::Object(map)) => Value::Object(map),
+        _ => json!({"arguments": arguments}),
+    }
+}

@@ -1,0 +1,148 @@
+//! Splices and scans against serde_json.
+
+use super::*;
+
+fn document(body: &str) -> Document {
+    Document::new(Format::OpenaiChat, Bytes::copy_from_slice(body.as_bytes()), Inbound::default()).expect("a request")
+}
+
+fn joined(parts: Vec<Bytes>) -> Value {
+    let all: Vec<u8> = parts.concat();
+    serde_json::from_slice(&all).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&all)))
+}
+
+#[test]
+fn the_same_model_leaves_the_bytes_alone() {
+    let body = r#" {"model": "m", "messages": []} "#;
+    let parts = document(body).patch(&Dialect::of("m"), false).expect("patched").0;
+    assert_eq!(parts.concat(), body.as_bytes());
+}
+
+#[test]
+fn another_model_is_one_patch() {
+    let body = r#"{"messages":[{"role":"user","content":"a\"b"}], "model" : "a/b" , "x":1}"#;
+    let parts = document(body).patch(&Dialect::of("b\"c"), true).expect("patched").0;
+    let value = joined(parts);
+    assert_eq!(value["model"], "b\"c");
+    assert_eq!(value["stream_options"]["include_usage"], true);
+    assert_eq!(value["x"], 1);
+}
+
+#[test]
+fn every_set_of_removals_and_additions_stays_json() {
+    let body = r#"{ "a":1 , "model":"m","b":[1,{"c":"}"}], "d":null }"#;
+    let doc = document(body);
+    let keys = ["a", "model", "b", "d", "new"];
+    for mask in 0..3u32.pow(keys.len() as u32) {
+        let mut want: Map<String, Value> = serde_json::from_str(body).expect("json");
+        let mut patches = Vec::new();
+        let mut digits = mask;
+        for key in keys {
+            match digits % 3 {
+                1 => {
+                    want.shift_remove(key);
+                    patches.push((key, None));
+                }
+                2 => {
+                    want.insert(key.to_owned(), Value::from(7));
+                    patches.push((key, Some(Bytes::from_static(b"7"))));
+                }
+                _ => {}
+            }
+            digits /= 3;
+        }
+        assert_eq!(joined(doc.splice(&patches)), Value::Object(want), "{patches:?}");
+    }
+}
+
+#[test]
+fn routing_fields_given_twice_are_refused() {
+    let body = br#"{"model":"a","messages":[],"model":"b"}"#;
+    let error = Document::new(Format::OpenaiChat, Bytes::from_static(body), Inbound::default()).expect_err("refused");
+    assert!(error.message.contains("`model` is given twice"), "{error}");
+    let escaped = br#"{"model":"a","mod\u0065l":"b"}"#;
+    assert!(Document::new(Format::OpenaiChat, Bytes::from_static(escaped), Inbound::default()).is_err());
+}
+
+#[test]
+fn broken_json_is_refused_with_its_position() {
+    for (body, place) in [
+        ("", "line 1, column 1"),
+        ("[1]", "line 1, column 1"),
+        ("{\"a\":1,\n \"b\" 2}", "line 2, column 6"),
+        ("{\"a\":[1,2}", "line 1, column 10"),
+        ("{\"a\":tru}", "line 1, column 6"),
+        ("{\"a\":\"x", "line 1, column 8"),
+        ("{\"a\":1}}", "line 1, column 8"),
+    ] {
+        let error = Envelope::scan(body.as_bytes()).expect_err("refused");
+        assert!(error.message.contains(place), "{body}: {error}");
+    }
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
+    assert!(Envelope::scan(deep.as_bytes()).expect_err("refused").message.contains("too deep"));
+    assert!(Envelope::scan(b"{\"a\":\"\xff\"}").expect_err("refused").message.contains("UTF-8"));
+}
+
+/// Random edits of a good body: whatever serde_json refuses for its structure, the scan refuses too.
+#[test]
+fn the_scan_accepts_nothing_that_serde_refuses_for_its_structure() {
+    let seed = br#"{"model":"m","n":-1.5e3,"messages":[{"role":"user","content":[{"type":"text","text":"a\\\"b{"}]},[],{}],"t":true,"z":null}"#;
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..20_000 {
+        let mut body = seed.to_vec();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(0..body.len());
+            match random.u8(0..3) {
+                0 => {
+                    body.remove(at);
+                }
+                1 => body.insert(at, b"{}[],:\"\\1tn "[random.usize(0..12)]),
+                _ => body[at] = b"{}[],:\"\\1tn "[random.usize(0..12)],
+            }
+        }
+        let serde: Result<Map<String, Value>, _> = serde_json::from_slice(&body);
+        let ours = Envelope::scan(&body);
+        match (&serde, &ours) {
+            (Ok(map), Ok(envelope)) => {
+                for entry in &envelope.fields {
+                    let key: String = serde_json::from_slice(&body[entry.key.clone()]).expect("a key");
+                    let value: Value = serde_json::from_slice(&body[entry.value.clone()]).expect("a value");
+                    // A key given twice: serde keeps the last.
+                    assert!(map.contains_key(&key) && (map[&key] == value || envelope.fields.len() > map.len()));
+                }
+            }
+            (Ok(_), Err(e)) => assert!(e.message.contains("twice") || e.message.contains("escapes"), "{e}"),
+            // The inside of strings is left to whoever reads them.
+            (Err(e), Ok(_)) => {
+                let e = e.to_string();
+                assert!(
+                    e.contains("escape") || e.contains("control character"),
+                    "{e}: {}",
+                    String::from_utf8_lossy(&body)
+                );
+            }
+            (Err(_), Err(_)) => {}
+        }
+    }
+}
+
+#[test]
+fn the_last_user_turn_is_found_in_every_family() {
+    for (format, body, want) in [
+        (
+            Format::OpenaiChat,
+            r#"{"model":"m","messages":[{"role":"user","content":"one"},{"role":"assistant","content":"two"}]}"#,
+            "one",
+        ),
+        (
+            Format::OpenaiChat,
+            r#"{"model":"m","messages":[{"content":[{"type":"text","text":"a"},{"type":"image_url","image_url":{"url":"u"}},{"type":"text","text":"b\n"}],"role":"user"}]}"#,
+            "a\nb\n",
+        ),
+        (Format::Gemini, r#"{"model":"m","contents":[{"parts":[{"text":"hi"}]}]}"#, "hi"),
+    ] {
+        let mut doc =
+            Document::new(format, Bytes::copy_from_slice(body.as_bytes()), Inbound::default()).expect("a request");
+        assert_eq!(doc.last_user_text().expect("text"), want);
+    }
+}

@@ -1,0 +1,228 @@
+//! The fast lane of streams: an upstream's bytes go to a client of the same format as they came, while a scan picks out
+//! what the gateway must know: the commit, usage, the finish, an error, the terminal.
+//!
+//! Frames are forwarded whole. Until the first model output every frame goes through the format's own decoder; after it
+//! only frames that can matter do.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{Dialect, StreamDecoder, codec};
+use crate::{
+    error::{Error, Kind, Result},
+    model::{Event, FinishReason, Format, Usage},
+};
+
+pub struct Lane {
+    format: Format,
+    decoder: Box<dyn StreamDecoder>,
+    /// Leave out the usage chunk that the client did not ask for.
+    hide_usage: bool,
+    held: BytesMut,
+    limit: usize,
+    committed: bool,
+    events: Vec<Event>,
+    usage: Option<Usage>,
+    finish: Option<FinishReason>,
+    /// Gemini repeats usage on each frame: only the last one is read.
+    last_usage: Option<Bytes>,
+    frames: u64,
+}
+
+impl Lane {
+    /// `limit`: the most bytes of one frame.
+    pub fn new(format: Format, dialect: &Dialect, hide_usage: bool, limit: usize) -> Self {
+        Lane {
+            format,
+            decoder: codec(format).stream_decoder(dialect),
+            hide_usage: hide_usage && format == Format::OpenaiChat,
+            held: BytesMut::new(),
+            limit,
+            committed: false,
+            events: Vec::new(),
+            usage: None,
+            finish: None,
+            last_usage: None,
+            frames: 0,
+        }
+    }
+
+    /// Takes bytes, gives those that may go on. `Err` is the upstream's error event: what stood before it is in `out`.
+    pub fn push(&mut self, bytes: Bytes, out: &mut Vec<Bytes>) -> Result<()> {
+        let bytes = if self.held.is_empty() {
+            bytes
+        } else {
+            if self.held.len() + bytes.len() > self.limit {
+                return Err(Error::new(
+                    Kind::Upstream,
+                    format!("the upstream sent a stream event over {} bytes", self.limit),
+                ));
+            }
+            let mut all = std::mem::take(&mut self.held);
+            all.extend_from_slice(&bytes);
+            all.freeze()
+        };
+        // One run of frames goes on as one piece; `from` is where it starts.
+        let (mut from, mut at) = (0, 0);
+        while let Some(end) = frame_end(&bytes[at..]) {
+            let frame = at..at + end;
+            match self.frame(&bytes, frame.clone()) {
+                Ok(true) => {}
+                Ok(false) => {
+                    forward(&bytes, from, frame.start, out);
+                    from = frame.end;
+                }
+                Err(error) => {
+                    forward(&bytes, from, frame.start, out);
+                    return Err(error);
+                }
+            }
+            at = frame.end;
+        }
+        forward(&bytes, from, at, out);
+        if at < bytes.len() {
+            if bytes.len() - at > self.limit {
+                return Err(Error::new(
+                    Kind::Upstream,
+                    format!("the upstream sent a stream event over {} bytes", self.limit),
+                ));
+            }
+            self.held = BytesMut::from(&bytes[at..]);
+        }
+        Ok(())
+    }
+
+    /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line. `Err` if the terminal
+    /// was not seen.
+    pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<()> {
+        if !self.held.is_empty() {
+            let rest = std::mem::take(&mut self.held).freeze();
+            self.decode(&rest)?;
+            self.decode(b"\n\n")?;
+            out.push(rest);
+        }
+        if let Some(frame) = self.last_usage.take() {
+            self.decode(&frame)?;
+        }
+        let result = self.decoder.finish(&mut self.events);
+        self.note();
+        result
+    }
+
+    /// Has model output gone by?
+    pub fn committed(&self) -> bool {
+        self.committed
+    }
+
+    /// What is known of usage so far.
+    pub fn usage(&mut self) -> Option<&Usage> {
+        if let Some(frame) = self.last_usage.take() {
+            // A frame that cannot be read tells nothing; the stream went on as it was.
+            let _ = self.decode(&frame);
+        }
+        self.usage.as_ref()
+    }
+
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish
+    }
+
+    /// How many frames went by.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Should this frame go on?
+    fn frame(&mut self, bytes: &Bytes, at: std::ops::Range<usize>) -> Result<bool> {
+        let frame = &bytes[at.clone()];
+        self.frames += 1;
+        if self.committed {
+            match self.format {
+                Format::Gemini if !has(frame, b"\"finishReason\"") && !has(frame, b"\"error\"") => {
+                    if has(frame, b"\"usageMetadata\"") {
+                        self.last_usage = Some(bytes.slice(at));
+                    }
+                    return Ok(true);
+                }
+                Format::AnthropicMessages if frame.starts_with(b"event: content_block_") => return Ok(true),
+                Format::OpenaiChat if !matters(frame) => return Ok(true),
+                _ => {}
+            }
+        }
+        let hidden = self.hide_usage && has(frame, b"\"choices\"") && usage_only(frame);
+        self.decode(frame)?;
+        Ok(!hidden)
+    }
+
+    fn decode(&mut self, frame: &[u8]) -> Result<()> {
+        let result = self.decoder.push(frame, &mut self.events);
+        self.note();
+        result
+    }
+
+    fn note(&mut self) {
+        for event in self.events.drain(..) {
+            self.committed |= event.commits();
+            match event {
+                Event::Usage(usage) => match &mut self.usage {
+                    Some(mine) => mine.merge(&usage),
+                    none => *none = Some(usage),
+                },
+                Event::Finish { finish, .. } => self.finish = Some(finish.reason),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn forward(bytes: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
+    if to > from {
+        out.push(bytes.slice(from..to));
+    }
+}
+
+/// Where the first frame ends: after its empty line.
+fn frame_end(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(offset) = memchr::memchr2(b'\n', b'\r', &bytes[from..]) {
+        let line_end = from + offset;
+        let next = if bytes[line_end..].starts_with(b"\r\n") { line_end + 2 } else { line_end + 1 };
+        let rest = &bytes[next..];
+        if rest.starts_with(b"\r\n") {
+            return Some(next + 2);
+        }
+        // A lone CR at the end may be half of a CRLF.
+        if rest.starts_with(b"\n") || (rest.starts_with(b"\r") && rest.len() > 1) {
+            return Some(next + 1);
+        }
+        from = next;
+    }
+    None
+}
+
+fn has(frame: &[u8], needle: &[u8]) -> bool {
+    memchr::memmem::find(frame, needle).is_some()
+}
+
+/// Can an OpenAI chunk after the first output hold usage, a finish, an error or the terminal?
+fn matters(frame: &[u8]) -> bool {
+    has(frame, b"[DONE]")
+        || has(frame, b"\"error\"")
+        || memchr::memmem::find_iter(frame, b"\"usage\"").any(|at| !is_null(&frame[at + 7..]))
+        || memchr::memmem::find_iter(frame, b"\"finish_reason\"").any(|at| !is_null(&frame[at + 15..]))
+}
+
+/// After a key: is its value null?
+fn is_null(rest: &[u8]) -> bool {
+    let rest = rest.trim_ascii_start();
+    rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"null"))
+}
+
+/// Is this the chunk with `choices: []` and usage, and nothing else that a client would miss?
+fn usage_only(frame: &[u8]) -> bool {
+    let Some(at) = memchr::memchr(b'{', frame) else { return false };
+    let Ok(serde_json::Value::Object(chunk)) = serde_json::from_slice(frame[at..].trim_ascii_end()) else {
+        return false;
+    };
+    chunk.get("choices").and_then(|c| c.as_array()).is_some_and(Vec::is_empty)
+        && chunk.get("usage").is_some_and(serde_json::Value::is_object)
+}

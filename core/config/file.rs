@@ -1,0 +1,428 @@
+//! The shape of gateway.toml: plain structures without logic. `shape` checks a file against the schema made from them,
+//! `resolve` turns them into finished objects. The comments here are what editors show, through `portcullis schema`.
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+/// Configuration of Portcullis.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "gateway.toml")]
+pub struct File {
+    /// The port that clients call.
+    pub server: Option<Server>,
+    /// The operators' port: health, metrics, API and console.
+    pub admin: Option<Admin>,
+    /// Where keys and counters live.
+    pub store: Option<Store>,
+    /// Who may call.
+    pub auth: Option<Auth>,
+    /// Model providers, by the name that stands before the slash in `provider/model`.
+    #[serde(default)]
+    pub providers: BTreeMap<String, Provider>,
+    /// Public model names: each leads to one or more targets.
+    #[serde(default)]
+    pub models: BTreeMap<String, Model>,
+    /// What the members of a team may do, and from which parameters they start.
+    #[serde(default)]
+    pub teams: BTreeMap<String, Team>,
+    /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
+    pub stages: Option<Vec<Stage>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Address and port. Default: 127.0.0.1:8080. A change needs a restart.
+    pub listen: Option<String>,
+    /// Serve TLS with these files; a renewed certificate is taken up while running.
+    pub tls: Option<Tls>,
+    /// The most bytes a request body may have, decompressed. Default: 32MiB.
+    pub max_body: Option<Size>,
+    /// How long running requests may go on after a stop signal. Default: 300s.
+    pub drain: Option<Span>,
+    /// How long "not ready" is shown before the listener closes. Default: 5s.
+    pub drain_delay: Option<Span>,
+    /// A client that reads nothing for so long is cut off. Default: 60s.
+    pub write_stall: Option<Span>,
+    /// The most bytes that all buffered bodies may have together. Default: 1GiB.
+    pub body_memory: Option<Size>,
+    /// Time for a request's headers to arrive. Default: 10s.
+    pub header_timeout: Option<Span>,
+    /// An idle keep-alive connection is closed after this. Default: 75s.
+    pub idle: Option<Span>,
+    /// The fewest bytes a second while a body arrives. Default: 1024.
+    pub min_body_rate: Option<Size>,
+    /// The most client connections at a time. Default: 20000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: Option<u64>,
+    /// The most bytes one event of a stream may have. Default: 16MiB.
+    pub max_event: Option<Size>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the certificate chain.
+    pub cert: String,
+    /// PEM file with the private key.
+    pub key: String,
+    /// PEM file with the authorities of client certificates: makes them required.
+    pub client_ca: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port, never the clients' one. Default: 127.0.0.1:8081. A change needs a restart.
+    pub listen: Option<String>,
+    /// Bearer token: `env:NAME` or `file:PATH`. Needed on any address but loopback.
+    pub token: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// A change needs a restart.
+    pub kind: Option<StoreKind>,
+    /// The folder of the `sled` store. Default: data.
+    pub path: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreKind {
+    /// On disk, beside the gateway.
+    Sled,
+    /// Forgotten at exit.
+    Memory,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// `false` opens the gateway to anybody who reaches it: on loopback only. Default: true.
+    pub required: Option<bool>,
+}
+
+/// A provider of the catalogue needs only its key; a server of your own needs `base_url` and `format`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// The catalogue's row that this one builds on. Default: the row of its own name.
+    pub row: Option<String>,
+    /// Where it answers, with the version segment (`https://host/v1`).
+    pub base_url: Option<String>,
+    /// The wire format that it speaks.
+    pub format: Option<Format>,
+    /// How the key is sent.
+    pub auth: Option<AuthScheme>,
+    /// `env:NAME` or `file:PATH`; several in a list rotate.
+    pub key: Option<OneOrMany>,
+    /// The same as `key` with a list.
+    pub keys: Option<Vec<String>>,
+    /// Model-name prefixes that reach this provider without `provider/`.
+    pub models: Option<Vec<String>>,
+    /// Headers sent with every request. Not for secrets.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Allow private and loopback addresses behind its name.
+    pub private: Option<bool>,
+    /// PEM file with an extra certificate authority.
+    pub ca: Option<String>,
+    /// `true`: HTTP/2 only, `false`: HTTP/1.1 only. Default: what the server offers.
+    pub http2: Option<bool>,
+    /// For every model of this provider.
+    pub timeouts: Option<Timeouts>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    OpenaiChat,
+    AnthropicMessages,
+    Gemini,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthScheme {
+    Bearer,
+    XApiKey,
+    XGoogApiKey,
+    ApiKey,
+    None,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// To reach the upstream. Default: 5s.
+    pub connect: Option<Span>,
+    /// Streams: from the request's end to the first model output. Default: 60s.
+    pub first_event: Option<Span>,
+    /// The longest silence in an answer. Default: 60s.
+    pub idle: Option<Span>,
+    /// Unstreamed answers whole, and streams up to their first output. Default: 10m.
+    pub whole: Option<Span>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// How the first target is chosen. Default: first.
+    pub strategy: Option<Strategy>,
+    /// Where requests for this name may go.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+    /// Other public names, or `provider/model`, tried after the targets.
+    #[serde(default)]
+    pub failover: Vec<String>,
+    pub timeouts: Option<Timeouts>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// In the order written.
+    First,
+    /// By chance, in proportion to the weights; the others follow if it fails.
+    Weighted,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// A name of `[providers.…]`, or `mock`.
+    pub provider: String,
+    /// The provider's own name of the model.
+    pub model: String,
+    /// For `strategy = "weighted"`. Default: 1.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Team {
+    /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
+    pub models: Option<Vec<String>>,
+    /// Parameters a request starts from where the caller says nothing.
+    pub defaults: Option<Defaults>,
+    /// Who goes first when the gateway is busy. Default: normal.
+    pub priority: Option<Priority>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    Low,
+    Normal,
+    High,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    #[schemars(range(min = 0, max = 2))]
+    pub temperature: Option<f64>,
+    #[schemars(range(min = 0, max = 1))]
+    pub top_p: Option<f64>,
+    #[schemars(range(min = 1))]
+    pub top_k: Option<u64>,
+    /// The most tokens an answer may have.
+    #[schemars(range(min = 1))]
+    pub max_tokens: Option<u64>,
+    #[schemars(range(min = -2, max = 2))]
+    pub frequency_penalty: Option<f64>,
+    #[schemars(range(min = -2, max = 2))]
+    pub presence_penalty: Option<f64>,
+    pub seed: Option<i64>,
+    pub stop: Option<Vec<String>>,
+}
+
+/// One stage of the pipeline.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// `scripts/NAME.rhai`.
+    #[serde(rename = "use")]
+    pub uses: String,
+    /// What happens to a request in which this stage fails. Default: reject.
+    pub on_error: Option<OnError>,
+    /// How it sees streamed answers; overrides the script's own `const STREAM`.
+    pub stream: Option<StreamMode>,
+    /// Whose requests meet it. Default: all.
+    pub only: Option<Only>,
+    /// Handed to the stage as it is.
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
+    pub config: Option<toml::Table>,
+    /// Plugins: what of the host they may use.
+    pub grant: Option<Vec<String>>,
+    /// Plugins: one instance a request, or a pool of them.
+    pub isolation: Option<Isolation>,
+    /// What one call may use.
+    pub limits: Option<Limits>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The request fails too.
+    Reject,
+    /// The request goes on without the stage.
+    Skip,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamMode {
+    /// Event by event.
+    Event,
+    /// Event by event, with the last characters held back so that a match may cross events.
+    Window,
+    /// Buffered, as one answer.
+    Whole,
+    /// After the end; its verdicts change nothing.
+    Observe,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    Request,
+    Pooled,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    pub teams: Option<Vec<String>>,
+    /// Names as the caller sends them, `*` standing for anything.
+    pub models: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Scripts: operations a call. Default: 200000.
+    #[schemars(range(min = 1_000, max = 1_000_000_000))]
+    pub operations: Option<u64>,
+    /// Wall time a call. Default: 50ms.
+    pub wall: Option<Span>,
+    /// Plugins: memory a call.
+    pub memory: Option<Size>,
+    /// Plugins: processor time a call.
+    pub cpu: Option<Span>,
+}
+
+/// A duration as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Span(pub String);
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A duration.",
+            "pattern": "^([0-9]+(ms|s|m|h|d))+$",
+            "examples": ["500ms", "2s", "10m", "1h30m", "7d"]
+        })
+    }
+}
+
+/// A size as written: text with a unit, or bytes.
+#[derive(Debug, Clone)]
+pub enum Size {
+    Text(String),
+    Bytes(u64),
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A size with its unit, or bytes.",
+            "examples": ["64KB", "32MiB", "1GiB", 4096],
+            "anyOf": [
+                { "type": "string", "pattern": "^[0-9]+ ?([KMG]i?B|TiB|B)?$" },
+                { "type": "integer", "minimum": 0 }
+            ]
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Size;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
+                Ok(Size::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
+                u64::try_from(bytes).map(Size::Bytes).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// One text or a list of texts.
+#[derive(Debug, Clone)]
+pub enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl JsonSchema for OneOrMany {
+    fn schema_name() -> Cow<'static, str> {
+        "OneOrMany".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<OneOrMany, A::Error> {
+                let mut all = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    all.push(item);
+                }
+                Ok(OneOrMany::Many(all))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}

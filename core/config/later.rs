@@ -1,0 +1,38 @@
+//! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
+
+/// A key, `*` standing for any name or index.
+const KEYS: [&[&str]; 11] = [
+    &["cache"],
+    &["records"],
+    &["overload"],
+    &["secrets"],
+    &["pricing"],
+    &["store", "url"],
+    &["teams", "*", "limits"],
+    &["teams", "*", "budget"],
+    &["models", "*", "sticky"],
+    &["models", "*", "long_input"],
+    &["models", "*", "targets", "*", "quota"],
+];
+
+/// Words of a key.
+const WORDS: [(&[&str], &[&str]); 3] = [
+    (&["store", "kind"], &["redis"]),
+    (&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"]),
+    (&["providers", "*", "format"], &["openai_responses", "bedrock_converse", "cohere", "ollama"]),
+];
+
+/// Forms of a secret.
+pub const SECRETS: [&str; 3] = ["store:", "vault:", "aws-sm:"];
+
+pub fn key(path: &[String]) -> bool {
+    KEYS.iter().any(|pattern| matches(pattern, path))
+}
+
+pub fn word(path: &[String], word: &str) -> bool {
+    WORDS.iter().any(|(pattern, words)| matches(pattern, path) && words.contains(&word))
+}
+
+fn matches(pattern: &[&str], path: &[String]) -> bool {
+    pattern.len() == path.len() && pattern.iter().zip(path).all(|(p, s)| *p == "*" || p == s)
+}

@@ -1,0 +1,327 @@
+//! From the file's shape to finished objects: units, addresses, secrets, and names checked against each other. Collects
+//! every problem; what is wrong falls back to its default so that the rest is checked too.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Admin, Auth, Config, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
+    shape::Sound,
+    source::{Source, dotted, step},
+    sources::{self, Sources},
+    text,
+};
+
+mod models;
+mod providers;
+mod stages;
+mod teams;
+
+/// What the file is read against.
+pub struct Surroundings<'s, 't> {
+    pub root: &'s Path,
+    pub file: &'s Path,
+    pub env: &'s dyn Fn(&str) -> Option<String>,
+    /// Names of the provider catalogue's rows.
+    pub rows: &'s [&'s str],
+    pub source: &'s Source<'t>,
+    pub sound: &'s Sound<'t>,
+}
+
+pub struct Resolved {
+    pub config: Config,
+    pub warnings: Vec<String>,
+    pub problems: Vec<Problem>,
+}
+
+/// Files that were read on the way are added to `beside`.
+pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sources) -> Resolved {
+    let mut r = Resolver { around, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() };
+    let server = r.server(file.server.unwrap_or_default());
+    let admin = r.admin(file.admin.unwrap_or_default(), &server);
+    let auth = r.auth(file.auth.unwrap_or_default(), &server);
+    let store = r.store(file.store.unwrap_or_default());
+    let providers = r.providers(file.providers);
+    let models = r.models(file.models, &providers);
+    let teams = r.teams(file.teams, &providers, &models);
+    let stages = r.stages(file.stages, beside, &teams);
+    r.unused_plugins();
+    beside.files.append(&mut r.files);
+    beside.files.sort();
+    beside.files.dedup();
+    let config = Config {
+        root: around.root.to_owned(),
+        file: around.file.to_owned(),
+        hash: String::new(),
+        server,
+        admin,
+        store,
+        auth,
+        providers,
+        models,
+        teams,
+        stages,
+        sources: Sources::default(),
+    };
+    Resolved { config, warnings: r.warnings, problems: r.problems }
+}
+
+struct Resolver<'r, 's, 't> {
+    around: &'r Surroundings<'s, 't>,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    files: Vec<PathBuf>,
+}
+
+impl Resolver<'_, '_, '_> {
+    fn server(&mut self, raw: file::Server) -> Server {
+        let default = Server::default();
+        let at = |key: &str| path(&["server", key]);
+        let connections = raw.max_connections.and_then(|n| usize::try_from(n).ok());
+        Server {
+            listen: self.address(&at("listen"), raw.listen.as_deref(), default.listen),
+            tls: raw.tls.map(|tls| self.tls(tls)),
+            max_body: self.size(&at("max_body"), raw.max_body, default.max_body),
+            drain: self.span_or_zero(&at("drain"), raw.drain, default.drain),
+            drain_delay: self.span_or_zero(&at("drain_delay"), raw.drain_delay, default.drain_delay),
+            write_stall: self.span(&at("write_stall"), raw.write_stall).unwrap_or(default.write_stall),
+            body_memory: self.size(&at("body_memory"), raw.body_memory, default.body_memory),
+            header_timeout: self.span(&at("header_timeout"), raw.header_timeout).unwrap_or(default.header_timeout),
+            idle: self.span(&at("idle"), raw.idle).unwrap_or(default.idle),
+            min_body_rate: self.size(&at("min_body_rate"), raw.min_body_rate, default.min_body_rate),
+            max_connections: connections.unwrap_or(default.max_connections),
+            max_event: usize::try_from(self.size(&at("max_event"), raw.max_event, default.max_event as u64))
+                .unwrap_or(default.max_event),
+        }
+    }
+
+    fn tls(&mut self, raw: file::Tls) -> Tls {
+        let at = |key: &str| path(&["server", "tls", key]);
+        Tls {
+            cert: self.existing(&at("cert"), &raw.cert),
+            key: self.existing(&at("key"), &raw.key),
+            client_ca: raw.client_ca.map(|ca| self.existing(&at("client_ca"), &ca)),
+        }
+    }
+
+    fn admin(&mut self, raw: file::Admin, server: &Server) -> Admin {
+        let default = SocketAddr::from(([127, 0, 0, 1], 8081));
+        let at = path(&["admin", "listen"]);
+        let listen = self.address(&at, raw.listen.as_deref(), default);
+        let named = raw.token.is_some() || self.removed(&path(&["admin", "token"]));
+        let token = raw.token.and_then(|token| {
+            let at = path(&["admin", "token"]);
+            match self.secret(&at, &token)? {
+                Found::Value(secret) => Some(secret),
+                // An open admin plane where a closed one was asked for would be a trap.
+                Found::Missing(why) => self.fault(&at, format!("`admin.token`: {why}; set it, or remove the key")),
+            }
+        });
+        if !loopback(listen) && !named {
+            let how = "set `admin.token = \"env:PORTCULLIS_ADMIN_TOKEN\"`, or listen on 127.0.0.1";
+            self.tell(&at, format!("`admin.listen` {listen} is reachable from other machines: {how}"));
+        }
+        if same_socket(listen, server.listen) {
+            let place = if self.around.source.has(&at) { at } else { path(&["server", "listen"]) };
+            let message =
+                format!("`admin.listen` and `server.listen` are both {listen}: give one of them another port");
+            self.tell(&place, message);
+        }
+        Admin { listen, token }
+    }
+
+    fn auth(&mut self, raw: file::Auth, server: &Server) -> Auth {
+        let required = raw.required.unwrap_or(true);
+        if !required && !loopback(server.listen) {
+            let message = format!(
+                "`auth.required = false` opens the gateway to everybody who reaches {}: listen on 127.0.0.1, or require keys",
+                server.listen
+            );
+            self.tell(&path(&["auth", "required"]), message);
+        }
+        Auth { required }
+    }
+
+    fn store(&mut self, raw: file::Store) -> Store {
+        let kind = match raw.kind {
+            Some(file::StoreKind::Memory) => StoreKind::Memory,
+            Some(file::StoreKind::Sled) | None => StoreKind::Sled,
+        };
+        let folder = raw.path.unwrap_or_else(|| "data".to_owned());
+        if folder.trim().is_empty() {
+            self.tell(&path(&["store", "path"]), "`store.path` is empty: name a folder such as \"data\"");
+        }
+        Store { kind, path: self.around.root.join(folder) }
+    }
+
+    fn timeouts(&mut self, at: &[String], raw: Option<file::Timeouts>) -> Timeouts {
+        let raw = raw.unwrap_or_default();
+        let at = |key: &str| [at, &path(&["timeouts", key])].concat();
+        Timeouts {
+            connect: self.span(&at("connect"), raw.connect),
+            first_event: self.span(&at("first_event"), raw.first_event),
+            idle: self.span(&at("idle"), raw.idle),
+            whole: self.span(&at("whole"), raw.whole),
+        }
+    }
+
+    fn address(&mut self, at: &[String], text: Option<&str>, default: SocketAddr) -> SocketAddr {
+        let Some(text) = text else { return default };
+        text::address(text).or_else(|e| self.fault(at, format!("`{}`: {e}", dotted(at))).ok_or(())).unwrap_or(default)
+    }
+
+    /// A duration above zero.
+    fn span(&mut self, at: &[String], raw: Option<file::Span>) -> Option<Duration> {
+        match text::duration(&raw?.0) {
+            Ok(Duration::ZERO) => self.fault(at, format!("`{}` must be more than zero", dotted(at))),
+            Ok(span) => Some(span),
+            Err(e) => self.fault(at, format!("`{}`: {e}", dotted(at))),
+        }
+    }
+
+    fn span_or_zero(&mut self, at: &[String], raw: Option<file::Span>, default: Duration) -> Duration {
+        match raw.map(|raw| text::duration(&raw.0)) {
+            Some(Ok(span)) => span,
+            Some(Err(e)) => self.fault(at, format!("`{}`: {e}", dotted(at))).unwrap_or(default),
+            None => default,
+        }
+    }
+
+    fn size(&mut self, at: &[String], raw: Option<file::Size>, default: u64) -> u64 {
+        let size = match raw {
+            None => return default,
+            Some(file::Size::Bytes(bytes)) => Ok(bytes),
+            Some(file::Size::Text(text)) => text::size(&text),
+        };
+        match size {
+            Ok(0) => self.fault(at, format!("`{}` must be more than zero", dotted(at))).unwrap_or(default),
+            Ok(size) => size,
+            Err(e) => self.fault(at, format!("`{}`: {e}", dotted(at))).unwrap_or(default),
+        }
+    }
+
+    /// A file that has to be there, relative to gateway.toml. It is watched from now on.
+    fn existing(&mut self, at: &[String], name: &str) -> PathBuf {
+        let full = self.around.root.join(name);
+        if !full.is_file() {
+            self.tell(at, format!("`{}`: there is no file {name:?} (from gateway.toml's folder)", dotted(at)));
+        }
+        self.files.push(full.clone());
+        full
+    }
+
+    /// `env:NAME` or `file:PATH`. `None` after a problem was told.
+    fn secret(&mut self, at: &[String], written: &str) -> Option<Found> {
+        let name = dotted(at);
+        if let Some(variable) = written.strip_prefix("env:") {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if variable.is_empty() || !variable.chars().all(plain) {
+                return self.fault(
+                    at,
+                    format!("`{name}`: \"env:\" wants the name of a variable, such as \"env:OPENAI_API_KEY\""),
+                );
+            }
+            let value = (self.around.env)(variable).filter(|value| !value.trim().is_empty());
+            let Some(value) = value else {
+                return Some(Found::Missing(format!("environment variable {variable} is not set")));
+            };
+            return self.clean(at, &value, &format!("environment variable {variable}"));
+        }
+        if let Some(file) = written.strip_prefix("file:") {
+            let full = self.around.root.join(file);
+            self.files.push(full.clone());
+            return match sources::text(&full, MOST_SECRET) {
+                Ok(Some(text)) if text.trim().is_empty() => self.fault(at, format!("`{name}`: file {file:?} is empty")),
+                Ok(Some(text)) => self.clean(at, &text, &format!("file {file:?}")),
+                Ok(None) => self.fault(at, format!("`{name}`: there is no file {file:?} (from gateway.toml's folder)")),
+                Err(e) => self.fault(at, format!("`{name}`: file {file:?} {e}")),
+            };
+        }
+        if let Some(form) = later::SECRETS.iter().find(|form| written.starts_with(**form)) {
+            let message =
+                format!("`{name}`: \"{form}…\" is not built in this version; use \"env:NAME\" or \"file:PATH\"");
+            return self.fault(at, message);
+        }
+        let example =
+            if at.first().is_some_and(|s| s == "admin") { "PORTCULLIS_ADMIN_TOKEN" } else { "OPENAI_API_KEY" };
+        let message = format!(
+            "`{name}` must say where the secret is, not hold it: \"env:{example}\" reads a variable, \"file:secrets/key\" a file"
+        );
+        self.fault(at, message)
+    }
+
+    /// A secret travels in a header: white space around it is a slip of the editor, anything odd inside is an error.
+    fn clean(&mut self, at: &[String], value: &str, whence: &str) -> Option<Found> {
+        let value = value.trim();
+        if value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
+            return Some(Found::Value(Secret::new(value)));
+        }
+        self.fault(
+            at,
+            format!("`{}`: {whence} holds characters that no key has (line breaks or non-ASCII)", dotted(at)),
+        )
+    }
+
+    fn tell(&mut self, at: &[String], message: impl Into<String>) {
+        self.problems.push(self.around.source.at_value(at, message));
+    }
+
+    /// `tell`, where a value was expected.
+    fn fault<T>(&mut self, at: &[String], message: impl Into<String>) -> Option<T> {
+        self.tell(at, message);
+        None
+    }
+
+    fn fault_at_key(&mut self, at: &[String], message: impl Into<String>) {
+        self.problems.push(self.around.source.at_key(at, message));
+    }
+
+    fn warn(&mut self, message: String) {
+        self.warnings.push(message);
+    }
+
+    /// Was this key there, but misshapen? Then no second complaint about its absence.
+    fn removed(&self, at: &[String]) -> bool {
+        self.around.sound.removed.contains(&dotted(at))
+    }
+
+    /// The path of a list's entry, by its place in the file.
+    fn entry(&self, at: &[String], index: usize) -> Vec<String> {
+        let places = self.around.sound.places.get(&dotted(at));
+        let place = places.and_then(|places| places.get(index)).copied().unwrap_or(index);
+        [at, &[step(place)]].concat()
+    }
+
+    /// In the order of the file, not of the alphabet.
+    fn as_written<T>(&self, section: &str, map: BTreeMap<String, T>) -> Vec<(String, T)> {
+        let mut entries: Vec<_> = map.into_iter().collect();
+        entries.sort_by_key(|(name, _)| self.around.source.offset(&path(&[section, name])));
+        entries
+    }
+}
+
+/// A secret's value, or why there is none yet.
+enum Found {
+    Value(Secret),
+    Missing(String),
+}
+
+fn path(steps: &[&str]) -> Vec<String> {
+    steps.iter().map(|s| (*s).to_owned()).collect()
+}
+
+fn loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+/// Would two listeners be in each other's way? Port 0 is another port each time.
+fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
+    let (left, right) = (a.ip().to_canonical(), b.ip().to_canonical());
+    a.port() != 0 && a.port() == b.port() && (left == right || left.is_unspecified() || right.is_unspecified())
+}
+
+const MOST_SECRET: u64 = 64 << 10;

@@ -1,0 +1,150 @@
+//! `[models.<name>]`: public names, their targets, and what is tried after them. Every name must lead somewhere, and no
+//! failover may lead back to where it came from.
+
+use std::collections::BTreeMap;
+
+use super::{Resolver, path, providers::MOCK};
+use crate::config::{Alias, Provider, Strategy, Target, file, source::dotted, text};
+
+impl Resolver<'_, '_, '_> {
+    pub(super) fn models(
+        &mut self,
+        raw: BTreeMap<String, file::Model>,
+        providers: &[Provider],
+    ) -> BTreeMap<String, Alias> {
+        let names: Vec<String> = raw.keys().cloned().collect();
+        let mut models = BTreeMap::new();
+        for (name, raw) in self.as_written("models", raw) {
+            let alias = self.alias(&name, raw, providers, &names);
+            models.insert(name, alias);
+        }
+        self.cycles(&models);
+        models
+    }
+
+    fn alias(&mut self, name: &str, raw: file::Model, providers: &[Provider], names: &[String]) -> Alias {
+        let at = path(&["models", name]);
+        let key = |key: &str| [at.as_slice(), &path(&[key])].concat();
+        if name.trim() != name || name.is_empty() || name.chars().any(|c| c.is_control() || c == '*') {
+            self.fault_at_key(
+                &at,
+                format!("model name {name:?}: leave out white space at the ends, `*` and control characters"),
+            );
+        }
+        if let Some((head, _)) = name.split_once('/').filter(|(head, _)| providers.iter().any(|p| p.name == *head)) {
+            self.fault_at_key(
+                &at,
+                format!("model name {name:?} would hide a model of the provider `{head}`: choose another"),
+            );
+        }
+        if raw.targets.is_empty() && self.around.source.len(&key("targets")) == 0 && !self.removed(&key("targets")) {
+            let example = "targets = [{ provider = \"openai\", model = \"gpt-4.1\" }]";
+            self.fault_at_key(&at, format!("`{}` needs at least one target: {example}", dotted(&at)));
+        }
+        let strategy = match raw.strategy {
+            Some(file::Strategy::Weighted) => Strategy::Weighted,
+            Some(file::Strategy::First) | None => Strategy::First,
+        };
+        let targets: Vec<Target> = raw
+            .targets
+            .into_iter()
+            .enumerate()
+            .map(|(n, t)| self.target(&key("targets"), n, t, strategy, providers))
+            .collect();
+        if strategy == Strategy::Weighted && !targets.is_empty() && targets.iter().all(|t| t.weight == 0) {
+            self.fault_at_key(
+                &key("targets"),
+                format!("`{}`: every weight is 0, so no target is ever chosen", dotted(&key("targets"))),
+            );
+        }
+        for (n, next) in raw.failover.iter().enumerate() {
+            let at = self.entry(&key("failover"), n);
+            self.reference(&at, next, providers, names);
+        }
+        Alias { strategy, targets, failover: raw.failover, timeouts: self.timeouts(&at, raw.timeouts) }
+    }
+
+    fn target(
+        &mut self,
+        list: &[String],
+        n: usize,
+        raw: file::Target,
+        strategy: Strategy,
+        providers: &[Provider],
+    ) -> Target {
+        let at = self.entry(list, n);
+        let key = |key: &str| [at.as_slice(), &path(&[key])].concat();
+        if !providers.iter().any(|p| p.name == raw.provider) {
+            self.no_provider(&key("provider"), &raw.provider, providers);
+        }
+        if raw.model.trim().is_empty() || raw.model.chars().any(char::is_control) {
+            self.tell(&key("model"), format!("`{}` must name a model of `{}`", dotted(&key("model")), raw.provider));
+        }
+        if raw.weight.is_some() && strategy == Strategy::First {
+            self.warn(format!("`{}` has no effect with strategy = \"first\"", dotted(&key("weight"))));
+        }
+        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1) }
+    }
+
+    /// A name that must be an alias or `provider/model`.
+    pub(super) fn reference(&mut self, at: &[String], name: &str, providers: &[Provider], names: &[String]) {
+        if names.iter().any(|n| n == name) || name == MOCK {
+            return;
+        }
+        match name.split_once('/') {
+            Some((head, model)) if providers.iter().any(|p| p.name == head) => {
+                if model.trim().is_empty() {
+                    self.tell(at, format!("`{}`: {name:?} names a provider but no model", dotted(at)));
+                }
+            }
+            Some((head, _)) => self.no_provider(at, head, providers),
+            None => {
+                let hint = text::hint(name, names.iter().map(String::as_str));
+                let message = format!(
+                    "`{}`: there is no model {name:?}{hint}; name one of [models.…], or write provider/model",
+                    dotted(at)
+                );
+                self.tell(at, message);
+            }
+        }
+    }
+
+    pub(super) fn no_provider(&mut self, at: &[String], name: &str, providers: &[Provider]) {
+        let fix = if self.around.rows.contains(&name) {
+            format!(": add [providers.{name}] with its key")
+        } else {
+            let known = providers.iter().map(|p| p.name.as_str()).chain(self.around.rows.iter().copied());
+            text::hint(name, known)
+        };
+        self.tell(at, format!("`{}`: there is no provider {name:?} in this file{fix}", dotted(at)));
+    }
+
+    /// Each ring of failovers once, told at the alias that stands first in the alphabet.
+    fn cycles(&mut self, models: &BTreeMap<String, Alias>) {
+        for start in models.keys() {
+            if let Some(ring) = ring(models, start).filter(|ring| ring.iter().min() == Some(&start.as_str())) {
+                let at = path(&["models", start, "failover"]);
+                let shown = ring.iter().chain([&start.as_str()]).copied().collect::<Vec<_>>().join(" → ");
+                self.tell(&at, format!("`{}` leads in a circle: {shown}", dotted(&at)));
+            }
+        }
+    }
+}
+
+/// The shortest way from an alias back to itself.
+fn ring<'m>(models: &'m BTreeMap<String, Alias>, start: &'m str) -> Option<Vec<&'m str>> {
+    let mut ways: std::collections::VecDeque<Vec<&str>> = [vec![start]].into();
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(way) = ways.pop_front() {
+        let here = way.last().copied().unwrap_or(start);
+        for next in models.get(here).into_iter().flat_map(|alias| &alias.failover) {
+            if next == start {
+                return Some(way);
+            }
+            if models.contains_key(next) && seen.insert(next.as_str()) {
+                ways.push_back([way.as_slice(), &[next.as_str()]].concat());
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,75 @@
+//! `[teams.<name>]`: allow-lists, default parameters, priority.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Number, Value};
+
+use super::{Resolver, path};
+use crate::config::{Alias, Provider, Team, file};
+
+impl Resolver<'_, '_, '_> {
+    pub(super) fn teams(
+        &mut self,
+        raw: BTreeMap<String, file::Team>,
+        providers: &[Provider],
+        models: &BTreeMap<String, Alias>,
+    ) -> BTreeMap<String, Team> {
+        let names: Vec<String> = models.keys().cloned().collect();
+        let mut teams = BTreeMap::new();
+        for (name, raw) in self.as_written("teams", raw) {
+            let at = path(&["teams", &name]);
+            if name.trim() != name || name.is_empty() || name.chars().any(char::is_control) {
+                self.fault_at_key(
+                    &at,
+                    format!("team name {name:?}: leave out white space at the ends and control characters"),
+                );
+            }
+            for (n, model) in raw.models.iter().flatten().enumerate() {
+                let at = self.entry(&path(&["teams", &name, "models"]), n);
+                self.allowed(&at, model, providers, &names);
+            }
+            let team = Team {
+                models: raw.models,
+                defaults: defaults(raw.defaults.unwrap_or_default()),
+                priority: raw.priority.map(|p| word(p).to_owned()),
+            };
+            teams.insert(name, team);
+        }
+        teams
+    }
+
+    /// An entry of an allow-list: a reference, or a pattern whose provider, if it spells one out, exists.
+    fn allowed(&mut self, at: &[String], model: &str, providers: &[Provider], names: &[String]) {
+        let Some(star) = model.find('*') else { return self.reference(at, model, providers, names) };
+        let head = model.split_once('/').map(|(head, _)| head).filter(|head| head.len() < star);
+        if let Some(head) = head.filter(|head| !providers.iter().any(|p| p.name == *head)) {
+            // `team/*` may be meant for aliases with a slash in their names.
+            if !names.iter().any(|n| n.starts_with(&format!("{head}/"))) {
+                self.no_provider(at, head, providers);
+            }
+        }
+    }
+}
+
+fn defaults(raw: file::Defaults) -> Map<String, Value> {
+    let float = |n: Option<f64>| n.and_then(Number::from_f64).map(Value::Number);
+    let pairs = [
+        ("temperature", float(raw.temperature)),
+        ("top_p", float(raw.top_p)),
+        ("top_k", raw.top_k.map(Value::from)),
+        ("max_tokens", raw.max_tokens.map(Value::from)),
+        ("frequency_penalty", float(raw.frequency_penalty)),
+        ("presence_penalty", float(raw.presence_penalty)),
+        ("seed", raw.seed.map(Value::from)),
+        ("stop", raw.stop.map(Value::from)),
+    ];
+    pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+fn word(priority: file::Priority) -> &'static str {
+    match priority {
+        file::Priority::Low => "low",
+        file::Priority::Normal => "normal",
+        file::Priority::High => "high",
+    }
+}

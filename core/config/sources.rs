@@ -1,0 +1,135 @@
+//! The files beside gateway.toml: scripts, and whatever else it led to. Read once, hashed as read, so that what compiles
+//! is what the hash names.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest;
+
+use super::Problem;
+
+/// What was read beside gateway.toml itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sources {
+    /// Scripts and the tests beside them by name relative to the root, with `/` (`scripts/route.rhai`): all of the
+    /// folder scripts/, sub-folders too.
+    pub scripts: BTreeMap<String, Arc<str>>,
+    /// Other files with a say in the configuration: secrets, certificates.
+    pub files: Vec<PathBuf>,
+    /// Where the tables of gateway.toml stand, by dotted key (`models.smart`): for messages of those who find mistakes
+    /// later.
+    pub lines: BTreeMap<String, u32>,
+}
+
+impl Sources {
+    /// Scripts directly in scripts/, in file-name order: the pipeline of a configuration without `[[stages]]`.
+    pub fn live(&self) -> impl Iterator<Item = &str> {
+        let direct = |name: &&str| name.strip_prefix("scripts/").is_some_and(|rest| !rest.contains('/'));
+        self.scripts.keys().map(String::as_str).filter(direct).filter(|name| name.ends_with(".rhai"))
+    }
+
+    /// Reads scripts/ under `root`. A folder that is not there is empty.
+    pub fn read(root: &Path, problems: &mut Vec<Problem>) -> Sources {
+        let mut sources = Sources::default();
+        let mut found = Vec::new();
+        list(&root.join("scripts"), "scripts", 0, &mut found, problems);
+        for (name, path) in found {
+            if !(name.ends_with(".rhai") || name.ends_with(".test.toml")) {
+                continue;
+            }
+            match text(&path, MOST_BYTES) {
+                Ok(Some(text)) => drop(sources.scripts.insert(name, text.into())),
+                // Gone between the listing and the reading: as if it had never been there.
+                Ok(None) => {}
+                Err(message) => problems.push(problem(&name, message)),
+            }
+        }
+        sources
+    }
+}
+
+/// A text file of at most `most` bytes; `None` if there is none.
+pub fn text(path: &Path, most: u64) -> Result<Option<String>, String> {
+    let size = match fs::metadata(path) {
+        Ok(facts) if facts.is_dir() => return Err("this is a folder, not a file".to_owned()),
+        Ok(facts) => facts.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("cannot be read: {e}")),
+    };
+    if size > most {
+        return Err(format!("has {size} bytes; at most {most} are read"));
+    }
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(format!("cannot be read: {e}")),
+    };
+    let wrong = |e: std::string::FromUtf8Error| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        format!("is not UTF-8 text (first wrong byte in line {line})")
+    };
+    String::from_utf8(bytes).map(Some).map_err(wrong)
+}
+
+/// A file of any bytes, at most `most` of them.
+pub fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
+    }
+    fs::read(path)
+}
+
+/// Of names and contents: hex, 16 characters.
+pub fn hash<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut state = digest::Context::new(&digest::SHA256);
+    for (name, bytes) in parts {
+        for part in [name.as_bytes(), bytes] {
+            state.update(&(part.len() as u64).to_be_bytes());
+            state.update(part);
+        }
+    }
+    state.finish().as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Every file under `folder` by name, dot files left out, links followed.
+fn list(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<(String, PathBuf)>, problems: &mut Vec<Problem>) {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+        Err(e) => return problems.push(problem(prefix, format!("cannot be listed: {e}"))),
+    };
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.ok().map(|e| e.file_name())).collect();
+    names.sort();
+    for name in names {
+        let path = folder.join(&name);
+        let Some(name) = name.to_str() else {
+            problems.push(problem(prefix, format!("the file name {name:?} is not UTF-8: rename it")));
+            continue;
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        let name = format!("{prefix}/{name}");
+        if found.len() >= MOST_FILES {
+            return problems.push(problem(prefix, format!("more than {MOST_FILES} files: move some elsewhere")));
+        }
+        match path.is_dir() {
+            true if depth < DEEPEST => list(&path, &name, depth + 1, found, problems),
+            true => problems.push(problem(&name, format!("folders deeper than {DEEPEST} are not read"))),
+            false => found.push((name, path)),
+        }
+    }
+}
+
+fn problem(file: &str, message: String) -> Problem {
+    Problem { file: file.to_owned(), line: 1, message, excerpt: None }
+}
+
+/// Of one script.
+const MOST_BYTES: u64 = 1 << 20;
+const MOST_FILES: usize = 2_000;
+const DEEPEST: usize = 8;

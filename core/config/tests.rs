@@ -1,0 +1,401 @@
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use super::*;
+use crate::config::read::BUILT_IN;
+
+const ROWS: [&str; 8] = ["openai", "anthropic", "gemini", "groq", "mistral", "ollama", "azure", "mock"];
+
+/// A folder with a gateway.toml, other files, and an environment.
+struct Case {
+    root: tempfile::TempDir,
+    env: BTreeMap<String, String>,
+}
+
+impl Case {
+    fn new(toml: &str) -> Self {
+        let case = Case { root: tempfile::tempdir().unwrap(), env: BTreeMap::new() };
+        case.with("gateway.toml", toml)
+    }
+
+    fn with(self, name: &str, text: &str) -> Self {
+        let path = self.root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn read(&self) -> Loaded {
+        let place = Place::File(self.root.path().join("gateway.toml"));
+        read(&place, &|name| self.env.get(name).cloned(), &ROWS)
+    }
+
+    fn config(&self) -> Config {
+        let loaded = self.read();
+        assert_eq!(loaded.problems, [], "no problems");
+        loaded.config
+    }
+
+    /// `line: message`, in order.
+    fn problems(&self) -> Vec<String> {
+        self.read().problems.iter().map(|p| format!("{}:{}: {}", p.file, p.line, p.message)).collect()
+    }
+}
+
+/// The only problem of a file.
+fn problem(toml: &str) -> String {
+    let problems = Case::new(toml).problems();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].clone()
+}
+
+#[test]
+fn the_shipped_file_is_sound_with_no_key_at_all() {
+    let rows: Vec<&str> = BUILT_IN
+        .lines()
+        .filter_map(|l| l.split_once(" = { key").map(|(name, _)| name.trim()))
+        .filter(|name| !name.starts_with('#'))
+        .collect();
+    let case = Case::new(BUILT_IN);
+    let loaded = read(&Place::File(case.root.path().join("gateway.toml")), &|_| None, &rows);
+    assert_eq!(loaded.problems, []);
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    for alias in ["auto", "essay", "research", "code", "reasoning"] {
+        let last = loaded.config.models[alias].targets.last().unwrap();
+        assert_eq!((last.provider.as_str(), last.model.as_str()), ("mock", alias));
+    }
+    let openai = loaded.config.providers.iter().find(|p| p.name == "openai").unwrap();
+    assert_eq!(openai.missing.as_deref(), Some("environment variable OPENAI_API_KEY is not set"));
+    assert!(BUILT_IN.lines().count() < 120);
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    let config = Case::new("").config();
+    assert_eq!(config.server, Server::default());
+    assert_eq!(config.admin.listen, "127.0.0.1:8081".parse().unwrap());
+    assert!(config.auth.required);
+    assert_eq!(config.store.kind, StoreKind::Sled);
+    assert!(config.store.path.ends_with("data") && config.store.path.is_absolute());
+    assert_eq!(config.providers.len(), 1, "mock is always there");
+    assert!(config.stages.is_none());
+}
+
+#[test]
+fn every_server_key_arrives() {
+    let config = Case::new(
+        "[server]\nlisten = \"localhost:0\"\nmax_body = \"1MiB\"\ndrain = \"1m30s\"\ndrain_delay = \"0s\"\nwrite_stall = \"2s\"\n\
+         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\n",
+    )
+    .config();
+    let expected = Server {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
+        max_body: 1 << 20,
+        drain: Duration::from_secs(90),
+        drain_delay: Duration::ZERO,
+        write_stall: Duration::from_secs(2),
+        body_memory: 5000,
+        header_timeout: Duration::from_secs(3),
+        idle: Duration::from_secs(4),
+        min_body_rate: 2000,
+        max_connections: 7,
+        max_event: 65536,
+    };
+    assert_eq!(config.server, expected);
+}
+
+#[test]
+fn every_mistake_is_found_in_one_run() {
+    let case = Case::new(
+        "[server]\nlisten = \"nowhere\"\nmax_bdy = \"1MiB\"\ndrain = 300\nidle = \"soon\"\n\
+         [providers.opnai]\nkey = \"env:X\"\n\
+         [models.smart]\nstrategy = \"wieghted\"\ntargets = [{ provider = \"nobody\", model = \"m\" }, { provider = \"mock\" }]\n\
+         failover = [\"cheep\"]\n[cache]\nttl = 1\n[[stages]]\nuse = \"scripts/none.rhai\"\n",
+    );
+    let problems = case.problems();
+    let expected = [
+        "gateway.toml:2: `server.listen`: expected an address",
+        "gateway.toml:3: unknown key `server.max_bdy`; did you mean `max_body`?",
+        "gateway.toml:4: `server.drain` must be a text in quotes such as \"500ms\", not a whole number",
+        "gateway.toml:5: `server.idle`: expected a duration",
+        "gateway.toml:6: `opnai` is no provider of the catalogue; did you mean `openai`?",
+        "gateway.toml:9: `models.smart.strategy` must be one of \"first\", \"weighted\"; did you mean `weighted`?",
+        "gateway.toml:10: `models.smart.targets[1]` lacks `model`",
+        "gateway.toml:10: `models.smart.targets[0].provider`: there is no provider \"nobody\"",
+        "gateway.toml:11: `models.smart.failover[0]`: there is no model \"cheep\"",
+        "gateway.toml:12: `cache` is not built in this version",
+        "gateway.toml:15: there is no file \"scripts/none.rhai\"",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for (problem, start) in problems.iter().zip(expected) {
+        assert!(problem.starts_with(start), "{problem}\n{start}");
+    }
+}
+
+#[test]
+fn an_excerpt_shows_the_line_with_a_caret_under_the_fault() {
+    let loaded = Case::new("[server]\nmax_bdy = \"1MiB\"\n").read();
+    let expected = "  |\n2 | max_bdy = \"1MiB\"\n  | ^^^^^^^";
+    assert_eq!(loaded.problems[0].excerpt.as_deref(), Some(expected));
+}
+
+#[test]
+fn all_syntax_errors_are_told_with_their_lines() {
+    let problems = Case::new("[server\nlisten = 1.2.3\n\n[auth]\nrequired = yes\n").problems();
+    assert!(problems.iter().any(|p| p.starts_with("gateway.toml:1:")), "{problems:#?}");
+    assert!(problems.iter().any(|p| p.starts_with("gateway.toml:5:")), "{problems:#?}");
+    assert!(problem("[auth]\nrequired = true\nrequired = false\n").contains("duplicate key"));
+}
+
+#[test]
+fn a_literal_secret_is_refused_and_never_shown() {
+    let secret = "hunter2-very-secret";
+    for toml in [
+        format!("[providers.openai]\nkey = \"{secret}\"\n"),
+        format!("[providers.openai]\nkeys = [\n \"env:A\",\n \"{secret}\"]\n"),
+        format!("[providers.openai]\napi_key = \"{secret}\"\n"),
+        format!("[providers.openai]\nkey = {secret}\n"),
+        format!("[providers.openai]\nkey = \"{secret}\n"),
+        format!("[providers.openai]\nkeys = [\n \"{secret}\"\n \"env:B\"]\n"),
+        format!("[admin]\ntoken = \"{secret}\"\n"),
+        format!("[providers.openai]\nbase_url = \"https://me:{secret}@host/v1\"\n"),
+        format!("[providers.openai]\nheaders = {{ authorization = \"Bearer {secret}\" }}\n"),
+        format!("[provider.openai]\nkee = \"{secret}\"\n"),
+        format!("[providers]\nopenai = {{ kee = \"{secret}\", key = \"{secret}\" }}\n"),
+    ] {
+        let loaded = Case::new(&toml).read();
+        assert!(!loaded.problems.is_empty(), "{toml}");
+        let shown = format!("{:?} {:?}", loaded.problems, loaded.warnings);
+        assert!(!shown.contains(secret), "{shown}");
+    }
+    assert!(problem("[providers.openai]\nkey = \"sk-1\"\n").contains("\"env:OPENAI_API_KEY\" reads a variable"));
+}
+
+#[test]
+fn secrets_come_from_variables_and_files() {
+    let case =
+        Case::new("[providers.openai]\nkey = [\"env:A\", \"file:secrets/b\", \"env:C\"]\n[admin]\ntoken = \"env:T\"\n")
+            .with("secrets/b", "from-file\n")
+            .env("A", "from-env")
+            .env("T", "token");
+    let loaded = case.read();
+    assert_eq!(loaded.problems, []);
+    let keys: Vec<&str> = loaded.config.providers[0].keys.iter().map(Secret::expose).collect();
+    assert_eq!(keys, ["from-env", "from-file"]);
+    assert_eq!(loaded.config.providers[0].missing, None);
+    assert_eq!(loaded.config.admin.token.as_ref().map(Secret::expose), Some("token"));
+    assert!(loaded.warnings[0].contains("environment variable C is not set"), "{:?}", loaded.warnings);
+    assert!(loaded.config.watched().files.iter().any(|f| f.ends_with("secrets/b")));
+}
+
+#[test]
+fn secrets_that_cannot_be_had_are_told() {
+    assert!(problem("[providers.openai]\nkey = \"file:none\"\n").contains("there is no file \"none\""));
+    assert!(problem("[providers.openai]\nkey = \"vault:a#b\"\n").contains("not built in this version"));
+    assert!(problem("[providers.openai]\nkey = \"env:\"\n").contains("wants the name of a variable"));
+    assert!(problem("[providers.openai]\nkey = []\n").contains("is an empty list"));
+    assert!(problem("[admin]\ntoken = \"env:NO\"\n").contains("environment variable NO is not set"));
+    let broken = Case::new("[providers.openai]\nkey = \"env:A\"\n").env("A", "a\nb");
+    assert!(broken.problems()[0].contains("holds characters that no key has"));
+}
+
+#[test]
+fn doors_stand_open_on_loopback_only() {
+    assert!(problem("[admin]\nlisten = \"0.0.0.0:9000\"\n").contains("reachable from other machines"));
+    assert!(problem("[server]\nlisten = \"0.0.0.0:80\"\n[auth]\nrequired = false\n").contains("opens the gateway"));
+    Case::new("[server]\nlisten = \"[::1]:80\"\n[auth]\nrequired = false\n").config();
+    Case::new("[admin]\nlisten = \"0.0.0.0:9000\"\ntoken = \"env:T\"\n").env("T", "t").config();
+}
+
+#[test]
+fn two_listeners_never_want_one_port() {
+    assert!(problem("[admin]\nlisten = \"127.0.0.1:8080\"\n").contains("both 127.0.0.1:8080"));
+    assert!(problem("[server]\nlisten = \"127.0.0.1:8081\"\n").starts_with("gateway.toml:2:"));
+    let wide = Case::new("[server]\nlisten = \"0.0.0.0:8081\"\n");
+    assert_eq!(wide.problems().len(), 1);
+    Case::new("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n").config();
+}
+
+#[test]
+fn a_server_of_ones_own_says_where_and_how() {
+    let house = |rest: &str| format!("[providers.house]\n{rest}");
+    assert!(problem(&house("base_url = \"http://h/v1\"\n")).contains("needs `format`"));
+    assert!(problem(&house("base_url = \"h:80\"\nformat = \"gemini\"\n")).contains("http:// or https://"));
+    assert!(problem(&house("base_url = \"http://h/v1?x\"\nformat = \"gemini\"\n")).contains("leave out `?…`"));
+    assert!(
+        problem(&house("base_url = \"http://h\"\nformat = \"openai_responses\"\n"))
+            .contains("not built in this version")
+    );
+    assert!(problem(&house("row = \"opena\"\n")).contains("did you mean `openai`"));
+    let config = Case::new(&house(
+        "base_url = \"http://127.0.0.1:8000/v1/\"\nformat = \"openai_chat\"\nauth = \"none\"\nmodels = [\"llama\"]\n\
+         private = true\nhttp2 = false\nheaders = { x-team = \"a\" }\ntimeouts = { connect = \"1s\" }\n",
+    ))
+    .config();
+    let provider = &config.providers[0];
+    assert_eq!(provider.base_url.as_deref(), Some("http://127.0.0.1:8000/v1"));
+    assert_eq!(provider.format, Some(Format::OpenaiChat));
+    assert_eq!(provider.auth.as_deref(), Some("none"));
+    assert_eq!(provider.timeouts.connect, Some(Duration::from_secs(1)));
+    assert_eq!((provider.private, provider.http2), (true, Some(false)));
+}
+
+#[test]
+fn aliases_lead_somewhere_and_never_in_a_circle() {
+    let model = |name: &str, next: &str| {
+        format!("[models.{name}]\ntargets = [{{ provider = \"mock\", model = \"m\" }}]\nfailover = [{next}]\n")
+    };
+    let ring = [model("b", "\"c\""), model("a", "\"b\""), model("c", "\"mock/x\", \"a\"")].concat();
+    assert_eq!(problem(&ring), "gateway.toml:6: `models.a.failover` leads in a circle: a → b → c → a");
+    assert!(problem(&model("a", "\"a\"")).contains("a → a"));
+    assert!(problem("[models.a]\ntargets = []\n").contains("needs at least one target"));
+    assert!(problem("[models.a]\n").contains("needs at least one target"));
+    assert!(problem(&model("a", "\"openai/gpt-4o\"")).contains("add [providers.openai] with its key"));
+    assert!(
+        problem("[models.\"mock/x\"]\ntargets = [{ provider = \"mock\", model = \"m\" }]\n").contains("would hide")
+    );
+    let zero = "[models.a]\nstrategy = \"weighted\"\ntargets = [{ provider = \"mock\", model = \"m\", weight = 0 }]\n";
+    assert!(problem(zero).contains("every weight is 0"));
+    let minus = "[models.a]\ntargets = [{ provider = \"mock\", model = \"m\", weight = -1 }]\n";
+    assert!(problem(minus).contains("must be between 0 and 1000000"));
+    assert!(
+        problem("[models.a]\nstrategy = \"quota\"\ntargets = [{ provider = \"mock\", model = \"m\" }]\n")
+            .contains("not built")
+    );
+}
+
+#[test]
+fn teams_name_models_that_exist_and_start_from_parameters() {
+    let config = Case::new(
+        "[providers.openai]\n[models.smart]\ntargets = [{ provider = \"openai\", model = \"gpt-4.1\" }]\n\
+         [teams.research]\nmodels = [\"smart\", \"openai/*\", \"*\", \"mock/x\"]\npriority = \"high\"\n\
+         defaults = { temperature = 0.2, max_tokens = 100, stop = [\"END\"] }\n",
+    )
+    .config();
+    let team = &config.teams["research"];
+    assert_eq!(
+        serde_json::to_string(&team.defaults).unwrap(),
+        r#"{"temperature":0.2,"max_tokens":100,"stop":["END"]}"#
+    );
+    assert_eq!(team.priority.as_deref(), Some("high"));
+    assert!(problem("[teams.a]\nmodels = [\"smrt\"]\n").contains("there is no model \"smrt\""));
+    assert!(problem("[teams.a]\nmodels = [\"nobody/*\"]\n").contains("there is no provider \"nobody\""));
+    assert!(problem("[teams.a]\ndefaults = { temprature = 1 }\n").contains("did you mean `temperature`"));
+    assert!(problem("[teams.a]\ndefaults = { temperature = 3.0 }\n").contains("between 0 and 2"));
+    assert!(problem("[teams.a]\nbudget = { usd = 5 }\n").contains("`teams.a.budget` is not built in this version"));
+}
+
+#[test]
+fn stages_arrive_in_their_order_with_all_they_carry() {
+    let case = Case::new(
+        "[[stages]]\nuse = \"scripts/b.rhai\"\nlimits = { operations = 5000, wall = \"10ms\" }\nconfig = { list = [1, 0.5], deep = { on = true } }\n\
+         [[stages]]\nuse = \"scripts/ready/a.rhai\"\non_error = \"skip\"\nstream = \"window\"\nonly = { teams = [\"hr\"], models = [\"*\"] }\n",
+    )
+    .with("scripts/b.rhai", "fn log(record, context) {}")
+    .with("scripts/ready/a.rhai", "");
+    let loaded = case.read();
+    assert_eq!(loaded.problems, []);
+    let stages = loaded.config.stages.unwrap();
+    assert_eq!((stages[0].uses.as_str(), stages[0].line), ("scripts/b.rhai", 2));
+    assert_eq!(stages[0].limits, StageLimits { operations: 5000, wall: Duration::from_millis(10) });
+    assert_eq!(serde_json::to_string(&stages[0].config).unwrap(), r#"{"deep":{"on":true},"list":[1,0.5]}"#);
+    assert_eq!((stages[1].on_error, stages[1].stream), (OnError::Skip, Some(StreamMode::Window)));
+    assert_eq!(stages[1].only.as_ref().unwrap().teams.as_deref(), Some(["hr".to_owned()].as_slice()));
+    assert!(loaded.warnings[0].contains("team \"hr\" is not in this file"));
+    assert_eq!(&*loaded.config.sources.scripts["scripts/b.rhai"], "fn log(record, context) {}");
+    assert_eq!(loaded.config.sources.live().collect::<Vec<_>>(), ["scripts/b.rhai"]);
+}
+
+#[test]
+fn stages_stay_inside_their_folder() {
+    for uses in ["../x.rhai", "scripts/../x.rhai", "/etc/x.rhai", "scripts//x.rhai", "x.rhai", "scripts/x.lua"] {
+        assert!(problem(&format!("[[stages]]\nuse = \"{uses}\"\n")).contains("is no stage"), "{uses}");
+    }
+    assert!(problem("[[stages]]\nuse = \"plugins/a.wasm\"\n").contains("plugins are not built"));
+    assert!(problem("[[stages]]\non_error = \"skip\"\n").contains("`stages[0]` lacks `use`"));
+    let near = Case::new("[[stages]]\nuse = \"scripts/rute.rhai\"\n").with("scripts/route.rhai", "");
+    assert!(near.problems()[0].contains("did you mean `scripts/route.rhai`"));
+}
+
+#[test]
+fn unreadable_files_are_problems_of_their_own() {
+    let case = Case::new("");
+    fs::create_dir(case.root.path().join("scripts")).unwrap();
+    fs::write(case.root.path().join("scripts/bad.rhai"), b"ok\n\xff").unwrap();
+    assert_eq!(case.problems(), ["scripts/bad.rhai:1: is not UTF-8 text (first wrong byte in line 2)"]);
+    fs::remove_file(case.root.path().join("gateway.toml")).unwrap();
+    assert!(case.problems()[0].starts_with("gateway.toml:1: there is no such file"));
+}
+
+#[test]
+fn the_hash_names_every_byte_that_counts() {
+    let case = Case::new("# a\n[providers.openai]\nkey = \"file:k\"\n").with("k", "1").with("scripts/a.rhai", "1");
+    let first = case.config().hash;
+    assert_eq!(first.len(), 16);
+    assert_eq!(first, case.config().hash);
+    let mut seen = vec![first];
+    let case = case.with("scripts/a.rhai", "2");
+    seen.push(case.config().hash);
+    let case = case.with("k", "2");
+    seen.push(case.config().hash);
+    let case = case.with("gateway.toml", "# b\n[providers.openai]\nkey = \"file:k\"\n");
+    seen.push(case.config().hash);
+    seen.dedup();
+    assert_eq!(seen.len(), 4);
+}
+
+#[test]
+fn the_built_in_configuration_says_that_it_is_used() {
+    let root = tempfile::tempdir().unwrap();
+    let rows = ["openai", "anthropic", "gemini"];
+    let loaded = read(&Place::BuiltIn(root.path().to_owned()), &|_| None, &rows);
+    assert!(loaded.warnings[0].contains("the built-in configuration is used"), "{:?}", loaded.warnings);
+    assert!(loaded.config.models.contains_key("auto"));
+}
+
+#[test]
+fn durations_and_sizes_are_read_as_people_write_them() {
+    assert_eq!(text::duration("1h30m"), Ok(Duration::from_secs(5400)));
+    assert_eq!(text::duration("7d"), Ok(Duration::from_secs(604_800)));
+    for wrong in ["", "5", "s", "1.5s", "-1s", "1s ", "5 s", "9999999999999999999d", "99999d", "1y"] {
+        assert!(text::duration(wrong).is_err() || wrong == "1s ", "{wrong}");
+    }
+    assert_eq!(text::size("64KB"), Ok(64_000));
+    assert_eq!(text::size("32mib"), Ok(32 << 20));
+    assert_eq!(text::size("12"), Ok(12));
+    for wrong in ["", "MiB", "1.5MiB", "-1", "1XB", "99999999999TiB"] {
+        assert!(text::size(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn proxies_come_from_the_usual_variables() {
+    let vars: BTreeMap<&str, &str> =
+        [("HTTP_PROXY", "http://evil"), ("HTTPS_PROXY", "http://p:1"), ("no_proxy", "localhost")].into();
+    let proxies = env::proxies(&|name| vars.get(name).map(|v| (*v).to_owned()));
+    let expected =
+        env::Proxies { http: None, https: Some("http://p:1".into()), all: None, no: Some("localhost".into()) };
+    assert_eq!(proxies, expected);
+}
+
+#[test]
+fn the_schema_describes_every_key() {
+    let schema = read::schema();
+    let mut bare = Vec::new();
+    for (name, shape) in schema["$defs"].as_object().unwrap() {
+        for (key, value) in shape["properties"].as_object().into_iter().flatten() {
+            let known = ["temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "seed", "stop"];
+            let plain = known.contains(&key.as_str()) || name == "Only" || key == "timeouts";
+            if value["description"].is_null() && !plain {
+                bare.push(format!("{name}.{key}"));
+            }
+        }
+    }
+    assert_eq!(bare, Vec::<String>::new());
+    assert_eq!(schema["additionalProperties"], false);
+}

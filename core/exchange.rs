@@ -1,0 +1,144 @@
+//! The one owner of a request from its admission to its record: context, stages, permit, facts. Whatever happens, the
+//! facts reach the settle queue exactly once: handed over when the answer is done, or by `drop` when the client left.
+//! Accounting itself happens behind the queue (`account::settle`), never here.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderMap, HeaderValue};
+use tokio::sync::mpsc;
+
+use crate::{
+    account::Record,
+    auth::Principal,
+    codec::document::Document,
+    context::{Context, Step},
+    limit::Permit,
+    model::{FinishReason, Usage},
+    pipeline::Chain,
+    server::BodyPermit,
+};
+
+/// Everything one request owns.
+pub struct Exchange {
+    inner: Option<Box<Inner>>,
+    settle: SettleQueue,
+}
+
+pub struct Inner {
+    pub cx: Context,
+    pub chain: Chain,
+    pub record: Record,
+    /// `None` until `limit::enter`.
+    pub permit: Option<Permit>,
+    /// The request body's share of `body_memory`.
+    pub held: Option<BodyPermit>,
+    /// The last upstream's own request id.
+    pub upstream_id: Option<HeaderValue>,
+    /// Knobs that the target could not take.
+    pub dropped: Vec<&'static str>,
+}
+
+/// A finished request on its way to its record.
+pub struct Settled {
+    pub cx: Context,
+    pub chain: Chain,
+    pub record: Record,
+}
+
+/// Unbounded on purpose: its length is bounded by the requests in flight, and a full queue would lose money.
+pub type SettleQueue = mpsc::UnboundedSender<Settled>;
+
+impl Exchange {
+    pub fn new(cx: Context, settle: SettleQueue) -> Self {
+        let record = Record::of(&cx);
+        let chain = Chain::new(std::iter::empty());
+        let inner = Inner { cx, chain, record, permit: None, held: None, upstream_id: None, dropped: Vec::new() };
+        Exchange { inner: Some(Box::new(inner)), settle }
+    }
+
+    /// The caller is known.
+    pub fn identify(&mut self, principal: Arc<Principal>) {
+        self.record.key_id = principal.key_id.clone();
+        self.record.team = principal.team.clone();
+        self.cx.principal = principal;
+    }
+
+    /// What was asked is known.
+    pub fn asked(&mut self, document: &Document) {
+        self.record.model = document.model().to_owned();
+        self.record.stream = document.stream();
+    }
+
+    /// The upstream's own id, in any of the families' spellings.
+    pub fn upstream_answered(&mut self, headers: &HeaderMap) {
+        let names = ["x-request-id", "request-id", "apim-request-id"];
+        self.upstream_id = names.iter().find_map(|n| headers.get(*n)).filter(|v| v.len() <= 128).cloned();
+    }
+
+    /// The answer is complete, or refused: `status` is what the client got.
+    pub fn settle(mut self, status: u16) {
+        self.record.status = status;
+        self.hand_over();
+    }
+
+    /// An attempt at `target` ended.
+    pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Arc<str>>, began: Instant) {
+        let took = began.elapsed();
+        let inner = &mut **self;
+        inner.record.attempts = inner.cx.attempt;
+        inner.record.upstream_duration += took;
+        inner.cx.trace.push(Step::Attempt {
+            number: inner.cx.attempt,
+            target: target.clone(),
+            outcome: outcome.into(),
+            took,
+        });
+    }
+
+    pub fn used(&mut self, usage: &Usage) {
+        match &mut self.record.usage {
+            Some(mine) => mine.merge(usage),
+            none => *none = Some(usage.clone()),
+        }
+    }
+
+    pub fn finished(&mut self, reason: FinishReason) {
+        self.record.finish_reason = Some(reason.name());
+    }
+
+    fn hand_over(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let Inner { cx, chain, mut record, permit, held, upstream_id: _, dropped: _ } = *inner;
+        drop((permit, held));
+        record.duration = cx.started.elapsed();
+        // The queue ends with the process: nobody is left to count.
+        let _ = self.settle.send(Settled { cx, chain, record });
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(inner) = &mut self.inner {
+            inner.record.status = CLIENT_GONE;
+            inner.record.error_code.get_or_insert_with(|| "client_gone".to_owned());
+        }
+        self.hand_over();
+    }
+}
+
+impl std::ops::Deref for Exchange {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        self.inner.as_deref().expect("taken only by hand_over, which ends the exchange")
+    }
+}
+
+impl std::ops::DerefMut for Exchange {
+    fn deref_mut(&mut self) -> &mut Inner {
+        self.inner.as_deref_mut().expect("taken only by hand_over, which ends the exchange")
+    }
+}
+
+/// nginx's word for it, known to every log reader.
+pub const CLIENT_GONE: u16 = 499;

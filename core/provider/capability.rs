@@ -1,0 +1,172 @@
+//! What a model can do: `capability.toml`, by prefix of the model's name, and how it meets a provider's quirks in a
+//! `Dialect`. Data about models only: nothing here knows hosts or keys.
+
+use std::sync::LazyLock;
+
+use dashmap::DashMap;
+use serde::Deserialize;
+
+use super::catalog::{Row, keep, keep_all};
+use crate::{codec::Dialect, model::Format};
+
+/// The facts of one family of models.
+#[derive(Debug, Default, PartialEq)]
+pub struct Capability {
+    pub prefix: &'static str,
+    pub context: Option<u64>,
+    pub output: Option<u64>,
+    pub budget: bool,
+    pub no_sampling: bool,
+    pub mid_system: bool,
+    pub schema: bool,
+    pub json_schema: bool,
+    pub completion_field: bool,
+    pub refuses: &'static [&'static str],
+    pub lacks: &'static [&'static str],
+    pub features: &'static [&'static str],
+    pub source: &'static str,
+}
+
+/// The longest prefix that fits; for an unknown model what is true of most that speak the format.
+pub fn capability(model: &str, format: Format) -> &'static Capability {
+    let name = normal(model);
+    MODELS
+        .iter()
+        .filter(|c| name.starts_with(c.prefix))
+        .max_by_key(|c| c.prefix.len())
+        .unwrap_or_else(|| &UNKNOWN[Format::ALL.iter().position(|f| *f == format).unwrap_or(0)])
+}
+
+/// What to tell a codec about a target.
+pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
+    let can = capability(model, format);
+    let (refuses, lacks) = joined(row, can);
+    let quirks = &row.quirks;
+    Dialect {
+        model: model.to_owned(),
+        provider: row.name.to_owned(),
+        max_tokens_field: if can.completion_field { "max_completion_tokens" } else { quirks.max_tokens },
+        default_max_tokens: can.output.unwrap_or(DEFAULT_OUTPUT).min(MOST_OUTPUT),
+        developer_role: quirks.developer,
+        stream_options: quirks.stream_options,
+        reasoning_field: quirks.reasoning,
+        terminal_optional: quirks.open_end,
+        short_tool_ids: quirks.short_ids,
+        refuses,
+        lacks,
+        no_sampling: can.no_sampling,
+        thinking_budget: can.budget,
+        native_schema: can.schema,
+        json_schema: can.json_schema,
+        media_urls: quirks.media_urls,
+        mid_system: can.mid_system,
+        version: row.version,
+    }
+}
+
+fn normal(model: &str) -> String {
+    let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
+    if name.starts_with("claude") { name.replace('.', "-") } else { name }
+}
+
+type Words = &'static [&'static str];
+
+/// The union of a provider's and a model's lists. Both come from the program's own tables, so there are only so many pairs
+/// to keep.
+fn joined(row: &'static Row, can: &'static Capability) -> (Words, Words) {
+    static SEEN: LazyLock<DashMap<(usize, usize), (Words, Words)>> = LazyLock::new(DashMap::new);
+    let key = (std::ptr::from_ref(row).addr(), std::ptr::from_ref(can).addr());
+    if let Some(known) = SEEN.get(&key) {
+        return *known;
+    }
+    let both = (union(row.quirks.refuses, can.refuses), union(row.quirks.lacks, can.lacks));
+    *SEEN.entry(key).or_insert(both)
+}
+
+fn union(a: Words, b: Words) -> Words {
+    match (a, b) {
+        (a, []) => a,
+        ([], b) => b,
+        (a, b) => {
+            let mut all = a.to_vec();
+            all.extend(b.iter().filter(|w| !a.contains(w)));
+            Box::leak(all.into_boxed_slice())
+        }
+    }
+}
+
+/// Where a format needs a bound and nobody gave one: enough for a long answer, within what old models take.
+const DEFAULT_OUTPUT: u64 = 8192;
+const MOST_OUTPUT: u64 = 64_000;
+
+static UNKNOWN: LazyLock<[Capability; 3]> = LazyLock::new(|| {
+    Format::ALL.map(|format| Capability {
+        budget: true,
+        schema: !matches!(format, Format::AnthropicMessages),
+        json_schema: true,
+        features: &["tools"],
+        ..Capability::default()
+    })
+});
+
+static MODELS: LazyLock<Vec<Capability>> = LazyLock::new(|| {
+    // The file is part of the program; a test reads it, so a broken one never ships.
+    parse(include_str!("capability.toml")).unwrap_or_default()
+});
+
+pub(super) fn parse(text: &str) -> Result<Vec<Capability>, toml::de::Error> {
+    let raw: RawTable = toml::from_str(text)?;
+    Ok(raw.model.into_iter().map(RawModel::finish).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTable {
+    model: Vec<RawModel>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawModel {
+    prefix: String,
+    context: Option<u64>,
+    output: Option<u64>,
+    #[serde(default)]
+    budget: bool,
+    #[serde(default)]
+    no_sampling: bool,
+    #[serde(default)]
+    mid_system: bool,
+    #[serde(default)]
+    schema: bool,
+    #[serde(default)]
+    json_schema: bool,
+    #[serde(default)]
+    completion_field: bool,
+    #[serde(default)]
+    refuses: Vec<String>,
+    #[serde(default)]
+    lacks: Vec<String>,
+    features: Vec<String>,
+    source: String,
+}
+
+impl RawModel {
+    fn finish(self) -> Capability {
+        Capability {
+            prefix: keep(self.prefix),
+            context: self.context,
+            output: self.output,
+            budget: self.budget,
+            no_sampling: self.no_sampling,
+            mid_system: self.mid_system,
+            schema: self.schema,
+            json_schema: self.json_schema,
+            completion_field: self.completion_field,
+            refuses: keep_all(self.refuses),
+            lacks: keep_all(self.lacks),
+            features: keep_all(self.features),
+            source: keep(self.source),
+        }
+    }
+}

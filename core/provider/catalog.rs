@@ -1,0 +1,261 @@
+//! The built-in providers: `catalog.toml`, read once. A row is data about a vendor; it holds no key and makes no call.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::Deserialize;
+
+use crate::model::Format;
+
+/// One provider as the catalogue knows it. Everything lives as long as the process.
+#[derive(Debug, PartialEq)]
+pub struct Row {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub format: Format,
+    pub base_url: Option<&'static str>,
+    pub auth: AuthScheme,
+    /// The variable in which its key is usually found.
+    pub env: Option<&'static str>,
+    /// Prefixes of bare model names.
+    pub models: &'static [&'static str],
+    /// Caller's headers that may travel to the same format.
+    pub headers: &'static [&'static str],
+    pub version: Option<&'static str>,
+    pub paths: Paths,
+    pub quirks: Quirks,
+    pub source: &'static str,
+    pub date: &'static str,
+}
+
+/// Where operations lie that are not at their format's usual place.
+#[derive(Debug, Default, PartialEq)]
+pub struct Paths {
+    pub chat: Option<&'static str>,
+    pub embeddings: Option<&'static str>,
+    pub models: Option<&'static str>,
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Quirks {
+    pub max_tokens: &'static str,
+    pub developer: bool,
+    pub stream_options: bool,
+    pub reasoning: Option<&'static str>,
+    pub open_end: bool,
+    pub short_ids: bool,
+    pub media_urls: bool,
+    pub refuses: &'static [&'static str],
+    pub lacks: &'static [&'static str],
+}
+
+/// How a key travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthScheme {
+    Bearer,
+    XApiKey,
+    XGoogApiKey,
+    ApiKey,
+    None,
+}
+
+impl AuthScheme {
+    pub const ALL: [AuthScheme; 5] =
+        [AuthScheme::Bearer, AuthScheme::XApiKey, AuthScheme::XGoogApiKey, AuthScheme::ApiKey, AuthScheme::None];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            AuthScheme::Bearer => "bearer",
+            AuthScheme::XApiKey => "x-api-key",
+            AuthScheme::XGoogApiKey => "x-goog-api-key",
+            AuthScheme::ApiKey => "api-key",
+            AuthScheme::None => "none",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<AuthScheme> {
+        AuthScheme::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// What servers of a format usually want.
+    pub const fn usual(format: Format) -> AuthScheme {
+        match format {
+            Format::OpenaiChat => AuthScheme::Bearer,
+            Format::AnthropicMessages => AuthScheme::XApiKey,
+            Format::Gemini => AuthScheme::XGoogApiKey,
+        }
+    }
+}
+
+/// The row of a name.
+pub fn row(name: &str) -> Option<&'static Row> {
+    CATALOG.binary_search_by(|r| r.name.cmp(name)).ok().map(|at| &CATALOG[at])
+}
+
+/// All rows, by name.
+pub fn rows() -> &'static [Row] {
+    &CATALOG
+}
+
+/// All names, in order.
+pub fn catalog_names() -> Vec<&'static str> {
+    CATALOG.iter().map(|r| r.name).collect()
+}
+
+/// What a server that is in no row is taken for: the format's plain form.
+pub fn plain(format: Format) -> &'static Row {
+    static PLAIN: LazyLock<[Row; 3]> = LazyLock::new(|| Format::ALL.map(plain_row));
+    &PLAIN[Format::ALL.iter().position(|f| *f == format).unwrap_or(0)]
+}
+
+fn plain_row(format: Format) -> Row {
+    Row {
+        name: "",
+        title: "",
+        format,
+        base_url: None,
+        auth: AuthScheme::usual(format),
+        env: None,
+        models: &[],
+        headers: if matches!(format, Format::AnthropicMessages) { &["anthropic-beta"] } else { &[] },
+        version: matches!(format, Format::AnthropicMessages).then_some("2023-06-01"),
+        paths: Paths::default(),
+        quirks: Quirks {
+            max_tokens: "max_tokens",
+            developer: false,
+            stream_options: true,
+            reasoning: Some("reasoning_content"),
+            open_end: false,
+            short_ids: false,
+            media_urls: matches!(format, Format::OpenaiChat | Format::AnthropicMessages),
+            refuses: &[],
+            lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
+        },
+        source: "",
+        date: "",
+    }
+}
+
+static CATALOG: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    // The file is part of the program; a test reads it, so a broken one never ships.
+    parse(include_str!("catalog.toml")).unwrap_or_default()
+});
+
+pub(super) fn parse(text: &str) -> Result<Vec<Row>, toml::de::Error> {
+    let raw: BTreeMap<String, RawRow> = toml::from_str(text)?;
+    Ok(raw.into_iter().map(|(name, row)| row.finish(name)).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRow {
+    title: String,
+    format: Format,
+    base_url: Option<String>,
+    auth: AuthScheme,
+    env: Option<String>,
+    #[serde(default)]
+    models: Vec<String>,
+    #[serde(default)]
+    headers: Vec<String>,
+    version: Option<String>,
+    #[serde(default)]
+    paths: RawPaths,
+    #[serde(default)]
+    quirks: RawQuirks,
+    source: String,
+    date: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawPaths {
+    chat: Option<String>,
+    embeddings: Option<String>,
+    models: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawQuirks {
+    max_tokens: Option<MaxTokens>,
+    developer: bool,
+    stream_options: bool,
+    reasoning: Option<String>,
+    open_end: bool,
+    short_ids: bool,
+    media_urls: bool,
+    refuses: Vec<String>,
+    lacks: Vec<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum MaxTokens {
+    MaxTokens,
+    MaxCompletionTokens,
+}
+
+impl RawRow {
+    fn finish(self, name: String) -> Row {
+        let RawRow { title, format, base_url, auth, env, models, headers, version, paths, quirks, source, date } = self;
+        Row {
+            name: keep(name),
+            title: keep(title),
+            format,
+            base_url: base_url.map(keep),
+            auth,
+            env: env.map(keep),
+            models: keep_all(models),
+            headers: keep_all(headers),
+            version: version.map(keep),
+            paths: Paths {
+                chat: paths.chat.map(keep),
+                embeddings: paths.embeddings.map(keep),
+                models: paths.models.map(keep),
+            },
+            quirks: quirks.finish(),
+            source: keep(source),
+            date: keep(date),
+        }
+    }
+}
+
+impl RawQuirks {
+    fn finish(self) -> Quirks {
+        let RawQuirks {
+            max_tokens,
+            developer,
+            stream_options,
+            reasoning,
+            open_end,
+            short_ids,
+            media_urls,
+            refuses,
+            lacks,
+        } = self;
+        Quirks {
+            max_tokens: match max_tokens {
+                Some(MaxTokens::MaxCompletionTokens) => "max_completion_tokens",
+                Some(MaxTokens::MaxTokens) | None => "max_tokens",
+            },
+            developer,
+            stream_options,
+            reasoning: reasoning.map(keep),
+            open_end,
+            short_ids,
+            media_urls,
+            refuses: keep_all(refuses),
+            lacks: keep_all(lacks),
+        }
+    }
+}
+
+/// Text of the program's own tables, kept for ever: dialects point into it.
+pub(super) fn keep(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+pub(super) fn keep_all(texts: Vec<String>) -> &'static [&'static str] {
+    Box::leak(texts.into_iter().map(keep).collect::<Vec<_>>().into_boxed_slice())
+}

@@ -1,0 +1,162 @@
+//! Which of a provider's keys is next, and which ones rest. `State`: it survives a reload, because what it knows is kept
+//! by the key's fingerprint and not by its place.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dashmap::DashMap;
+
+use super::{AuthScheme, Provider};
+
+/// Keys that were refused or are out of quota, until when.
+#[derive(Debug, Default)]
+pub struct KeyRests {
+    rests: DashMap<Place, Rest>,
+    turns: DashMap<Arc<str>, AtomicUsize>,
+}
+
+/// A key of a provider, as a whole or for one model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    provider: Arc<str>,
+    print: [u8; 16],
+    model: Option<Box<str>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rest {
+    until: Instant,
+    /// Still better than nothing: used when every other key rests too.
+    soft: bool,
+}
+
+/// The answer to "with which key?".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyChoice {
+    /// The provider wants none.
+    Open,
+    Key(usize),
+    /// All rest; the first is back after this.
+    Resting(Duration),
+}
+
+impl KeyRests {
+    /// The next key in turn that does not rest and is not in `tried`.
+    pub fn pick(&self, provider: &Provider, model: &str, tried: &[usize], now: Instant) -> KeyChoice {
+        if provider.auth == AuthScheme::None || provider.keys() == 0 {
+            return if tried.is_empty() { KeyChoice::Open } else { KeyChoice::Resting(Duration::ZERO) };
+        }
+        let count = provider.keys();
+        let first = if count == 1 { 0 } else { self.turn(provider) % count };
+        let mut soft = None;
+        let mut soonest: Option<Instant> = None;
+        for index in (0..count).map(|n| (first + n) % count).filter(|i| !tried.contains(i)) {
+            match self.rest_of(provider, index, model, now) {
+                None => return KeyChoice::Key(index),
+                Some(rest) => {
+                    if rest.soft && soft.is_none() {
+                        soft = Some(index);
+                    }
+                    soonest = Some(soonest.map_or(rest.until, |s| s.min(rest.until)));
+                }
+            }
+        }
+        match soft {
+            Some(index) => KeyChoice::Key(index),
+            None => KeyChoice::Resting(soonest.map_or(Duration::ZERO, |s| s.saturating_duration_since(now))),
+        }
+    }
+
+    /// The upstream refused this key. Says whether another key of the same provider is worth trying at once.
+    ///
+    /// 401: the key itself is bad, it rests for every model. 403: some vendors say so of a prompt or a model, so that one
+    /// caller could put a key to sleep for all: the rest is for this model and soft. 429: as long as the upstream says.
+    pub fn refused(
+        &self,
+        provider: &Provider,
+        index: usize,
+        model: &str,
+        status: u16,
+        retry_after: Option<Duration>,
+        now: Instant,
+    ) -> bool {
+        let Some(print) = provider.fingerprint(index) else { return false };
+        let (model, wait, soft) = match status {
+            401 => (None, REFUSED, false),
+            403 => (Some(model.into()), REFUSED, true),
+            429 => (Some(model.into()), retry_after.unwrap_or(BUSY).min(REFUSED), retry_after.is_none()),
+            _ => return false,
+        };
+        self.make_room(now);
+        self.rests.insert(Place { provider: provider.name.clone(), print, model }, Rest { until: now + wait, soft });
+        provider.keys() > 1
+    }
+
+    /// A key that works again needs no more rest.
+    pub fn accepted(&self, provider: &Provider, index: usize, model: &str) {
+        if self.rests.is_empty() {
+            return;
+        }
+        if let Some(print) = provider.fingerprint(index) {
+            self.rests.remove(&place(provider, print, Some(model)));
+            self.rests.remove(&place(provider, print, None));
+        }
+    }
+
+    /// How many keys of a provider rest entirely, for status pages.
+    pub fn resting(&self, provider: &Provider, now: Instant) -> usize {
+        (0..provider.keys())
+            .filter_map(|i| provider.fingerprint(i))
+            .filter(|print| self.rests.get(&place(provider, *print, None)).is_some_and(|r| r.until > now))
+            .count()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rests.len()
+    }
+
+    fn turn(&self, provider: &Provider) -> usize {
+        if let Some(turn) = self.turns.get(&provider.name) {
+            return turn.fetch_add(1, Ordering::Relaxed);
+        }
+        self.turns.entry(provider.name.clone()).or_default().fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn rest_of(&self, provider: &Provider, index: usize, model: &str, now: Instant) -> Option<Rest> {
+        if self.rests.is_empty() {
+            return None;
+        }
+        let print = provider.fingerprint(index)?;
+        [None, Some(model)]
+            .into_iter()
+            .filter_map(|m| self.rests.get(&place(provider, print, m)).map(|r| *r))
+            .filter(|r| r.until > now)
+            .max_by_key(|r| (!r.soft, r.until))
+    }
+
+    /// Models are callers' words: what is over is forgotten before the table grows.
+    fn make_room(&self, now: Instant) {
+        if self.rests.len() < MOST {
+            return;
+        }
+        self.rests.retain(|_, r| r.until > now);
+        if self.rests.len() >= MOST {
+            self.rests.retain(|p, _| p.model.is_none());
+        }
+    }
+}
+
+fn place(provider: &Provider, print: [u8; 16], model: Option<&str>) -> Place {
+    Place { provider: provider.name.clone(), print, model: model.map(Into::into) }
+}
+
+const REFUSED: Duration = Duration::from_secs(600);
+/// 429 without a word on how long.
+const BUSY: Duration = Duration::from_secs(1);
+const MOST: usize = 4096;

@@ -1,0 +1,409 @@
+//! Names to plans: aliases, `provider/model`, bare names that one provider claims, and `mock`. Built once from a
+//! configuration; only a small memory of targets that callers named themselves changes afterwards.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dashmap::DashMap;
+
+use super::{Group, Plan, Target, Timeouts};
+use crate::{
+    auth::{Principal, wildcard},
+    codec::ModelCard,
+    config::{self, Config, Problem, Strategy},
+    error::{Error, Kind, Result},
+    provider::{self, Provider},
+};
+
+#[derive(Debug)]
+pub struct Table {
+    providers: BTreeMap<Arc<str>, Arc<Provider>>,
+    aliases: BTreeMap<Arc<str>, Alias>,
+    /// `provider/model` names that callers used.
+    named: DashMap<Box<str>, Arc<Target>>,
+}
+
+#[derive(Debug)]
+struct Alias {
+    group: Group,
+    failover: Vec<String>,
+    timeouts: config::Timeouts,
+}
+
+/// What a name turned out to be.
+enum Found<'a> {
+    Alias(&'a Alias),
+    Target(Arc<Target>),
+}
+
+impl Table {
+    /// Every problem at once.
+    pub fn build(config: &Config) -> Result<Table, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let providers = providers(config, &mut problems);
+        let mut table = Table { providers, aliases: BTreeMap::new(), named: DashMap::new() };
+        for (name, alias) in &config.models {
+            let targets =
+                alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
+            let group = Group { strategy: alias.strategy, targets };
+            let alias = Alias { group, failover: alias.failover.clone(), timeouts: alias.timeouts };
+            table.aliases.insert(name.as_str().into(), alias);
+        }
+        for (name, alias) in &table.aliases {
+            for next in &alias.failover {
+                if table.aliases.contains_key(next.as_str()) {
+                    continue;
+                }
+                // A provider without a key is no mistake of the file's.
+                match table.find(next, alias.timeouts) {
+                    Err(e) if e.code() != NOT_CONFIGURED => {
+                        problems.push(problem(config, &format!("models.{name}.failover"), &e.message));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if problems.is_empty() { Ok(table) } else { Err(problems) }
+    }
+
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.providers.values()
+    }
+
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+
+    pub fn aliases(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.aliases.keys()
+    }
+
+    /// What a name stands for, whoever asks.
+    pub fn resolve(&self, name: &str) -> Result<Plan> {
+        let mut plan = Plan::default();
+        match self.find(name, config::Timeouts::default())? {
+            Found::Target(target) => {
+                if !target.provider.ready() {
+                    return Err(target.provider.not_configured());
+                }
+                plan.push(Strategy::First, vec![target]);
+            }
+            Found::Alias(alias) => {
+                self.expand(alias, &mut plan);
+                if plan.is_empty() {
+                    return Err(nothing_ready(name, &plan));
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The same for a caller: 403 when the name is not theirs to use.
+    pub fn plan(&self, name: &str, principal: &Principal) -> Result<Plan> {
+        // Before it is looked up, so that a caller cannot try out which names exist.
+        if !self.permits(name, principal) {
+            return Err(forbidden(name, principal));
+        }
+        self.resolve(name)
+    }
+
+    /// Names that stages returned, in their order. A name that the caller may not use, or that nothing stands behind, is
+    /// an error: a policy that points nowhere must be seen.
+    pub fn resolve_list<S: AsRef<str>>(&self, names: &[S], principal: &Principal) -> Result<Plan> {
+        let mut whole = Plan::default();
+        let mut last = None;
+        for name in names.iter().map(AsRef::as_ref) {
+            match self.plan(name, principal) {
+                Ok(mut plan) => {
+                    whole.groups.append(&mut plan.groups);
+                    whole.passed.append(&mut plan.passed);
+                }
+                Err(e) if e.code() == NOT_CONFIGURED || e.kind == Kind::NoTarget => {
+                    whole.passed.push((name.into(), e.message.as_str().into()));
+                    last = Some(e);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        match last {
+            Some(e) if whole.is_empty() => Err(e),
+            _ if whole.is_empty() => {
+                Err(Error::new(Kind::NoTarget, "the route policy left no target for this request"))
+            }
+            _ => Ok(whole),
+        }
+    }
+
+    /// Aliases, targets that they name, and the built-in provider, as far as the caller may use them and they can answer.
+    pub fn models(&self, principal: &Principal) -> Vec<ModelCard> {
+        let mut cards = BTreeMap::new();
+        for (name, alias) in &self.aliases {
+            let mut plan = Plan::default();
+            self.expand(alias, &mut plan);
+            let Some(first) = plan.targets().next() else { continue };
+            cards.insert(name.clone(), card(name, OWNER, first));
+            for target in plan.targets() {
+                cards.entry(target.name.clone()).or_insert_with(|| card(&target.name, &target.provider.name, target));
+            }
+        }
+        if let Ok(Found::Target(mock)) = self.find(MOCK, config::Timeouts::default()) {
+            cards.entry(MOCK.into()).or_insert_with(|| card(MOCK, MOCK, &mock));
+        }
+        cards.into_values().filter(|c| self.permits(&c.id, principal)).collect()
+    }
+
+    /// One line of the list; `None` when the name stands for nothing or is not the caller's.
+    pub fn model(&self, name: &str, principal: &Principal) -> Option<ModelCard> {
+        let plan = self.plan(name, principal).ok()?;
+        let first = plan.targets().next()?;
+        let owner = if self.aliases.contains_key(name) { OWNER } else { &first.provider.name };
+        Some(card(name, owner, first))
+    }
+
+    /// Both of the caller's lists must name it, by the name that was asked for or by the `provider/model` it stands for.
+    pub fn permits(&self, name: &str, principal: &Principal) -> bool {
+        if principal.key_models.is_none() && principal.team_models.is_none() {
+            return true;
+        }
+        let full = match self.find(name, config::Timeouts::default()) {
+            Ok(Found::Target(target)) => Some(target.name.clone()),
+            _ => None,
+        };
+        let named = |p: &String| wildcard(p, name) || full.as_deref().is_some_and(|f| wildcard(p, f));
+        [&principal.key_models, &principal.team_models]
+            .into_iter()
+            .all(|list| list.as_ref().is_none_or(|l| l.iter().any(named)))
+    }
+
+    fn expand(&self, alias: &Alias, plan: &mut Plan) {
+        self.ready(&alias.group, plan);
+        for next in &alias.failover {
+            match self.find(next, alias.timeouts) {
+                // Aliases expand once: another alias lends its targets, not its own failover.
+                Ok(Found::Alias(other)) => self.ready(&other.group, plan),
+                Ok(Found::Target(target)) => {
+                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, plan);
+                }
+                Err(e) => plan.passed.push((next.as_str().into(), e.message.as_str().into())),
+            }
+        }
+    }
+
+    /// The group's usable targets; the others are noted.
+    fn ready(&self, group: &Group, plan: &mut Plan) {
+        let (usable, not): (Vec<_>, Vec<_>) = group.targets.iter().cloned().partition(|t| t.provider.ready());
+        plan.push(group.strategy, usable);
+        plan.passed.extend(not.iter().map(|t| (t.name.clone(), t.provider.not_configured().message.as_str().into())));
+    }
+
+    fn find(&self, name: &str, timeouts: config::Timeouts) -> Result<Found<'_>> {
+        provider::url::check_model(name)?;
+        if let Some(alias) = self.aliases.get(name) {
+            return Ok(Found::Alias(alias));
+        }
+        if name == MOCK
+            && let Some(provider) = self.providers.get(MOCK)
+        {
+            return Ok(Found::Target(self.target(provider, MOCK, timeouts)));
+        }
+        if timeouts == config::Timeouts::default()
+            && let Some(known) = self.named.get(name)
+        {
+            return Ok(Found::Target(known.clone()));
+        }
+        if let Some((head, model)) = name.split_once('/') {
+            if let Some(provider) = self.providers.get(head) {
+                provider::url::check_model(model)?;
+                return Ok(Found::Target(self.target(provider, model, timeouts)));
+            }
+            if let Some(row) = provider::row(head) {
+                return Err(unconfigured_row(row));
+            }
+        }
+        self.claimed(name, timeouts)
+    }
+
+    /// A bare name goes to the one provider that claims it.
+    fn claimed(&self, name: &str, timeouts: config::Timeouts) -> Result<Found<'_>> {
+        let claims: Vec<_> =
+            self.providers.values().filter(|p| p.models.iter().any(|m| name.starts_with(m.as_str()))).collect();
+        let ready: Vec<_> = claims.iter().filter(|p| p.ready()).collect();
+        match (ready.as_slice(), claims.as_slice()) {
+            ([one], _) => Ok(Found::Target(self.target(one, name, timeouts))),
+            ([], [one]) => Err(one.not_configured()),
+            ([], []) => Err(self.unknown(name)),
+            ([], several) => Err(ambiguous(name, several.iter().map(|p| &*p.name), "none of them has a key")),
+            (several, _) => Err(ambiguous(name, several.iter().map(|p| &*p.name), "say which")),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let home = provider::catalog::rows().iter().find(|r| r.models.iter().any(|m| name.starts_with(m)));
+        if let Some(row) = home {
+            return unconfigured_row(row);
+        }
+        let known = self.aliases.keys().map(|a| &**a).chain([MOCK]);
+        let hint = match provider::nearest(name, known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => self.forms(),
+        };
+        let message = format!("no model is called `{}`; {hint}", shown(name));
+        Error::new(Kind::ModelNotFound, message).at("model")
+    }
+
+    fn forms(&self) -> String {
+        let ready: Vec<_> =
+            self.providers.values().filter(|p| p.ready()).map(|p| format!("`{}/<model>`", p.name)).collect();
+        let aliases: Vec<_> = self.aliases.keys().take(8).map(|a| format!("`{a}`")).collect();
+        let mut all = aliases;
+        all.extend(ready.into_iter().take(8));
+        format!("use {}", all.join(", "))
+    }
+
+    fn target(&self, provider: &Arc<Provider>, model: &str, timeouts: config::Timeouts) -> Arc<Target> {
+        // A target of an alias's failover has the alias's timeouts, so it is not the one that callers share.
+        let shared = timeouts == config::Timeouts::default();
+        let name = format!("{}/{model}", provider.name);
+        if shared && let Some(known) = self.named.get(name.as_str()) {
+            return known.clone();
+        }
+        let target = Arc::new(make(provider, model, 1, timeouts));
+        if shared && self.named.len() < MOST_NAMED {
+            self.named.insert(name.into_boxed_str(), target.clone());
+        }
+        target
+    }
+
+    fn listed(
+        &self,
+        alias: &str,
+        of: &config::Alias,
+        target: &config::Target,
+        config: &Config,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<Target>> {
+        let at = format!("models.{alias}.targets");
+        if let Err(e) = provider::url::check_model(&target.model) {
+            problems.push(problem(config, &at, &e.message));
+            return None;
+        }
+        if let Some(provider) = self.providers.get(target.provider.as_str()) {
+            return Some(Arc::new(make(provider, &target.model, target.weight, of.timeouts)));
+        }
+        let known = self.providers.keys().map(|k| &**k);
+        let hint = match (provider::row(&target.provider), provider::nearest(&target.provider, known)) {
+            (Some(_), _) => format!("add [providers.{}]", target.provider),
+            (None, Some(near)) => format!("did you mean \"{near}\"?"),
+            (None, None) => format!("add [providers.{}] with base_url and format", target.provider),
+        };
+        let why = format!("no provider is called \"{}\"; {hint}", target.provider);
+        problems.push(problem(config, &at, why));
+        None
+    }
+}
+
+fn providers(config: &Config, problems: &mut Vec<Problem>) -> BTreeMap<Arc<str>, Arc<Provider>> {
+    let mut out = BTreeMap::new();
+    for wanted in &config.providers {
+        match Provider::resolve(wanted.clone()) {
+            Ok(p) if is_self(&p, config) => {
+                let why = "base_url is this gateway's own address; give its real one";
+                problems.push(problem(config, &format!("providers.{}", p.name), why));
+            }
+            Ok(p) => {
+                out.insert(p.name.clone(), Arc::new(p));
+            }
+            Err(why) => problems.push(problem(config, &format!("providers.{}", wanted.name), why)),
+        }
+    }
+    out.entry(MOCK.into()).or_insert_with(|| Arc::new(Provider::mock()));
+    out
+}
+
+/// Would requests to it come back here, for ever?
+fn is_self(provider: &Provider, config: &Config) -> bool {
+    let listen = config.server.listen;
+    let host = provider.base.host();
+    provider.transport == provider::Transport::Http
+        && provider.base.port() == listen.port()
+        && listen.port() != 0
+        && (host == listen.ip().to_string() || (host == "localhost" && listen.ip().is_loopback()))
+}
+
+fn make(provider: &Arc<Provider>, model: &str, weight: u32, timeouts: config::Timeouts) -> Target {
+    Target {
+        name: format!("{}/{model}", provider.name).into(),
+        dialect: provider.dialect(model),
+        model: model.into(),
+        weight,
+        timeouts: Timeouts::resolve(&[timeouts, provider.timeouts]),
+        provider: provider.clone(),
+    }
+}
+
+fn card(id: &str, owner: &str, target: &Target) -> ModelCard {
+    let can = target.provider.capability(&target.model);
+    ModelCard {
+        id: id.to_owned(),
+        owner: owner.to_owned(),
+        created: 0,
+        context_window: can.context,
+        max_output: can.output,
+    }
+}
+
+/// At the key's own line.
+fn problem(config: &Config, key: &str, why: impl std::fmt::Display) -> Problem {
+    config.problem(key, format!("{key}: {why}"))
+}
+
+fn unconfigured_row(row: &provider::Row) -> Error {
+    let name = row.name;
+    let why = match (row.env, row.base_url) {
+        (Some(env), Some(_)) => {
+            format!("add [providers.{name}] with `key = \"env:{env}\"` to gateway.toml and set {env}")
+        }
+        (Some(env), None) => {
+            format!("add [providers.{name}] with `base_url` and `key = \"env:{env}\"` to gateway.toml and set {env}")
+        }
+        (None, _) => format!("add [providers.{name}] to gateway.toml"),
+    };
+    provider::not_configured(name, &why)
+}
+
+fn ambiguous<'a>(name: &str, providers: impl Iterator<Item = &'a str>, why: &str) -> Error {
+    let forms: Vec<_> = providers.map(|p| format!("`{p}/{name}`")).collect();
+    let message = format!("several providers claim `{name}`, {why}: {}", forms.join(" or "));
+    Error::new(Kind::ModelNotFound, message).at("model")
+}
+
+fn nothing_ready(name: &str, plan: &Plan) -> Error {
+    let why: Vec<_> = plan.passed.iter().map(|(_, why)| &**why).collect();
+    let mut why: Vec<_> = why.into_iter().take(4).collect();
+    why.dedup();
+    let message = format!("no target of `{name}` can be used: {}", why.join("; "));
+    Error::new(Kind::NoTarget, message).at("model")
+}
+
+fn forbidden(name: &str, principal: &Principal) -> Error {
+    let whose = match &principal.team {
+        Some(team) => format!("this key or its team `{team}`"),
+        None => "this key".to_owned(),
+    };
+    let message = format!("{whose} may not use model `{}`; GET /v1/models lists what it may use", shown(name));
+    Error::new(Kind::Forbidden, message).with_code("model_not_allowed").at("model")
+}
+
+/// A caller's word in a message: not longer than it needs to be.
+fn shown(name: &str) -> String {
+    if name.chars().count() <= 80 {
+        name.to_owned()
+    } else {
+        format!("{}…", name.chars().take(80).collect::<String>())
+    }
+}
+
+const MOCK: &str = "mock";
+const OWNER: &str = "portcullis";
+const NOT_CONFIGURED: &str = "provider_not_configured";
+/// Names made up by callers are not remembered without end.
+const MOST_NAMED: usize = 2048;

@@ -1,0 +1,30 @@
+//! The tables of the store. A table is one byte in front of every key, so that one batch may change several tables at
+//! once. Tags are part of the file format: never reuse one.
+
+/// A table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Facts about the store itself.
+    Meta,
+    /// Virtual keys by id: `auth::row`.
+    Keys,
+}
+
+impl Table {
+    pub const ALL: [Table; 2] = [Table::Meta, Table::Keys];
+
+    pub const fn tag(self) -> u8 {
+        match self {
+            Table::Meta => 1,
+            Table::Keys => 2,
+        }
+    }
+
+    /// The key as the backend's one tree holds it.
+    pub(super) fn key(self, key: &[u8]) -> Vec<u8> {
+        let mut whole = Vec::with_capacity(key.len() + 1);
+        whole.push(self.tag());
+        whole.extend_from_slice(key);
+        whole
+    }
+}

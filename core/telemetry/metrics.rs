@@ -1,0 +1,328 @@
+//! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks its handles up by a hash
+//! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio_util::sync::CancellationToken;
+
+use super::names::{self, Kind};
+use crate::{account::Record, model::Usage};
+
+/// The process's metrics, made at the first call; from then on the `metrics` macros count here too.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| {
+        let metrics = Metrics::default();
+        // Somebody else's recorder stays; ours still renders what is counted through it.
+        let _ = metrics::set_global_recorder(metrics.recorder.clone());
+        metrics
+    })
+}
+
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+    hasher: RandomState,
+    sets: DashMap<u64, Arc<Handles>>,
+    made: AtomicUsize,
+    known: ArcSwap<Known>,
+    overhead: Histogram,
+    tokens: Tokens,
+    attempts: DashMap<&'static str, Counter>,
+    in_flight: Gauge,
+    reload_success: Counter,
+    reload_failure: Counter,
+    reload_time: Gauge,
+}
+
+/// Names that may be labels.
+#[derive(Default)]
+struct Known {
+    routes: HashSet<String>,
+    /// `provider/model`.
+    targets: HashSet<String>,
+    providers: HashSet<String>,
+}
+
+/// Of one label set.
+struct Handles {
+    requests: Counter,
+    duration: Histogram,
+    first_token: Histogram,
+}
+
+/// The label values of a request, borrowed.
+#[derive(Clone, Copy, Hash)]
+struct Labels<'a> {
+    route: &'a str,
+    model: &'a str,
+    provider: &'a str,
+    status_class: &'static str,
+}
+
+struct Tokens {
+    input: Counter,
+    cache_read: Counter,
+    cache_write: Counter,
+    input_audio: Counter,
+    output: Counter,
+    reasoning: Counter,
+    output_audio: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let recorder = Arc::new(recorder());
+        let handle = recorder.handle();
+        let counter = |name, labels| recorder.register_counter(&key(name, labels), &METADATA);
+        let gauge = |name, labels| recorder.register_gauge(&key(name, labels), &METADATA);
+        let tokens = |direction, kind| counter(names::TOKENS, vec![label("direction", direction), label("kind", kind)]);
+        gauge(names::BUILD_INFO, vec![label("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        Metrics {
+            hasher: RandomState::new(),
+            sets: DashMap::new(),
+            made: AtomicUsize::new(0),
+            known: ArcSwap::default(),
+            overhead: recorder.register_histogram(&key(names::OVERHEAD, vec![]), &METADATA),
+            tokens: Tokens {
+                input: tokens("input", "text"),
+                cache_read: tokens("input", "cache_read"),
+                cache_write: tokens("input", "cache_write"),
+                input_audio: tokens("input", "audio"),
+                output: tokens("output", "text"),
+                reasoning: tokens("output", "reasoning"),
+                output_audio: tokens("output", "audio"),
+            },
+            attempts: DashMap::new(),
+            in_flight: gauge(names::IN_FLIGHT, vec![]),
+            reload_success: counter(names::RELOAD_SUCCESS, vec![]),
+            reload_failure: counter(names::RELOAD_FAILURE, vec![]),
+            reload_time: gauge(names::RELOAD_TIME, vec![]),
+            recorder,
+            handle,
+        }
+    }
+}
+
+impl Metrics {
+    /// Which names may be labels: aliases, and targets as `provider/model`. Called at each reload.
+    pub fn set_known(
+        &self,
+        aliases: impl IntoIterator<Item = String>,
+        providers: impl IntoIterator<Item = String>,
+        targets: impl IntoIterator<Item = String>,
+    ) {
+        self.known.store(Arc::new(Known {
+            routes: aliases.into_iter().collect(),
+            targets: targets.into_iter().collect(),
+            providers: providers.into_iter().collect(),
+        }));
+    }
+
+    /// Counts one settled request.
+    pub fn observe(&self, record: &Record) {
+        let known = self.known.load();
+        let handles = self.handles(known.labels(record));
+        handles.requests.increment(1);
+        handles.duration.record(record.duration.as_secs_f64());
+        if let Some(first) = record.first_event {
+            handles.first_token.record(first.as_secs_f64());
+        }
+        self.overhead.record(record.duration.saturating_sub(record.upstream_duration).as_secs_f64());
+        if let Some(usage) = &record.usage {
+            self.tokens.add(usage);
+        }
+    }
+
+    /// An attempt ended. `outcome`: `ok`, or the code of its error.
+    pub fn attempt(&self, outcome: &'static str) {
+        if let Some(counter) = self.attempts.get(outcome) {
+            return counter.increment(1);
+        }
+        let outcome = if self.attempts.len() < MAX_OUTCOMES { outcome } else { OTHER };
+        let make = || self.recorder.register_counter(&key(names::ATTEMPTS, vec![label("outcome", outcome)]), &METADATA);
+        self.attempts.entry(outcome).or_insert_with(make).increment(1);
+    }
+
+    /// One more request in flight, until the value is dropped.
+    pub fn enter(&self) -> InFlight {
+        self.in_flight.increment(1.0);
+        InFlight(self.in_flight.clone())
+    }
+
+    pub fn reloaded(&self, at: SystemTime) {
+        self.reload_success.increment(1);
+        self.reload_time.set(at.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()));
+    }
+
+    pub fn reload_refused(&self) {
+        self.reload_failure.increment(1);
+    }
+
+    /// The exposition text.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds recorded samples into their buckets every few seconds: without it histograms grow until the next scrape.
+    pub async fn upkeep(&self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(UPKEEP);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.handle.run_upkeep(),
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn handles(&self, labels: Labels<'_>) -> Arc<Handles> {
+        // Sets are told apart by a 64-bit keyed hash: with 1,000 of them a mix-up is a matter of 10^-14.
+        let hash = self.hasher.hash_one(labels);
+        if let Some(found) = self.sets.get(&hash) {
+            return found.clone();
+        }
+        if self.made.load(Ordering::Relaxed) >= MAX_SETS {
+            let other = Labels { route: OTHER, model: OTHER, provider: OTHER, status_class: labels.status_class };
+            let hash = self.hasher.hash_one(other);
+            return self.sets.entry(hash).or_insert_with(|| Arc::new(self.make(other))).clone();
+        }
+        self.made.fetch_add(1, Ordering::Relaxed);
+        self.sets.entry(hash).or_insert_with(|| Arc::new(self.make(labels))).clone()
+    }
+
+    fn make(&self, labels: Labels<'_>) -> Handles {
+        let Labels { route, model, provider, status_class } = labels;
+        let where_to = || {
+            [("route", route), ("model", model), ("provider", provider)]
+                .map(|(k, v)| Label::new(k, v.to_owned()))
+                .to_vec()
+        };
+        let mut with_class = where_to();
+        with_class.push(label("status_class", status_class));
+        Handles {
+            requests: self.recorder.register_counter(&key(names::REQUESTS, with_class), &METADATA),
+            duration: self.recorder.register_histogram(&key(names::DURATION, where_to()), &METADATA),
+            first_token: self.recorder.register_histogram(&key(names::FIRST_TOKEN, where_to()), &METADATA),
+        }
+    }
+}
+
+impl Known {
+    fn labels<'a>(&self, record: &'a Record) -> Labels<'a> {
+        let route = match record.model.as_str() {
+            "" => NONE,
+            asked if self.routes.contains(asked) => asked,
+            _ => "direct",
+        };
+        let (provider, model) = match record.target.as_deref() {
+            None => (NONE, NONE),
+            Some(target) => {
+                let (provider, model) = target.split_once('/').unwrap_or((target, ""));
+                if self.targets.contains(target) {
+                    (provider, model)
+                } else if self.providers.contains(provider) {
+                    (provider, OTHER)
+                } else {
+                    (OTHER, OTHER)
+                }
+            }
+        };
+        Labels { route, model, provider, status_class: status_class(record.status) }
+    }
+}
+
+impl Tokens {
+    /// Kinds are disjoint; what an upstream did not tell is not counted.
+    fn add(&self, usage: &Usage) {
+        let known = |n: Option<u64>| n.unwrap_or(0);
+        let read = known(usage.cache_read_tokens);
+        let write = known(usage.cache_write_tokens);
+        let heard = known(usage.input_audio_tokens);
+        let thought = known(usage.reasoning_tokens);
+        let spoken = known(usage.output_audio_tokens);
+        for (counter, count) in [
+            (&self.input, known(usage.input_tokens).saturating_sub(read + write + heard)),
+            (&self.cache_read, read),
+            (&self.cache_write, write),
+            (&self.input_audio, heard),
+            (&self.output, known(usage.output_tokens).saturating_sub(thought + spoken)),
+            (&self.reasoning, thought),
+            (&self.output_audio, spoken),
+        ] {
+            if count > 0 {
+                counter.increment(count);
+            }
+        }
+    }
+}
+
+/// Counts a request as in flight while it lives.
+pub struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+fn recorder() -> PrometheusRecorder {
+    let buckets: HashMap<&str, &[f64]> = names::TABLE
+        .iter()
+        .filter_map(|row| match row.kind {
+            Kind::Histogram(buckets) => Some((row.name, buckets)),
+            _ => None,
+        })
+        .collect();
+    let builder = buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+        builder
+            .set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+            .unwrap_or_else(|_empty| PrometheusBuilder::new())
+    });
+    let recorder = builder.build_recorder();
+    for row in names::TABLE {
+        let (name, help) = (KeyName::from_const_str(row.name), row.help.into());
+        match row.kind {
+            Kind::Counter => recorder.describe_counter(name, None, help),
+            Kind::Gauge => recorder.describe_gauge(name, None, help),
+            Kind::Histogram(_) => recorder.describe_histogram(name, None, help),
+        }
+    }
+    recorder
+}
+
+fn key(name: &'static str, labels: Vec<Label>) -> Key {
+    Key::from_parts(name, labels)
+}
+
+fn label(name: &'static str, value: &'static str) -> Label {
+    Label::from_static_parts(name, value)
+}
+
+fn status_class(status: u16) -> &'static str {
+    match status {
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500..600 => "5xx",
+        _ => OTHER,
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("portcullis", Level::INFO, None);
+const OTHER: &str = "other";
+const NONE: &str = "none";
+const MAX_SETS: usize = 1_000;
+const MAX_OUTCOMES: usize = 64;
+const UPKEEP: Duration = Duration::from_secs(5);

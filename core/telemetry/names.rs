@@ -1,0 +1,85 @@
+//! Every metric of the gateway: one row each. Labels are bounded: what a caller may invent never becomes a label.
+
+/// A row: the name, what it counts, and by what.
+pub struct Row {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Upper bounds of its buckets, seconds.
+    Histogram(&'static [f64]),
+}
+
+pub const TABLE: &[Row] = &[
+    Row {
+        name: REQUESTS,
+        kind: Kind::Counter,
+        help: "Requests answered. route: the alias asked for, or direct",
+        labels: &["route", "model", "provider", "status_class"],
+    },
+    Row {
+        name: DURATION,
+        kind: Kind::Histogram(DURATIONS),
+        help: "From a request's first byte to the end of its answer",
+        labels: &["route", "model", "provider"],
+    },
+    Row {
+        name: OVERHEAD,
+        kind: Kind::Histogram(OVERHEADS),
+        help: "What the gateway itself added: the duration less the time spent with upstreams",
+        labels: &[],
+    },
+    Row {
+        name: FIRST_TOKEN,
+        kind: Kind::Histogram(DURATIONS),
+        help: "From a request's first byte to the first model output",
+        labels: &["route", "model", "provider"],
+    },
+    Row {
+        name: TOKENS,
+        kind: Kind::Counter,
+        help: "Tokens reported by upstreams; the kinds of a direction do not overlap",
+        labels: &["direction", "kind"],
+    },
+    Row { name: ATTEMPTS, kind: Kind::Counter, help: "Upstream attempts by how they ended", labels: &["outcome"] },
+    Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
+    Row { name: RELOAD_SUCCESS, kind: Kind::Counter, help: "Configurations that went live", labels: &[] },
+    Row {
+        name: RELOAD_FAILURE,
+        kind: Kind::Counter,
+        help: "Configurations that were refused; the last good one stays",
+        labels: &[],
+    },
+    Row {
+        name: RELOAD_TIME,
+        kind: Kind::Gauge,
+        help: "When the running configuration went live, Unix time",
+        labels: &[],
+    },
+    Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
+];
+
+pub const REQUESTS: &str = "portcullis_requests_total";
+pub const DURATION: &str = "portcullis_request_duration_seconds";
+pub const OVERHEAD: &str = "portcullis_overhead_seconds";
+pub const FIRST_TOKEN: &str = "portcullis_time_to_first_token_seconds";
+pub const TOKENS: &str = "portcullis_tokens_total";
+pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
+pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
+pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
+pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
+pub const RELOAD_TIME: &str = "portcullis_config_last_reload_success_timestamp_seconds";
+pub const BUILD_INFO: &str = "portcullis_build_info";
+
+/// OpenTelemetry's buckets for model calls.
+const DURATIONS: &[f64] =
+    &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68];
+/// The gateway's own share is tens of microseconds when all is well.
+const OVERHEADS: &[f64] =
+    &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0];

@@ -1,0 +1,244 @@
+//! What is counted, what is kept, and that neither can be made to grow.
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, mpsc},
+    time::{Duration, SystemTime},
+};
+
+use super::*;
+use crate::{
+    context::{Step, Trace, Verdict},
+    model::{Format, Operation, Usage},
+};
+
+fn record(model: &str, target: Option<&str>, status: u16) -> Record {
+    Record {
+        id: "req_1".into(),
+        key_id: "key_1".into(),
+        team: Some("hr".into()),
+        operation: Operation::Chat,
+        format: Format::OpenaiChat,
+        model: model.into(),
+        target: target.map(Into::into),
+        attempts: 1,
+        status,
+        error_code: None,
+        stream: false,
+        finish_reason: Some("stop"),
+        usage: Some(Usage {
+            input_tokens: Some(100),
+            cache_read_tokens: Some(60),
+            output_tokens: Some(30),
+            reasoning_tokens: Some(10),
+            ..Usage::default()
+        }),
+        cost_nano_usd: Some(1_234_500),
+        duration: Duration::from_millis(50),
+        first_event: Some(Duration::from_millis(20)),
+        upstream_duration: Duration::from_micros(49_900),
+        tags: vec![("a".into(), "b".into())],
+    }
+}
+
+fn known() -> Metrics {
+    let metrics = Metrics::default();
+    let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    metrics.set_known(own(&["smart"]), own(&["openai"]), own(&["openai/gpt-4o"]));
+    metrics
+}
+
+fn assert_line(text: &str, line: &str) {
+    assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
+}
+
+#[test]
+fn counts_a_request_by_its_labels() {
+    let metrics = known();
+    metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
+    metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
+    metrics.observe(&record("", None, 401));
+    let text = metrics.render();
+    let set = r#"route="smart",model="gpt-4o",provider="openai""#;
+    assert_line(&text, &format!(r#"portcullis_requests_total{{{set},status_class="2xx"}} 2"#));
+    assert_line(&text, r#"portcullis_requests_total{route="none",model="none",provider="none",status_class="4xx"} 1"#);
+    assert_line(&text, &format!("portcullis_request_duration_seconds_count{{{set}}} 2"));
+    assert_line(&text, &format!(r#"portcullis_request_duration_seconds_bucket{{{set},le="0.08"}} 2"#));
+    assert_line(&text, &format!("portcullis_time_to_first_token_seconds_count{{{set}}} 2"));
+    assert_line(&text, r#"portcullis_overhead_seconds_bucket{le="0.0001"} 3"#);
+    // Disjoint kinds: 60 cached of 100, 10 thought of 30, three times.
+    for (direction, kind, count) in [("input", "text", 120), ("input", "cache_read", 180), ("output", "reasoning", 30)]
+    {
+        let line = format!(r#"portcullis_tokens_total{{direction="{direction}",kind="{kind}"}} {count}"#);
+        assert_line(&text, &line);
+    }
+}
+
+#[test]
+fn every_metric_of_the_table_is_rendered_with_its_help() {
+    let metrics = known();
+    metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
+    metrics.attempt("ok");
+    metrics.reloaded(SystemTime::now());
+    metrics.reload_refused();
+    let text = metrics.render();
+    for row in names::TABLE {
+        let kind = match row.kind {
+            names::Kind::Counter => "counter",
+            names::Kind::Gauge => "gauge",
+            names::Kind::Histogram(_) => "histogram",
+        };
+        assert_line(&text, &format!("# TYPE {} {kind}", row.name));
+        assert_line(&text, &format!("# HELP {} {}", row.name, row.help));
+        let sample = text.lines().find(|l| l.starts_with(row.name) && l.contains(row.labels.first().unwrap_or(&"")));
+        let sample = sample.unwrap_or_else(|| panic!("no sample of {}", row.name));
+        for label in row.labels {
+            assert!(sample.contains(&format!("{label}=\"")), "{sample}");
+        }
+    }
+}
+
+#[test]
+fn names_that_callers_invent_are_no_labels() {
+    let metrics = known();
+    for n in 0..50 {
+        metrics.observe(&record(&format!("invented-{n}"), Some(&format!("openai/invented-{n}")), 200));
+        metrics.observe(&record(&format!("openai/x{n}"), Some(&format!("invented{n}/x")), 200));
+    }
+    let text = metrics.render();
+    assert!(!text.contains("invented"), "{text}");
+    assert_line(
+        &text,
+        r#"portcullis_requests_total{route="direct",model="other",provider="openai",status_class="2xx"} 50"#,
+    );
+}
+
+#[test]
+fn label_sets_are_bounded() {
+    let metrics = Metrics::default();
+    let targets: Vec<String> = (0..3_000).map(|n| format!("p/m{n}")).collect();
+    metrics.set_known([], ["p".to_owned()], targets.clone());
+    for target in &targets {
+        metrics.observe(&record("x", Some(target), 200));
+    }
+    let text = metrics.render();
+    let sets = text.lines().filter(|l| l.starts_with("portcullis_requests_total{")).count();
+    assert_eq!(sets, 1_001);
+    assert_line(
+        &text,
+        r#"portcullis_requests_total{route="other",model="other",provider="other",status_class="2xx"} 2000"#,
+    );
+}
+
+#[test]
+fn in_flight_goes_up_and_down() {
+    let metrics = Metrics::default();
+    let first = metrics.enter();
+    let second = metrics.enter();
+    drop(first);
+    assert_line(&metrics.render(), "portcullis_inflight_requests 1");
+    drop(second);
+    assert_line(&metrics.render(), "portcullis_inflight_requests 0");
+}
+
+#[test]
+fn the_ring_forgets_the_oldest_and_pages_backwards() {
+    let ring = Ring::new(10);
+    for n in 1..=25u16 {
+        let mut row = record("smart", None, n);
+        row.id = format!("req_{n}").into();
+        ring.push(row, Trace::default());
+    }
+    let statuses = |rows: Vec<Arc<ring::Row>>| rows.iter().map(|r| r.record.status).collect::<Vec<_>>();
+    let first = ring.page(None, 4, |_| true);
+    let before = first.last().unwrap().number;
+    assert_eq!(statuses(first), [25, 24, 23, 22]);
+    assert_eq!(statuses(ring.page(Some(before), 4, |_| true)), [21, 20, 19, 18]);
+    assert_eq!(statuses(ring.page(None, 100, |r| r.status % 2 == 0)), [24, 22, 20, 18, 16]);
+    assert!(ring.find("req_15").is_none() && ring.find("req_16").is_some());
+}
+
+#[test]
+fn records_and_traces_read_as_json() {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+    let row = record_json(&record("smart", Some("openai/gpt-4o"), 200), at);
+    assert_eq!(row["time"], "2023-11-14T22:13:20.123Z");
+    assert_eq!(row["cost_usd"].to_string(), "0.0012345");
+    assert_eq!((&row["team"], &row["usage"]["cache_write_tokens"]), (&"hr".into(), &serde_json::Value::Null));
+    assert_eq!(row["tags"]["a"], "b");
+
+    let mut trace = Trace::default();
+    trace.push(Step::Stage {
+        stage: "scripts/route.rhai".into(),
+        phase: "route",
+        verdict: Verdict::Reject(413),
+        took: Duration::from_micros(12),
+        operations: 7,
+    });
+    trace.push(Step::Planned { targets: vec!["a/b".into()] });
+    trace.push(Step::Attempt { number: 1, target: "a/b".into(), outcome: "ok".into(), took: Duration::from_millis(1) });
+    let text = trace_json(&trace).to_string();
+    let expected = concat!(
+        r#"[{"step":"stage","stage":"scripts/route.rhai","phase":"route","took_us":12,"verdict":"reject","status":413,"#,
+        r#""operations":7},{"step":"planned","targets":["a/b"]},"#,
+        r#"{"step":"attempt","number":1,"target":"a/b","outcome":"ok","took_us":1000}]"#,
+    );
+    assert_eq!(text, expected);
+}
+
+/// A pipe that nobody reads, until it is let go.
+struct Stuck(mpsc::Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        self.1.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_drops_lines_and_says_how_many() {
+    let (go, wait) = mpsc::channel();
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let lines = lines::Lines::to(Stuck(wait, written.clone())).unwrap();
+    for _ in 0..40_000 {
+        (&lines).write_all(b"line\n").unwrap();
+    }
+    drop(go);
+    for _ in 0..100 {
+        lines.flush();
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        if text.contains("log lines were dropped") && text.matches("line\n").count() < 40_000 {
+            return;
+        }
+        (&lines).write_all(b"line\n").unwrap();
+    }
+    panic!("the loss was never told");
+}
+
+#[test]
+fn a_request_line_has_the_facts_as_fields() {
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let (go, wait) = mpsc::channel();
+    drop(go);
+    let lines = lines::Lines::to(Stuck(wait, written.clone())).unwrap();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || request_line(&record("smart", Some("openai/gpt-4o"), 200)));
+    lines.flush();
+    let line: serde_json::Value = serde_json::from_slice(&written.lock().unwrap()).unwrap();
+    for (field, value) in [("id", "req_1"), ("upstream", "openai/gpt-4o"), ("key", "key_1"), ("team", "hr")] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert_eq!((line["status"].to_string(), line["duration_ms"].to_string()), ("200".into(), "50.0".into()));
+    assert!(line.get("code").is_none());
+}
+
+#[test]
+fn a_bad_filter_is_a_sentence() {
+    let refused = logs::init(Some("portcullis=loud")).err().unwrap();
+    assert!(refused.contains("PORTCULLIS_LOG") && refused.contains("write info"), "{refused}");
+}
