@@ -266,8 +266,6 @@ impl std::fmt::Display for Problem {
 
 impl Config {
     /// What has to be watched for this configuration to stay fresh.
-
-    /// What has to be watched for this configuration to stay fresh.
     pub fn watched(&self) -> Watched {
         let mut files = vec![self.file.clone()];
         files.extend(self.sources.files.iter().cloned());
