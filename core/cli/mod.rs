@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::config::{Config, Place, Problem};
 
 pub mod check;
+pub mod mock;
 pub mod schema;
 pub mod serve;
 #[cfg(test)]
@@ -45,6 +46,8 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
+    /// Answer like a model provider, without one
+    Mock(mock::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -84,6 +87,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         None => serve::run(&serve::Args::default(), &place),
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
+        Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Schema(_)) => schema::run(),
     }
 }

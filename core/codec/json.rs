@@ -60,6 +60,11 @@ impl Fields {
         keys.iter().find_map(|k| self.take(k))
     }
 
+    /// Puts a value back, for `rest` to find.
+    pub fn put(&mut self, key: &str, value: Value) {
+        self.map.insert(key.to_owned(), value);
+    }
+
     pub fn peek(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }

@@ -10,6 +10,7 @@ pub mod gemini;
 pub mod json;
 pub mod lane;
 pub mod openai_chat;
+pub mod schema;
 pub mod signature;
 pub mod sse;
 

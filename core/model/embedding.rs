@@ -1,6 +1,8 @@
 //! Embeddings in canonical form.
 
-use super::{Extra, Usage};
+use serde_json::Value;
+
+use super::{Extra, Format, Usage};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmbeddingRequest {
@@ -21,6 +23,8 @@ pub struct EmbeddingRequest {
 pub enum EmbeddingInput {
     Text(String),
     Tokens(Vec<u64>),
+    /// A content that only `format` can read (text with media): other formats refuse it.
+    Native { format: Format, value: Value },
 }
 
 /// How the caller wants vectors written. The official Python SDK asks base64 (little-endian f32) by default.

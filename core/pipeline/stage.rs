@@ -88,6 +88,11 @@ pub trait Visit: Send {
         ready(())
     }
 
+    /// Has this visit changed the request (or its attempt's copy)? Then a later fault fails the request.
+    fn changed(&self) -> bool {
+        false
+    }
+
     /// Operations used by the last call, where the host counts them (scripts).
     fn operations(&self) -> u64 {
         0
@@ -98,9 +103,17 @@ pub trait Visit: Send {
 pub type Outcome<T> = Result<T, StageFault>;
 
 /// A stage that trapped, threw, or ran over a limit. `message` names file, line, column and phase; never prompt text.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StageFault {
     pub message: String,
+    /// Set when it was the caller's request that could not be read: the caller gets this error, not the stage's.
+    pub error: Option<Error>,
+}
+
+impl StageFault {
+    pub fn new(message: impl Into<String>) -> Self {
+        StageFault { message: message.into(), error: None }
+    }
 }
 
 #[derive(Debug)]
@@ -165,7 +178,7 @@ pub enum ErrorVerdict {
 }
 
 /// A target as stages see it: a snapshot of live facts at planning time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Candidate {
     /// `provider/model`.
     pub name: Arc<str>,

@@ -1,1 +1,79 @@
-//! placeholder
+//! The Rhai host: scripts as stages. What a script can see and do is registered here and nowhere else; nothing outside
+//! this folder knows Rhai.
+//!
+//! `engine` holds the language and its limits, `compile` turns a file into a checked program, `desk` is what one call
+//! sees, the `*_view` files are the objects on it, `stage` and `run` make a stage of it.
+
+mod answer_view;
+mod compile;
+mod context_view;
+mod convert;
+mod desk;
+mod engine;
+pub mod files;
+mod kv;
+mod lint;
+mod part_view;
+pub mod reference;
+mod request_view;
+mod run;
+mod stage;
+mod target_view;
+mod verdict;
+mod words;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+pub use compile::Compiled;
+pub use desk::Effects;
+pub use engine::Host;
+pub use reference::reference;
+pub use stage::ScriptStage;
+
+use crate::config::Problem;
+
+/// What scripts keep beyond a runtime: their memory, and compiled files for reuse. One a process.
+pub struct Scripts {
+    effects: Effects,
+    compiled: Mutex<HashMap<String, Arc<Compiled>>>,
+}
+
+impl Scripts {
+    /// With a memory that lasts and metrics that are counted.
+    pub fn live() -> Self {
+        Scripts { effects: Effects::live(), compiled: Mutex::default() }
+    }
+
+    /// For `test` and `explain`: a fresh memory, no metrics.
+    pub fn dry() -> Self {
+        Scripts { effects: Effects::dry(), compiled: Mutex::default() }
+    }
+
+    pub fn effects(&self) -> Effects {
+        self.effects.clone()
+    }
+
+    /// The engine for one build of a runtime: modules imported by its scripts are read once, now.
+    pub fn host(&self, root: &Path) -> Arc<Host> {
+        Arc::new(Host::new(root))
+    }
+
+    /// A checked program; an unchanged file without imports is reused.
+    pub fn compile(&self, host: &Arc<Host>, uses: &str, source: &str) -> Result<Arc<Compiled>, Vec<Problem>> {
+        let mut known = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let hash = compile::hash(source);
+        if let Some(old) = known.get(uses).filter(|old| old.hash == hash && !old.imports) {
+            return Ok(old.clone());
+        }
+        let new = Arc::new(compile::compile(host, uses, source)?);
+        known.insert(uses.to_owned(), new.clone());
+        Ok(new)
+    }
+}
+
+#[cfg(test)]
+mod tests;

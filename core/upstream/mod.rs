@@ -1,1 +1,149 @@
-//! placeholder
+//! The way to the providers: pooled HTTP/1.1 and HTTP/2, TLS, proxies, and the guard over where a call may go.
+//!
+//! Never follows a redirect, never retries what may have been sent, and knows no deadline but the connect timeout: when
+//! the head or a frame takes too long, the caller drops the future or the [`Answer`], and the upstream sees the
+//! connection closed (HTTP/1.1) or the stream reset (HTTP/2).
+
+mod answer;
+mod connect;
+mod egress;
+mod fault;
+mod frames;
+mod pool;
+mod proxy;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::time::timeout;
+
+pub use self::{
+    answer::Answer,
+    egress::{AddressClass, Egress, classify},
+    frames::Frames,
+    proxy::ProxyConfig,
+    trust::Trust,
+};
+use self::{
+    connect::{Connector, Place},
+    pool::Pool,
+};
+use crate::error::Result;
+
+/// One call.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub method: Method,
+    /// Absolute, `http` or `https`, without user information.
+    pub url: Uri,
+    /// `host`, `content-length` and `accept-encoding` are set here; hop-by-hop headers do not pass.
+    pub headers: HeaderMap,
+    pub body: Frames,
+    pub egress: Egress,
+    /// An authority of the provider's own besides the platform's.
+    pub trust: Option<Arc<Trust>>,
+    /// `None`: HTTP/2 where TLS agrees on it. `Some(true)`: HTTP/2 only, over cleartext too.
+    pub http2: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct SendLimits {
+    /// Name, TCP and TLS together, a wait for another request's connect included.
+    pub connect: Duration,
+}
+
+/// The head of the answer, and its body to come. Any status is an answer, redirects included.
+#[derive(Debug)]
+pub struct Incoming {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Answer,
+    /// The connection had carried a call before.
+    pub reused: bool,
+}
+
+/// Lives as long as the process: connections survive a reload. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pool: Arc<Pool>,
+    connector: Arc<Connector>,
+}
+
+impl Client {
+    pub fn new(proxy: &ProxyConfig) -> Self {
+        Client { pool: Arc::new(Pool::default()), connector: Arc::new(Connector::new(proxy)) }
+    }
+
+    /// Sends a call and waits for the head of its answer. Dropping the future cancels the call.
+    ///
+    /// A pooled connection that turns out to be dead before a byte was written is replaced by a fresh one, once.
+    pub async fn send(&self, out: Outgoing, limits: &SendLimits) -> Result<Incoming> {
+        let place = Place::of(&out)?;
+        let origin = self.pool.origin(&place);
+        let mut message = http::Request::new(out.body);
+        *message.method_mut() = out.method;
+        *message.headers_mut() = tidy(out.headers);
+        let mut fresh = false;
+        loop {
+            let acquire = origin.acquire(&self.connector, &place, limits.connect, fresh);
+            let Ok(lease) = timeout(limits.connect, acquire).await else {
+                return Err(fault::connect_timeout(&place.name, limits.connect));
+            };
+            let mut lease = lease?;
+            lease.address(&mut message, &out.url, &place);
+            match lease.try_send(message).await {
+                Ok(response) => {
+                    let (head, body) = response.into_parts();
+                    let reused = lease.reused();
+                    let body = Answer::network(body, lease, place.name);
+                    return Ok(Incoming { status: head.status, headers: head.headers, body, reused });
+                }
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if lease.reused() && !fresh => {
+                        lease.retire();
+                        message = unsent;
+                        fresh = true;
+                    }
+                    _ => return Err(fault::before_head(&place.name, failed.into_error())),
+                },
+            }
+        }
+    }
+}
+
+impl Default for Client {
+    /// Without proxies.
+    fn default() -> Self {
+        Client::new(&ProxyConfig::default())
+    }
+}
+
+fn tidy(mut headers: HeaderMap) -> HeaderMap {
+    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
+    }
+    // Frames are looked into and counted: they must arrive as they are meant.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers
+}
+
+/// RFC 9110 §7.6.1, and what is derived from the message here.
+const HOP_BY_HOP: [HeaderName; 11] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::HOST,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];

@@ -1,45 +1,118 @@
-//! placeholder
-use super::*;
+//! Google's `generateContent` wire, as client and as upstream: `request`, `response`, `stream`, `error` each hold both
+//! directions; `tools`, `config`, `usage`, `grounding`, `logprobs` hold one object each. Model and streaming are told by
+//! the path, which is the endpoint's work, not this module's.
+
+pub mod embeddings;
+pub mod error;
+pub mod grounding;
+pub mod logprobs;
+pub mod models;
+pub mod request;
+pub mod response;
+pub mod stream;
+pub mod usage;
+pub mod wire;
+
 use bytes::Bytes;
+
+use super::{ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder};
+use crate::{
+    error::{Error, Result},
+    model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response},
+};
+
 pub struct Gemini;
+
 impl Codec for Gemini {
     fn format(&self) -> Format {
         Format::Gemini
     }
-    fn decode_request(&self, _body: &[u8], _inbound: Inbound<'_>) -> Result<Request> {
-        todo!()
+
+    fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
+        request::decode::request(body, inbound)
     }
-    fn encode_request(&self, _request: &Request, _dialect: &Dialect) -> Result<Encoded> {
-        todo!()
+
+    fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
+        request::encode::request(request, dialect)
     }
-    fn decode_response(&self, _body: &[u8]) -> Result<Response> {
-        todo!()
+
+    fn decode_response(&self, body: &[u8]) -> Result<Response> {
+        response::decode(body)
     }
-    fn encode_response(&self, _response: &Response, _view: &ClientView) -> Result<Vec<u8>> {
-        todo!()
+
+    fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+        response::encode(response, view)
     }
+
     fn stream_decoder(&self, _dialect: &Dialect) -> Box<dyn StreamDecoder> {
-        todo!()
+        Box::new(stream::decode::Decoder::default())
     }
-    fn stream_encoder(&self, _view: &ClientView) -> Box<dyn StreamEncoder> {
-        todo!()
+
+    fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {
+        Box::new(stream::encode::Encoder::new(view))
     }
-    fn decode_error(&self, _status: u16, _header: &dyn Fn(&str) -> Option<String>, _body: &Bytes) -> Error {
-        todo!()
+
+    fn decode_error(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error {
+        error::decode(status, header, body)
     }
-    fn encode_error(&self, _error: &Error, _request_id: &str) -> Vec<u8> {
-        todo!()
+
+    fn encode_error(&self, error: &Error, request_id: &str) -> Vec<u8> {
+        error::encode(error, request_id)
     }
-    fn wire_fields(&self, _field: Field) -> &'static [&'static str] {
-        todo!()
+
+    /// Both spellings: an edit must not leave the other one standing beside it.
+    fn wire_fields(&self, field: Field) -> &'static [&'static str] {
+        const CONFIG: &[&str] = &["generationConfig", "generation_config"];
+        match field {
+            Field::Messages => {
+                &["systemInstruction", "system_instruction", "contents", "cachedContent", "cached_content"]
+            }
+            Field::Tools => &["tools"],
+            Field::ToolChoice => &["toolConfig", "tool_config"],
+            Field::Output | Field::Sampling | Field::MaxTokens | Field::N | Field::Logprobs | Field::Reasoning => {
+                CONFIG
+            }
+            Field::ServiceTier => &["serviceTier", "service_tier"],
+            Field::User | Field::Metadata | Field::Stream => &[],
+        }
     }
-    fn encode_count_response(&self, _tokens: u64) -> Vec<u8> {
-        todo!()
+
+    fn decode_embeddings(&self, body: &[u8], inbound: Inbound<'_>) -> Result<EmbeddingRequest> {
+        embeddings::decode(body, inbound)
     }
-    fn encode_models(&self, _models: &[ModelCard]) -> Vec<u8> {
-        todo!()
+
+    fn encode_embeddings(&self, request: &EmbeddingRequest, dialect: &Dialect) -> Result<Encoded> {
+        embeddings::encode(request, dialect)
     }
-    fn encode_model(&self, _model: &ModelCard) -> Vec<u8> {
-        todo!()
+
+    fn decode_embeddings_response(&self, body: &[u8]) -> Result<EmbeddingResponse> {
+        embeddings::decode_response(body)
+    }
+
+    fn encode_embeddings_response(&self, response: &EmbeddingResponse, view: &ClientView) -> Result<Vec<u8>> {
+        embeddings::encode_response(response, view)
+    }
+
+    fn encode_count(&self, request: &Request, dialect: &Dialect) -> Option<Result<Encoded>> {
+        Some(models::encode_count(request, dialect))
+    }
+
+    fn decode_count(&self, body: &[u8]) -> Result<u64> {
+        models::decode_count(body)
+    }
+
+    fn encode_count_response(&self, tokens: u64) -> Vec<u8> {
+        models::encode_count_response(tokens)
+    }
+
+    fn encode_models(&self, models: &[ModelCard]) -> Vec<u8> {
+        models::encode_list(models)
+    }
+
+    fn encode_model(&self, model: &ModelCard) -> Vec<u8> {
+        models::encode_one(model)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Whole answers, both ways. Decoding folds the stream machine's events over one chunk, so a stream and its whole answer
+//! mean the same: adjacent plain text parts are one part.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    grounding::{self, Cited},
+    logprobs,
+    request::{encode::function_call, parts::INNER},
+    stream::decode::Machine,
+    usage,
+    wire::{GEMINI, fill, finish_word, write_sealed, write_signature},
+};
+use crate::{
+    codec::{ClientView, json::parse_upstream},
+    error::{Error, Kind, Result},
+    model::{Choice, Extra, Finish, Media, MediaSource, Part, Reasoning, Response, Signature, Text, fold::Fold},
+};
+
+pub fn decode(body: &[u8]) -> Result<Response> {
+    let mut value = parse_upstream(body)?;
+    if let Value::Array(list) = &mut value {
+        // A list of chunks: what the streaming path answers without `alt=sse`.
+        let chunks = std::mem::take(list);
+        return whole(chunks);
+    }
+    whole(vec![value])
+}
+
+fn whole(chunks: Vec<Value>) -> Result<Response> {
+    let mut machine = Machine::default();
+    let mut events = Vec::new();
+    for chunk in chunks {
+        machine.chunk(chunk, &mut events)?;
+    }
+    machine.finish_whole(&mut events)?;
+    let mut fold = Fold::default();
+    events.into_iter().for_each(|event| fold.push(event));
+    let mut response = fold.finish();
+    if response.choices.is_empty() {
+        response.choices.push(Choice::default());
+    }
+    Ok(response)
+}
+
+pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+    let Response { id: _, model: _, created: _, choices, usage, service_tier: _, extra: _ } = response;
+    let mut out = Map::new();
+    let blocked = choices.iter().find_map(prompt_feedback).filter(|_| choices.iter().all(|c| c.parts.is_empty()));
+    if let Some(feedback) = blocked {
+        out.insert("promptFeedback".to_owned(), feedback.clone());
+    } else {
+        out.insert("candidates".to_owned(), Value::Array(choices.iter().map(candidate).collect()));
+    }
+    if let Some(usage) = usage {
+        out.insert("usageMetadata".to_owned(), usage::encode(usage));
+    }
+    Head::of(response, view).put(&mut out);
+    serde_json::to_vec(&out)
+        .map_err(|e| Error::new(Kind::Internal, "the answer could not be written as JSON").because(e))
+}
+
+/// The feedback of a prompt that was refused before any candidate was made.
+pub fn prompt_feedback(choice: &Choice) -> Option<&Value> {
+    feedback_of(choice.finish.as_ref()?)
+}
+
+pub fn feedback_of(finish: &Finish) -> Option<&Value> {
+    finish.details.as_ref()?.get("promptFeedback")
+}
+
+fn candidate(choice: &Choice) -> Value {
+    let Choice { index, parts, finish, logprobs, extra } = choice;
+    let mut out = Map::new();
+    let mut written = Vec::new();
+    let mut natives = Vec::new();
+    for part in parts {
+        match foreign_native(part) {
+            Some(native) => natives.push(native),
+            None => write_part(part, &mut written),
+        }
+    }
+    out.insert("content".to_owned(), content(written));
+    if let Some(finish) = finish {
+        put_finish(finish, &mut out);
+    }
+    out.insert("index".to_owned(), json!(index));
+    let kept = extra.of(GEMINI);
+    if !has_sources(kept)
+        && let Some(metadata) = sources(parts)
+    {
+        out.insert("groundingMetadata".to_owned(), metadata);
+    }
+    if let Some(logprobs) = logprobs.as_ref().and_then(logprobs::encode) {
+        out.insert("logprobsResult".to_owned(), logprobs);
+    }
+    fill(&mut out, kept);
+    if !natives.is_empty() {
+        out.insert(NATIVE.to_owned(), Value::Array(natives));
+    }
+    Value::Object(out)
+}
+
+/// The candidate's field for parts of other formats: official SDKs leave out candidate fields they do not know.
+pub const NATIVE: &str = "portcullisNative";
+
+/// A part that only another format knows.
+pub fn foreign_native(part: &Part) -> Option<Value> {
+    match part {
+        Part::Native { format, kind, value } if *format != GEMINI => {
+            Some(json!({ "format": format.name(), "kind": kind, "value": value }))
+        }
+        _ => None,
+    }
+}
+
+/// Did the upstream's own metadata, which go back as they came, hold the sources?
+pub fn has_sources(kept: Option<&Map<String, Value>>) -> bool {
+    kept.is_some_and(|k| k.contains_key("groundingMetadata") || k.contains_key("citationMetadata"))
+}
+
+pub fn content(parts: Vec<Value>) -> Value {
+    if parts.is_empty() { json!({ "role": "model" }) } else { json!({ "parts": parts, "role": "model" }) }
+}
+
+pub fn put_finish(finish: &Finish, out: &mut Map<String, Value>) {
+    let Finish { reason, raw, stop_sequence: _, details } = finish;
+    out.insert("finishReason".to_owned(), json!(finish_word(*reason, raw)));
+    if let Some(message) = details.as_ref().and_then(|d| d.get("finishMessage")) {
+        out.insert("finishMessage".to_owned(), message.clone());
+    }
+}
+
+fn sources(parts: &[Part]) -> Option<Value> {
+    let mut text = String::new();
+    let mut points = 0;
+    let mut cited = Vec::new();
+    for part in parts {
+        if let Part::Text(t) = part {
+            let start = points;
+            points += t.text.chars().count() as u64;
+            text.push_str(&t.text);
+            cited.extend(t.citations.iter().map(|citation| Cited { citation, part: (start, points) }));
+        }
+    }
+    grounding::encode(&text, &cited)
+}
+
+/// A part of an answer for a Gemini client. Foreign signatures travel tagged; a sealed block is a thought without text.
+pub fn write_part(part: &Part, out: &mut Vec<Value>) {
+    match part {
+        Part::Text(Text { text, citations: _, cache: _, signature, extra }) => {
+            if !text.is_empty() || signature.is_some() || extra.of(GEMINI).is_some() {
+                out.push(signed(json!({ "text": text }), signature.as_ref(), extra));
+            }
+        }
+        Part::Refusal(text) => out.push(json!({ "text": text })),
+        Part::Reasoning(Reasoning { text, signature, sealed, extra }) => {
+            if !text.is_empty() || signature.is_some() || sealed.is_none() {
+                out.push(signed(json!({ "text": text, "thought": true }), signature.as_ref(), extra));
+            }
+            if let Some(sealed) = sealed {
+                out.push(json!({ "text": "", "thought": true, "thoughtSignature": write_sealed(sealed) }));
+            }
+        }
+        Part::ToolCall(call) => {
+            let mut value = function_call(call, &call.id, None);
+            if let Some(signature) = &call.signature {
+                value["thoughtSignature"] = json!(write_signature(signature));
+            }
+            out.push(value);
+        }
+        Part::Media(media) => write_media(media, out),
+        Part::Native { value, .. } => out.push(value.clone()),
+        // Answers hold none.
+        Part::ToolResult(_) => {}
+    }
+}
+
+fn signed(mut part: Value, signature: Option<&Signature>, extra: &Extra) -> Value {
+    if let Some(signature) = signature {
+        part["thoughtSignature"] = json!(write_signature(signature));
+    }
+    if let Value::Object(part) = &mut part {
+        fill(part, extra.of(GEMINI));
+        part.shift_remove(INNER);
+    }
+    part
+}
+
+fn write_media(media: &Media, out: &mut Vec<Value>) {
+    let kind = media.kind;
+    let mut value = match &media.source {
+        MediaSource::Base64(data) => {
+            let mime = media.mime.as_deref().unwrap_or_else(|| super::wire::mime_of_base64(data, kind));
+            json!({ "inlineData": { "mimeType": mime, "data": data } })
+        }
+        MediaSource::Url(uri) | MediaSource::File { id: uri, .. } => match &media.mime {
+            Some(mime) => json!({ "fileData": { "mimeType": mime, "fileUri": uri } }),
+            None => json!({ "fileData": { "fileUri": uri } }),
+        },
+        MediaSource::Text(text) => json!({ "text": text }),
+        MediaSource::Parts(parts) => return parts.iter().for_each(|p| write_part(p, out)),
+    };
+    if let Some(Value::Object(inner)) = media.extra.of(GEMINI).and_then(|k| k.get(INNER))
+        && let Some(data) = value.as_object_mut().and_then(|v| v.values_mut().next()).and_then(Value::as_object_mut)
+    {
+        fill(data, Some(inner));
+    }
+    out.push(signed(value, media.signature.as_ref(), &media.extra));
+}
+
+/// What every chunk says of the answer as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Head {
+    id: String,
+    model: String,
+    created: Option<i64>,
+    extra: Extra,
+}
+
+impl Head {
+    pub fn of(response: &Response, view: &ClientView) -> Self {
+        Head::new(&response.id, &response.model, response.created, &response.extra, view)
+    }
+
+    pub fn new(id: &str, model: &str, created: Option<i64>, extra: &Extra, view: &ClientView) -> Self {
+        let or = |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
+        Head { id: or(id, &view.request_id), model: or(model, &view.model), created, extra: extra.clone() }
+    }
+
+    pub fn put(&self, out: &mut Map<String, Value>) {
+        out.insert("modelVersion".to_owned(), json!(self.model));
+        let own = self.extra.of(GEMINI);
+        let time = self.created.and_then(|s| jiff::Timestamp::from_second(s).ok());
+        if let Some(time) = time.filter(|_| !own.is_some_and(|k| k.contains_key("createTime"))) {
+            out.insert("createTime".to_owned(), json!(time.to_string()));
+        }
+        if !self.id.is_empty() {
+            out.insert("responseId".to_owned(), json!(self.id));
+        }
+        fill(out, own);
+    }
+}
+
+impl Head {
+    /// Fields that arrived late: later chunks tell them.
+    pub fn add(&mut self, extra: &Extra) {
+        for (key, value) in extra.of(GEMINI).into_iter().flatten() {
+            self.extra.insert(GEMINI, key, value.clone());
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `usageMetadata` ⇄ canonical usage. The prompt count of this wire includes cached tokens but not those of hosted tools;
+//! the candidates' count leaves thoughts out.
+
+use serde_json::{Map, Value, json};
+
+use super::wire::GEMINI;
+use crate::{codec::json::as_u64, model::Usage};
+
+pub fn decode(native: &Map<String, Value>) -> Usage {
+    let count = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64);
+    let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (None, None) => None,
+        (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
+    };
+    let thoughts = count("thoughtsTokenCount");
+    Usage {
+        input_tokens: sum(count("promptTokenCount"), count("toolUsePromptTokenCount")),
+        output_tokens: sum(count("candidatesTokenCount"), thoughts),
+        cache_read_tokens: count("cachedContentTokenCount"),
+        cache_write_tokens: None,
+        cache_write_1h_tokens: None,
+        reasoning_tokens: thoughts,
+        input_audio_tokens: audio(native, "promptTokensDetails"),
+        output_audio_tokens: audio(native, "candidatesTokensDetails"),
+        native: Some(Box::new((GEMINI, native.clone()))),
+    }
+}
+
+fn audio(native: &Map<String, Value>, key: &str) -> Option<u64> {
+    native
+        .get(key)?
+        .as_array()?
+        .iter()
+        .find(|d| d.get("modality").and_then(Value::as_str) == Some("AUDIO"))?
+        .get("tokenCount")?
+        .as_number()
+        .and_then(as_u64)
+}
+
+pub fn encode(usage: &Usage) -> Value {
+    if let Some((GEMINI, native)) = usage.native.as_deref() {
+        return Value::Object(native.clone());
+    }
+    let mut out = Map::new();
+    let mut put = |key: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            out.insert(key.to_owned(), json!(value));
+        }
+    };
+    put("promptTokenCount", usage.input_tokens);
+    put("cachedContentTokenCount", usage.cache_read_tokens);
+    put("candidatesTokenCount", usage.output_tokens.map(|o| o.saturating_sub(usage.reasoning_tokens.unwrap_or(0))));
+    put("thoughtsTokenCount", usage.reasoning_tokens);
+    put("totalTokenCount", usage.total_tokens());
+    for (key, tokens) in
+        [("promptTokensDetails", usage.input_audio_tokens), ("candidatesTokensDetails", usage.output_audio_tokens)]
+    {
+        if let Some(tokens) = tokens {
+            out.insert(key.to_owned(), json!([{ "modality": "AUDIO", "tokenCount": tokens }]));
+        }
+    }
+    Value::Object(out)
+}

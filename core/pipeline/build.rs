@@ -1,0 +1,161 @@
+//! From the configuration to the pipeline: which files are stages, in which order, and everything that is wrong with
+//! them, each with file and line. Nothing here runs a request.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use super::{Entry, Pipeline, Stage, WINDOW};
+use crate::{
+    config::{self, Config, Problem, StageLimits, StreamMode},
+    script::{self, Compiled, Scripts},
+};
+
+/// A pipeline and what status pages tell of it.
+pub struct Built {
+    pub pipeline: Pipeline,
+    /// In pipeline order.
+    pub listed: Vec<StageInfo>,
+    /// Files in scripts/ that the `[[stages]]` list leaves out.
+    pub outside: Vec<String>,
+}
+
+/// One running stage.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct StageInfo {
+    #[serde(rename = "use")]
+    pub uses: String,
+    /// Of the file's bytes: hex, 16 characters.
+    pub hash: String,
+    pub phases: Vec<&'static str>,
+}
+
+/// Reads, compiles and checks every stage; all problems at once.
+pub fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> {
+    let host = scripts.host(&config.root);
+    let found = match script::files::listing(&config.root) {
+        Ok(found) => found,
+        Err(message) => return Err(vec![problem("scripts", 0, message)]),
+    };
+    let mut problems = Vec::new();
+    let wanted = match &config.stages {
+        Some(stages) => stages.clone(),
+        None => found.iter().map(|name| automatic(name)).collect(),
+    };
+    let mut entries = Vec::new();
+    let mut listed = Vec::new();
+    let mut seen = BTreeSet::new();
+    for stage in &wanted {
+        if !seen.insert(stage.uses.as_str()) {
+            problems.push(in_config(config, stage, format!("the stage {} is listed twice", stage.uses)));
+            continue;
+        }
+        match one(config, &host, scripts, stage) {
+            Ok((entry, info)) => {
+                entries.push(entry);
+                listed.push(info);
+            }
+            Err(mut found) => problems.append(&mut found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let outside = found.into_iter().filter(|name| !seen.contains(name.as_str())).collect();
+    Ok(Built { pipeline: Pipeline::new(entries), listed, outside })
+}
+
+fn one(
+    config: &Config,
+    host: &Arc<script::Host>,
+    scripts: &Scripts,
+    stage: &config::Stage,
+) -> Result<(Entry, StageInfo), Vec<Problem>> {
+    let uses = stage.uses.as_str();
+    if uses.starts_with("builtin/") {
+        return Err(vec![in_config(config, stage, format!("there is no built-in stage {uses} in this version"))]);
+    }
+    if uses.ends_with(".wasm") {
+        return Err(vec![in_config(config, stage, format!("{uses}: plugins are not built in this version"))]);
+    }
+    if !uses.ends_with(".rhai") || !script::files::is_plain(uses) {
+        let message =
+            format!("{uses} is no stage: name a file such as \"scripts/route.rhai\", relative to gateway.toml");
+        return Err(vec![in_config(config, stage, message)]);
+    }
+    let source = script::files::read(&config.root, uses).map_err(|message| vec![in_config(config, stage, message)])?;
+    let compiled = scripts.compile(host, uses, &source)?;
+    let stream = mode(&compiled, stage.stream, uses)?;
+    let info = StageInfo {
+        uses: uses.to_owned(),
+        hash: compiled.hash.clone(),
+        phases: compiled.hooks().map(|phase| phase.name()).collect(),
+    };
+    let window = stage.config.get("window").and_then(|v| v.as_u64());
+    let window = match window.or(compiled.window) {
+        None => WINDOW,
+        Some(n @ 1..=65_536) => n as usize,
+        Some(n) => {
+            let message = format!("a window of {n} characters is out of range; choose 1 to 65536");
+            return Err(vec![in_config(config, stage, message)]);
+        }
+    };
+    let stage_object: Arc<dyn Stage> =
+        Arc::new(script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects()));
+    let entry = Entry { stage: stage_object, on_error: stage.on_error, only: stage.only.clone(), stream, window };
+    Ok((entry, info))
+}
+
+/// How streams reach this script: the configuration's word, else its own `const STREAM`, else `event` for scripts that
+/// have only `fn event`.
+fn mode(compiled: &Compiled, configured: Option<StreamMode>, uses: &str) -> Result<Option<StreamMode>, Vec<Problem>> {
+    let (event, response) = (compiled.event_line(), compiled.response_line());
+    let wrong = |line: u32, message: String| Err(vec![problem(uses, line, message)]);
+    if event.is_none() && response.is_none() {
+        return Ok(None);
+    }
+    let Some(mode) = configured.or(compiled.stream) else {
+        return match response {
+            None => Ok(Some(StreamMode::Event)),
+            Some(line) => wrong(
+                line,
+                "fn response needs a word on streams: write `const STREAM = \"whole\";` (the answer is held until it is \
+                 complete) or `const STREAM = \"observe\";` (looked at after the end) at the top"
+                    .into(),
+            ),
+        };
+    };
+    let by_events = matches!(mode, StreamMode::Event | StreamMode::Window);
+    match (by_events, event, response) {
+        (true, None, Some(line)) => {
+            wrong(line, "streams are to come as events, but there is no fn event: use \"whole\" or \"observe\" for fn response".into())
+        }
+        (false, Some(line), None) => {
+            wrong(line, "streams are to come as whole answers, but there is no fn response: use \"event\" or \"window\" for fn event".into())
+        }
+        _ => Ok(Some(mode)),
+    }
+}
+
+/// A file of scripts/ or plugins/ that nobody listed.
+fn automatic(name: &str) -> config::Stage {
+    config::Stage {
+        uses: name.to_owned(),
+        on_error: config::OnError::default(),
+        stream: None,
+        only: None,
+        config: serde_json::Map::new(),
+        limits: StageLimits::default(),
+        line: 0,
+    }
+}
+
+fn in_config(config: &Config, stage: &config::Stage, message: String) -> Problem {
+    if stage.line == 0 {
+        return problem(&stage.uses, 0, message);
+    }
+    let file = config.file.strip_prefix(&config.root).unwrap_or(Path::new("gateway.toml"));
+    problem(&file.to_string_lossy(), stage.line, message)
+}
+
+fn problem(file: &str, line: u32, message: String) -> Problem {
+    Problem { file: file.to_owned(), line, message, excerpt: None }
+}

@@ -1,0 +1,428 @@
+//! One stage's seat in one request: opens the visit when it is first needed, times its calls, keeps what is held back
+//! of a stream for it, and turns its faults into what `on_error` says. It knows nothing of the other stages.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Entry,
+    adapt::{Adapter, Held, Window},
+    phase::{Phase, Phases},
+    stage::{Candidate, EventVerdict, ResponseVerdict, StageFault, Visit},
+};
+use crate::{
+    config::{OnError, StreamMode},
+    context::{Context, Step, Verdict},
+    error::{Error, Kind, Result},
+    model::{
+        Delta, Event, Response,
+        fold::{Fold, unfold},
+    },
+};
+
+pub struct Seat {
+    pub entry: Arc<Entry>,
+    phases: Phases,
+    visit: Option<Box<dyn Visit>>,
+    /// Failed: out for the rest of the request.
+    out: bool,
+    pub changed: bool,
+    adapter: Adapter,
+    /// Event calls are told as one step.
+    tally: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    calls: u64,
+    took: Duration,
+    operations: u64,
+}
+
+/// What a seat says to a piece of an answer.
+#[derive(Debug, PartialEq)]
+pub enum Say {
+    Continue,
+    Stop(String),
+    Next(String),
+}
+
+impl Seat {
+    pub fn new(entry: Arc<Entry>) -> Self {
+        let phases = entry.stage.phases();
+        let mut seat = Seat {
+            entry,
+            phases,
+            visit: None,
+            out: false,
+            changed: false,
+            adapter: Adapter::Direct,
+            tally: Tally::default(),
+        };
+        seat.adapter = match seat.mode() {
+            Some(StreamMode::Window) => Adapter::Window(Window::new(seat.entry.window)),
+            Some(StreamMode::Whole) => Adapter::Whole(Held::default()),
+            Some(StreamMode::Observe) => Adapter::Observe(Held::default()),
+            Some(StreamMode::Event) | None => Adapter::Direct,
+        };
+        seat
+    }
+
+    pub fn wants(&self, phase: Phase) -> bool {
+        !self.out && self.phases.has(phase)
+    }
+
+    /// How it takes streamed answers; `None` when it looks at none.
+    pub fn mode(&self) -> Option<StreamMode> {
+        if self.phases.has(Phase::Event) || self.phases.has(Phase::Response) { self.entry.stream } else { None }
+    }
+
+    pub fn visit(&mut self) -> &mut dyn Visit {
+        &mut **self.visit.get_or_insert_with(|| self.entry.stage.open())
+    }
+
+    pub fn start(&mut self, attempt: u32) {
+        self.adapter.reset();
+        if let Some(visit) = &mut self.visit {
+            visit.start(attempt);
+        }
+    }
+
+    /// Records one call and settles its fault: `Ok(None)` means that the stage is skipped from here on.
+    pub fn settle<T>(
+        &mut self,
+        cx: &mut Context,
+        phase: Phase,
+        started: Instant,
+        outcome: Result<T, StageFault>,
+        verdict: impl FnOnce(&T) -> Verdict,
+    ) -> Result<Option<T>> {
+        let took = started.elapsed();
+        let operations = self.visit.as_ref().map_or(0, |v| v.operations());
+        match outcome {
+            Ok(value) => {
+                let verdict = verdict(&value);
+                if phase == Phase::Event && verdict == Verdict::Continue {
+                    self.tally.calls += 1;
+                    self.tally.took += took;
+                    self.tally.operations += operations;
+                } else {
+                    self.step(cx, phase, verdict, took, operations);
+                }
+                Ok(Some(value))
+            }
+            Err(fault) => {
+                self.step(cx, phase, Verdict::Failed(fault.message.as_str().into()), took, operations);
+                self.fault(cx, phase, fault).map(|()| None)
+            }
+        }
+    }
+
+    fn step(&self, cx: &mut Context, phase: Phase, verdict: Verdict, took: Duration, operations: u64) {
+        let stage = self.entry.stage.name().clone();
+        cx.trace.push(Step::Stage { stage, phase: phase.name(), verdict, took, operations });
+    }
+
+    fn fault(&mut self, cx: &Context, phase: Phase, fault: StageFault) -> Result<()> {
+        self.out = true;
+        if let Some(error) = fault.error {
+            // The caller's request is at fault, not the stage.
+            return Err(error);
+        }
+        let stage = self.entry.stage.name();
+        tracing::warn!(id = %cx.id, stage = %stage, phase = phase.name(), error = fault.message, "stage failed");
+        let changed = self.changed || self.visit.as_ref().is_some_and(|v| v.changed());
+        // In the last two phases the answer is made: there is nothing left to protect.
+        if matches!(phase, Phase::Error | Phase::Log) || (self.entry.on_error == OnError::Skip && !changed) {
+            return Ok(());
+        }
+        let message =
+            format!("the stage {stage} failed; tell the gateway's operator this request's id: its log says why");
+        Err(Error::new(Kind::Internal, message).with_code("stage_failed"))
+    }
+
+    /// Tells the event calls so far as one step.
+    pub fn close(&mut self, cx: &mut Context) {
+        let Tally { calls, took, operations } = std::mem::take(&mut self.tally);
+        if calls > 0 {
+            self.step(cx, Phase::Event, Verdict::Continue, took, operations);
+        }
+    }
+
+    /// One event of a stream; what stands in its place is pushed to `out`.
+    pub async fn event(
+        &mut self,
+        cx: &mut Context,
+        target: &Candidate,
+        event: Event,
+        out: &mut Vec<Event>,
+    ) -> Result<Say> {
+        if self.mode().is_none() || (self.out && !self.holds()) {
+            out.push(event);
+            return Ok(Say::Continue);
+        }
+        match &mut self.adapter {
+            Adapter::Direct => self.direct(cx, event, out).await,
+            Adapter::Window(_) => self.window(cx, event, out).await,
+            Adapter::Whole(held) => {
+                let ends = event == Event::End;
+                if !matches!(event, Event::Ping) && !held.push(event) {
+                    return Err(self.too_large());
+                }
+                if ends { self.whole_end(cx, target, out).await } else { Ok(Say::Continue) }
+            }
+            Adapter::Observe(held) => {
+                let ends = event == Event::End;
+                if !held.push(event.clone()) {
+                    return Err(self.too_large());
+                }
+                out.push(event);
+                if ends {
+                    self.observe_end(cx, target).await?;
+                }
+                Ok(Say::Continue)
+            }
+        }
+    }
+
+    /// The stream is over without a further event: gives back what is held.
+    pub async fn end(&mut self, cx: &mut Context, target: &Candidate, out: &mut Vec<Event>) -> Result<Say> {
+        match &mut self.adapter {
+            Adapter::Direct => Ok(Say::Continue),
+            Adapter::Window(window) => {
+                let open = window.open(None);
+                self.flush(cx, open, out).await
+            }
+            Adapter::Whole(held) if held.any => self.whole_end(cx, target, out).await,
+            Adapter::Observe(held) if held.any => self.observe_end(cx, target).await.map(|()| Say::Continue),
+            Adapter::Whole(_) | Adapter::Observe(_) => Ok(Say::Continue),
+        }
+    }
+
+    /// An answer that is not streamed, in the way that the stage chose to see answers.
+    pub async fn answer(&mut self, cx: &mut Context, target: &Candidate, response: &mut Response) -> Result<Say> {
+        if self.wants(Phase::Response) {
+            if self.mode() == Some(StreamMode::Observe) {
+                return self.observe(cx, target, response.clone()).await.map(|()| Say::Continue);
+            }
+            return self.whole(cx, target, response).await;
+        }
+        if !self.wants(Phase::Event) {
+            return Ok(Say::Continue);
+        }
+        let mut fold = Fold::default();
+        let mut said = Say::Continue;
+        let mut out = Vec::new();
+        let mut after_stop = Vec::new();
+        for event in unfold(response) {
+            if said == Say::Continue {
+                said = self.event(cx, target, event, &mut out).await?;
+            } else {
+                match event {
+                    Event::Finish { choice, .. } => after_stop.push(super::chain::stopped(choice)),
+                    Event::Usage(_) => after_stop.push(event),
+                    _ => {}
+                }
+            }
+        }
+        if said == Say::Continue {
+            said = self.end(cx, target, &mut out).await?;
+        }
+        out.into_iter().chain(after_stop).for_each(|event| fold.push(event));
+        *response = fold.finish();
+        Ok(said)
+    }
+
+    async fn direct(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Result<Say> {
+        let keep = (self.entry.on_error == OnError::Skip).then(|| event.clone());
+        let mark = out.len();
+        let started = Instant::now();
+        let outcome = self.visit().event(cx, event, out).await;
+        let verdict = self.settle(cx, Phase::Event, started, outcome, |v| match v {
+            EventVerdict::Continue => Verdict::Continue,
+            EventVerdict::Stop { reason } => Verdict::Stop(reason.as_str().into()),
+            EventVerdict::Reject { status, .. } => Verdict::Reject(*status),
+        })?;
+        match verdict {
+            Some(EventVerdict::Continue) => Ok(Say::Continue),
+            Some(EventVerdict::Stop { reason }) => Ok(Say::Stop(reason)),
+            Some(EventVerdict::Reject { status, message }) => Err(refused(status, message)),
+            None => {
+                out.truncate(mark);
+                out.extend(keep);
+                Ok(Say::Continue)
+            }
+        }
+    }
+
+    async fn window(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Result<Say> {
+        let Adapter::Window(window) = &mut self.adapter else { return Ok(Say::Continue) };
+        match event {
+            Event::Delta { choice, index, delta } => {
+                let Some(text) = window.hold(choice, index, delta) else { return Ok(Say::Continue) };
+                self.look(cx, choice, index, text, false, out).await
+            }
+            Event::PartEnd { choice, index } => {
+                let said = self.flush(cx, vec![(choice, index)], out).await?;
+                if said == Say::Continue { self.structural(cx, event, out).await } else { Ok(said) }
+            }
+            Event::Finish { choice, .. } => {
+                let open = window.open(Some(choice));
+                let said = self.flush(cx, open, out).await?;
+                if said == Say::Continue { self.structural(cx, event, out).await } else { Ok(said) }
+            }
+            Event::End => {
+                let open = window.open(None);
+                let said = self.flush(cx, open, out).await?;
+                if said == Say::Continue { self.structural(cx, event, out).await } else { Ok(said) }
+            }
+            other => self.structural(cx, other, out).await,
+        }
+    }
+
+    async fn structural(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Result<Say> {
+        if self.out {
+            out.push(event);
+            return Ok(Say::Continue);
+        }
+        self.direct(cx, event, out).await
+    }
+
+    /// Shows the stage a part's text so far; what it made of it is released but for the window.
+    async fn look(
+        &mut self,
+        cx: &mut Context,
+        choice: u32,
+        index: u32,
+        text: String,
+        all: bool,
+        out: &mut Vec<Event>,
+    ) -> Result<Say> {
+        let mut seen = Vec::new();
+        let said = self.structural(cx, Event::Delta { choice, index, delta: Delta::Text(text) }, &mut seen).await?;
+        let mut mine = String::new();
+        for event in seen {
+            match event {
+                Event::Delta { choice: c, index: i, delta: Delta::Text(text) } if (c, i) == (choice, index) => {
+                    mine.push_str(&text);
+                }
+                other => out.push(other),
+            }
+        }
+        let free = match &mut self.adapter {
+            Adapter::Window(window) if !all => window.release(choice, index, mine),
+            _ => mine,
+        };
+        if !free.is_empty() {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(free) });
+        }
+        Ok(said)
+    }
+
+    async fn flush(&mut self, cx: &mut Context, parts: Vec<(u32, u32)>, out: &mut Vec<Event>) -> Result<Say> {
+        for (choice, index) in parts {
+            let Adapter::Window(window) = &mut self.adapter else { break };
+            let Some((text, after)) = window.flush(choice, index) else { continue };
+            if !text.is_empty() {
+                let said = self.look(cx, choice, index, text, true, out).await?;
+                if said != Say::Continue {
+                    return Ok(said);
+                }
+            }
+            for delta in after {
+                let said = self.structural(cx, Event::Delta { choice, index, delta }, out).await?;
+                if said != Say::Continue {
+                    return Ok(said);
+                }
+            }
+        }
+        Ok(Say::Continue)
+    }
+
+    async fn whole_end(&mut self, cx: &mut Context, target: &Candidate, out: &mut Vec<Event>) -> Result<Say> {
+        let Adapter::Whole(held) = &mut self.adapter else { return Ok(Say::Continue) };
+        let mut response = held.take();
+        let said = if self.out { Say::Continue } else { self.whole(cx, target, &mut response).await? };
+        // For `next` too: the chain keeps the answer in case there is no other target.
+        out.extend(unfold(&response));
+        Ok(said)
+    }
+
+    async fn whole(&mut self, cx: &mut Context, target: &Candidate, response: &mut Response) -> Result<Say> {
+        let keep = (self.entry.on_error == OnError::Skip).then(|| response.clone());
+        let started = Instant::now();
+        let outcome = self.visit().response(cx, target, response).await;
+        let verdict = self.settle(cx, Phase::Response, started, outcome, told)?;
+        match verdict {
+            Some(ResponseVerdict::Continue) => Ok(Say::Continue),
+            Some(ResponseVerdict::Next { reason }) => Ok(Say::Next(reason)),
+            Some(ResponseVerdict::Reject { status, message }) => Err(refused(status, message)),
+            None => {
+                if let Some(kept) = keep {
+                    *response = kept;
+                }
+                Ok(Say::Continue)
+            }
+        }
+    }
+
+    async fn observe_end(&mut self, cx: &mut Context, target: &Candidate) -> Result<()> {
+        let Adapter::Observe(held) = &mut self.adapter else { return Ok(()) };
+        let response = held.take();
+        if self.out { Ok(()) } else { self.observe(cx, target, response).await }
+    }
+
+    /// Verdicts are recorded, not enforced; faults too: the answer is out already.
+    async fn observe(&mut self, cx: &mut Context, target: &Candidate, mut response: Response) -> Result<()> {
+        let started = Instant::now();
+        let outcome = self.visit().response(cx, target, &mut response).await;
+        let not_enforced = match &outcome {
+            Ok(ResponseVerdict::Continue) | Err(_) => None,
+            Ok(ResponseVerdict::Next { reason }) => Some(format!("not enforced (observe): next({reason})")),
+            Ok(ResponseVerdict::Reject { status, .. }) => Some(format!("not enforced (observe): reject({status})")),
+        };
+        if let Err(fault) = &outcome {
+            let (stage, error) = (self.entry.stage.name(), &fault.message);
+            tracing::warn!(id = %cx.id, stage = %stage, phase = "response", error, "stage failed");
+            self.out = true;
+        }
+        let verdict = match &outcome {
+            Ok(_) => Verdict::Continue,
+            Err(fault) => Verdict::Failed(fault.message.as_str().into()),
+        };
+        let operations = self.visit().operations();
+        self.step(cx, Phase::Response, verdict, started.elapsed(), operations);
+        if let Some(text) = not_enforced {
+            cx.trace.push(Step::Note { stage: self.entry.stage.name().clone(), text });
+        }
+        Ok(())
+    }
+
+    fn holds(&self) -> bool {
+        !matches!(self.adapter, Adapter::Direct)
+    }
+
+    fn too_large(&self) -> Error {
+        let limit = super::adapt::MAX_HELD >> 20;
+        let stage = self.entry.stage.name();
+        Error::new(
+            Kind::Upstream,
+            format!("the answer is larger than the {limit} MiB that the stage {stage} may hold back"),
+        )
+    }
+}
+
+/// A stage's refusal as the caller sees it.
+pub fn refused(status: u16, message: String) -> Error {
+    Error::new(Kind::ContentRefused, message).with_status(status)
+}
+
+fn told(verdict: &ResponseVerdict) -> Verdict {
+    match verdict {
+        ResponseVerdict::Continue => Verdict::Continue,
+        ResponseVerdict::Next { reason } => Verdict::Next(reason.as_str().into()),
+        ResponseVerdict::Reject { status, .. } => Verdict::Reject(*status),
+    }
+}

@@ -1,0 +1,176 @@
+//! What lies before a script during one call: the request, the answer, the context. The values are moved in before the
+//! call and out after it; script objects are views of this desk, so nothing is copied that nobody reads, and nothing
+//! can be used after the call.
+
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
+
+use super::kv::Kv;
+use crate::{
+    account::Record,
+    codec::{Field, document::Document},
+    context::Context,
+    error::Error,
+    model::{Event, Format, Request, Response},
+    pipeline::{Candidate, Phase},
+};
+
+pub type Fail = Box<EvalAltResult>;
+
+/// Side effects that scripts may have.
+#[derive(Clone)]
+pub struct Effects {
+    pub kv: Arc<Kv>,
+    pub metrics: bool,
+}
+
+impl Effects {
+    pub fn live() -> Self {
+        Effects { kv: Arc::default(), metrics: true }
+    }
+
+    pub fn dry() -> Self {
+        Effects { kv: Arc::default(), metrics: false }
+    }
+}
+
+/// One visit's desk; views hold it by reference count.
+pub struct Desk {
+    pub stage: Arc<str>,
+    pub effects: Effects,
+    pub config: Arc<serde_json::Map<String, serde_json::Value>>,
+    lent: Mutex<Lent>,
+}
+
+#[derive(Default)]
+pub struct Lent {
+    pub phase: Option<Phase>,
+    pub cx: Option<Context>,
+    pub doc: Option<Document>,
+    pub headers: Option<http::HeaderMap>,
+    pub target: Option<Arc<Candidate>>,
+    pub response: Option<Response>,
+    pub event: Option<Event>,
+    pub event_kind: &'static str,
+    pub attempt_starts: bool,
+    pub error: Option<Error>,
+    pub record: Option<Record>,
+    /// The last user text as scripts have it, until the messages change.
+    pub text: Option<ImmutableString>,
+    /// Grows when a list of messages or parts is replaced: older views of single ones are stale then.
+    pub generation: u32,
+    /// The request was written to.
+    pub changed: bool,
+    /// The caller's body could not be read: this goes to the caller.
+    pub failed: Option<Error>,
+    pub notes: u32,
+    pub choices: u64,
+}
+
+impl Desk {
+    pub fn new(stage: Arc<str>, effects: Effects, config: Arc<serde_json::Map<String, serde_json::Value>>) -> Self {
+        Desk { stage, effects, config, lent: Mutex::default() }
+    }
+
+    /// A look at the desk. Never call back into the engine from `f`.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Lent) -> T) -> T {
+        // Poisoned by a panic inside a call that was caught: the values are whole, they are only moved.
+        f(&mut self.lent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn cx<T>(&self, f: impl FnOnce(&mut Context) -> T) -> Result<T, Fail> {
+        self.with(|lent| lent.cx.as_mut().map(f).ok_or_else(|| gone("context")))
+    }
+
+    pub fn doc<T>(&self, f: impl FnOnce(&mut Document) -> Result<T, Error>) -> Result<T, Fail> {
+        self.with(|lent| {
+            let doc = lent.doc.as_mut().ok_or_else(|| gone("request"))?;
+            f(doc).map_err(|error| {
+                let told = fail(format!("the caller's request cannot be read: {}", error.message));
+                lent.failed = Some(error);
+                told
+            })
+        })
+    }
+
+    /// Reads the canonical request.
+    pub fn request<T>(&self, f: impl FnOnce(&Request) -> T) -> Result<T, Fail> {
+        self.doc(|doc| Ok(f(doc.request()?)))
+    }
+
+    /// Writes to the canonical request.
+    pub fn edit<T>(&self, field: Field, f: impl FnOnce(&mut Request) -> Result<T, Fail>) -> Result<T, Fail> {
+        self.may_edit()?;
+        let result = self.doc(|doc| Ok(f(doc.edit(field)?)))??;
+        self.with(|lent| {
+            lent.changed = true;
+            if field == Field::Messages {
+                lent.text = None;
+            }
+        });
+        Ok(result)
+    }
+
+    /// The request can be changed in the phases that come before it is sent.
+    pub fn may_edit(&self) -> Result<(), Fail> {
+        let phase = self.with(|lent| lent.phase);
+        match phase {
+            Some(Phase::Request | Phase::Attempt) => Ok(()),
+            _ => Err(fail(format!(
+                "the request cannot be changed in {}: change it in fn request or fn attempt",
+                phase.map_or("this phase", Phase::name)
+            ))),
+        }
+    }
+
+    pub fn response<T>(&self, f: impl FnOnce(&mut Response) -> Result<T, Fail>) -> Result<T, Fail> {
+        self.with(|lent| f(lent.response.as_mut().ok_or_else(|| gone("response"))?))
+    }
+}
+
+/// An error of the host's own making, told apart from a script's `throw`: its text is ours and holds no prompt.
+#[derive(Debug, Clone)]
+pub struct HostError(pub String);
+
+pub fn fail(message: impl Into<String>) -> Fail {
+    Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(HostError(message.into())), Position::NONE))
+}
+
+fn gone(what: &str) -> Fail {
+    fail(format!("there is no {what} in this phase"))
+}
+
+/// What stands in a document's place while it is lent.
+pub fn document_shell() -> Document {
+    thread_local! {
+        static SHELL: RefCell<Option<Document>> = const { RefCell::new(None) };
+    }
+    SHELL.with(|shell| {
+        let mut shell = shell.borrow_mut();
+        shell.get_or_insert_with(|| Document::from_request(Format::OpenaiChat, Request::default())).clone()
+    })
+}
+
+/// What stands in a context's place while it is lent.
+pub fn context_shell(cx: &Context) -> Context {
+    Context {
+        id: cx.id.clone(),
+        operation: cx.operation,
+        format: cx.format,
+        principal: cx.principal.clone(),
+        now: cx.now,
+        started: cx.started,
+        deadline: cx.deadline,
+        tags: Vec::new(),
+        priority: cx.priority,
+        headers: Vec::new(),
+        attempt: cx.attempt,
+        seed: cx.seed,
+        vars: serde_json::Map::new(),
+        trace: crate::context::Trace::default(),
+    }
+}

@@ -1,0 +1,199 @@
+//! The language as scripts have it: which packages, which limits, where `import` may look. A script has no files, no
+//! network, no clock and no way to block a thread.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use rhai::{
+    Dynamic, Engine, EvalAltResult, Module, ModuleResolver, OptimizationLevel, Position, Scope, Shared,
+    packages::{
+        BasicArrayPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage, LogicPackage,
+        MoreStringPackage, Package,
+    },
+};
+
+use super::{desk, files, reference::Registrar, verdict};
+use crate::config::StageLimits;
+
+/// The engines of one runtime.
+pub struct Host {
+    pub engine: Engine,
+    /// Parses without strict names and without optimising: for checks on the program as it was written.
+    pub loose: Engine,
+    pub root: PathBuf,
+}
+
+impl Host {
+    pub fn new(root: &Path) -> Self {
+        let modules = Arc::new(Modules { root: root.to_owned(), known: Mutex::default() });
+        let mut engine = build(modules.clone());
+        engine.set_strict_variables(true);
+        engine.set_optimization_level(OptimizationLevel::Simple);
+        let mut loose = build(modules);
+        loose.set_optimization_level(OptimizationLevel::None);
+        Host { engine, loose, root: root.to_owned() }
+    }
+}
+
+fn build(modules: Arc<Modules>) -> Engine {
+    let mut engine = Engine::new_raw();
+    // No time package: `context.now` is the only clock.
+    CorePackage::new().register_into_engine(&mut engine);
+    BitFieldPackage::new().register_into_engine(&mut engine);
+    LogicPackage::new().register_into_engine(&mut engine);
+    BasicMathPackage::new().register_into_engine(&mut engine);
+    BasicArrayPackage::new().register_into_engine(&mut engine);
+    BasicMapPackage::new().register_into_engine(&mut engine);
+    MoreStringPackage::new().register_into_engine(&mut engine);
+    limit(&mut engine);
+    engine.set_module_resolver(Resolver(modules));
+    // Prompt text must not reach logs: a script talks through `context.note`.
+    engine.on_print(|_| {});
+    engine.on_debug(|_, _, _| {});
+    engine.disable_symbol("eval");
+    engine.register_fn("sleep", |_: i64| -> Result<(), Box<EvalAltResult>> { Err(asleep()) });
+    engine.register_fn("sleep", |_: f64| -> Result<(), Box<EvalAltResult>> { Err(asleep()) });
+    let mut registrar = Registrar::new(&mut engine);
+    register(&mut registrar);
+    engine
+}
+
+/// Everything that scripts see beside the language itself.
+pub fn register(registrar: &mut Registrar<'_>) {
+    super::request_view::register(registrar);
+    super::part_view::register(registrar);
+    super::target_view::register(registrar);
+    super::answer_view::register(registrar);
+    super::context_view::register(registrar);
+    verdict::register(registrar);
+}
+
+fn limit(engine: &mut Engine) {
+    // A ceiling only: each stage's own limit is checked in `on_progress`.
+    engine.set_max_operations(MAX_OPERATIONS);
+    engine.set_max_call_levels(32);
+    engine.set_max_expr_depths(64, 32);
+    // A prompt may be as large as a body: the wall-time backstop bounds what copies of it cost.
+    engine.set_max_string_size(32 << 20);
+    engine.set_max_array_size(10_000);
+    engine.set_max_map_size(10_000);
+    engine.set_max_variables(256);
+    engine.set_max_functions(256);
+    engine.set_max_modules(16);
+    engine.on_progress(|operations| BUDGET.with(|b| b.check(operations)));
+}
+
+fn asleep() -> Box<EvalAltResult> {
+    desk::fail("sleep is not available: a script that waits would hold up other requests")
+}
+
+/// What one call may use, on the thread that runs it.
+struct Budget {
+    limit: Cell<u64>,
+    used: Cell<u64>,
+    deadline: Cell<Option<Instant>>,
+}
+
+thread_local! {
+    static BUDGET: Budget =
+        const { Budget { limit: Cell::new(u64::MAX), used: Cell::new(0), deadline: Cell::new(None) } };
+}
+
+impl Budget {
+    fn check(&self, operations: u64) -> Option<Dynamic> {
+        self.used.set(operations);
+        if operations > self.limit.get() {
+            return Some(Dynamic::from(format!("more than {} operations", self.limit.get())));
+        }
+        if operations & 15 == 0 && self.deadline.get().is_some_and(|t| Instant::now() > t) {
+            return Some(Dynamic::from("longer than its time limit".to_owned()));
+        }
+        None
+    }
+}
+
+/// Runs `f` under limits; gives back the operations used as well.
+pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, u64) {
+    BUDGET.with(|b| {
+        b.limit.set(limits.operations);
+        b.used.set(0);
+        b.deadline.set(Instant::now().checked_add(limits.wall));
+    });
+    let value = f();
+    let used = BUDGET.with(|b| {
+        b.limit.set(u64::MAX);
+        b.deadline.set(None);
+        b.used.get()
+    });
+    (value, used)
+}
+
+/// Modules of one runtime: read when a script that imports them is compiled, then only from memory.
+struct Modules {
+    root: PathBuf,
+    known: Mutex<HashMap<String, Known>>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Loading,
+    Ready(Shared<Module>),
+}
+
+struct Resolver(Arc<Modules>);
+
+impl ModuleResolver for Resolver {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        _source: Option<&str>,
+        path: &str,
+        pos: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        let known = || self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match known().get(path).cloned() {
+            Some(Known::Ready(module)) => return Ok(module),
+            Some(Known::Loading) => return Err(at(pos, format!("import \"{path}\": it imports itself"))),
+            None => {}
+        }
+        known().insert(path.to_owned(), Known::Loading);
+        let loaded = self.load(engine, path, pos);
+        match &loaded {
+            Ok(module) => known().insert(path.to_owned(), Known::Ready(module.clone())),
+            Err(_) => known().remove(path),
+        };
+        loaded
+    }
+}
+
+impl Resolver {
+    fn load(&self, engine: &Engine, path: &str, pos: Position) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        let source = files::import(&self.0.root, path).map_err(|message| at(pos, message))?;
+        let name = format!("scripts/{path}.rhai");
+        let mut ast = engine.compile(&source).map_err(|e| at(pos, format!("{name}:{}: {}", place(e.1), e.0)))?;
+        ast.set_source(&name);
+        Ok(Module::eval_ast_as_new(Scope::new(), &ast, engine)?.into())
+    }
+}
+
+fn at(pos: Position, message: String) -> Box<EvalAltResult> {
+    let mut error = desk::fail(message);
+    error.set_position(pos);
+    error
+}
+
+/// `12:5`.
+pub fn place(pos: Position) -> String {
+    match (pos.line(), pos.position()) {
+        (Some(line), Some(column)) => format!("{line}:{column}"),
+        (Some(line), None) => line.to_string(),
+        _ => "1".into(),
+    }
+}
+
+const MAX_OPERATIONS: u64 = 100_000_000;

@@ -1,0 +1,183 @@
+//! Checks on a script as it was written, before it runs: verdicts in phases that do not know them, verdicts that are
+//! made and not returned, imports, `sleep`.
+
+use std::{collections::HashSet, ptr};
+
+use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt, StmtBlock};
+
+use super::{compile::Book, engine::Host, verdict};
+use crate::{
+    config::Problem,
+    pipeline::{Phase, phase::TABLE},
+};
+
+/// Everything that is wrong in the function bodies.
+pub fn check(ast: &AST, book: &Book<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let own: HashSet<&str> = ast.iter_fn_def().map(|f| f.name.as_str()).collect();
+    let names: Vec<String> = ast.iter_fn_def().map(|f| f.name.to_string()).collect();
+    for name in names.into_iter().collect::<HashSet<_>>() {
+        let body = ast.clone_functions_only_filtered(|_, _, _, function, _| function == name);
+        let phase = TABLE.iter().find(|row| row.name == name).map(|row| row.phase);
+        one(&body, phase, &own, book, &mut problems);
+    }
+    ast.walk(&mut |path: &[ASTNode<'_>]| {
+        if let Some((call, position)) = call(path)
+            && call.name == "sleep"
+            && call.namespace.is_empty()
+            && !own.contains("sleep")
+        {
+            problems.push(
+                book.problem(
+                    position,
+                    "sleep is not available: a script that waits would hold up other requests".into(),
+                ),
+            );
+        }
+        true
+    });
+    problems
+}
+
+fn one(body: &AST, phase: Option<Phase>, own: &HashSet<&str>, book: &Book<'_>, problems: &mut Vec<Problem>) {
+    let mut top: Vec<*const Stmt> = Vec::new();
+    body.walk(&mut |path: &[ASTNode<'_>]| {
+        if let [ASTNode::Stmt(stmt)] = path {
+            top.push(*stmt);
+        }
+        true
+    });
+    let last = top.last().copied();
+    body.walk(&mut |path: &[ASTNode<'_>]| {
+        let Some((call, position)) = call(path) else { return true };
+        let name = call.name.as_str();
+        if !verdict::NAMES.contains(&name) || !call.namespace.is_empty() || own.contains(name) {
+            return true;
+        }
+        if let Some(phase) = phase
+            && !verdict::legal(name, phase)
+        {
+            problems.push(book.problem(position, illegal(name, phase)));
+        } else if discarded(path, last) {
+            let text = format!("this {name}(…) has no effect: write `return {name}(…);`");
+            problems.push(book.problem(position, text));
+        }
+        true
+    });
+}
+
+pub fn illegal(name: &str, phase: Phase) -> String {
+    let known = phase.row().verdicts;
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    format!("{name}(…) is no verdict of fn {}; it knows: {known}", phase.name())
+}
+
+fn call<'a>(path: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
+    match path.last()? {
+        ASTNode::Stmt(Stmt::FnCall(call, position)) => Some((&**call, *position)),
+        ASTNode::Expr(Expr::FnCall(call, position)) => Some((&**call, *position)),
+        _ => None,
+    }
+}
+
+/// Is the value of the last node thrown away? Climbs from statement to statement while it is the last of its block.
+fn discarded(path: &[ASTNode<'_>], last: Option<*const Stmt>) -> bool {
+    let mut at = path.len() - 1;
+    loop {
+        let parent = at.checked_sub(1).map(|p| &path[p]);
+        match (&path[at], parent) {
+            (ASTNode::Stmt(stmt), None) => return last.is_none_or(|l| !ptr::eq(l, *stmt)),
+            (ASTNode::Stmt(stmt), Some(ASTNode::Stmt(Stmt::If(flow, _) | Stmt::TryCatch(flow, _)))) => {
+                if !ends(&flow.body, stmt) && !ends(&flow.branch, stmt) {
+                    return true;
+                }
+            }
+            (ASTNode::Stmt(stmt), Some(ASTNode::Stmt(Stmt::Block(block)))) => {
+                if !ends(block, stmt) {
+                    return true;
+                }
+            }
+            (ASTNode::Stmt(stmt), Some(ASTNode::Expr(Expr::Stmt(block)))) => {
+                if !ends(block, stmt) {
+                    return true;
+                }
+            }
+            // A loop's body gives no value.
+            (ASTNode::Stmt(_), Some(ASTNode::Stmt(_))) => return true,
+            (ASTNode::Stmt(_), Some(ASTNode::Expr(_))) => return false,
+            // An expression that is a statement of its own, or a case of a switch.
+            (ASTNode::Expr(_), Some(ASTNode::Stmt(Stmt::Expr(_)))) => {}
+            (ASTNode::Expr(expr), Some(ASTNode::Stmt(Stmt::Switch(switch, _)))) => {
+                if !switch.1.expressions.iter().any(|case| ptr::eq(&case.rhs, *expr)) {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        let Some(up) = at.checked_sub(1) else { return true };
+        at = up;
+    }
+}
+
+fn ends(block: &StmtBlock, stmt: &Stmt) -> bool {
+    block.statements().last().is_some_and(|last| ptr::eq(last, stmt))
+}
+
+/// Reads every module now, so that nothing is read while requests run. True: there are imports at the top.
+pub fn imports(host: &Host, ast: &AST, book: &Book<'_>, problems: &mut Vec<Problem>) -> bool {
+    let mut top = false;
+    let mut found = Vec::new();
+    ast.walk(&mut |path: &[ASTNode<'_>]| {
+        if let Some(ASTNode::Stmt(Stmt::Import(import, position))) = path.last() {
+            found.push((import.0.clone(), *position));
+        }
+        true
+    });
+    top |= ast.statements().iter().any(|s| matches!(s, Stmt::Import(..)));
+    for (path, position) in found {
+        let Expr::StringConstant(path, _) = path else {
+            problems.push(book.problem(position, "import needs its path as a plain string".into()));
+            continue;
+        };
+        let probe = format!("import {:?} as probe;", path.as_str());
+        for engine in [&host.engine, &host.loose] {
+            if let Err(error) = engine.run_with_scope(&mut Scope::new(), &probe) {
+                let mut problem = book.runtime(&error);
+                problem.line = position.line().unwrap_or(1) as u32;
+                problem.excerpt = book.problem(position, String::new()).excerpt;
+                problems.push(problem);
+                break;
+            }
+        }
+    }
+    top
+}
+
+/// Does a hook mention one of its parameters? When not, the host need not make it.
+pub fn reads_parameter(ast: &AST, phase: Phase, index: usize) -> bool {
+    let Some(function) = ast.iter_fn_def().find(|f| f.name == phase.name() && f.params.len() > index) else {
+        return false;
+    };
+    let name = function.params[index].clone();
+    let body = ast.clone_functions_only_filtered(|_, _, _, f, _| f == phase.name());
+    let mut reads = false;
+    body.walk(&mut |path: &[ASTNode<'_>]| {
+        match path.last() {
+            Some(ASTNode::Expr(Expr::Variable(variable, _, _))) if variable.1 == name => reads = true,
+            // A closure may have taken it in.
+            Some(ASTNode::Stmt(Stmt::Share(_))) => reads = true,
+            _ => {}
+        }
+        !reads
+    });
+    reads
+}
+
+/// Where a top-level constant stands.
+pub fn constant(ast: &AST, name: &str) -> Position {
+    let found = ast.statements().iter().find_map(|s| match s {
+        Stmt::Var(var, _, position) if var.0.name.as_str() == name => Some(*position),
+        _ => None,
+    });
+    found.unwrap_or(Position::NONE)
+}

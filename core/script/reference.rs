@@ -1,0 +1,172 @@
+//! The script reference: what is registered with the engine, told in the order in which it is registered. Properties
+//! cannot be registered without a line here, so `scripts/README.md` cannot lag behind.
+
+use std::{fmt::Write, sync::Arc};
+
+use rhai::{Dynamic, Engine, Variant};
+
+use super::desk::Fail;
+use crate::pipeline::phase::TABLE;
+
+/// Registers with an engine and keeps the book.
+pub struct Registrar<'e> {
+    pub engine: &'e mut Engine,
+    objects: Vec<Object>,
+}
+
+struct Object {
+    name: &'static str,
+    intro: &'static str,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    settable: bool,
+    text: &'static str,
+}
+
+impl<'e> Registrar<'e> {
+    pub fn new(engine: &'e mut Engine) -> Self {
+        Registrar { engine, objects: Vec::new() }
+    }
+
+    /// The next rows belong to this object.
+    pub fn object(&mut self, name: &'static str, intro: &'static str) {
+        self.objects.push(Object { name, intro, rows: Vec::new() });
+    }
+
+    /// A script type and its name in error messages.
+    pub fn kind<V: Variant + Clone>(&mut self, name: &'static str, intro: &'static str) {
+        self.engine.register_type_with_name::<V>(name);
+        self.object(name, intro);
+    }
+
+    /// A property that can be read.
+    pub fn get<V: Variant + Clone>(
+        &mut self,
+        name: &'static str,
+        text: &'static str,
+        get: impl Fn(&V) -> Result<Dynamic, Fail> + Send + Sync + 'static,
+    ) {
+        self.engine.register_get(name, move |v: &mut V| -> Result<Dynamic, Fail> { get(v) });
+        self.row(name.to_owned(), false, text);
+    }
+
+    /// A property that can be read and written.
+    pub fn both<V: Variant + Clone>(
+        &mut self,
+        name: &'static str,
+        text: &'static str,
+        get: impl Fn(&V) -> Result<Dynamic, Fail> + Send + Sync + 'static,
+        set: impl Fn(&V, Dynamic) -> Result<(), Fail> + Send + Sync + 'static,
+    ) {
+        self.engine.register_get(name, move |v: &mut V| -> Result<Dynamic, Fail> { get(v) });
+        self.engine.register_set(name, move |v: &mut V, value: Dynamic| -> Result<(), Fail> { set(v, value) });
+        self.row(name.to_owned(), true, text);
+    }
+
+    /// A function or method, registered by hand beside this line.
+    pub fn tell(&mut self, signature: &'static str, text: &'static str) {
+        self.row(signature.to_owned(), false, text);
+    }
+
+    fn row(&mut self, name: String, settable: bool, text: &'static str) {
+        if let Some(object) = self.objects.last_mut() {
+            object.rows.push(Row { name, settable, text });
+        }
+    }
+}
+
+/// `scripts/README.md`.
+pub fn reference() -> String {
+    let mut engine = Engine::new_raw();
+    let mut registrar = Registrar::new(&mut engine);
+    super::engine::register(&mut registrar);
+    let mut out = String::from(HEAD);
+    let hooks: Vec<String> =
+        TABLE.iter().map(|row| format!("`fn {}({})`", row.name, row.parameters.join(", "))).collect();
+    for (row, hook) in TABLE.iter().zip(&hooks) {
+        let verdicts: Vec<String> = row.verdicts.iter().map(|v| format!("`{v}`")).collect();
+        let verdicts = if verdicts.is_empty() { "none".into() } else { verdicts.join(", ") };
+        line(&mut out, format_args!("| {hook} | {} | {} | {} | {verdicts} |", row.runs, row.sees, row.may_change));
+    }
+    out.push_str(STREAMS);
+    for Object { name, intro, rows } in &registrar.objects {
+        line(&mut out, format_args!("\n### {name}\n\n{intro}\n\n| name | can be set | what it is |\n|---|---|---|"));
+        for Row { name, settable, text } in rows {
+            let set = if *settable { "yes" } else { "" };
+            line(&mut out, format_args!("| `{}` | {set} | {text} |", name.replace('|', "\\|")));
+        }
+    }
+    out.push_str(TAIL);
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String does not fail.
+    let _ = writeln!(out, "{text}");
+}
+
+/// A value shared with a view without copying its text.
+pub fn shared(text: &Arc<str>) -> Dynamic {
+    Dynamic::from(rhai::ImmutableString::from(&**text))
+}
+
+const HEAD: &str = "\
+# Scripts
+
+<!-- Generated from the code: UPDATE_DOCS=1 cargo test --lib script:: -->
+
+Every `*.rhai` file directly in this folder is live: it is a stage that each request passes, in file-name order, unless
+`[[stages]]` in gateway.toml lists them otherwise. Save a file and the next request runs it; a file with a mistake is
+refused and the old one stays. `name.test.toml` beside `name.rhai` is run before the new file goes live, and by
+`portcullis test`. Files in folders below are for `import \"folder/name\" as name;`.
+
+A script is a file of functions named after the phases it wants. One that it does not define costs nothing.
+
+```rhai
+fn request(request, context) {
+    if request.input_tokens > 100000 { return reject(413, \"split this document first\"); }
+    if context.team == \"kids\" { request.temperature = 0.2; }
+}
+```
+
+## Hooks
+
+The request passes the stages in list order, the answer in reverse.
+
+| hook | runs | sees | may change | verdicts |
+|---|---|---|---|---|
+";
+
+const STREAMS: &str = "
+`fn route` returns nothing (the strategy's own order stands), one name, or an array of names and targets. A name is
+`provider/model` or an alias, and must be one that the caller may use. An empty array refuses with 503.
+
+`fn event` returns nothing (the event goes on, with what was set on it), a map (which takes its place), an array (all of
+it in its place), or an empty array (the event is dropped). A map is `#{ kind: \"text\" | \"reasoning\" |
+\"tool_arguments\" | \"refusal\", text: \"…\" }` or `#{ kind: \"tool_call\", name: \"…\", arguments: #{…} }`. The frame
+of an answer (start, finish, usage, end) cannot be dropped.
+
+An answer reaches a script once, as events or whole, as its first lines say for streams:
+
+| `const STREAM =` | the script has | what happens |
+|---|---|---|
+| `\"event\"` | `fn event` | each event as it comes (the default with `fn event`) |
+| `\"window\"` | `fn event` | text is held back by `const WINDOW = 256;` characters per part and shown with what came before, so that a match across events stands whole; the same text may be seen again, after your changes |
+| `\"whole\"` | `fn response` | the answer is held until it is complete |
+| `\"observe\"` | `fn response` | the answer goes by and is looked at after its end; verdicts are only recorded |
+
+## Objects
+";
+
+const TAIL: &str = "
+## Limits
+
+Each call may use 200,000 operations and 50 ms (`limits` in `[[stages]]`), call 32 functions deep and build strings of 32 MiB and
+arrays and maps of 10,000 entries. There are no files, no network, no `sleep`, no `eval` and no clock but `context.now`.
+`print` goes nowhere: use `context.note`. `import` reads from this folder and the folders below only. A script that
+fails refuses its request with 500 (`on_error = \"skip\"` goes on without it) and the log names file, line and column.
+Top-level `const` values are seen in every function; give them names of their own.
+";

@@ -1,0 +1,457 @@
+//! `request`: a view of the caller's request. Reading decodes no more than it must; writing goes through
+//! `Document::edit`, so that an upstream of the same format gets the caller's bytes with just that field patched.
+
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, EvalAltResult, ImmutableString, Map, Position};
+
+use super::{
+    convert,
+    desk::{Desk, Fail, fail},
+    part_view::{MessageView, message},
+    reference::Registrar,
+    words::{Words, ends},
+};
+use crate::{
+    codec::Field,
+    model::{Message, Part, Role, Tool},
+    pipeline::Phase,
+};
+
+#[derive(Clone)]
+pub struct RequestView(pub Arc<Desk>);
+
+#[derive(Clone)]
+pub struct HeadersView(Arc<Desk>);
+
+pub fn register(r: &mut Registrar<'_>) {
+    r.kind::<RequestView>(
+        "Request",
+        "The caller's request. It can be changed in `fn request` (for good) and in `fn attempt` (for this target).",
+    );
+    facts(r);
+    knobs(r);
+    contents(r);
+    searches(r);
+    headers(r);
+}
+
+fn facts(r: &mut Registrar<'_>) {
+    r.both::<RequestView>(
+        "model",
+        "the name the caller asked for; setting it in fn request routes by the new name",
+        |v| v.0.doc(|doc| Ok(doc.model().into())),
+        |v, value| {
+            let name = string("model", value)?;
+            if name.is_empty() {
+                return Err(fail("request.model cannot be empty"));
+            }
+            if v.0.with(|lent| lent.phase) != Some(Phase::Request) {
+                return Err(fail("request.model can be set in fn request; in fn route return the name"));
+            }
+            v.0.doc(|doc| {
+                doc.set_model(&name);
+                Ok(())
+            })?;
+            v.0.with(|lent| lent.changed = true);
+            Ok(())
+        },
+    );
+    r.get::<RequestView>("operation", "chat, embeddings or count_tokens", |v| v.0.cx(|cx| cx.operation.name().into()));
+    r.get::<RequestView>("format", "the caller's wire format: openai_chat, anthropic_messages or gemini", |v| {
+        v.0.doc(|doc| Ok(doc.format().name().into()))
+    });
+    r.get::<RequestView>("stream", "true: the answer is to be streamed", |v| v.0.doc(|doc| Ok(doc.stream().into())));
+    r.get::<RequestView>("input_tokens", "an estimate from the length of the text", |v| {
+        v.0.doc(|doc| Ok(convert::int(tokens(doc.text_bytes(), doc))))
+    });
+    r.get::<RequestView>("has_images", "true: there is an image in a message", |v| {
+        if !v.0.doc(|doc| Ok(doc.has_media() || doc.is_decoded()))? {
+            return Ok(false.into());
+        }
+        v.0.request(|request| request.messages.iter().any(|m| m.parts.iter().any(is_image)).into())
+    });
+}
+
+/// Four bytes a token; for requests made here, from the text itself.
+fn tokens(bytes: u64, doc: &mut crate::codec::document::Document) -> u64 {
+    if bytes > 0 || !doc.bytes().is_empty() {
+        return bytes.div_ceil(4);
+    }
+    let text =
+        |m: &Message| m.parts.iter().map(|p| if let Part::Text(t) = p { t.text.len() as u64 } else { 0 }).sum::<u64>();
+    doc.request().map_or(0, |request| request.messages.iter().map(text).sum::<u64>()).div_ceil(4)
+}
+
+fn is_image(part: &Part) -> bool {
+    match part {
+        Part::Media(media) => media.kind == crate::model::MediaKind::Image,
+        Part::ToolResult(result) => result.parts.iter().any(is_image),
+        _ => false,
+    }
+}
+
+fn knobs(r: &mut Registrar<'_>) {
+    r.both::<RequestView>(
+        "temperature",
+        "a number, or () when the caller set none",
+        |v| v.0.request(|request| request.sampling.temperature.map_or(Dynamic::UNIT, Dynamic::from)),
+        |v, value| {
+            let value = optional(&value, "temperature", convert::number)?;
+            v.0.edit(Field::Sampling, |request| {
+                request.sampling.temperature = value;
+                Ok(())
+            })
+        },
+    );
+    r.both::<RequestView>(
+        "top_p",
+        "a number, or ()",
+        |v| v.0.request(|request| request.sampling.top_p.map_or(Dynamic::UNIT, Dynamic::from)),
+        |v, value| {
+            let value = optional(&value, "top_p", convert::number)?;
+            v.0.edit(Field::Sampling, |request| {
+                request.sampling.top_p = value;
+                Ok(())
+            })
+        },
+    );
+    r.both::<RequestView>(
+        "max_tokens",
+        "the most tokens the answer may have, or ()",
+        |v| v.0.request(|request| request.max_tokens.map_or(Dynamic::UNIT, convert::int)),
+        |v, value| {
+            let whole = |v: &Dynamic| v.as_int().ok().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+            let value = optional(&value, "max_tokens", whole)?;
+            v.0.edit(Field::MaxTokens, |request| {
+                request.max_tokens = value;
+                Ok(())
+            })
+        },
+    );
+    r.both::<RequestView>(
+        "metadata",
+        "the caller's free key-value pairs, as a map",
+        |v| v.0.request(|request| convert::from_json(&serde_json::Value::Object(request.metadata.clone()))),
+        |v, value| {
+            let serde_json::Value::Object(map) = json("metadata", &value)? else {
+                return Err(fail("request.metadata must be a map"));
+            };
+            if v.0.request(|request| request.metadata == map)? {
+                return Ok(());
+            }
+            v.0.edit(Field::Metadata, |request| {
+                request.metadata = map;
+                Ok(())
+            })
+        },
+    );
+}
+
+fn contents(r: &mut Registrar<'_>) {
+    r.both::<RequestView>(
+        "system",
+        "the system prompt: the leading system turns, joined; () when there is none",
+        |v| {
+            v.0.request(|request| {
+                let texts: Vec<String> = leading_system(&request.messages).iter().map(Message::joined_text).collect();
+                if texts.is_empty() { Dynamic::UNIT } else { texts.join("\n").into() }
+            })
+        },
+        |v, value| {
+            let text = optional(&value, "system", convert::text)?;
+            v.0.edit(Field::Messages, |request| {
+                let count = leading_system(&request.messages).len();
+                let role = request.messages.first().filter(|_| count > 0).map_or(Role::System, |m| m.role);
+                let new = text.map(|text| Message::text(role, text));
+                request.messages.splice(..count, new);
+                Ok(())
+            })?;
+            v.0.with(|lent| lent.generation += 1);
+            Ok(())
+        },
+    );
+    r.both::<RequestView>(
+        "messages",
+        "all turns as an array of messages; set it to an array of messages and maps such as `#{ role: \"user\", content: \"hi\" }`",
+        |v| {
+            let generation = v.0.with(|lent| lent.generation);
+            let count = v.0.request(|request| request.messages.len())?;
+            let view = |at| Dynamic::from(MessageView { desk: v.0.clone(), at, generation });
+            Ok((0..count).map(view).collect::<Array>().into())
+        },
+        |v, value| set_messages(&v.0, value),
+    );
+    r.get::<RequestView>("last_user_text", "the text of the last user turn", |v| Ok(last_user_text(&v.0)?.into()));
+    r.both::<RequestView>(
+        "tools",
+        "the tools on offer as maps with name, description and parameters; set it to an array with some of them left out",
+        |v| v.0.request(|request| request.tools.iter().map(tool).collect::<Array>().into()),
+        |v, value| set_tools(&v.0, &value),
+    );
+}
+
+fn leading_system(messages: &[Message]) -> &[Message] {
+    let count = messages.iter().take_while(|m| matches!(m.role, Role::System | Role::Developer)).count();
+    &messages[..count]
+}
+
+fn set_messages(desk: &Arc<Desk>, value: Dynamic) -> Result<(), Fail> {
+    let list = value.into_array().map_err(|kind| fail(format!("request.messages must be an array, not {kind}")))?;
+    let generation = desk.with(|lent| lent.generation);
+    let mut plan: Vec<Result<usize, Message>> = Vec::with_capacity(list.len());
+    for item in list {
+        match item.read_lock::<MessageView>() {
+            Some(view) if view.generation == generation => plan.push(Ok(view.at)),
+            Some(_) => return Err(stale()),
+            None => plan.push(Err(message(&item, desk)?)),
+        }
+    }
+    let unchanged = plan.iter().enumerate().all(|(at, item)| matches!(item, Ok(from) if *from == at));
+    // Reading an array through a method sets it back unchanged: that is no edit.
+    if unchanged && desk.request(|request| request.messages.len())? == plan.len() {
+        return Ok(());
+    }
+    desk.edit(Field::Messages, |request| {
+        let old = std::mem::take(&mut request.messages);
+        let kept = |at: usize| old.get(at).cloned().ok_or_else(stale);
+        request.messages = plan.into_iter().map(|item| item.map_or_else(Ok, kept)).collect::<Result<_, _>>()?;
+        Ok(())
+    })?;
+    desk.with(|lent| lent.generation += 1);
+    Ok(())
+}
+
+pub fn stale() -> Fail {
+    fail("this message was read before request.messages was changed: read it again")
+}
+
+fn tool(tool: &Tool) -> Dynamic {
+    let mut map = Map::new();
+    match tool {
+        Tool::Function(function) => {
+            map.insert("name".into(), function.name.as_str().into());
+            map.insert("description".into(), function.description.as_deref().map_or(Dynamic::UNIT, convert::str));
+            map.insert("parameters".into(), function.parameters.as_ref().map_or(Dynamic::UNIT, convert::from_json));
+            map.insert("hosted".into(), false.into());
+        }
+        Tool::Hosted { kind, .. } => {
+            map.insert("name".into(), kind.as_str().into());
+            map.insert("hosted".into(), true.into());
+        }
+    }
+    map.into()
+}
+
+/// Tools are kept as the caller wrote them: a script chooses among them and may change descriptions.
+fn set_tools(desk: &Arc<Desk>, value: &Dynamic) -> Result<(), Fail> {
+    let list = value.as_array_ref().map_err(|kind| fail(format!("request.tools must be an array, not {kind}")))?;
+    let old = desk.request(|request| request.tools.clone())?;
+    let mut new = Vec::with_capacity(list.len());
+    for item in list.iter() {
+        let map = item.as_map_ref().map_err(|_| fail("request.tools holds maps as they were read from it"))?;
+        let name = map.get("name").and_then(convert::text).unwrap_or_default();
+        let mut found = old.iter().find(|t| tool_name(t) == name).cloned().ok_or_else(|| {
+            fail(format!("request.tools has no tool {name}: tools can be left out and re-described, not invented"))
+        })?;
+        if let (Tool::Function(function), Some(text)) = (&mut found, map.get("description").and_then(convert::text)) {
+            function.description = Some(text);
+        }
+        new.push(found);
+    }
+    if new == old {
+        return Ok(());
+    }
+    desk.edit(Field::Tools, |request| {
+        request.tools = new;
+        Ok(())
+    })
+}
+
+fn tool_name(tool: &Tool) -> &str {
+    match tool {
+        Tool::Function(function) => &function.name,
+        Tool::Hosted { kind, .. } => kind,
+    }
+}
+
+/// Kept on the desk: a script asks for it many times.
+fn last_user_text(desk: &Desk) -> Result<ImmutableString, Fail> {
+    if let Some(text) = desk.with(|lent| lent.text.clone()) {
+        return Ok(text);
+    }
+    let text: ImmutableString = desk.doc(|doc| Ok(doc.last_user_text()?.as_ref().into()))?;
+    desk.with(|lent| lent.text = Some(text.clone()));
+    Ok(text)
+}
+
+fn searches(r: &mut Registrar<'_>) {
+    r.tell(
+        "text_has(words)",
+        "is any of the words anywhere in the last user text? Upper and lower case count the same",
+    );
+    r.engine.register_fn("text_has", |v: &mut RequestView, words: Words| search(v, |text| words.anywhere(text)));
+    r.engine.register_fn("text_has", |v: &mut RequestView, list: Array| {
+        let words = list_of(&list)?;
+        search(v, |text| words.anywhere(text))
+    });
+    r.tell("text_has_word(words)", "the same for whole words: \"prove\" is not in \"improve\"");
+    r.engine.register_fn("text_has_word", |v: &mut RequestView, words: Words| search(v, |text| words.as_word(text)));
+    r.engine.register_fn("text_has_word", |v: &mut RequestView, list: Array| {
+        let words = list_of(&list)?;
+        search(v, |text| words.as_word(text))
+    });
+    r.tell(
+        "topic(topics)",
+        "the first of `topics` with a whole word in the first or last 4,096 bytes of the last user text, or ()",
+    );
+    r.engine.register_fn("topic", |v: &mut RequestView, words: Words| -> Result<Dynamic, Fail> {
+        v.0.doc(|doc| {
+            let text = doc.last_user_text()?;
+            let [head, tail] = ends(&text);
+            let best = [head, tail].into_iter().filter_map(|t| words.group(t)).min_by_key(|g| words.rank(g));
+            Ok(best.map_or(Dynamic::UNIT, convert::str))
+        })
+    });
+    r.object("Word lists", "Made once, at the top of a script: `const LONG = words([\"essay\", \"report\"]);`. They are found in one pass over the text.");
+    r.tell("words(array)", "a list for text_has and text_has_word");
+    r.engine.register_fn("words", |list: Array| list_of(&list));
+    r.tell(
+        "topics(array)",
+        "named lists, most important first: `topics([[\"essay\", [\"essay\", \"report\"]], [\"code\", [\"bug\"]]])`",
+    );
+    r.engine.register_fn("topics", |list: Array| -> Result<Words, Fail> {
+        let wrong = || fail("topics([[\"name\", [\"word\", …]], …]) takes pairs of a name and its words");
+        let mut groups = Vec::new();
+        for pair in &list {
+            let pair = pair.as_array_ref().map_err(|_| wrong())?;
+            let [name, words] = pair.as_slice() else { return Err(wrong()) };
+            let name = convert::text(name).ok_or_else(wrong)?;
+            let words = words.as_array_ref().map_err(|_| wrong())?;
+            groups.push((name, words.iter().map(|w| convert::text(w).ok_or_else(wrong)).collect::<Result<_, _>>()?));
+        }
+        Words::groups(groups).map_err(fail)
+    });
+    r.engine.register_type_with_name::<Words>("Words");
+}
+
+fn search(view: &RequestView, found: impl FnOnce(&str) -> bool) -> Result<bool, Fail> {
+    view.0.doc(|doc| Ok(found(&doc.last_user_text()?)))
+}
+
+fn list_of(list: &Array) -> Result<Words, Fail> {
+    let words = list.iter().map(|w| convert::text(w).ok_or_else(|| fail("a word list holds strings")));
+    Words::list(words.collect::<Result<_, _>>()?).map_err(fail)
+}
+
+fn headers(r: &mut Registrar<'_>) {
+    r.object("Request (headers)", "`request.headers[\"x-team\"]`, or () when absent. Never credentials or cookies.");
+    r.engine.register_type_with_name::<HeadersView>("Headers");
+    r.engine.register_get("headers", |v: &mut RequestView| HeadersView(v.0.clone()));
+    r.tell(
+        "headers[name]",
+        "the caller's header; in fn attempt the header as it goes to the target, which can be set (() takes it out)",
+    );
+    r.engine.register_indexer_get(|v: &mut HeadersView, name: &str| -> Result<Dynamic, Fail> {
+        if v.0.with(|lent| lent.phase) == Some(Phase::Attempt) {
+            let found = |lent: &mut super::desk::Lent| {
+                let headers = lent.headers.as_ref()?;
+                if is_private(name) { None } else { headers.get(name)?.to_str().ok().map(convert::str) }
+            };
+            return Ok(v.0.with(found).unwrap_or(Dynamic::UNIT));
+        }
+        v.0.cx(|cx| {
+            let found = cx.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+            found.map_or(Dynamic::UNIT, |(_, value)| value.as_str().into())
+        })
+    });
+    r.engine.register_indexer_set(|v: &mut HeadersView, name: &str, value: Dynamic| set_header(&v.0, name, &value));
+    r.tell("headers.keys()", "their names");
+    r.engine.register_fn("keys", |v: &mut HeadersView| -> Result<Array, Fail> {
+        v.0.cx(|cx| cx.headers.iter().map(|(name, _)| name.as_str().into()).collect())
+    });
+    r.tell("headers.contains(name)", "is it there?");
+    r.engine.register_fn("contains", |v: &mut HeadersView, name: &str| -> Result<bool, Fail> {
+        v.0.cx(|cx| cx.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name)))
+    });
+}
+
+fn set_header(desk: &Desk, name: &str, value: &Dynamic) -> Result<(), Fail> {
+    if is_private(name) {
+        return Err(fail(format!("the header {name} is the gateway's own business and cannot be set")));
+    }
+    let key = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| fail("that is no valid header name"))?;
+    let text = convert::text(value);
+    let value = match &text {
+        Some(text) => Some(
+            http::HeaderValue::from_str(text).map_err(|_| fail(format!("the value for header {name} is not valid")))?,
+        ),
+        None if value.is_unit() => None,
+        None => return Err(fail(format!("the value for header {name} must be a string, or () to take it out"))),
+    };
+    desk.with(|lent| {
+        let Some(headers) = lent.headers.as_mut().filter(|_| lent.phase == Some(Phase::Attempt)) else {
+            return Err(fail("headers can be set in fn attempt, for the target at hand"));
+        };
+        match value {
+            Some(value) if headers.len() < MAX_HEADERS => {
+                headers.insert(key, value);
+            }
+            Some(_) => return Err(fail(format!("a request to a target may have {MAX_HEADERS} headers"))),
+            None => {
+                headers.remove(key);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Credentials, framing and hop-by-hop headers: neither shown nor set.
+fn is_private(name: &str) -> bool {
+    const NAMES: [&str; 19] = [
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "cookie",
+        "set-cookie",
+        "host",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "proxy-connection",
+        "expect",
+        "accept-encoding",
+    ];
+    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+pub fn string(what: &str, value: Dynamic) -> Result<String, Fail> {
+    convert::text(&value).ok_or_else(|| fail(format!("{what} must be a string, not {}", value.type_name())))
+}
+
+/// A value, or () for none.
+fn optional<T>(value: &Dynamic, what: &str, read: impl Fn(&Dynamic) -> Option<T>) -> Result<Option<T>, Fail> {
+    if value.is_unit() {
+        return Ok(None);
+    }
+    read(value).map(Some).ok_or_else(|| {
+        Box::new(EvalAltResult::ErrorMismatchDataType(
+            format!("a value for request.{what}"),
+            value.type_name().into(),
+            Position::NONE,
+        ))
+    })
+}
+
+pub fn json(what: &str, value: &Dynamic) -> Result<serde_json::Value, Fail> {
+    convert::to_json(value).map_err(|kind| fail(format!("{what} cannot hold {kind}")))
+}
+
+const MAX_HEADERS: usize = 64;

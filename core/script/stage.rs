@@ -1,0 +1,548 @@
+//! A script as a stage: moves the values of a call onto the desk and off it, and turns what a hook returned into its
+//! phase's verdict.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, ready};
+use rhai::{Array, Dynamic};
+
+use super::{
+    answer_view::{ErrorView, EventView, RecordView, ResponseView},
+    compile::Compiled,
+    context_view::ContextView,
+    convert,
+    desk::{Desk, Effects, Lent, context_shell, document_shell},
+    lint::illegal,
+    request_view::RequestView,
+    run,
+    target_view::TargetView,
+    verdict::{self, Verdict},
+};
+use crate::{
+    account::Record,
+    codec::document::Document,
+    config::{StageLimits, StreamMode},
+    context::Context,
+    error::{Error, Kind},
+    model::{Delta, Event, Extra, Part, PartStart, Response, ToolKind},
+    pipeline::{
+        Candidate, Phase, Stage, StageFault, Visit,
+        phase::Phases,
+        stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
+    },
+};
+
+pub struct ScriptStage {
+    name: Arc<str>,
+    program: Arc<Compiled>,
+    limits: StageLimits,
+    config: Arc<serde_json::Map<String, serde_json::Value>>,
+    effects: Effects,
+}
+
+impl ScriptStage {
+    pub fn new(
+        program: Arc<Compiled>,
+        uses: &str,
+        limits: StageLimits,
+        config: serde_json::Map<String, serde_json::Value>,
+        effects: Effects,
+    ) -> Self {
+        ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects }
+    }
+}
+
+impl Stage for ScriptStage {
+    fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    fn phases(&self) -> Phases {
+        self.program.phases
+    }
+
+    fn stream(&self) -> Option<StreamMode> {
+        self.program.stream.or_else(|| self.program.event_line().map(|_| StreamMode::Event))
+    }
+
+    fn open(&self) -> Box<dyn Visit> {
+        Box::new(ScriptVisit {
+            program: self.program.clone(),
+            limits: self.limits,
+            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
+            operations: 0,
+            parts: Parts::default(),
+            starts: true,
+        })
+    }
+}
+
+struct ScriptVisit {
+    program: Arc<Compiled>,
+    limits: StageLimits,
+    desk: Arc<Desk>,
+    operations: u64,
+    parts: Parts,
+    /// The next `start` event begins an attempt.
+    starts: bool,
+}
+
+impl ScriptVisit {
+    /// One call with the context on the desk; `lend` puts the rest there, `back` takes it off again, whatever happened.
+    fn call<T>(
+        &mut self,
+        phase: Phase,
+        cx: &mut Context,
+        lend: impl FnOnce(&mut Lent),
+        args: Vec<Dynamic>,
+        back: impl FnOnce(&mut Lent) -> T,
+    ) -> (Result<Dynamic, StageFault>, T) {
+        let shell = context_shell(cx);
+        let own = std::mem::replace(cx, shell);
+        self.desk.with(|lent| {
+            lent.phase = Some(phase);
+            lent.cx = Some(own);
+            lend(lent);
+        });
+        let (mut result, used) = run::call(&self.program, self.limits, phase, args);
+        self.operations = used;
+        let value = self.desk.with(|lent| {
+            if let Some(own) = lent.cx.take() {
+                *cx = own;
+            }
+            if let (Err(fault), Some(error)) = (&mut result, lent.failed.take()) {
+                fault.error = Some(error);
+            }
+            lent.failed = None;
+            back(lent)
+        });
+        (result, value)
+    }
+
+    /// The same for phases that see the request.
+    fn with_document(
+        &mut self,
+        phase: Phase,
+        cx: &mut Context,
+        doc: &mut Document,
+        lend: impl FnOnce(&mut Lent),
+        args: Vec<Dynamic>,
+    ) -> Result<Dynamic, StageFault> {
+        let own = std::mem::replace(doc, document_shell());
+        let put = |lent: &mut Lent| {
+            lent.doc = Some(own);
+            lent.text = None;
+            lent.generation += 1;
+            lend(lent);
+        };
+        let (result, own) = self.call(phase, cx, put, args, |lent| {
+            lent.text = None;
+            lent.doc.take()
+        });
+        if let Some(own) = own {
+            *doc = own;
+        }
+        result
+    }
+
+    fn request_view(&self) -> Dynamic {
+        Dynamic::from(RequestView(self.desk.clone()))
+    }
+
+    fn context_view(&self) -> Dynamic {
+        Dynamic::from(ContextView(self.desk.clone()))
+    }
+
+    /// A verdict of this phase, nothing, or (`Err`) another value.
+    fn verdict(&self, phase: Phase, value: Dynamic) -> Result<Result<Option<Verdict>, Dynamic>, StageFault> {
+        if value.is_unit() {
+            return Ok(Ok(None));
+        }
+        match value.try_cast_result::<Verdict>() {
+            Ok(verdict) if verdict::legal(verdict.name(), phase) => Ok(Ok(Some(verdict))),
+            Ok(verdict) => Err(run::returned(&self.program, phase, &illegal(verdict.name(), phase))),
+            Err(value) => Ok(Err(value)),
+        }
+    }
+
+    /// The same where nothing but a verdict may be returned.
+    fn only_verdict(&self, phase: Phase, value: Dynamic) -> Result<Option<Verdict>, StageFault> {
+        self.verdict(phase, value)?.map_err(|value| self.wrong(phase, &value))
+    }
+
+    fn wrong(&self, phase: Phase, value: &Dynamic) -> StageFault {
+        let kind = value.type_name();
+        let kind = kind.rsplit("::").next().unwrap_or(kind);
+        let may = match phase {
+            Phase::Route => "a name, an array of names and targets, or a verdict",
+            Phase::Event => "a map, an array of maps, or a verdict",
+            _ => "a verdict",
+        };
+        let text = format!(
+            "it returned a value of type {kind}, not nothing or {may} (a last statement is returned; end with `return;`)"
+        );
+        run::returned(&self.program, phase, &text)
+    }
+
+    fn order(&self, value: Dynamic) -> Result<Vec<String>, StageFault> {
+        let name = |item: &Dynamic| {
+            convert::text(item).or_else(|| item.read_lock::<TargetView>().map(|t| t.0.name.to_string()))
+        };
+        if let Some(name) = name(&value) {
+            return Ok(vec![name]);
+        }
+        let Ok(list) = value.as_array_ref() else { return Err(self.wrong(Phase::Route, &value)) };
+        if list.len() > MAX_ORDER {
+            let text = format!("it returned {} targets; {MAX_ORDER} are allowed", list.len());
+            return Err(run::returned(&self.program, Phase::Route, &text));
+        }
+        list.iter().map(|item| name(item).ok_or_else(|| self.wrong(Phase::Route, item))).collect()
+    }
+
+    fn on_request(&mut self, cx: &mut Context, doc: &mut Document) -> Outcome<RequestVerdict> {
+        let args = vec![self.request_view(), self.context_view()];
+        let value = self.with_document(Phase::Request, cx, doc, |_| {}, args)?;
+        Ok(match self.only_verdict(Phase::Request, value)? {
+            Some(Verdict::Reject { status, message }) => RequestVerdict::Reject { status, message },
+            Some(Verdict::Respond(response)) => RequestVerdict::Respond(response),
+            _ => RequestVerdict::Continue,
+        })
+    }
+
+    fn on_route(&mut self, cx: &mut Context, doc: &mut Document, candidates: &[Candidate]) -> Outcome<RouteVerdict> {
+        let target = |c: &Candidate| Dynamic::from(TargetView(Arc::new(c.clone())));
+        let targets: Array =
+            if self.program.reads_targets { candidates.iter().map(target).collect() } else { Array::new() };
+        let args = vec![self.request_view(), targets.into(), self.context_view()];
+        let value = self.with_document(Phase::Route, cx, doc, |_| {}, args)?;
+        Ok(match self.verdict(Phase::Route, value)? {
+            Ok(Some(Verdict::Reject { status, message })) => RouteVerdict::Reject { status, message },
+            Ok(_) => RouteVerdict::Continue,
+            Err(value) => RouteVerdict::Order(self.order(value)?),
+        })
+    }
+
+    fn on_attempt(
+        &mut self,
+        cx: &mut Context,
+        target: &Candidate,
+        doc: &mut Document,
+        headers: &mut http::HeaderMap,
+    ) -> Outcome<AttemptVerdict> {
+        let view = Dynamic::from(TargetView(Arc::new(target.clone())));
+        let args = vec![view, self.request_view(), self.context_view()];
+        let own = std::mem::take(headers);
+        let result = self.with_document(Phase::Attempt, cx, doc, |lent| lent.headers = Some(own), args);
+        if let Some(own) = self.desk.with(|lent| lent.headers.take()) {
+            *headers = own;
+        }
+        Ok(match self.only_verdict(Phase::Attempt, result?)? {
+            Some(Verdict::Reject { status, message }) => AttemptVerdict::Reject { status, message },
+            Some(Verdict::Skip) => AttemptVerdict::Skip,
+            _ => AttemptVerdict::Continue,
+        })
+    }
+
+    fn on_event(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Outcome<EventVerdict> {
+        let kind = self.parts.kind(&event);
+        let event = self.parts.renumber(event);
+        let starts = matches!(event, Event::Start(_)) && std::mem::take(&mut self.starts);
+        let lend = |lent: &mut Lent| {
+            lent.event = Some(event);
+            lent.event_kind = kind;
+            lent.attempt_starts = starts;
+        };
+        let args = vec![Dynamic::from(EventView(self.desk.clone())), self.context_view()];
+        let (result, event) = self.call(Phase::Event, cx, lend, args, |lent| lent.event.take());
+        let Some(event) = event else { return Err(run::returned(&self.program, Phase::Event, "the event was lost")) };
+        match self.verdict(Phase::Event, result?)? {
+            Ok(Some(Verdict::Stop(reason))) => Ok(EventVerdict::Stop { reason }),
+            Ok(Some(Verdict::Reject { status, message })) => Ok(EventVerdict::Reject { status, message }),
+            Ok(_) => {
+                out.push(event);
+                Ok(EventVerdict::Continue)
+            }
+            Err(value) => self.replace(event, kind, value, out),
+        }
+    }
+
+    /// What a hook put in an event's place.
+    fn replace(
+        &mut self,
+        event: Event,
+        kind: &'static str,
+        value: Dynamic,
+        out: &mut Vec<Event>,
+    ) -> Outcome<EventVerdict> {
+        let list = match value.try_cast_result::<Array>() {
+            Ok(list) => list,
+            Err(one) => vec![one],
+        };
+        if list.len() > MAX_EVENTS {
+            let text = format!("it returned {} events for one; {MAX_EVENTS} are allowed", list.len());
+            return Err(run::returned(&self.program, Phase::Event, &text));
+        }
+        let frame = !matches!(event, Event::Delta { .. } | Event::Ping);
+        let first = matches!(event, Event::Start(_) | Event::PartStart { .. });
+        let mut kept = !frame;
+        let mut made = Vec::new();
+        for item in list {
+            if item.is::<EventView>() {
+                kept = true;
+                made.push(event.clone());
+                continue;
+            }
+            let map = item.as_map_ref().map_err(|_| self.wrong(Phase::Event, &item))?;
+            let text = |key: &str| map.get(key).and_then(convert::text);
+            let new_kind = text("kind").unwrap_or_else(|| kind.to_owned());
+            let new = self.parts.make(&event, kind, &new_kind, text("text"), &item);
+            made.extend(new.map_err(|message| run::returned(&self.program, Phase::Event, &message))?);
+        }
+        // The frame of an answer stays, or clients would wait for ever.
+        if !kept && first {
+            out.push(event);
+            out.append(&mut made);
+        } else {
+            out.append(&mut made);
+            if !kept {
+                out.push(event);
+            }
+        }
+        Ok(EventVerdict::Continue)
+    }
+
+    fn on_response(
+        &mut self,
+        cx: &mut Context,
+        target: &Candidate,
+        response: &mut Response,
+    ) -> Outcome<ResponseVerdict> {
+        let own = std::mem::take(response);
+        let target = Arc::new(target.clone());
+        let lend = |lent: &mut Lent| {
+            lent.response = Some(own);
+            lent.target = Some(target);
+            lent.generation += 1;
+        };
+        let args = vec![Dynamic::from(ResponseView(self.desk.clone())), self.context_view()];
+        let (result, own) = self.call(Phase::Response, cx, lend, args, |lent| lent.response.take());
+        *response = own.unwrap_or_default();
+        Ok(match self.only_verdict(Phase::Response, result?)? {
+            Some(Verdict::Next(reason)) => ResponseVerdict::Next { reason },
+            Some(Verdict::Reject { status, message }) => ResponseVerdict::Reject { status, message },
+            _ => ResponseVerdict::Continue,
+        })
+    }
+
+    fn on_error(&mut self, cx: &mut Context, error: &mut Error) -> Outcome<ErrorVerdict> {
+        let own = std::mem::replace(error, Error::new(Kind::Internal, ""));
+        let args = vec![Dynamic::from(ErrorView(self.desk.clone())), self.context_view()];
+        let (result, own) = self.call(Phase::Error, cx, |lent| lent.error = Some(own), args, |lent| lent.error.take());
+        if let Some(own) = own {
+            *error = own;
+        }
+        Ok(match self.only_verdict(Phase::Error, result?)? {
+            Some(Verdict::Respond(response)) => ErrorVerdict::Respond(response),
+            _ => ErrorVerdict::Continue,
+        })
+    }
+
+    fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
+        let own = record.clone();
+        let args = vec![Dynamic::from(RecordView(self.desk.clone())), self.context_view()];
+        let (result, own) = self.call(Phase::Log, cx, |lent| lent.record = Some(own), args, |lent| lent.record.take());
+        if let Some(own) = own {
+            record.tags = own.tags;
+        }
+        self.only_verdict(Phase::Log, result?).map(|_| ())
+    }
+}
+
+impl Visit for ScriptVisit {
+    fn request<'a>(&'a mut self, cx: &'a mut Context, doc: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
+        Box::pin(ready(self.on_request(cx, doc)))
+    }
+
+    fn route<'a>(
+        &'a mut self,
+        cx: &'a mut Context,
+        doc: &'a mut Document,
+        candidates: &'a [Candidate],
+    ) -> BoxFuture<'a, Outcome<RouteVerdict>> {
+        Box::pin(ready(self.on_route(cx, doc, candidates)))
+    }
+
+    fn attempt<'a>(
+        &'a mut self,
+        cx: &'a mut Context,
+        target: &'a Candidate,
+        doc: &'a mut Document,
+        headers: &'a mut http::HeaderMap,
+    ) -> BoxFuture<'a, Outcome<AttemptVerdict>> {
+        Box::pin(ready(self.on_attempt(cx, target, doc, headers)))
+    }
+
+    fn start(&mut self, _attempt: u32) {
+        self.parts = Parts::default();
+        self.starts = true;
+    }
+
+    fn event<'a>(
+        &'a mut self,
+        cx: &'a mut Context,
+        event: Event,
+        out: &'a mut Vec<Event>,
+    ) -> BoxFuture<'a, Outcome<EventVerdict>> {
+        Box::pin(ready(self.on_event(cx, event, out)))
+    }
+
+    fn response<'a>(
+        &'a mut self,
+        cx: &'a mut Context,
+        target: &'a Candidate,
+        response: &'a mut Response,
+    ) -> BoxFuture<'a, Outcome<ResponseVerdict>> {
+        Box::pin(ready(self.on_response(cx, target, response)))
+    }
+
+    fn error<'a>(&'a mut self, cx: &'a mut Context, error: &'a mut Error) -> BoxFuture<'a, Outcome<ErrorVerdict>> {
+        Box::pin(ready(self.on_error(cx, error)))
+    }
+
+    fn log<'a>(&'a mut self, cx: &'a mut Context, record: &'a mut Record) -> BoxFuture<'a, Outcome<()>> {
+        Box::pin(ready(self.on_log(cx, record)))
+    }
+
+    fn changed(&self) -> bool {
+        self.desk.with(|lent| lent.changed)
+    }
+
+    fn operations(&self) -> u64 {
+        self.operations
+    }
+}
+
+/// The parts of the current stream: what kind each is, and which number it has now that the script put in others.
+#[derive(Default)]
+struct Parts {
+    choices: Vec<Numbers>,
+}
+
+struct Numbers {
+    choice: u32,
+    /// By the number as it comes: the number as it goes out, and the kind of its text.
+    parts: Vec<(u32, &'static str)>,
+    next: u32,
+}
+
+impl Parts {
+    fn of(&mut self, choice: u32) -> &mut Numbers {
+        let at = match self.choices.iter().position(|n| n.choice == choice) {
+            Some(at) => at,
+            None => {
+                self.choices.push(Numbers { choice, parts: Vec::new(), next: 0 });
+                self.choices.len() - 1
+            }
+        };
+        &mut self.choices[at]
+    }
+
+    fn kind(&mut self, event: &Event) -> &'static str {
+        match event {
+            Event::Start(_) => "start",
+            Event::PartStart { part: PartStart::ToolCall { .. }, .. } => "tool_call",
+            Event::PartStart { part: PartStart::Whole(_), .. } => "part",
+            Event::PartStart { .. } => "part_start",
+            Event::Delta { choice, index, delta: Delta::Text(_) } => {
+                self.of(*choice).parts.get(*index as usize).map_or("text", |(_, kind)| kind)
+            }
+            Event::Delta { delta: Delta::Signature(_) | Delta::Sealed(_), .. } => "signature",
+            Event::Delta { delta: Delta::Citation(_), .. } => "citation",
+            Event::PartEnd { .. } => "part_end",
+            Event::ChoiceExtra { .. } | Event::Extra(_) => "extra",
+            Event::Finish { .. } => "finish",
+            Event::Usage(_) => "usage",
+            Event::Ping => "ping",
+            Event::End => "end",
+        }
+    }
+
+    fn renumber(&mut self, mut event: Event) -> Event {
+        match &mut event {
+            Event::PartStart { choice, index, part } => {
+                let kind = match part {
+                    PartStart::Text { .. } | PartStart::Whole(_) => "text",
+                    PartStart::Refusal => "refusal",
+                    PartStart::Reasoning { .. } => "reasoning",
+                    PartStart::ToolCall { .. } => "tool_arguments",
+                };
+                let numbers = self.of(*choice);
+                // Numbers come in order of first appearance; a gap would be the upstream's fault and is closed here.
+                while numbers.parts.len() <= *index as usize && numbers.parts.len() < MAX_PARTS {
+                    numbers.parts.push((numbers.next, kind));
+                    numbers.next += 1;
+                }
+                *index = numbers.parts.get(*index as usize).map_or(*index, |(out, _)| *out);
+            }
+            Event::Delta { choice, index, .. } | Event::PartEnd { choice, index } => {
+                let numbers = self.of(*choice);
+                *index = numbers.parts.get(*index as usize).map_or(*index, |(out, _)| *out);
+            }
+            _ => {}
+        }
+        event
+    }
+
+    /// Events from a script's map, beside or in place of `event`.
+    fn make(
+        &mut self,
+        event: &Event,
+        kind: &str,
+        new: &str,
+        text: Option<String>,
+        map: &Dynamic,
+    ) -> Result<Vec<Event>, String> {
+        if let (Event::Delta { choice, index, delta: Delta::Text(_) }, true) = (event, kind == new) {
+            let text = text.ok_or_else(|| format!("a map of kind {new} needs text"))?;
+            return Ok(vec![Event::Delta { choice: *choice, index: *index, delta: Delta::Text(text) }]);
+        }
+        let choice = match event {
+            Event::PartStart { choice, .. }
+            | Event::Delta { choice, .. }
+            | Event::PartEnd { choice, .. }
+            | Event::ChoiceExtra { choice, .. }
+            | Event::Finish { choice, .. } => *choice,
+            _ => 0,
+        };
+        let text = || text.clone().ok_or_else(|| format!("a map of kind {new} needs text"));
+        let (part, body) = match new {
+            "text" => (PartStart::Text { extra: Extra::default() }, text()?),
+            "reasoning" => (PartStart::Reasoning { extra: Extra::default() }, text()?),
+            "refusal" => (PartStart::Refusal, text()?),
+            "tool_call" => {
+                let Part::ToolCall(call) = verdict::tool_call(map)? else { return Ok(Vec::new()) };
+                let start = PartStart::ToolCall {
+                    id: call.id,
+                    name: call.name,
+                    kind: ToolKind::Function,
+                    signature: None,
+                    extra: Extra::default(),
+                };
+                (start, call.arguments)
+            }
+            other => return Err(format!("an event of kind {other} cannot be made here")),
+        };
+        let numbers = self.of(choice);
+        let index = numbers.next;
+        numbers.next += 1;
+        Ok(vec![
+            Event::PartStart { choice, index, part },
+            Event::Delta { choice, index, delta: Delta::Text(body) },
+            Event::PartEnd { choice, index },
+        ])
+    }
+}
+
+const MAX_ORDER: usize = 64;
+const MAX_EVENTS: usize = 256;
+const MAX_PARTS: usize = 4096;

@@ -1,0 +1,49 @@
+//! What a format cannot say, each with its reason. Everything else that differs is a fault.
+
+use portcullis::model::Format;
+
+/// A fact of an answer that a client's wire has no place for.
+pub fn answer_exception(client: Format, fact: &str) -> bool {
+    ANSWERS.iter().any(|(format, name, _)| *format == client && *name == fact)
+}
+
+/// A fact of a request that an upstream's wire has no place for, when the codec said so in `dropped`.
+pub fn request_exception(target: Format, fact: &str) -> bool {
+    REQUESTS.iter().any(|(format, name, _)| *format == target && *name == fact)
+}
+
+/// Features that a target may refuse with 400 instead of taking part of a request.
+pub fn may_refuse(target: Format, feature: &str) -> bool {
+    EVERYWHERE.contains(&feature) || REFUSED.iter().any(|(format, name)| *format == target && *name == feature)
+}
+
+const ANSWERS: [(Format, &str, &str); 2] = [
+    (Format::AnthropicMessages, "media", "answers have no media blocks: they travel in `portcullis_native`, outside the content"),
+    (Format::Gemini, "cache writes", "usageMetadata has no figure for cache writes"),
+];
+
+const REQUESTS: [(Format, &str, &str); 1] =
+    [(Format::AnthropicMessages, "output", "plain JSON mode has no field: a system line asks for it, noted as `response_format`")];
+
+/// Things of one vendor that no other can do.
+const EVERYWHERE: [&str; 3] = ["files", "cached_content", "web_search"];
+
+const REFUSED: [(Format, &str); 9] = [
+    (Format::AnthropicMessages, "n"),
+    (Format::AnthropicMessages, "logprobs"),
+    (Format::AnthropicMessages, "audio"),
+    (Format::AnthropicMessages, "video"),
+    (Format::AnthropicMessages, "image_type"),
+    (Format::AnthropicMessages, "document_type"),
+    (Format::AnthropicMessages, "assistant_media"),
+    (Format::AnthropicMessages, "system_only"),
+    (Format::AnthropicMessages, "image_output"),
+];
+
+/// Reasons for which a wire has no word: the nearest one stands there, the raw word beside it.
+pub fn finish_is_free(answer: &portcullis::model::Response, client: Format) -> bool {
+    use portcullis::model::FinishReason;
+    let finish = answer.choices.first().and_then(|c| c.finish.as_ref());
+    client != Format::Gemini
+        && finish.is_none_or(|f| matches!(f.reason, FinishReason::Malformed | FinishReason::Other))
+}

@@ -1,0 +1,79 @@
+//! Any split of a stream's bytes gives the same events: every split up to 8 KB; above that byte by byte once and 256
+//! seeded splits. And a stream that is cut is dead, wherever it is cut.
+
+use portcullis::{
+    codec::{Dialect, codec},
+    error::Kind,
+    model::{Event, Format},
+};
+
+use super::{answers, cases};
+
+#[test]
+fn every_split_of_a_stream_gives_the_same_events() {
+    let (mut faults, mut streams) = (Vec::new(), 0);
+    for case in cases::all() {
+        let Some(bytes) = case.bytes("stream.sse") else { continue };
+        streams += 1;
+        if let Err(e) = survives_splits(case.format, &bytes) {
+            faults.push(format!("{case}: {e}"));
+        }
+    }
+    assert!(streams >= 10, "only {streams} streams");
+    cases::report(&faults);
+}
+
+#[test]
+fn a_stream_cut_before_its_terminal_is_an_upstream_fault() {
+    let mut faults = Vec::new();
+    for case in cases::all() {
+        let Some(bytes) = case.bytes("stream.sse") else { continue };
+        // Where the last frame begins: everything before it is a whole stream but for its end.
+        let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
+        let Some(at) = text.trim_end().rfind("\n\n") else { continue };
+        match answers::decode_stream(case.format, text[..at + 2].as_bytes()) {
+            Err(e) if e.kind == Kind::Upstream => {}
+            other => faults.push(format!("{case}: a cut stream gave {other:?}")),
+        }
+    }
+    cases::report(&faults);
+}
+
+pub fn survives_splits(format: Format, bytes: &[u8]) -> Result<(), String> {
+    let whole = pieces(format, &[bytes])?;
+    if bytes.len() <= 8 << 10 {
+        for at in 1..bytes.len() {
+            same(&whole, pieces(format, &[&bytes[..at], &bytes[at..]])?, at)?;
+        }
+        return Ok(());
+    }
+    let single: Vec<&[u8]> = bytes.chunks(1).collect();
+    same(&whole, pieces(format, &single)?, 1)?;
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..256 {
+        let (mut rest, mut parts) = (bytes, Vec::new());
+        while !rest.is_empty() {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = ((seed >> 33) as usize % (bytes.len() / 4)).clamp(1, rest.len());
+            let (piece, more) = rest.split_at(at);
+            parts.push(piece);
+            rest = more;
+        }
+        same(&whole, pieces(format, &parts)?, round)?;
+    }
+    Ok(())
+}
+
+fn pieces(format: Format, parts: &[&[u8]]) -> Result<Vec<Event>, String> {
+    let mut out = Vec::new();
+    let mut decoder = codec(format).stream_decoder(&Dialect::of("golden-model"));
+    for part in parts {
+        decoder.push(part, &mut out).map_err(|e| e.to_string())?;
+    }
+    decoder.finish(&mut out).map_err(|e| e.to_string())?;
+    Ok(out)
+}
+
+fn same(whole: &[Event], split: Vec<Event>, at: usize) -> Result<(), String> {
+    if whole == split { Ok(()) } else { Err(format!("split {at} gives other events")) }
+}
