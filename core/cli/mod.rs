@@ -105,8 +105,9 @@ pub fn refuse(problems: &[Problem]) -> io::Result<Exit> {
 
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> Vec<Problem> {
-    // The pipeline's own check of the scripts joins here.
-    crate::route::Table::build(config).err().unwrap_or_default()
+    let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
+    problems.extend(crate::pipeline::build(config, &crate::script::Scripts::dry()).err().unwrap_or_default());
+    problems
 }
 
 impl From<Exit> for std::process::ExitCode {
