@@ -286,8 +286,14 @@ impl Choice {
             extra.insert(F, FIELD, field.into());
         }
         let part = self.new_part(PartStart::Reasoning { extra });
-        self.reasoning =
-            Some(OpenReasoning { part, text: String::new(), signature: None, complete: false, open: true, plain: false });
+        self.reasoning = Some(OpenReasoning {
+            part,
+            text: String::new(),
+            signature: None,
+            complete: false,
+            open: true,
+            plain: false,
+        });
         part
     }
 
