@@ -54,7 +54,8 @@ impl Call {
                 let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, &dialect)?;
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
             }
-            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, &dialect) {
+            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, &dialect)
+            {
                 Some(encoded) => {
                     let encoded = encoded?;
                     (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)

@@ -70,7 +70,8 @@ pub struct Refused {
 impl Runtime {
     /// Reads, checks and compiles everything. Every problem at once.
     pub fn build(place: &Place, scripts: &Scripts) -> Result<Runtime, Refused> {
-        let Loaded { config, warnings, mut problems } = config::read(place, &config::env::var, &provider::catalog_names());
+        let Loaded { config, warnings, mut problems } =
+            config::read(place, &config::env::var, &provider::catalog_names());
         let sound = problems.is_empty();
         // What follows from a mistake already told is not told again.
         let own = config.problem("", "").file;

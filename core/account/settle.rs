@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
-    exchange::{Settled, SettleQueue},
+    exchange::{SettleQueue, Settled},
     telemetry::{self, Ring},
 };
 

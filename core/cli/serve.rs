@@ -297,7 +297,8 @@ pub fn reload(gateway: &Gateway, place: &Place) {
 
 /// Names that may stand in metric labels.
 fn known(runtime: &Runtime) {
-    let targets = runtime.config.models.values().flat_map(|m| &m.targets).map(|t| format!("{}/{}", t.provider, t.model));
+    let targets =
+        runtime.config.models.values().flat_map(|m| &m.targets).map(|t| format!("{}/{}", t.provider, t.model));
     metrics().set_known(
         runtime.routes.aliases().map(ToString::to_string),
         runtime.routes.providers().map(|p| p.name.to_string()),
