@@ -46,7 +46,6 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
-    /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
