@@ -48,7 +48,6 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
-    /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
     Explain(explain::Args),
