@@ -284,8 +284,6 @@ impl Config {
     }
 
     /// What has to be watched for this configuration to stay fresh.
-
-    /// What has to be watched for this configuration to stay fresh.
     pub fn watched(&self) -> Watched {
         let mut files = vec![self.file.clone()];
         files.extend(self.sources.files.iter().cloned());
