@@ -13,8 +13,10 @@ use crate::config::{Config, Place, Problem};
 
 pub mod check;
 pub mod mock;
+pub mod explain;
 pub mod schema;
 pub mod serve;
+pub mod test;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +50,10 @@ pub enum Command {
     Check(check::Args),
     /// Answer like a model provider, without one
     Mock(mock::Args),
+    /// Say where a request would go and why, without sending it
+    Explain(explain::Args),
+    /// Run the cases that lie beside the scripts
+    Test(test::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -88,6 +94,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Mock(args)) => mock::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args, &place),
+        Some(Command::Test(args)) => test::run(&args, &place),
         Some(Command::Schema(_)) => schema::run(),
     }
 }
@@ -106,7 +114,10 @@ pub fn refuse(problems: &[Problem]) -> io::Result<Exit> {
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> Vec<Problem> {
     let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
-    problems.extend(crate::pipeline::build(config, &crate::script::Scripts::dry()).err().unwrap_or_default());
+    match crate::pipeline::build(config, &crate::script::Scripts::dry()) {
+        Ok(_) => problems.extend(crate::script::suite::gate(config)),
+        Err(found) => problems.extend(found),
+    }
     problems
 }
 

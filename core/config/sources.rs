@@ -18,6 +18,8 @@ pub struct Sources {
     /// Scripts and the tests beside them by name relative to the root, with `/` (`scripts/route.rhai`): all of the
     /// folder scripts/, sub-folders too.
     pub scripts: BTreeMap<String, Arc<str>>,
+    /// Plugin files directly in plugins/, by name relative to the root.
+    pub plugins: Vec<String>,
     /// Other files with a say in the configuration: secrets, certificates.
     pub files: Vec<PathBuf>,
     /// Where the tables of gateway.toml stand, by dotted key (`models.smart`): for messages of those who find mistakes
@@ -34,9 +36,18 @@ impl Sources {
 
     /// Reads scripts/ under `root`. A folder that is not there is empty.
     pub fn read(root: &Path, problems: &mut Vec<Problem>) -> Sources {
+        let mut sources = Sources::folder(&root.join("scripts"), problems);
+        let mut found = Vec::new();
+        list(&root.join("plugins"), "plugins", DEEPEST, &mut found, &mut Vec::new());
+        sources.plugins.extend(found.into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".wasm")));
+        sources
+    }
+
+    /// Reads any folder as if it were scripts/: to try scripts before they lie there.
+    pub fn folder(folder: &Path, problems: &mut Vec<Problem>) -> Sources {
         let mut sources = Sources::default();
         let mut found = Vec::new();
-        list(&root.join("scripts"), "scripts", 0, &mut found, problems);
+        list(folder, "scripts", 0, &mut found, problems);
         for (name, path) in found {
             if !(name.ends_with(".rhai") || name.ends_with(".test.toml")) {
                 continue;

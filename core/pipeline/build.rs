@@ -30,15 +30,12 @@ pub struct StageInfo {
 
 /// Reads, compiles and checks every stage; all problems at once.
 pub fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> {
-    let host = scripts.host(&config.root);
-    let found = match script::files::listing(&config.root) {
-        Ok(found) => found,
-        Err(message) => return Err(vec![problem("scripts", 0, message)]),
-    };
+    let host = scripts.host(&config.sources);
+    let found: Vec<&str> = config.sources.live().chain(config.sources.plugins.iter().map(String::as_str)).collect();
     let mut problems = Vec::new();
     let wanted = match &config.stages {
         Some(stages) => stages.clone(),
-        None => found.iter().map(|name| automatic(name)).collect(),
+        None => found.iter().copied().map(automatic).collect(),
     };
     let mut entries = Vec::new();
     let mut listed = Vec::new();
@@ -59,7 +56,7 @@ pub fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> 
     if !problems.is_empty() {
         return Err(problems);
     }
-    let outside = found.into_iter().filter(|name| !seen.contains(name.as_str())).collect();
+    let outside = found.into_iter().filter(|name| !seen.contains(name)).map(str::to_owned).collect();
     Ok(Built { pipeline: Pipeline::new(entries), listed, outside })
 }
 
@@ -76,13 +73,12 @@ fn one(
     if uses.ends_with(".wasm") {
         return Err(vec![in_config(config, stage, format!("{uses}: plugins are not built in this version"))]);
     }
-    if !uses.ends_with(".rhai") || !script::files::is_plain(uses) {
+    let Some(source) = config.sources.scripts.get(uses).filter(|_| uses.ends_with(".rhai")) else {
         let message =
-            format!("{uses} is no stage: name a file such as \"scripts/route.rhai\", relative to gateway.toml");
+            format!("there is no script {uses}: name one of the folder scripts/, such as \"scripts/route.rhai\"");
         return Err(vec![in_config(config, stage, message)]);
-    }
-    let source = script::files::read(&config.root, uses).map_err(|message| vec![in_config(config, stage, message)])?;
-    let compiled = scripts.compile(host, uses, &source)?;
+    };
+    let compiled = scripts.compile(host, uses, source)?;
     let stream = mode(&compiled, stage.stream, uses)?;
     let info = StageInfo {
         uses: uses.to_owned(),

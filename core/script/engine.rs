@@ -3,8 +3,7 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -17,26 +16,33 @@ use rhai::{
     },
 };
 
-use super::{desk, files, reference::Registrar, verdict};
-use crate::config::StageLimits;
+use super::{cover, desk, reference::Registrar, verdict};
+use crate::config::{Sources, StageLimits};
 
 /// The engines of one runtime.
 pub struct Host {
     pub engine: Engine,
     /// Parses without strict names and without optimising: for checks on the program as it was written.
     pub loose: Engine,
-    pub root: PathBuf,
 }
 
 impl Host {
-    pub fn new(root: &Path) -> Self {
-        let modules = Arc::new(Modules { root: root.to_owned(), known: Mutex::default() });
+    pub fn new(sources: &Sources) -> Self {
+        let modules = Arc::new(Modules { files: sources.scripts.clone(), known: Mutex::default() });
         let mut engine = build(modules.clone());
         engine.set_strict_variables(true);
         engine.set_optimization_level(OptimizationLevel::Simple);
         let mut loose = build(modules);
         loose.set_optimization_level(OptimizationLevel::None);
-        Host { engine, loose, root: root.to_owned() }
+        Host { engine, loose }
+    }
+
+    /// Engines that also count which lines ran.
+    pub fn covering(sources: &Sources) -> Self {
+        let mut host = Host::new(sources);
+        cover::register(&mut host.engine);
+        cover::register(&mut host.loose);
+        host
     }
 }
 
@@ -135,7 +141,8 @@ pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, u64) {
 
 /// Modules of one runtime: read when a script that imports them is compiled, then only from memory.
 struct Modules {
-    root: PathBuf,
+    /// All of scripts/, by name: what is not here cannot be imported.
+    files: BTreeMap<String, Arc<str>>,
     known: Mutex<HashMap<String, Known>>,
 }
 
@@ -173,9 +180,15 @@ impl ModuleResolver for Resolver {
 
 impl Resolver {
     fn load(&self, engine: &Engine, path: &str, pos: Position) -> Result<Shared<Module>, Box<EvalAltResult>> {
-        let source = files::import(&self.0.root, path).map_err(|message| at(pos, message))?;
+        let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if !path.split('/').all(plain) {
+            let text = "a module path is made of letters, digits, _ and -, joined by /; modules lie in scripts/";
+            return Err(at(pos, format!("import \"{path}\": {text}")));
+        }
         let name = format!("scripts/{path}.rhai");
-        let mut ast = engine.compile(&source).map_err(|e| at(pos, format!("{name}:{}: {}", place(e.1), e.0)))?;
+        let missing = || at(pos, format!("import \"{path}\": there is no {name}"));
+        let source = self.0.files.get(&name).ok_or_else(missing)?;
+        let mut ast = engine.compile(source).map_err(|e| at(pos, format!("{name}:{}: {}", place(e.1), e.0)))?;
         ast.set_source(&name);
         Ok(Module::eval_ast_as_new(Scope::new(), &ast, engine)?.into())
     }

@@ -8,9 +8,9 @@ mod answer_view;
 mod compile;
 mod context_view;
 mod convert;
+pub mod cover;
 mod desk;
 mod engine;
-pub mod files;
 mod kv;
 mod lint;
 mod part_view;
@@ -18,13 +18,13 @@ pub mod reference;
 mod request_view;
 mod run;
 mod stage;
+pub mod suite;
 mod target_view;
 mod verdict;
 mod words;
 
 use std::{
     collections::HashMap,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -34,7 +34,7 @@ pub use engine::Host;
 pub use reference::reference;
 pub use stage::ScriptStage;
 
-use crate::config::Problem;
+use crate::config::{Problem, Sources};
 
 /// What scripts keep beyond a runtime: their memory, and compiled files for reuse. One a process.
 pub struct Scripts {
@@ -58,8 +58,13 @@ impl Scripts {
     }
 
     /// The engine for one build of a runtime: modules imported by its scripts are read once, now.
-    pub fn host(&self, root: &Path) -> Arc<Host> {
-        Arc::new(Host::new(root))
+    pub fn host(&self, sources: &Sources) -> Arc<Host> {
+        Arc::new(Host::new(sources))
+    }
+
+    /// The same with marks for coverage.
+    fn covering(sources: &Sources) -> Arc<Host> {
+        Arc::new(Host::covering(sources))
     }
 
     /// A checked program; an unchanged file without imports is reused.

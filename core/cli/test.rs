@@ -1,0 +1,170 @@
+//! `portcullis test`: runs the cases beside scripts and tells what differs. Starts nothing, sends nothing.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+
+use crate::{
+    cli::Exit,
+    config::{Config, Place, Problem, Sources, env, read},
+    provider,
+    script::suite::{self, AsWritten, Names, Report, Themselves},
+};
+
+/// Run the cases of *.test.toml files against their scripts and show which lines they reach. Names stand for what
+/// gateway.toml says; without one a name stands for itself.
+#[derive(Debug, Default, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// A folder, a script or a file of cases; default: scripts/ beside gateway.toml
+    pub path: Option<PathBuf>,
+    /// One JSON object: passed, cases, coverage, errors
+    #[arg(long)]
+    pub json: bool,
+}
+
+const EXAMPLE: &str = "\
+Example:
+  portcullis test
+  portcullis test scripts/route.test.toml
+
+A case in scripts/route.test.toml:
+  [[case]]
+  name = \"essays go to the essay model\"
+  request = { model = \"auto\", messages = [{ role = \"user\", content = \"draft an essay on tides\" }] }
+  context = { team = \"marketing\", now = \"2026-01-01T00:00:00Z\", seed = 7 }
+  expect = { target = \"essay\" }    # also: targets, status, message, text, model, notes, request";
+
+/// What a run found.
+#[derive(Default)]
+struct Found {
+    reports: Vec<(String, Report)>,
+    problems: Vec<Problem>,
+}
+
+pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
+    let config = read(place, &env::var, &provider::catalog_names()).config;
+    let found = match select(args.path.as_deref(), &config) {
+        Ok(selection) => execute(&selection, &config),
+        Err(problem) => Found { problems: vec![problem], ..Found::default() },
+    };
+    let passed = found.problems.is_empty() && found.reports.iter().all(|(_, report)| report.passed());
+    let mut out = io::stdout().lock();
+    match args.json {
+        true => writeln!(out, "{}", machine(&found, passed))?,
+        false => write!(out, "{}", human(&found))?,
+    }
+    Ok(if passed { Exit::Done } else { Exit::Failed })
+}
+
+/// Files of cases, by name, with what lies beside them.
+struct Selection {
+    sources: Sources,
+    tests: Vec<String>,
+    problems: Vec<Problem>,
+    /// They are the configuration's own scripts.
+    own: bool,
+}
+
+fn select(path: Option<&Path>, config: &Config) -> Result<Selection, Problem> {
+    let scripts = config.root.join("scripts");
+    let mut problems = Vec::new();
+    let Some(path) = path else {
+        let sources = Sources::read(&config.root, &mut problems);
+        let tests = tests(&sources, "scripts/", &mut problems);
+        return Ok(Selection { sources, tests, problems, own: true });
+    };
+    let shown = path.display().to_string();
+    let real = path.canonicalize().map_err(|e| problem(&shown, format!("cannot be read: {e}")))?;
+    let folder = if real.is_dir() { real.clone() } else { real.parent().unwrap_or(Path::new("/")).to_owned() };
+    // Within scripts/ all of it is read, so that imports are found.
+    let base = scripts.canonicalize().ok().filter(|base| folder.starts_with(base));
+    let own = base.is_some();
+    let base = base.unwrap_or(folder);
+    let sources = Sources::folder(&base, &mut problems);
+    let inside = real.strip_prefix(&base).unwrap_or(Path::new("")).to_string_lossy().replace('\\', "/");
+    let name = format!("scripts/{inside}");
+    let tests = match real.is_dir() {
+        true => tests(&sources, name.trim_end_matches('/'), &mut problems),
+        false if name.ends_with(".rhai") => vec![suite::tests_of(&name)],
+        false => vec![name],
+    };
+    Ok(Selection { sources, tests, problems, own })
+}
+
+fn tests(sources: &Sources, prefix: &str, problems: &mut Vec<Problem>) -> Vec<String> {
+    let prefix = format!("{}/", prefix.trim_end_matches('/'));
+    let found = sources.scripts.keys().filter(|name| name.starts_with(&prefix) && name.ends_with(".test.toml"));
+    let found: Vec<String> = found.cloned().collect();
+    if found.is_empty() {
+        let text = "there is no *.test.toml here; `portcullis test --help` shows a case".to_owned();
+        problems.push(problem(prefix.trim_end_matches('/'), text));
+    }
+    found
+}
+
+fn execute(selection: &Selection, config: &Config) -> Found {
+    let mut found = Found { problems: selection.problems.clone(), ..Found::default() };
+    let written = AsWritten(config);
+    let names: &dyn Names = if config.models.is_empty() { &Themselves } else { &written };
+    for tests in &selection.tests {
+        let script = format!("{}.rhai", tests.strip_suffix(".test.toml").unwrap_or(tests));
+        let stage = if selection.own { suite::stage_of(config, &script) } else { None };
+        match suite::run(&selection.sources, &script, tests, stage, names) {
+            Ok(report) => found.reports.push((script, report)),
+            Err(mut problems) => found.problems.append(&mut problems),
+        }
+    }
+    found
+}
+
+fn human(found: &Found) -> String {
+    let mut lines = Vec::new();
+    let (mut ran, mut failed) = (0, 0);
+    for (_, report) in &found.reports {
+        for case in &report.outcomes {
+            ran += 1;
+            if !case.failures.is_empty() {
+                failed += 1;
+                lines.push(format!("FAILED {}:{} \"{}\"", case.file, case.line, case.name));
+                lines.extend(case.failures.iter().map(|failure| format!("       {failure}")));
+            }
+        }
+    }
+    lines.extend(found.problems.iter().map(|problem| format!("{problem}")));
+    for (script, report) in &found.reports {
+        let name = script.rsplit('/').next().unwrap_or(script);
+        let Some(coverage) = &report.coverage else { continue };
+        let Some(percent) = coverage.percent() else { continue };
+        let missed: Vec<String> = coverage.missed().iter().take(12).map(u32::to_string).collect();
+        let rest =
+            if missed.is_empty() { String::new() } else { format!("   not reached: line {}", missed.join(", ")) };
+        lines.push(format!("{name} … {percent}%{rest}"));
+    }
+    let s = |n: usize| if n == 1 { "" } else { "s" };
+    let errors = found.problems.len();
+    let broken = if errors == 0 { String::new() } else { format!(", {errors} error{}", s(errors)) };
+    lines.push(format!("{ran} case{}: {} passed, {failed} failed{broken}", s(ran), ran - failed));
+    lines.join("\n") + "\n"
+}
+
+fn machine(found: &Found, passed: bool) -> serde_json::Value {
+    let cases: Vec<_> = found.reports.iter().flat_map(|(_, report)| &report.outcomes).collect();
+    let coverage = |(script, report): &(String, Report)| {
+        let coverage = report.coverage.as_ref()?;
+        Some(json!({ "file": script, "percent": coverage.percent()?, "missed": coverage.missed() }))
+    };
+    json!({
+        "passed": passed,
+        "cases": cases,
+        "coverage": found.reports.iter().filter_map(coverage).collect::<Vec<_>>(),
+        "errors": found.problems,
+    })
+}
+
+fn problem(file: &str, message: String) -> Problem {
+    Problem { file: file.to_owned(), line: 1, message, excerpt: None }
+}
