@@ -44,7 +44,7 @@ impl Transport {
             provider::Transport::Mock => mocked(url, headers, sealed.body).await,
             provider::Transport::Http => {
                 let provider = &target.provider;
-                let egress = Egress::of_provider(url.host().unwrap_or_default(), provider.private);
+                let egress = Egress::of_provider(provider.base.host(), provider.private);
                 let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
                 let out = Outgoing {
                     method: Method::POST,

@@ -3,7 +3,6 @@
 
 use std::{
     io::{self, Write},
-    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
@@ -15,20 +14,19 @@ use serde_json::{Value, json};
 use crate::{
     admin::client::Admin,
     auth::{KeyInfo, Keys, NewKey, expiry},
-    config::{Config, Secret, StoreKind},
-    store,
+    cli::Exit,
+    config::{self, Place, Secret, StoreKind, env},
+    provider, store,
 };
 
-/// Virtual keys: create, list, revoke, rotate
+/// Virtual keys: create, list, revoke, rotate. On the stopped store of the configuration, or with --admin on a running
+/// gateway, whose admin token is read from PORTCULLIS_ADMIN_TOKEN.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
-pub struct KeysArgs {
-    /// The admin address of a running gateway; without it the stopped store of --config is used
+pub struct Args {
+    /// The admin address of a running gateway, such as http://127.0.0.1:8081
     #[arg(long, value_name = "URL", global = true)]
     admin: Option<String>,
-    /// The admin plane's token: from the environment only, so that it shows in no process list
-    #[arg(long, env = "PORTCULLIS_ADMIN_TOKEN", hide = true, hide_env_values = true, global = true)]
-    admin_token: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,35 +90,36 @@ const EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --expire
 const CREATE_EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --team research --models 'smart,mock/*' --expires 30d\n  \
     KEY=$(portcullis keys create --name ci --quiet --admin http://127.0.0.1:8081)";
 
-/// Runs the command. `config` is read only when there is no `--admin`.
-pub async fn run(args: KeysArgs, config: impl FnOnce() -> Result<Config>) -> Result<ExitCode> {
-    run_to(args, config, &mut io::stdout()).await?;
-    Ok(ExitCode::SUCCESS)
+pub fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // The token comes from the environment only: an argument would show in process lists.
+    let token = env::var("PORTCULLIS_ADMIN_TOKEN").map(|token| Secret::new(token.trim()));
+    runtime.block_on(run_to(args, place, token, &mut io::stdout()))
 }
 
-async fn run_to(args: KeysArgs, config: impl FnOnce() -> Result<Config>, out: &mut Out) -> Result<()> {
-    let KeysArgs { admin, admin_token, command } = args;
-    match admin {
-        Some(url) => {
-            let token = admin_token.filter(|t| !t.trim().is_empty()).map(|t| Secret::new(t.trim()));
-            let admin = Admin::new(&url, token).map_err(anyhow::Error::msg)?;
-            remote(&admin, command, out).await
-        }
-        None => {
-            let config = config()?;
-            if config.store.kind == StoreKind::Memory {
-                bail!("store.kind = \"memory\" keeps no keys between runs: use --admin URL on the running gateway");
-            }
-            let store = store::open(&config.store).await?;
-            let done = async {
-                let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
-                local(&keys, command, out).await
-            };
-            let done = done.await;
-            store.close().await.context("the store could not be closed")?;
-            done
-        }
+async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out) -> Result<Exit> {
+    let Args { admin, command } = args;
+    if let Some(url) = admin {
+        let admin = Admin::new(&url, token).map_err(anyhow::Error::msg)?;
+        remote(&admin, command, out).await?;
+        return Ok(Exit::Done);
     }
+    let config = match config::load(place, &env::var, &provider::catalog_names()) {
+        Ok((config, _)) => config,
+        Err(problems) => return Ok(super::refuse(&problems)?),
+    };
+    if config.store.kind == StoreKind::Memory {
+        bail!("store.kind = \"memory\" keeps no keys between runs: use --admin URL on the running gateway");
+    }
+    let store = store::open(&config.store).await?;
+    let done = async {
+        let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
+        local(&keys, command, out).await
+    };
+    let done = done.await;
+    store.close().await.context("the store could not be closed")?;
+    done?;
+    Ok(Exit::Done)
 }
 
 async fn local(keys: &Keys, command: Command, out: &mut Out) -> Result<()> {

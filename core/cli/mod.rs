@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::config::{Config, Place, Problem};
 
 pub mod check;
+pub mod keys;
 pub mod mock;
 pub mod explain;
 pub mod schema;
@@ -48,6 +49,8 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
+    /// Make, list, revoke and rotate virtual keys
+    Keys(keys::Args),
     /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
@@ -93,6 +96,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         None => serve::run(&serve::Args::default(), &place),
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
+        Some(Command::Keys(args)) => keys::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),

@@ -17,27 +17,18 @@ use crate::{
 #[derive(clap::Parser)]
 struct Cli {
     #[command(flatten)]
-    keys: KeysArgs,
+    keys: Args,
 }
 
-fn parse(words: &[&str]) -> Result<KeysArgs, clap::Error> {
+fn parse(words: &[&str]) -> Result<Args, clap::Error> {
     Cli::try_parse_from([&["keys"], words].concat()).map(|cli| cli.keys)
 }
 
-fn config_in(path: &Path, kind: StoreKind) -> Config {
-    Config {
-        root: path.to_owned(),
-        file: path.join("gateway.toml"),
-        hash: String::new(),
-        server: config::Server::default(),
-        admin: config::Admin { listen: ([127, 0, 0, 1], 8081).into(), token: None },
-        store: config::Store { kind, path: path.join("data") },
-        auth: config::Auth { required: true },
-        providers: Vec::new(),
-        models: BTreeMap::new(),
-        teams: BTreeMap::new(),
-        stages: None,
-    }
+/// A gateway.toml with this store.
+fn place_in(folder: &Path, kind: &str) -> config::Place {
+    let file = folder.join("gateway.toml");
+    std::fs::write(&file, format!("[store]\nkind = \"{kind}\"\npath = \"data\"\n")).unwrap();
+    config::Place::File(file)
 }
 
 struct Nothing;
@@ -58,40 +49,39 @@ impl Facts for Nothing {
 }
 
 /// Where keys live: a stopped store, or a running plane.
-enum Place {
+enum Where {
     Store(tempfile::TempDir),
     Plane(String),
 }
 
-impl Place {
-    async fn plane() -> Place {
+impl Where {
+    async fn plane() -> Where {
         let auth = config::Auth { required: true };
         let keys = Keys::open(Arc::new(Memory::default()), &auth, &BTreeMap::new()).await.unwrap();
         let state = AdminState { keys, ring: Arc::new(Ring::default()), facts: Arc::new(Nothing), token: None };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(admin::serve(listener, Arc::new(state), CancellationToken::new()));
-        Place::Plane(url)
+        Where::Plane(url)
     }
 
     async fn run(&self, words: &[&str]) -> Result<String> {
         let mut out = Vec::new();
         match self {
-            Place::Store(dir) => {
-                run_to(parse(words)?, || Ok(config_in(dir.path(), StoreKind::Sled)), &mut out).await?;
+            Where::Store(dir) => run_to(parse(words)?, &place_in(dir.path(), "sled"), None, &mut out).await?,
+            Where::Plane(url) => {
+                // The configuration is not read: there is none at this place.
+                let nowhere = config::Place::File("/nowhere/gateway.toml".into());
+                run_to(parse(&[words, &["--admin", url]].concat())?, &nowhere, None, &mut out).await?
             }
-            Place::Plane(url) => {
-                let words = [words, &["--admin", url]].concat();
-                run_to(parse(&words)?, || panic!("the configuration is not needed"), &mut out).await?;
-            }
-        }
+        };
         Ok(String::from_utf8(out)?)
     }
 }
 
 #[tokio::test]
 async fn keys_live_and_die_on_a_stopped_store_and_on_a_running_plane() {
-    for place in [Place::Store(tempfile::tempdir().unwrap()), Place::plane().await] {
+    for place in [Where::Store(tempfile::tempdir().unwrap()), Where::plane().await] {
         assert!(place.run(&["list"]).await.unwrap().contains("no keys yet"));
         let words = ["create", "--name", "laptop", "--models", "smart,openai/*", "--expires", "30d"];
         let made = place.run(&words).await.unwrap();
@@ -117,12 +107,12 @@ async fn keys_live_and_die_on_a_stopped_store_and_on_a_running_plane() {
 #[tokio::test]
 async fn a_key_made_on_a_stopped_store_is_known_when_the_gateway_starts() {
     let dir = tempfile::tempdir().unwrap();
-    let place = Place::Store(dir);
+    let place = Where::Store(dir);
     let key = place.run(&["create", "--name", "a", "-q"]).await.unwrap();
-    let Place::Store(dir) = place else { unreachable!() };
-    let config = config_in(dir.path(), StoreKind::Sled);
-    let store = store::open(&config.store).await.unwrap();
-    let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.unwrap();
+    let Where::Store(dir) = place else { unreachable!() };
+    let config = config::Store { kind: StoreKind::Sled, path: dir.path().join("data") };
+    let store = store::open(&config).await.unwrap();
+    let keys = Keys::open(store.clone(), &config::Auth { required: true }, &BTreeMap::new()).await.unwrap();
     assert!(keys.table().authenticate(Some(key.trim()), SystemTime::now()).is_ok());
     assert!(keys.first_run().await.unwrap().is_none(), "it is not the first run any more");
     store.close().await.unwrap();
@@ -130,9 +120,21 @@ async fn a_key_made_on_a_stopped_store_is_known_when_the_gateway_starts() {
 
 #[tokio::test]
 async fn a_memory_store_sends_to_the_running_gateway() {
-    let run =
-        run_to(parse(&["list"]).unwrap(), || Ok(config_in(Path::new("/"), StoreKind::Memory)), &mut Vec::new()).await;
-    assert!(run.unwrap_err().to_string().contains("--admin"));
+    let dir = tempfile::tempdir().unwrap();
+    let place = place_in(dir.path(), "memory");
+    let refused = run_to(parse(&["list"]).unwrap(), &place, None, &mut Vec::new()).await;
+    assert!(refused.unwrap_err().to_string().contains("--admin"));
+}
+
+#[tokio::test]
+async fn a_broken_configuration_is_told_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.toml");
+    std::fs::write(&file, "[stroe]\n").unwrap();
+    let args = parse(&["create", "--name", "a"]).unwrap();
+    let exit = run_to(args, &config::Place::File(file), None, &mut Vec::new()).await.unwrap();
+    assert_eq!(exit, Exit::Config);
+    assert!(!dir.path().join("data").exists());
 }
 
 #[test]

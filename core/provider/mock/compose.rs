@@ -98,7 +98,7 @@ pub(super) fn vectors(request: &EmbeddingRequest, control: &Control) -> Result<E
         })
         .collect();
     let input = control.usage.map_or(tokens(bytes), |u| u.input);
-    let usage = Usage { input_tokens: Some(input), output_tokens: Some(0), ..Usage::default() };
+    let usage = Usage { input_tokens: Some(input), ..Usage::default() };
     Ok(EmbeddingResponse { model: request.model.clone(), vectors, usage: Some(usage), ..EmbeddingResponse::default() })
 }
 

@@ -143,7 +143,8 @@ impl Choice {
             self.block(block, has_text);
         }
         for detail in std::mem::take(&mut known.details) {
-            if !has_text
+            let repeated = has_text || self.reasoning.as_ref().is_some_and(|r| r.plain);
+            if !repeated
                 && let Some(text) = detail.get("text").or_else(|| detail.get("summary")).and_then(Value::as_str)
             {
                 self.reasoning_text(text, Some("details"));
