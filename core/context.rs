@@ -5,11 +5,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use http::request::Parts;
 use serde_json::{Map, Value};
 
 use crate::{
     auth::Principal,
     model::{Format, Operation},
+    route::Target,
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -31,6 +33,8 @@ pub struct Context {
     pub priority: Priority,
     /// Request headers that stages may read: never credentials or cookies.
     pub headers: Vec<(String, String)>,
+    /// `x-portcullis-explain: 1`: the caller wants the decision trace back.
+    pub explain: bool,
     /// 1 for the first attempt.
     pub attempt: u32,
     /// For `choose` and weighted targets: the same seed makes the same choice.
@@ -84,6 +88,71 @@ pub enum Verdict {
     Failed(Arc<str>),
 }
 
+impl Context {
+    /// Opens the context of a request. `whole` is the longest that it may take up to its commit.
+    pub fn open(operation: Operation, format: Format, parts: &Parts, principal: Arc<Principal>, whole: Duration) -> Context {
+        let now = SystemTime::now();
+        let started = Instant::now();
+        let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
+        Context {
+            id: mint_id(now),
+            operation,
+            format,
+            principal,
+            now,
+            started,
+            deadline: Some(started + whole),
+            tags: header("x-portcullis-tags").map(tags).unwrap_or_default(),
+            priority: match header("x-portcullis-priority") {
+                Some("low") => Priority::Low,
+                Some("high") => Priority::High,
+                _ => Priority::Normal,
+            },
+            headers: Vec::new(),
+            explain: header("x-portcullis-explain") == Some("1"),
+            attempt: 0,
+            seed: fastrand::u64(..),
+            vars: Map::new(),
+            trace: Trace::default(),
+        }
+    }
+
+    /// Headers for stages: credentials and cookies stay out. Called only when a stage will run.
+    pub fn keep_headers(&mut self, headers: &http::HeaderMap) {
+        self.headers = headers
+            .iter()
+            .filter(|(name, _)| !HIDDEN.contains(&name.as_str()))
+            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .collect();
+    }
+
+    /// Unix seconds at the start.
+    pub fn unix(&self) -> i64 {
+        self.now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+    }
+
+    /// The earlier of "so long from now" and the deadline.
+    pub fn until(&self, wait: Duration) -> Instant {
+        let at = Instant::now() + wait;
+        self.deadline.map_or(at, |deadline| deadline.min(at))
+    }
+}
+
+/// `a=b,c=d`: at most 16 pairs of at most 64 and 256 characters.
+fn tags(text: &str) -> Vec<(String, String)> {
+    text.split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.trim(), value.trim()))
+        .filter(|(key, value)| !key.is_empty() && key.len() <= 64 && value.len() <= 256)
+        .take(16)
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Request headers that no stage sees.
+const HIDDEN: [&str; 6] =
+    ["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "proxy-authorization"];
+
 impl Trace {
     pub fn push(&mut self, step: Step) {
         // A stage that notes in a loop must not eat the memory.
@@ -93,4 +162,37 @@ impl Trace {
     }
 }
 
+impl Trace {
+    pub fn note(&mut self, stage: &str, text: &str) {
+        self.push(Step::Note { stage: stage.into(), text: text.to_owned() });
+    }
+
+    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[(Arc<str>, Arc<str>)]) {
+        for (target, reason) in passed {
+            self.push(Step::PassedOver { target: target.clone(), reason: reason.clone() });
+        }
+        self.push(Step::Planned { targets: targets.iter().map(|t| t.name.clone()).collect() });
+    }
+
+    pub fn passed_over(&mut self, target: &Target, reason: &str) {
+        self.push(Step::PassedOver { target: target.name.clone(), reason: reason.into() });
+    }
+}
+
 const MAX_STEPS: usize = 256;
+
+/// A request id: `req_` and 32 hex digits, the first 12 the time in milliseconds (UUID version 7's layout), the rest
+/// random. Ids must be unique, not secret: a thread-local generator spares the system call.
+pub fn mint_id(now: SystemTime) -> Arc<str> {
+    let millis = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    let random = fastrand::u128(..);
+    let bits = u128::from(millis) << 80 | 0x7 << 76 | (random & RANDOM_MASK) | 0x8 << 60;
+    let mut text = *b"req_00000000000000000000000000000000";
+    for (at, byte) in text[4..].iter_mut().enumerate() {
+        *byte = b"0123456789abcdef"[(bits >> (124 - 4 * at)) as usize & 15];
+    }
+    String::from_utf8_lossy(&text).into()
+}
+
+/// All but time, version and variant.
+const RANDOM_MASK: u128 = (0xfff << 64) | 0x0fff_ffff_ffff_ffff;

@@ -166,6 +166,20 @@ impl Error {
         self
     }
 
+    /// The same error without its cause, which cannot be copied.
+    pub fn copy(&self) -> Error {
+        Error(Box::new(Inner {
+            kind: self.kind,
+            message: self.message.clone(),
+            param: self.param.clone(),
+            code: self.code.clone(),
+            status: self.status,
+            retry_after: self.retry_after,
+            upstream: self.upstream.clone(),
+            source: None,
+        }))
+    }
+
     pub fn status(&self) -> u16 {
         self.0.status.unwrap_or(self.0.kind.facts().0)
     }

@@ -4,14 +4,18 @@
 
 use std::{sync::Arc, time::Instant};
 
+use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 
 use crate::{
     account::Record,
+    auth::Principal,
+    codec::document::Document,
     context::{Context, Step},
     limit::Permit,
     model::{FinishReason, Usage},
     pipeline::Chain,
+    server::BodyPermit,
 };
 
 /// Everything one request owns.
@@ -24,7 +28,14 @@ pub struct Inner {
     pub cx: Context,
     pub chain: Chain,
     pub record: Record,
+    /// `None` until `limit::enter`.
     pub permit: Option<Permit>,
+    /// The request body's share of `body_memory`.
+    pub held: Option<BodyPermit>,
+    /// The last upstream's own request id.
+    pub upstream_id: Option<HeaderValue>,
+    /// Knobs that the target could not take.
+    pub dropped: Vec<&'static str>,
 }
 
 /// A finished request on its way to its record.
@@ -38,8 +49,30 @@ pub struct Settled {
 pub type SettleQueue = mpsc::UnboundedSender<Settled>;
 
 impl Exchange {
-    pub fn new(cx: Context, chain: Chain, record: Record, permit: Permit, settle: SettleQueue) -> Self {
-        Exchange { inner: Some(Box::new(Inner { cx, chain, record, permit: Some(permit) })), settle }
+    pub fn new(cx: Context, settle: SettleQueue) -> Self {
+        let record = Record::of(&cx);
+        let chain = Chain::new(std::iter::empty());
+        let inner = Inner { cx, chain, record, permit: None, held: None, upstream_id: None, dropped: Vec::new() };
+        Exchange { inner: Some(Box::new(inner)), settle }
+    }
+
+    /// The caller is known.
+    pub fn identify(&mut self, principal: Arc<Principal>) {
+        self.record.key_id = principal.key_id.clone();
+        self.record.team = principal.team.clone();
+        self.cx.principal = principal;
+    }
+
+    /// What was asked is known.
+    pub fn asked(&mut self, document: &Document) {
+        self.record.model = document.model().to_owned();
+        self.record.stream = document.stream();
+    }
+
+    /// The upstream's own id, in any of the families' spellings.
+    pub fn upstream_answered(&mut self, headers: &HeaderMap) {
+        let names = ["x-request-id", "request-id", "apim-request-id"];
+        self.upstream_id = names.iter().find_map(|n| headers.get(*n)).filter(|v| v.len() <= 128).cloned();
     }
 
     /// The answer is complete, or refused: `status` is what the client got.
@@ -75,8 +108,8 @@ impl Exchange {
 
     fn hand_over(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        let Inner { cx, chain, mut record, permit } = *inner;
-        drop(permit);
+        let Inner { cx, chain, mut record, permit, held, upstream_id: _, dropped: _ } = *inner;
+        drop((permit, held));
         record.duration = cx.started.elapsed();
         // The queue ends with the process: nobody is left to count.
         let _ = self.settle.send(Settled { cx, chain, record });

@@ -1,1 +1,444 @@
-//! placeholder
+//! The way of a request, as straight-line code: the only file that knows all steps. A step never calls the next.
+//!
+//! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, request::Parts};
+use hyper::body::Incoming;
+
+use crate::{
+    answer::{Begin, Streaming, Way},
+    auth,
+    call::Call,
+    codec::{ClientView, Inbound, codec, document::Document, lane::Lane},
+    context::Context,
+    endpoint::{self, Found},
+    error::{Error, Kind, Result},
+    exchange::Exchange,
+    generated::Generated,
+    model::{Encoding, Operation},
+    pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
+    provider::KeyChoice,
+    reply::{self, Reply},
+    route::{self, Flight, Order, Target},
+    runtime::{Runtime, State},
+    server::{self, Body, Peer},
+    transport,
+};
+
+/// The data plane. Holds the current runtime and what lives across reloads.
+pub struct Gateway {
+    pub runtime: ArcSwap<Runtime>,
+    pub state: State,
+}
+
+impl server::App for Gateway {
+    async fn call(self: Arc<Self>, _peer: Peer, request: Request<Incoming>) -> Response<Body> {
+        self.respond(request).await
+    }
+}
+
+impl Gateway {
+    /// One request, from its head to the head of its answer; a stream's body goes on from there.
+    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if let Some(answer) = reply::health(&parts, || self.ready()) {
+            return answer;
+        }
+        // 1. The snapshot that this request keeps to its end, and its context.
+        let runtime = self.runtime.load_full();
+        // 2. What is asked, and in which format.
+        let found = endpoint::find(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
+        let (operation, format) = match &found {
+            Ok(found) => (found.operation, found.format),
+            Err((format, _)) => (Operation::Chat, *format),
+        };
+        let cx = Context::open(operation, format, &parts, self.state.nobody.clone(), runtime.whole);
+        let mut exchange = Exchange::new(cx, self.state.settle.clone());
+        let outcome = match &found {
+            Ok(found) => self.run(&runtime, &mut exchange, found, &parts, body).await,
+            Err((_, error)) => Err(error.copy()),
+        };
+        let json_array = found.is_ok_and(|f| f.json_array);
+        // 11. Errors become bytes in the client's format.
+        let outcome = match outcome {
+            Ok(reply) => Ok(reply),
+            Err(error) => refused(&mut exchange, error).await,
+        };
+        // 12. Whatever it was is settled once: here, or when the stream ends.
+        match outcome {
+            Ok(Reply::Stream(streaming)) => {
+                let head = reply::stream_head(&exchange, json_array);
+                let body = Generated::new(|sink| streaming.run(exchange, sink));
+                head.map(|()| Body::stream(body))
+            }
+            Ok(Reply::Whole { content_type, body, headers }) => {
+                let response = reply::whole(&exchange, content_type, body, headers);
+                exchange.settle(200);
+                response
+            }
+            Err(error) => {
+                let response = reply::error(&exchange, &error);
+                exchange.record.error_code = Some(error.code().to_owned());
+                exchange.settle(response.status().as_u16());
+                response
+            }
+        }
+    }
+
+    /// Steps 3 to 10.
+    async fn run(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        found: &Found,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Reply> {
+        // 3. Who calls.
+        let credential = auth::credential(&parts.headers, parts.uri.query());
+        let principal = self.state.auth.authenticate(credential.as_deref(), exchange.cx.now)?;
+        exchange.identify(principal);
+        // 4. May they now: before the body is read.
+        exchange.permit = Some(self.state.limits.enter(&exchange.cx.principal)?);
+        match found.operation {
+            Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
+            Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
+            Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
+        }
+        // 5. The body, and one pass over it.
+        let held = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory).await?;
+        exchange.held = Some(held.permit);
+        let inbound = Inbound {
+            model: found.model.as_deref(),
+            stream: found.stream.or((found.operation != Operation::Chat).then_some(false)),
+            version: parts.headers.get("anthropic-version").and_then(|v| v.to_str().ok()),
+            counting: found.operation == Operation::CountTokens,
+        };
+        let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
+        exchange.asked(&document);
+        let view = view(exchange, found, &mut document)?;
+        runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
+        exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
+        if !exchange.chain.is_empty() {
+            exchange.cx.keep_headers(&parts.headers);
+        }
+        // 6. Request-side stages.
+        let inner = &mut **exchange;
+        if let Flow::Respond(response) = inner.chain.request(&mut inner.cx, &mut document).await? {
+            return reply::made(exchange, *response, &view, document.stream()).await;
+        }
+        // 7. Where it may go: the strategy's order, or what a stage chose.
+        let targets = self.plan(runtime, exchange, &mut document).await?;
+        // 8 to 10.
+        self.attempts(runtime, exchange, &parts.headers, &mut document, &view, targets).await
+    }
+
+    /// 7. Names, the caller's or a stage's, pass the caller's allow-list.
+    async fn plan(&self, runtime: &Runtime, exchange: &mut Exchange, document: &mut Document) -> Result<Order> {
+        let inner = &mut **exchange;
+        let (health, now, seed) = (&self.state.health, Instant::now(), inner.cx.seed);
+        let choosing = inner.chain.wants(Phase::Route);
+        let mut plan = match runtime.routes.plan(document.model(), &inner.cx.principal) {
+            Ok(plan) => plan,
+            // A stage may still choose for a name that stands for nothing.
+            Err(error) if choosing && error.kind != Kind::Forbidden => {
+                inner.cx.trace.note("route", &error.message);
+                route::Plan::default()
+            }
+            Err(error) => return Err(error),
+        };
+        let mut targets = plan.order(seed, health, now);
+        if choosing {
+            let candidates: Vec<Candidate> = targets.iter().map(|t| health.candidate(t, now)).collect();
+            if let Some(names) = inner.chain.route(&mut inner.cx, document, &candidates).await? {
+                plan = runtime.routes.resolve_list(&names, &inner.cx.principal)?;
+                targets = plan.order(seed, health, now);
+            } else if plan.is_empty() {
+                runtime.routes.plan(document.model(), &inner.cx.principal)?;
+            }
+        }
+        inner.cx.trace.planned(&targets, &plan.passed);
+        Ok(targets)
+    }
+
+    /// 8. Targets in order until one answers; each is visited once.
+    async fn attempts(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+        view: &ClientView,
+        targets: Order,
+    ) -> Result<Reply> {
+        let mut errors = Vec::new();
+        let mut unmet = None;
+        for target in &targets {
+            if exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
+                exchange.cx.trace.passed_over(target, "four attempts were made");
+                break;
+            }
+            // Health is read when the attempt starts, not when it was planned.
+            let flight = match self.state.health.enter(target, Instant::now()) {
+                Ok(flight) => flight,
+                Err(wait) => {
+                    exchange.cx.trace.passed_over(target, "ejected after repeated failures");
+                    errors.push(route::ejected(target, wait));
+                    continue;
+                }
+            };
+            match self.attempt(runtime, exchange, client, document, view, target, flight).await {
+                Ok(Attempted::Answered(reply)) => return Ok(reply),
+                Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
+                Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
+                Err(error) if route::goes_on(&error) => {
+                    exchange.cx.trace.passed_over(target, error.code());
+                    errors.push(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match unmet {
+            Some(candidate) => reply::unmet(exchange, view, &candidate, document.stream()).await,
+            None => Err(route::most_telling(errors)),
+        }
+    }
+
+    /// One target: stages, the request in its own words, then its keys in turn for as long as they are refused.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one attempt; a struct would be used once")]
+    async fn attempt(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+        view: &ClientView,
+        target: &Arc<Target>,
+        flight: Flight,
+    ) -> Result<Attempted> {
+        if exchange.cx.operation == Operation::CountTokens && !target.provider.counts() {
+            return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+        }
+        exchange.record.target = Some(target.name.clone());
+        let next = exchange.cx.attempt + 1;
+        exchange.chain.start(next);
+        // A stage that changes the request for this target works on its own copy.
+        let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
+        let mut extra = HeaderMap::new();
+        if let Some(own) = &mut own {
+            let candidate = self.state.health.candidate(target, Instant::now());
+            let inner = &mut **exchange;
+            inner.cx.attempt = next;
+            let flow = inner.chain.attempt(&mut inner.cx, &candidate, own, &mut extra).await;
+            inner.cx.attempt = next - 1;
+            if flow? == AttemptFlow::Skip {
+                return Ok(Attempted::Skipped);
+            }
+        }
+        let document = own.as_mut().unwrap_or(document);
+        let call = Call::prepare(&exchange.cx, document, view, target, client, extra)?;
+        exchange.dropped = call.dropped.clone();
+        let mut tried = Vec::new();
+        let mut flight = Some(flight);
+        loop {
+            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, Instant::now());
+            if let KeyChoice::Resting(wait) = choice {
+                return Err(route::keys_rest(target, wait));
+            }
+            exchange.cx.attempt += 1;
+            let began = Instant::now();
+            let result = self.send(runtime, exchange, &call, choice, document, view, target, &mut flight).await;
+            let Err(error) = result else {
+                if let KeyChoice::Key(index) = choice {
+                    self.state.keys.accepted(&target.provider, index, &target.model);
+                }
+                return result;
+            };
+            exchange.attempted(&target.name, error.code(), began);
+            if let Some(flight) = &mut flight {
+                flight.failed(&error, Instant::now());
+            }
+            // Another key of the same provider may be welcome.
+            let another = match (choice, &error.upstream) {
+                (KeyChoice::Key(index), Some(fault)) => {
+                    tried.push(index);
+                    let (now, wait) = (Instant::now(), error.retry_after);
+                    self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
+                        && tried.len() < target.provider.keys()
+                }
+                _ => false,
+            };
+            if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
+                return Err(error);
+            }
+        }
+    }
+
+    /// One call: reserve, sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
+    /// caller when the call fails.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
+    async fn send(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        call: &Call,
+        choice: KeyChoice,
+        document: &Document,
+        view: &ClientView,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+    ) -> Result<Attempted> {
+        let permit = exchange.permit.as_ref().ok_or_else(|| Error::new(Kind::Internal, "a call without a permit"))?;
+        let outgoing = call.sign(target, choice, &permit.reserve()?)?;
+        let began = Instant::now();
+        let stream = document.stream();
+        let until = exchange.cx.until(if stream { target.timeouts.first_event } else { target.timeouts.whole });
+        let incoming = transport::before(until, self.state.transport.send(outgoing, target)).await??;
+        exchange.upstream_answered(&incoming.headers);
+        if !incoming.status.is_success() {
+            return Err(transport::refusal(incoming, target, exchange.cx.format, until).await);
+        }
+        if stream && transport::is_stream(&incoming.headers) {
+            return self.stream(runtime, exchange, incoming, call, view, target, flight, until).await;
+        }
+        let limit = runtime.config.server.max_event as u64;
+        let body = transport::before(until, incoming.body.collect(limit)).await??;
+        exchange.attempted(&target.name, "ok", began);
+        if let Some(mut flight) = flight.take() {
+            flight.answered(began.elapsed());
+            flight.succeeded();
+        }
+        match exchange.cx.operation {
+            Operation::Chat => self.whole(exchange, call, view, target, body).await,
+            _ => reply::other(exchange, document, call, view, target, body).map(Attempted::Answered),
+        }
+    }
+
+    /// 9. A stream, up to its commit: until then another target may be tried.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
+    async fn stream(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        incoming: transport::Incoming,
+        call: &Call,
+        view: &ClientView,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        until: Instant,
+    ) -> Result<Attempted> {
+        let format = target.provider.format;
+        let need = exchange.chain.stream_need();
+        let limit = runtime.config.server.max_event;
+        let way = if call.same_format && need == StreamNeed::None && !view.json_array {
+            Way::Lane(Lane::new(format, &call.dialect, call.asks_usage && !view.include_usage, limit))
+        } else {
+            Way::Model(codec(format).stream_decoder(&call.dialect))
+        };
+        let began = Instant::now();
+        let encoder = codec(exchange.cx.format).stream_encoder(view);
+        let idle = target.timeouts.idle;
+        let begin = Begin { answer: incoming.body, way, encoder, idle, target: target.name.clone(), began };
+        let mut streaming = Box::new(Streaming::new(begin, need));
+        while !streaming.committed && !streaming.ended {
+            // Once output arrives, a stage that holds it back has the context's deadline.
+            let until = if streaming.first_output.is_some() { exchange.cx.until(target.timeouts.whole) } else { until };
+            transport::before(until, streaming.step(exchange)).await??;
+            if let Some(reason) = &streaming.next {
+                exchange.attempted(&target.name, format!("next: {reason}"), began);
+                return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
+            }
+        }
+        if let Some(flight) = flight.take() {
+            flight.answered(began.elapsed());
+            streaming.flight = Some(flight);
+        }
+        exchange.record.first_event = Some(exchange.cx.started.elapsed());
+        Ok(Attempted::Answered(Reply::Stream(streaming)))
+    }
+
+    /// 10. A whole answer: the upstream's bytes when nobody asked for more, else through the model and the stages.
+    async fn whole(
+        &self,
+        exchange: &mut Exchange,
+        call: &Call,
+        view: &ClientView,
+        target: &Arc<Target>,
+        body: Bytes,
+    ) -> Result<Attempted> {
+        let format = target.provider.format;
+        if call.same_format && exchange.chain.stream_need() == StreamNeed::None {
+            reply::note_facts(exchange, format, &body)?;
+            return Ok(Attempted::Answered(Reply::json(body)));
+        }
+        let mut response = codec(format).decode_response(&body)?;
+        if let Some(usage) = &response.usage {
+            exchange.used(usage);
+        }
+        let candidate = self.state.health.candidate(target, Instant::now());
+        let inner = &mut **exchange;
+        let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;
+        if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
+            exchange.finished(finish.reason);
+        }
+        if let ResponseFlow::Next(reason) = flow {
+            exchange.cx.trace.passed_over(target, &format!("next: {reason}"));
+            return Ok(Attempted::Next(candidate));
+        }
+        let bytes = codec(exchange.cx.format).encode_response(&response, view)?;
+        Ok(Attempted::Answered(Reply::json(bytes.into())))
+    }
+
+    /// Readiness, as both planes tell it: what runs, and what was refused.
+    pub fn ready(&self) -> (bool, serde_json::Value) {
+        let runtime = self.runtime.load();
+        let draining = self.state.draining();
+        let refused = self.state.refused.load();
+        let body = serde_json::json!({
+            "status": if draining { "draining" } else { "ready" },
+            "config": runtime.config.hash,
+            "refused": refused.as_deref().map(|r| r.json()),
+        });
+        (!draining, body)
+    }
+}
+
+/// 11. Stages may reword an error, or answer in its place.
+async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
+    let inner = &mut **exchange;
+    match inner.chain.error(&mut inner.cx, &mut error).await {
+        Some(response) => {
+            let view = ClientView { request_id: exchange.cx.id.to_string(), ..ClientView::default() };
+            let stream = exchange.record.stream;
+            reply::made(exchange, *response, &view, stream).await
+        }
+        None => Err(error),
+    }
+}
+
+/// What the client's wire needs to know.
+fn view(exchange: &Exchange, found: &Found, document: &mut Document) -> Result<ClientView> {
+    let base64 = found.operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
+    Ok(ClientView {
+        model: document.model().to_owned(),
+        request_id: exchange.cx.id.to_string(),
+        now: exchange.cx.unix(),
+        include_usage: document.stream() && document.include_usage(),
+        json_array: found.json_array,
+        base64,
+        single: found.single,
+    })
+}
+
+/// How a target's attempt ended when it did not fail.
+enum Attempted {
+    Answered(Reply),
+    /// A stage passed this target over.
+    Skipped,
+    /// A stage wants a better answer; the chain keeps this target's in case none comes.
+    Next(Candidate),
+}

@@ -2,24 +2,31 @@
 //!
 //! The modules stand in the order in which a request meets them.
 
-pub mod account;
-pub mod admin;
-pub mod auth;
 pub mod cli;
-pub mod codec;
-pub mod config;
-pub mod context;
-pub mod endpoint;
-pub mod error;
+pub mod runtime;
+pub mod server;
 pub mod gateway;
+pub mod facts;
+pub mod context;
+pub mod exchange;
+pub mod error;
+pub mod endpoint;
+pub mod auth;
 pub mod limit;
 pub mod model;
+pub mod codec;
 pub mod pipeline;
-pub mod provider;
-pub mod route;
-pub mod runtime;
 pub mod script;
-pub mod server;
-pub mod store;
-pub mod telemetry;
+pub mod route;
+pub mod provider;
+pub mod call;
+pub mod transport;
 pub mod upstream;
+pub mod answer;
+pub mod generated;
+pub mod reply;
+pub mod account;
+pub mod store;
+pub mod config;
+pub mod admin;
+pub mod telemetry;

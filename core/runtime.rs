@@ -1,1 +1,142 @@
-//! placeholder
+//! The snapshot that a request holds to its end, and what lives across snapshots. A reload builds a new `Runtime` whole
+//! and swaps it; a live one is never changed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use serde_json::{Value, json};
+
+use crate::{
+    auth::{self, Principal},
+    codec::{Field, document::Document},
+    config::{self, Config, Loaded, Place, Problem},
+    error,
+    exchange::SettleQueue,
+    limit::Limits,
+    pipeline::{self, Pipeline, StageInfo},
+    provider::{self, KeyRests},
+    route::{self, Health},
+    script::Scripts,
+    server::{BodyLimits, BodyMemory},
+    transport::Transport,
+};
+
+/// Derived from the configuration and the scripts; nothing in it changes.
+pub struct Runtime {
+    pub config: Arc<Config>,
+    pub routes: route::Table,
+    pub pipeline: Pipeline,
+    /// What runs, in order.
+    pub stages: Vec<StageInfo>,
+    /// Files that lie ready but are not listed.
+    pub outside: Vec<String>,
+    pub body_limits: BodyLimits,
+    /// The longest that any request may take up to its commit.
+    pub whole: Duration,
+    pub warnings: Vec<String>,
+}
+
+/// What lives: keyed by stable identity, it survives every reload.
+pub struct State {
+    pub auth: Arc<auth::Table>,
+    /// The principal before anybody is known.
+    pub nobody: Arc<Principal>,
+    pub limits: Limits,
+    pub health: Health,
+    pub keys: KeyRests,
+    pub transport: Transport,
+    pub body_memory: BodyMemory,
+    pub settle: SettleQueue,
+    /// The change that did not go live, until one does.
+    pub refused: ArcSwapOption<Refused>,
+    pub draining: AtomicBool,
+    /// Compiled scripts and their memory.
+    pub scripts: Scripts,
+}
+
+/// A configuration that was not taken.
+#[derive(Debug)]
+pub struct Refused {
+    pub hash: String,
+    pub problems: Vec<Problem>,
+}
+
+impl Runtime {
+    /// Reads, checks and compiles everything. Every problem at once.
+    pub fn build(place: &Place, scripts: &Scripts) -> Result<Runtime, Refused> {
+        let Loaded { config, warnings, mut problems } = config::read(place, &config::env::var, &provider::catalog_names());
+        let sound = problems.is_empty();
+        // What follows from a mistake already told is not told again.
+        let own = config.problem("", "").file;
+        let mut add = |more: Vec<Problem>| problems.extend(more.into_iter().filter(|p| sound || p.file != own));
+        let routes = route::Table::build(&config).map_err(&mut add);
+        let built = pipeline::build(&config, scripts).map_err(&mut add);
+        let (Ok(routes), Ok(built), true) = (routes, built, problems.is_empty()) else {
+            return Err(Refused { hash: config.hash, problems });
+        };
+        let server = &config.server;
+        let whole = config.models.values().filter_map(|m| m.timeouts.whole).max().unwrap_or(WHOLE).max(WHOLE);
+        Ok(Runtime {
+            body_limits: BodyLimits::new(server.max_body, server.min_body_rate),
+            whole,
+            routes,
+            pipeline: built.pipeline,
+            stages: built.listed,
+            outside: built.outside,
+            warnings,
+            config: config.shared(),
+        })
+    }
+
+    /// Parameters that the caller's team starts from, where the request has none.
+    pub fn apply_defaults(&self, principal: &Principal, document: &mut Document) -> error::Result<()> {
+        let Some(team) = principal.team.as_deref().and_then(|t| self.config.teams.get(t)) else { return Ok(()) };
+        for (name, value) in &team.defaults {
+            set_default(document, name, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// One parameter by its canonical name; the configuration has checked names and types.
+fn set_default(document: &mut Document, name: &str, value: &Value) -> error::Result<()> {
+    let request = document.request()?;
+    let absent = match name {
+        "temperature" => request.sampling.temperature.is_none(),
+        "top_p" => request.sampling.top_p.is_none(),
+        "max_tokens" => request.max_tokens.is_none(),
+        "seed" => request.sampling.seed.is_none(),
+        _ => false,
+    };
+    if !absent {
+        return Ok(());
+    }
+    match name {
+        "temperature" => document.edit(Field::Sampling)?.sampling.temperature = value.as_f64(),
+        "top_p" => document.edit(Field::Sampling)?.sampling.top_p = value.as_f64(),
+        "seed" => document.edit(Field::Sampling)?.sampling.seed = value.as_i64(),
+        _ => document.edit(Field::MaxTokens)?.max_tokens = value.as_u64(),
+    }
+    Ok(())
+}
+
+impl State {
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Refused {
+    pub fn json(&self) -> Value {
+        json!({"hash": self.hash, "errors": self.problems})
+    }
+}
+
+/// The default of `timeouts.whole`.
+const WHOLE: Duration = Duration::from_secs(600);

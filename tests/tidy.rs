@@ -1,1 +1,478 @@
+//! The invariants of `core/README.md` that a test can check by reading sources: walls between modules, where libraries
+//! and vendors' names may appear, who touches the machine, and how files look. Runs no code of the gateway.
+//!
+//! An exception is a row with its reason. One that nothing needs any more fails, so that the tables stay true.
 
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Who may use whom. A module without a row is one that puts others together.
+const WALLS: [(&str, &[&str]); 19] = [
+    ("error", &[]),
+    ("model", &[]),
+    ("codec", &["error", "model"]),
+    ("endpoint", &["error", "model"]),
+    ("config", &["model"]),
+    ("context", &["auth", "model"]),
+    ("account", &["context", "error", "model"]),
+    ("auth", &["config", "error", "store"]),
+    ("limit", &["auth", "config", "context", "error"]),
+    ("store", &["config", "error"]),
+    ("server", &["config", "error"]),
+    ("upstream", &["config", "error"]),
+    ("provider", &["codec", "config", "error", "model"]),
+    ("route", &["auth", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
+    ("pipeline", &["account", "auth", "codec", "config", "context", "error", "model", "script"]),
+    ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("telemetry", &["account", "context", "error", "model"]),
+    ("admin", &["account", "auth", "codec", "config", "context", "error", "model", "server", "telemetry"]),
+    ("exchange", &["account", "auth", "codec", "config", "context", "error", "limit", "model", "route", "upstream"]),
+];
+
+/// Libraries (as they stand before `::`), the only places for them, and why.
+const LIBRARIES: [(&[&str], &[&str], &str); 7] = [
+    (
+        &["hyper", "hyper_util"],
+        &["core/server/", "core/upstream/", "core/admin/", "core/cli/keys.rs", "core/cli/mock.rs"],
+        "HTTP enters by server and admin, and leaves by upstream; the two commands speak it to a running gateway or stand in for one",
+    ),
+    (&["rhai"], &["core/script/"], "scripts are one kind of stage among others"),
+    (&["sled"], &["core/store/"], "another store must be able to take its place"),
+    (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
+    (&["clap"], &["core/cli/"], "a library user has no command line"),
+    (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
+    (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
+];
+
+/// The machine, who may touch it, and why.
+const MACHINE: [(&[&str], &[&str], &str); 4] = [
+    (
+        &["std::env", "env::var", "env::args"],
+        &["core/config/env.rs", "core/main.rs"],
+        "one reader of the environment; main hands the arguments over",
+    ),
+    (
+        &["std::fs", "fs::read", "fs::write", "fs::File", "File::open", "tokio::fs", "OpenOptions"],
+        &[
+            "core/config/",
+            "core/store/",
+            "core/cli/",
+            // Certificates and keys in PEM are renewed on disk while the gateway runs.
+            "core/server/tls.rs",
+            "core/upstream/trust.rs",
+            // Compiles what config names, below scripts/ only.
+            "core/script/",
+            // The first key's file and its mode.
+            "core/runtime.rs",
+        ],
+        "configuration is read by config, data by store",
+    ),
+    (&["process::exit", "process::abort"], &["core/main.rs"], "only main ends the process"),
+    (&["std::process::Command", "process::Command"], &[], "the gateway starts no programs"),
+];
+
+/// Words that `model` and `codec` must not know: they are pure.
+const IMPURE: [&str; 9] =
+    ["tokio", "hyper", "async fn", "Instant", "SystemTime", "std::env", "std::fs", "std::net", "fastrand"];
+
+/// Vendors, in any writing.
+const VENDORS: [&str; 24] = [
+    "openai",
+    "anthropic",
+    "google",
+    "claude",
+    "gpt-",
+    "azure",
+    "mistral",
+    "groq",
+    "deepseek",
+    "xai",
+    "perplexity",
+    "openrouter",
+    "fireworks",
+    "cerebras",
+    "sambanova",
+    "nvidia",
+    "nebius",
+    "huggingface",
+    "moonshot",
+    "dashscope",
+    "alibaba",
+    "cohere",
+    "ollama",
+    "litellm",
+];
+
+/// What looks like a vendor but is a wire format, a header or a scheme of one: those are the field's words.
+const FIELD_WORDS: [&str; 24] = [
+    "openai_chat",
+    "openaichat",
+    "openai_responses",
+    "anthropic_messages",
+    "anthropicmessages",
+    "anthropic-version",
+    "anthropic_version",
+    "anthropic-beta",
+    "x-goog-api-key",
+    "xgoogapikey",
+    "x-api-key",
+    "xapikey",
+    "format::openai",
+    "format::anthropic",
+    "family::openai",
+    "family::anthropic",
+    "\"cohere\", \"ollama\"",
+    "openai format",
+    "anthropic format",
+    "openai sdk",
+    "openai-organization",
+    "openai-project",
+    "openai shape",
+    "/openai",
+];
+
+const VENDOR_HOMES: [&str; 4] = ["core/codec/", "core/provider/", "core/endpoint.rs", "core/config/read.rs"];
+
+/// Examples inside messages and help, where a real name says more than a made-up one.
+const VENDOR_EXAMPLES: [&str; 5] =
+    ["core/config/resolve/", "core/config/text.rs", "core/config/file.rs", "core/cli/", "core/auth/keys.rs"];
+
+/// Files longer than `LONGEST` lines, and why they are not two.
+const LONG: [(&str, &str); 1] = [("tests/tidy.rs", "tables, one row an invariant")];
+const LONGEST: usize = 450;
+
+/// The way of a request: modules stand in `lib.rs` in this order.
+const WAY: [&str; 12] = [
+    "server", "gateway", "endpoint", "auth", "limit", "codec", "pipeline", "route", "provider", "upstream", "account",
+    "store",
+];
+
+#[test]
+fn modules_use_only_what_their_row_allows() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|f| !f.is_test()) {
+        let Some((_, allowed)) = WALLS.iter().find(|(module, _)| *module == file.module()) else { continue };
+        for used in uses(&file.code) {
+            if used != file.module() && !allowed.contains(&used.as_str()) {
+                faults.push(format!("{}: uses crate::{used}", file.name));
+            }
+        }
+    }
+    none(&faults, "a module may use another only if its row in WALLS says so");
+}
+
+#[test]
+fn libraries_stay_in_their_modules() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|f| !f.is_test()) {
+        for (names, homes, why) in LIBRARIES {
+            let at_home = homes.iter().any(|home| file.name.starts_with(home));
+            for name in names.iter().filter(|_| !at_home) {
+                if file.mentions(&format!("{name}::")) || file.mentions(&format!("use {name};")) {
+                    faults.push(format!("{}: {name} ({why})", file.name));
+                }
+            }
+        }
+    }
+    none(&faults, "a library has one home");
+}
+
+#[test]
+fn model_and_codec_are_pure() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|f| !f.is_test() && ["model", "codec"].contains(&f.module())) {
+        faults.extend(IMPURE.iter().filter(|w| file.mentions(w)).map(|w| format!("{}: {w}", file.name)));
+    }
+    none(&faults, "bytes and values in, values and bytes out: no clock, no I/O, no async");
+}
+
+#[test]
+fn only_few_touch_the_machine() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|f| !f.is_test()) {
+        for (words, homes, why) in MACHINE {
+            let at_home = homes.iter().any(|home| file.name.starts_with(home));
+            let found = words.iter().filter(|w| !at_home && file.mentions(w));
+            faults.extend(found.map(|w| format!("{}: {w} ({why})", file.name)));
+        }
+    }
+    none(&faults, "files, environment and the process belong to few");
+}
+
+#[test]
+fn vendors_are_named_only_where_they_live() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|f| !f.is_test()) {
+        let homes = VENDOR_HOMES.iter().chain(&VENDOR_EXAMPLES);
+        if homes.into_iter().any(|home| file.name.starts_with(home)) {
+            continue;
+        }
+        for (n, line) in file.code.lines().enumerate() {
+            let mut line = line.to_lowercase();
+            FIELD_WORDS.iter().for_each(|word| line = line.replace(word, ""));
+            if let Some(vendor) = VENDORS.iter().find(|vendor| is_word(&line, vendor)) {
+                faults.push(format!("{}:{}: {vendor}", file.name, n + 1));
+            }
+        }
+    }
+    none(&faults, "who a provider is stands in provider/, how bytes look in codec/<format>/");
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let mut faults = Vec::new();
+    for file in sources() {
+        if file.name.ends_with("tests.rs") {
+            continue;
+        }
+        let words: usize =
+            file.text.lines().take_while(|l| l.starts_with("//!")).map(|l| l.split_whitespace().count()).sum();
+        if words < 6 {
+            faults.push(file.name);
+        }
+    }
+    none(&faults, "a file opens with a `//!` paragraph: what it is for and what it must not do");
+}
+
+#[test]
+fn files_stay_short() {
+    let mut faults = Vec::new();
+    for file in sources() {
+        let lines = file.text.lines().count();
+        if lines > LONGEST && !file.is_test() && !LONG.iter().any(|(name, _)| *name == file.name) {
+            faults.push(format!("{}: {lines} lines", file.name));
+        }
+    }
+    none(&faults, "a file this long wants to become two; or give it a row in LONG with the reason");
+}
+
+#[test]
+fn lib_lists_every_module_in_the_order_of_a_request() {
+    let lib = read("core/lib.rs");
+    let listed: Vec<&str> = lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let mut there = BTreeSet::new();
+    for entry in fs::read_dir(root().join("core")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let module = name.strip_suffix(".rs").unwrap_or(&name).to_owned();
+        let is_module = entry.path().join("mod.rs").exists() || name.ends_with(".rs");
+        if is_module && !["lib", "main"].contains(&module.as_str()) {
+            there.insert(module);
+        }
+    }
+    assert_eq!(listed.iter().map(|m| (*m).to_owned()).collect::<BTreeSet<_>>(), there);
+    let way: Vec<usize> =
+        WAY.iter().map(|m| listed.iter().position(|l| l == m).unwrap_or_else(|| panic!("no {m}"))).collect();
+    assert!(way.is_sorted(), "lib.rs lists modules in the way of a request: {}", WAY.join(", "));
+}
+
+#[test]
+fn loose_ends_have_reasons() {
+    // Written in two halves, so that this file does not find itself.
+    let (todo, others) = (concat!("TO", "DO"), [concat!("FIX", "ME"), concat!("XX", "X "), concat!("HA", "CK")]);
+    let mut faults = Vec::new();
+    for file in sources() {
+        for (n, line) in file.text.lines().enumerate() {
+            let bare = line.contains(todo) && !line.contains("because");
+            if bare || others.iter().any(|word| line.contains(word)) {
+                faults.push(format!("{}:{}: {}", file.name, n + 1, line.trim()));
+            }
+        }
+    }
+    none(&faults, "an open end says why it is open (`… because …`)");
+}
+
+#[test]
+fn numbers_survive_serde() {
+    let mut faults = Vec::new();
+    for file in sources().iter().filter(|f| f.name.starts_with("core/")) {
+        for attribute in ["serde(flatten", "serde(untagged", "serde(tag"] {
+            if file.code.contains(attribute) {
+                faults.push(format!("{}: {attribute})", file.name));
+            }
+        }
+    }
+    none(
+        &faults,
+        "these buffer values and spoil numbers of arbitrary precision: take objects apart with codec::json::Fields",
+    );
+}
+
+#[test]
+fn tracked_files_name_no_machine() {
+    let places = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let mut faults = Vec::new();
+    for name in tracked() {
+        let Ok(text) = fs::read_to_string(root().join(&name)) else { continue };
+        for (n, line) in text.lines().enumerate() {
+            let begins = |at: usize| {
+                at == 0 || !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '/' || c == '.' || c == '-')
+            };
+            if places.iter().any(|p| line.match_indices(p).any(|(at, _)| begins(at))) {
+                faults.push(format!("{name}:{}", n + 1));
+            }
+        }
+    }
+    none(&faults, "paths of one machine mean nothing on another");
+}
+
+#[test]
+fn dependencies_come_from_the_public_registry_and_none_is_banned() {
+    let lock = read("Cargo.lock");
+    let public = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let mut faults: Vec<String> =
+        lock.lines().filter(|l| l.starts_with("source = ") && *l != public).map(str::to_owned).collect();
+    // `.deny.toml` says why; this catches them where cargo-deny is not installed.
+    for banned in ["openssl", "openssl-sys", "native-tls", "reqwest", "ring", "chrono", "lazy_static"] {
+        if lock.contains(&format!("name = \"{banned}\"\n")) {
+            faults.push(banned.to_owned());
+        }
+    }
+    none(&faults, "Cargo.lock");
+}
+
+#[test]
+fn exceptions_are_still_needed() {
+    let mut faults = Vec::new();
+    for (name, _) in LONG {
+        if read(name).lines().count() <= LONGEST {
+            faults.push(format!("LONG: {name}"));
+        }
+    }
+    for home in VENDOR_EXAMPLES.iter().filter(|home| root().join(home).exists()) {
+        let named =
+            |f: &&Source| f.name.starts_with(home) && VENDORS.iter().any(|v| is_word(&f.code.to_lowercase(), v));
+        if !sources().iter().any(|f| named(&f)) {
+            faults.push(format!("VENDOR_EXAMPLES: {home}"));
+        }
+    }
+    none(&faults, "remove these rows");
+}
+
+/// One Rust file.
+struct Source {
+    /// From the repository's root, with `/`.
+    name: String,
+    text: String,
+    /// Without comments.
+    code: String,
+}
+
+impl Source {
+    /// The first step below core/: `codec` of `core/codec/sse.rs`.
+    fn module(&self) -> &str {
+        let path = self.name.strip_prefix("core/").unwrap_or("");
+        path.split('/').next().unwrap_or("").trim_end_matches(".rs")
+    }
+
+    fn is_test(&self) -> bool {
+        !self.name.starts_with("core/") || self.name.ends_with("tests.rs") || self.name.contains("/tests/")
+    }
+
+    fn mentions(&self, word: &str) -> bool {
+        self.code.lines().any(|line| is_word(line, word))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    for folder in ["core", "tests", "benches", "examples"] {
+        collect(&root().join(folder), &mut found);
+    }
+    assert!(found.len() > 20, "the sources were found");
+    found
+}
+
+fn collect(folder: &Path, found: &mut Vec<Source>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") && !path.ends_with(".venv") {
+            collect(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+            let code = text.lines().map(|line| format!("{}\n", uncommented(line))).collect();
+            found.push(Source { name, text, code });
+        }
+    }
+}
+
+/// The line up to its comment; `https://` is none.
+fn uncommented(line: &str) -> &str {
+    let comment = line.match_indices("//").find(|(at, _)| line[..*at].is_empty() || line[..*at].ends_with(' '));
+    comment.map_or(line, |(at, _)| &line[..at])
+}
+
+/// `word` in `line`, not as a part of a longer word.
+fn is_word(line: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back().is_some_and(part);
+        let after = word.ends_with(part) && line[at + word.len()..].chars().next().is_some_and(part);
+        !before && !after
+    })
+}
+
+/// Modules of the crate that a file names, in `crate::x` and in `use crate::{x, …}`.
+fn uses(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(heads(group)),
+            None => drop(found.insert(identifier(rest))),
+        }
+    }
+    found.remove("");
+    found
+}
+
+/// First words of a braced group's entries.
+fn heads(group: &str) -> Vec<String> {
+    let (mut depth, mut fresh, mut heads) = (1, true, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => fresh = true,
+            c if fresh && c.is_alphabetic() => {
+                heads.push(identifier(&group[at..]));
+                fresh = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    heads
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// Files that git knows; where there is no git, what lies in the known folders.
+fn tracked() -> Vec<String> {
+    let listing = Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output();
+    match listing.ok().filter(|out| out.status.success()) {
+        Some(out) => String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect(),
+        None => sources().into_iter().map(|s| s.name).collect(),
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn none(faults: &[String], rule: &str) {
+    assert!(faults.is_empty(), "{rule}:\n  {}", faults.join("\n  "));
+}

@@ -1,8 +1,13 @@
 //! Afterwards: what happened, once, whatever happened.
 
+pub mod settle;
+
 use std::{sync::Arc, time::Duration};
 
-use crate::model::{Format, Operation, Usage};
+use crate::{
+    context::Context,
+    model::{Format, Operation, Usage},
+};
 
 /// The facts of one request, as the `log` phase sees them and the log line prints them. No prompt text.
 #[derive(Debug, Clone)]
@@ -28,4 +33,30 @@ pub struct Record {
     pub first_event: Option<Duration>,
     pub upstream_duration: Duration,
     pub tags: Vec<(String, String)>,
+}
+
+impl Record {
+    /// At the start: nothing happened yet.
+    pub fn of(cx: &Context) -> Record {
+        Record {
+            id: cx.id.clone(),
+            key_id: cx.principal.key_id.clone(),
+            team: cx.principal.team.clone(),
+            operation: cx.operation,
+            format: cx.format,
+            model: String::new(),
+            target: None,
+            attempts: 0,
+            status: 0,
+            error_code: None,
+            stream: false,
+            finish_reason: None,
+            usage: None,
+            cost_nano_usd: None,
+            duration: Duration::ZERO,
+            first_event: None,
+            upstream_duration: Duration::ZERO,
+            tags: cx.tags.clone(),
+        }
+    }
 }

@@ -1,1 +1,59 @@
-//! placeholder
+//! The control plane: a small HTTP API on its own listener, for operators, Prometheus and probes. It reads the gateway
+//! through `Facts` and changes keys through `auth::Keys`; requests to models never pass here.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde_json::Value;
+
+use crate::{auth::Keys, config::Secret, telemetry::Ring};
+
+pub mod client;
+mod gate;
+mod keys;
+mod listen;
+mod openapi;
+mod reads;
+mod reply;
+mod routes;
+
+pub use keys::no_such_team;
+pub use listen::serve;
+
+/// What the plane works on. Lives as long as the process.
+pub struct AdminState {
+    pub keys: Arc<Keys>,
+    pub ring: Arc<Ring>,
+    pub facts: Arc<dyn Facts>,
+    /// Without one only the local user is served.
+    pub token: Option<Secret>,
+}
+
+/// What the gateway tells about itself, as it is at the moment of asking.
+pub trait Facts: Send + Sync {
+    /// `{running: {hash, stages: [{use, …}]}, refused: null | {hash, errors: [{file, line, message}]}}`
+    fn config_status(&self) -> Value;
+    /// Every name that may be asked for, with its targets: one object each, with an `id`.
+    fn models(&self) -> Vec<Value>;
+    /// Every provider, ready or not: one object each, with a `name`.
+    fn providers(&self) -> Vec<Value>;
+    /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
+    fn ready(&self) -> (bool, Value);
+}
+
+/// Why a plane with this address and token must not start; the sentence says what to do.
+pub fn refuse_to_listen(listen: SocketAddr, token: Option<&Secret>) -> Option<String> {
+    let local = listen.ip().to_canonical().is_loopback();
+    match token {
+        Some(token) if token.expose().trim().is_empty() => {
+            Some("admin.token is empty: set a long random value, or listen on 127.0.0.1 without one".to_owned())
+        }
+        None if !local => Some(format!(
+            "admin.listen = {listen} can be reached by others: set admin.token = \"env:PORTCULLIS_ADMIN_TOKEN\", or listen on \
+             127.0.0.1"
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -97,9 +97,10 @@ fn summary(loaded: &Loaded) -> String {
         format!("  gateway    {scheme}://{} ({keys})", config.server.listen),
         format!("  admin      http://{} ({token})", config.admin.listen),
         format!("  store      {store}"),
-        format!("  providers  {}", ready.join(", ")),
+        format!("  providers  ready: {}", ready.join(", ")),
     ];
-    lines.extend(waiting.iter().map(|why| format!("             not configured: {why}")));
+    let waiting = waiting.iter().map(|(name, why)| format!("{name} ({why})")).collect::<Vec<_>>();
+    lines.extend(wrapped("not configured: ", &waiting).iter().map(|line| format!("             {line}")));
     lines.extend(heads("models", models(config)));
     lines.extend(heads("teams", config.teams.keys().cloned().collect()));
     lines.extend(heads("stages", stages(config).iter().map(|s| (*s).to_owned()).collect()));
@@ -114,18 +115,39 @@ fn heads(section: &str, entries: Vec<String>) -> Vec<String> {
     entries.iter().enumerate().map(|(n, entry)| format!("  {:<10} {entry}", head(n))).collect()
 }
 
-/// Names of those ready, and the others with their reasons.
-fn providers(config: &Config) -> (Vec<String>, Vec<String>) {
+/// Names of those ready, and the others each with its reason (`OPENAI_API_KEY is not set`).
+pub fn providers(config: &Config) -> (Vec<String>, Vec<(String, String)>) {
     let (mut ready, mut waiting) = (Vec::new(), Vec::new());
     for provider in &config.providers {
         match Provider::resolve(provider.clone()) {
             Ok(p) if p.ready() => ready.push(p.name.to_string()),
-            Ok(p) => waiting.push(format!("{} ({})", p.name, p.missing.as_deref().unwrap_or("no key"))),
-            Err(why) => waiting.push(format!("{} ({why})", provider.name)),
+            Ok(p) => {
+                let why = p.missing.as_deref().unwrap_or("no key").replace("environment variable ", "");
+                waiting.push((p.name.to_string(), why));
+            }
+            Err(why) => waiting.push((provider.name.clone(), why)),
         }
     }
     (ready, waiting)
 }
+
+/// Comma-separated, in lines that fit a terminal; only the first has the head.
+pub fn wrapped(head: &str, words: &[String]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + word.len() < WIDTH => line.push_str(&format!(", {word}")),
+            Some(line) => {
+                line.push(',');
+                lines.push(word.clone());
+            }
+            None => lines.push(format!("{head}{word}")),
+        }
+    }
+    lines
+}
+
+const WIDTH: usize = 100;
 
 fn models(config: &Config) -> Vec<String> {
     let mut lines = Vec::new();

@@ -13,6 +13,7 @@ use crate::config::{Config, Place, Problem};
 
 pub mod check;
 pub mod explain;
+pub mod mock;
 pub mod schema;
 pub mod serve;
 pub mod test;
@@ -51,6 +52,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
+    /// Answer like a model provider, without one
+    Mock(mock::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -92,6 +95,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
+        Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Schema(_)) => schema::run(),
     }
 }

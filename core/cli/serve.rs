@@ -1,6 +1,38 @@
-//! `portcullis serve`: the gateway itself. Only the arguments live here; `runtime` builds what runs.
+//! `portcullis serve`: the gateway itself. Builds what runs, tells it on one screen, keeps it fresh, and ends it in good
+//! order. Decides nothing about requests.
 
-use crate::{cli::Exit, config::Place};
+use std::{
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    account::settle,
+    admin,
+    auth::{Keys, Principal},
+    cli::Exit,
+    config::{Config, Place, Secret, StoreKind, env, watch},
+    gateway::Gateway,
+    limit::Limits,
+    provider::KeyRests,
+    route::Health,
+    runtime::{Refused, Runtime, State},
+    script::Scripts,
+    server::{self, BodyMemory, Certificates, DrainReport, Listener},
+    store::{self, Directory, Store},
+    telemetry::{self, Ring, metrics},
+    transport::Transport,
+};
 
 /// Run the gateway: clients on one port, operators on another. Saved changes of gateway.toml and scripts/ are taken up
 /// within a second; a mistake changes nothing. SIGTERM ends it after running requests are answered.
@@ -12,7 +44,271 @@ const EXAMPLE: &str = "\
 Example:
   OPENAI_API_KEY=sk-… portcullis serve --config gateway.toml";
 
-/// Joined with the runtime when that is there.
-pub fn run(_: &Args, _: &Place) -> anyhow::Result<Exit> {
-    anyhow::bail!("this build has no gateway yet")
+pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
+    let _logs = telemetry::logs::init(env::log_filter(&env::var).as_deref()).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let running = match Running::start_at(place.clone()).await {
+            Ok(running) => running,
+            Err(StartError::Config(refused)) => return Ok(super::refuse(&refused.problems)?),
+            Err(StartError::Other(error)) => return Err(error),
+        };
+        running.greet()?;
+        let mut term = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = term.recv() => break,
+                _ = tokio::signal::ctrl_c() => break,
+                _ = hangup.recv() => running.watcher.poke(),
+            }
+        }
+        tracing::info!("draining: no new connections soon, running requests are answered");
+        let report = running.stop().await;
+        tracing::info!(open = report.open, cut = report.cut, "stopped");
+        Ok(Exit::Done)
+    })
 }
+
+/// A gateway that serves. Tests start it as a library; dropping it does not stop it.
+pub struct Running {
+    pub gateway: Arc<Gateway>,
+    place: Place,
+    data: SocketAddr,
+    admin: SocketAddr,
+    first_key: Option<FirstKey>,
+    watcher: watch::Watcher,
+    drain: CancellationToken,
+    close: CancellationToken,
+    serving: JoinHandle<DrainReport>,
+    helpers: Vec<JoinHandle<()>>,
+    settling: JoinHandle<()>,
+    store: Arc<dyn Store>,
+}
+
+/// The key of the very first start: for a terminal, or in a file.
+enum FirstKey {
+    Shown(Secret),
+    Kept(PathBuf),
+}
+
+/// Why nothing runs.
+pub enum StartError {
+    Config(Refused),
+    Other(anyhow::Error),
+}
+
+impl Running {
+    /// Starts from a gateway.toml.
+    pub async fn start(path: &std::path::Path) -> anyhow::Result<Running> {
+        Running::start_at(Place::File(path.to_owned())).await.map_err(|e| match e {
+            StartError::Config(refused) => {
+                let all: Vec<String> = refused.problems.iter().map(ToString::to_string).collect();
+                anyhow::anyhow!("{}", all.join("\n"))
+            }
+            StartError::Other(error) => error,
+        })
+    }
+
+    pub async fn start_at(place: Place) -> Result<Running, StartError> {
+        let scripts = Scripts::live();
+        let runtime = Runtime::build(&place, &scripts).map_err(StartError::Config)?;
+        Running::assemble(place, runtime, scripts).await.map_err(StartError::Other)
+    }
+
+    async fn assemble(place: Place, runtime: Runtime, scripts: Scripts) -> anyhow::Result<Running> {
+        let config = runtime.config.clone();
+        let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?;
+        let listener = Listener::bind(config.server.listen, certificates)
+            .with_context(|| format!("cannot listen on {} (server.listen)", config.server.listen))?;
+        let admin_listener = tokio::net::TcpListener::bind(config.admin.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (admin.listen)", config.admin.listen))?;
+        let store = store::open(&config.store).await?;
+        let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
+        let first_key = first_key(&config, &keys).await?;
+        let ring = Arc::new(Ring::default());
+        let (queue, settling) = settle::start(ring.clone());
+        let gateway = Arc::new(Gateway {
+            state: State {
+                auth: keys.table().clone(),
+                nobody: Arc::new(Principal::default()),
+                limits: Limits::default(),
+                health: Health::default(),
+                keys: KeyRests::default(),
+                transport: Transport::new(&proxies()),
+                body_memory: BodyMemory::new(config.server.body_memory),
+                settle: queue,
+                refused: ArcSwapOption::empty(),
+                draining: false.into(),
+                scripts,
+            },
+            runtime: ArcSwap::from_pointee(runtime),
+        });
+        known(&gateway.runtime.load());
+        let (drain, close) = (CancellationToken::new(), CancellationToken::new());
+        let (data, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let serving = tokio::spawn(server::serve(listener, config.server.clone(), gateway.clone(), drain.clone()));
+        let token = config.admin.token.clone();
+        let plane = Arc::new(admin::AdminState { keys, ring, facts: gateway.clone(), token });
+        let stop = close.clone();
+        let helpers = vec![
+            tokio::spawn(async move {
+                if let Err(error) = admin::serve(admin_listener, plane, stop).await {
+                    tracing::error!(%error, "the admin plane stopped");
+                }
+            }),
+            tokio::spawn(metrics().upkeep(close.clone())),
+        ];
+        let watcher = watched(&gateway, &place)?;
+        Ok(Running { gateway, place, data, admin, first_key, watcher, drain, close, serving, helpers, settling, store })
+    }
+
+    pub fn data_addr(&self) -> SocketAddr {
+        self.data
+    }
+
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// As SIGTERM does: not ready, no new connections, streams finish within the grace, everything is written.
+    pub async fn stop(self) -> DrainReport {
+        self.gateway.state.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.drain.cancel();
+        let report = self.serving.await;
+        self.close.cancel();
+        drop(self.watcher);
+        for helper in self.helpers {
+            let _ = helper.await;
+        }
+        // The last exchange is gone when its gateway is: then the queue ends by itself.
+        drop(self.gateway);
+        let _ = tokio::time::timeout(SETTLE, self.settling).await;
+        let _ = self.store.close().await;
+        // A server that panicked has cut everything it had.
+        report.unwrap_or(DrainReport { open: 0, cut: 0, took: std::time::Duration::ZERO })
+    }
+
+    /// The one screen of a start.
+    fn greet(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let runtime = self.gateway.runtime.load();
+        let scheme = if runtime.config.server.tls.is_some() { "https" } else { "http" };
+        writeln!(out, "Portcullis {}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "  gateway    {scheme}://{}", self.data)?;
+        writeln!(out, "  admin      http://{}", self.admin)?;
+        if let Place::BuiltIn(_) = self.place {
+            writeln!(out, "  config     built in (there is no gateway.toml in this folder)")?;
+        }
+        let (ready, waiting): (Vec<_>, Vec<_>) = runtime.routes.providers().partition(|p| p.ready());
+        let names = |list: &[&Arc<crate::provider::Provider>]| {
+            list.iter().map(|p| p.name.as_ref()).collect::<Vec<_>>().join(", ")
+        };
+        writeln!(out, "  ready      {}", names(&ready))?;
+        if !waiting.is_empty() {
+            writeln!(out, "  no key     {} (portcullis check tells why)", names(&waiting))?;
+        }
+        let stages: Vec<&str> = runtime.stages.iter().map(|s| s.uses.as_str()).collect();
+        writeln!(out, "  stages     {}", if stages.is_empty() { "none".to_owned() } else { stages.join(", ") })?;
+        for warning in &runtime.warnings {
+            writeln!(out, "  warning    {warning}")?;
+        }
+        self.greet_key(&mut out, scheme)
+    }
+
+    fn greet_key(&self, out: &mut impl Write, scheme: &str) -> io::Result<()> {
+        let key = match &self.first_key {
+            None => return out.flush(),
+            Some(FirstKey::Shown(key)) => {
+                writeln!(out, "\nYour first key, shown this once:\n  {}", key.expose())?;
+                key.expose().to_owned()
+            }
+            Some(FirstKey::Kept(path)) => {
+                writeln!(out, "\nYour first key is in {} (readable by you alone).", path.display())?;
+                format!("$(cat {})", path.display())
+            }
+        };
+        writeln!(out, "\nTry it:")?;
+        writeln!(
+            out,
+            "  curl {scheme}://{}/v1/chat/completions -H \"Authorization: Bearer {key}\" -H 'content-type: application/json' \
+             -d '{{\"model\": \"mock\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'",
+            self.data
+        )?;
+        out.flush()
+    }
+}
+
+/// On the very first start: one key, so that the first request needs no other command.
+async fn first_key(config: &Config, keys: &Keys) -> anyhow::Result<Option<FirstKey>> {
+    if !config.auth.required || config.store.kind == StoreKind::Memory {
+        return Ok(None);
+    }
+    let Some(key) = keys.first_run().await? else { return Ok(None) };
+    if io::stdout().is_terminal() {
+        return Ok(Some(FirstKey::Shown(key)));
+    }
+    let path = Directory::open(&config.store.path)?.keep_first_key(key.expose())?;
+    Ok(Some(FirstKey::Kept(path)))
+}
+
+/// Reloads on every change of what the runtime was made of.
+fn watched(gateway: &Arc<Gateway>, place: &Place) -> io::Result<watch::Watcher> {
+    let (listed, reloading) = (gateway.clone(), gateway.clone());
+    let place = place.clone();
+    let list = move || {
+        let config = listed.runtime.load().config.clone();
+        let folders = ["scripts", "plugins"].map(|folder| config.root.join(folder));
+        watch::Watched { files: config.sources.files.clone(), folders: folders.into() }
+    };
+    watch::watch(list, move || reload(&reloading, &place))
+}
+
+/// Builds a new runtime and swaps it in; what does not validate changes nothing.
+pub fn reload(gateway: &Gateway, place: &Place) {
+    let old = gateway.runtime.load_full();
+    match Runtime::build(place, &gateway.state.scripts) {
+        Ok(new) if new.config.hash == old.config.hash => {
+            gateway.state.refused.store(None);
+        }
+        Ok(new) => {
+            for name in new.config.needs_restart(&old.config) {
+                tracing::warn!(key = name, "this change needs a restart");
+            }
+            gateway.state.auth.set_teams(&new.config.teams);
+            gateway.state.body_memory.set_limit(new.config.server.body_memory);
+            known(&new);
+            tracing::info!(hash = %new.config.hash, was = %old.config.hash, "configuration reloaded");
+            gateway.runtime.store(Arc::new(new));
+            gateway.state.refused.store(None);
+            metrics().reloaded(std::time::SystemTime::now());
+        }
+        Err(refused) => {
+            for problem in &refused.problems {
+                tracing::error!(file = %problem.file, line = problem.line, "{}", problem.message);
+            }
+            tracing::error!(hash = %refused.hash, running = %old.config.hash, "configuration refused; the old one goes on");
+            gateway.state.refused.store(Some(Arc::new(refused)));
+            metrics().reload_refused();
+        }
+    }
+}
+
+/// Names that may stand in metric labels.
+fn known(runtime: &Runtime) {
+    let targets = runtime.config.models.values().flat_map(|m| &m.targets).map(|t| format!("{}/{}", t.provider, t.model));
+    metrics().set_known(
+        runtime.routes.aliases().map(ToString::to_string),
+        runtime.routes.providers().map(|p| p.name.to_string()),
+        targets,
+    );
+}
+
+fn proxies() -> crate::upstream::ProxyConfig {
+    let env::Proxies { http, https, all, no } = env::proxies(&env::var);
+    crate::upstream::ProxyConfig { http, https, all, no }
+}
+
+/// Records that are still on their way at the end.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(5);

@@ -10,13 +10,14 @@ use serde_json::{Map, Value};
 use super::{Dialect, Encoded, Field, Inbound, codec, envelope::Envelope};
 use crate::{
     error::{Error, Result},
-    model::{Format, Request, Role},
+    model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role},
 };
 
 /// Cheap to clone: an attempt works on its own copy.
 #[derive(Debug, Clone)]
 pub struct Document {
     format: Format,
+    operation: Operation,
     bytes: Bytes,
     envelope: Arc<Envelope>,
     model: Arc<str>,
@@ -30,8 +31,13 @@ pub struct Document {
 }
 
 impl Document {
-    /// Errors: not JSON, not an object, no model, a routing field twice or of a wrong type.
+    /// A chat request.
     pub fn new(format: Format, bytes: Bytes, inbound: Inbound<'_>) -> Result<Self> {
+        Document::open(format, Operation::Chat, bytes, inbound)
+    }
+
+    /// Errors: not JSON, not an object, no model, a routing field twice or of a wrong type.
+    pub fn open(format: Format, operation: Operation, bytes: Bytes, inbound: Inbound<'_>) -> Result<Self> {
         let envelope = Envelope::scan(&bytes)?;
         let model = match inbound.model {
             Some(model) => model.into(),
@@ -46,6 +52,7 @@ impl Document {
         };
         Ok(Document {
             format,
+            operation,
             bytes,
             envelope: Arc::new(envelope),
             model,
@@ -62,6 +69,7 @@ impl Document {
     pub fn from_request(format: Format, request: Request) -> Self {
         Document {
             format,
+            operation: Operation::Chat,
             bytes: Bytes::new(),
             envelope: Arc::new(Envelope::default()),
             model: request.model.as_str().into(),
@@ -124,10 +132,44 @@ impl Document {
                     version: self.version.as_deref(),
                     counting: self.counting,
                 };
-                Arc::new(codec(self.format).decode_request(&self.bytes, inbound)?)
+                Arc::new(match self.operation {
+                    Operation::Embeddings => as_turns(codec(self.format).decode_embeddings(&self.bytes, inbound)?),
+                    _ => codec(self.format).decode_request(&self.bytes, inbound)?,
+                })
             }
         };
         Ok(self.decoded.insert(decoded))
+    }
+
+    /// An embeddings request, with the texts as stages left them.
+    pub fn embeddings(&mut self) -> Result<EmbeddingRequest> {
+        let inbound = Inbound { model: Some(&self.model), ..Inbound::default() };
+        let mut request = codec(self.format).decode_embeddings(&self.bytes, inbound)?;
+        if self.dirty.contains(&Field::Messages) {
+            let edited = self.decode()?.messages.first().map(|m| m.parts.clone()).unwrap_or_default();
+            let texts = edited.into_iter().filter_map(|p| if let Part::Text(t) = p { Some(t.text) } else { None });
+            let tokens = std::mem::take(&mut request.inputs);
+            let tokens = tokens.into_iter().filter(|i| !matches!(i, EmbeddingInput::Text(_)));
+            request.inputs = texts.map(EmbeddingInput::Text).chain(tokens).collect();
+        }
+        Ok(request)
+    }
+
+    /// For a target of the same format: what it cannot take is an error before anything is spent.
+    pub fn refuse_lacking(&mut self, dialect: &Dialect) -> Result<()> {
+        if self.operation != Operation::Chat || dialect.lacks.is_empty() {
+            return Ok(());
+        }
+        let could = |lack: &str| match lack {
+            "tools" => self.has_tools(),
+            "images" | "documents" | "audio" | "video" => self.envelope.has_media,
+            _ => true,
+        };
+        if dialect.lacks.iter().any(|lack| could(lack)) {
+            // The codec knows what is a feature: its own encoder refuses, its result is not needed.
+            self.encode(self.format, dialect)?;
+        }
+        Ok(())
     }
 
     /// Has the canonical model been read already?
@@ -177,7 +219,8 @@ impl Document {
 
     /// May the client's bytes go to an upstream of `format`?
     pub fn same_format(&self, format: Format) -> bool {
-        self.format == format && !self.made
+        let rewritten = self.operation == Operation::Embeddings && !self.dirty.is_empty();
+        self.format == format && !self.made && !rewritten
     }
 
     /// For a target of another format: the whole body anew.
@@ -208,7 +251,7 @@ impl Document {
                 dropped.push(*knob);
             }
         }
-        if !self.dirty.is_empty() {
+        if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
             let Encoded { mut body, dropped: missing } = self.encode(self.format, dialect)?;
             dropped.extend(missing);
             for key in self.dirty.iter().flat_map(|f| codec(self.format).wire_fields(*f)) {
@@ -354,6 +397,16 @@ impl Document {
         out.push(b'}');
         out.into()
     }
+}
+
+/// Texts to embed as one user turn: stages scan and rewrite them like any other text.
+fn as_turns(request: EmbeddingRequest) -> Request {
+    let texts = request.inputs.into_iter().filter_map(|i| match i {
+        EmbeddingInput::Text(text) => Some(Part::text(text)),
+        EmbeddingInput::Tokens(_) | EmbeddingInput::Native { .. } => None,
+    });
+    let messages = vec![Message::new(Role::User, texts.collect())];
+    Request { model: request.model, messages, user: request.user, ..Request::default() }
 }
 
 fn model_of(envelope: &Envelope, bytes: &[u8]) -> Result<Arc<str>> {

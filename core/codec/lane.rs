@@ -113,7 +113,12 @@ impl Lane {
         self.committed
     }
 
-    pub fn usage(&self) -> Option<&Usage> {
+    /// What is known of usage so far.
+    pub fn usage(&mut self) -> Option<&Usage> {
+        if let Some(frame) = self.last_usage.take() {
+            // A frame that cannot be read tells nothing; the stream went on as it was.
+            let _ = self.decode(&frame);
+        }
         self.usage.as_ref()
     }
 

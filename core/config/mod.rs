@@ -16,7 +16,7 @@ mod resolve;
 pub mod secret;
 mod shape;
 mod source;
-mod sources;
+pub mod sources;
 mod text;
 pub mod watch;
 
@@ -265,6 +265,24 @@ impl std::fmt::Display for Problem {
 }
 
 impl Config {
+    /// Sections that a reload cannot change, and that differ from those of `old`.
+    pub fn needs_restart(&self, old: &Config) -> Vec<&'static str> {
+        let mut keys = Vec::new();
+        if self.server.listen != old.server.listen || self.server.tls != old.server.tls {
+            keys.push("server.listen, server.tls");
+        }
+        if self.store != old.store {
+            keys.push("store");
+        }
+        if self.admin.listen != old.admin.listen {
+            keys.push("admin");
+        }
+        if self.auth != old.auth {
+            keys.push("auth.required");
+        }
+        keys
+    }
+
     /// What has to be watched for this configuration to stay fresh.
 
     /// What has to be watched for this configuration to stay fresh.

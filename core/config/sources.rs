@@ -86,6 +86,14 @@ pub fn text(path: &Path, most: u64) -> Result<Option<String>, String> {
     String::from_utf8(bytes).map(Some).map_err(wrong)
 }
 
+/// A file of any bytes, at most `most` of them.
+pub fn bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if fs::metadata(path)?.len() > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
+    }
+    fs::read(path)
+}
+
 /// Of names and contents: hex, 16 characters.
 pub fn hash<'a>(parts: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut state = digest::Context::new(&digest::SHA256);

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use self::{
     health::{Flight, Health},
-    outcome::most_telling,
+    outcome::{ejected, goes_on, keys_rest, most_telling},
     strategy::Order,
     table::Table,
 };

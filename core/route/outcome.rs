@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::Target;
 use crate::error::{Error, Kind};
 
 /// The most telling of what the targets answered. A target that only lacked a feature was passed over: that is told only
@@ -16,6 +17,24 @@ pub fn most_telling(errors: Vec<Error>) -> Error {
         .unwrap_or_else(|| {
             Error::new(Kind::NoTarget, "no target of this model can be used right now; try again shortly")
         })
+}
+
+/// May another target do better after this failure? The request's own faults end it, but for what only this target lacks.
+pub fn goes_on(error: &Error) -> bool {
+    error.retryable()
+        || error.kind == Kind::Unsupported
+        || (error.kind == Kind::UpstreamRefused && error.status() == 404)
+}
+
+/// A target whose breaker is open.
+pub fn ejected(target: &Target, wait: Duration) -> Error {
+    Error::new(Kind::NoTarget, format!("{} rests after repeated failures; try again shortly", target.name)).retry_after(wait)
+}
+
+/// Every key of a target's provider rests.
+pub fn keys_rest(target: &Target, wait: Duration) -> Error {
+    let message = format!("every key of {} rests after refusals of the provider; try again later", target.provider.name);
+    Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
 }
 
 fn rank(error: &Error) -> u8 {

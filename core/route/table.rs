@@ -56,7 +56,7 @@ impl Table {
                 // A provider without a key is no mistake of the file's.
                 match table.find(next, alias.timeouts) {
                     Err(e) if e.code() != NOT_CONFIGURED => {
-                        problems.push(problem(config, format!("models.{name}.failover: {}", e.message)));
+                        problems.push(problem(config, &format!("models.{name}.failover"), &e.message));
                     }
                     _ => {}
                 }
@@ -281,8 +281,9 @@ impl Table {
         config: &Config,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<Target>> {
+        let at = format!("models.{alias}.targets");
         if let Err(e) = provider::url::check_model(&target.model) {
-            problems.push(problem(config, format!("models.{alias}.targets: {}", e.message)));
+            problems.push(problem(config, &at, &e.message));
             return None;
         }
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
@@ -294,8 +295,8 @@ impl Table {
             (None, Some(near)) => format!("did you mean \"{near}\"?"),
             (None, None) => format!("add [providers.{}] with base_url and format", target.provider),
         };
-        let message = format!("models.{alias}.targets: no provider is called \"{}\"; {hint}", target.provider);
-        problems.push(problem(config, message));
+        let why = format!("no provider is called \"{}\"; {hint}", target.provider);
+        problems.push(problem(config, &at, why));
         None
     }
 }
@@ -305,13 +306,13 @@ fn providers(config: &Config, problems: &mut Vec<Problem>) -> BTreeMap<Arc<str>,
     for wanted in &config.providers {
         match Provider::resolve(wanted.clone()) {
             Ok(p) if is_self(&p, config) => {
-                let why = format!("providers.{}: base_url is this gateway's own address; give its real one", p.name);
-                problems.push(problem(config, why));
+                let why = "base_url is this gateway's own address; give its real one";
+                problems.push(problem(config, &format!("providers.{}", p.name), why));
             }
             Ok(p) => {
                 out.insert(p.name.clone(), Arc::new(p));
             }
-            Err(why) => problems.push(problem(config, format!("providers.{}: {why}", wanted.name))),
+            Err(why) => problems.push(problem(config, &format!("providers.{}", wanted.name), why)),
         }
     }
     out.entry(MOCK.into()).or_insert_with(|| Arc::new(Provider::mock()));
@@ -350,9 +351,9 @@ fn card(id: &str, owner: &str, target: &Target) -> ModelCard {
     }
 }
 
-fn problem(config: &Config, message: String) -> Problem {
-    let file = config.file.strip_prefix(&config.root).unwrap_or(&config.file);
-    Problem { file: file.display().to_string(), line: 0, message, excerpt: None }
+/// At the key's own line.
+fn problem(config: &Config, key: &str, why: impl std::fmt::Display) -> Problem {
+    config.problem(key, format!("{key}: {why}"))
 }
 
 fn unconfigured_row(row: &provider::Row) -> Error {

@@ -26,6 +26,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
         teams: BTreeMap::new(),
         stages: None,
+        sources: config::Sources::default(),
     }
 }
 

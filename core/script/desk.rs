@@ -168,6 +168,7 @@ pub fn context_shell(cx: &Context) -> Context {
         tags: Vec::new(),
         priority: cx.priority,
         headers: Vec::new(),
+        explain: cx.explain,
         attempt: cx.attempt,
         seed: cx.seed,
         vars: serde_json::Map::new(),

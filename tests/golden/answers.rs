@@ -30,7 +30,8 @@ fn answers_reach_every_client_whole_and_streamed() {
         }
         for (how, events, response) in &sources {
             for client in Format::ALL {
-                for (wire, lost) in [("whole", whole(response, client)), ("stream", streamed(events, response, client))] {
+                for (wire, lost) in [("whole", whole(response, client)), ("stream", streamed(events, response, client))]
+                {
                     if !lost.is_empty() {
                         faults.push(format!("{case} {how} → {} {wire}: {}", client.name(), lost.join("; ")));
                     }

@@ -23,7 +23,8 @@ fn refusals_are_told_in_every_family() {
             faults.push(format!("{case}: is {:?}, should be {expected}", decoded.kind));
         }
         for client in Format::ALL {
-            faults.extend(told(&decoded, status, client).into_iter().map(|f| format!("{case} → {}: {f}", client.name())));
+            faults
+                .extend(told(&decoded, status, client).into_iter().map(|f| format!("{case} → {}: {f}", client.name())));
         }
     }
     assert!(seen >= 5, "only {seen} errors");
@@ -40,10 +41,14 @@ pub fn told(error: &Error, status: u16, client: Format) -> Vec<String> {
     };
     let shape: &[&str] = match client {
         Format::OpenaiChat => &["/error/message", "/error/type", "/error/code"],
-        Format::AnthropicMessages => &["/type", "/error/type", "/error/message", "/error/details/error_code", "/request_id"],
+        Format::AnthropicMessages => {
+            &["/type", "/error/type", "/error/message", "/error/details/error_code", "/request_id"]
+        }
         Format::Gemini => &["/error/code", "/error/message", "/error/status"],
     };
-    faults.extend(shape.iter().filter(|at| body.pointer(at).is_none_or(Value::is_null)).map(|at| format!("no {at} in {body}")));
+    faults.extend(
+        shape.iter().filter(|at| body.pointer(at).is_none_or(Value::is_null)).map(|at| format!("no {at} in {body}")),
+    );
     let text = body.to_string();
     for secret in ["<html", "sk-ant-secret", "sk-secret"] {
         if text.contains(secret) {

@@ -18,12 +18,19 @@ pub fn may_refuse(target: Format, feature: &str) -> bool {
 }
 
 const ANSWERS: [(Format, &str, &str); 2] = [
-    (Format::AnthropicMessages, "media", "answers have no media blocks: they travel in `portcullis_native`, outside the content"),
+    (
+        Format::AnthropicMessages,
+        "media",
+        "answers have no media blocks: they travel in `portcullis_native`, outside the content",
+    ),
     (Format::Gemini, "cache writes", "usageMetadata has no figure for cache writes"),
 ];
 
-const REQUESTS: [(Format, &str, &str); 1] =
-    [(Format::AnthropicMessages, "output", "plain JSON mode has no field: a system line asks for it, noted as `response_format`")];
+const REQUESTS: [(Format, &str, &str); 1] = [(
+    Format::AnthropicMessages,
+    "output",
+    "plain JSON mode has no field: a system line asks for it, noted as `response_format`",
+)];
 
 /// Things of one vendor that no other can do.
 const EVERYWHERE: [&str; 3] = ["files", "cached_content", "web_search"];
@@ -44,6 +51,5 @@ const REFUSED: [(Format, &str); 9] = [
 pub fn finish_is_free(answer: &portcullis::model::Response, client: Format) -> bool {
     use portcullis::model::FinishReason;
     let finish = answer.choices.first().and_then(|c| c.finish.as_ref());
-    client != Format::Gemini
-        && finish.is_none_or(|f| matches!(f.reason, FinishReason::Malformed | FinishReason::Other))
+    client != Format::Gemini && finish.is_none_or(|f| matches!(f.reason, FinishReason::Malformed | FinishReason::Other))
 }

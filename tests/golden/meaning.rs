@@ -199,7 +199,8 @@ fn media_fact(media: &Media) -> String {
         MediaSource::File { format, id } => format!("file {} {id}", format.name()),
         MediaSource::Text(text) => format!("bytes {}", base64_of(text)),
         MediaSource::Parts(parts) => {
-            let texts: String = parts.iter().map(|p| if let Part::Text(t) = p { t.text.clone() } else { format!("{p:?}") }).collect();
+            let texts: String =
+                parts.iter().map(|p| if let Part::Text(t) = p { t.text.clone() } else { format!("{p:?}") }).collect();
             format!("parts {texts}")
         }
     };
@@ -267,7 +268,10 @@ fn schema_descriptions(schema: Option<&Value>) -> Vec<String> {
 pub fn of_response(response: &Response) -> Facts {
     let mut facts = response.choices.first().map_or_else(|| of_choice(&Choice::default()), of_choice);
     facts.push(("usage", response.usage.iter().map(usage).collect()));
-    facts.push(("cache writes", response.usage.iter().filter_map(|u| u.cache_write_tokens).filter(|n| *n > 0).map(|n| n.to_string()).collect()));
+    facts.push((
+        "cache writes",
+        response.usage.iter().filter_map(|u| u.cache_write_tokens).filter(|n| *n > 0).map(|n| n.to_string()).collect(),
+    ));
     facts
 }
 
@@ -299,7 +303,8 @@ fn of_choice(choice: &Choice) -> Facts {
         }
     }
     let refused = choice.parts.iter().any(|p| matches!(p, Part::Refusal(_)));
-    let finish = choice.finish.as_ref().map(|f| if refused { "ContentFilter".to_owned() } else { format!("{:?}", f.reason) });
+    let finish =
+        choice.finish.as_ref().map(|f| if refused { "ContentFilter".to_owned() } else { format!("{:?}", f.reason) });
     vec![
         ("text", vec![text]),
         ("tool calls", calls),

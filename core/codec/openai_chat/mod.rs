@@ -1,45 +1,121 @@
-//! placeholder
-use super::*;
+//! OpenAI Chat Completions and Embeddings, as client format and as the format of the many servers that speak it. Where
+//! they differ, `Dialect` says how; what the wire cannot say travels by the field's habits (`reasoning_content`,
+//! `thinking_blocks`, `provider_specific_fields`). Only glue here: each direction has its own file.
+
+mod assistant;
+mod content;
+mod embeddings;
+mod error;
+mod messages;
+mod models;
+mod request;
+mod response;
+mod stream;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
+
+use super::{ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder};
+use crate::{
+    error::{Error, Result},
+    model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response},
+};
+
 pub struct OpenaiChat;
+
 impl Codec for OpenaiChat {
     fn format(&self) -> Format {
-        Format::OpenaiChat
+        wire::F
     }
-    fn decode_request(&self, _body: &[u8], _inbound: Inbound<'_>) -> Result<Request> {
-        todo!()
+
+    fn decode_request(&self, body: &[u8], _inbound: Inbound<'_>) -> Result<Request> {
+        request::decode(body)
     }
-    fn encode_request(&self, _request: &Request, _dialect: &Dialect) -> Result<Encoded> {
-        todo!()
+
+    fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
+        request::encode(request, dialect)
     }
-    fn decode_response(&self, _body: &[u8]) -> Result<Response> {
-        todo!()
+
+    fn decode_response(&self, body: &[u8]) -> Result<Response> {
+        response::decode(body)
     }
-    fn encode_response(&self, _response: &Response, _view: &ClientView) -> Result<Vec<u8>> {
-        todo!()
+
+    fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+        response::encode(response, view)
     }
-    fn stream_decoder(&self, _dialect: &Dialect) -> Box<dyn StreamDecoder> {
-        todo!()
+
+    fn stream_decoder(&self, dialect: &Dialect) -> Box<dyn StreamDecoder> {
+        Box::new(stream::Decoder::new(dialect.terminal_optional))
     }
-    fn stream_encoder(&self, _view: &ClientView) -> Box<dyn StreamEncoder> {
-        todo!()
+
+    fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {
+        Box::new(stream::Encoder::new(view))
     }
-    fn decode_error(&self, _status: u16, _header: &dyn Fn(&str) -> Option<String>, _body: &Bytes) -> Error {
-        todo!()
+
+    fn decode_error(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error {
+        error::decode(status, header, body)
     }
-    fn encode_error(&self, _error: &Error, _request_id: &str) -> Vec<u8> {
-        todo!()
+
+    fn encode_error(&self, error: &Error, _request_id: &str) -> Vec<u8> {
+        error::encode(error)
     }
-    fn wire_fields(&self, _field: Field) -> &'static [&'static str] {
-        todo!()
+
+    fn wire_fields(&self, field: Field) -> &'static [&'static str] {
+        match field {
+            Field::Messages => &["messages"],
+            Field::Tools => &["tools", "functions"],
+            Field::ToolChoice => &["tool_choice", "parallel_tool_calls", "function_call"],
+            Field::Output => &["response_format"],
+            Field::Sampling => &[
+                "temperature",
+                "top_p",
+                "top_k",
+                "frequency_penalty",
+                "presence_penalty",
+                "seed",
+                "random_seed",
+                "stop",
+                "logit_bias",
+            ],
+            Field::MaxTokens => &["max_completion_tokens", "max_tokens"],
+            Field::N => &["n"],
+            Field::Logprobs => &["logprobs", "top_logprobs"],
+            Field::Reasoning => &["reasoning_effort", "reasoning", "thinking"],
+            Field::User => &["user", "safety_identifier"],
+            Field::Metadata => &["metadata"],
+            Field::ServiceTier => &["service_tier"],
+            Field::Stream => &["stream", "stream_options"],
+        }
     }
-    fn encode_count_response(&self, _tokens: u64) -> Vec<u8> {
-        todo!()
+
+    fn decode_embeddings(&self, body: &[u8], _inbound: Inbound<'_>) -> Result<EmbeddingRequest> {
+        embeddings::decode(body)
     }
-    fn encode_models(&self, _models: &[ModelCard]) -> Vec<u8> {
-        todo!()
+
+    fn encode_embeddings(&self, request: &EmbeddingRequest, dialect: &Dialect) -> Result<Encoded> {
+        embeddings::encode(request, dialect)
     }
-    fn encode_model(&self, _model: &ModelCard) -> Vec<u8> {
-        todo!()
+
+    fn decode_embeddings_response(&self, body: &[u8]) -> Result<EmbeddingResponse> {
+        embeddings::decode_response(body)
+    }
+
+    fn encode_embeddings_response(&self, response: &EmbeddingResponse, view: &ClientView) -> Result<Vec<u8>> {
+        embeddings::encode_response(response, view)
+    }
+
+    fn encode_count_response(&self, tokens: u64) -> Vec<u8> {
+        serde_json::json!({"object": "chat.completion.input_tokens", "input_tokens": tokens}).to_string().into_bytes()
+    }
+
+    fn encode_models(&self, models: &[ModelCard]) -> Vec<u8> {
+        models::list(models)
+    }
+
+    fn encode_model(&self, model: &ModelCard) -> Vec<u8> {
+        models::one(model)
     }
 }

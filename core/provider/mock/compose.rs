@@ -73,7 +73,7 @@ pub(super) fn input_tokens(request: &Request) -> u64 {
 pub(super) fn embedding_text(request: &EmbeddingRequest) -> String {
     match request.inputs.first() {
         Some(EmbeddingInput::Text(text)) => text.clone(),
-        Some(EmbeddingInput::Tokens(_)) | None => String::new(),
+        Some(EmbeddingInput::Tokens(_) | EmbeddingInput::Native { .. }) | None => String::new(),
     }
 }
 
@@ -96,6 +96,11 @@ pub(super) fn vectors(request: &EmbeddingRequest, control: &Control) -> Result<E
                 bytes += list.len() * 4;
                 let all: Vec<u8> = list.iter().flat_map(|t| t.to_le_bytes()).collect();
                 unit(hash(&all), dimensions as usize)
+            }
+            EmbeddingInput::Native { value, .. } => {
+                let text = value.to_string();
+                bytes += text.len();
+                unit(hash(text.as_bytes()), dimensions as usize)
             }
         })
         .collect();

@@ -28,10 +28,20 @@ mod compose;
 mod control;
 mod shape;
 
-use std::{collections::VecDeque, time::Duration};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use tokio::time::Sleep;
 
 use self::control::Control;
 use crate::{
@@ -96,13 +106,18 @@ pub fn answer(path: &str, headers: &HeaderMap, body: &Bytes) -> MockAnswer {
     outcome.unwrap_or_else(|error| refusal(ask.format, &error, &Control::default()))
 }
 
+/// Whose error shape a path's callers expect.
+pub fn family(path: &str, headers: &HeaderMap) -> Format {
+    ask(path, headers).map_or(Format::OpenaiChat, |a| a.format)
+}
+
 /// The same in this process: waits as the answer says. The body's frames come with `MockBody::frame`.
 pub async fn run(path: &str, headers: &HeaderMap, body: Bytes) -> (StatusCode, HeaderMap, MockBody) {
     let MockAnswer { status, headers, latency, chunks, end } = answer(path, headers, &body);
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    (status, headers, MockBody { chunks: chunks.into(), end })
+    (status, headers, MockBody { chunks: chunks.into(), end, wait: None })
 }
 
 /// A body that arrives as the answer's plan says. Dropping it ends the exchange.
@@ -110,27 +125,34 @@ pub async fn run(path: &str, headers: &HeaderMap, body: Bytes) -> (StatusCode, H
 pub struct MockBody {
     chunks: VecDeque<Chunk>,
     end: End,
+    wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl MockBody {
-    /// The next bytes; `None` at a clean end; an error where the connection died. Safe to drop and call again: a chunk
-    /// leaves the plan only after its wait.
+    /// The next bytes; `None` at a clean end; an error where the connection died. May be dropped and called again.
     pub async fn frame(&mut self) -> Option<Result<Bytes>> {
-        if let Some(delay) = self.chunks.front().map(|c| c.delay) {
-            if !delay.is_zero() {
-                tokio::time::sleep(delay).await;
-            }
-            return self.chunks.pop_front().map(|c| Ok(c.bytes));
+        poll_fn(|cx| self.poll_frame(cx)).await
+    }
+
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        let Some(Chunk { delay, .. }) = self.chunks.front() else { return self.poll_end() };
+        if !delay.is_zero() {
+            let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(*delay)));
+            std::task::ready!(wait.as_mut().poll(cx));
+            self.wait = None;
         }
+        Poll::Ready(self.chunks.pop_front().map(|c| Ok(c.bytes)))
+    }
+
+    fn poll_end(&mut self) -> Poll<Option<Result<Bytes>>> {
         match self.end {
-            End::Clean => None,
-            End::Stall => std::future::pending().await,
+            End::Clean => Poll::Ready(None),
+            // Nobody wakes it: the reader's own clock or its leaving ends this.
+            End::Stall => Poll::Pending,
             End::Cut => {
                 self.end = End::Clean;
-                Some(Err(Error::new(
-                    Kind::Upstream,
-                    "the upstream closed the connection before its answer was complete",
-                )))
+                let message = "the upstream closed the connection before its answer was complete";
+                Poll::Ready(Some(Err(Error::new(Kind::Upstream, message))))
             }
         }
     }

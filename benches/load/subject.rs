@@ -1,0 +1,208 @@
+//! The processes under measurement: started, pinned to core 1, asked for their CPU time and memory.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Kind {
+    Upstream,
+    Nginx,
+    Forwarder,
+    /// Key and the shipped route script on.
+    Gateway,
+    /// Key on, no script.
+    GatewayNoScript,
+    /// No key, no script.
+    GatewayOpen,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Upstream => "upstream alone",
+            Kind::Nginx => "nginx",
+            Kind::Forwarder => "bare hyper forwarder",
+            Kind::Gateway => "portcullis, key + route.rhai",
+            Kind::GatewayNoScript => "portcullis, key, no script",
+            Kind::GatewayOpen => "portcullis, no key, no script",
+        }
+    }
+}
+
+pub struct Subject {
+    pub kind: Kind,
+    pub addr: SocketAddr,
+    pub key: String,
+    pub idle_kib: u64,
+    child: Option<Child>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Subject {
+    pub fn start(kind: Kind, upstream: SocketAddr) -> Subject {
+        let mut subject = match kind {
+            Kind::Upstream => {
+                Subject { kind, addr: upstream, key: String::new(), idle_kib: 0, child: None, _dir: None }
+            }
+            Kind::Nginx => nginx(upstream),
+            Kind::Forwarder => forwarder(upstream),
+            Kind::Gateway | Kind::GatewayNoScript | Kind::GatewayOpen => gateway(kind, upstream),
+        };
+        std::thread::sleep(Duration::from_millis(300));
+        subject.idle_kib = subject.rss_kib();
+        subject
+    }
+
+    /// CPU time of all threads of the process and its children, in nanoseconds.
+    pub fn cpu_ns(&self) -> u64 {
+        self.pids().into_iter().map(cpu_of).sum()
+    }
+
+    pub fn rss_kib(&self) -> u64 {
+        self.pids().into_iter().map(rss_of).sum()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let Some(child) = &self.child else { return Vec::new() };
+        let id = child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        std::iter::once(id).chain(children.split_whitespace().filter_map(|p| p.parse().ok())).collect()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // nginx's master must take its worker along.
+            let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            std::thread::sleep(Duration::from_millis(200));
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub struct Upstream {
+    pub addr: SocketAddr,
+    child: Child,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn start_upstream() -> Upstream {
+    let me = std::env::current_exe().expect("this program");
+    let (child, addr) = spawn(Command::new("taskset").args(["-c", "0"]).arg(me).arg("upstream"));
+    Upstream { addr, child }
+}
+
+pub fn pin(pid: u32, core: &str) {
+    let done = Command::new("taskset").args(["-acp", core, &pid.to_string()]).stdout(Stdio::null()).status();
+    assert!(done.is_ok_and(|s| s.success()), "taskset is needed (util-linux)");
+}
+
+fn forwarder(upstream: SocketAddr) -> Subject {
+    let me = std::env::current_exe().expect("this program");
+    let (child, addr) =
+        spawn(Command::new("taskset").args(["-c", "1"]).arg(me).args(["forwarder", &upstream.to_string()]));
+    Subject { kind: Kind::Forwarder, addr, key: String::new(), idle_kib: 0, child: Some(child), _dir: None }
+}
+
+fn nginx(upstream: SocketAddr) -> Subject {
+    let dir = tempfile::tempdir().expect("a folder");
+    let addr = free();
+    let root = dir.path().display();
+    let config = format!(
+        "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
+         events {{ worker_connections 8192; }}\n\
+         http {{ access_log off; client_max_body_size 64m; client_body_buffer_size 2m; keepalive_requests 100000000;\n\
+         client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n\
+         upstream up {{ server {upstream}; keepalive 4096; keepalive_requests 100000000; }}\n\
+         server {{ listen {addr} backlog=4096; location / {{ proxy_pass http://up; proxy_http_version 1.1;\n\
+         proxy_set_header Connection \"\"; proxy_buffering off; proxy_request_buffering on; }} }} }}\n"
+    );
+    std::fs::write(dir.path().join("nginx.conf"), config).expect("written");
+    let child = Command::new("taskset")
+        .args(["-c", "1", "nginx", "-c"])
+        .arg(dir.path().join("nginx.conf"))
+        .args(["-p", &root.to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nginx is needed (Debian: nginx-light)");
+    wait_for(addr);
+    Subject { kind: Kind::Nginx, addr, key: String::new(), idle_kib: 0, child: Some(child), _dir: Some(dir) }
+}
+
+fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (addr, admin) = (free(), free());
+    let config = format!(
+        "[server]\nlisten = \"{addr}\"\n[admin]\nlisten = \"{admin}\"\n[store]\nkind = \"sled\"\npath = \"data\"\n[auth]\nrequired = {}\n\
+         [providers.up]\nbase_url = \"http://{upstream}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
+         [models.auto]\ntargets = [{{ provider = \"up\", model = \"gpt-4o\" }}]\n",
+        kind != Kind::GatewayOpen
+    );
+    std::fs::write(dir.path().join("gateway.toml"), config).expect("written");
+    if kind == Kind::Gateway {
+        std::fs::create_dir(dir.path().join("scripts")).expect("a folder");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/route.rhai");
+        std::fs::copy(script, dir.path().join("scripts/route.rhai")).expect("the shipped script");
+    }
+    let log = std::fs::File::create(dir.path().join("log")).expect("a log");
+    let child = Command::new("taskset")
+        .args(["-c", "1", env!("CARGO_BIN_EXE_portcullis"), "serve", "--config"])
+        .arg(dir.path().join("gateway.toml"))
+        .current_dir(dir.path())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("the gateway");
+    wait_for(addr);
+    let key = std::fs::read_to_string(dir.path().join("data/first-key")).unwrap_or_default().trim().to_owned();
+    Subject { kind, addr, key, idle_kib: 0, child: Some(child), _dir: Some(dir) }
+}
+
+fn spawn(command: &mut Command) -> (Child, SocketAddr) {
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("taskset is needed (util-linux)");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("an address");
+    (child, line.trim().parse().expect("an address"))
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port")
+}
+
+fn wait_for(addr: SocketAddr) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(addr).is_err() {
+        assert!(Instant::now() < until, "nothing listens on {addr}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn cpu_of(pid: u32) -> u64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    tasks
+        .flatten()
+        .filter_map(|t| std::fs::read_to_string(t.path().join("schedstat")).ok())
+        .filter_map(|s| s.split(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+fn rss_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:"))
+        .and_then(|v| v.trim().strip_suffix(" kB")?.trim().parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,85 @@
+//! Who may use the control plane. With a token: who presents it. Without one: only the local user's own tools, not a web
+//! page in the local user's browser, which can reach loopback too (foreign origins, names rebound to 127.0.0.1).
+
+use std::net::{IpAddr, SocketAddr};
+
+use aws_lc_rs::digest;
+use http::{HeaderMap, HeaderName, header, request::Parts};
+use subtle::ConstantTimeEq;
+
+use crate::{
+    config::Secret,
+    error::{Error, Kind, Result},
+};
+
+pub(super) fn admit(token: Option<&Secret>, peer: SocketAddr, request: &Parts) -> Result<()> {
+    match token {
+        Some(token) => check_token(token, &request.headers),
+        None => check_local(peer, request),
+    }
+}
+
+fn check_token(token: &Secret, headers: &HeaderMap) -> Result<()> {
+    let refuse = |code: &'static str, message: &str| Err(Error::new(Kind::Unauthenticated, message).with_code(code));
+    let presented = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    let Some((scheme, presented)) = presented.and_then(|value| value.split_at_checked(7)) else {
+        return refuse("token_missing", "the admin plane wants `Authorization: Bearer` with the value of admin.token");
+    };
+    // Hashes have one length: nothing is told about the token's.
+    let hash = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
+    let same = hash(presented.trim_ascii()).as_ref().ct_eq(hash(token.expose().trim().as_bytes()).as_ref());
+    if scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(same) {
+        return Ok(());
+    }
+    refuse(
+        "invalid_token",
+        "this is not the admin token; it is the value of admin.token in gateway.toml, not a virtual key",
+    )
+}
+
+fn check_local(peer: SocketAddr, request: &Parts) -> Result<()> {
+    let refuse = |message: &str| Err(Error::new(Kind::Forbidden, message).with_code("local_only"));
+    if !peer.ip().to_canonical().is_loopback() {
+        return refuse(
+            "without admin.token the admin plane serves this machine only; set admin.token to reach it from elsewhere",
+        );
+    }
+    let Some(host) = host(request) else { return refuse("the request names no host") };
+    if !is_loopback(&host) {
+        return refuse(
+            "without admin.token the admin plane answers to localhost, 127.0.0.1 and [::1] only; set admin.token",
+        );
+    }
+    let text = |name: HeaderName| request.headers.get(name).map(|v| v.to_str().unwrap_or("?").to_owned());
+    let foreign_origin = text(header::ORIGIN).is_some_and(|origin| {
+        origin.split_once("://").is_none_or(|(_, authority)| !authority.eq_ignore_ascii_case(&host))
+    });
+    let site = request.headers.get("sec-fetch-site").map(|v| v.as_bytes());
+    if foreign_origin || site.is_some_and(|site| site != b"same-origin" && site != b"none") {
+        return refuse("pages of other origins may not use the admin plane");
+    }
+    Ok(())
+}
+
+/// The one authority that the request was sent to.
+fn host(request: &Parts) -> Option<String> {
+    let mut named = request.headers.get_all(header::HOST).iter();
+    let header = named.next().and_then(|v| v.to_str().ok());
+    if named.next().is_some() {
+        return None;
+    }
+    let target = request.uri.authority().map(|a| a.as_str());
+    match (header, target) {
+        (Some(header), Some(target)) if !header.eq_ignore_ascii_case(target) => None,
+        (Some(host), _) | (None, Some(host)) => Some(host.to_owned()),
+        (None, None) => None,
+    }
+}
+
+fn is_loopback(authority: &str) -> bool {
+    let name = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
+        None => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}

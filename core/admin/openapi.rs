@@ -1,0 +1,135 @@
+//! The OpenAPI document of the control plane: paths from the route table, schemas written here.
+
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, ready};
+use serde_json::{Map, Value, json};
+
+use super::{
+    AdminState,
+    reply::{self, Reply},
+    routes::{Call, Route, TABLE},
+};
+use crate::error::Result;
+
+pub(super) fn document(_state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
+    Box::pin(ready(Ok(reply::ok(&whole()))))
+}
+
+pub(super) fn whole() -> Value {
+    let mut paths = Map::new();
+    for route in TABLE {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.as_str().to_ascii_lowercase()] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Portcullis admin API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Lists page with limit and cursor. With admin.token set every path but /health wants it as a bearer token; without one only this machine is served.",
+        },
+        "components": { "schemas": schemas(), "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } },
+        "security": [{ "token": [] }, {}],
+        "paths": paths,
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let content = |name: &str| match name {
+        "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        "Object" => json!({ "application/json": { "schema": { "type": "object" } } }),
+        _ => json!({ "application/json": { "schema": schema(name) } }),
+    };
+    let success = if route.answer == "KeyWithSecret" && !route.path.contains("{id}") { "201" } else { "200" };
+    let mut answers = json!({
+        success: { "description": "done", "content": content(route.answer) },
+        "default": { "description": "an error", "content": content("Error") },
+    });
+    if route.path == "/health/ready" {
+        answers["503"] = json!({ "description": "not ready", "content": content("Health") });
+    }
+    let mut parameters: Vec<Value> = route
+        .query
+        .iter()
+        .map(|(name, meaning)| {
+            let kind = if matches!(*name, "limit" | "status") { "integer" } else { "string" };
+            json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": kind } })
+        })
+        .collect();
+    if route.path.contains("{id}") {
+        parameters.push(json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }));
+    }
+    let mut operation = json!({ "summary": route.summary, "parameters": parameters, "responses": answers });
+    if let Some(name) = route.body {
+        operation["requestBody"] = json!({ "required": name == "NewKey", "content": content(name) });
+    }
+    if route.open {
+        operation["security"] = json!([]);
+    }
+    operation
+}
+
+fn schemas() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let time = || json!({ "type": ["string", "null"], "format": "date-time" });
+    let page = |of: Value| {
+        let next = json!({ "type": ["string", "null"], "description": "null on the last page" });
+        object(&["data", "next_cursor"], json!({ "data": { "type": "array", "items": of }, "next_cursor": next }))
+    };
+    let of = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let models = json!({ "type": ["array", "null"], "items": text(), "description": "names or patterns (openai/*); null: every model" });
+    let key = json!({
+        "id": text(), "name": text(), "team": maybe("string"), "models": models,
+        "status": { "enum": ["active", "expired", "revoked"] },
+        "hint": { "type": "string", "description": "the key's last four characters" },
+        "created": time(), "expires": time(), "revoked": time(), "former_secret_until": time(),
+    });
+    let mut key_with_secret = key.clone();
+    key_with_secret["key"] = json!({ "type": "string", "description": "the virtual key itself; never shown again" });
+    key_with_secret["warnings"] = json!({ "type": "array", "items": text() });
+    let error = object(&["code", "message"], json!({ "code": text(), "message": text(), "param": text() }));
+    json!({
+        "Error": object(&["error"], json!({ "error": error })),
+        "Health": { "type": "object", "required": ["status"], "properties": { "status": text() } },
+        "Key": object(&["id", "name", "status", "hint", "created"], key),
+        "KeyWithSecret": object(&["id", "key"], key_with_secret),
+        "KeyPage": page(of("Key")),
+        "NewKey": closed(&["name"], json!({
+            "name": text(), "team": maybe("string"), "models": models,
+            "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
+        })),
+        "Rotation": closed(&[], json!({
+            "overlap": { "type": ["string", "null"], "description": "how long the former secret still works (1h); absent: not at all" },
+        })),
+        "Page": page(json!({ "type": "object" })),
+        "Problem": object(&["file", "line", "message"], json!({ "file": text(), "line": { "type": "integer" }, "message": text() })),
+        "ConfigStatus": object(&["running", "refused"], json!({
+            "running": { "type": "object", "required": ["hash", "stages"], "properties": {
+                "hash": text(), "stages": { "type": "array", "items": { "type": "object", "properties": { "use": text() } } },
+            } },
+            "refused": { "type": ["object", "null"], "properties": {
+                "hash": text(), "errors": { "type": "array", "items": of("Problem") },
+            } },
+        })),
+        "RequestPage": page(of("RequestRecord")),
+        "RequestRecord": object(&["id", "time", "status", "trace"], json!({
+            "id": text(), "time": time(), "key_id": maybe("string"), "team": maybe("string"), "operation": text(),
+            "format": text(), "model": text(), "target": maybe("string"), "attempts": { "type": "integer" },
+            "status": { "type": "integer" }, "error_code": maybe("string"), "stream": { "type": "boolean" },
+            "finish_reason": maybe("string"), "usage": maybe("object"), "cost_usd": maybe("number"),
+            "duration_ms": { "type": "number" }, "first_event_ms": maybe("number"), "upstream_ms": { "type": "number" },
+            "tags": { "type": "object" }, "trace": { "type": "array", "items": { "type": "object" } },
+        })),
+    })
+}
+
+fn object(required: &[&str], properties: Value) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties })
+}
+
+fn closed(required: &[&str], properties: Value) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
+}

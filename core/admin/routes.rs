@@ -1,0 +1,194 @@
+//! The routes of the control plane: one table, from which the dispatch and the OpenAPI document follow.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use super::{AdminState, gate, keys, openapi, reads, reply, reply::Reply};
+use crate::error::{Error, Kind, Result};
+
+/// A row.
+pub(super) struct Route {
+    pub method: Method,
+    /// `{id}` stands for one segment.
+    pub path: &'static str,
+    pub summary: &'static str,
+    /// Answered to everybody: probes have no credentials.
+    pub open: bool,
+    /// Query parameters: name, meaning.
+    pub query: &'static [(&'static str, &'static str)],
+    /// Schema names of `openapi::schemas`.
+    pub body: Option<&'static str>,
+    pub answer: &'static str,
+    pub call: fn(Arc<AdminState>, Call) -> BoxFuture<'static, Result<Reply>>,
+}
+
+/// What a route gets of a request.
+pub(super) struct Call {
+    pub id: String,
+    pub query: Vec<(String, String)>,
+    pub body: Bytes,
+}
+
+const PAGING: &[(&str, &str)] = &[LIMIT, CURSOR];
+const REQUESTS: &[(&str, &str)] = &[
+    LIMIT,
+    CURSOR,
+    ("team", "only requests of this team"),
+    ("key", "only requests of the key with this id"),
+    ("model", "only requests that asked for this model"),
+    ("status", "only answers with this status"),
+];
+const LIMIT: (&str, &str) = ("limit", "rows a page, 1 to 500; 50 when absent");
+const CURSOR: (&str, &str) = ("cursor", "the next_cursor of the page before");
+
+#[rustfmt::skip]
+pub(super) const TABLE: &[Route] = &[
+    Route { method: Method::GET, path: "/health/live", summary: "The process runs", open: true,
+        query: &[], body: None, answer: "Health", call: reads::live },
+    Route { method: Method::GET, path: "/health/ready", summary: "The gateway takes requests; 503 when it does not", open: true,
+        query: &[], body: None, answer: "Health", call: reads::ready },
+    Route { method: Method::GET, path: "/metrics", summary: "Prometheus metrics", open: false,
+        query: &[], body: None, answer: "Text", call: reads::metrics },
+    Route { method: Method::GET, path: "/api/openapi.json", summary: "This document", open: false,
+        query: &[], body: None, answer: "Object", call: openapi::document },
+    Route { method: Method::GET, path: "/api/v1/keys", summary: "Virtual keys, oldest first", open: false,
+        query: PAGING, body: None, answer: "KeyPage", call: keys::list },
+    Route { method: Method::POST, path: "/api/v1/keys", summary: "Makes a virtual key; the only time it is shown", open: false,
+        query: &[], body: Some("NewKey"), answer: "KeyWithSecret", call: keys::create },
+    Route { method: Method::DELETE, path: "/api/v1/keys/{id}", summary: "Revokes a key: refused from the next request on", open: false,
+        query: &[], body: None, answer: "Key", call: keys::revoke },
+    Route { method: Method::POST, path: "/api/v1/keys/{id}/rotate", summary: "A new secret for a key", open: false,
+        query: &[], body: Some("Rotation"), answer: "KeyWithSecret", call: keys::rotate },
+    Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", open: false,
+        query: PAGING, body: None, answer: "Page", call: reads::models },
+    Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", open: false,
+        query: PAGING, body: None, answer: "Page", call: reads::providers },
+    Route { method: Method::GET, path: "/api/v1/config/status", summary: "The running configuration, and the one that was refused", open: false,
+        query: &[], body: None, answer: "ConfigStatus", call: reads::config_status },
+    Route { method: Method::GET, path: "/api/v1/requests", summary: "The last requests, newest first", open: false,
+        query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
+    Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,
+        query: &[], body: None, answer: "RequestRecord", call: reads::request },
+];
+
+pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
+    let (head, body) = request.into_parts();
+    match handle(state, peer, &head, body).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            if error.status() >= 500 {
+                tracing::error!(%error, path = head.uri.path(), "an admin request failed");
+            }
+            reply::error(&error)
+        }
+    }
+}
+
+async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: Incoming) -> Result<Reply> {
+    // Who may not come in is not told what there is.
+    let found = find(&head.method, head.uri.path());
+    if !found.as_ref().is_ok_and(|(route, _)| route.open) {
+        gate::admit(state.token.as_ref(), peer, head)?;
+    }
+    let (route, id) = found?;
+    let query = parse_query(route, head.uri.query())?;
+    let body = if route.body.is_some() { read(body).await? } else { Bytes::new() };
+    (route.call)(state, Call { id, query, body }).await
+}
+
+fn find(method: &Method, path: &str) -> Result<(&'static Route, String)> {
+    let method = if *method == Method::HEAD { &Method::GET } else { method };
+    let mut others = Vec::new();
+    for route in TABLE {
+        let Some(id) = matches(route.path, path) else { continue };
+        if route.method == *method {
+            return Ok((route, id));
+        }
+        others.push(route.method.as_str());
+    }
+    if path == "/" {
+        let message = "there is no console in this version; see /api/openapi.json for what is here";
+        return Err(Error::new(Kind::NotFound, message));
+    }
+    if others.is_empty() {
+        return Err(Error::new(
+            Kind::NotFound,
+            "the admin plane has no such path; see /api/openapi.json (requests to models go to the other port)",
+        ));
+    }
+    Err(Error::new(Kind::MethodNotAllowed, format!("this path takes {}", others.join(" and "))))
+}
+
+/// The `{id}` of a match; empty when the pattern has none.
+fn matches(pattern: &str, path: &str) -> Option<String> {
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    let mut id = String::new();
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(id),
+            (Some("{id}"), Some(segment)) if !segment.is_empty() => id = decode(segment)?,
+            (Some(a), Some(b)) if a == b => {}
+            _ => return None,
+        }
+    }
+}
+
+fn parse_query(route: &Route, query: Option<&str>) -> Result<Vec<(String, String)>> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let both = decode(name).zip(decode(value));
+        let (name, value) = both.ok_or_else(|| Error::new(Kind::InvalidRequest, "the query is not UTF-8"))?;
+        if !route.query.iter().any(|(known, _)| *known == name) {
+            let known: Vec<_> = route.query.iter().map(|(known, _)| *known).collect();
+            let message = match known.as_slice() {
+                [] => "this path takes no query parameters".to_owned(),
+                _ => format!("no such query parameter; there are {}", known.join(", ")),
+            };
+            return Err(Error::invalid(name, message));
+        }
+        if pairs.iter().any(|(seen, _)| *seen == name) {
+            return Err(Error::invalid(name, "given twice"));
+        }
+        pairs.push((name, value));
+    }
+    Ok(pairs)
+}
+
+fn decode(text: &str) -> Option<String> {
+    let text = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|t| t.into_owned())
+}
+
+async fn read(body: Incoming) -> Result<Bytes> {
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    match whole {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Error::new(Kind::TooLarge, "the body is larger than 1 MiB")),
+        Ok(Err(e)) => Err(Error::new(Kind::InvalidRequest, "the body broke off").because(e)),
+        Err(_elapsed) => Err(Error::new(Kind::RequestTimeout, "the body did not arrive within 10 s")),
+    }
+}
+
+impl Call {
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Rows a page.
+    pub fn limit(&self) -> Result<usize> {
+        let Some(text) = self.query("limit") else { return Ok(50) };
+        text.parse()
+            .ok()
+            .filter(|n| (1..=500).contains(n))
+            .ok_or_else(|| Error::invalid("limit", "a number from 1 to 500"))
+    }
+}
+
+const MAX_BODY: usize = 1 << 20;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,288 @@
+//! An upstream's stream on its way to the client: bytes in the fast lane, or events through the stages. `gateway.rs`
+//! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    codec::{StreamDecoder, StreamEncoder, lane::Lane},
+    error::{Error, Kind, Result},
+    exchange::Exchange,
+    generated::Sink,
+    model::{Event, FinishReason},
+    pipeline::{EndFlow, EventFlow, StreamNeed},
+    route::Flight,
+    upstream::Answer,
+};
+
+pub struct Streaming {
+    answer: Option<Answer>,
+    way: Way,
+    /// Of the client's format: writes events, errors and keep-alives.
+    encoder: Box<dyn StreamEncoder>,
+    /// Ready for the client.
+    out: Vec<Bytes>,
+    /// Frames with model output have been handed over, or may be now.
+    pub committed: bool,
+    pub ended: bool,
+    /// A stage asked for the next target (only before commit).
+    pub next: Option<String>,
+    /// When the upstream's first output came.
+    pub first_output: Option<Instant>,
+    idle: Duration,
+    holds_back: bool,
+    target: Arc<str>,
+    began: Instant,
+    /// Counts this stream at its target until it ends; given by the gateway at the commit.
+    pub flight: Option<Flight>,
+}
+
+/// How the upstream's bytes become the client's.
+pub enum Way {
+    Lane(Lane),
+    Model(Box<dyn StreamDecoder>),
+}
+
+/// What `Streaming` needs to begin.
+pub struct Begin {
+    pub answer: Answer,
+    pub way: Way,
+    pub encoder: Box<dyn StreamEncoder>,
+    pub idle: Duration,
+    pub target: Arc<str>,
+    pub began: Instant,
+}
+
+impl Streaming {
+    pub fn new(begin: Begin, need: StreamNeed) -> Self {
+        let Begin { answer, way, encoder, idle, target, began } = begin;
+        Streaming {
+            answer: Some(answer),
+            way,
+            encoder,
+            out: Vec::new(),
+            committed: false,
+            ended: false,
+            next: None,
+            first_output: None,
+            idle,
+            holds_back: matches!(need, StreamNeed::Whole),
+            target,
+            began,
+            flight: None,
+        }
+    }
+
+    /// Takes one frame of the upstream and turns it into what the client gets. Waits at most the idle timeout.
+    pub async fn step(&mut self, exchange: &mut Exchange) -> Result<()> {
+        let Some(answer) = &mut self.answer else { return Ok(()) };
+        // A stage that holds the stream back must not let the connection fall silent.
+        let wait = if self.holds_back && self.first_output.is_some() { self.idle.min(KEEP_ALIVE) } else { self.idle };
+        let frame = match tokio::time::timeout(wait, answer.frame()).await {
+            Ok(frame) => frame,
+            Err(_) if wait < self.idle => {
+                self.keep_alive();
+                return Ok(());
+            }
+            Err(_) => {
+                let secs = self.idle.as_secs_f32();
+                return Err(Error::new(Kind::UpstreamTimeout, format!("the upstream sent nothing for {secs} s")));
+            }
+        };
+        match frame {
+            Some(bytes) => self.take(bytes?, exchange).await,
+            None => self.end(exchange).await,
+        }
+    }
+
+    async fn take(&mut self, bytes: Bytes, exchange: &mut Exchange) -> Result<()> {
+        match &mut self.way {
+            Way::Lane(lane) => {
+                let result = lane.push(bytes, &mut self.out);
+                if lane.committed() && !self.committed {
+                    self.committed = true;
+                    self.first_output.get_or_insert_with(Instant::now);
+                }
+                result
+            }
+            Way::Model(decoder) => {
+                let mut events = Vec::new();
+                let result = decoder.push(&bytes, &mut events);
+                self.pass(events, exchange).await?;
+                result
+            }
+        }
+    }
+
+    /// The upstream closed.
+    async fn end(&mut self, exchange: &mut Exchange) -> Result<()> {
+        self.answer = None;
+        match &mut self.way {
+            Way::Lane(lane) => {
+                lane.finish(&mut self.out)?;
+                self.committed = true;
+                self.ended = true;
+            }
+            Way::Model(decoder) => {
+                let mut events = Vec::new();
+                let result = decoder.finish(&mut events);
+                self.pass(events, exchange).await?;
+                result?;
+                if !self.ended {
+                    self.flush(exchange).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Events through the stages to the client's bytes.
+    async fn pass(&mut self, events: Vec<Event>, exchange: &mut Exchange) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut staged = Vec::new();
+        for event in events {
+            if self.ended {
+                break;
+            }
+            match &event {
+                Event::Usage(usage) => exchange.used(usage),
+                Event::Finish { finish, .. } => exchange.finished(finish.reason),
+                _ => {}
+            }
+            if event.commits() && self.first_output.is_none() {
+                self.first_output = Some(Instant::now());
+            }
+            if matches!(event, Event::End) {
+                continue;
+            }
+            let inner = &mut **exchange;
+            match inner.chain.event(&mut inner.cx, event, &mut staged).await? {
+                EventFlow::Continue => self.write(&mut staged, &mut bytes),
+                // The stage left a clean end; nothing of the upstream is wanted any more.
+                EventFlow::Stop(_) => {
+                    self.write(&mut staged, &mut bytes);
+                    exchange.finished(FinishReason::ContentFilter);
+                    self.encoder.finish(&mut bytes);
+                    self.committed = true;
+                    self.ended = true;
+                    // Dropping the answer cancels the upstream.
+                    self.answer = None;
+                }
+            }
+        }
+        if !bytes.is_empty() {
+            self.out.push(bytes.into());
+        }
+        Ok(())
+    }
+
+    /// What stages held back until the end, and the terminal.
+    async fn flush(&mut self, exchange: &mut Exchange) -> Result<()> {
+        let mut staged = Vec::new();
+        let inner = &mut **exchange;
+        if let EndFlow::Next(reason) = inner.chain.end(&mut inner.cx, &mut staged).await?
+            && !self.committed
+        {
+            self.next = Some(reason);
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        self.write(&mut staged, &mut bytes);
+        self.encoder.finish(&mut bytes);
+        self.out.push(bytes.into());
+        self.committed = true;
+        self.ended = true;
+        Ok(())
+    }
+
+    fn write(&mut self, staged: &mut Vec<Event>, bytes: &mut Vec<u8>) {
+        for event in staged.drain(..).filter(|e| *e != Event::End) {
+            self.committed |= event.commits();
+            self.encoder.push(&event, bytes);
+        }
+    }
+
+    fn keep_alive(&mut self) {
+        let mut bytes = Vec::new();
+        self.encoder.keep_alive(&mut bytes);
+        self.out.push(bytes.into());
+        self.committed = true;
+    }
+
+    /// The rest of the stream, from the commit to the end: the response body runs this.
+    pub async fn run(self, exchange: Exchange, sink: Sink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let request_id = exchange.cx.id.clone();
+        let mut live = Live { streaming: self, exchange: Some(exchange) };
+        let failed = loop {
+            let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
+            sink.send(std::mem::take(&mut streaming.out)).await;
+            if streaming.ended {
+                break None;
+            }
+            if let Err(error) = streaming.step(exchange).await {
+                break Some(error);
+            }
+        };
+        if let Some(error) = &failed {
+            let mut bytes = Vec::new();
+            live.streaming.encoder.error(error, &request_id, &mut bytes);
+            live.streaming.out.push(bytes.into());
+            sink.send(std::mem::take(&mut live.streaming.out)).await;
+        }
+        live.settle(failed);
+        Ok(())
+    }
+
+    fn note_usage(&mut self, exchange: &mut Exchange) {
+        if let Way::Lane(lane) = &mut self.way {
+            if let Some(usage) = lane.usage() {
+                exchange.used(usage);
+            }
+            if let Some(reason) = lane.finish_reason() {
+                exchange.finished(reason);
+            }
+        }
+    }
+}
+
+/// A stream being delivered, with its owner: when the client leaves, what arrived is counted before the exchange goes.
+struct Live {
+    streaming: Streaming,
+    exchange: Option<Exchange>,
+}
+
+impl Live {
+    fn settle(&mut self, failed: Option<Error>) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        self.streaming.note_usage(&mut exchange);
+        if let Some(error) = &failed {
+            exchange.record.error_code = Some(error.code().to_owned());
+        }
+        if let Some(mut flight) = self.streaming.flight.take() {
+            match &failed {
+                Some(error) => flight.failed(error, Instant::now()),
+                None => flight.succeeded(),
+            }
+        }
+        let outcome: Arc<str> = failed.map_or("ok".into(), |e| e.code().into());
+        exchange.attempted(&self.streaming.target, outcome, self.streaming.began);
+        exchange.settle(200);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(mut exchange) = self.exchange.take() {
+            self.streaming.note_usage(&mut exchange);
+            exchange.attempted(&self.streaming.target, "client_gone", self.streaming.began);
+            // The exchange's own drop hands it to the settle queue.
+        }
+    }
+}
+
+/// How long a held-back stream may be silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -1,0 +1,88 @@
+//! What goes upstream, but for the key: URL, headers and body for one target. After `sign` nothing changes.
+
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
+use serde_json::Value;
+
+use crate::{
+    codec::{ClientView, Dialect, codec, document::Document},
+    context::Context,
+    error::Result,
+    limit::{Class, Reserved},
+    model::Operation,
+    provider::KeyChoice,
+    route::Target,
+    transport::Sealed,
+};
+
+pub struct Call {
+    pub url: Uri,
+    pub headers: HeaderMap,
+    pub body: Vec<Bytes>,
+    pub dialect: Dialect,
+    /// Client and upstream speak the same format.
+    pub same_format: bool,
+    /// The upstream was asked for a usage chunk.
+    pub asks_usage: bool,
+    /// Knobs that this target cannot take.
+    pub dropped: Vec<&'static str>,
+}
+
+impl Call {
+    /// Errors: a feature that this target lacks, a model name that cannot stand in a URL. `extra`: headers that stages
+    /// added for this target.
+    pub fn prepare(
+        cx: &Context,
+        document: &mut Document,
+        view: &ClientView,
+        target: &Target,
+        client: &HeaderMap,
+        extra: HeaderMap,
+    ) -> Result<Call> {
+        let provider = &target.provider;
+        let dialect = target.dialect.clone();
+        // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
+        let same_format = document.same_format(provider.format) && !view.single;
+        let stream = document.stream();
+        let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
+        let (body, dropped) = match (cx.operation, same_format) {
+            (_, true) => {
+                document.refuse_lacking(&dialect)?;
+                document.patch(&dialect, asks_usage)?
+            }
+            (Operation::Embeddings, false) => {
+                let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, &dialect)?;
+                (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+            }
+            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, &dialect) {
+                Some(encoded) => {
+                    let encoded = encoded?;
+                    (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+                }
+                None => (Vec::new(), Vec::new()),
+            },
+            _ => {
+                let encoded = document.encode(provider.format, &dialect)?;
+                (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+            }
+        };
+        let mut headers = provider.headers(client, same_format, stream);
+        headers.extend(extra);
+        Ok(Call {
+            url: provider.url(cx.operation, &target.model, stream)?,
+            headers,
+            body,
+            dialect,
+            same_format,
+            asks_usage,
+            dropped,
+        })
+    }
+
+    /// Puts the key on it. The permit is what gives the right to.
+    pub fn sign(&self, target: &Target, choice: KeyChoice, permit: &Reserved<'_>) -> Result<Sealed> {
+        let (Class::Client | Class::System) = permit.class();
+        let signed = target.provider.sign(self.url.clone(), self.headers.clone(), choice)?;
+        Ok(Sealed { signed, body: self.body.clone() })
+    }
+}

@@ -1,0 +1,197 @@
+//! Whole answers, both ways.
+
+use serde_json::{Map, Value};
+
+use super::{
+    assistant::{self, Around},
+    wire::{
+        F, FIELD, LEGACY, MESSAGE, finish, finish_word, keep, mark, marked, native_finish, plain, upstream_shape,
+        usage, usage_value,
+    },
+};
+use crate::{
+    codec::{
+        ClientView,
+        json::{Fields, as_i64, as_u64, parse_upstream},
+    },
+    error::{Error, Kind, Result},
+    model::{Choice, Citation, Extra, Finish, Part, Response},
+};
+
+pub fn decode(body: &[u8]) -> Result<Response> {
+    let value = parse_upstream(body)?;
+    // Some servers answer 200 and put the error into the body.
+    if value.get("error").is_some_and(|e| !e.is_null()) {
+        return Err(super::error::in_answer(&value));
+    }
+    answer(value).map_err(upstream_shape)
+}
+
+fn answer(value: Value) -> Result<Response> {
+    let mut f = Fields::new(value, "")?;
+    f.take("object");
+    let id = f.string("id")?.unwrap_or_default();
+    let model = f.string("model")?.unwrap_or_default();
+    let created = created(f.take("created"));
+    let service_tier = f.string("service_tier")?.filter(|s| !s.is_empty());
+    let usage = f.take("usage").as_ref().and_then(usage).or_else(|| usage(f.peek("x_groq")?.get("usage")?));
+    let list = f.array("choices")?;
+    let list = list.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no choices"))?;
+    let mut choices = Vec::with_capacity(list.len());
+    for (i, value) in list.into_iter().enumerate() {
+        choices.push(choice(value, i)?);
+    }
+    if let Some(first) = choices.first_mut() {
+        attach(first, sources(&f));
+    }
+    Ok(Response { id, model, created, choices, usage, service_tier, extra: f.rest(F) })
+}
+
+/// Unix seconds; 0 is how some servers say "unknown".
+pub fn created(value: Option<Value>) -> Option<i64> {
+    value.as_ref().and_then(Value::as_number).and_then(as_i64).filter(|n| *n != 0)
+}
+
+fn choice(value: Value, at: usize) -> Result<Choice> {
+    let mut f = Fields::new(value, format!("choices[{at}]"))?;
+    if let Some(error) = f.peek("error") {
+        return Err(super::error::in_answer(error));
+    }
+    let index = f.take("index").as_ref().and_then(Value::as_number).and_then(as_u64);
+    let index = index.and_then(|n| u32::try_from(n).ok()).unwrap_or(at as u32);
+    let raw = f.string("finish_reason")?;
+    let logprobs = f.take("logprobs").filter(tells);
+    let mut message = f.object("message")?.unwrap_or(Fields::new(Value::Object(Map::new()), f.path("message"))?);
+    message.take("role");
+    drop_empty(&mut message);
+    let parts = assistant::decode(&mut message)?;
+    let has_calls = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
+    let finish = raw.map(|raw| finish(&raw, has_calls));
+    let mut extra = f.rest(F);
+    keep(&mut extra, MESSAGE, message.rest_map());
+    Ok(Choice { index, parts, finish, logprobs, extra })
+}
+
+/// `{"content": null, "refusal": null}` says nothing.
+pub fn tells(logprobs: &Value) -> bool {
+    logprobs.as_object().is_none_or(|m| m.values().any(|v| !v.is_null()))
+}
+
+/// Some servers write every field they know, with empty texts and zeros in it.
+fn drop_empty(message: &mut Fields) {
+    for key in ["audio", "function_call", "annotations", "images", "tool_calls", "reasoning", "reasoning_content"] {
+        if message.peek(key).is_some_and(empty) {
+            message.take(key);
+        }
+    }
+}
+
+pub fn empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(_) => false,
+        Value::Number(n) => n.as_f64() == Some(0.0),
+        Value::String(s) => s.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.values().all(empty),
+    }
+}
+
+/// Perplexity's and xAI's list of source URLs beside the choices. The list itself goes back with the unknown fields, which
+/// the native string in each citation tells.
+fn sources(f: &Fields) -> Vec<Citation> {
+    source_list(f.peek("citations"), f.peek("search_results"))
+}
+
+pub fn source_list(citations: Option<&Value>, results: Option<&Value>) -> Vec<Citation> {
+    let Some(Value::Array(urls)) = citations else { return Vec::new() };
+    let title = |url: &str| {
+        let results = results?.as_array()?;
+        let hit = results.iter().find(|r| r.get("url").and_then(Value::as_str) == Some(url))?;
+        hit.get("title").and_then(Value::as_str).map(str::to_owned)
+    };
+    let one = |value: &Value| {
+        let url = value.as_str()?;
+        Some(Citation {
+            url: Some(url.to_owned()),
+            title: title(url),
+            native: Some((F, url.into())),
+            ..Citation::default()
+        })
+    };
+    urls.iter().filter_map(one).collect()
+}
+
+fn attach(choice: &mut Choice, sources: Vec<Citation>) {
+    let text = choice.parts.iter_mut().find_map(|p| if let Part::Text(t) = p { Some(t) } else { None });
+    if let Some(text) = text {
+        text.citations.extend(sources);
+    }
+}
+
+pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+    let Response { id, model, created, choices, usage, service_tier, extra } = response;
+    let mut out = Map::new();
+    let id = if id.is_empty() { format!("chatcmpl-{}", view.request_id) } else { id.clone() };
+    out.insert("id".into(), id.as_str().into());
+    out.insert("object".into(), "chat.completion".into());
+    let now = created.unwrap_or(view.now);
+    out.insert("created".into(), now.into());
+    let model = if model.is_empty() { &view.model } else { model };
+    out.insert("model".into(), model.as_str().into());
+    out.insert("choices".into(), choices.iter().map(|c| choice_value(c, &id, now)).collect());
+    if let Some(usage) = usage.as_ref().and_then(usage_value) {
+        out.insert("usage".into(), usage);
+    }
+    if let Some(tier) = service_tier {
+        out.insert("service_tier".into(), tier.as_str().into());
+    }
+    plain(extra, &mut out);
+    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer could not be written").because(e))
+}
+
+fn choice_value(choice: &Choice, answer: &str, now: i64) -> Value {
+    let Choice { index, parts, finish, logprobs, extra } = choice;
+    let around = Around { answer, choice: *index, now, extra };
+    let mut out = Map::new();
+    out.insert("index".into(), (*index).into());
+    out.insert("message".into(), assistant::encode(parts, &around));
+    out.insert("logprobs".into(), logprobs.clone().unwrap_or_default());
+    write_finish(finish.as_ref(), legacy(parts), &mut out);
+    plain(extra, &mut out);
+    Value::Object(out)
+}
+
+fn legacy(parts: &[Part]) -> bool {
+    parts.iter().any(|p| matches!(p, Part::ToolCall(call) if marked(&call.extra, LEGACY)))
+}
+
+pub fn write_finish(finish: Option<&Finish>, legacy: bool, out: &mut Map<String, Value>) {
+    let Some(finish) = finish else {
+        out.insert("finish_reason".into(), Value::Null);
+        return;
+    };
+    let word = finish_word(finish, legacy);
+    out.insert("finish_reason".into(), word.into());
+    if let Some(native) = native_finish(finish, word) {
+        out.insert("native_finish_reason".into(), native.into());
+    }
+    let mut specific = Map::new();
+    if let Some(sequence) = &finish.stop_sequence {
+        specific.insert("stop_sequence".into(), sequence.as_str().into());
+    }
+    if let Some(details) = &finish.details {
+        specific.insert("stop_details".into(), details.clone());
+    }
+    if !specific.is_empty() {
+        out.insert("provider_specific_fields".into(), Value::Object(specific));
+    }
+}
+
+/// Was reasoning told under `reasoning` rather than `reasoning_content`?
+pub fn reasoning_field(extra: &Extra) -> &'static str {
+    match mark(extra, FIELD).and_then(Value::as_str) {
+        Some("reasoning" | "details") => "reasoning",
+        _ => "reasoning_content",
+    }
+}

@@ -1,0 +1,8 @@
+//! Streams, both ways, as machines without I/O: `decoder` for what an upstream sends, `encoder` for what a client reads.
+
+mod decoder;
+mod encoder;
+mod state;
+
+pub use decoder::Decoder;
+pub use encoder::Encoder;

@@ -1,0 +1,321 @@
+//! Names, marks and small readers that both directions of this format share. Knows nothing of whole requests, answers
+//! or streams.
+//!
+//! Keys of an `Extra` that begin with `$` are this codec's notes to itself and never reach a wire as they are:
+//! `$message.<key>` holds an unknown field of an answer's message beside those of its choice, `$function.<key>` one of a
+//! call's or tool's inner object, `$inner.<key>` one of a part's inner object, the others are marks named below.
+
+use base64::{
+    Engine, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    codec::json::{Fields, as_u64},
+    error::{Error, Kind},
+    model::{Citation, Extra, Finish, FinishReason, Format, MediaKind, MediaSource, Signature, Usage},
+};
+
+pub const F: Format = Format::OpenaiChat;
+
+pub const MESSAGE: &str = "$message.";
+pub const FUNCTION: &str = "$function.";
+pub const INNER: &str = "$inner.";
+/// The legacy `functions` / `function_call` spelling was used.
+pub const LEGACY: &str = "$legacy";
+/// Where reasoning text stood when not in `reasoning_content`: `reasoning`, `both`, `details` or `chunk`.
+pub const FIELD: &str = "$field";
+/// The part's type on the wire where the canonical kind would choose another (`file_url`, `file`).
+pub const TYPE: &str = "$type";
+/// The end-user id came as `safety_identifier`.
+pub const SAFETY_ID: &str = "$safety_identifier";
+
+/// Unknown fields that go back as they are.
+pub fn plain(extra: &Extra, out: &mut Map<String, Value>) {
+    let Some(fields) = extra.of(F) else { return };
+    for (key, value) in fields {
+        if !key.starts_with('$') && !out.contains_key(key) {
+            out.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+/// Unknown fields that were kept under `prefix`.
+pub fn prefixed(extra: &Extra, prefix: &str, out: &mut Map<String, Value>) {
+    let Some(fields) = extra.of(F) else { return };
+    for (key, value) in fields {
+        if let Some(key) = key.strip_prefix(prefix)
+            && !out.contains_key(key)
+        {
+            out.insert(key.to_owned(), value.clone());
+        }
+    }
+}
+
+/// Keeps what is left of an inner object under `prefix`.
+pub fn keep(extra: &mut Extra, prefix: &str, rest: Map<String, Value>) {
+    for (key, value) in rest {
+        extra.insert(F, &format!("{prefix}{key}"), value);
+    }
+}
+
+/// A mark or an unknown field.
+pub fn mark<'a>(extra: &'a Extra, key: &str) -> Option<&'a Value> {
+    extra.of(F).and_then(|m| m.get(key))
+}
+
+pub fn marked(extra: &Extra, key: &str) -> bool {
+    mark(extra, key).is_some()
+}
+
+/// Shape errors found in what an upstream sent are the upstream's fault.
+pub fn upstream_shape(error: Error) -> Error {
+    if error.kind != Kind::InvalidRequest {
+        return error;
+    }
+    Error::new(Kind::Upstream, format!("the upstream's answer has an unexpected shape: {}", error.message))
+}
+
+/// `stop` with calls means `tool_calls`: several servers write it so. `raw` keeps their word.
+pub fn finish(raw: &str, has_calls: bool) -> Finish {
+    let reason = match raw {
+        "stop" | "" | "end_turn" | "stop_sequence" | "eos" | "complete" | "completed" => FinishReason::Stop,
+        "length" | "max_tokens" | "model_length" | "max_output_tokens" => FinishReason::Length,
+        "tool_calls" | "function_call" | "tool_use" | "tool_call" => FinishReason::ToolCalls,
+        "content_filter" | "safety" | "refusal" => FinishReason::ContentFilter,
+        _ => FinishReason::Other,
+    };
+    let reason = if reason == FinishReason::Stop && has_calls { FinishReason::ToolCalls } else { reason };
+    Finish::new(reason, raw)
+}
+
+/// The five words that clients of this format know; never another.
+pub fn finish_word(finish: &Finish, legacy: bool) -> &'static str {
+    match finish.reason {
+        FinishReason::Stop | FinishReason::Malformed | FinishReason::Other => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls if legacy => "function_call",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::ContentFilter => "content_filter",
+    }
+}
+
+/// What the origin wrote, when it was another word (OpenRouter's `native_finish_reason`).
+pub fn native_finish<'a>(finish: &'a Finish, word: &str) -> Option<&'a str> {
+    (!finish.raw.is_empty() && finish.raw != word).then_some(finish.raw.as_str())
+}
+
+/// Reads a usage object. `None` when it tells nothing.
+pub fn usage(value: &Value) -> Option<Usage> {
+    let native = value.as_object()?;
+    let at = |path: &[&str]| {
+        let mut value = value;
+        for key in path {
+            value = value.get(key)?;
+        }
+        value.as_number().and_then(as_u64)
+    };
+    let first = |paths: &[&[&str]]| paths.iter().find_map(|p| at(p));
+    let input = at(&["prompt_tokens"]);
+    let reasoning = at(&["completion_tokens_details", "reasoning_tokens"]);
+    let usage = Usage {
+        input_tokens: input,
+        output_tokens: output_tokens(input, at(&["completion_tokens"]), reasoning, at(&["total_tokens"])),
+        cache_read_tokens: first(&[
+            &["prompt_tokens_details", "cached_tokens"],
+            &["prompt_cache_hit_tokens"],
+            &["cache_read_input_tokens"],
+            &["cached_tokens"],
+        ]),
+        cache_write_tokens: first(&[
+            &["prompt_tokens_details", "cache_write_tokens"],
+            &["cache_creation_input_tokens"],
+        ]),
+        cache_write_1h_tokens: None,
+        reasoning_tokens: reasoning,
+        input_audio_tokens: at(&["prompt_tokens_details", "audio_tokens"]),
+        output_audio_tokens: at(&["completion_tokens_details", "audio_tokens"]),
+        native: Some(Box::new((F, native.clone()))),
+    };
+    (!native.is_empty()).then_some(usage)
+}
+
+/// Completion tokens include reasoning at OpenAI; xAI and Google's compatible API leave it out, which the total shows.
+fn output_tokens(input: Option<u64>, output: Option<u64>, reasoning: Option<u64>, total: Option<u64>) -> Option<u64> {
+    let (Some(input), Some(output), Some(total)) = (input, output, total) else { return output };
+    let hidden = total.saturating_sub(input.saturating_add(output));
+    let explained = reasoning.is_none_or(|r| r == hidden);
+    Some(if hidden > 0 && explained { output + hidden } else { output })
+}
+
+/// Writes a usage object: the native one as it was, else built from what is known.
+pub fn usage_value(usage: &Usage) -> Option<Value> {
+    if let Some((F, native)) = usage.native.as_deref() {
+        return Some(Value::Object(native.clone()));
+    }
+    let mut out = Map::new();
+    let put = |out: &mut Map<String, Value>, key: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            out.insert(key.to_owned(), value.into());
+        }
+    };
+    put(&mut out, "prompt_tokens", usage.input_tokens);
+    put(&mut out, "completion_tokens", usage.output_tokens);
+    put(&mut out, "total_tokens", usage.total_tokens());
+    let mut details = Map::new();
+    put(&mut details, "cached_tokens", usage.cache_read_tokens);
+    put(&mut details, "cache_write_tokens", usage.cache_write_tokens);
+    put(&mut details, "audio_tokens", usage.input_audio_tokens);
+    if !details.is_empty() {
+        out.insert("prompt_tokens_details".to_owned(), Value::Object(details));
+    }
+    let mut details = Map::new();
+    put(&mut details, "reasoning_tokens", usage.reasoning_tokens);
+    put(&mut details, "audio_tokens", usage.output_audio_tokens);
+    if !details.is_empty() {
+        out.insert("completion_tokens_details".to_owned(), Value::Object(details));
+    }
+    (!out.is_empty()).then_some(Value::Object(out))
+}
+
+/// The source in a URL field: a `data:` URL becomes its bytes and its mime type.
+pub fn source(url: String) -> (MediaSource, Option<String>) {
+    let Some((head, data)) = data_url(&url) else { return (MediaSource::Url(url), None) };
+    let mut words = head.split(';').map(str::trim);
+    let mime = words.next().filter(|m| !m.is_empty()).map(str::to_ascii_lowercase);
+    let data = if words.any(|w| w.eq_ignore_ascii_case("base64")) {
+        data.to_owned()
+    } else {
+        BASE64.encode(percent_encoding::percent_decode_str(data).collect::<Vec<u8>>())
+    };
+    (MediaSource::Base64(data), mime)
+}
+
+fn data_url(url: &str) -> Option<(&str, &str)> {
+    let head = url.get(..5)?;
+    if head.eq_ignore_ascii_case("data:") { url[5..].split_once(',') } else { None }
+}
+
+pub fn data_url_of(mime: &str, data: &str) -> String {
+    format!("data:{mime};base64,{data}")
+}
+
+/// The mime type of base64 bytes by their first ones, where the sender named none.
+pub fn sniff(data: &str, kind: MediaKind) -> &'static str {
+    const HEADS: [(&str, &str); 7] = [
+        ("iVBORw0K", "image/png"),
+        ("/9j/", "image/jpeg"),
+        ("R0lGOD", "image/gif"),
+        ("UklGR", "image/webp"),
+        ("JVBERi", "application/pdf"),
+        ("SUQz", "audio/mpeg"),
+        ("AAAAGGZ0eXA", "video/mp4"),
+    ];
+    HEADS.iter().find(|(head, _)| data.starts_with(head)).map_or(
+        match kind {
+            MediaKind::Image => "image/png",
+            MediaKind::Document => "application/pdf",
+            MediaKind::Audio => "audio/wav",
+            MediaKind::Video => "video/mp4",
+        },
+        |(_, mime)| mime,
+    )
+}
+
+pub fn kind_of(mime: Option<&str>) -> MediaKind {
+    match mime.and_then(|m| m.split('/').next()) {
+        Some("image") => MediaKind::Image,
+        Some("audio") => MediaKind::Audio,
+        Some("video") => MediaKind::Video,
+        _ => MediaKind::Document,
+    }
+}
+
+/// An annotation of an answer. `content` is OpenRouter's name for the cited passage.
+pub fn citation(value: Value) -> Citation {
+    let inner = value.get("url_citation").unwrap_or(&value);
+    let text = |key: &str| inner.get(key).and_then(Value::as_str).map(str::to_owned);
+    let number = |key: &str| inner.get(key).and_then(Value::as_number).and_then(as_u64);
+    Citation {
+        url: text("url"),
+        title: text("title"),
+        cited_text: text("content"),
+        start: number("start_index"),
+        end: number("end_index"),
+        native: Some((F, value)),
+    }
+}
+
+/// A citation as an annotation, if this format can say it. `span` is the cited text in code points of the answer's text.
+pub fn annotation(citation: &Citation, span: (u64, u64)) -> Option<Value> {
+    match &citation.native {
+        Some((F, Value::Object(native))) => return Some(Value::Object(native.clone())),
+        // It stands in a list of its own (`citations`), which goes back with the unknown fields.
+        Some((F, _)) => return None,
+        _ => {}
+    }
+    let url = citation.url.as_deref()?;
+    let mut inner = Map::new();
+    inner.insert("url".into(), url.into());
+    inner.insert("title".into(), citation.title.as_deref().unwrap_or(url).into());
+    inner.insert("start_index".into(), citation.start.unwrap_or(span.0).into());
+    inner.insert("end_index".into(), citation.end.unwrap_or(span.1).into());
+    if let Some(text) = &citation.cited_text {
+        inner.insert("content".into(), text.as_str().into());
+    }
+    let mut out = Map::new();
+    out.insert("type".into(), "url_citation".into());
+    out.insert("url_citation".into(), Value::Object(inner));
+    Some(Value::Object(out))
+}
+
+/// Google's compatible API and LiteLLM put a thought signature beside a call or a message.
+pub fn thought_signature(fields: &Fields) -> Option<Signature> {
+    let google = fields.peek("extra_content").and_then(|v| v.pointer("/google/thought_signature"));
+    let specific = fields.peek("provider_specific_fields").and_then(|v| v.get("thought_signature"));
+    let data = google.or(specific)?.as_str().filter(|s| !s.is_empty())?;
+    Some(Signature { origin: Format::Gemini, data: data.to_owned() })
+}
+
+/// An id for a call that has none: the same place and name give the same id.
+pub fn made_id(seed: &[&str]) -> String {
+    format!("call_{:016x}", hash(seed))
+}
+
+/// Exactly nine letters or digits, as some servers demand; an id that is so already stays.
+pub fn short_id(id: &str) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    if id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return id.to_owned();
+    }
+    let mut rest = hash(&[id]);
+    (0..9)
+        .map(|_| {
+            let digit = DIGITS[(rest % 62) as usize];
+            rest /= 62;
+            char::from(digit)
+        })
+        .collect()
+}
+
+/// FNV-1a, 64 bits: stable over versions, since ids live in callers' histories.
+fn hash(words: &[&str]) -> u64 {
+    let mut state = 0xcbf2_9ce4_8422_2325u64;
+    for word in words {
+        for byte in word.bytes().chain([0xff]) {
+            state = (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    state
+}
+
+pub fn code_points(text: &str) -> u64 {
+    text.chars().count() as u64
+}
+
+/// Standard alphabet; padding may be missing.
+pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);

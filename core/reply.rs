@@ -1,0 +1,251 @@
+//! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use serde_json::Value;
+
+use crate::{
+    answer::Streaming,
+    call::Call,
+    codec::{ClientView, EVENT_STREAM, JSON, codec, document::Document, envelope::Envelope},
+    error::{Error, Kind, Result},
+    exchange::Exchange,
+    model::{self, Format, Operation, fold::unfold},
+    pipeline::{Candidate, ResponseFlow},
+    route::{Table, Target},
+    server::Body,
+};
+
+/// What the client gets.
+pub enum Reply {
+    Whole { content_type: &'static str, body: Bytes, headers: Vec<(HeaderName, HeaderValue)> },
+    Stream(Box<Streaming>),
+}
+
+impl Reply {
+    pub fn json(body: Bytes) -> Reply {
+        Reply::Whole { content_type: JSON, body, headers: Vec::new() }
+    }
+
+    pub fn with(mut self, name: &'static str, value: &'static str) -> Reply {
+        if let Reply::Whole { headers, .. } = &mut self {
+            headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));
+        }
+        self
+    }
+}
+
+/// `/health/live` and `/health/ready` on the data port.
+pub fn health(parts: &Parts, ready: impl FnOnce() -> (bool, Value)) -> Option<Response<Body>> {
+    let path = parts.uri.path();
+    if !path.starts_with("/health/") || parts.method != Method::GET {
+        return None;
+    }
+    let (ok, body) = match path {
+        "/health/live" => (true, serde_json::json!({"status": "live"})),
+        "/health/ready" => ready(),
+        _ => return None,
+    };
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    Some(response)
+}
+
+/// The head of every answer.
+pub fn head(exchange: &Exchange) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(12);
+    let cx = &exchange.cx;
+    let record = &exchange.record;
+    insert(&mut headers, "x-request-id", &cx.id);
+    if cx.format == Format::AnthropicMessages {
+        insert(&mut headers, "request-id", &cx.id);
+    }
+    if !record.model.is_empty() {
+        insert(&mut headers, "x-portcullis-model", &record.model);
+    }
+    if let Some(target) = &record.target {
+        insert(&mut headers, "x-portcullis-target", target);
+        headers.insert("x-portcullis-attempts", HeaderValue::from(cx.attempt));
+    }
+    if let Some(id) = &exchange.upstream_id {
+        headers.insert("x-upstream-request-id", id.clone());
+    }
+    if !exchange.dropped.is_empty() {
+        insert(&mut headers, "x-portcullis-dropped-params", &exchange.dropped.join(","));
+    }
+    headers.insert("server-timing", server_timing(exchange));
+    if cx.explain {
+        let trace = crate::telemetry::trace_json(&cx.trace).to_string();
+        insert(&mut headers, "x-portcullis-explain", &trace);
+    }
+    headers
+}
+
+pub fn whole(exchange: &Exchange, content_type: &'static str, body: Bytes, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.headers_mut() = head(exchange);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().extend(more);
+    response
+}
+
+/// The head of a stream. Buffering proxies are told to leave it alone.
+pub fn stream_head(exchange: &Exchange, json_array: bool) -> Response<()> {
+    let mut response = Response::new(());
+    *response.headers_mut() = head(exchange);
+    let content_type = if json_array { JSON } else { EVENT_STREAM };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// An error in the client's own format.
+pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
+    let format = exchange.cx.format;
+    let own = error.upstream.as_ref().and_then(|u| u.body.clone()).filter(|_| error.kind == Kind::UpstreamRefused);
+    let body = own.unwrap_or_else(|| codec(format).encode_error(error, &exchange.cx.id).into());
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut headers = head(exchange);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    if let Some(wait) = error.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
+    }
+    // The gateway has spent its own retries, and most refusals do not change by asking again.
+    if exchange.cx.attempt > 0 || !matches!(error.kind, Kind::RateLimited | Kind::Overloaded) {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    if error.kind == Kind::MethodNotAllowed
+        && let Some(allow) = error.param.as_deref().and_then(|p| HeaderValue::from_str(p).ok())
+    {
+        headers.insert(header::ALLOW, allow);
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+/// An answer made here, by a stage: it passes the answer side of the stages before that one.
+pub async fn made(exchange: &mut Exchange, mut response: model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
+    let inner = &mut **exchange;
+    let here = Candidate::default();
+    // With no target there is no next one: the answer stands.
+    let (ResponseFlow::Deliver | ResponseFlow::Next(_)) = inner.chain.response(&mut inner.cx, &here, &mut response).await?;
+    in_shape(exchange.cx.format, &response, view, stream)
+}
+
+/// The answers that stages found wanting are all there is: the last complete one is delivered and marked.
+pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate, stream: bool) -> Result<Reply> {
+    let inner = &mut **exchange;
+    let response = inner
+        .chain
+        .unmet(&mut inner.cx, from)
+        .await?
+        .ok_or_else(|| Error::new(Kind::Upstream, "no target's answer was good enough; try again later"))?;
+    inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
+    inner.record.target = Some(from.name.clone());
+    in_shape(exchange.cx.format, &response, view, stream)
+}
+
+fn in_shape(format: Format, response: &model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
+    if stream {
+        return Ok(stream_of(format, response, view));
+    }
+    Ok(Reply::json(codec(format).encode_response(response, view)?.into()))
+}
+
+/// A whole answer in the shape of a stream.
+fn stream_of(format: Format, response: &model::Response, view: &ClientView) -> Reply {
+    let mut encoder = codec(format).stream_encoder(view);
+    let mut out = Vec::new();
+    for event in unfold(response).iter().filter(|e| **e != model::Event::End) {
+        encoder.push(event, &mut out);
+    }
+    encoder.finish(&mut out);
+    let content_type = if view.json_array { JSON } else { EVENT_STREAM };
+    Reply::Whole { content_type, body: out.into(), headers: Vec::new() }
+}
+
+/// A count made here: the text's bytes by a ratio, marked as an estimate.
+pub fn estimate(exchange: &Exchange, document: &Document) -> Reply {
+    // Four bytes a token is the middle of the tokenizers in use for English text; the ledger learns better ones.
+    let tokens = document.text_bytes().div_ceil(4).max(1);
+    Reply::json(codec(exchange.cx.format).encode_count_response(tokens).into()).with("x-portcullis-estimated", "true")
+}
+
+/// The model list in the caller's family.
+pub fn models(exchange: &Exchange, routes: &Table) -> Reply {
+    Reply::json(codec(exchange.cx.format).encode_models(&routes.models(&exchange.cx.principal)).into())
+}
+
+pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Result<Reply> {
+    let name = name.unwrap_or_default();
+    let card = routes.model(name, &exchange.cx.principal).ok_or_else(|| {
+        Error::new(Kind::ModelNotFound, format!("there is no model `{name}` for this key; GET /v1/models lists them"))
+    })?;
+    Ok(Reply::json(codec(exchange.cx.format).encode_model(&card).into()))
+}
+
+/// Embeddings and token counts.
+pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, view: &ClientView, target: &Target, body: Bytes) -> Result<Reply> {
+    let (from, to) = (codec(target.provider.format), codec(exchange.cx.format));
+    match exchange.cx.operation {
+        Operation::CountTokens => {
+            if call.same_format {
+                return Ok(Reply::json(body));
+            }
+            Ok(Reply::json(to.encode_count_response(from.decode_count(&body)?).into()))
+        }
+        _ if call.same_format => {
+            note_facts(exchange, document.format(), &body)?;
+            Ok(Reply::json(body))
+        }
+        _ => {
+            let response = from.decode_embeddings_response(&body)?;
+            if let Some(usage) = &response.usage {
+                exchange.used(usage);
+            }
+            Ok(Reply::json(to.encode_embeddings_response(&response, view)?.into()))
+        }
+    }
+}
+
+/// Of an answer that goes through as it came: is it JSON, and what did it use?
+pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Result<()> {
+    let envelope = Envelope::scan(body)
+        .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
+    for key in ["usage", "usageMetadata"] {
+        if let Some(at) = envelope.value(body, key) {
+            let mut small = Vec::with_capacity(at.len() + 32);
+            small.extend_from_slice(b"{\"");
+            small.extend_from_slice(key.as_bytes());
+            small.extend_from_slice(b"\":");
+            small.extend_from_slice(&body[at]);
+            small.push(b'}');
+            if let Ok(model::Response { usage: Some(usage), .. }) = codec(format).decode_response(&small) {
+                exchange.used(&usage);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn server_timing(exchange: &Exchange) -> HeaderValue {
+    let total = exchange.cx.started.elapsed();
+    let upstream = exchange.record.upstream_duration;
+    let gateway = total.saturating_sub(upstream);
+    let text = format!("gateway;dur={:.2}, upstream;dur={:.2}", gateway.as_secs_f64() * 1e3, upstream.as_secs_f64() * 1e3);
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("gateway"))
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    // A model name or trace may hold what a header cannot: such characters become `?`.
+    let value = HeaderValue::from_str(value).or_else(|_| {
+        let plain: String = value.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+        HeaderValue::from_str(&plain)
+    });
+    if let Ok(value) = value {
+        headers.insert(name, value);
+    }
+}

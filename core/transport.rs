@@ -1,0 +1,124 @@
+//! From a signed call to an upstream's answer: over the network, or in this process for the mock. Reads what an upstream
+//! refuses; knows deadlines but sets none.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, Method, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+
+pub use crate::upstream::Incoming;
+use crate::{
+    codec::codec,
+    error::{Error, Kind, Result},
+    model::Format,
+    provider::{self, Signed, mock},
+    route::Target,
+    upstream::{Answer, Client, Egress, Outgoing, ProxyConfig, SendLimits, Trust},
+};
+
+/// Lives across reloads: connections stay warm.
+pub struct Transport {
+    client: Client,
+    /// Certificate authorities of the user's own, by file.
+    trust: std::sync::Mutex<HashMap<PathBuf, Arc<Trust>>>,
+}
+
+/// A call with its key on it. `call::Call::sign` makes it, and only with a permit.
+pub struct Sealed {
+    pub signed: Signed,
+    pub body: Vec<Bytes>,
+}
+
+impl Transport {
+    pub fn new(proxy: &ProxyConfig) -> Transport {
+        Transport { client: Client::new(proxy), trust: std::sync::Mutex::default() }
+    }
+
+    /// Sends and waits for the head. Dropping the future, or the answer, cancels the upstream.
+    pub async fn send(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
+        let (url, headers) = sealed.signed.into_parts();
+        match target.provider.transport {
+            provider::Transport::Mock => mocked(url, headers, sealed.body).await,
+            provider::Transport::Http => {
+                let provider = &target.provider;
+                let egress = Egress::of_provider(url.host().unwrap_or_default(), provider.private);
+                let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
+                let out = Outgoing {
+                    method: Method::POST,
+                    url,
+                    headers,
+                    body: sealed.body.into(),
+                    egress,
+                    trust,
+                    http2: provider.http2,
+                };
+                self.client.send(out, &SendLimits { connect: target.timeouts.connect }).await
+            }
+        }
+    }
+
+    fn trust(&self, path: &PathBuf) -> Result<Arc<Trust>> {
+        let mut known = self.trust.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(trust) = known.get(path) {
+            return Ok(trust.clone());
+        }
+        let pem = crate::config::sources::bytes(path, MAX_AUTHORITIES)
+            .map_err(|e| Error::new(Kind::Internal, format!("the authority file {} cannot be read", path.display())).because(e))?;
+        let trust = Arc::new(Trust::with_authorities(&pem)?);
+        known.insert(path.clone(), trust.clone());
+        Ok(trust)
+    }
+}
+
+async fn mocked(url: http::Uri, headers: HeaderMap, body: Vec<Bytes>) -> Result<Incoming> {
+    let path = url.path_and_query().map_or("/", |p| p.as_str());
+    let (status, headers, body) = mock::run(path, &headers, body.concat().into()).await;
+    let frames = stream::unfold(body, |mut body| async move {
+        let frame = body.frame().await?;
+        Some((frame.map(Frame::data), body))
+    });
+    Ok(Incoming { status, headers, body: Answer::body(StreamBody::new(frames)), reused: true })
+}
+
+/// Waits until a deadline.
+pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
+    tokio::time::timeout_at(until.into(), future)
+        .await
+        .map_err(|_| Error::new(Kind::UpstreamTimeout, "the upstream took too long to answer; try again, or raise `timeouts`"))
+}
+
+/// What an upstream refused, as an error. Its own words reach a client of the same format only.
+pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until: Instant) -> Error {
+    let Incoming { status, headers, body, .. } = incoming;
+    if status.is_redirection() {
+        let message = format!("{} answered with a redirect; check its `base_url`", target.provider.name);
+        return Error::new(Kind::Upstream, message);
+    }
+    let body = match before(until, body.collect(MAX_REFUSAL)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) | Err(error) => return error,
+    };
+    let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let mut error = codec(target.provider.format).decode_error(status.as_u16(), &header, &body);
+    if target.provider.format != client
+        && let Some(fault) = &mut error.upstream
+    {
+        fault.body = None;
+    }
+    error
+}
+
+/// Is it a stream of events?
+pub fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    kind.starts_with("text/event-stream")
+}
+
+/// A file of certificate authorities.
+const MAX_AUTHORITIES: u64 = 4 << 20;
+
+/// An error's body: more is not read.
+const MAX_REFUSAL: u64 = 1 << 20;
