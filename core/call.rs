@@ -12,9 +12,11 @@ use crate::{
     model::Operation,
     provider::KeyChoice,
     route::Target,
+    server::TraceContext,
     transport::Sealed,
 };
 
+/// What goes upstream, but for the key.
 pub struct Call {
     pub url: Uri,
     pub headers: HeaderMap,
@@ -54,7 +56,8 @@ impl Call {
                 let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, &dialect)?;
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
             }
-            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, &dialect) {
+            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, &dialect)
+            {
                 Some(encoded) => {
                     let encoded = encoded?;
                     (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
@@ -68,6 +71,8 @@ impl Call {
         };
         let mut headers = provider.headers(client, same_format, stream);
         headers.extend(extra);
+        let trace = TraceContext::from_header(client.get(TRACEPARENT));
+        headers.insert(TRACEPARENT, trace.child().header());
         Ok(Call {
             url: provider.url(cx.operation, &target.model, stream)?,
             headers,
@@ -86,3 +91,6 @@ impl Call {
         Ok(Sealed { signed, body: self.body.clone() })
     }
 }
+
+/// W3C Trace Context: the caller's trace goes on in the upstream's spans.
+const TRACEPARENT: &str = "traceparent";

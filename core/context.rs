@@ -90,7 +90,13 @@ pub enum Verdict {
 
 impl Context {
     /// Opens the context of a request. `whole` is the longest that it may take up to its commit.
-    pub fn open(operation: Operation, format: Format, parts: &Parts, principal: Arc<Principal>, whole: Duration) -> Context {
+    pub fn open(
+        operation: Operation,
+        format: Format,
+        parts: &Parts,
+        principal: Arc<Principal>,
+        whole: Duration,
+    ) -> Context {
         let now = SystemTime::now();
         let started = Instant::now();
         let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
@@ -150,8 +156,7 @@ fn tags(text: &str) -> Vec<(String, String)> {
 }
 
 /// Request headers that no stage sees.
-const HIDDEN: [&str; 6] =
-    ["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "proxy-authorization"];
+const HIDDEN: [&str; 6] = ["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "proxy-authorization"];
 
 impl Trace {
     pub fn push(&mut self, step: Step) {

@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
-use hyper::body::Incoming;
 
 use crate::{
     answer::{Begin, Streaming, Way},
@@ -25,7 +24,7 @@ use crate::{
     reply::{self, Reply},
     route::{self, Flight, Order, Target},
     runtime::{Runtime, State},
-    server::{self, Body, Peer},
+    server::{self, Body, Incoming, Peer},
     transport,
 };
 

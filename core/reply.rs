@@ -82,7 +82,12 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     headers
 }
 
-pub fn whole(exchange: &Exchange, content_type: &'static str, body: Bytes, more: Vec<(HeaderName, HeaderValue)>) -> Response<Body> {
+pub fn whole(
+    exchange: &Exchange,
+    content_type: &'static str,
+    body: Bytes,
+    more: Vec<(HeaderName, HeaderValue)>,
+) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -127,11 +132,17 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
 }
 
 /// An answer made here, by a stage: it passes the answer side of the stages before that one.
-pub async fn made(exchange: &mut Exchange, mut response: model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
+pub async fn made(
+    exchange: &mut Exchange,
+    mut response: model::Response,
+    view: &ClientView,
+    stream: bool,
+) -> Result<Reply> {
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
-    let (ResponseFlow::Deliver | ResponseFlow::Next(_)) = inner.chain.response(&mut inner.cx, &here, &mut response).await?;
+    let (ResponseFlow::Deliver | ResponseFlow::Next(_)) =
+        inner.chain.response(&mut inner.cx, &here, &mut response).await?;
     in_shape(exchange.cx.format, &response, view, stream)
 }
 
@@ -188,7 +199,14 @@ pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Res
 }
 
 /// Embeddings and token counts.
-pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, view: &ClientView, target: &Target, body: Bytes) -> Result<Reply> {
+pub fn other(
+    exchange: &mut Exchange,
+    document: &Document,
+    call: &Call,
+    view: &ClientView,
+    target: &Target,
+    body: Bytes,
+) -> Result<Reply> {
     let (from, to) = (codec(target.provider.format), codec(exchange.cx.format));
     match exchange.cx.operation {
         Operation::CountTokens => {
@@ -235,7 +253,8 @@ fn server_timing(exchange: &Exchange) -> HeaderValue {
     let total = exchange.cx.started.elapsed();
     let upstream = exchange.record.upstream_duration;
     let gateway = total.saturating_sub(upstream);
-    let text = format!("gateway;dur={:.2}, upstream;dur={:.2}", gateway.as_secs_f64() * 1e3, upstream.as_secs_f64() * 1e3);
+    let text =
+        format!("gateway;dur={:.2}, upstream;dur={:.2}", gateway.as_secs_f64() * 1e3, upstream.as_secs_f64() * 1e3);
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("gateway"))
 }
 

@@ -22,7 +22,7 @@ use crate::{
     pipeline::{self, Pipeline, StageInfo},
     provider::{self, KeyRests},
     route::{self, Health},
-    script::Scripts,
+    script::{self, Scripts},
     server::{BodyLimits, BodyMemory},
     transport::Transport,
 };
@@ -70,14 +70,19 @@ pub struct Refused {
 impl Runtime {
     /// Reads, checks and compiles everything. Every problem at once.
     pub fn build(place: &Place, scripts: &Scripts) -> Result<Runtime, Refused> {
-        let Loaded { config, warnings, mut problems } = config::read(place, &config::env::var, &provider::catalog_names());
+        let Loaded { config, warnings, mut problems } =
+            config::read(place, &config::env::var, &provider::catalog_names());
         let sound = problems.is_empty();
         // What follows from a mistake already told is not told again.
         let own = config.problem("", "").file;
         let mut add = |more: Vec<Problem>| problems.extend(more.into_iter().filter(|p| sound || p.file != own));
         let routes = route::Table::build(&config).map_err(&mut add);
         let built = pipeline::build(&config, scripts).map_err(&mut add);
+        if built.is_ok() && problems.is_empty() {
+            problems.extend(script::suite::gate(&config));
+        }
         let (Ok(routes), Ok(built), true) = (routes, built, problems.is_empty()) else {
+            let problems = problems.into_iter().map(|p| config.place(p)).collect();
             return Err(Refused { hash: config.hash, problems });
         };
         let server = &config.server;

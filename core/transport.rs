@@ -44,7 +44,7 @@ impl Transport {
             provider::Transport::Mock => mocked(url, headers, sealed.body).await,
             provider::Transport::Http => {
                 let provider = &target.provider;
-                let egress = Egress::of_provider(url.host().unwrap_or_default(), provider.private);
+                let egress = Egress::of_provider(provider.base.host(), provider.private);
                 let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
                 let out = Outgoing {
                     method: Method::POST,
@@ -65,8 +65,9 @@ impl Transport {
         if let Some(trust) = known.get(path) {
             return Ok(trust.clone());
         }
-        let pem = crate::config::sources::bytes(path, MAX_AUTHORITIES)
-            .map_err(|e| Error::new(Kind::Internal, format!("the authority file {} cannot be read", path.display())).because(e))?;
+        let pem = crate::config::sources::bytes(path, MAX_AUTHORITIES).map_err(|e| {
+            Error::new(Kind::Internal, format!("the authority file {} cannot be read", path.display())).because(e)
+        })?;
         let trust = Arc::new(Trust::with_authorities(&pem)?);
         known.insert(path.clone(), trust.clone());
         Ok(trust)
@@ -85,9 +86,9 @@ async fn mocked(url: http::Uri, headers: HeaderMap, body: Vec<Bytes>) -> Result<
 
 /// Waits until a deadline.
 pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
-    tokio::time::timeout_at(until.into(), future)
-        .await
-        .map_err(|_| Error::new(Kind::UpstreamTimeout, "the upstream took too long to answer; try again, or raise `timeouts`"))
+    tokio::time::timeout_at(until.into(), future).await.map_err(|_| {
+        Error::new(Kind::UpstreamTimeout, "the upstream took too long to answer; try again, or raise `timeouts`")
+    })
 }
 
 /// What an upstream refused, as an error. Its own words reach a client of the same format only.

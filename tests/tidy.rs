@@ -17,8 +17,8 @@ const WALLS: [(&str, &[&str]); 19] = [
     ("codec", &["error", "model"]),
     ("endpoint", &["error", "model"]),
     ("config", &["model"]),
-    ("context", &["auth", "model"]),
-    ("account", &["context", "error", "model"]),
+    ("context", &["auth", "model", "route"]),
+    ("account", &["context", "error", "exchange", "model", "telemetry"]),
     ("auth", &["config", "error", "store"]),
     ("limit", &["auth", "config", "context", "error"]),
     ("store", &["config", "error"]),
@@ -30,7 +30,13 @@ const WALLS: [(&str, &[&str]); 19] = [
     ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("telemetry", &["account", "context", "error", "model"]),
     ("admin", &["account", "auth", "codec", "config", "context", "error", "model", "server", "telemetry"]),
-    ("exchange", &["account", "auth", "codec", "config", "context", "error", "limit", "model", "route", "upstream"]),
+    (
+        "exchange",
+        &[
+            "account", "auth", "codec", "config", "context", "error", "limit", "model", "pipeline", "route", "server",
+            "upstream",
+        ],
+    ),
 ];
 
 /// Libraries (as they stand before `::`), the only places for them, and why.
@@ -49,14 +55,14 @@ const LIBRARIES: [(&[&str], &[&str], &str); 7] = [
 ];
 
 /// The machine, who may touch it, and why.
-const MACHINE: [(&[&str], &[&str], &str); 4] = [
+const MACHINE: [(&[&str], &[&str], &str); 5] = [
     (
-        &["std::env", "env::var", "env::args"],
+        &["std::env"],
         &["core/config/env.rs", "core/main.rs"],
         "one reader of the environment; main hands the arguments over",
     ),
     (
-        &["std::fs", "fs::read", "fs::write", "fs::File", "File::open", "tokio::fs", "OpenOptions"],
+        &["std::fs", "tokio::fs", "File::open", "OpenOptions"],
         &[
             "core/config/",
             "core/store/",
@@ -72,7 +78,12 @@ const MACHINE: [(&[&str], &[&str], &str); 4] = [
         "configuration is read by config, data by store",
     ),
     (&["process::exit", "process::abort"], &["core/main.rs"], "only main ends the process"),
-    (&["std::process::Command", "process::Command"], &[], "the gateway starts no programs"),
+    (&["process::Command"], &[], "the gateway starts no programs"),
+    (
+        &["lookup_host", "to_socket_addrs"],
+        &["core/upstream/"],
+        "every address that is dialled passes the egress policy",
+    ),
 ];
 
 /// Words that `model` and `codec` must not know: they are pure.
@@ -138,11 +149,22 @@ const FIELD_WORDS: [&str; 24] = [
 const VENDOR_HOMES: [&str; 4] = ["core/codec/", "core/provider/", "core/endpoint.rs", "core/config/read.rs"];
 
 /// Examples inside messages and help, where a real name says more than a made-up one.
-const VENDOR_EXAMPLES: [&str; 5] =
-    ["core/config/resolve/", "core/config/text.rs", "core/config/file.rs", "core/cli/", "core/auth/keys.rs"];
+const VENDOR_EXAMPLES: [&str; 2] = ["core/config/resolve/", "core/cli/"];
 
 /// Files longer than `LONGEST` lines, and why they are not two.
-const LONG: [(&str, &str); 1] = [("tests/tidy.rs", "tables, one row an invariant")];
+const LONG: [(&str, &str); 11] = [
+    ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
+    ("core/codec/gemini/request/encode.rs", "one direction of one format, read beside its wire documentation"),
+    ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),
+    ("core/codec/openai_chat/messages.rs", "one direction of one format, read beside its wire documentation"),
+    ("core/codec/openai_chat/request.rs", "one direction of one format, read beside its wire documentation"),
+    ("core/codec/openai_chat/stream/encoder.rs", "one state machine"),
+    ("core/codec/openai_chat/stream/state.rs", "one state machine"),
+    ("core/codec/schema.rs", "one table of JSON Schema words and what each format makes of them"),
+    ("core/script/request_view.rs", "a table: one row a property that scripts see"),
+    ("core/script/stage.rs", "one function a phase, each the same few steps"),
+    ("tests/tidy.rs", "tables, one row an invariant"),
+];
 const LONGEST: usize = 450;
 
 /// The way of a request: modules stand in `lib.rs` in this order.
@@ -156,7 +178,7 @@ fn modules_use_only_what_their_row_allows() {
     let mut faults = Vec::new();
     for file in sources().iter().filter(|f| !f.is_test()) {
         let Some((_, allowed)) = WALLS.iter().find(|(module, _)| *module == file.module()) else { continue };
-        for used in uses(&file.code) {
+        for used in uses(&file.code, "crate::") {
             if used != file.module() && !allowed.contains(&used.as_str()) {
                 faults.push(format!("{}: uses crate::{used}", file.name));
             }
@@ -196,7 +218,9 @@ fn only_few_touch_the_machine() {
     for file in sources().iter().filter(|f| !f.is_test()) {
         for (words, homes, why) in MACHINE {
             let at_home = homes.iter().any(|home| file.name.starts_with(home));
-            let found = words.iter().filter(|w| !at_home && file.mentions(w));
+            let std = uses(&file.code, "std::");
+            let used = |w: &str| file.mentions(w) || w.strip_prefix("std::").is_some_and(|m| std.contains(m));
+            let found = words.iter().filter(|w| !at_home && used(w));
             faults.extend(found.map(|w| format!("{}: {w} ({why})", file.name)));
         }
     }
@@ -226,12 +250,12 @@ fn vendors_are_named_only_where_they_live() {
 fn every_file_says_what_it_is_for() {
     let mut faults = Vec::new();
     for file in sources() {
-        if file.name.ends_with("tests.rs") {
+        if file.name.ends_with("tests.rs") || file.code.trim().is_empty() {
             continue;
         }
         let words: usize =
             file.text.lines().take_while(|l| l.starts_with("//!")).map(|l| l.split_whitespace().count()).sum();
-        if words < 6 {
+        if words < 4 {
             faults.push(file.name);
         }
     }
@@ -289,9 +313,12 @@ fn loose_ends_have_reasons() {
 fn numbers_survive_serde() {
     let mut faults = Vec::new();
     for file in sources().iter().filter(|f| f.name.starts_with("core/")) {
-        for attribute in ["serde(flatten", "serde(untagged", "serde(tag"] {
-            if file.code.contains(attribute) {
-                faults.push(format!("{}: {attribute})", file.name));
+        let mut derived = "";
+        for line in file.code.lines().map(str::trim) {
+            derived = if line.starts_with("#[derive(") { line } else { derived };
+            let buffered = ["serde(flatten", "serde(untagged", "serde(tag"].iter().any(|a| line.contains(a));
+            if buffered && derived.contains("Deserialize") {
+                faults.push(format!("{}: {line}", file.name));
             }
         }
     }
@@ -326,7 +353,7 @@ fn dependencies_come_from_the_public_registry_and_none_is_banned() {
     let mut faults: Vec<String> =
         lock.lines().filter(|l| l.starts_with("source = ") && *l != public).map(str::to_owned).collect();
     // `.deny.toml` says why; this catches them where cargo-deny is not installed.
-    for banned in ["openssl", "openssl-sys", "native-tls", "reqwest", "ring", "chrono", "lazy_static"] {
+    for banned in ["openssl", "openssl-sys", "native-tls", "reqwest", "chrono"] {
         if lock.contains(&format!("name = \"{banned}\"\n")) {
             faults.push(banned.to_owned());
         }
@@ -417,11 +444,11 @@ fn is_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Modules of the crate that a file names, in `crate::x` and in `use crate::{x, …}`.
-fn uses(code: &str) -> BTreeSet<String> {
+/// Modules that a file names, in `crate::x` and in `use crate::{x, …}`; the same for `std::`.
+fn uses(code: &str, from: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
+    for (at, _) in code.match_indices(from) {
+        let rest = &code[at + from.len()..];
         match rest.strip_prefix('{') {
             Some(group) => found.extend(heads(group)),
             None => drop(found.insert(identifier(rest))),

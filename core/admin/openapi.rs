@@ -80,7 +80,7 @@ fn schemas() -> Value {
         object(&["data", "next_cursor"], json!({ "data": { "type": "array", "items": of }, "next_cursor": next }))
     };
     let of = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
-    let models = json!({ "type": ["array", "null"], "items": text(), "description": "names or patterns (openai/*); null: every model" });
+    let models = json!({ "type": ["array", "null"], "items": text(), "description": "names or patterns (provider/*); null: every model" });
     let key = json!({
         "id": text(), "name": text(), "team": maybe("string"), "models": models,
         "status": { "enum": ["active", "expired", "revoked"] },

@@ -162,7 +162,7 @@ fn record(n: u16) -> Record {
     Record {
         id: format!("req_{n}").into(),
         key_id: "key_1".into(),
-        team: (n % 2 == 0).then(|| "hr".into()),
+        team: n.is_multiple_of(2).then(|| "hr".into()),
         operation: Operation::Chat,
         format: Format::Gemini,
         model: "smart".into(),

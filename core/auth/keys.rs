@@ -200,11 +200,11 @@ fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
         return Err(Error::invalid("models", "an empty list would allow no model; leave it out to allow all"));
     }
     if models.len() > MAX_MODELS {
-        return Err(Error::invalid("models", format!("at most {MAX_MODELS} models; use wildcards (openai/*)")));
+        return Err(Error::invalid("models", format!("at most {MAX_MODELS} models; use wildcards (provider/*)")));
     }
     for (at, model) in models.iter().enumerate() {
         if model.trim() != model || model.is_empty() || bad(model) {
-            return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like openai/*"));
+            return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like provider/*"));
         }
     }
     Ok(())

@@ -29,12 +29,12 @@ use crate::{
     server::{self, App, Body, BodyLimits, BodyMemory, BoxError, Incoming, Listener, Peer, read_body},
 };
 
-/// Answer like a model provider, without one: chat, streams, tools, embeddings, token counts and model lists in the
-/// OpenAI, Anthropic and Gemini formats, deterministic, with faults on request. Any key is taken.
+/// Answer like a model provider, without one
 ///
-/// A request steers it in the header x-portcullis-mock, or in its last user text inside [mock: …]:
-/// latency=200ms, pace=20ms, status=429, retry_after=2, cut=3, stall=2, chunk=5, usage=10/20, tokens=50, reasoning,
-/// finish=length, tool=NAME, text=hello.
+/// Chat, streams, tools, embeddings, token counts and model lists in the OpenAI, Anthropic and Gemini formats: deterministic,
+/// with faults on request. Any key is taken. A request steers it in the header x-portcullis-mock, or in its last user text
+/// inside [mock: …]: latency=200ms, pace=20ms, status=429, retry_after=2, cut=3, stall=2, chunk=5, usage=10/20, tokens=50,
+/// reasoning, finish=length, tool=NAME, text=hello.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {

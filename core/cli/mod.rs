@@ -12,8 +12,9 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::config::{Config, Place, Problem};
 
 pub mod check;
-pub mod explain;
+pub mod keys;
 pub mod mock;
+pub mod explain;
 pub mod schema;
 pub mod serve;
 pub mod test;
@@ -48,12 +49,14 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration and the scripts, or what would run
     Check(check::Args),
+    /// Make, list, revoke and rotate virtual keys
+    Keys(keys::Args),
+    /// Answer like a model provider, without one
+    Mock(mock::Args),
     /// Say where a request would go and why, without sending it
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
-    /// Answer like a model provider, without one
-    Mock(mock::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -93,9 +96,10 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         None => serve::run(&serve::Args::default(), &place),
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
+        Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
-        Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Schema(_)) => schema::run(),
     }
 }

@@ -257,11 +257,7 @@ async fn first_key(config: &Config, keys: &Keys) -> anyhow::Result<Option<FirstK
 fn watched(gateway: &Arc<Gateway>, place: &Place) -> io::Result<watch::Watcher> {
     let (listed, reloading) = (gateway.clone(), gateway.clone());
     let place = place.clone();
-    let list = move || {
-        let config = listed.runtime.load().config.clone();
-        let folders = ["scripts", "plugins"].map(|folder| config.root.join(folder));
-        watch::Watched { files: config.sources.files.clone(), folders: folders.into() }
-    };
+    let list = move || listed.runtime.load().config.watched();
     watch::watch(list, move || reload(&reloading, &place))
 }
 
@@ -297,7 +293,8 @@ pub fn reload(gateway: &Gateway, place: &Place) {
 
 /// Names that may stand in metric labels.
 fn known(runtime: &Runtime) {
-    let targets = runtime.config.models.values().flat_map(|m| &m.targets).map(|t| format!("{}/{}", t.provider, t.model));
+    let targets =
+        runtime.config.models.values().flat_map(|m| &m.targets).map(|t| format!("{}/{}", t.provider, t.model));
     metrics().set_known(
         runtime.routes.aliases().map(ToString::to_string),
         runtime.routes.providers().map(|p| p.name.to_string()),

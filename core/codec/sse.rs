@@ -121,3 +121,7 @@ fn too_large(limit: usize) -> Error {
 
 /// 16 MiB: images come as one event (promise 24).
 pub const MAX_EVENT: usize = 16 << 20;
+
+#[cfg(test)]
+#[path = "sse_tests.rs"]
+mod tests;

@@ -24,7 +24,10 @@ pub enum EmbeddingInput {
     Text(String),
     Tokens(Vec<u64>),
     /// A content that only `format` can read (text with media): other formats refuse it.
-    Native { format: Format, value: Value },
+    Native {
+        format: Format,
+        value: Value,
+    },
 }
 
 /// How the caller wants vectors written. The official Python SDK asks base64 (little-endian f32) by default.

@@ -25,10 +25,10 @@ pub(super) fn build(provider: &Provider, client: &HeaderMap, same_format: bool, 
     if let Some(version) = provider.row.version {
         out.insert(VERSION, version_of(client, same_format).unwrap_or(HeaderValue::from_static(version)));
     }
-    if provider.transport == Transport::Mock {
-        if let Some(value) = client.get(mock::CONTROL) {
-            out.insert(HeaderName::from_static(mock::CONTROL), value.clone());
-        }
+    if provider.transport == Transport::Mock
+        && let Some(value) = client.get(mock::CONTROL)
+    {
+        out.insert(HeaderName::from_static(mock::CONTROL), value.clone());
     }
     for (name, value) in &provider.headers {
         out.insert(name.clone(), value.clone());

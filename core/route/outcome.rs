@@ -28,12 +28,14 @@ pub fn goes_on(error: &Error) -> bool {
 
 /// A target whose breaker is open.
 pub fn ejected(target: &Target, wait: Duration) -> Error {
-    Error::new(Kind::NoTarget, format!("{} rests after repeated failures; try again shortly", target.name)).retry_after(wait)
+    Error::new(Kind::NoTarget, format!("{} rests after repeated failures; try again shortly", target.name))
+        .retry_after(wait)
 }
 
 /// Every key of a target's provider rests.
 pub fn keys_rest(target: &Target, wait: Duration) -> Error {
-    let message = format!("every key of {} rests after refusals of the provider; try again later", target.provider.name);
+    let message =
+        format!("every key of {} rests after refusals of the provider; try again later", target.provider.name);
     Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
 }
 

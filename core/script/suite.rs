@@ -507,6 +507,7 @@ pub fn context(map: &Map<String, Value>, format: Format) -> Result<Context, Stri
         tags: pairs("tags")?,
         priority: Priority::default(),
         headers: pairs("headers")?,
+        explain: false,
         attempt: 1,
         seed: map.get("seed").and_then(Value::as_u64).unwrap_or(0),
         explain: false,

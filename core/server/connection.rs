@@ -26,7 +26,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::{self, Builder},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -166,7 +166,7 @@ async fn answer<A: App>(
         }
     }
     let turn = if http2 { Turn::current() } else { None };
-    http::Response::from_parts(head, Tracked { body, rest: Bytes::new(), turn, _live: live })
+    http::Response::from_parts(head, Tracked { body, rest: Bytes::new(), turn, failing: None, _live: live })
 }
 
 /// An answer's body with the connection's bookkeeping around it.
@@ -175,7 +175,32 @@ struct Tracked {
     /// HTTP/2 only: what of the last frame is still to be handed over.
     rest: Bytes,
     turn: Option<Arc<Turn>>,
+    failing: Option<Failing>,
     _live: Live,
+}
+
+/// An error that waits a moment: hyper throws away what it has not yet written when a body fails, and the frame before
+/// the error is the one that says why.
+struct Failing {
+    error: BoxError,
+    after: Pin<Box<Sleep>>,
+}
+
+impl Tracked {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut failing = match self.failing.take() {
+            Some(failing) => failing,
+            None => match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Err(error))) => Failing { error, after: Box::pin(sleep(LAST_WORDS)) },
+                other => return other,
+            },
+        };
+        if failing.after.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(failing.error)));
+        }
+        self.failing = Some(failing);
+        Poll::Pending
+    }
 }
 
 impl http_body::Body for Tracked {
@@ -184,10 +209,10 @@ impl http_body::Body for Tracked {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let me = &mut *self;
-        let Some(turn) = &me.turn else { return Pin::new(&mut me.body).poll_frame(cx) };
+        let Some(turn) = me.turn.clone() else { return me.poll_body(cx) };
         turn.asked();
         if me.rest.is_empty() {
-            match Pin::new(&mut me.body).poll_frame(cx) {
+            match me.poll_body(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => me.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -202,7 +227,7 @@ impl http_body::Body for Tracked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.failing.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -347,3 +372,5 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// A connection accepted in the last moment may still bring its request.
 const LATE: Duration = Duration::from_secs(1);
+/// For the frames before a broken answer's end to be written.
+const LAST_WORDS: Duration = Duration::from_millis(20);

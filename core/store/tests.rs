@@ -229,7 +229,7 @@ fn acknowledged_writes_survive_kill_9() {
         let first = lines.by_ref().find_map(|l| l.strip_prefix(ACKNOWLEDGED).map(str::to_owned));
         acknowledged.push(first.expect("the writer acknowledged nothing"));
         let pause = Duration::from_micros(fastrand::u64(0..40_000));
-        std::thread::sleep(pause);
+        std::thread::park_timeout(pause);
         child.kill().unwrap();
         child.wait().unwrap();
         acknowledged.extend(lines.filter_map(|l| l.strip_prefix(ACKNOWLEDGED).map(str::to_owned)));

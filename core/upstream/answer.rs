@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::{fault, pool::Lease};
+use super::{fault, lease::Lease};
 use crate::error::{Error, Result};
 
 pub struct Answer {

@@ -9,6 +9,7 @@ mod connect;
 mod egress;
 mod fault;
 mod frames;
+mod lease;
 mod pool;
 mod proxy;
 mod trust;

@@ -15,18 +15,16 @@ use std::{
 };
 
 use dashmap::DashMap;
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::Authority};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
-};
+use http::{HeaderValue, uri::Authority};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{task::AbortHandle, time::timeout};
 
 use super::{
     Frames,
-    connect::{Connected, Connector, Forward, Place, Wire},
+    connect::{Connected, Connector, Place, Wire},
     fault,
+    lease::{Held, Http1, Lease, Ride, Shard},
 };
 use crate::error::Result;
 
@@ -113,6 +111,10 @@ impl Origin {
         }
     }
 
+    pub(super) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
     /// A connection: pooled, unless `fresh`, or new.
     pub async fn acquire(
         self: &Arc<Self>,
@@ -141,7 +143,10 @@ impl Origin {
         if let Some(shard) = self.shard() {
             return Some(Lease::Http2(Ride { shard, reused: true }));
         }
-        while !fresh {
+        if fresh {
+            return None;
+        }
+        loop {
             let idle = lock(&self.idle).pop()?;
             let mut connection = idle.connection;
             if connection.sender.is_closed() || idle.since.elapsed() > connection.patience {
@@ -154,7 +159,6 @@ impl Origin {
                 return Some(Lease::Http1(Held { connection: Some(connection), origin: self.clone(), reused: true }));
             }
         }
-        None
     }
 
     /// The least busy HTTP/2 connection, when it can carry another stream.
@@ -214,7 +218,7 @@ impl Origin {
         Ok(Lease::Http1(Held { connection: Some(connection), origin: self.clone(), reused: false }))
     }
 
-    fn give_back(&self, connection: Http1) {
+    pub(super) fn give_back(&self, connection: Http1) {
         if connection.sender.is_closed() {
             return;
         }
@@ -262,154 +266,11 @@ where
     driver.abort_handle()
 }
 
-/// An HTTP/1.1 connection, closed when dropped.
-#[derive(Debug)]
-struct Http1 {
-    sender: http1::SendRequest<Frames>,
-    driver: AbortHandle,
-    forward: Option<Forward>,
-    /// How long it may lie idle.
-    patience: Duration,
-}
-
-impl Drop for Http1 {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-/// An HTTP/2 connection that calls share.
-#[derive(Debug)]
-struct Shard {
-    sender: http2::SendRequest<Frames>,
-    streams: AtomicUsize,
-    /// It refused a call: no more of them.
-    retired: AtomicBool,
-    /// Streams that the other side allows at once.
-    allowed: Arc<AtomicUsize>,
-    used: Mutex<Instant>,
-    driver: AbortHandle,
-}
-
-impl Shard {
-    fn usable(&self) -> bool {
-        !self.retired.load(Ordering::Relaxed) && !self.sender.is_closed()
-    }
-
-    fn rested(&self, now: Instant) -> bool {
-        now.saturating_duration_since(*lock(&self.used)) > IDLE
-    }
-}
-
-impl Drop for Shard {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-/// A connection, or a stream's place on one, for one call. Dropped unfinished it cancels the call.
-pub enum Lease {
-    Http1(Held),
-    Http2(Ride),
-}
-
-pub struct Held {
-    connection: Option<Http1>,
-    origin: Arc<Origin>,
-    reused: bool,
-}
-
-pub struct Ride {
-    shard: Arc<Shard>,
-    reused: bool,
-}
-
-impl Drop for Ride {
-    fn drop(&mut self) {
-        *lock(&self.shard.used) = Instant::now();
-        self.shard.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Lease {
-    pub fn reused(&self) -> bool {
-        match self {
-            Lease::Http1(held) => held.reused,
-            Lease::Http2(ride) => ride.reused,
-        }
-    }
-
-    /// The request's target in the form that this connection wants.
-    pub fn address(&self, message: &mut Request<Frames>, url: &Uri, place: &Place) {
-        let Lease::Http1(held) = self else {
-            message.headers_mut().remove(header::HOST);
-            *message.uri_mut() = url.clone();
-            return;
-        };
-        message.headers_mut().insert(header::HOST, held.origin.host.clone());
-        let forward = held.connection.as_ref().and_then(|c| c.forward.as_ref());
-        match forward {
-            None => {
-                let path = url.path_and_query().cloned();
-                *message.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
-            }
-            Some(forward) => {
-                debug_assert!(!place.https, "https goes through a tunnel");
-                *message.uri_mut() = url.clone();
-                if let Some(auth) = &forward.auth {
-                    message.headers_mut().insert(header::PROXY_AUTHORIZATION, auth.clone());
-                }
-            }
-        }
-    }
-
-    pub async fn try_send(
-        &mut self,
-        message: Request<Frames>,
-    ) -> std::result::Result<Response<Incoming>, TrySendError<Request<Frames>>> {
-        match self {
-            Lease::Http1(Held { connection: Some(connection), .. }) => {
-                let response = connection.sender.try_send_request(message).await?;
-                connection.patience = promised(response.headers());
-                Ok(response)
-            }
-            // A lease without a connection was released, and released leases are consumed.
-            Lease::Http1(Held { connection: None, .. }) => std::future::pending().await,
-            Lease::Http2(ride) => ride.shard.sender.clone().try_send_request(message).await,
-        }
-    }
-
-    /// The call is over and whole.
-    pub fn release(self) {
-        if let Lease::Http1(mut held) = self
-            && let Some(connection) = held.connection.take()
-        {
-            held.origin.give_back(connection);
-        }
-    }
-
-    /// Not to be used again.
-    pub fn retire(&self) {
-        if let Lease::Http2(ride) = self {
-            ride.shard.retired.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-/// `keep-alive: timeout=5` tells when the other side will close; a second earlier is ours.
-fn promised(headers: &HeaderMap) -> Duration {
-    let seconds = headers
-        .get("keep-alive")
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.split(',').find_map(|p| p.trim().strip_prefix("timeout=")?.parse::<u64>().ok()));
-    seconds.map_or(IDLE, |s| Duration::from_secs(s.saturating_sub(1)).min(IDLE))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(10);
 /// Idle connections an origin.
 const MAX_IDLE: usize = 1024;

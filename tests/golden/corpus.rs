@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, io::Write};
 
 use bytes::Bytes;
 use portcullis::{
-    codec::{Inbound, codec},
+    codec::{Dialect, Inbound, codec},
     model::{Format, fold::unfold},
 };
 use serde_json::Value;
@@ -67,13 +67,24 @@ fn walk(record: &Value, format: Format, table: &mut Table) {
         }
         return;
     }
+    // What a provider's row would say: small local servers end their streams without a terminal.
+    let terminal_optional = record["provider"] == "local_openai_compat";
+    let dialect = Dialect { terminal_optional, ..Dialect::of("golden-model") };
     let (events, whole) = match record["response_kind"].as_str() {
-        Some("sse") => match answers::decode_stream(format, body.as_bytes()) {
+        Some("sse") => match answers::decode_stream_of(format, body.as_bytes(), &dialect) {
             Ok(events) => {
-                if let Err(e) = streams::survives_splits(format, body.as_bytes()) {
+                if let Err(e) = streams::survives_splits(format, body.as_bytes(), &dialect) {
                     table.faults.push(format!("{id}: {e}"));
                 }
                 (events.clone(), answers::fold(events))
+            }
+            // An error that came inside the stream, after its 200.
+            Err(e) if e.upstream.is_some() => {
+                let status = e.upstream.as_ref().map_or(0, |fault| fault.status);
+                for client in Format::ALL {
+                    table.count("errors", format, client, id, errors::told(&e, status, client));
+                }
+                return;
             }
             Err(e) => return table.faults.push(format!("{id}: the stream does not decode: {e}")),
         },

@@ -51,5 +51,10 @@ const REFUSED: [(Format, &str); 9] = [
 pub fn finish_is_free(answer: &portcullis::model::Response, client: Format) -> bool {
     use portcullis::model::FinishReason;
     let finish = answer.choices.first().and_then(|c| c.finish.as_ref());
-    client != Format::Gemini && finish.is_none_or(|f| matches!(f.reason, FinishReason::Malformed | FinishReason::Other))
+    finish.is_none_or(|f| client != Format::Gemini && matches!(f.reason, FinishReason::Malformed | FinishReason::Other))
+}
+
+/// Figures that contradict themselves: more cached tokens than there were at all.
+pub fn usage_is_absurd(answer: &portcullis::model::Response) -> bool {
+    answer.usage.as_ref().is_some_and(|u| u.cache_read_tokens.unwrap_or(0) > u.input_tokens.unwrap_or(0))
 }

@@ -15,7 +15,7 @@ fn every_split_of_a_stream_gives_the_same_events() {
     for case in cases::all() {
         let Some(bytes) = case.bytes("stream.sse") else { continue };
         streams += 1;
-        if let Err(e) = survives_splits(case.format, &bytes) {
+        if let Err(e) = survives_splits(case.format, &bytes, &Dialect::of("golden-model")) {
             faults.push(format!("{case}: {e}"));
         }
     }
@@ -39,16 +39,16 @@ fn a_stream_cut_before_its_terminal_is_an_upstream_fault() {
     cases::report(&faults);
 }
 
-pub fn survives_splits(format: Format, bytes: &[u8]) -> Result<(), String> {
-    let whole = pieces(format, &[bytes])?;
+pub fn survives_splits(format: Format, bytes: &[u8], dialect: &Dialect) -> Result<(), String> {
+    let whole = pieces(format, &[bytes], dialect)?;
     if bytes.len() <= 8 << 10 {
         for at in 1..bytes.len() {
-            same(&whole, pieces(format, &[&bytes[..at], &bytes[at..]])?, at)?;
+            same(&whole, pieces(format, &[&bytes[..at], &bytes[at..]], dialect)?, at)?;
         }
         return Ok(());
     }
     let single: Vec<&[u8]> = bytes.chunks(1).collect();
-    same(&whole, pieces(format, &single)?, 1)?;
+    same(&whole, pieces(format, &single, dialect)?, 1)?;
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..256 {
         let (mut rest, mut parts) = (bytes, Vec::new());
@@ -59,14 +59,14 @@ pub fn survives_splits(format: Format, bytes: &[u8]) -> Result<(), String> {
             parts.push(piece);
             rest = more;
         }
-        same(&whole, pieces(format, &parts)?, round)?;
+        same(&whole, pieces(format, &parts, dialect)?, round)?;
     }
     Ok(())
 }
 
-fn pieces(format: Format, parts: &[&[u8]]) -> Result<Vec<Event>, String> {
+fn pieces(format: Format, parts: &[&[u8]], dialect: &Dialect) -> Result<Vec<Event>, String> {
     let mut out = Vec::new();
-    let mut decoder = codec(format).stream_decoder(&Dialect::of("golden-model"));
+    let mut decoder = codec(format).stream_decoder(dialect);
     for part in parts {
         decoder.push(part, &mut out).map_err(|e| e.to_string())?;
     }

@@ -89,30 +89,16 @@ fn one(mut fields: Fields) -> Result<Asked> {
     Ok(Asked { input, knobs: Knobs { model, task, title, dimensions, rest: fields.rest_map() } })
 }
 
-/// One vector a content: several texts are read as one, media stay as they are.
+/// One vector a content: a single text is everybody's, anything richer stays as it is.
 fn input(content: Value, path: String) -> Result<EmbeddingInput> {
-    let whole = content.clone();
-    let mut fields = Fields::new(content, path)?;
+    let mut fields = Fields::new(content.clone(), path)?;
     let parts = list(&mut fields, &["parts"])?;
-    if parts.is_empty() {
-        return Err(missing(&fields.path("parts")));
-    }
-    let mut text = String::new();
-    for part in &parts {
-        match part.as_object().filter(|p| p.len() == 1).and_then(|p| p.get("text")).and_then(Value::as_str) {
-            Some(more) => {
-                if !text.is_empty() {
-                    text.push('\n');
-                }
-                text.push_str(more);
-            }
-            None => return Ok(EmbeddingInput::Native { format: GEMINI, value: whole }),
+    match parts.as_slice() {
+        [] => Err(missing(&fields.path("parts"))),
+        [Value::Object(part)] if part.len() == 1 && part.get("text").is_some_and(Value::is_string) => {
+            Ok(EmbeddingInput::Text(part["text"].as_str().unwrap_or_default().to_owned()))
         }
-    }
-    if parts.len() > 1 {
-        Ok(EmbeddingInput::Native { format: GEMINI, value: whole })
-    } else {
-        Ok(EmbeddingInput::Text(text))
+        _ => Ok(EmbeddingInput::Native { format: GEMINI, value: content }),
     }
 }
 

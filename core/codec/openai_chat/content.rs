@@ -100,7 +100,11 @@ pub fn media(mut f: Fields, kind: &str) -> Result<Part> {
 }
 
 fn by_url(inner: &mut Fields, kind: &str) -> Result<Media> {
-    let (source, mime) = source(inner.required_string("url")?);
+    let (source, mime) = match source(inner.required_string("url")?) {
+        // Perplexity takes bare base64 here.
+        (MediaSource::Url(data), _) if kind == "file_url" && !data.contains("://") => (MediaSource::Base64(data), None),
+        found => found,
+    };
     let media_kind = match kind {
         "image_url" => MediaKind::Image,
         "video_url" => MediaKind::Video,

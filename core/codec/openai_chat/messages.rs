@@ -426,6 +426,7 @@ impl Writer<'_> {
                 inner.insert("filename".into(), name.into());
                 inner.insert("file_data".into(), self.url(media, source, own.is_some())?.into());
             }
+            ("file_url", MediaSource::Base64(data)) => drop(inner.insert("url".into(), data.as_str().into())),
             (_, source) => drop(inner.insert("url".into(), self.url(media, source, own.is_some())?.into())),
         }
         let levels = ["auto", "low", "high", "original"];

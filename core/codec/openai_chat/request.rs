@@ -556,13 +556,12 @@ impl Writer<'_> {
         let effort = match (&ask.effort, ask.budget) {
             (Some(effort), _) => Some(effort.as_str()),
             (None, Some(budget @ 1..)) => Some(effort_of(budget)),
-            // "Off" has no word that every model takes, and "as you like" is the default.
-            (None, Some(0)) => {
-                self.note("reasoning_effort");
-                None
-            }
-            _ => None,
+            // "Off" has no word that every model takes; "as you like" is the default; showing cannot be asked.
+            (None, Some(..=0)) | (None, None) => None,
         };
+        if effort.is_none() && *ask != ReasoningAsk::default() {
+            self.note("reasoning_effort");
+        }
         self.knob("reasoning_effort", "reasoning_effort", effort.map(Value::from));
     }
 

@@ -191,7 +191,7 @@ pub fn write_finish(finish: Option<&Finish>, legacy: bool, out: &mut Map<String,
 /// Was reasoning told under `reasoning` rather than `reasoning_content`?
 pub fn reasoning_field(extra: &Extra) -> &'static str {
     match mark(extra, FIELD).and_then(Value::as_str) {
-        Some("reasoning" | "details") => "reasoning",
+        Some("reasoning") => "reasoning",
         _ => "reasoning_content",
     }
 }

@@ -119,15 +119,17 @@ pub fn usage(value: &Value) -> Option<Usage> {
     let first = |paths: &[&[&str]]| paths.iter().find_map(|p| at(p));
     let input = at(&["prompt_tokens"]);
     let reasoning = at(&["completion_tokens_details", "reasoning_tokens"]);
+    let cached = first(&[
+        &["prompt_tokens_details", "cached_tokens"],
+        &["prompt_cache_hit_tokens"],
+        &["cache_read_input_tokens"],
+        &["cached_tokens"],
+    ]);
     let usage = Usage {
-        input_tokens: input,
+        // More cached than all: this server leaves them out (Grok at Azure).
+        input_tokens: input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all }),
         output_tokens: output_tokens(input, at(&["completion_tokens"]), reasoning, at(&["total_tokens"])),
-        cache_read_tokens: first(&[
-            &["prompt_tokens_details", "cached_tokens"],
-            &["prompt_cache_hit_tokens"],
-            &["cache_read_input_tokens"],
-            &["cached_tokens"],
-        ]),
+        cache_read_tokens: cached,
         cache_write_tokens: first(&[
             &["prompt_tokens_details", "cache_write_tokens"],
             &["cache_creation_input_tokens"],

@@ -87,25 +87,18 @@ pub(super) fn vectors(request: &EmbeddingRequest, control: &Control) -> Result<E
     let vectors = request
         .inputs
         .iter()
-        .map(|input| match input {
-            EmbeddingInput::Text(text) => {
-                bytes += text.len();
-                unit(hash(text.as_bytes()), dimensions as usize)
-            }
-            EmbeddingInput::Tokens(list) => {
-                bytes += list.len() * 4;
-                let all: Vec<u8> = list.iter().flat_map(|t| t.to_le_bytes()).collect();
-                unit(hash(&all), dimensions as usize)
-            }
-            EmbeddingInput::Native { value, .. } => {
-                let text = value.to_string();
-                bytes += text.len();
-                unit(hash(text.as_bytes()), dimensions as usize)
-            }
+        .map(|input| {
+            let text = match input {
+                EmbeddingInput::Text(text) => text.clone().into_bytes(),
+                EmbeddingInput::Tokens(list) => list.iter().flat_map(|t| (*t as u32).to_le_bytes()).collect(),
+                EmbeddingInput::Native { value, .. } => value.to_string().into_bytes(),
+            };
+            bytes += text.len();
+            unit(hash(&text), dimensions as usize)
         })
         .collect();
     let input = control.usage.map_or(tokens(bytes), |u| u.input);
-    let usage = Usage { input_tokens: Some(input), output_tokens: Some(0), ..Usage::default() };
+    let usage = Usage { input_tokens: Some(input), ..Usage::default() };
     Ok(EmbeddingResponse { model: request.model.clone(), vectors, usage: Some(usage), ..EmbeddingResponse::default() })
 }
 

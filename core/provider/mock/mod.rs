@@ -135,7 +135,7 @@ impl MockBody {
     }
 
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        let Some(Chunk { delay, .. }) = self.chunks.front() else { return self.poll_end() };
+        let Some(Chunk { delay, .. }) = self.chunks.front() else { return self.poll_end(cx) };
         if !delay.is_zero() {
             let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(*delay)));
             std::task::ready!(wait.as_mut().poll(cx));
@@ -144,12 +144,16 @@ impl MockBody {
         Poll::Ready(self.chunks.pop_front().map(|c| Ok(c.bytes)))
     }
 
-    fn poll_end(&mut self) -> Poll<Option<Result<Bytes>>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         match self.end {
             End::Clean => Poll::Ready(None),
             // Nobody wakes it: the reader's own clock or its leaving ends this.
             End::Stall => Poll::Pending,
             End::Cut => {
+                // A server that hears of the end and the last bytes at once may send neither.
+                let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(BEFORE_CUT)));
+                std::task::ready!(wait.as_mut().poll(cx));
+                self.wait = None;
                 self.end = End::Clean;
                 let message = "the upstream closed the connection before its answer was complete";
                 Poll::Ready(Some(Err(Error::new(Kind::Upstream, message))))
@@ -348,6 +352,9 @@ fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
 fn last_user_text(request: &Request) -> String {
     compose::last_user_text(request)
 }
+
+/// Time for the bytes before a cut to leave.
+const BEFORE_CUT: Duration = Duration::from_millis(5);
 
 /// FNV-1a: the same request gives the same ids.
 fn seed(bytes: &[u8]) -> u64 {

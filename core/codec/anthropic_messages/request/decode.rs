@@ -175,7 +175,7 @@ fn thinking_and_output(
         None => f.take("output_format").map(|format| (format, "output_format".to_owned())),
     };
     let mut rest = config.rest_map();
-    if let Some(effort) = effort.as_deref().filter(|_| thinking.is_none() && !kept.contains_key("thinking")) {
+    if let Some(effort) = effort.as_deref().filter(|_| thinking.is_none()) {
         // Effort without thinking is this family's own knob: told apart from an ask for thinking on the way back.
         rest.insert("effort".to_owned(), effort.into());
     }

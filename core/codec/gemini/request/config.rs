@@ -227,6 +227,8 @@ fn thinking(
         note(dropped, "reasoning_effort");
         return out;
     }
+    // "Let the model decide" beside a word for how much: the word says more.
+    let budget = &budget.filter(|b| *b != -1 || effort.is_none());
     let said = kept.get("thinkingLevel").and_then(Value::as_str);
     match (effort.as_deref(), budget) {
         (Some(effort), _) if said.is_some_and(|level| level.eq_ignore_ascii_case(effort)) => {

@@ -136,10 +136,11 @@ fn user_turn(parts: Vec<Part>, extra: Extra, messages: &mut Vec<Message>) {
     }
     if !rest.is_empty() {
         messages.push(Message { extra, ..Message::new(Role::User, rest) });
-    } else if only_results && !extra.is_empty() {
-        if let Some(last) = messages.last_mut() {
-            last.extra = extra;
-        }
+    } else if only_results
+        && !extra.is_empty()
+        && let Some(last) = messages.last_mut()
+    {
+        last.extra = extra;
     }
 }
 

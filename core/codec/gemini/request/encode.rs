@@ -13,17 +13,11 @@ use super::{
 use crate::{
     codec::{
         Dialect, Encoded,
-        gemini::wire::{
-            GEMINI, MADE_ID, SKIP_SIGNATURE, args_object, base64_of_text, fill, generation, is_gemini_3,
-            mime_of_base64, mime_of_url,
-        },
+        gemini::wire::{GEMINI, MADE_ID, SKIP_SIGNATURE, args_object, fill, generation, is_gemini_3},
         signature::split_id,
     },
     error::{Error, Result},
-    model::{
-        Media, MediaKind, MediaSource, Message, Part, Reasoning, Request, Role, Signature, Text, Tool, ToolCall,
-        ToolKind, ToolResult,
-    },
+    model::{Message, Part, Reasoning, Request, Role, Signature, Text, Tool, ToolCall, ToolKind, ToolResult},
 };
 
 pub fn request(request: &Request, dialect: &Dialect) -> Result<Encoded> {
@@ -100,8 +94,8 @@ pub fn note(dropped: &mut Vec<&'static str>, name: &'static str) {
     }
 }
 
-struct Writer<'a> {
-    dialect: &'a Dialect,
+pub struct Writer<'a> {
+    pub dialect: &'a Dialect,
     dropped: Vec<&'static str>,
     /// Names of the calls so far, by id.
     names: HashMap<String, String>,
@@ -237,12 +231,12 @@ impl Writer<'_> {
         Ok(turn)
     }
 
-    fn note(&mut self, name: &'static str) {
+    pub fn note(&mut self, name: &'static str) {
         note(&mut self.dropped, name);
     }
 
     /// Everything but calls and results.
-    fn part(&mut self, part: &Part, index: usize, out: &mut Vec<Value>) -> Result<()> {
+    pub fn part(&mut self, part: &Part, index: usize, out: &mut Vec<Value>) -> Result<()> {
         match part {
             Part::Text(Text { text, citations: _, cache, signature, extra }) => {
                 if cache.is_some() {
@@ -280,85 +274,6 @@ impl Writer<'_> {
             }
             Part::ToolCall(_) | Part::ToolResult(_) => {}
         }
-        Ok(())
-    }
-
-    fn media(&mut self, media: &Media, index: usize, out: &mut Vec<Value>) -> Result<()> {
-        // A name goes back only as `displayName` among the unknown fields: one dialect of this wire refuses it.
-        let Media { kind, mime, source, name: _, detail, context, cite: _, cache, signature, extra } = media;
-        let feature = match kind {
-            MediaKind::Image => "images",
-            MediaKind::Document => "documents",
-            MediaKind::Audio => "audio",
-            MediaKind::Video => "video",
-        };
-        if self.dialect.lacks.contains(&feature) {
-            return Err(Error::unsupported(
-                feature,
-                format!(
-                    "messages[{index}] holds {feature}, which this target cannot read; remove them or choose another model"
-                ),
-            ));
-        }
-        if cache.is_some() {
-            self.note("cache_control");
-        }
-        if let Some(context) = context {
-            out.push(json!({ "text": context }));
-        }
-        let (key, mut data) = match source {
-            MediaSource::Base64(data) => {
-                let mime = mime.as_deref().unwrap_or_else(|| mime_of_base64(data, *kind));
-                ("inlineData", json!({ "mimeType": mime, "data": data }))
-            }
-            MediaSource::Text(text) => (
-                "inlineData",
-                json!({ "mimeType": mime.as_deref().unwrap_or("text/plain"), "data": base64_of_text(text) }),
-            ),
-            MediaSource::Url(url) if self.dialect.media_urls => {
-                ("fileData", file_data(mime.as_deref().or_else(|| mime_of_url(url)), url))
-            }
-            MediaSource::Url(_) => {
-                return Err(Error::unsupported(
-                    "media_url",
-                    format!(
-                        "messages[{index}] names media by URL, which this target cannot fetch; send the bytes as base64"
-                    ),
-                ));
-            }
-            MediaSource::File { format, id } if *format == GEMINI => ("fileData", file_data(mime.as_deref(), id)),
-            MediaSource::File { .. } => {
-                return Err(Error::unsupported(
-                    "file_id",
-                    format!("messages[{index}] names a file stored at another provider; send its bytes as base64"),
-                ));
-            }
-            MediaSource::Parts(parts) => {
-                for part in parts {
-                    self.part(part, index, out)?;
-                }
-                return Ok(());
-            }
-        };
-        let mut kept = extra.of(GEMINI).cloned();
-        if let Value::Object(data) = &mut data {
-            if let Some(Value::Object(inner)) = kept.as_mut().and_then(|k| k.shift_remove(INNER)) {
-                fill(data, Some(&inner));
-            }
-        }
-        let mut part = Map::new();
-        part.insert(key.to_owned(), data);
-        let level = match detail.as_deref() {
-            Some("low") => Some("MEDIA_RESOLUTION_LOW"),
-            Some("high") => Some("MEDIA_RESOLUTION_HIGH"),
-            _ => None,
-        };
-        let told =
-            kept.as_ref().is_some_and(|k| k.contains_key("mediaResolution") || k.contains_key("media_resolution"));
-        if let Some(level) = level.filter(|_| !told && is_gemini_3(&self.dialect.model)) {
-            part.insert("mediaResolution".to_owned(), json!({ "level": level }));
-        }
-        out.push(finish_part(Value::Object(part), signature.as_ref(), kept.as_ref()));
         Ok(())
     }
 
@@ -455,7 +370,7 @@ pub fn function_call(call: &ToolCall, id: &str, signature: Option<&Signature>) -
 }
 
 /// Adds the signature, if it is this family's, and what the part came with.
-fn finish_part(part: Value, signature: Option<&Signature>, kept: Option<&Map<String, Value>>) -> Value {
+pub fn finish_part(part: Value, signature: Option<&Signature>, kept: Option<&Map<String, Value>>) -> Value {
     let mut part = crate::codec::gemini::wire::object(part);
     if let Some(signature) = signature.filter(|s| s.origin == GEMINI) {
         part.insert("thoughtSignature".to_owned(), json!(signature.data));
@@ -468,11 +383,4 @@ fn finish_part(part: Value, signature: Option<&Signature>, kept: Option<&Map<Str
         }
     }
     Value::Object(part)
-}
-
-fn file_data(mime: Option<&str>, uri: &str) -> Value {
-    match mime {
-        Some(mime) => json!({ "mimeType": mime, "fileUri": uri }),
-        None => json!({ "fileUri": uri }),
-    }
 }

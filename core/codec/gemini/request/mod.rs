@@ -4,5 +4,6 @@
 pub mod config;
 pub mod decode;
 pub mod encode;
+pub mod media;
 pub mod parts;
 pub mod tools;

@@ -162,7 +162,8 @@ fn function_call(mut call: Fields, part: Fields, signature: Option<Signature>) -
     let id = call.string("id")?.unwrap_or_default();
     let arguments = match call.map("args")? {
         Some(args) => Value::Object(args).to_string(),
-        None => String::new(),
+        // Left out means `{}`: said aloud, so that no wire writes an empty string.
+        None => "{}".to_owned(),
     };
     let extra = with_inner(part, call);
     Ok(Part::ToolCall(ToolCall { id, name, kind: ToolKind::Function, arguments, signature, cache: None, extra }))

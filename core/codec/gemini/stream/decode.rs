@@ -231,6 +231,9 @@ impl Sink<'_> {
 
 impl State {
     fn part(&mut self, value: Value, seed: &str, sink: &mut Sink<'_>) {
+        if let Some(Value::String(text)) = value.as_object().filter(|p| p.len() == 1).and_then(|p| p.get("text")) {
+            return self.text(OpenKind::Text, text, None, sink);
+        }
         if let Some(call) = value.get("functionCall").filter(|c| {
             self.partial.is_some()
                 || c.get("partialArgs").is_some()
@@ -259,6 +262,8 @@ impl State {
                 self.seal();
             }
             Ok(Part::ToolCall(call)) => {
+                // Without an answer's id, the arguments keep equal calls of different turns apart.
+                let seed = if seed.is_empty() { &call.arguments } else { seed };
                 let id = if call.id.is_empty() { make_id(seed, self.calls, &call.name) } else { call.id };
                 self.calls += 1;
                 let start = PartStart::ToolCall {

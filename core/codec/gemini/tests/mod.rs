@@ -1,9 +1,9 @@
 //! Tests of the codec: each direction by hand-written cases, and recorded traffic when `$PORTCULLIS_CORPUS` names it.
 
 mod corpus;
+mod golden;
 mod request;
 mod response;
-mod schema;
 mod small;
 mod stream;
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::super::{
     assistant::{self, Around, Place, call_id, call_value, citation_rest, media_value, native_value},
     response::{reasoning_field, write_finish},
-    wire::{F, LEGACY, MESSAGE, annotation, code_points, mark, marked, plain, prefixed, usage_value},
+    wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, usage_value},
 };
 use crate::{
     codec::{ClientView, StreamEncoder, signature, sse},
@@ -50,7 +50,7 @@ struct Choice {
 enum Open {
     Text { block: usize, start: u64, length: u64, told: bool, held: Vec<Citation> },
     Refusal,
-    Reasoning { field: &'static str, reasoning: Reasoning, proof_elsewhere: bool, told: bool },
+    Reasoning { field: &'static str, reasoning: Reasoning },
     Call { wire: usize, kind: ToolKind, legacy: bool, told: bool },
 }
 
@@ -209,13 +209,7 @@ impl Encoder {
             let block = Reasoning { text, ..Reasoning::default() };
             self.delta(at, json!({"thinking_blocks": assistant::blocks(&block)}), out);
         }
-        let field = mark(extra, "$field").and_then(Value::as_str);
-        Open::Reasoning {
-            field: reasoning_field(extra),
-            reasoning: Reasoning::default(),
-            proof_elsewhere: matches!(field, Some("reasoning" | "details")),
-            told: field == Some("details"),
-        }
+        Open::Reasoning { field: reasoning_field(extra), reasoning: Reasoning::default() }
     }
 
     fn open_call(&mut self, at: usize, call: &ToolCall, out: &mut Vec<u8>) -> Open {
@@ -333,11 +327,8 @@ impl Encoder {
                 return self.delta(at, told, out);
             }
             (Open::Refusal, Delta::Text(text)) => field("refusal", text, &mut bytes),
-            (Open::Reasoning { field: name, reasoning, told, .. }, Delta::Text(text)) => {
+            (Open::Reasoning { field: name, reasoning }, Delta::Text(text)) => {
                 reasoning.text.push_str(text);
-                if *told {
-                    return;
-                }
                 field(name, text, &mut bytes);
             }
             (Open::Reasoning { reasoning, .. }, Delta::Signature(s)) => return sign(&mut reasoning.signature, s),
@@ -392,9 +383,9 @@ impl Encoder {
                 self.citations(at, block, (start, start + length), &held, out);
             }
             Open::Refusal => {}
-            Open::Reasoning { reasoning, proof_elsewhere, .. } => {
+            Open::Reasoning { reasoning, field: _ } => {
                 let proven = reasoning.signature.is_some() || reasoning.sealed.is_some();
-                if proven && !proof_elsewhere {
+                if proven {
                     self.delta(at, json!({"thinking_blocks": assistant::blocks(&reasoning)}), out);
                 } else if !reasoning.text.is_empty() {
                     self.choices[at].unproven = Some(reasoning.text);
@@ -456,11 +447,11 @@ impl StreamEncoder for Encoder {
                 let choice = &mut self.choices[at];
                 join_logprobs(&mut choice.logprobs, logprobs.clone());
                 choice.has_extra_content |= marked(extra, "$message.extra_content");
-                plain(extra, &mut choice.extra);
-                let mut inner = Map::new();
-                prefixed(extra, MESSAGE, &mut inner);
-                for (key, value) in inner {
-                    choice.extra.insert(format!("{MESSAGE}{key}"), value);
+                // `$message.` keys keep their mark until the chunk is written.
+                for (key, value) in extra.of(F).into_iter().flatten() {
+                    if key.starts_with(MESSAGE) || !key.starts_with('$') {
+                        choice.extra.insert(key.clone(), value.clone());
+                    }
                 }
             }
             Event::Finish { choice, finish } => self.finish_choice(*choice, finish, out),
@@ -468,7 +459,11 @@ impl StreamEncoder for Encoder {
                 Some(mine) => mine.merge(usage),
                 none => *none = Some(usage.clone()),
             },
-            Event::Extra(extra) => plain(extra, &mut self.late),
+            Event::Extra(extra) => {
+                let mut news = Map::new();
+                plain(extra, &mut news);
+                self.late.extend(news);
+            }
             Event::Ping => self.keep_alive(out),
             Event::End => {}
         }

@@ -40,9 +40,19 @@ pub struct Choice {
 struct OpenReasoning {
     part: u32,
     text: String,
-    /// A signature or a whole block was seen: more text is another part.
-    done: bool,
+    signature: Option<String>,
+    /// Its whole block was seen.
+    complete: bool,
     open: bool,
+    /// Its text came in a plain field: a list of details repeats it.
+    plain: bool,
+}
+
+impl OpenReasoning {
+    /// More text is another part.
+    fn done(&self) -> bool {
+        self.complete || self.signature.is_some()
+    }
 }
 
 struct Call {
@@ -133,7 +143,8 @@ impl Choice {
             self.block(block, has_text);
         }
         for detail in std::mem::take(&mut known.details) {
-            if !has_text
+            let repeated = has_text || self.reasoning.as_ref().is_some_and(|r| r.plain);
+            if !repeated
                 && let Some(text) = detail.get("text").or_else(|| detail.get("summary")).and_then(Value::as_str)
             {
                 self.reasoning_text(text, Some("details"));
@@ -253,12 +264,13 @@ impl Choice {
         if text.is_empty() {
             return;
         }
-        if self.reasoning.as_ref().is_some_and(|r| r.open && r.done) {
+        if self.reasoning.as_ref().is_some_and(|r| r.open && r.done()) {
             self.end_reasoning();
         }
         let part = self.open_reasoning(field);
         if let Some(open) = &mut self.reasoning {
             open.text.push_str(text);
+            open.plain |= !matches!(field, Some("details" | "chunk"));
             self.held += text.len();
         }
         self.delta(part, Delta::Text(text.to_owned()));
@@ -275,26 +287,39 @@ impl Choice {
             extra.insert(F, FIELD, field.into());
         }
         let part = self.new_part(PartStart::Reasoning { extra });
-        self.reasoning = Some(OpenReasoning { part, text: String::new(), done: false, open: true });
+        self.reasoning = Some(OpenReasoning {
+            part,
+            text: String::new(),
+            signature: None,
+            complete: false,
+            open: true,
+            plain: false,
+        });
         part
     }
 
     fn sign_reasoning(&mut self, signature: Signature, field: Option<&'static str>) {
-        // The signature may come after the next part has begun: it belongs to the reasoning that was.
-        let part = match &self.reasoning {
-            Some(last) if !last.done => last.part,
-            _ => self.open_reasoning(field),
-        };
-        self.delta(part, Delta::Signature(signature));
-        if let Some(last) = &mut self.reasoning {
-            last.done = true;
+        if self.reasoning.as_ref().is_some_and(|r| r.signature.as_ref() == Some(&signature.data)) {
+            return;
         }
+        // It may come after the next part has begun: it belongs to the reasoning that was.
+        let part = match &self.reasoning {
+            Some(last) if last.signature.is_none() => last.part,
+            _ => {
+                self.end_reasoning();
+                self.open_reasoning(field)
+            }
+        };
+        if let Some(last) = &mut self.reasoning {
+            last.signature = Some(signature.data.clone());
+        }
+        self.delta(part, Delta::Signature(signature));
     }
 
     /// A thinking block: a fragment of one (LiteLLM), or the whole one after its text went by as `reasoning_content`.
     fn block(&mut self, block: Reasoning, has_text: bool) {
         let Reasoning { text, signature, sealed, extra: _ } = block;
-        let open = self.reasoning.as_ref().filter(|r| !r.done);
+        let open = self.reasoning.as_ref().filter(|r| r.open && !r.done());
         let complete = !has_text && !text.is_empty() && open.is_some_and(|r| r.text == text);
         if !has_text && !complete {
             self.reasoning_text(&text, None);
@@ -303,7 +328,7 @@ impl Choice {
             self.sign_reasoning(signature, None);
         }
         if complete && let Some(open) = &mut self.reasoning {
-            open.done = true;
+            open.complete = true;
         }
         if let Some(sealed) = sealed {
             self.close_flow();
@@ -515,8 +540,6 @@ impl Choice {
         let Some(open) = self.reasoning.as_mut().filter(|r| r.open) else { return };
         open.open = false;
         let part = open.part;
-        // Proof of a closed part cannot come any more: the part is told to be over.
-        open.done = true;
         self.end(part);
     }
 

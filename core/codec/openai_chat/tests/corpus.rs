@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::*;
+use crate::model::{Extra, Format, Part};
 
 struct Record {
     id: String,
@@ -65,17 +66,17 @@ fn differences(path: &str, a: Option<&Value>, b: Option<&Value>, out: &mut Vec<S
     }
 }
 
-/// Differences that are meant: the number of a whole call is its place, `stop` with calls is corrected, and zeros of
-/// servers that fill in every field are no figures.
-fn meant(path: &str) -> bool {
-    let ends = [".index", "finish_reason", ".created", ".audio.expires_at", ".id"];
-    path.contains(".tool_calls[") && path.contains("].index:")
-        || ends.iter().any(|e| path.contains(&format!("{e}: \"number 0\" | -")))
-        || path.contains(".audio: ")
-        || path.contains("finish_reason: -")
-        || path.contains("native_finish_reason: - ")
-        || path.contains(".created: - |")
-        || path.contains(".id: - |")
+/// Differences that are meant: the number of a whole call is its place, other families' words for the finish become one
+/// of ours with theirs beside it, and servers that fill in every field they know say nothing with it.
+fn meant(line: &str) -> bool {
+    let (path, values) = line.split_once(": ").unwrap();
+    let none = values.starts_with("- |") || values.starts_with("\"number 0\" |");
+    let unified = path.ends_with("finish_reason") && (none || values.starts_with("\"eos\""));
+    let place = path.contains(".tool_calls[") && path.ends_with("].index");
+    place
+        || unified
+        || (none && (path.ends_with(".id") || path.ends_with(".created")))
+        || path.contains(".message.audio")
 }
 
 #[test]
@@ -117,16 +118,26 @@ fn requests_come_back_with_the_same_meaning() {
         let again = Value::Object(CODEC.encode_request(&decoded, &dialect).unwrap().body);
         let mut list = Vec::new();
         differences("", meaning(&record.request).as_ref(), meaning(&again).as_ref(), &mut list);
-        list.retain(|l| {
-            !l.contains("stream_options") && !l.contains(".stream: false") && !l.contains(".logprobs: false")
-        });
+        list.retain(|l| !rewritten(l));
         bad.extend(list.into_iter().map(|l| format!("{}{l}", record.id)));
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
+/// The gateway's own wish; defaults; one text as a string; a tool named without its type; reasoning in both fields.
+fn rewritten(line: &str) -> bool {
+    let (path, values) = line.split_once(": ").unwrap();
+    path.contains(".stream_options")
+        || (values == "false | -" && (path.ends_with(".stream") || path.ends_with(".logprobs")))
+        || (path.ends_with(".content") && values.starts_with("[{") && values.contains(" | \""))
+        || path.ends_with(".tool_choice.type")
+        || (path.ends_with(".reasoning_content") && values.ends_with("| -"))
+}
+
+/// Some recorded servers end without `[DONE]`.
 fn pushed(pieces: &[&[u8]]) -> (Vec<Event>, bool) {
-    let (mut decoder, mut out) = (decoder(), Vec::new());
+    let dialect = Dialect { terminal_optional: true, ..Dialect::of("m") };
+    let (mut decoder, mut out) = (CODEC.stream_decoder(&dialect), Vec::new());
     let fine = pieces.iter().all(|p| decoder.push(p, &mut out).is_ok()) && decoder.finish(&mut out).is_ok();
     (out, fine)
 }
@@ -156,7 +167,15 @@ fn streams_come_back_with_the_same_meaning() {
             continue;
         }
         let view = ClientView { include_usage: true, ..view() };
-        let first = folded(told.clone());
+        let mut first = folded(told.clone());
+        // Mistral's thinking chunks are written as reasoning text.
+        for part in first.choices.iter_mut().flat_map(|c| &mut c.parts) {
+            if let Part::Reasoning(r) = part
+                && r.extra.of(Format::OpenaiChat).is_some_and(|m| m.get("$field").is_some_and(|f| f == "chunk"))
+            {
+                r.extra = Extra::default();
+            }
+        }
         let again = folded(events(streamed(&told, &view).as_bytes()));
         assert_eq!(first.choices, again.choices, "{}", record.id);
         assert_eq!(first.usage, again.usage, "{}", record.id);

@@ -1,0 +1,80 @@
+use super::{Decoder, Frame, write};
+use crate::error::Kind;
+
+fn read(pieces: &[&[u8]]) -> Vec<Frame> {
+    let mut decoder = Decoder::default();
+    let mut out = Vec::new();
+    for piece in pieces {
+        decoder
+            .push(piece, |frame| {
+                out.push(frame);
+                Ok(())
+            })
+            .expect("within the limit");
+    }
+    out
+}
+
+fn frame(event: &str, data: &str) -> Frame {
+    Frame { event: event.to_owned(), data: data.to_owned() }
+}
+
+#[test]
+fn lines_may_end_in_any_of_three_ways() {
+    for end in ["\n", "\r\n", "\r"] {
+        let text = ["event: a", "data: 1", "", "data: 2", "", ""].join(end);
+        let mut expected = vec![frame("a", "1"), frame("", "2")];
+        // A lone CR at the very end could be half of a CRLF, but it ends the line all the same.
+        assert_eq!(read(&[text.as_bytes()]), expected, "{end:?}");
+        expected.push(frame("", "3"));
+        let longer = format!("{text}data:3{end}{end}");
+        assert_eq!(read(&[longer.as_bytes()]), expected, "{end:?}");
+    }
+}
+
+#[test]
+fn any_split_gives_the_same_frames() {
+    let text = "\u{feff}: hello\r\nevent: é\r\ndata: grüße 🌍\r\ndata:two\r\n\r\nid: 7\nretry\ndata\n\ndata: cut off";
+    let bytes = text.as_bytes();
+    let whole = read(&[bytes]);
+    assert_eq!(whole, [frame("é", "grüße 🌍\ntwo"), frame("", "")]);
+    for at in 1..bytes.len() {
+        assert_eq!(read(&[&bytes[..at], &bytes[at..]]), whole, "split at {at}");
+    }
+    let single: Vec<&[u8]> = bytes.chunks(1).collect();
+    assert_eq!(read(&single), whole);
+}
+
+#[test]
+fn comments_and_unknown_fields_are_no_frames() {
+    assert_eq!(read(&[b": keep-alive\n\nid: 1\nretry: 5\n\nevent: lonely\n\n"]), []);
+}
+
+#[test]
+fn an_event_name_does_not_reach_into_the_next_frame() {
+    assert_eq!(read(&[b"event: a\n\ndata: 1\n\n"]), [frame("", "1")]);
+}
+
+#[test]
+fn only_one_space_behind_the_colon_is_not_data() {
+    assert_eq!(read(&[b"data:  x \n\n"]), [frame("", " x ")]);
+}
+
+#[test]
+fn an_event_over_the_limit_is_an_error_and_not_memory() {
+    for text in [format!("data: {}", "x".repeat(64)), "data: 12345678\n".repeat(8), "x".repeat(64)] {
+        let mut whole = Decoder::new(32);
+        let error = whole.push(text.as_bytes(), |_| Ok(())).map_err(|e| e.kind);
+        let mut decoder = Decoder::new(32);
+        let split = text.as_bytes().chunks(1).try_for_each(|b| decoder.push(b, |_| Ok(()))).map_err(|e| e.kind);
+        assert_eq!((error, split), (Err(Kind::Upstream), Err(Kind::Upstream)), "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let mut out = Vec::new();
+    write(Some("a"), b"{\"x\":1}", &mut out);
+    write(None, b"[DONE]", &mut out);
+    assert_eq!(read(&[&out]), [frame("a", "{\"x\":1}"), frame("", "[DONE]")]);
+}
