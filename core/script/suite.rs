@@ -510,7 +510,6 @@ pub fn context(map: &Map<String, Value>, format: Format) -> Result<Context, Stri
         explain: false,
         attempt: 1,
         seed: map.get("seed").and_then(Value::as_u64).unwrap_or(0),
-        explain: false,
         vars: Map::new(),
         trace: Trace::default(),
     })

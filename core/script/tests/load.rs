@@ -193,7 +193,7 @@ fn all_scripts_are_checked_in_one_run() {
 fn the_scripts_readme_is_what_the_code_registers() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/README.md");
     let wanted = reference();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
+    if crate::config::env::var("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &wanted).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
