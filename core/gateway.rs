@@ -334,9 +334,9 @@ impl Gateway {
         let need = exchange.chain.stream_need();
         let limit = runtime.config.server.max_event;
         let way = if call.same_format && need == StreamNeed::None && !view.json_array {
-            Way::Lane(Lane::new(format, &call.dialect, call.asks_usage && !view.include_usage, limit))
+            Way::Lane(Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit))
         } else {
-            Way::Model(codec(format).stream_decoder(&call.dialect))
+            Way::Model(codec(format).stream_decoder(&target.dialect))
         };
         let began = Instant::now();
         let encoder = codec(exchange.cx.format).stream_encoder(view);

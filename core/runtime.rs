@@ -22,7 +22,7 @@ use crate::{
     pipeline::{self, Pipeline, StageInfo},
     provider::{self, KeyRests},
     route::{self, Health},
-    script::Scripts,
+    script::{self, Scripts},
     server::{BodyLimits, BodyMemory},
     transport::Transport,
 };
@@ -78,7 +78,11 @@ impl Runtime {
         let mut add = |more: Vec<Problem>| problems.extend(more.into_iter().filter(|p| sound || p.file != own));
         let routes = route::Table::build(&config).map_err(&mut add);
         let built = pipeline::build(&config, scripts).map_err(&mut add);
+        if built.is_ok() && problems.is_empty() {
+            problems.extend(script::suite::gate(&config));
+        }
         let (Ok(routes), Ok(built), true) = (routes, built, problems.is_empty()) else {
+            let problems = problems.into_iter().map(|p| config.place(p)).collect();
             return Err(Refused { hash: config.hash, problems });
         };
         let server = &config.server;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::{
+    context::Step,
     exchange::{SettleQueue, Settled},
-    telemetry::{self, Ring},
+    telemetry::{self, Ring, metrics},
 };
 
 /// Starts the queue. It ends when every sender is gone, with nothing left in it.
@@ -26,9 +27,19 @@ pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
 async fn settle(settled: Settled, ring: &Ring) {
     let Settled { mut cx, mut chain, mut record } = settled;
     chain.log(&mut cx, &mut record).await;
+    for step in &cx.trace.steps {
+        if let Step::Attempt { outcome, .. } = step {
+            metrics().attempt(outcome_label(outcome));
+        }
+    }
     telemetry::observe(&record);
     telemetry::request_line(&record);
     ring.push(record, cx.trace);
+}
+
+/// `next: too short` is a stage's free text: the label is its first word.
+fn outcome_label(outcome: &str) -> &str {
+    outcome.split(':').next().unwrap_or(outcome)
 }
 
 const BATCH: usize = 256;

@@ -30,7 +30,7 @@ pub fn run(args: &Args, place: &Place, deeper: &dyn Fn(&Config) -> Vec<Problem>)
     let mut loaded = read(place, &env::var, &provider::catalog_names());
     let own = loaded.problems.len();
     for problem in deeper(&loaded.config) {
-        let problem = pin(&loaded.config, problem);
+        let problem = loaded.config.place(problem);
         // A mistake already told at the same place would be told twice.
         let told = loaded.problems[..own].iter().any(|p| p.file == problem.file && p.line == problem.line);
         let gateway = loaded.config.problem("", "").file == problem.file;
@@ -55,14 +55,6 @@ pub fn run(args: &Args, place: &Place, deeper: &dyn Fn(&Config) -> Vec<Problem>)
         }
     }
     Ok(exit)
-}
-
-/// Gives a problem that names a key but no line (`models.smart.targets: …`) the line of that key.
-pub fn pin(config: &Config, problem: Problem) -> Problem {
-    match problem.message.split_once(": ") {
-        Some((key, _)) if problem.line == 0 && !key.contains(' ') => config.problem(key, problem.message.clone()),
-        _ => problem,
-    }
 }
 
 fn machine(loaded: &Loaded) -> serde_json::Value {

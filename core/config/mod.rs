@@ -265,6 +265,14 @@ impl std::fmt::Display for Problem {
 }
 
 impl Config {
+    /// Gives a problem that names a key but no line (`models.smart.targets: …`) the line of that key.
+    pub fn place(&self, problem: Problem) -> Problem {
+        match problem.message.split_once(": ") {
+            Some((key, _)) if problem.line == 0 && !key.contains(' ') => self.problem(key, problem.message.clone()),
+            _ => problem,
+        }
+    }
+
     /// Sections that a reload cannot change, and that differ from those of `old`.
     pub fn needs_restart(&self, old: &Config) -> Vec<&'static str> {
         let mut keys = Vec::new();

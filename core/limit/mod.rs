@@ -6,7 +6,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{auth::Principal, error::Result};
+use crate::{
+    auth::Principal,
+    error::Result,
+    telemetry::{InFlight, metrics},
+};
 
 /// Who spends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +22,13 @@ pub enum Class {
 }
 
 /// The right to call upstreams for one request. Made only here; dropping it gives the place back.
-#[derive(Debug)]
 pub struct Permit {
     class: Class,
     in_flight: Arc<AtomicU64>,
+    _gauge: InFlight,
 }
 
 /// The right to one attempt: borrowed from the request's permit, so it cannot outlive it.
-#[derive(Debug)]
 pub struct Reserved<'a> {
     permit: &'a Permit,
 }
@@ -40,7 +43,7 @@ impl Limits {
     /// Before the body is read: rate, in-flight, priority, shedding.
     pub fn enter(&self, _principal: &Principal) -> Result<Permit> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { class: Class::Client, in_flight: self.in_flight.clone() })
+        Ok(Permit { class: Class::Client, in_flight: self.in_flight.clone(), _gauge: metrics().enter() })
     }
 
     pub fn in_flight(&self) -> u64 {

@@ -40,7 +40,7 @@ pub struct Metrics {
     known: ArcSwap<Known>,
     overhead: Histogram,
     tokens: Tokens,
-    attempts: DashMap<&'static str, Counter>,
+    attempts: DashMap<Arc<str>, Counter>,
     in_flight: Gauge,
     reload_success: Counter,
     reload_failure: Counter,
@@ -147,13 +147,14 @@ impl Metrics {
     }
 
     /// An attempt ended. `outcome`: `ok`, or the code of its error.
-    pub fn attempt(&self, outcome: &'static str) {
+    pub fn attempt(&self, outcome: &str) {
         if let Some(counter) = self.attempts.get(outcome) {
             return counter.increment(1);
         }
-        let outcome = if self.attempts.len() < MAX_OUTCOMES { outcome } else { OTHER };
-        let make = || self.recorder.register_counter(&key(names::ATTEMPTS, vec![label("outcome", outcome)]), &METADATA);
-        self.attempts.entry(outcome).or_insert_with(make).increment(1);
+        let outcome: Arc<str> = if self.attempts.len() < MAX_OUTCOMES { outcome } else { OTHER }.into();
+        let labels = vec![Label::new("outcome", outcome.to_string())];
+        let make = || self.recorder.register_counter(&key(names::ATTEMPTS, labels), &METADATA);
+        self.attempts.entry(outcome.clone()).or_insert_with(make).increment(1);
     }
 
     /// One more request in flight, until the value is dropped.
