@@ -55,14 +55,15 @@ impl Call {
                 let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, dialect)?;
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
             }
-            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, dialect)
-            {
-                Some(encoded) => {
-                    let encoded = encoded?;
-                    (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+            (Operation::CountTokens, false) => {
+                match codec(provider.format).encode_count(document.request()?, dialect) {
+                    Some(encoded) => {
+                        let encoded = encoded?;
+                        (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+                    }
+                    None => (Vec::new(), Vec::new()),
                 }
-                None => (Vec::new(), Vec::new()),
-            },
+            }
             _ => {
                 let encoded = document.encode(provider.format, dialect)?;
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
