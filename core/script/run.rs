@@ -91,7 +91,13 @@ pub fn told(program: &Compiled, error: &EvalAltResult) -> String {
         E::ErrorFunctionNotFound(signature, _) => format!("there is no function {signature}"),
         E::ErrorVariableNotFound(name, _) => format!("there is no variable {name}"),
         E::ErrorPropertyNotFound(name, _) => format!("there is no property {name}"),
-        E::ErrorDotExpr(..) => "that has no such property or method".into(),
+        // The first name in quotes is the script's own word.
+        E::ErrorDotExpr(text, _) => match text.split('\'').nth(1) {
+            Some(name) => {
+                format!("there is no property {name} here, or it cannot be set; scripts/README.md lists them")
+            }
+            None => "that has no such property or method".into(),
+        },
         E::ErrorMismatchDataType(want, got, _) => format!("expected {want}, got {got}"),
         E::ErrorIndexingType(kind, _) => format!("{kind} cannot be indexed that way"),
         E::ErrorArrayBounds(len, at, _) => format!("there is no element {at} in an array of {len}"),
