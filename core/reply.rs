@@ -159,7 +159,8 @@ pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate,
     in_shape(exchange.cx.format, &response, view, stream)
 }
 
-fn in_shape(format: Format, response: &model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
+/// A canonical answer, whole or as the stream that was asked for.
+pub fn in_shape(format: Format, response: &model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
     if stream {
         return Ok(stream_of(format, response, view));
     }

@@ -252,7 +252,7 @@ fn set_tools(desk: &Arc<Desk>, value: &Dynamic) -> Result<(), Fail> {
         let map = item.as_map_ref().map_err(|_| fail("request.tools holds maps as they were read from it"))?;
         let name = map.get("name").and_then(convert::text).unwrap_or_default();
         let mut found = old.iter().find(|t| tool_name(t) == name).cloned().ok_or_else(|| {
-            fail(format!("request.tools has no tool {name}: tools can be left out and re-described, not invented"))
+            fail("request.tools had no tool of that name: tools can be left out and re-described, not invented")
         })?;
         if let (Tool::Function(function), Some(text)) = (&mut found, map.get("description").and_then(convert::text)) {
             function.description = Some(text);
@@ -378,16 +378,14 @@ fn headers(r: &mut Registrar<'_>) {
 
 fn set_header(desk: &Desk, name: &str, value: &Dynamic) -> Result<(), Fail> {
     if is_private(name) {
-        return Err(fail(format!("the header {name} is the gateway's own business and cannot be set")));
+        return Err(fail("that header is the gateway's own business and cannot be set"));
     }
     let key = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| fail("that is no valid header name"))?;
     let text = convert::text(value);
     let value = match &text {
-        Some(text) => Some(
-            http::HeaderValue::from_str(text).map_err(|_| fail(format!("the value for header {name} is not valid")))?,
-        ),
+        Some(text) => Some(http::HeaderValue::from_str(text).map_err(|_| fail("that is no valid header value"))?),
         None if value.is_unit() => None,
-        None => return Err(fail(format!("the value for header {name} must be a string, or () to take it out"))),
+        None => return Err(fail("a header's value must be a string, or () to take it out")),
     };
     desk.with(|lent| {
         let Some(headers) = lent.headers.as_mut().filter(|_| lent.phase == Some(Phase::Attempt)) else {

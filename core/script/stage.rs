@@ -503,7 +503,7 @@ impl Parts {
         map: &Dynamic,
     ) -> Result<Vec<Event>, String> {
         if let (Event::Delta { choice, index, delta: Delta::Text(_) }, true) = (event, kind == new) {
-            let text = text.ok_or_else(|| format!("a map of kind {new} needs text"))?;
+            let text = text.ok_or_else(|| "a map of that kind needs text".to_owned())?;
             return Ok(vec![Event::Delta { choice: *choice, index: *index, delta: Delta::Text(text) }]);
         }
         let choice = match event {
@@ -514,7 +514,7 @@ impl Parts {
             | Event::Finish { choice, .. } => *choice,
             _ => 0,
         };
-        let text = || text.clone().ok_or_else(|| format!("a map of kind {new} needs text"));
+        let text = || text.clone().ok_or_else(|| "a map of that kind needs text".to_owned());
         let (part, body) = match new {
             "text" => (PartStart::Text { extra: Extra::default() }, text()?),
             "reasoning" => (PartStart::Reasoning { extra: Extra::default() }, text()?),
@@ -530,7 +530,7 @@ impl Parts {
                 };
                 (start, call.arguments)
             }
-            other => return Err(format!("an event of kind {other} cannot be made here")),
+            _ => return Err("an event of that kind cannot be made here".into()),
         };
         let numbers = self.of(choice);
         let index = numbers.next;

@@ -409,7 +409,7 @@ fn case(value: toml::Value, line: u32) -> Result<Case, String> {
     };
     request.entry("model").or_insert_with(|| "auto".into());
     if format != Format::Gemini {
-        request.entry("messages").or_insert_with(|| Value::Array(Vec::new()));
+        request.entry("messages").or_insert_with(|| serde_json::json!([{ "role": "user", "content": "hello" }]));
     }
     let targets = match map.remove("targets") {
         None => Vec::new(),

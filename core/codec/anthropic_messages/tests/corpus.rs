@@ -35,8 +35,8 @@ fn request(record: &Value) -> Result<(), String> {
     if request.messages.windows(2).any(|two| two[0].role == two[1].role && two[0].role != Role::Tool) {
         return Ok(());
     }
-    let encoded =
-        AnthropicMessages.encode_request(&request, &Dialect::of(&request.model)).map_err(|e| e.to_string())?;
+    let dialect = Dialect { mid_system: true, ..Dialect::of(&request.model) };
+    let encoded = AnthropicMessages.encode_request(&request, &dialect).map_err(|e| e.to_string())?;
     same(sent, &Value::Object(encoded.body))
 }
 
