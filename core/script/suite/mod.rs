@@ -1,25 +1,26 @@
 //! `*.test.toml`: cases for one script, run through the pipeline's request and route phases with every side effect kept
 //! inside. Used by `portcullis test`, and before a changed script goes live.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+mod cases;
+mod compare;
+
+use std::sync::Arc;
 
 use futures_util::FutureExt;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     Compiled, Effects, ScriptStage, Scripts,
     cover::{self, Coverage},
 };
+pub use cases::{Case, candidate, cases, context};
+
 use crate::{
-    auth::Principal,
     codec::{Inbound, document::Document},
     config::{Config, Problem, Sources, Stage, StageLimits},
-    context::{Context, Priority, Step, Trace},
+    context::Context,
     error::Error,
-    model::{Format, Operation},
+    model::Format,
     pipeline::{Candidate, Chain, Entry, Flow, Pipeline},
 };
 
@@ -108,19 +109,6 @@ fn now<T>(step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     step.now_or_never().unwrap_or_else(|| {
         Err(Error::new(crate::error::Kind::Internal, "a stage waited for something, which a dry run cannot do"))
     })
-}
-
-/// One case, read.
-#[derive(Debug)]
-pub struct Case {
-    pub name: String,
-    pub line: u32,
-    request: Map<String, Value>,
-    format: Format,
-    context: Map<String, Value>,
-    /// Live figures given by the case; else the names' own.
-    targets: Vec<Candidate>,
-    expect: Map<String, Value>,
 }
 
 /// How a case ended.
@@ -253,7 +241,7 @@ fn check(case: &Case, pipeline: &Pipeline, names: &dyn Names) -> Vec<String> {
     let mut chain = pipeline.select(&cx.principal, doc.model());
     let live = Live { own: &case.targets, names };
     let decision = decide(&mut chain, &mut cx, &mut doc, &live);
-    compare(&case.expect, &decision, &cx, &mut doc)
+    compare::compare(&case.expect, &decision, &cx, &mut doc)
 }
 
 /// The case's own figures for the targets that it names, over those of the configuration.
@@ -275,271 +263,6 @@ impl Names for Live<'_> {
     }
 }
 
-fn compare(expect: &Map<String, Value>, decision: &Decision, cx: &Context, doc: &mut Document) -> Vec<String> {
-    let mut failures = Vec::new();
-    let mut differ = |key: &str, want: &Value, got: Value| {
-        if *want != got {
-            failures.push(format!("expected {key} {want}, got {got}{}", why(decision, cx)));
-        }
-    };
-    for (key, want) in expect {
-        match key.as_str() {
-            "target" => {
-                // A script names aliases; a configuration turns them into targets. Either is a good expectation.
-                let first = decision.targets.first().cloned();
-                let chosen = match &decision.chosen {
-                    Some(list) => list.first().cloned(),
-                    None => Some(decision.model.clone()),
-                };
-                let named = chosen.filter(|_| !decision.targets.is_empty()).is_some_and(|c| want.as_str() == Some(&c));
-                if !named {
-                    differ("target", want, first.map_or(Value::Null, Value::from));
-                }
-            }
-            "targets" => {
-                let got = decision.chosen.clone().filter(|c| Value::from(c.clone()) == *want);
-                differ("targets", want, Value::from(got.unwrap_or_else(|| decision.targets.clone())));
-            }
-            "status" => differ("status", want, decision.status.map_or(Value::from(200), Value::from)),
-            "message" => differ("message", want, decision.message.clone().map_or(Value::Null, Value::from)),
-            "text" => differ("text", want, decision.text.clone().map_or(Value::Null, Value::from)),
-            "model" => differ("model", want, Value::from(decision.model.clone())),
-            "notes" => differ("notes", want, Value::from(notes(cx))),
-            "request" => fields(want, doc, &mut differ),
-            _ => {}
-        }
-    }
-    failures
-}
-
-/// `expect.request = { temperature = 0.2 }`: fields as the request phase left them.
-fn fields(want: &Value, doc: &mut Document, differ: &mut impl FnMut(&str, &Value, Value)) {
-    let Value::Object(want) = want else { return };
-    let request = match doc.request() {
-        Ok(request) => request.clone(),
-        Err(error) => return differ("request", &Value::Object(want.clone()), Value::from(error.message.clone())),
-    };
-    let number = |n: Option<f64>| n.map_or(Value::Null, Value::from);
-    for (key, value) in want {
-        let got = match key.as_str() {
-            "temperature" => number(request.sampling.temperature),
-            "top_p" => number(request.sampling.top_p),
-            "max_tokens" => request.max_tokens.map_or(Value::Null, Value::from),
-            "messages" => {
-                Value::from(request.messages.iter().map(crate::model::Message::joined_text).collect::<Vec<_>>())
-            }
-            "metadata" => Value::Object(request.metadata.clone()),
-            _ => continue,
-        };
-        let same = value.as_f64().is_some() && value.as_f64() == got.as_f64();
-        if !same {
-            differ(&format!("request.{key}"), value, got);
-        }
-    }
-}
-
-fn why(decision: &Decision, cx: &Context) -> String {
-    let fault = cx.trace.steps.iter().find_map(|step| match step {
-        Step::Stage { verdict: crate::context::Verdict::Failed(why), .. } => Some(why.to_string()),
-        _ => None,
-    });
-    match (fault, &decision.message) {
-        (Some(fault), _) => format!(" ({fault})"),
-        (None, Some(message)) => format!(" ({message})"),
-        (None, None) => String::new(),
-    }
-}
-
-fn notes(cx: &Context) -> Vec<String> {
-    let note = |step: &Step| if let Step::Note { text, .. } = step { Some(text.clone()) } else { None };
-    cx.trace.steps.iter().filter_map(note).collect()
-}
-
-/// Reads a file of cases; every mistake with its line.
-pub fn cases(file: &str, text: &str) -> Result<Vec<Case>, Vec<Problem>> {
-    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(1, |span| line_of(text, span.start));
-        vec![problem(file, line, e.message().to_owned())]
-    })?;
-    // The n-th [[case]] header stands where the n-th case does.
-    let lines: Vec<u32> =
-        (1..).zip(text.lines()).filter(|(_, l)| l.trim_start().starts_with("[[case]]")).map(|(n, _)| n).collect();
-    let mut problems = Vec::new();
-    for key in table.keys().filter(|key| *key != "case") {
-        problems.push(problem(file, 1, format!("unknown key `{key}`: a file of cases holds [[case]] tables")));
-    }
-    let mut cases = Vec::new();
-    let list = table.get("case").and_then(toml::Value::as_array).cloned().unwrap_or_default();
-    if list.is_empty() {
-        problems.push(problem(file, 1, "there is no [[case]] in this file".into()));
-    }
-    for (at, value) in list.into_iter().enumerate() {
-        let line = lines.get(at).copied().unwrap_or(1);
-        match case(value, line) {
-            Ok(case) => cases.push(case),
-            Err(message) => problems.push(problem(file, line, message)),
-        }
-    }
-    if problems.is_empty() { Ok(cases) } else { Err(problems) }
-}
-
-fn case(value: toml::Value, line: u32) -> Result<Case, String> {
-    let Value::Object(mut map) = json(value)? else { return Err("a case is a table".into()) };
-    known(&map, "a case", &["name", "request", "context", "targets", "expect", "format"])?;
-    let mut table = |key: &str| match map.remove(key) {
-        None => Ok(Map::new()),
-        Some(Value::Object(map)) => Ok(map),
-        Some(_) => Err(format!("{key} must be a table")),
-    };
-    let (mut request, context, expect) = (table("request")?, table("context")?, table("expect")?);
-    known(&expect, "expect", &["target", "targets", "status", "message", "text", "model", "notes", "request"])?;
-    if let Some(Value::Object(fields)) = expect.get("request") {
-        known(fields, "expect.request", &["temperature", "top_p", "max_tokens", "messages", "metadata"])?;
-    }
-    known(&context, "context", &["team", "key", "user", "roles", "tags", "headers", "now", "seed"])?;
-    if expect.is_empty() {
-        return Err("a case without `expect` proves nothing".into());
-    }
-    let name = map.remove("name").and_then(|n| n.as_str().map(str::to_owned)).ok_or("a case needs a name")?;
-    let format = match map.remove("format") {
-        None => Format::OpenaiChat,
-        Some(name) => {
-            name.as_str().and_then(Format::parse).ok_or("format must be openai_chat, anthropic_messages or gemini")?
-        }
-    };
-    request.entry("model").or_insert_with(|| "auto".into());
-    if format != Format::Gemini {
-        request.entry("messages").or_insert_with(|| serde_json::json!([{ "role": "user", "content": "hello" }]));
-    }
-    let targets = match map.remove("targets") {
-        None => Vec::new(),
-        Some(Value::Array(list)) => list.iter().map(target).collect::<Result<_, _>>()?,
-        Some(_) => return Err("targets must be an array of tables".into()),
-    };
-    Ok(Case { name, line, request, format, context, targets, expect })
-}
-
-fn target(value: &Value) -> Result<Candidate, String> {
-    let Value::Object(map) = value else { return Err("a target is a table with a name".into()) };
-    const KEYS: [&str; 9] = [
-        "name",
-        "healthy",
-        "latency_ms",
-        "in_flight",
-        "price_input",
-        "price_output",
-        "quota_left",
-        "quota_resets_in",
-        "context_window",
-    ];
-    known(map, "a target", &KEYS)?;
-    let name = map.get("name").and_then(Value::as_str).ok_or("a target needs a name")?;
-    let count = |key: &str| map.get(key).and_then(Value::as_u64);
-    let price = |key: &str| map.get(key).and_then(Value::as_f64);
-    Ok(Candidate {
-        healthy: map.get("healthy").and_then(Value::as_bool).unwrap_or(true),
-        latency: count("latency_ms").map(Duration::from_millis),
-        in_flight: count("in_flight").unwrap_or(0),
-        price_input: price("price_input"),
-        price_output: price("price_output"),
-        quota_left: count("quota_left").unwrap_or(u64::MAX),
-        quota_resets_in: count("quota_resets_in").map(Duration::from_secs),
-        context_window: count("context_window"),
-        ..candidate(name)
-    })
-}
-
-/// A healthy target without figures.
-pub fn candidate(name: &str) -> Candidate {
-    let (provider, model) = name.split_once('/').unwrap_or((name, name));
-    Candidate {
-        name: name.into(),
-        provider: provider.into(),
-        model: model.into(),
-        healthy: true,
-        quota_left: u64::MAX,
-        ..Candidate::default()
-    }
-}
-
-/// The context that a case describes.
-pub fn context(map: &Map<String, Value>, format: Format) -> Result<Context, String> {
-    let text = |key: &str| match map.get(key) {
-        None => Ok(None),
-        Some(Value::String(s)) => Ok(Some(s.clone())),
-        Some(_) => Err(format!("context.{key} must be a string")),
-    };
-    let pairs = |key: &str| match map.get(key) {
-        None => Ok(Vec::new()),
-        Some(Value::Object(pairs)) => {
-            let pair = |(k, v): (&String, &Value)| v.as_str().map(|v| (k.clone(), v.to_owned()));
-            pairs.iter().map(pair).collect::<Option<Vec<_>>>().ok_or(format!("context.{key} holds strings"))
-        }
-        Some(_) => Err(format!("context.{key} must be a table")),
-    };
-    let now = match text("now")? {
-        None => SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
-        Some(now) => {
-            let time: jiff::Timestamp =
-                now.parse().map_err(|_| "context.now must be a time such as 2026-01-01T00:00:00Z")?;
-            time.into()
-        }
-    };
-    let roles = map.get("roles").and_then(Value::as_array).cloned().unwrap_or_default();
-    let roles = roles.iter().filter_map(|r| r.as_str().map(str::to_owned)).collect();
-    let key = text("key")?.unwrap_or_else(|| "test".into());
-    let principal = Principal {
-        key_id: format!("key_{key}").into(),
-        key_name: key.into(),
-        team: text("team")?.map(Into::into),
-        user: text("user")?.map(Into::into),
-        roles,
-        ..Principal::default()
-    };
-    Ok(Context {
-        id: "req_00000000000000000000000000000000".into(),
-        operation: Operation::Chat,
-        format,
-        principal: Arc::new(principal),
-        now,
-        started: Instant::now(),
-        deadline: None,
-        tags: pairs("tags")?,
-        priority: Priority::default(),
-        headers: pairs("headers")?,
-        explain: false,
-        attempt: 1,
-        seed: map.get("seed").and_then(Value::as_u64).unwrap_or(0),
-        vars: Map::new(),
-        trace: Trace::default(),
-    })
-}
-
-fn known(map: &Map<String, Value>, what: &str, keys: &[&str]) -> Result<(), String> {
-    match map.keys().find(|key| !keys.contains(&key.as_str())) {
-        Some(key) => Err(format!("{what} has no `{key}`; it has {}", keys.join(", "))),
-        None => Ok(()),
-    }
-}
-
-fn json(value: toml::Value) -> Result<Value, String> {
-    Ok(match value {
-        toml::Value::String(s) => Value::String(s),
-        toml::Value::Integer(i) => Value::from(i),
-        toml::Value::Float(f) => serde_json::Number::from_f64(f).map(Value::Number).ok_or("a number is not finite")?,
-        toml::Value::Boolean(b) => Value::Bool(b),
-        toml::Value::Datetime(d) => Value::String(d.to_string()),
-        toml::Value::Array(list) => Value::Array(list.into_iter().map(json).collect::<Result<_, _>>()?),
-        toml::Value::Table(table) => {
-            Value::Object(table.into_iter().map(|(k, v)| Ok((k, json(v)?))).collect::<Result<_, String>>()?)
-        }
-    })
-}
-
-fn line_of(text: &str, at: usize) -> u32 {
-    text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count() as u32 + 1
-}
-
-fn problem(file: &str, line: u32, message: String) -> Problem {
+pub fn problem(file: &str, line: u32, message: String) -> Problem {
     Problem { file: file.to_owned(), line, message, excerpt: None }
 }
