@@ -20,7 +20,7 @@ const WALLS: [(&str, &[&str]); 19] = [
     ("context", &["auth", "model", "route"]),
     ("account", &["context", "error", "exchange", "model", "telemetry"]),
     ("auth", &["config", "error", "store"]),
-    ("limit", &["auth", "config", "context", "error"]),
+    ("limit", &["auth", "config", "context", "error", "telemetry"]),
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),
     ("upstream", &["config", "error"]),
