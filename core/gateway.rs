@@ -228,7 +228,9 @@ impl Gateway {
         // A stage that changes the request for this target works on its own copy.
         let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
         let mut extra = HeaderMap::new();
-        if let Some(own) = &mut own {
+        // Stages that look at streamed answers are told the target here too.
+        if own.is_some() || exchange.chain.stream_need() != StreamNeed::None {
+            let own = own.as_mut().unwrap_or(document);
             let candidate = self.state.health.candidate(target, Instant::now());
             let inner = &mut **exchange;
             inner.cx.attempt = next;
@@ -370,7 +372,9 @@ impl Gateway {
         body: Bytes,
     ) -> Result<Attempted> {
         let format = target.provider.format;
-        if call.same_format && exchange.chain.stream_need() == StreamNeed::None {
+        // A stream was asked for, and this upstream cannot: the client gets one all the same.
+        let stream = exchange.record.stream;
+        if call.same_format && !stream && exchange.chain.stream_need() == StreamNeed::None {
             reply::note_facts(exchange, format, &body)?;
             return Ok(Attempted::Answered(Reply::json(body)));
         }
@@ -388,8 +392,7 @@ impl Gateway {
             exchange.cx.trace.passed_over(target, &format!("next: {reason}"));
             return Ok(Attempted::Next(candidate));
         }
-        let bytes = codec(exchange.cx.format).encode_response(&response, view)?;
-        Ok(Attempted::Answered(Reply::json(bytes.into())))
+        reply::in_shape(exchange.cx.format, &response, view, stream).map(Attempted::Answered)
     }
 
     /// Readiness, as both planes tell it: what runs, and what was refused.

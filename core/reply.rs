@@ -159,7 +159,8 @@ pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate,
     in_shape(exchange.cx.format, &response, view, stream)
 }
 
-fn in_shape(format: Format, response: &model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
+/// As the client asked for it: whole, or in the shape of a stream.
+pub fn in_shape(format: Format, response: &model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
     if stream {
         return Ok(stream_of(format, response, view));
     }

@@ -1,5 +1,10 @@
 //! Black box: the real gateway over real sockets, a scripted upstream, five lines a test.
 
+mod family;
 mod keys;
 mod passthrough;
+mod routing;
+mod stages;
+
+mod streams;
 mod support;
