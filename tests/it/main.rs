@@ -1,10 +1,13 @@
 //! Black box: the real gateway over real sockets, a scripted upstream, five lines a test.
 
+mod auth;
+mod bad_input;
 mod family;
 mod keys;
 mod passthrough;
+mod promises;
+mod reload;
 mod routing;
 mod stages;
-
 mod streams;
 mod support;
