@@ -90,7 +90,10 @@ impl Streaming {
             }
             Err(_) => {
                 let secs = self.idle.as_secs_f32();
-                return Err(Error::new(Kind::UpstreamTimeout, format!("the upstream sent nothing for {secs} s")));
+                return Err(Error::new(
+                    Kind::UpstreamTimeout,
+                    format!("the upstream sent nothing for {secs} s; try again, or raise `timeouts.idle`"),
+                ));
             }
         };
         match frame {

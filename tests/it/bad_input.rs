@@ -72,7 +72,12 @@ async fn an_unknown_model_is_a_404_that_says_how_to_name_one() {
 async fn a_missing_model_is_a_400_that_names_the_field() {
     let gateway = Gateway::start("").await;
     for family in [Openai, Anthropic] {
-        for body in ["{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "{\"model\":\"\",\"messages\":[]}", "{\"model\":null}", "{\"model\":7}"] {
+        for body in [
+            "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
+            "{\"model\":\"\",\"messages\":[]}",
+            "{\"model\":null}",
+            "{\"model\":7}",
+        ] {
             let answer = post(&gateway, family, body.as_bytes()).await;
             told(family, &answer, 400, "invalid_request", &["model"]);
         }
@@ -128,7 +133,14 @@ async fn json_two_hundred_levels_deep_is_a_400() {
 #[tokio::test]
 async fn a_routing_field_given_twice_is_a_400_that_names_it() {
     let gateway = Gateway::start("").await;
-    for (family, field) in [(Openai, "model"), (Openai, "stream"), (Openai, "messages"), (Anthropic, "model"), (Anthropic, "max_tokens"), (Gemini, "contents")] {
+    for (family, field) in [
+        (Openai, "model"),
+        (Openai, "stream"),
+        (Openai, "messages"),
+        (Anthropic, "model"),
+        (Anthropic, "max_tokens"),
+        (Gemini, "contents"),
+    ] {
         let body = family.body("mock", false, "x");
         let twice = body.replacen('{', &format!("{{\"{field}\":1,"), 1);
         told(family, &post(&gateway, family, twice.as_bytes()).await, 400, "duplicate_field", &[field, "twice"]);
@@ -173,17 +185,29 @@ async fn fields_of_a_wrong_type_are_a_400_that_names_them() {
         (Openai, "max_tokens", "{\"max_tokens\":-4,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"),
         (Anthropic, "messages", "{\"max_tokens\":5,\"messages\":{}}"),
         (Anthropic, "max_tokens", "{\"max_tokens\":\"many\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"),
-        (Anthropic, "content", "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":7}]}]}"),
+        (
+            Anthropic,
+            "content",
+            "{\"max_tokens\":5,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":7}]}]}",
+        ),
         (Anthropic, "role", "{\"max_tokens\":5,\"messages\":[{\"role\":\"king\",\"content\":\"x\"}]}"),
         (Anthropic, "tools", "{\"max_tokens\":5,\"tools\":7,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}"),
         (Gemini, "contents", "{\"contents\":7}"),
         (Gemini, "parts", "{\"contents\":[{\"parts\":7}]}"),
-        (Gemini, "temperature", "{\"contents\":[{\"parts\":[{\"text\":\"x\"}]}],\"generationConfig\":{\"temperature\":\"hot\"}}"),
+        (
+            Gemini,
+            "temperature",
+            "{\"contents\":[{\"parts\":[{\"text\":\"x\"}]}],\"generationConfig\":{\"temperature\":\"hot\"}}",
+        ),
     ];
     for (family, field, body) in cases {
         for format in FAMILIES.into_iter().filter(|f| *f != family) {
             let model = format!("{}/m", format.format());
-            let body = if family == Gemini { body.to_owned() } else { body.replacen('{', &format!("{{\"model\":\"{model}\","), 1) };
+            let body = if family == Gemini {
+                body.to_owned()
+            } else {
+                body.replacen('{', &format!("{{\"model\":\"{model}\","), 1)
+            };
             let answer = gateway.post(&family.path(&model, false), &body).await;
             let error = family.error(&answer);
             assert_eq!(answer.status, 400, "{family:?} {body}: {}", answer.text());
@@ -217,11 +241,16 @@ async fn up(say: Say, format: Family) -> (Upstream, Gateway) {
 async fn an_upstreams_refusal_keeps_its_words_in_the_callers_shape() {
     for family in FAMILIES {
         for format in FAMILIES.into_iter().filter(|f| *f != family) {
-            let (_upstream, gateway) = up(Say::error(400, &format.error_body(400, "the prompt is too long")), format).await;
+            let (_upstream, gateway) =
+                up(Say::error(400, &format.error_body(400, "the prompt is too long")), format).await;
             for stream in [false, true] {
                 let answer = family.ask(&gateway, "up/m", stream).await;
                 let error = family.error(&answer);
-                assert_eq!((answer.status, error.message.as_str()), (400, "the prompt is too long"), "{family:?} of {format:?}");
+                assert_eq!(
+                    (answer.status, error.message.as_str()),
+                    (400, "the prompt is too long"),
+                    "{family:?} of {format:?}"
+                );
             }
         }
     }
@@ -262,7 +291,11 @@ async fn an_upstream_that_dies_or_sends_nonsense_is_a_502() {
 #[tokio::test]
 async fn an_upstream_that_hangs_is_a_504() {
     for family in FAMILIES {
-        for say in [Say::json("").wait(Duration::from_secs(60)), Say::json("{").end(End::Stall), Say::sse(": hi\n\n").end(End::Stall)] {
+        for say in [
+            Say::json("").wait(Duration::from_secs(60)),
+            Say::json("{").end(End::Stall),
+            Say::sse(": hi\n\n").end(End::Stall),
+        ] {
             let (_upstream, gateway) = up(say, Openai).await;
             for stream in [false, true] {
                 told(family, &family.ask(&gateway, "up/m", stream).await, 504, "upstream_timeout", &["timeouts"]);

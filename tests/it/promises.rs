@@ -66,7 +66,8 @@ async fn a_redirect_is_not_followed() {
         for status in [301, 302, 303, 307, 308] {
             let thief = Upstream::saying(Say::json(family.whole("stolen"))).await;
             let there = format!("http://{}/v1/chat/completions", thief.addr);
-            let own = Upstream::saying(Say::of(status, "text/html", b"moved".to_vec()).header("location", &there)).await;
+            let own =
+                Upstream::saying(Say::of(status, "text/html", b"moved".to_vec()).header("location", &there)).await;
             let gateway = Gateway::with(&keyed(&own, "up", family), &[("up.key", KEY)]).await;
             let answer = family.ask(&gateway, "up/m", false).await;
             assert_eq!(answer.status, 502, "{status}: {}", answer.text());
@@ -99,7 +100,18 @@ async fn a_models_name_is_one_segment_of_an_upstream_url_or_refused() {
         assert_eq!(upstream.last().path, format!("/v1beta/models/{segment}:generateContent"), "{model}");
     }
     let count = upstream.heard().len();
-    for model in ["up/..", "up/.", "up/", "up/a\nb", "up/a\r\nx: y", "up/a\0b", "up/\u{85}", "..", "", &format!("up/{}", "x".repeat(5000))] {
+    for model in [
+        "up/..",
+        "up/.",
+        "up/",
+        "up/a\nb",
+        "up/a\r\nx: y",
+        "up/a\0b",
+        "up/\u{85}",
+        "..",
+        "",
+        &format!("up/{}", "x".repeat(5000)),
+    ] {
         let answer = ask(model).await;
         assert!(matches!(answer.status, 400 | 404), "{model:?}: {} {}", answer.status, answer.text());
         Openai.error(&answer);
@@ -111,14 +123,18 @@ async fn a_models_name_is_one_segment_of_an_upstream_url_or_refused() {
 async fn a_models_name_in_a_path_is_as_harmless() {
     let upstream = Upstream::saying(Say::json(Gemini.whole("x"))).await;
     let gateway = Gateway::start(&upstream.provider("up", "gemini")).await;
-    for (path, segment) in [("up/a%2F..%2Fb", "a%2F..%2Fb"), ("up%2Fm%3Fx=y", "m%3Fx%3Dy"), ("up/%252e%252e", "%252e%252e")] {
-        let answer = gateway.post(&format!("/v1beta/models/{path}:generateContent"), &Gemini.body("", false, "x")).await;
+    for (path, segment) in
+        [("up/a%2F..%2Fb", "a%2F..%2Fb"), ("up%2Fm%3Fx=y", "m%3Fx%3Dy"), ("up/%252e%252e", "%252e%252e")]
+    {
+        let answer =
+            gateway.post(&format!("/v1beta/models/{path}:generateContent"), &Gemini.body("", false, "x")).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert_eq!(upstream.last().path, format!("/v1beta/models/{segment}:generateContent"));
     }
     let count = upstream.heard().len();
     for path in ["up/%2e%2e", "up/..", "up%2F%2E%2e", "up/a%0d%0ab", "up/%00", "%2e%2e/up"] {
-        let answer = gateway.post(&format!("/v1beta/models/{path}:generateContent"), &Gemini.body("", false, "x")).await;
+        let answer =
+            gateway.post(&format!("/v1beta/models/{path}:generateContent"), &Gemini.body("", false, "x")).await;
         assert!(matches!(answer.status, 400 | 404), "{path}: {} {}", answer.status, answer.text());
         Gemini.error(&answer);
     }
@@ -134,7 +150,8 @@ async fn ids_are_the_gateways_own_and_unique() {
     for _ in 0..20 {
         for family in FAMILIES {
             let headers = [("x-request-id", "mine"), ("request-id", "mine"), ("x-portcullis-request-id", "mine")];
-            let answer = gateway.post_with(&family.path("mock", false), &headers, &family.body("mock", false, "x")).await;
+            let answer =
+                gateway.post_with(&family.path("mock", false), &headers, &family.body("mock", false, "x")).await;
             let id = answer.header("x-request-id").expect("an id").to_owned();
             assert!(id.starts_with("req_") && id.len() == 36, "{id}");
             assert!(seen.insert(id), "an id came twice");
@@ -158,10 +175,14 @@ async fn neither_keys_nor_prompts_are_in_logs_errors_metrics_or_admin_answers() 
     let prompt = "the-prompt-nobody-may-read";
     let upstream = Upstream::start().await;
     let script = "fn request(request, context) { if request.model == \"up/throws\" { throw request.last_user_text; } if request.model == \"up/index\" { let x = #{}; x[request.last_user_text].foo.bar; } }";
-    let config = format!("[auth]\nrequired = true\n{}timeouts = {{ whole = \"1s\" }}\n", keyed(&upstream, "up", Openai));
+    let config =
+        format!("[auth]\nrequired = true\n{}timeouts = {{ whole = \"1s\" }}\n", keyed(&upstream, "up", Openai));
     let gateway = Process::start(&config, &[("up.key", KEY), ("scripts/a.rhai", script)]).await;
     let host = gateway.admin.to_string();
-    let admin = async |method: &str, path: &str, body: &str| request(gateway.admin, method, path, &[("host", &host), ("content-type", "application/json")], body.as_bytes()).await;
+    let admin = async |method: &str, path: &str, body: &str| {
+        request(gateway.admin, method, path, &[("host", &host), ("content-type", "application/json")], body.as_bytes())
+            .await
+    };
     let key = admin("POST", "/api/v1/keys", "{\"name\":\"k\"}").await.json()["key"].as_str().expect("a key").to_owned();
     let says = || {
         vec![
@@ -182,11 +203,29 @@ async fn neither_keys_nor_prompts_are_in_logs_errors_metrics_or_admin_answers() 
                 // A key that was refused rests: each case has a model and, for a while, a provider of its own.
                 let model = format!("up/m{at}");
                 let headers = [("authorization", bearer.as_str())];
-                answers.push(request(gateway.addr, "POST", &family.path(&model, stream), &headers, family.body(&model, stream, prompt).as_bytes()).await);
+                answers.push(
+                    request(
+                        gateway.addr,
+                        "POST",
+                        &family.path(&model, stream),
+                        &headers,
+                        family.body(&model, stream, prompt).as_bytes(),
+                    )
+                    .await,
+                );
             }
             for model in ["up/throws", "up/index"] {
                 let headers = [("authorization", bearer.as_str())];
-                answers.push(request(gateway.addr, "POST", &family.path(model, stream), &headers, family.body(model, stream, prompt).as_bytes()).await);
+                answers.push(
+                    request(
+                        gateway.addr,
+                        "POST",
+                        &family.path(model, stream),
+                        &headers,
+                        family.body(model, stream, prompt).as_bytes(),
+                    )
+                    .await,
+                );
             }
         }
         let path = format!("{}{}key={key}", family.path("up/m0", false), "?");
@@ -194,10 +233,18 @@ async fn neither_keys_nor_prompts_are_in_logs_errors_metrics_or_admin_answers() 
     }
     let count = answers.len();
     let listed = async || admin("GET", "/api/v1/requests?limit=200", "").await;
-    eventually("all are settled", async || listed().await.json()["data"].as_array().is_some_and(|d| d.len() >= count)).await;
+    eventually("all are settled", async || listed().await.json()["data"].as_array().is_some_and(|d| d.len() >= count))
+        .await;
     let mut seen = vec![("the log".to_owned(), gateway.log())];
     seen.push(("metrics".to_owned(), gateway.metrics().await));
-    for path in ["/api/v1/requests?limit=200", "/api/v1/keys", "/api/v1/providers", "/api/v1/models", "/api/v1/config/status", "/health/ready"] {
+    for path in [
+        "/api/v1/requests?limit=200",
+        "/api/v1/keys",
+        "/api/v1/providers",
+        "/api/v1/models",
+        "/api/v1/config/status",
+        "/health/ready",
+    ] {
         seen.push((path.to_owned(), admin("GET", path, "").await.text()));
     }
     for answer in &answers {
@@ -226,7 +273,8 @@ async fn each_request_is_logged_once() {
         let answer = request(gateway.addr, "POST", &family.path("m", false), &[], b"{").await;
         ids.push(answer.header("x-request-id").expect("an id").to_owned());
     }
-    let lines = |id: &str| gateway.log().lines().filter(|l| l.contains(id) && l.contains("\"message\":\"request\"")).count();
+    let lines =
+        |id: &str| gateway.log().lines().filter(|l| l.contains(id) && l.contains("\"message\":\"request\"")).count();
     eventually("every request is in the log", async || ids.iter().all(|id| lines(id) > 0)).await;
     assert!(ids.iter().all(|id| lines(id) == 1), "{}", gateway.log());
 }
@@ -348,8 +396,12 @@ async fn numbers_survive_as_they_were_written() {
     let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
     let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
     let numbers = "\"a\":1.0e2,\"b\":12345678901234567890123,\"c\":0.10,\"d\":-0.0,\"e\":1E400";
-    let tools = format!("[{{\"type\":\"function\",\"function\":{{\"name\":\"f\",\"parameters\":{{\"type\":\"object\",\"default\":{{{numbers}}}}}}}}}]");
-    let body = format!("{{\"model\":\"up/m\",\"own\":{{{numbers}}},\"tools\":{tools},\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}]}}");
+    let tools = format!(
+        "[{{\"type\":\"function\",\"function\":{{\"name\":\"f\",\"parameters\":{{\"type\":\"object\",\"default\":{{{numbers}}}}}}}}}]"
+    );
+    let body = format!(
+        "{{\"model\":\"up/m\",\"own\":{{{numbers}}},\"tools\":{tools},\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}]}}"
+    );
     assert_eq!(gateway.chat(&body).await.status, 200);
     assert_eq!(upstream.last().body, body.replace("up/m", "m").into_bytes());
 }
@@ -393,10 +445,15 @@ async fn hop_by_hop_fields_cookies_and_credentials_stay_here() {
                 ("user-agent", "hidden"),
                 ("x-portcullis-tags", "a=hidden"),
             ];
-            let answer = gateway.post_with(&client.path("up/m", false), &hidden, &client.body("up/m", false, "x")).await;
+            let answer =
+                gateway.post_with(&client.path("up/m", false), &hidden, &client.body("up/m", false, "x")).await;
             assert_eq!(answer.status, 200, "{}", answer.text());
             let heard = upstream.last();
-            let leaks: Vec<_> = heard.headers.iter().filter(|(n, v)| v.contains("hidden") || matches!(n.as_str(), "te" | "trailer")).collect();
+            let leaks: Vec<_> = heard
+                .headers
+                .iter()
+                .filter(|(n, v)| v.contains("hidden") || matches!(n.as_str(), "te" | "trailer"))
+                .collect();
             assert!(leaks.is_empty(), "{client:?} to {format:?}: {leaks:?}");
             assert_eq!(heard.header("accept-encoding"), Some("identity"));
             assert_eq!(heard.headers.iter().filter(|(_, v)| v.contains(KEY)).count(), 1);
@@ -406,7 +463,10 @@ async fn hop_by_hop_fields_cookies_and_credentials_stay_here() {
 
 #[tokio::test]
 async fn cookies_of_an_upstream_stay_there() {
-    let say = Say::json(Openai.whole("x")).header("set-cookie", "a=b").header("x-internal", "secret").header("server", "theirs");
+    let say = Say::json(Openai.whole("x"))
+        .header("set-cookie", "a=b")
+        .header("x-internal", "secret")
+        .header("server", "theirs");
     let upstream = Upstream::saying(say).await;
     let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
     let answer = Openai.ask(&gateway, "up/m", false).await;

@@ -42,7 +42,8 @@ async fn an_edited_a_new_and_a_removed_script_are_taken_up() {
     let says = |word: &str| format!("fn request(request, context) {{ return respond(\"{word}\"); }}");
     let gateway = Gateway::with("", &[("scripts/b.rhai", &says("old"))]).await;
     let speaks = async |word: &str| {
-        eventually("the script is live", async || Openai.text(&Openai.ask(&gateway, "mock", false).await) == word).await;
+        eventually("the script is live", async || Openai.text(&Openai.ask(&gateway, "mock", false).await) == word)
+            .await;
     };
     speaks("old").await;
     gateway.write("scripts/b.rhai", &says("new"));
@@ -55,8 +56,13 @@ async fn an_edited_a_new_and_a_removed_script_are_taken_up() {
 
 #[tokio::test]
 async fn a_script_written_in_place_is_taken_up_whole() {
-    let gateway = Gateway::with("", &[("scripts/a.rhai", "fn request(request, context) { return respond(\"old\"); }")]).await;
-    std::fs::write(gateway.dir.path().join("scripts/a.rhai"), "fn request(request, context) { return respond(\"new\"); }").expect("written");
+    let gateway =
+        Gateway::with("", &[("scripts/a.rhai", "fn request(request, context) { return respond(\"old\"); }")]).await;
+    std::fs::write(
+        gateway.dir.path().join("scripts/a.rhai"),
+        "fn request(request, context) { return respond(\"new\"); }",
+    )
+    .expect("written");
     eventually("the script is live", async || Openai.text(&Openai.ask(&gateway, "mock", false).await) == "new").await;
 }
 
@@ -78,7 +84,9 @@ async fn a_broken_file_never_goes_live_and_the_status_names_file_and_line() {
         eventually("the change is refused", async || !status(&gateway).await["refused"].is_null()).await;
         let now = status(&gateway).await;
         let errors = now["refused"]["errors"].as_array().cloned().unwrap_or_default();
-        let named = errors.iter().any(|e| e["file"] == file && e["line"] == line && e["message"].as_str().is_some_and(|m| m.contains(word)));
+        let named = errors
+            .iter()
+            .any(|e| e["file"] == file && e["line"] == line && e["message"].as_str().is_some_and(|m| m.contains(word)));
         assert!(named && now["running"]["hash"] == hash, "{now}");
         assert_eq!(Openai.text(&Openai.ask(&gateway, "mock", false).await), "good");
         let ready = gateway.get("/health/ready").await;
@@ -171,7 +179,8 @@ async fn a_revocation_and_a_teams_new_list_reach_keys_that_exist() {
 #[tokio::test]
 async fn a_new_provider_key_is_used_without_a_restart() {
     let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
-    let config = upstream.provider("up", "openai_chat").replace("auth = \"none\"", "auth = \"bearer\"\nkey = \"file:up.key\"");
+    let config =
+        upstream.provider("up", "openai_chat").replace("auth = \"none\"", "auth = \"bearer\"\nkey = \"file:up.key\"");
     let gateway = Gateway::with(&config, &[("up.key", "sk-old")]).await;
     Openai.ask(&gateway, "up/m", false).await;
     assert_eq!(upstream.last().header("authorization"), Some("Bearer sk-old"));
