@@ -231,7 +231,10 @@ impl Streaming {
             if streaming.ended {
                 break None;
             }
-            if let Err(error) = streaming.step(exchange).await {
+            if let Err(mut error) = streaming.step(exchange).await {
+                // Stages may reword it; an answer in its place would come too late.
+                let inner = &mut **exchange;
+                inner.chain.error(&mut inner.cx, &mut error).await;
                 break Some(error);
             }
         };

@@ -11,3 +11,4 @@ mod routing;
 mod stages;
 mod streams;
 mod support;
+mod wire;
