@@ -94,7 +94,10 @@ impl Streaming {
             }
             Err(_) => {
                 let secs = self.idle.as_secs_f32();
-                return Err(Error::new(Kind::UpstreamTimeout, format!("the upstream sent nothing for {secs} s")));
+                return Err(Error::new(
+                    Kind::UpstreamTimeout,
+                    format!("the upstream sent nothing for {secs} s; try again, or raise `timeouts.idle`"),
+                ));
             }
         };
         match frame {
@@ -252,7 +255,10 @@ impl Streaming {
             if streaming.ended {
                 break None;
             }
-            if let Err(error) = streaming.step(exchange).await {
+            if let Err(mut error) = streaming.step(exchange).await {
+                // Stages may reword it; an answer in its place would come too late.
+                let inner = &mut **exchange;
+                inner.chain.error(&mut inner.cx, &mut error).await;
                 break Some(error);
             }
         };
