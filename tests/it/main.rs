@@ -3,4 +3,5 @@
 mod facts;
 mod keys;
 mod passthrough;
+mod readme;
 mod support;
