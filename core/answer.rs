@@ -158,9 +158,17 @@ impl Streaming {
         Ok(())
     }
 
-    /// Events through the stages to the client's bytes.
+    /// Events through the stages to the client's bytes. What passed before a stage refused goes on.
     async fn pass(&mut self, events: Vec<Event>, exchange: &mut Exchange) -> Result<()> {
         let mut bytes = Vec::new();
+        let result = self.pass_to(events, exchange, &mut bytes).await;
+        if !bytes.is_empty() {
+            self.out.push(bytes.into());
+        }
+        result
+    }
+
+    async fn pass_to(&mut self, events: Vec<Event>, exchange: &mut Exchange, bytes: &mut Vec<u8>) -> Result<()> {
         let mut staged = Vec::new();
         for event in events {
             if self.ended {
@@ -179,21 +187,18 @@ impl Streaming {
             }
             let inner = &mut **exchange;
             match inner.chain.event(&mut inner.cx, event, &mut staged).await? {
-                EventFlow::Continue => self.write(&mut staged, &mut bytes),
+                EventFlow::Continue => self.write(&mut staged, bytes),
                 // The stage left a clean end; nothing of the upstream is wanted any more.
                 EventFlow::Stop(_) => {
-                    self.write(&mut staged, &mut bytes);
+                    self.write(&mut staged, bytes);
                     exchange.finished(FinishReason::ContentFilter);
-                    self.encoder.finish(&mut bytes);
+                    self.encoder.finish(bytes);
                     self.committed = true;
                     self.ended = true;
                     // Dropping the answer cancels the upstream.
                     self.answer = None;
                 }
             }
-        }
-        if !bytes.is_empty() {
-            self.out.push(bytes.into());
         }
         Ok(())
     }

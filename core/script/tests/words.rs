@@ -1,3 +1,5 @@
+//! Word lists: whole words, groups, long texts.
+
 use super::super::words::{Words, ends};
 
 #[test]

@@ -9,6 +9,7 @@ use crate::{
 };
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test run is told by its environment where recordings lie")]
 fn recorded_bodies_come_back_as_they_were() {
     let Some(text) = std::env::var("PORTCULLIS_CORPUS").ok().and_then(|path| std::fs::read_to_string(path).ok()) else {
         return;

@@ -1,3 +1,5 @@
+//! Requests: the field at fault on the way in; hoisting, merging, ids, thinking and refusals on the way out.
+
 use serde_json::{Value, json};
 
 use crate::{
