@@ -7,6 +7,7 @@ mod family;
 mod keys;
 mod passthrough;
 mod promises;
+mod readme;
 mod reload;
 mod routing;
 mod stages;
