@@ -333,15 +333,18 @@ impl Gateway {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
         let limit = runtime.config.server.max_event;
-        let way = if call.same_format && need == StreamNeed::None && !view.json_array {
-            Way::Lane(Lane::new(format, &call.dialect, call.asks_usage && !view.include_usage, limit))
+        let decoder = || codec(format).stream_decoder(&target.dialect);
+        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
+            let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
+            (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {
-            Way::Model(codec(format).stream_decoder(&call.dialect))
+            (Way::Model(decoder()), None)
         };
         let began = Instant::now();
         let encoder = codec(exchange.cx.format).stream_encoder(view);
         let idle = target.timeouts.idle;
-        let begin = Begin { answer: incoming.body, way, encoder, idle, target: target.name.clone(), began };
+        let target_name = target.name.clone();
+        let begin = Begin { answer: incoming.body, way, observer, encoder, idle, target: target_name, began };
         let mut streaming = Box::new(Streaming::new(begin, need));
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the context's deadline.
@@ -370,11 +373,14 @@ impl Gateway {
         body: Bytes,
     ) -> Result<Attempted> {
         let format = target.provider.format;
-        if call.same_format && exchange.chain.stream_need() == StreamNeed::None {
+        // An upstream that does not stream may still answer a client that asked for a stream.
+        let stream = exchange.record.stream;
+        if call.same_format && !stream && exchange.chain.stream_need() == StreamNeed::None {
             reply::note_facts(exchange, format, &body)?;
             return Ok(Attempted::Answered(Reply::json(body)));
         }
         let mut response = codec(format).decode_response(&body)?;
+        let came = (call.same_format && !stream).then(|| response.clone());
         if let Some(usage) = &response.usage {
             exchange.used(usage);
         }
@@ -388,8 +394,11 @@ impl Gateway {
             exchange.cx.trace.passed_over(target, &format!("next: {reason}"));
             return Ok(Attempted::Next(candidate));
         }
-        let bytes = codec(exchange.cx.format).encode_response(&response, view)?;
-        Ok(Attempted::Answered(Reply::json(bytes.into())))
+        // What no stage changed goes on as it came.
+        if came.is_some_and(|came| came == response) {
+            return Ok(Attempted::Answered(Reply::json(body)));
+        }
+        reply::in_shape(exchange.cx.format, &response, view, stream).map(Attempted::Answered)
     }
 
     /// Readiness, as both planes tell it: what runs, and what was refused.

@@ -33,6 +33,8 @@ pub enum End {
     Cut,
     /// Nothing more comes, the connection stays.
     Stall,
+    /// The last chunk again and again, for ever.
+    Flood,
 }
 
 impl Say {
@@ -75,6 +77,13 @@ impl Say {
         self
     }
 
+    /// The same bytes, each in a chunk of its own.
+    pub fn bytewise(mut self) -> Say {
+        let all = self.chunks.iter().flat_map(|(_, chunk)| chunk.clone());
+        self.chunks = all.map(|byte| (Duration::ZERO, vec![byte])).collect();
+        self
+    }
+
     pub fn wait(mut self, wait: Duration) -> Say {
         self.wait = wait;
         self
@@ -108,6 +117,8 @@ struct Script {
     heard: Vec<Heard>,
     /// Connections that the gateway closed while an answer was under way.
     cancelled: usize,
+    /// Bytes of bodies that were written.
+    sent: usize,
 }
 
 /// A scripted provider.
@@ -156,6 +167,21 @@ impl Upstream {
 
     pub fn cancelled(&self) -> usize {
         self.script.lock().expect("script").cancelled
+    }
+
+    /// Bytes of bodies that could be written so far.
+    pub fn sent(&self) -> usize {
+        self.script.lock().expect("script").sent
+    }
+
+    /// Waits until this many requests were heard.
+    pub async fn hears(&self, count: usize) {
+        eventually("the upstream hears the request", async || self.heard().len() >= count).await;
+    }
+
+    /// Waits until this many calls were cancelled.
+    pub async fn is_cancelled(&self, count: usize) {
+        eventually("the upstream call is cancelled", async || self.cancelled() >= count).await;
     }
 
     /// A provider table for gateway.toml.
@@ -212,10 +238,22 @@ async fn answer(socket: &mut TcpStream, say: &Say, script: &Arc<Mutex<Script>>) 
             script.lock().expect("script").cancelled += 1;
             return false;
         }
+        script.lock().expect("script").sent += chunk.len();
     }
     match say.end {
         End::Clean => socket.write_all(b"0\r\n\r\n").await.is_ok(),
         End::Cut => false,
+        End::Flood => {
+            let chunk = say.chunks.last().map(|(_, chunk)| chunk.clone()).unwrap_or_default();
+            let mut frame = format!("{:x}\r\n", chunk.len()).into_bytes();
+            frame.extend_from_slice(&chunk);
+            frame.extend_from_slice(b"\r\n");
+            while socket.write_all(&frame).await.is_ok() {
+                script.lock().expect("script").sent += chunk.len();
+            }
+            script.lock().expect("script").cancelled += 1;
+            false
+        }
         End::Stall => {
             pause(socket, Duration::from_secs(60)).await;
             script.lock().expect("script").cancelled += 1;
@@ -326,6 +364,18 @@ impl Gateway {
         let host = self.admin.to_string();
         request(self.admin, method, path, &[("host", &host), ("content-type", "application/json")], body.as_bytes())
             .await
+    }
+
+    /// The newest record, once there are `count`.
+    pub async fn record(&self, count: usize) -> Value {
+        let mut rows = Vec::new();
+        eventually("the request is settled", async || {
+            rows =
+                self.admin("GET", "/api/v1/requests", "").await.json()["data"].as_array().cloned().unwrap_or_default();
+            rows.len() >= count
+        })
+        .await;
+        rows.swap_remove(0)
     }
 
     /// A new key, through the admin API.
@@ -464,8 +514,102 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|w| w == needle)
 }
 
+/// The gateway as a process of its own: for what belongs to a process (signals, logs, metrics).
+pub struct Process {
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+    pub dir: tempfile::TempDir,
+    child: std::process::Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    pub async fn start(config: &str, files: &[(&str, &str)]) -> Process {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            write(dir.path(), name, text);
+        }
+        write(dir.path(), "gateway.toml", &complete(config));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.current_dir(dir.path()).env("PORTCULLIS_LOG", "debug").env_remove("PORTCULLIS_ADMIN_TOKEN");
+        let piped = std::process::Stdio::piped;
+        let mut child =
+            command.stdin(std::process::Stdio::null()).stdout(piped()).stderr(piped()).spawn().expect("spawn");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (out, err) = (child.stdout.take().expect("stdout"), child.stderr.take().expect("stderr"));
+        copy(out, log.clone());
+        copy(err, log.clone());
+        let addresses = || -> Vec<SocketAddr> {
+            let log = log.lock().expect("log");
+            log.split_whitespace().filter_map(|w| w.strip_prefix("http://")?.parse().ok()).collect()
+        };
+        eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
+        let found = addresses();
+        Process { addr: found[0], admin: found[1], dir, child, log }
+    }
+
+    /// All that was printed and logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("log").clone()
+    }
+
+    pub async fn metrics(&self) -> String {
+        let host = self.admin.to_string();
+        request(self.admin, "GET", "/metrics", &[("host", &host)], b"").await.text()
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// The exit code, once it has left.
+    pub fn left(&mut self) -> Option<i32> {
+        self.child.try_wait().expect("wait").and_then(|status| status.code())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn copy(mut from: impl std::io::Read + Send + 'static, to: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut piece) {
+            to.lock().expect("log").push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+    });
+}
+
+/// Reads until the text came; what was read before it is given back too.
+pub async fn read_until(socket: &mut TcpStream, text: &str) -> Vec<u8> {
+    let mut raw = Vec::new();
+    let mut piece = [0; 16384];
+    while find(&raw, text.as_bytes()).is_none() {
+        let read = tokio::time::timeout(Duration::from_secs(10), socket.read(&mut piece)).await;
+        match read.unwrap_or_else(|_| panic!("no {text:?} in 10 s: {}", String::from_utf8_lossy(&raw))) {
+            Ok(count @ 1..) => raw.extend_from_slice(&piece[..count]),
+            _ => panic!("the connection ended without {text:?}: {}", String::from_utf8_lossy(&raw)),
+        }
+    }
+    raw
+}
+
+/// Reads to the connection's end, after what was read already.
+pub async fn read_rest(socket: &mut TcpStream, mut raw: Vec<u8>) -> Answer {
+    let read = tokio::time::timeout(Duration::from_secs(30), socket.read_to_end(&mut raw)).await;
+    assert!(read.is_ok(), "no end of the answer in 30 s: {}", String::from_utf8_lossy(&raw));
+    parse(&raw)
+}
+
 /// Waits for an observable, at most five seconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     for _ in 0..250 {
         if check().await {
             return;
