@@ -1,11 +1,11 @@
 //! Black box: the real gateway over real sockets, a scripted upstream, five lines a test.
 
+mod examples;
 mod facts;
 mod family;
 mod keys;
 mod passthrough;
 mod routing;
 mod stages;
-
 mod streams;
 mod support;
