@@ -22,6 +22,8 @@ use crate::{
 pub struct Streaming {
     answer: Option<Answer>,
     way: Way,
+    /// Beside the fast lane: shows the stream to stages that only look on.
+    observer: Option<Box<dyn StreamDecoder>>,
     /// Of the client's format: writes events, errors and keep-alives.
     encoder: Box<dyn StreamEncoder>,
     /// Ready for the client.
@@ -51,6 +53,7 @@ pub enum Way {
 pub struct Begin {
     pub answer: Answer,
     pub way: Way,
+    pub observer: Option<Box<dyn StreamDecoder>>,
     pub encoder: Box<dyn StreamEncoder>,
     pub idle: Duration,
     pub target: Arc<str>,
@@ -59,10 +62,11 @@ pub struct Begin {
 
 impl Streaming {
     pub fn new(begin: Begin, need: StreamNeed) -> Self {
-        let Begin { answer, way, encoder, idle, target, began } = begin;
+        let Begin { answer, way, observer, encoder, idle, target, began } = begin;
         Streaming {
             answer: Some(answer),
             way,
+            observer,
             encoder,
             out: Vec::new(),
             committed: false,
@@ -105,10 +109,16 @@ impl Streaming {
     async fn take(&mut self, bytes: Bytes, exchange: &mut Exchange) -> Result<()> {
         match &mut self.way {
             Way::Lane(lane) => {
-                let result = lane.push(bytes, &mut self.out);
+                let result = lane.push(bytes.clone(), &mut self.out);
                 if lane.committed() && !self.committed {
                     self.committed = true;
                     self.first_output.get_or_insert_with(Instant::now);
+                }
+                if let Some(observer) = &mut self.observer {
+                    let mut events = Vec::new();
+                    // The lane tells the client what is wrong with the stream.
+                    let _ = observer.push(&bytes, &mut events);
+                    observe(events, exchange).await;
                 }
                 result
             }
@@ -127,6 +137,14 @@ impl Streaming {
         match &mut self.way {
             Way::Lane(lane) => {
                 lane.finish(&mut self.out)?;
+                if let Some(observer) = &mut self.observer {
+                    let mut events = Vec::new();
+                    let _ = observer.finish(&mut events);
+                    observe(events, exchange).await;
+                    let inner = &mut **exchange;
+                    // Observers change nothing: what they say is in the trace.
+                    let _ = inner.chain.end(&mut inner.cx, &mut Vec::new()).await;
+                }
                 self.committed = true;
                 self.ended = true;
             }
@@ -257,6 +275,16 @@ impl Streaming {
                 exchange.finished(reason);
             }
         }
+    }
+}
+
+/// Shows events to stages that only look on.
+async fn observe(events: Vec<Event>, exchange: &mut Exchange) {
+    let mut unused = Vec::new();
+    for event in events.into_iter().filter(|e| *e != Event::End) {
+        let inner = &mut **exchange;
+        let _ = inner.chain.event(&mut inner.cx, event, &mut unused).await;
+        unused.clear();
     }
 }
 

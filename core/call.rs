@@ -5,7 +5,7 @@ use http::{HeaderMap, Uri};
 use serde_json::Value;
 
 use crate::{
-    codec::{ClientView, Dialect, codec, document::Document},
+    codec::{ClientView, codec, document::Document},
     context::Context,
     error::Result,
     limit::{Class, Reserved},
@@ -21,7 +21,6 @@ pub struct Call {
     pub url: Uri,
     pub headers: HeaderMap,
     pub body: Vec<Bytes>,
-    pub dialect: Dialect,
     /// Client and upstream speak the same format.
     pub same_format: bool,
     /// The upstream was asked for a usage chunk.
@@ -42,30 +41,31 @@ impl Call {
         extra: HeaderMap,
     ) -> Result<Call> {
         let provider = &target.provider;
-        let dialect = target.dialect.clone();
+        let dialect = &target.dialect;
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
         let same_format = document.same_format(provider.format) && !view.single;
         let stream = document.stream();
         let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
         let (body, dropped) = match (cx.operation, same_format) {
             (_, true) => {
-                document.refuse_lacking(&dialect)?;
-                document.patch(&dialect, asks_usage)?
+                document.refuse_lacking(dialect)?;
+                document.patch(dialect, asks_usage)?
             }
             (Operation::Embeddings, false) => {
-                let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, &dialect)?;
+                let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, dialect)?;
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
             }
-            (Operation::CountTokens, false) => match codec(provider.format).encode_count(document.request()?, &dialect)
-            {
-                Some(encoded) => {
-                    let encoded = encoded?;
-                    (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+            (Operation::CountTokens, false) => {
+                match codec(provider.format).encode_count(document.request()?, dialect) {
+                    Some(encoded) => {
+                        let encoded = encoded?;
+                        (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+                    }
+                    None => (Vec::new(), Vec::new()),
                 }
-                None => (Vec::new(), Vec::new()),
-            },
+            }
             _ => {
-                let encoded = document.encode(provider.format, &dialect)?;
+                let encoded = document.encode(provider.format, dialect)?;
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
             }
         };
@@ -77,7 +77,6 @@ impl Call {
             url: provider.url(cx.operation, &target.model, stream)?,
             headers,
             body,
-            dialect,
             same_format,
             asks_usage,
             dropped,

@@ -228,9 +228,7 @@ impl Gateway {
         // A stage that changes the request for this target works on its own copy.
         let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
         let mut extra = HeaderMap::new();
-        // Stages that look at streamed answers are told the target here too.
-        if own.is_some() || exchange.chain.stream_need() != StreamNeed::None {
-            let own = own.as_mut().unwrap_or(document);
+        if let Some(own) = &mut own {
             let candidate = self.state.health.candidate(target, Instant::now());
             let inner = &mut **exchange;
             inner.cx.attempt = next;
@@ -335,15 +333,18 @@ impl Gateway {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
         let limit = runtime.config.server.max_event;
-        let way = if call.same_format && need == StreamNeed::None && !view.json_array {
-            Way::Lane(Lane::new(format, &call.dialect, call.asks_usage && !view.include_usage, limit))
+        let decoder = || codec(format).stream_decoder(&target.dialect);
+        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
+            let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
+            (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {
-            Way::Model(codec(format).stream_decoder(&call.dialect))
+            (Way::Model(decoder()), None)
         };
         let began = Instant::now();
         let encoder = codec(exchange.cx.format).stream_encoder(view);
         let idle = target.timeouts.idle;
-        let begin = Begin { answer: incoming.body, way, encoder, idle, target: target.name.clone(), began };
+        let target_name = target.name.clone();
+        let begin = Begin { answer: incoming.body, way, observer, encoder, idle, target: target_name, began };
         let mut streaming = Box::new(Streaming::new(begin, need));
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the context's deadline.
@@ -372,13 +373,14 @@ impl Gateway {
         body: Bytes,
     ) -> Result<Attempted> {
         let format = target.provider.format;
-        // A stream was asked for, and this upstream cannot: the client gets one all the same.
+        // An upstream that does not stream may still answer a client that asked for a stream.
         let stream = exchange.record.stream;
         if call.same_format && !stream && exchange.chain.stream_need() == StreamNeed::None {
             reply::note_facts(exchange, format, &body)?;
             return Ok(Attempted::Answered(Reply::json(body)));
         }
         let mut response = codec(format).decode_response(&body)?;
+        let came = (call.same_format && !stream).then(|| response.clone());
         if let Some(usage) = &response.usage {
             exchange.used(usage);
         }
@@ -391,6 +393,10 @@ impl Gateway {
         if let ResponseFlow::Next(reason) = flow {
             exchange.cx.trace.passed_over(target, &format!("next: {reason}"));
             return Ok(Attempted::Next(candidate));
+        }
+        // What no stage changed goes on as it came.
+        if came.is_some_and(|came| came == response) {
+            return Ok(Attempted::Answered(Reply::json(body)));
         }
         reply::in_shape(exchange.cx.format, &response, view, stream).map(Attempted::Answered)
     }

@@ -161,7 +161,7 @@ pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate,
     in_shape(exchange.cx.format, &response, view, stream)
 }
 
-/// As the client asked for it: whole, or in the shape of a stream.
+/// A canonical answer, whole or as the stream that was asked for.
 pub fn in_shape(format: Format, response: &model::Response, view: &ClientView, stream: bool) -> Result<Reply> {
     if stream {
         return Ok(stream_of(format, response, view));
@@ -238,8 +238,9 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
         .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
     for key in ["usage", "usageMetadata"] {
         if let Some(at) = envelope.value(body, key) {
-            let mut small = Vec::with_capacity(at.len() + 32);
-            small.extend_from_slice(b"{\"");
+            // The least that every format takes for an answer, with the usage in it.
+            let mut small = Vec::with_capacity(at.len() + 96);
+            small.extend_from_slice(br#"{"choices":[],"content":[],"candidates":[{"finishReason":"STOP"}],""#);
             small.extend_from_slice(key.as_bytes());
             small.extend_from_slice(b"\":");
             small.extend_from_slice(&body[at]);

@@ -112,21 +112,37 @@ impl Runtime {
 /// One parameter by its canonical name; the configuration has checked names and types.
 fn set_default(document: &mut Document, name: &str, value: &Value) -> error::Result<()> {
     let request = document.request()?;
+    let sampling = &request.sampling;
     let absent = match name {
-        "temperature" => request.sampling.temperature.is_none(),
-        "top_p" => request.sampling.top_p.is_none(),
         "max_tokens" => request.max_tokens.is_none(),
-        "seed" => request.sampling.seed.is_none(),
+        "temperature" => sampling.temperature.is_none(),
+        "top_p" => sampling.top_p.is_none(),
+        "top_k" => sampling.top_k.is_none(),
+        "frequency_penalty" => sampling.frequency_penalty.is_none(),
+        "presence_penalty" => sampling.presence_penalty.is_none(),
+        "seed" => sampling.seed.is_none(),
+        "stop" => sampling.stop.is_empty(),
         _ => false,
     };
     if !absent {
         return Ok(());
     }
+    if name == "max_tokens" {
+        document.edit(Field::MaxTokens)?.max_tokens = value.as_u64();
+        return Ok(());
+    }
+    let sampling = &mut document.edit(Field::Sampling)?.sampling;
     match name {
-        "temperature" => document.edit(Field::Sampling)?.sampling.temperature = value.as_f64(),
-        "top_p" => document.edit(Field::Sampling)?.sampling.top_p = value.as_f64(),
-        "seed" => document.edit(Field::Sampling)?.sampling.seed = value.as_i64(),
-        _ => document.edit(Field::MaxTokens)?.max_tokens = value.as_u64(),
+        "temperature" => sampling.temperature = value.as_f64(),
+        "top_p" => sampling.top_p = value.as_f64(),
+        "top_k" => sampling.top_k = value.as_u64(),
+        "frequency_penalty" => sampling.frequency_penalty = value.as_f64(),
+        "presence_penalty" => sampling.presence_penalty = value.as_f64(),
+        "seed" => sampling.seed = value.as_i64(),
+        _ => {
+            let texts = value.as_array().into_iter().flatten();
+            sampling.stop = texts.filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        }
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ const WALLS: [(&str, &[&str]); 19] = [
     ("context", &["auth", "model", "route"]),
     ("account", &["context", "error", "exchange", "model", "telemetry"]),
     ("auth", &["config", "error", "store"]),
-    ("limit", &["auth", "config", "context", "error"]),
+    ("limit", &["auth", "config", "context", "error", "telemetry"]),
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),
     ("upstream", &["config", "error"]),
@@ -152,7 +152,7 @@ const VENDOR_HOMES: [&str; 4] = ["core/codec/", "core/provider/", "core/endpoint
 const VENDOR_EXAMPLES: [&str; 2] = ["core/config/resolve/", "core/cli/"];
 
 /// Files longer than `LONGEST` lines, and why they are not two.
-const LONG: [(&str, &str); 11] = [
+const LONG: [(&str, &str); 9] = [
     ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
     ("core/codec/gemini/request/encode.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),
@@ -161,8 +161,6 @@ const LONG: [(&str, &str); 11] = [
     ("core/codec/openai_chat/stream/encoder.rs", "one state machine"),
     ("core/codec/openai_chat/stream/state.rs", "one state machine"),
     ("core/codec/schema.rs", "one table of JSON Schema words and what each format makes of them"),
-    ("core/script/request_view.rs", "a table: one row a property that scripts see"),
-    ("core/script/stage.rs", "one function a phase, each the same few steps"),
     ("tests/tidy.rs", "tables, one row an invariant"),
 ];
 const LONGEST: usize = 450;

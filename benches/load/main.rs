@@ -203,7 +203,7 @@ fn report(scenario: &Scenario, subjects: &[Subject], samples: &mut [Vec<Sample>]
     println!("| subject | CPU µs median [min] | × nginx | {unit}s/s | p50 µs | p99 µs | RSS MiB (idle) | errors |");
     println!("|---|---|---|---|---|---|---|---|");
     for (subject, rows) in subjects.iter().zip(samples) {
-        let mut pick = |f: fn(&Sample) -> f64| -> Vec<f64> { rows.iter().map(f).collect() };
+        let pick = |f: fn(&Sample) -> f64| -> Vec<f64> { rows.iter().map(f).collect() };
         let (mut cpu, mut rate, mut p50, mut p99) =
             (pick(|s| s.cpu_us), pick(|s| s.rate), pick(|s| s.p50_us), pick(|s| s.p99_us));
         let mut ratios: Vec<f64> = rows.iter().filter_map(|s| s.ratio).collect();

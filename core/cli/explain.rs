@@ -50,7 +50,8 @@ pub struct Args {
 
 const EXAMPLE: &str = "\
 Example:
-  echo '{\"model\": \"auto\", \"messages\": [{\"role\": \"user\", \"content\": \"draft an essay\"}]}' | portcullis explain
+  echo '{\"model\": \"auto\", \"messages\": [{\"role\": \"user\", \"content\": \"draft an essay\"}]}' |
+    portcullis explain
   portcullis explain --json request.json | jq .targets";
 
 pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {

@@ -16,7 +16,8 @@ use crate::{
     auth::{KeyInfo, Keys, NewKey, expiry},
     cli::Exit,
     config::{self, Place, Secret, StoreKind, env},
-    provider, store,
+    provider,
+    store::{self, StoreError},
 };
 
 /// Virtual keys: create, list, revoke, rotate. On the stopped store of the configuration, or with --admin on a running
@@ -111,7 +112,14 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
     if config.store.kind == StoreKind::Memory {
         bail!("store.kind = \"memory\" keeps no keys between runs: use --admin URL on the running gateway");
     }
-    let store = store::open(&config.store).await?;
+    let store = store::open(&config.store).await.map_err(|e| match e {
+        StoreError::Locked { path } => anyhow!(
+            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
+            path.display(),
+            config.admin.listen
+        ),
+        other => other.into(),
+    })?;
     let done = async {
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
         local(&keys, command, out).await

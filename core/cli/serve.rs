@@ -207,7 +207,9 @@ impl Running {
         };
         writeln!(out, "  ready      {}", names(&ready))?;
         if !waiting.is_empty() {
-            writeln!(out, "  no key     {} (portcullis check tells why)", names(&waiting))?;
+            let names = waiting.iter().map(|p| p.name.to_string()).collect::<Vec<_>>();
+            let lines = super::check::wrapped("no key     ", &names);
+            writeln!(out, "  {} (portcullis check tells why)", lines.join("\n             "))?;
         }
         let stages: Vec<&str> = runtime.stages.iter().map(|s| s.uses.as_str()).collect();
         writeln!(out, "  stages     {}", if stages.is_empty() { "none".to_owned() } else { stages.join(", ") })?;

@@ -44,7 +44,7 @@ fn a_problem_without_a_line_gets_that_of_its_key() {
     let loaded = crate::config::read(&Place::File(path), &|_| None, &[]);
     let vague =
         Problem { file: "gateway.toml".into(), line: 0, message: "models.smart.targets: bad".into(), excerpt: None };
-    assert_eq!(check::pin(&loaded.config, vague).line, 3);
+    assert_eq!(loaded.config.place(vague).line, 3);
     let sharp = Problem { file: "scripts/a.rhai".into(), line: 7, message: "models.smart: bad".into(), excerpt: None };
-    assert_eq!(check::pin(&loaded.config, sharp).line, 7);
+    assert_eq!(loaded.config.place(sharp).line, 7);
 }

@@ -18,6 +18,7 @@ mod shape;
 mod source;
 pub mod sources;
 mod text;
+mod toml_json;
 pub mod watch;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
 pub use sources::Sources;
+pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
 
 /// The whole configuration, resolved.

@@ -31,14 +31,12 @@ impl Adapter {
 pub struct Held {
     fold: Fold,
     bytes: usize,
-    pub any: bool,
 }
 
 impl Held {
     /// `false`: the answer is larger than may be held.
     pub fn push(&mut self, event: Event) -> bool {
         self.bytes += weight(&event);
-        self.any = true;
         if self.bytes > MAX_HELD {
             return false;
         }

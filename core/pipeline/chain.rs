@@ -97,8 +97,10 @@ impl Chain {
         self.seats.is_empty()
     }
 
+    /// `Attempt` is also wanted by stages that look at whole streamed answers: they are told the target there.
     pub fn wants(&self, phase: Phase) -> bool {
-        self.seats.iter().any(|s| s.wants(phase))
+        let needs_target = || matches!(self.stream_need(), StreamNeed::Whole | StreamNeed::Observe);
+        self.seats.iter().any(|s| s.wants(phase)) || (phase == Phase::Attempt && needs_target())
     }
 
     pub fn stream_need(&self) -> StreamNeed {
@@ -216,16 +218,9 @@ impl Chain {
 
     /// The stream is over: gives back what is still held. Call it after the last event, whether `End` was seen or not.
     pub async fn end(&mut self, cx: &mut Context, out: &mut Vec<Event>) -> Result<EndFlow> {
-        let target = self.target.clone().unwrap_or_default();
-        let mut at = self.answer;
-        while !self.ended && self.next.is_none() && at > 0 {
-            at -= 1;
-            let mut events = Vec::new();
-            let said = self.seats[at].end(cx, &target, &mut events).await?;
-            if self.heard(at, said, &mut events) {
-                continue;
-            }
-            self.pass(cx, at, &mut events, out).await?;
+        if !self.ended {
+            // Seats give back what they hold when they see the end.
+            self.event(cx, Event::End, out).await?;
         }
         self.seats.iter_mut().for_each(|seat| seat.close(cx));
         Ok(self.next.take().map_or(EndFlow::Done, EndFlow::Next))

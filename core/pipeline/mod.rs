@@ -65,6 +65,3 @@ impl Pipeline {
         Chain::new(self.entries.iter().filter(|e| e.meets(principal, model)).cloned())
     }
 }
-
-#[cfg(test)]
-mod tests;

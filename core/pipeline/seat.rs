@@ -187,20 +187,6 @@ impl Seat {
         }
     }
 
-    /// The stream is over without a further event: gives back what is held.
-    pub async fn end(&mut self, cx: &mut Context, target: &Candidate, out: &mut Vec<Event>) -> Result<Say> {
-        match &mut self.adapter {
-            Adapter::Direct => Ok(Say::Continue),
-            Adapter::Window(window) => {
-                let open = window.open(None);
-                self.flush(cx, open, out).await
-            }
-            Adapter::Whole(held) if held.any => self.whole_end(cx, target, out).await,
-            Adapter::Observe(held) if held.any => self.observe_end(cx, target).await.map(|()| Say::Continue),
-            Adapter::Whole(_) | Adapter::Observe(_) => Ok(Say::Continue),
-        }
-    }
-
     /// An answer that is not streamed, in the way that the stage chose to see answers.
     pub async fn answer(&mut self, cx: &mut Context, target: &Candidate, response: &mut Response) -> Result<Say> {
         if self.wants(Phase::Response) {
@@ -226,9 +212,6 @@ impl Seat {
                     _ => {}
                 }
             }
-        }
-        if said == Say::Continue {
-            said = self.end(cx, target, &mut out).await?;
         }
         out.into_iter().chain(after_stop).for_each(|event| fold.push(event));
         *response = fold.finish();

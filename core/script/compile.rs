@@ -1,10 +1,13 @@
 //! From a file to a checked program: parsed, its constants computed, its hooks counted, its imports read, its mistakes
 //! told with line and column.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use aws_lc_rs::digest;
-use rhai::{AST, ASTNode, Dynamic, EvalAltResult, Expr, ParseError, Position, Scope, Stmt};
+use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, ParseError, Position, Scope, Stmt};
 
 use super::{
     desk::HostError,
@@ -22,6 +25,8 @@ use crate::{
 /// A program that may run.
 pub struct Compiled {
     pub host: Arc<Host>,
+    /// Set when the script needs an engine of its own.
+    own: Option<Engine>,
     pub ast: AST,
     /// As listed: `scripts/route.rhai`.
     pub file: String,
@@ -42,6 +47,10 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    pub fn engine(&self) -> &Engine {
+        self.own.as_ref().unwrap_or(&self.host.engine)
+    }
+
     pub fn hooks(&self) -> impl Iterator<Item = Phase> + '_ {
         self.hooks.iter().map(|(phase, _)| *phase)
     }
@@ -86,9 +95,16 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         return Err(sorted(problems));
     }
     ast.set_source(file);
+    let named: BTreeMap<String, Dynamic> = constants
+        .iter()
+        .map(|(name, _, value)| (name.to_owned(), value))
+        .filter(|(name, _)| lint::names(&ast, name))
+        .collect();
+    let own = (!named.is_empty()).then(|| host.with_constants(named));
     let phases = hooks.iter().fold(Phases::default(), |all, (phase, _)| all.with(*phase));
     Ok(Compiled {
         host: host.clone(),
+        own,
         ast,
         file: file.to_owned(),
         hash: hash(source),
@@ -131,9 +147,12 @@ fn constants(host: &Host, ast: &AST, book: &Book<'_>) -> Result<Scope<'static>, 
         if !constant {
             continue;
         }
-        let clash = ast.iter_fn_def().find(|f| f.params.iter().any(|p| p.as_str() == name));
+        let clash = ast.iter_fn_def().find(|f| {
+            let position = f.body.start_position();
+            f.params.iter().any(|p| p.as_str() == name) && (!f.name.starts_with("anon$") || book.takes(position, name))
+        });
         if let Some(function) = clash {
-            let text = format!("the constant {name} and a parameter of fn {} have the same name", function.name);
+            let text = format!("the constant {name} and a parameter of this function have the same name: rename one");
             problems.push(book.problem(function.body.start_position(), text));
         }
         constants.push_constant_dynamic(name.to_owned(), value.clone());
@@ -205,6 +224,17 @@ impl Book<'_> {
             format!("{text}\n{}^", " ".repeat(column - 1))
         });
         Problem { file: self.file.to_owned(), line: line as u32, message, excerpt }
+    }
+
+    /// Does the closure whose body stands here list this parameter (`|t, u| …`)? What it captures is a parameter too.
+    fn takes(&self, body: Position, name: &str) -> bool {
+        let (Some(line), Some(column)) = (body.line(), body.position()) else { return false };
+        let mut head: String = self.source.split_inclusive('\n').take(line - 1).collect();
+        let rest = self.source.lines().nth(line - 1).unwrap_or("");
+        head.extend(rest.chars().take(column - 1));
+        let Some(list) = head.trim_end().strip_suffix('|') else { return false };
+        let list = list.rsplit('|').next().unwrap_or("");
+        list.split(',').any(|parameter| parameter.trim() == name)
     }
 
     fn syntax(&self, error: &ParseError) -> Problem {

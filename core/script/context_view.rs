@@ -93,7 +93,8 @@ fn note(desk: &Desk, text: &str) -> Result<(), Fail> {
 }
 
 fn metric(desk: &Desk, name: &str, value: f64) -> Result<(), Fail> {
-    static KNOWN: LazyLock<Mutex<HashSet<(Arc<str>, String)>>> = LazyLock::new(Mutex::default);
+    type Names = HashSet<(Arc<str>, String)>;
+    static KNOWN: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
     let fine = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !fine || !value.is_finite() {
         return Err(fail(

@@ -24,17 +24,24 @@ pub struct Host {
     pub engine: Engine,
     /// Parses without strict names and without optimising: for checks on the program as it was written.
     pub loose: Engine,
+    modules: Arc<Modules>,
 }
 
 impl Host {
     pub fn new(sources: &Sources) -> Self {
         let modules = Arc::new(Modules { files: sources.scripts.clone(), known: Mutex::default() });
-        let mut engine = build(modules.clone());
-        engine.set_strict_variables(true);
-        engine.set_optimization_level(OptimizationLevel::Simple);
-        let mut loose = build(modules);
+        let mut loose = build(modules.clone());
         loose.set_optimization_level(OptimizationLevel::None);
-        Host { engine, loose }
+        Host { engine: strict(modules.clone()), loose, modules }
+    }
+
+    /// An engine for one script whose functions name constants that the optimiser left as names (`LIST.len()`).
+    pub fn with_constants(&self, constants: BTreeMap<String, Dynamic>) -> Engine {
+        let mut engine = strict(self.modules.clone());
+        // An index means a variable of the function's own.
+        #[expect(deprecated, reason = "marked by its authors as subject to change, not as going away")]
+        engine.on_var(move |name, index, _| Ok(if index == 0 { constants.get(name).cloned() } else { None }));
+        engine
     }
 
     /// Engines that also count which lines ran.
@@ -44,6 +51,13 @@ impl Host {
         cover::register(&mut host.loose);
         host
     }
+}
+
+fn strict(modules: Arc<Modules>) -> Engine {
+    let mut engine = build(modules);
+    engine.set_strict_variables(true);
+    engine.set_optimization_level(OptimizationLevel::Simple);
+    engine
 }
 
 fn build(modules: Arc<Modules>) -> Engine {

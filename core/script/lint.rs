@@ -17,7 +17,7 @@ pub fn check(ast: &AST, book: &Book<'_>) -> Vec<Problem> {
     let own: HashSet<&str> = ast.iter_fn_def().map(|f| f.name.as_str()).collect();
     let names: Vec<String> = ast.iter_fn_def().map(|f| f.name.to_string()).collect();
     for name in names.into_iter().collect::<HashSet<_>>() {
-        let body = ast.clone_functions_only_filtered(|_, _, _, function, _| function == name);
+        let body = only(ast, &name);
         let phase = TABLE.iter().find(|row| row.name == name).map(|row| row.phase);
         one(&body, phase, &own, book, &mut problems);
     }
@@ -37,6 +37,14 @@ pub fn check(ast: &AST, book: &Book<'_>) -> Vec<Problem> {
         true
     });
     problems
+}
+
+/// The functions of one name.
+fn only(ast: &AST, name: &str) -> AST {
+    let mut body = ast.clone();
+    body.clear_statements();
+    body.retain_functions(|_, _, function, _| function == name);
+    body
 }
 
 fn one(body: &AST, phase: Option<Phase>, own: &HashSet<&str>, book: &Book<'_>, problems: &mut Vec<Problem>) {
@@ -159,7 +167,7 @@ pub fn reads_parameter(ast: &AST, phase: Phase, index: usize) -> bool {
         return false;
     };
     let name = function.params[index].clone();
-    let body = ast.clone_functions_only_filtered(|_, _, _, f, _| f == phase.name());
+    let body = only(ast, phase.name());
     let mut reads = false;
     body.walk(&mut |path: &[ASTNode<'_>]| {
         match path.last() {
@@ -171,6 +179,15 @@ pub fn reads_parameter(ast: &AST, phase: Phase, index: usize) -> bool {
         !reads
     });
     reads
+}
+
+/// Does a function still mention this name?
+pub fn names(ast: &AST, name: &str) -> bool {
+    let mut functions = ast.clone();
+    functions.clear_statements();
+    !functions.walk(&mut |path: &[ASTNode<'_>]| {
+        !matches!(path.last(), Some(ASTNode::Expr(Expr::Variable(variable, _, _))) if variable.1 == name)
+    })
 }
 
 /// Where a top-level constant stands.

@@ -241,7 +241,7 @@ pub fn message(value: &Dynamic, desk: &Arc<Desk>) -> Result<Message, Fail> {
         .map_err(|kind| fail(format!("a message must be a map with role and content, not {kind}")))?;
     for key in map.keys() {
         if !matches!(key.as_str(), "role" | "content" | "text" | "name") {
-            return Err(fail(format!("a message has role, content and name, not {key}")));
+            return Err(fail("a message has role, content and name, and nothing else"));
         }
     }
     let role = map.get("role").and_then(convert::text).ok_or_else(|| fail("a message needs a role"))?;

@@ -10,7 +10,6 @@ use super::{
     desk::{Desk, Fail, fail},
     part_view::{MessageView, message},
     reference::Registrar,
-    words::{Words, ends},
 };
 use crate::{
     codec::Field,
@@ -32,7 +31,7 @@ pub fn register(r: &mut Registrar<'_>) {
     facts(r);
     knobs(r);
     contents(r);
-    searches(r);
+    super::search_view::register(r);
     headers(r);
 }
 
@@ -252,7 +251,7 @@ fn set_tools(desk: &Arc<Desk>, value: &Dynamic) -> Result<(), Fail> {
         let map = item.as_map_ref().map_err(|_| fail("request.tools holds maps as they were read from it"))?;
         let name = map.get("name").and_then(convert::text).unwrap_or_default();
         let mut found = old.iter().find(|t| tool_name(t) == name).cloned().ok_or_else(|| {
-            fail(format!("request.tools has no tool {name}: tools can be left out and re-described, not invented"))
+            fail("request.tools had no tool of that name: tools can be left out and re-described, not invented")
         })?;
         if let (Tool::Function(function), Some(text)) = (&mut found, map.get("description").and_then(convert::text)) {
             function.description = Some(text);
@@ -283,65 +282,6 @@ fn last_user_text(desk: &Desk) -> Result<ImmutableString, Fail> {
     let text: ImmutableString = desk.doc(|doc| Ok(doc.last_user_text()?.as_ref().into()))?;
     desk.with(|lent| lent.text = Some(text.clone()));
     Ok(text)
-}
-
-fn searches(r: &mut Registrar<'_>) {
-    r.tell(
-        "text_has(words)",
-        "is any of the words anywhere in the last user text? Upper and lower case count the same",
-    );
-    r.engine.register_fn("text_has", |v: &mut RequestView, words: Words| search(v, |text| words.anywhere(text)));
-    r.engine.register_fn("text_has", |v: &mut RequestView, list: Array| {
-        let words = list_of(&list)?;
-        search(v, |text| words.anywhere(text))
-    });
-    r.tell("text_has_word(words)", "the same for whole words: \"prove\" is not in \"improve\"");
-    r.engine.register_fn("text_has_word", |v: &mut RequestView, words: Words| search(v, |text| words.as_word(text)));
-    r.engine.register_fn("text_has_word", |v: &mut RequestView, list: Array| {
-        let words = list_of(&list)?;
-        search(v, |text| words.as_word(text))
-    });
-    r.tell(
-        "topic(topics)",
-        "the first of `topics` with a whole word in the first or last 4,096 bytes of the last user text, or ()",
-    );
-    r.engine.register_fn("topic", |v: &mut RequestView, words: Words| -> Result<Dynamic, Fail> {
-        v.0.doc(|doc| {
-            let text = doc.last_user_text()?;
-            let [head, tail] = ends(&text);
-            let best = [head, tail].into_iter().filter_map(|t| words.group(t)).min_by_key(|g| words.rank(g));
-            Ok(best.map_or(Dynamic::UNIT, convert::str))
-        })
-    });
-    r.object("Word lists", "Made once, at the top of a script: `const LONG = words([\"essay\", \"report\"]);`. They are found in one pass over the text.");
-    r.tell("words(array)", "a list for text_has and text_has_word");
-    r.engine.register_fn("words", |list: Array| list_of(&list));
-    r.tell(
-        "topics(array)",
-        "named lists, most important first: `topics([[\"essay\", [\"essay\", \"report\"]], [\"code\", [\"bug\"]]])`",
-    );
-    r.engine.register_fn("topics", |list: Array| -> Result<Words, Fail> {
-        let wrong = || fail("topics([[\"name\", [\"word\", …]], …]) takes pairs of a name and its words");
-        let mut groups = Vec::new();
-        for pair in &list {
-            let pair = pair.as_array_ref().map_err(|_| wrong())?;
-            let [name, words] = pair.as_slice() else { return Err(wrong()) };
-            let name = convert::text(name).ok_or_else(wrong)?;
-            let words = words.as_array_ref().map_err(|_| wrong())?;
-            groups.push((name, words.iter().map(|w| convert::text(w).ok_or_else(wrong)).collect::<Result<_, _>>()?));
-        }
-        Words::groups(groups).map_err(fail)
-    });
-    r.engine.register_type_with_name::<Words>("Words");
-}
-
-fn search(view: &RequestView, found: impl FnOnce(&str) -> bool) -> Result<bool, Fail> {
-    view.0.doc(|doc| Ok(found(&doc.last_user_text()?)))
-}
-
-fn list_of(list: &Array) -> Result<Words, Fail> {
-    let words = list.iter().map(|w| convert::text(w).ok_or_else(|| fail("a word list holds strings")));
-    Words::list(words.collect::<Result<_, _>>()?).map_err(fail)
 }
 
 fn headers(r: &mut Registrar<'_>) {
@@ -378,16 +318,14 @@ fn headers(r: &mut Registrar<'_>) {
 
 fn set_header(desk: &Desk, name: &str, value: &Dynamic) -> Result<(), Fail> {
     if is_private(name) {
-        return Err(fail(format!("the header {name} is the gateway's own business and cannot be set")));
+        return Err(fail("that header is the gateway's own business and cannot be set"));
     }
     let key = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| fail("that is no valid header name"))?;
     let text = convert::text(value);
     let value = match &text {
-        Some(text) => Some(
-            http::HeaderValue::from_str(text).map_err(|_| fail(format!("the value for header {name} is not valid")))?,
-        ),
+        Some(text) => Some(http::HeaderValue::from_str(text).map_err(|_| fail("that is no valid header value"))?),
         None if value.is_unit() => None,
-        None => return Err(fail(format!("the value for header {name} must be a string, or () to take it out"))),
+        None => return Err(fail("a header's value must be a string, or () to take it out")),
     };
     desk.with(|lent| {
         let Some(headers) = lent.headers.as_mut().filter(|_| lent.phase == Some(Phase::Attempt)) else {

@@ -26,7 +26,7 @@ pub fn call(
     // Top-level statements ran when the script was compiled; only imports must be seen again.
     let options = CallFnOptions::new().eval_ast(program.imports).rewind_scope(false);
     let run = || {
-        let engine = &program.host.engine;
+        let engine = program.engine();
         engine.call_fn_with_options::<Dynamic>(options, &mut scope, &program.ast, phase.name(), args)
     };
     // A panic in the engine costs this request, not the thread: the values on the desk are only moved.
@@ -62,6 +62,10 @@ fn fault(program: &Compiled, phase: Phase, error: &EvalAltResult) -> StageFault 
             position = error.position();
         }
     }
+    // An empty loop has no place of its own.
+    if position.is_none() {
+        position = program.position(phase).unwrap_or(position);
+    }
     StageFault::new(format!("{file}:{} (fn {}): {}", place(position), phase.name(), told(program, error)))
 }
 
@@ -91,7 +95,7 @@ pub fn told(program: &Compiled, error: &EvalAltResult) -> String {
         E::ErrorFunctionNotFound(signature, _) => format!("there is no function {signature}"),
         E::ErrorVariableNotFound(name, _) => format!("there is no variable {name}"),
         E::ErrorPropertyNotFound(name, _) => format!("there is no property {name}"),
-        E::ErrorDotExpr(..) => "that has no such property or method".into(),
+        E::ErrorDotExpr(text, _) => text.clone(),
         E::ErrorMismatchDataType(want, got, _) => format!("expected {want}, got {got}"),
         E::ErrorIndexingType(kind, _) => format!("{kind} cannot be indexed that way"),
         E::ErrorArrayBounds(len, at, _) => format!("there is no element {at} in an array of {len}"),

@@ -13,6 +13,7 @@ use super::{
     convert,
     desk::{Desk, Effects, Lent, context_shell, document_shell},
     lint::illegal,
+    parts::Parts,
     request_view::RequestView,
     run,
     target_view::TargetView,
@@ -24,7 +25,7 @@ use crate::{
     config::{StageLimits, StreamMode},
     context::Context,
     error::{Error, Kind},
-    model::{Delta, Event, Extra, Part, PartStart, Response, ToolKind},
+    model::{Event, Response},
     pipeline::{
         Candidate, Phase, Stage, StageFault, Visit,
         phase::Phases,
@@ -422,127 +423,5 @@ impl Visit for ScriptVisit {
     }
 }
 
-/// The parts of the current stream: what kind each is, and which number it has now that the script put in others.
-#[derive(Default)]
-struct Parts {
-    choices: Vec<Numbers>,
-}
-
-struct Numbers {
-    choice: u32,
-    /// By the number as it comes: the number as it goes out, and the kind of its text.
-    parts: Vec<(u32, &'static str)>,
-    next: u32,
-}
-
-impl Parts {
-    fn of(&mut self, choice: u32) -> &mut Numbers {
-        let at = match self.choices.iter().position(|n| n.choice == choice) {
-            Some(at) => at,
-            None => {
-                self.choices.push(Numbers { choice, parts: Vec::new(), next: 0 });
-                self.choices.len() - 1
-            }
-        };
-        &mut self.choices[at]
-    }
-
-    fn kind(&mut self, event: &Event) -> &'static str {
-        match event {
-            Event::Start(_) => "start",
-            Event::PartStart { part: PartStart::ToolCall { .. }, .. } => "tool_call",
-            Event::PartStart { part: PartStart::Whole(_), .. } => "part",
-            Event::PartStart { .. } => "part_start",
-            Event::Delta { choice, index, delta: Delta::Text(_) } => {
-                self.of(*choice).parts.get(*index as usize).map_or("text", |(_, kind)| kind)
-            }
-            Event::Delta { delta: Delta::Signature(_) | Delta::Sealed(_), .. } => "signature",
-            Event::Delta { delta: Delta::Citation(_), .. } => "citation",
-            Event::PartEnd { .. } => "part_end",
-            Event::ChoiceExtra { .. } | Event::Extra(_) => "extra",
-            Event::Finish { .. } => "finish",
-            Event::Usage(_) => "usage",
-            Event::Ping => "ping",
-            Event::End => "end",
-        }
-    }
-
-    fn renumber(&mut self, mut event: Event) -> Event {
-        match &mut event {
-            Event::PartStart { choice, index, part } => {
-                let kind = match part {
-                    PartStart::Text { .. } | PartStart::Whole(_) => "text",
-                    PartStart::Refusal => "refusal",
-                    PartStart::Reasoning { .. } => "reasoning",
-                    PartStart::ToolCall { .. } => "tool_arguments",
-                };
-                let numbers = self.of(*choice);
-                // Numbers come in order of first appearance; a gap would be the upstream's fault and is closed here.
-                while numbers.parts.len() <= *index as usize && numbers.parts.len() < MAX_PARTS {
-                    numbers.parts.push((numbers.next, kind));
-                    numbers.next += 1;
-                }
-                *index = numbers.parts.get(*index as usize).map_or(*index, |(out, _)| *out);
-            }
-            Event::Delta { choice, index, .. } | Event::PartEnd { choice, index } => {
-                let numbers = self.of(*choice);
-                *index = numbers.parts.get(*index as usize).map_or(*index, |(out, _)| *out);
-            }
-            _ => {}
-        }
-        event
-    }
-
-    /// Events from a script's map, beside or in place of `event`.
-    fn make(
-        &mut self,
-        event: &Event,
-        kind: &str,
-        new: &str,
-        text: Option<String>,
-        map: &Dynamic,
-    ) -> Result<Vec<Event>, String> {
-        if let (Event::Delta { choice, index, delta: Delta::Text(_) }, true) = (event, kind == new) {
-            let text = text.ok_or_else(|| format!("a map of kind {new} needs text"))?;
-            return Ok(vec![Event::Delta { choice: *choice, index: *index, delta: Delta::Text(text) }]);
-        }
-        let choice = match event {
-            Event::PartStart { choice, .. }
-            | Event::Delta { choice, .. }
-            | Event::PartEnd { choice, .. }
-            | Event::ChoiceExtra { choice, .. }
-            | Event::Finish { choice, .. } => *choice,
-            _ => 0,
-        };
-        let text = || text.clone().ok_or_else(|| format!("a map of kind {new} needs text"));
-        let (part, body) = match new {
-            "text" => (PartStart::Text { extra: Extra::default() }, text()?),
-            "reasoning" => (PartStart::Reasoning { extra: Extra::default() }, text()?),
-            "refusal" => (PartStart::Refusal, text()?),
-            "tool_call" => {
-                let Part::ToolCall(call) = verdict::tool_call(map)? else { return Ok(Vec::new()) };
-                let start = PartStart::ToolCall {
-                    id: call.id,
-                    name: call.name,
-                    kind: ToolKind::Function,
-                    signature: None,
-                    extra: Extra::default(),
-                };
-                (start, call.arguments)
-            }
-            other => return Err(format!("an event of kind {other} cannot be made here")),
-        };
-        let numbers = self.of(choice);
-        let index = numbers.next;
-        numbers.next += 1;
-        Ok(vec![
-            Event::PartStart { choice, index, part },
-            Event::Delta { choice, index, delta: Delta::Text(body) },
-            Event::PartEnd { choice, index },
-        ])
-    }
-}
-
 const MAX_ORDER: usize = 64;
 const MAX_EVENTS: usize = 256;
-const MAX_PARTS: usize = 4096;

@@ -96,11 +96,7 @@ fn response(map: &Map) -> Result<Response, String> {
             "finish_reason" => finish = Some(finish_reason(&string("finish_reason", value)?)?),
             "model" => out.model = string("model", value)?,
             "usage" => out.usage = Some(usage(value)?),
-            other => {
-                return Err(format!(
-                    "respond(#{{ {other}: … }}): known are text, reasoning, tool_calls, finish_reason, model, usage"
-                ));
-            }
+            _ => return Err("respond(#{ … }) knows text, reasoning, tool_calls, finish_reason, model and usage".into()),
         }
     }
     // Reasoning first, calls last, as models write them.
@@ -151,7 +147,7 @@ pub fn finish_reason(name: &str) -> Result<FinishReason, String> {
         "length" => FinishReason::Length,
         "tool_calls" => FinishReason::ToolCalls,
         "content_filter" => FinishReason::ContentFilter,
-        _ => return Err(format!("unknown finish reason \"{name}\": stop, length, tool_calls or content_filter")),
+        _ => return Err("unknown finish reason: stop, length, tool_calls or content_filter".into()),
     })
 }
 
@@ -183,6 +179,6 @@ pub fn role(name: &str) -> Result<Role, String> {
         "user" => Role::User,
         "assistant" => Role::Assistant,
         "tool" => Role::Tool,
-        _ => return Err(format!("unknown role \"{name}\": system, developer, user, assistant or tool")),
+        _ => return Err("unknown role: system, developer, user, assistant or tool".into()),
     })
 }

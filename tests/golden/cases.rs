@@ -47,7 +47,7 @@ pub fn all() -> Vec<Case> {
             out.push(Case { format, name, dir });
         }
     }
-    out.sort_by(|a, b| a.to_string().cmp(&b.to_string()));
+    out.sort_by_key(Case::to_string);
     assert!(!out.is_empty(), "no cases under {}", root.display());
     out
 }

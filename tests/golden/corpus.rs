@@ -18,6 +18,7 @@ use super::{
 };
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test run is told by its environment where recordings lie")]
 fn recorded_traffic_keeps_its_meaning() {
     let Ok(path) = std::env::var("PORTCULLIS_CORPUS") else {
         say("skipped: no PORTCULLIS_CORPUS");

@@ -361,9 +361,12 @@ fn of_choice(choice: &Choice) -> Facts {
         ("finish", finish.into_iter().collect()),
     ]
 }
-
+/// A wire that requires a title repeats the address there.
 fn url_citation(citation: &Citation) -> Option<String> {
-    citation.url.as_ref().map(|url| format!("{url} {}", citation.title.as_deref().unwrap_or_default()))
+    citation
+        .url
+        .as_ref()
+        .map(|url| format!("{url} {}", citation.title.as_deref().filter(|t| !t.is_empty()).unwrap_or(url)))
 }
 
 /// Figures that are zero or unknown say the same about cost.

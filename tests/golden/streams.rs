@@ -31,7 +31,7 @@ fn a_stream_cut_before_its_terminal_is_an_upstream_fault() {
         // Where the last frame begins: everything before it is a whole stream but for its end.
         let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
         let Some(at) = text.trim_end().rfind("\n\n") else { continue };
-        match answers::decode_stream(case.format, text[..at + 2].as_bytes()) {
+        match answers::decode_stream(case.format, &text.as_bytes()[..at + 2]) {
             Err(e) if e.kind == Kind::Upstream => {}
             other => faults.push(format!("{case}: a cut stream gave {other:?}")),
         }

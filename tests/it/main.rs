@@ -2,6 +2,7 @@
 
 mod auth;
 mod bad_input;
+mod facts;
 mod family;
 mod keys;
 mod passthrough;

@@ -14,7 +14,9 @@ use super::{
 use crate::{
     codec::{ClientView, json::parse_upstream},
     error::{Error, Kind, Result},
-    model::{Choice, Extra, Finish, Media, MediaSource, Part, Reasoning, Response, Signature, Text, fold::Fold},
+    model::{
+        Choice, Extra, Finish, FinishReason, Media, MediaSource, Part, Reasoning, Response, Signature, Text, fold::Fold,
+    },
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
@@ -82,7 +84,8 @@ fn candidate(choice: &Choice) -> Value {
     }
     out.insert("content".to_owned(), content(written));
     if let Some(finish) = finish {
-        put_finish(finish, &mut out);
+        let refused = parts.iter().any(|part| matches!(part, Part::Refusal(_)));
+        put_finish(finish, refused, &mut out);
     }
     out.insert("index".to_owned(), json!(index));
     let kept = extra.of(GEMINI);
@@ -123,9 +126,11 @@ pub fn content(parts: Vec<Value>) -> Value {
     if parts.is_empty() { json!({ "role": "model" }) } else { json!({ "parts": parts, "role": "model" }) }
 }
 
-pub fn put_finish(finish: &Finish, out: &mut Map<String, Value>) {
+/// The wire has no refusal parts: a refused answer says so in its reason, or it would pass for an ordinary one.
+pub fn put_finish(finish: &Finish, refused: bool, out: &mut Map<String, Value>) {
     let Finish { reason, raw, stop_sequence: _, details } = finish;
-    out.insert("finishReason".to_owned(), json!(finish_word(*reason, raw)));
+    let reason = if refused && *reason == FinishReason::Stop { FinishReason::ContentFilter } else { *reason };
+    out.insert("finishReason".to_owned(), json!(finish_word(reason, raw)));
     if let Some(message) = details.as_ref().and_then(|d| d.get("finishMessage")) {
         out.insert("finishMessage".to_owned(), message.clone());
     }

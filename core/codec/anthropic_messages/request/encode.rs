@@ -92,6 +92,11 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if verbosity.is_some() {
         dropped.push("verbosity");
     }
+    for (name, key) in REFUSABLE {
+        if dialect.refuses.contains(&name) && body.shift_remove(key).is_some() {
+            dropped.push(name);
+        }
+    }
     block::give_back(&mut body, extra);
     dropped.sort_unstable();
     dropped.dedup();
@@ -183,10 +188,9 @@ fn foreign_features(extra: &Extra, dropped: &mut Vec<&'static str>) -> Result<()
         return Ok(());
     }
     let asks = |key: &str, what: &str| {
-        fields
-            .get(key)
-            .and_then(Value::as_array)
-            .is_some_and(|list| list.iter().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what)))
+        let inner = || fields.get("generationConfig").and_then(|config| config.get(key));
+        let list = fields.get(key).or_else(inner).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what))
     };
     for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
         if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
@@ -219,6 +223,14 @@ fn is_plain(block: &Value) -> bool {
 
 /// The wire has no word for "any JSON"; this line asks for it.
 const JSON_ONLY: &str = "Answer with one JSON object and nothing else.";
+
+/// Knobs that a provider of this format may refuse, and where they stand on the wire.
+const REFUSABLE: [(&str, &str); 4] = [
+    ("stop", "stop_sequences"),
+    ("user", "metadata"),
+    ("service_tier", "service_tier"),
+    ("reasoning_effort", "thinking"),
+];
 
 /// Other families' knobs that are worth a note when they are dropped.
 const KNOBS: [(&str, &str); 8] = [

@@ -270,7 +270,7 @@ fn results_first(turns: &mut [Turn]) {
 }
 
 /// A trailing assistant turn is a prefill; the wire refuses white space at its end.
-fn trim_prefill(turns: &mut Vec<Turn>) {
+fn trim_prefill(turns: &mut [Turn]) {
     let Some(last) = turns.last_mut().filter(|turn| turn.role == "assistant") else { return };
     let Some(block) = last.blocks.last_mut().filter(|block| block["type"] == "text") else { return };
     let text = block["text"].as_str().unwrap_or_default().trim_end().to_owned();

@@ -276,7 +276,7 @@ impl Waiting {
         }
         self.start_block(&block, blocks, out);
         if let Some(input) = input {
-            self.write_delta(Body::InputJsonDelta { partial_json: &input }, out);
+            self.write_delta(Body::InputJson { partial_json: &input }, out);
         }
     }
 
@@ -305,19 +305,19 @@ impl Waiting {
             }
             (PartStart::ToolCall { kind, .. }, Delta::Text(text)) => {
                 let escaped = (*kind == ToolKind::Custom).then(|| escape(&text));
-                self.write_delta(Body::InputJsonDelta { partial_json: escaped.as_deref().unwrap_or(&text) }, out);
+                self.write_delta(Body::InputJson { partial_json: escaped.as_deref().unwrap_or(&text) }, out);
             }
             (PartStart::Reasoning { .. }, Delta::Text(text)) => {
                 self.ensure_open(blocks, out);
-                self.write_delta(Body::ThinkingDelta { thinking: &text }, out);
+                self.write_delta(Body::Thinking { thinking: &text }, out);
             }
             (PartStart::Text { .. } | PartStart::Refusal, Delta::Text(text)) => {
                 self.ensure_open(blocks, out);
-                self.write_delta(Body::TextDelta { text: &text }, out);
+                self.write_delta(Body::Text { text: &text }, out);
             }
             (PartStart::Text { .. }, Delta::Citation(citation)) => {
                 self.ensure_open(blocks, out);
-                self.write_delta(Body::CitationsDelta { citation: wire::write_citation(&citation) }, out);
+                self.write_delta(Body::Citations { citation: wire::write_citation(&citation) }, out);
             }
             _ => {}
         }
@@ -334,11 +334,11 @@ impl Waiting {
             self.ensure_open(blocks, out);
             let signature = signature::write(&signature, FORMAT);
             if !matches!(self.start, PartStart::ToolCall { .. }) {
-                self.write_delta(Body::SignatureDelta { signature: &signature }, out);
+                self.write_delta(Body::Signature { signature: &signature }, out);
             }
         }
         if let PartStart::ToolCall { kind: ToolKind::Custom, .. } = self.start {
-            self.write_delta(Body::InputJsonDelta { partial_json: CUSTOM_TAIL }, out);
+            self.write_delta(Body::InputJson { partial_json: CUSTOM_TAIL }, out);
         }
         self.stop_block(out);
     }
@@ -364,13 +364,18 @@ struct DeltaEvent<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 enum Body<'a> {
-    TextDelta { text: &'a str },
-    ThinkingDelta { thinking: &'a str },
-    SignatureDelta { signature: &'a str },
-    InputJsonDelta { partial_json: &'a str },
-    CitationsDelta { citation: Value },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
+    #[serde(rename = "citations_delta")]
+    Citations { citation: Value },
 }
 
 /// A part that a stage made whole, as its start and deltas; `None` for parts that have none.

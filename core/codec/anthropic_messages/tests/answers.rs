@@ -1,3 +1,5 @@
+//! Whole answers: what answers of other families become here, and what is given back as it was.
+
 use serde_json::{Value, json};
 
 use crate::{

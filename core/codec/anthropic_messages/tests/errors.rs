@@ -1,3 +1,5 @@
+//! Errors, both ways: statuses, words, and what must never be shown.
+
 use std::time::Duration;
 
 use bytes::Bytes;

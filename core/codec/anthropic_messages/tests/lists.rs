@@ -1,3 +1,5 @@
+//! Model lists and token counts in the shape that the SDKs read.
+
 use serde_json::{Value, json};
 
 use crate::{

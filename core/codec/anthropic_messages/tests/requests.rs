@@ -1,3 +1,5 @@
+//! Requests: the field at fault on the way in; hoisting, merging, ids, thinking and refusals on the way out.
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -344,6 +346,18 @@ fn knobs_that_the_wire_lacks_are_dropped_and_told() {
 }
 
 #[test]
+fn knobs_that_the_provider_refuses_are_dropped_and_told() {
+    let mut request = ask(vec![user("go")]);
+    request.sampling.top_k = Some(4);
+    request.sampling.stop = vec!["x".to_owned()];
+    request.user = Some("u".to_owned());
+    let dialect = Dialect { refuses: &["top_k", "stop", "user"], ..Dialect::of("claude") };
+    let encoded = encode_for(&request, &dialect).expect("encodes");
+    assert_eq!(encoded.dropped, ["stop", "top_k", "user"]);
+    assert_eq!(encoded.body.keys().map(String::as_str).collect::<Vec<_>>(), ["model", "max_tokens", "messages"]);
+}
+
+#[test]
 fn features_that_the_wire_lacks_are_refused_by_name() {
     let base = || ask(vec![user("go")]);
     let media = |kind, mime: &str, source| {
@@ -370,7 +384,10 @@ fn features_that_the_wire_lacks_are_refused_by_name() {
         Format::OpenaiChat,
         json!({"modalities": ["text", "audio"]}).as_object().cloned().unwrap_or_default(),
     );
+    let images = json!({"generationConfig": {"responseModalities": ["TEXT", "IMAGE"]}});
+    let images_out = Extra::new(Format::Gemini, images.as_object().cloned().unwrap_or_default());
     let cases = [
+        (Request { extra: images_out, ..base() }, "image_output"),
         (Request { n: Some(2), ..base() }, "n"),
         (Request { logprobs: Some(LogprobsAsk::default()), ..base() }, "logprobs"),
         (media(MediaKind::Audio, "audio/wav", bytes()), "audio"),

@@ -1,3 +1,5 @@
+//! Streams: one open block at a time, one terminal, errors after 200, and events that are not known yet.
+
 use serde_json::{Value, json};
 
 use crate::{

@@ -45,15 +45,27 @@ struct Choice {
     /// Fields for the choice's next chunk.
     pending: Map<String, Value>,
     sources_told: bool,
+    refused: bool,
     finish: Option<Finish>,
 }
 
 #[derive(Debug)]
 enum Open {
-    Text { extra: Map<String, Value>, wrote: bool, signature: Option<Signature> },
+    Text {
+        extra: Map<String, Value>,
+        wrote: bool,
+        signature: Option<Signature>,
+    },
     Refusal,
-    Reasoning { extra: Map<String, Value>, wrote: bool, signature: Option<Signature>, sealed: Option<Signature> },
+    Reasoning {
+        extra: Map<String, Value>,
+        wrote: bool,
+        signature: Option<Signature>,
+        sealed: Option<Signature>,
+    },
     Call(ToolCall),
+    /// A complete call that waits for one before it: calls go out in their own order.
+    Done(ToolCall),
     Whole,
 }
 
@@ -71,7 +83,10 @@ impl Encoder {
                 state.places.insert(index, (state.points, state.points));
                 Open::Text { extra: own(extra), wrote: false, signature: None }
             }
-            PartStart::Refusal => Open::Refusal,
+            PartStart::Refusal => {
+                state.refused = true;
+                Open::Refusal
+            }
             PartStart::Reasoning { extra } => {
                 Open::Reasoning { extra: own(extra), wrote: false, signature: None, sealed: None }
             }
@@ -202,7 +217,11 @@ impl Encoder {
                     parts.push(json!({ "text": "", "thought": true, "thoughtSignature": word }));
                 }
             }
-            Some(Open::Call(call)) => write_part(&Part::ToolCall(call), &mut parts),
+            Some(Open::Call(call)) => {
+                state.open.insert(index, Open::Done(call));
+                state.calls_in_order(&mut parts);
+            }
+            Some(done @ Open::Done(_)) => drop(state.open.insert(index, done)),
             Some(Open::Refusal | Open::Whole) | None => {}
         }
         if !parts.is_empty() {
@@ -263,6 +282,18 @@ impl Encoder {
 }
 
 impl Choice {
+    /// Takes every complete call that no open one stands before.
+    fn calls_in_order(&mut self, parts: &mut Vec<Value>) {
+        while let Some((index, Open::Done(_))) =
+            self.open.iter().find(|(_, open)| matches!(open, Open::Call(_) | Open::Done(_)))
+        {
+            let index = *index;
+            if let Some(Open::Done(call)) = self.open.remove(&index) {
+                write_part(&Part::ToolCall(call), parts);
+            }
+        }
+    }
+
     fn say(&mut self, text: &str) {
         self.text.push_str(text);
         self.points += text.chars().count() as u64;
@@ -273,7 +304,7 @@ impl Choice {
         candidate.insert("content".to_owned(), json!({ "parts": [{ "text": "" }], "role": "model" }));
         // A stage may have swallowed the reason; without one, clients hold the stream for cut.
         let finish = self.finish.take().unwrap_or_else(|| Finish::new(FinishReason::Other, ""));
-        put_finish(&finish, &mut candidate);
+        put_finish(&finish, self.refused, &mut candidate);
         candidate.insert("index".to_owned(), json!(index));
         if !self.sources_told {
             let place = |i: &u32| self.places.get(i).copied().unwrap_or((0, self.points));

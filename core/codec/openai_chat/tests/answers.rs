@@ -1,3 +1,5 @@
+//! Whole answers, errors, embeddings and lists; hand-written cases only.
+
 use std::time::Duration;
 
 use bytes::Bytes;

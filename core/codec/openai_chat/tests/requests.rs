@@ -1,3 +1,5 @@
+//! Requests of clients, and what upstreams are sent; hand-written cases only.
+
 use serde_json::json;
 
 use super::*;

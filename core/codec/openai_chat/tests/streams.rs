@@ -1,3 +1,5 @@
+//! Streams read and written: the habits of servers, and what every client of this format expects; hand-written cases only.
+
 use serde_json::json;
 
 use super::*;
