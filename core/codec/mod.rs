@@ -7,6 +7,7 @@ pub mod anthropic_messages;
 pub mod document;
 pub mod envelope;
 pub mod gemini;
+pub mod glance;
 pub mod json;
 pub mod lane;
 pub mod openai_chat;
