@@ -39,6 +39,11 @@ pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glanc
         Format::Gemini => after(text, b"\"finishReason\""),
     };
     let finish = finish.unwrap_or(b"null");
+    if let (Some(usage), Some(reason)) =
+        (at(usage).and_then(|u| codec(format).read_usage(u)), codec(format).read_finish(finish))
+    {
+        return Ok(Glance { usage: Some(usage), finish: Some(reason).filter(|_| operation == Operation::Chat) });
+    }
     let called = memchr::memmem::find(text, b"\"functionCall\"").is_some();
     let around: [&[u8]; 2] = match format {
         Format::OpenaiChat => [br#"{"choices":[{"message":{},"finish_reason":"#, b"}]"],
