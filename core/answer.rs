@@ -2,6 +2,7 @@
 //! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,8 +14,8 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
-    model::{Event, FinishReason},
-    pipeline::{EndFlow, EventFlow, StreamNeed},
+    model::{Event, FinishReason, fold::unfold},
+    pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     route::Flight,
     upstream::Answer,
 };
@@ -210,11 +211,17 @@ impl Streaming {
     async fn flush(&mut self, exchange: &mut Exchange) -> Result<()> {
         let mut staged = Vec::new();
         let inner = &mut **exchange;
-        if let EndFlow::Next(reason) = inner.chain.end(&mut inner.cx, &mut staged).await?
-            && !self.committed
-        {
-            self.next = Some(reason);
-            return Ok(());
+        if let EndFlow::Next(reason) = inner.chain.end(&mut inner.cx, &mut staged).await? {
+            if !self.committed {
+                self.next = Some(reason);
+                return Ok(());
+            }
+            // A keep-alive went out: there is no other target any more, and the answer found wanting is all there is.
+            let here = Candidate { name: self.target.clone(), ..Candidate::default() };
+            if let Some(response) = inner.chain.unmet(&mut inner.cx, &here).await? {
+                inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
+                staged = unfold(&response);
+            }
         }
         let mut bytes = Vec::new();
         self.write(&mut staged, &mut bytes);
@@ -307,7 +314,7 @@ impl Live {
                 None => flight.succeeded(),
             }
         }
-        let outcome: Arc<str> = failed.map_or("ok".into(), |e| e.code().into());
+        let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());
         exchange.attempted(&self.streaming.target, outcome, self.streaming.began);
         exchange.settle(200);
     }

@@ -1,12 +1,16 @@
 //! Black box: the real gateway over real sockets, a scripted upstream, five lines a test.
 
+#![allow(clippy::panic, reason = "a test's helpers fail by panicking")]
+
 mod auth;
 mod bad_input;
+mod examples;
 mod facts;
 mod family;
 mod keys;
 mod passthrough;
 mod promises;
+mod readme;
 mod reload;
 mod routing;
 mod stages;
