@@ -415,11 +415,11 @@ impl Gateway {
 async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
     let inner = &mut **exchange;
     match inner.chain.error(&mut inner.cx, &mut error).await {
-        Some(response) => {
+        Some(response) if exchange.cx.operation == Operation::Chat => {
             let stream = exchange.record.stream;
             reply::made(exchange, *response, stream).await
         }
-        None => Err(error),
+        _ => Err(error),
     }
 }
 

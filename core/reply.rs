@@ -139,6 +139,11 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
 
 /// An answer made here, by a stage: it passes the answer side of the stages before that one.
 pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream: bool) -> Result<Reply> {
+    let operation = exchange.cx.operation;
+    if operation != Operation::Chat {
+        let message = format!("a stage answered with text where {} was asked for", operation.name());
+        return Err(Error::new(Kind::Internal, message).with_code("stage_failed"));
+    }
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
