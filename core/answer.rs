@@ -13,8 +13,8 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
-    model::{Event, FinishReason},
-    pipeline::{EndFlow, EventFlow, StreamNeed},
+    model::{Event, FinishReason, fold::unfold},
+    pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     route::Flight,
     upstream::Answer,
 };
@@ -94,7 +94,10 @@ impl Streaming {
             }
             Err(_) => {
                 let secs = self.idle.as_secs_f32();
-                return Err(Error::new(Kind::UpstreamTimeout, format!("the upstream sent nothing for {secs} s")));
+                return Err(Error::new(
+                    Kind::UpstreamTimeout,
+                    format!("the upstream sent nothing for {secs} s; try again, or raise `timeouts.idle`"),
+                ));
             }
         };
         match frame {
@@ -207,11 +210,17 @@ impl Streaming {
     async fn flush(&mut self, exchange: &mut Exchange) -> Result<()> {
         let mut staged = Vec::new();
         let inner = &mut **exchange;
-        if let EndFlow::Next(reason) = inner.chain.end(&mut inner.cx, &mut staged).await?
-            && !self.committed
-        {
-            self.next = Some(reason);
-            return Ok(());
+        if let EndFlow::Next(reason) = inner.chain.end(&mut inner.cx, &mut staged).await? {
+            if !self.committed {
+                self.next = Some(reason);
+                return Ok(());
+            }
+            // A keep-alive went out: there is no other target any more, and the answer found wanting is all there is.
+            let here = Candidate { name: self.target.clone(), ..Candidate::default() };
+            if let Some(response) = inner.chain.unmet(&mut inner.cx, &here).await? {
+                inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
+                staged = unfold(&response);
+            }
         }
         let mut bytes = Vec::new();
         self.write(&mut staged, &mut bytes);
@@ -246,7 +255,10 @@ impl Streaming {
             if streaming.ended {
                 break None;
             }
-            if let Err(error) = streaming.step(exchange).await {
+            if let Err(mut error) = streaming.step(exchange).await {
+                // Stages may reword it; an answer in its place would come too late.
+                let inner = &mut **exchange;
+                inner.chain.error(&mut inner.cx, &mut error).await;
                 break Some(error);
             }
         };

@@ -109,6 +109,10 @@ pub fn stream_head(exchange: &Exchange, json_array: bool) -> Response<()> {
 /// An error in the client's own format.
 pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     let format = exchange.cx.format;
+    // The methods that a path takes travel as a header, not as a field at fault.
+    let mut other = (error.kind == Kind::MethodNotAllowed).then(|| error.copy());
+    let allow = other.as_mut().and_then(|other| other.param.take());
+    let error = other.as_ref().unwrap_or(error);
     let own = error.upstream.as_ref().and_then(|u| u.body.clone()).filter(|_| error.kind == Kind::UpstreamRefused);
     let body = own.unwrap_or_else(|| codec(format).encode_error(error, &exchange.cx.id).into());
     let mut response = Response::new(Body::from(body));
@@ -122,9 +126,7 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     if exchange.cx.attempt > 0 || !matches!(error.kind, Kind::RateLimited | Kind::Overloaded) {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
-    if error.kind == Kind::MethodNotAllowed
-        && let Some(allow) = error.param.as_deref().and_then(|p| HeaderValue::from_str(p).ok())
-    {
+    if let Some(allow) = allow.and_then(|a| HeaderValue::try_from(a).ok()) {
         headers.insert(header::ALLOW, allow);
     }
     *response.headers_mut() = headers;
