@@ -2,6 +2,7 @@
 //! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -313,7 +314,7 @@ impl Live {
                 None => flight.succeeded(),
             }
         }
-        let outcome: Arc<str> = failed.map_or("ok".into(), |e| e.code().into());
+        let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());
         exchange.attempted(&self.streaming.target, outcome, self.streaming.began);
         exchange.settle(200);
     }

@@ -2,7 +2,7 @@
 //! facts reach the settle queue exactly once: handed over when the answer is done, or by `drop` when the client left.
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::{
     account::Record,
     auth::Principal,
-    codec::document::Document,
+    codec::{ClientView, document::Document},
     context::{Context, Step},
     limit::Permit,
     model::{FinishReason, Usage},
@@ -34,8 +34,18 @@ pub struct Inner {
     pub held: Option<BodyPermit>,
     /// The last upstream's own request id.
     pub upstream_id: Option<HeaderValue>,
+    pub wire: Wire,
     /// Knobs that the target could not take.
     pub dropped: Vec<&'static str>,
+}
+
+/// How the client wants its answer written (see `ClientView`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wire {
+    pub include_usage: bool,
+    pub json_array: bool,
+    pub base64: bool,
+    pub single: bool,
 }
 
 /// A finished request on its way to its record.
@@ -52,7 +62,16 @@ impl Exchange {
     pub fn new(cx: Context, settle: SettleQueue) -> Self {
         let record = Record::of(&cx);
         let chain = Chain::new(std::iter::empty());
-        let inner = Inner { cx, chain, record, permit: None, held: None, upstream_id: None, dropped: Vec::new() };
+        let inner = Inner {
+            cx,
+            chain,
+            record,
+            permit: None,
+            held: None,
+            upstream_id: None,
+            wire: Wire::default(),
+            dropped: Vec::new(),
+        };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
 
@@ -69,6 +88,20 @@ impl Exchange {
         self.record.stream = document.stream();
     }
 
+    /// What a codec needs to write to this client. Made only when something is written anew.
+    pub fn view(&self) -> ClientView {
+        let Wire { include_usage, json_array, base64, single } = self.wire;
+        ClientView {
+            model: self.record.model.clone(),
+            request_id: self.cx.id.to_string(),
+            now: self.cx.unix(),
+            include_usage,
+            json_array,
+            base64,
+            single,
+        }
+    }
+
     /// The upstream's own id, in any of the families' spellings.
     pub fn upstream_answered(&mut self, headers: &HeaderMap) {
         let names = ["x-request-id", "request-id", "apim-request-id"];
@@ -82,7 +115,7 @@ impl Exchange {
     }
 
     /// An attempt at `target` ended.
-    pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Arc<str>>, began: Instant) {
+    pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, began: Instant) {
         let took = began.elapsed();
         let inner = &mut **self;
         inner.record.attempts = inner.cx.attempt;
@@ -95,10 +128,12 @@ impl Exchange {
         });
     }
 
+    /// Figures only: the wire's own object is not kept.
     pub fn used(&mut self, usage: &Usage) {
+        let figures = Usage { native: None, ..*usage };
         match &mut self.record.usage {
-            Some(mine) => mine.merge(usage),
-            none => *none = Some(usage.clone()),
+            Some(mine) => mine.merge(&figures),
+            none => *none = Some(figures),
         }
     }
 
@@ -108,7 +143,7 @@ impl Exchange {
 
     fn hand_over(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        let Inner { cx, chain, mut record, permit, held, upstream_id: _, dropped: _ } = *inner;
+        let Inner { cx, chain, mut record, permit, held, upstream_id: _, wire: _, dropped: _ } = *inner;
         drop((permit, held));
         record.duration = cx.started.elapsed();
         // The queue ends with the process: nobody is left to count.

@@ -134,22 +134,17 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
 }
 
 /// An answer made here, by a stage: it passes the answer side of the stages before that one.
-pub async fn made(
-    exchange: &mut Exchange,
-    mut response: model::Response,
-    view: &ClientView,
-    stream: bool,
-) -> Result<Reply> {
+pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream: bool) -> Result<Reply> {
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
     let (ResponseFlow::Deliver | ResponseFlow::Next(_)) =
         inner.chain.response(&mut inner.cx, &here, &mut response).await?;
-    in_shape(exchange.cx.format, &response, view, stream)
+    in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 
 /// The answers that stages found wanting are all there is: the last complete one is delivered and marked.
-pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate, stream: bool) -> Result<Reply> {
+pub async fn unmet(exchange: &mut Exchange, from: &Candidate, stream: bool) -> Result<Reply> {
     let inner = &mut **exchange;
     let response = inner
         .chain
@@ -158,7 +153,7 @@ pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate,
         .ok_or_else(|| Error::new(Kind::Upstream, "no target's answer was good enough; try again later"))?;
     inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
     inner.record.target = Some(from.name.clone());
-    in_shape(exchange.cx.format, &response, view, stream)
+    in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 
 /// A canonical answer, whole or as the stream that was asked for.
@@ -202,14 +197,7 @@ pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Res
 }
 
 /// Embeddings and token counts.
-pub fn other(
-    exchange: &mut Exchange,
-    document: &Document,
-    call: &Call,
-    view: &ClientView,
-    target: &Target,
-    body: Bytes,
-) -> Result<Reply> {
+pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, target: &Target, body: Bytes) -> Result<Reply> {
     let (from, to) = (codec(target.provider.format), codec(exchange.cx.format));
     match exchange.cx.operation {
         Operation::CountTokens => {
@@ -227,7 +215,7 @@ pub fn other(
             if let Some(usage) = &response.usage {
                 exchange.used(usage);
             }
-            Ok(Reply::json(to.encode_embeddings_response(&response, view)?.into()))
+            Ok(Reply::json(to.encode_embeddings_response(&response, &exchange.view())?.into()))
         }
     }
 }
@@ -239,6 +227,10 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
     for key in ["usage", "usageMetadata"] {
         if let Some(at) = envelope.value(body, key) {
             // The least that every format takes for an answer, with the usage in it.
+            if let Some(usage) = codec(format).read_usage(&body[at.clone()]) {
+                exchange.used(&usage);
+                continue;
+            }
             let mut small = Vec::with_capacity(at.len() + 96);
             small.extend_from_slice(br#"{"choices":[],"content":[],"candidates":[{"finishReason":"STOP"}],""#);
             small.extend_from_slice(key.as_bytes());
