@@ -1,5 +1,7 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::Value;
@@ -8,6 +10,7 @@ use crate::{
     answer::Streaming,
     call::Call,
     codec::{ClientView, EVENT_STREAM, JSON, codec, document::Document, envelope::Envelope},
+    context::Trace,
     error::{Error, Kind, Result},
     exchange::Exchange,
     model::{self, Format, Operation, fold::unfold},
@@ -74,12 +77,30 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if !exchange.dropped.is_empty() {
         insert(&mut headers, "x-portcullis-dropped-params", &exchange.dropped.join(","));
     }
-    headers.insert("server-timing", server_timing(exchange));
+    headers.insert("server-timing", server_timing(exchange, Duration::ZERO));
     if cx.explain {
-        let trace = crate::telemetry::trace_json(&cx.trace).to_string();
-        insert(&mut headers, "x-portcullis-explain", &trace);
+        insert(&mut headers, "x-portcullis-explain", &explained(&cx.trace));
     }
     headers
+}
+
+/// The trace as a header: as many of its steps as clients take in one.
+fn explained(trace: &Trace) -> String {
+    let steps = crate::telemetry::trace_json(trace);
+    let mut out = String::from("[");
+    for step in steps.as_array().into_iter().flatten().map(Value::to_string) {
+        let last = out.len() + step.len() > MAX_TRACE;
+        if out.len() > 1 {
+            out.push(',');
+        }
+        if last {
+            out.push_str(r#"{"step":"cut"}"#);
+            break;
+        }
+        out.push_str(&step);
+    }
+    out.push(']');
+    out
 }
 
 pub fn whole(
@@ -95,10 +116,11 @@ pub fn whole(
     response
 }
 
-/// The head of a stream. Buffering proxies are told to leave it alone.
-pub fn stream_head(exchange: &Exchange, json_array: bool) -> Response<()> {
+/// The head of a stream, `upstream` after its call was sent. Buffering proxies are told to leave it alone.
+pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) -> Response<()> {
     let mut response = Response::new(());
     *response.headers_mut() = head(exchange);
+    response.headers_mut().insert("server-timing", server_timing(exchange, upstream));
     let content_type = if json_array { JSON } else { EVENT_STREAM };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -138,6 +160,11 @@ pub async fn made(
     view: &ClientView,
     stream: bool,
 ) -> Result<Reply> {
+    if exchange.cx.operation != Operation::Chat {
+        let what = exchange.cx.operation.name();
+        return Err(Error::new(Kind::Internal, format!("a stage answered a request for {what} with a text"))
+            .with_code("stage_failed"));
+    }
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
@@ -154,9 +181,14 @@ pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate,
         .unmet(&mut inner.cx, from)
         .await?
         .ok_or_else(|| Error::new(Kind::Upstream, "no target's answer was good enough; try again later"))?;
-    inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
+    inner.record.tags.push(quality_unmet());
     inner.record.target = Some(from.name.clone());
     in_shape(exchange.cx.format, &response, view, stream)
+}
+
+/// The mark of an answer that stages found wanting and that was delivered all the same.
+pub fn quality_unmet() -> (String, String) {
+    ("quality_unmet".to_owned(), "true".to_owned())
 }
 
 /// A canonical answer, whole or as the stream that was asked for.
@@ -234,6 +266,10 @@ pub fn other(
 pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Result<()> {
     let envelope = Envelope::scan(body)
         .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
+    // Some servers answer 200 and put the error into the body.
+    if envelope.value(body, "error").is_some_and(|at| matches!(body[at.start], b'{' | b'"') && at.len() > 2) {
+        codec(format).decode_response(body)?;
+    }
     for key in ["usage", "usageMetadata"] {
         if let Some(at) = envelope.value(body, key) {
             // The least that every format takes for an answer, with the usage in it.
@@ -251,14 +287,18 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
     Ok(())
 }
 
-fn server_timing(exchange: &Exchange) -> HeaderValue {
+/// `more`: of the attempt that still runs.
+fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
     let total = exchange.cx.started.elapsed();
-    let upstream = exchange.record.upstream_duration;
+    let upstream = exchange.record.upstream_duration + more;
     let gateway = total.saturating_sub(upstream);
     let text =
         format!("gateway;dur={:.2}, upstream;dur={:.2}", gateway.as_secs_f64() * 1e3, upstream.as_secs_f64() * 1e3);
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("gateway"))
 }
+
+/// Common clients refuse heads of 16 KiB.
+const MAX_TRACE: usize = 8 << 10;
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
     // A model name or trace may hold what a header cannot: such characters become `?`.
