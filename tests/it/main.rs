@@ -4,6 +4,7 @@ mod facts;
 mod family;
 mod keys;
 mod passthrough;
+mod review;
 mod routing;
 mod stages;
 
