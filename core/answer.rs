@@ -2,7 +2,7 @@
 //! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
 
 use std::{
-    sync::Arc,
+    borrow::Cow,
     time::{Duration, Instant},
 };
 
@@ -118,7 +118,10 @@ impl Streaming {
             None | Some(Some(Err(_))) if self.terminal => self.end(exchange).await,
             None => {
                 let secs = self.idle.as_secs_f32();
-                Err(Error::new(Kind::UpstreamTimeout, format!("the upstream sent nothing for {secs} s")))
+                Err(Error::new(
+                    Kind::UpstreamTimeout,
+                    format!("the upstream sent nothing for {secs} s; try again, or raise `timeouts.idle`"),
+                ))
             }
             Some(Some(bytes)) => {
                 let bytes = bytes?;
@@ -286,7 +289,10 @@ impl Streaming {
             if streaming.ended {
                 break None;
             }
-            if let Err(error) = streaming.step(exchange).await {
+            if let Err(mut error) = streaming.step(exchange).await {
+                // Stages may reword it; an answer in its place would come too late.
+                let inner = &mut **exchange;
+                inner.chain.error(&mut inner.cx, &mut error).await;
                 break Some(error);
             }
         };
@@ -353,7 +359,7 @@ impl Live {
                 None => flight.succeeded(),
             }
         }
-        let outcome: Arc<str> = failed.map_or("ok".into(), |e| e.code().into());
+        let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());
         exchange.attempted(&self.streaming.target.name, outcome, self.streaming.began);
         exchange.settle(200);
     }

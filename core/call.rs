@@ -5,7 +5,7 @@ use http::{HeaderMap, Uri};
 use serde_json::Value;
 
 use crate::{
-    codec::{ClientView, codec, document::Document},
+    codec::{codec, document::Document},
     context::Context,
     error::Result,
     limit::{Class, Reserved},
@@ -35,7 +35,7 @@ impl Call {
     pub fn prepare(
         cx: &Context,
         document: &mut Document,
-        view: &ClientView,
+        single: bool,
         target: &Target,
         client: &HeaderMap,
         extra: HeaderMap,
@@ -43,9 +43,8 @@ impl Call {
         let provider = &target.provider;
         let dialect = &target.dialect;
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
-        let same_format = document.same_format(provider.format)
-            && !view.single
-            && !named_inside(cx.operation, document, view, target);
+        let same_format =
+            document.same_format(provider.format) && !single && !named_inside(cx.operation, document, target);
         let stream = document.stream();
         let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
         let (body, dropped) = match (cx.operation, same_format) {
@@ -75,30 +74,26 @@ impl Call {
         headers.extend(extra);
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
         headers.insert(TRACEPARENT, trace.child().header());
-        Ok(Call {
-            url: provider.url(cx.operation, &target.model, stream)?,
-            headers,
-            body,
-            same_format,
-            asks_usage,
-            dropped,
-        })
+        Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped })
     }
 
-    /// Puts the key on it. The permit is what gives the right to.
-    pub fn sign(&self, target: &Target, choice: KeyChoice, permit: &Reserved<'_>) -> Result<Sealed> {
+    /// Puts the key on it. The permit is what gives the right to. With one key nothing is kept back for another.
+    pub fn sign(&mut self, target: &Target, choice: KeyChoice, permit: &Reserved<'_>) -> Result<Sealed> {
         let (Class::Client | Class::System) = permit.class();
-        let signed = target.provider.sign(self.url.clone(), self.headers.clone(), choice)?;
-        Ok(Sealed { signed, body: self.body.clone() })
+        let last = target.provider.keys() <= 1;
+        let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
+        let body = if last { std::mem::take(&mut self.body) } else { self.body.clone() };
+        let signed = target.provider.sign(self.url.clone(), headers, choice)?;
+        Ok(Sealed { signed, body })
     }
 }
 
 /// Gemini's lists of texts and wrapped counts repeat the path's model in every element: under another name upstream they
 /// are written anew.
-fn named_inside(operation: Operation, document: &Document, view: &ClientView, target: &Target) -> bool {
+fn named_inside(operation: Operation, document: &Document, target: &Target) -> bool {
     document.format() == Format::Gemini
         && operation != Operation::Chat
-        && view.model.strip_prefix("models/").unwrap_or(&view.model) != &*target.model
+        && document.model().strip_prefix("models/").unwrap_or(document.model()) != &*target.model
         && ["requests", "generateContentRequest", "generate_content_request"]
             .iter()
             .any(|key| document.envelope().value(document.bytes(), key).is_some())

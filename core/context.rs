@@ -1,6 +1,7 @@
 //! What one request carries from its first byte to its record.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -70,7 +71,7 @@ pub enum Step {
     /// A target was passed over before it was tried.
     PassedOver { target: Arc<str>, reason: Arc<str> },
     /// An attempt ended.
-    Attempt { number: u32, target: Arc<str>, outcome: Arc<str>, took: Duration },
+    Attempt { number: u32, target: Arc<str>, outcome: Cow<'static, str>, took: Duration },
     /// Something of the request or answer that a format could not say.
     Dropped { what: &'static str },
 }

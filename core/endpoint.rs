@@ -101,12 +101,17 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
         });
     }
     let format = guess(prefix, &rest);
-    if allowed.is_empty() {
+    let verb = rest.rsplit('/').next().and_then(|last| last.rsplit_once(':')).map(|(_, verb)| verb);
+    if let (Some(verb), &Method::POST) = (verb, method) {
+        // It reads like a model's name, and nobody posts to one.
+        let message = format!("no model has the method `:{verb}` here; there are {}", KNOWN_VERBS.join(", "));
+        Err((format, Error::new(Kind::NotFound, message)))
+    } else if allowed.is_empty() {
         let message = format!("there is no {path} here; see /v1/models for models and the README for paths");
         Err((format, Error::new(Kind::NotFound, message)))
     } else {
         let message = format!("{path} takes {}, not {method}", allowed.join(" or "));
-        Err((format, Error::new(Kind::MethodNotAllowed, message)))
+        Err((format, Error::new(Kind::MethodNotAllowed, message).at(allowed.join(", "))))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::{
     account::Record,
     auth::Principal,
-    codec::document::Document,
+    codec::{ClientView, document::Document},
     context::{Context, Step},
     limit::Permit,
     model::{FinishReason, Usage},
@@ -39,8 +40,18 @@ pub struct Inner {
     pub upstream_id: Option<HeaderValue>,
     /// What earlier attempts used.
     pub spent: Option<Usage>,
+    pub wire: Wire,
     /// Knobs that the target could not take.
     pub dropped: Vec<&'static str>,
+}
+
+/// How the client wants its answer written (see `ClientView`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wire {
+    pub include_usage: bool,
+    pub json_array: bool,
+    pub base64: bool,
+    pub single: bool,
 }
 
 /// A finished request on its way to its record.
@@ -57,8 +68,17 @@ impl Exchange {
     pub fn new(cx: Context, settle: SettleQueue) -> Self {
         let record = Record::of(&cx);
         let chain = Chain::new(std::iter::empty());
-        let inner =
-            Inner { cx, chain, record, permit: None, held: None, upstream_id: None, spent: None, dropped: Vec::new() };
+        let inner = Inner {
+            cx,
+            chain,
+            record,
+            permit: None,
+            held: None,
+            upstream_id: None,
+            spent: None,
+            wire: Wire::default(),
+            dropped: Vec::new(),
+        };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
 
@@ -76,6 +96,20 @@ impl Exchange {
         self.record.stream = document.stream();
     }
 
+    /// What a codec needs to write to this client. Made only when something is written anew.
+    pub fn view(&self) -> ClientView {
+        let Wire { include_usage, json_array, base64, single } = self.wire;
+        ClientView {
+            model: self.record.model.clone(),
+            request_id: self.cx.id.to_string(),
+            now: self.cx.unix(),
+            include_usage,
+            json_array,
+            base64,
+            single,
+        }
+    }
+
     /// The upstream's own id, in any of the families' spellings.
     pub fn upstream_answered(&mut self, headers: &HeaderMap) {
         let names = ["x-request-id", "request-id", "apim-request-id"];
@@ -89,12 +123,12 @@ impl Exchange {
     }
 
     /// An attempt at `target` ended.
-    pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Arc<str>>, began: Instant) {
+    pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, began: Instant) {
         self.took(target, outcome, began.elapsed());
     }
 
     /// An attempt at `target` ended after `took`.
-    pub fn took(&mut self, target: &Arc<str>, outcome: impl Into<Arc<str>>, took: Duration) {
+    pub fn took(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, took: Duration) {
         let inner = &mut **self;
         inner.record.attempts = inner.cx.attempt;
         inner.record.upstream_duration += took;
@@ -106,10 +140,12 @@ impl Exchange {
         });
     }
 
+    /// Figures only: the wire's own object is not kept.
     pub fn used(&mut self, usage: &Usage) {
+        let figures = Usage { native: None, ..*usage };
         match &mut self.record.usage {
-            Some(mine) => mine.merge(usage),
-            none => *none = Some(usage.clone()),
+            Some(mine) => mine.merge(&figures),
+            none => *none = Some(figures),
         }
     }
 
@@ -127,7 +163,7 @@ impl Exchange {
 
     fn hand_over(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        let Inner { cx, chain, mut record, permit, held, upstream_id: _, spent, dropped: _ } = *inner;
+        let Inner { cx, chain, mut record, permit, held, upstream_id: _, spent, wire: _, dropped: _ } = *inner;
         drop((permit, held));
         record.duration = cx.started.elapsed();
         record.attempts = cx.attempt;

@@ -12,11 +12,11 @@ use crate::{
     answer::{Begin, Streaming, Way},
     auth,
     call::Call,
-    codec::{ClientView, Inbound, codec, document::Document, lane::Lane},
+    codec::{Inbound, codec, document::Document, lane::Lane},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
-    exchange::Exchange,
+    exchange::{Exchange, Wire},
     generated::Generated,
     model::{Encoding, Operation},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
@@ -65,7 +65,10 @@ impl Gateway {
         // 11. Errors become bytes in the client's format.
         let outcome = match outcome {
             Ok(reply) => Ok(reply),
-            Err(error) => refused(&mut exchange, error, json_array).await,
+            Err(error) => {
+                exchange.wire.json_array = json_array;
+                refused(&mut exchange, error).await
+            }
         };
         // 12. Whatever it was is settled once: here, or when the stream ends.
         match outcome {
@@ -121,7 +124,7 @@ impl Gateway {
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
         exchange.asked(&document);
-        let view = view(exchange, found, &mut document)?;
+        exchange.wire = wire(found, &mut document)?;
         // They are about answers: a count of tokens or a vector has none.
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
@@ -133,12 +136,12 @@ impl Gateway {
         // 6. Request-side stages.
         let inner = &mut **exchange;
         if let Flow::Respond(response) = inner.chain.request(&mut inner.cx, &mut document).await? {
-            return reply::made(exchange, *response, &view, document.stream()).await;
+            return reply::made(exchange, *response, document.stream()).await;
         }
         // 7. Where it may go: the strategy's order, or what a stage chose.
         let targets = self.plan(runtime, exchange, &mut document).await?;
         // 8 to 10.
-        self.attempts(runtime, exchange, &parts.headers, &mut document, &view, targets).await
+        self.attempts(runtime, exchange, &parts.headers, &mut document, targets).await
     }
 
     /// 7. Names, the caller's or a stage's, pass the caller's allow-list.
@@ -176,7 +179,6 @@ impl Gateway {
         exchange: &mut Exchange,
         client: &HeaderMap,
         document: &mut Document,
-        view: &ClientView,
         targets: Order,
     ) -> Result<Reply> {
         let mut errors = Vec::new();
@@ -200,7 +202,7 @@ impl Gateway {
                     continue;
                 }
             };
-            match self.attempt(runtime, exchange, client, document, view, target, flight).await {
+            match self.attempt(runtime, exchange, client, document, target, flight).await {
                 Ok(Attempted::Answered(reply)) => return Ok(reply),
                 Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
                 Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
@@ -217,7 +219,7 @@ impl Gateway {
             }
         }
         match unmet {
-            Some(candidate) => reply::unmet(exchange, view, &candidate, document.stream()).await,
+            Some(candidate) => reply::unmet(exchange, &candidate, document.stream()).await,
             None => Err(route::most_telling(errors)),
         }
     }
@@ -230,7 +232,6 @@ impl Gateway {
         exchange: &mut Exchange,
         client: &HeaderMap,
         document: &mut Document,
-        view: &ClientView,
         target: &Arc<Target>,
         flight: Flight,
     ) -> Result<Attempted> {
@@ -253,7 +254,7 @@ impl Gateway {
             }
         }
         let document = own.as_mut().unwrap_or(document);
-        let call = Call::prepare(&exchange.cx, document, view, target, client, extra)?;
+        let mut call = Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?;
         exchange.record.target = Some(target.name.clone());
         exchange.dropped = call.dropped.clone();
         let mut tried = Vec::new();
@@ -266,14 +267,14 @@ impl Gateway {
             exchange.cx.attempt += 1;
             exchange.set_aside();
             let began = Instant::now();
-            let result = self.send(runtime, exchange, &call, choice, document, view, target, &mut flight).await;
+            let result = self.send(runtime, exchange, &mut call, choice, document, target, &mut flight).await;
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
                 }
                 return result;
             };
-            exchange.attempted(&target.name, error.code(), began);
+            exchange.attempted(&target.name, error.code().to_owned(), began);
             if let Some(flight) = &mut flight {
                 flight.failed(&error, Instant::now());
             }
@@ -300,10 +301,9 @@ impl Gateway {
         &self,
         runtime: &Runtime,
         exchange: &mut Exchange,
-        call: &Call,
+        call: &mut Call,
         choice: KeyChoice,
         document: &Document,
-        view: &ClientView,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
@@ -319,16 +319,14 @@ impl Gateway {
             return Err(transport::refusal(incoming, target, exchange.cx.format, until).await);
         }
         if stream && transport::is_stream(&incoming.headers) {
-            return self
-                .stream(runtime, exchange, incoming, call, view, target, flight, Waits { began, until, whole })
-                .await;
+            return self.stream(runtime, exchange, incoming, call, target, flight, Waits { began, until, whole }).await;
         }
         let limit = runtime.config.server.max_event as u64;
         let body = transport::before(whole, incoming.body.collect(limit)).await??;
         let took = began.elapsed();
         let outcome = match exchange.cx.operation {
-            Operation::Chat => self.whole(exchange, call, view, target, body).await,
-            _ => reply::other(exchange, document, call, view, target, body).map(Attempted::Answered),
+            Operation::Chat => self.whole(exchange, call, target, body).await,
+            _ => reply::other(exchange, document, call, target, body).map(Attempted::Answered),
         };
         // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
         if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
@@ -351,13 +349,13 @@ impl Gateway {
         exchange: &mut Exchange,
         incoming: transport::Incoming,
         call: &Call,
-        view: &ClientView,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
         Waits { began, until, whole }: Waits,
     ) -> Result<Attempted> {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
+        let view = exchange.view();
         let limit = runtime.config.server.max_event;
         let decoder = || codec(format).stream_decoder(&target.dialect);
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
@@ -366,7 +364,7 @@ impl Gateway {
         } else {
             (Way::Model(decoder()), None)
         };
-        let encoder = codec(exchange.cx.format).stream_encoder(view);
+        let encoder = codec(exchange.cx.format).stream_encoder(&view);
         let idle = target.timeouts.idle;
         let candidate = self.state.health.candidate(target, Instant::now());
         let begin = Begin { answer: incoming.body, way, observer, encoder, idle, target: candidate, began };
@@ -397,7 +395,6 @@ impl Gateway {
         &self,
         exchange: &mut Exchange,
         call: &Call,
-        view: &ClientView,
         target: &Arc<Target>,
         body: Bytes,
     ) -> Result<Attempted> {
@@ -427,7 +424,7 @@ impl Gateway {
         if came.is_some_and(|came| came == response) {
             return Ok(Attempted::Answered(Reply::json(body)));
         }
-        reply::in_shape(exchange.cx.format, &response, view, stream).map(Attempted::Answered)
+        reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
 
     /// Readiness, as both planes tell it: what runs, and what was refused.
@@ -445,37 +442,23 @@ impl Gateway {
 }
 
 /// 11. Stages may reword an error, or answer in its place.
-async fn refused(exchange: &mut Exchange, mut error: Error, json_array: bool) -> Result<Reply> {
+async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
     let inner = &mut **exchange;
     match inner.chain.error(&mut inner.cx, &mut error).await {
         // There is no saying a vector or a count in an answer's shape.
         Some(response) if exchange.cx.operation == Operation::Chat => {
-            let view = ClientView {
-                model: exchange.record.model.clone(),
-                request_id: exchange.cx.id.to_string(),
-                now: exchange.cx.unix(),
-                json_array,
-                ..ClientView::default()
-            };
             let stream = exchange.record.stream;
-            reply::made(exchange, *response, &view, stream).await
+            reply::made(exchange, *response, stream).await
         }
         _ => Err(error),
     }
 }
 
-/// What the client's wire needs to know.
-fn view(exchange: &Exchange, found: &Found, document: &mut Document) -> Result<ClientView> {
+/// How the client wants its answer written.
+fn wire(found: &Found, document: &mut Document) -> Result<Wire> {
     let base64 = found.operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
-    Ok(ClientView {
-        model: document.model().to_owned(),
-        request_id: exchange.cx.id.to_string(),
-        now: exchange.cx.unix(),
-        include_usage: document.stream() && document.include_usage(),
-        json_array: found.json_array,
-        base64,
-        single: found.single,
-    })
+    let include_usage = document.stream() && document.include_usage();
+    Ok(Wire { include_usage, json_array: found.json_array, base64, single: found.single })
 }
 
 /// The clocks of one call: when it was sent, until when the first output must come, until when the whole.

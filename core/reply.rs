@@ -131,6 +131,10 @@ pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) ->
 /// An error in the client's own format.
 pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     let format = exchange.cx.format;
+    // The methods that a path takes travel as a header, not as a field at fault.
+    let mut other = (error.kind == Kind::MethodNotAllowed).then(|| error.copy());
+    let allow = other.as_mut().and_then(|other| other.param.take());
+    let error = other.as_ref().unwrap_or(error);
     let own = error.upstream.as_ref().and_then(|u| u.body.clone()).filter(|_| error.kind == Kind::UpstreamRefused);
     let body = own.unwrap_or_else(|| codec(format).encode_error(error, &exchange.cx.id).into());
     let mut response = Response::new(Body::from(body));
@@ -144,9 +148,7 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     if exchange.cx.attempt > 0 || !matches!(error.kind, Kind::RateLimited | Kind::Overloaded) {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
-    if error.kind == Kind::MethodNotAllowed
-        && let Some(allow) = error.param.as_deref().and_then(|p| HeaderValue::from_str(p).ok())
-    {
+    if let Some(allow) = allow.and_then(|a| HeaderValue::try_from(a).ok()) {
         headers.insert(header::ALLOW, allow);
     }
     *response.headers_mut() = headers;
@@ -154,12 +156,7 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
 }
 
 /// An answer made here, by a stage: it passes the answer side of the stages before that one.
-pub async fn made(
-    exchange: &mut Exchange,
-    mut response: model::Response,
-    view: &ClientView,
-    stream: bool,
-) -> Result<Reply> {
+pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream: bool) -> Result<Reply> {
     if exchange.cx.operation != Operation::Chat {
         let what = exchange.cx.operation.name();
         return Err(Error::new(Kind::Internal, format!("a stage answered a request for {what} with a text"))
@@ -170,11 +167,11 @@ pub async fn made(
     // With no target there is no next one: the answer stands.
     let (ResponseFlow::Deliver | ResponseFlow::Next(_)) =
         inner.chain.response(&mut inner.cx, &here, &mut response).await?;
-    in_shape(exchange.cx.format, &response, view, stream)
+    in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 
 /// The answers that stages found wanting are all there is: the last complete one is delivered and marked.
-pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate, stream: bool) -> Result<Reply> {
+pub async fn unmet(exchange: &mut Exchange, from: &Candidate, stream: bool) -> Result<Reply> {
     let inner = &mut **exchange;
     let response = inner
         .chain
@@ -183,7 +180,7 @@ pub async fn unmet(exchange: &mut Exchange, view: &ClientView, from: &Candidate,
         .ok_or_else(|| Error::new(Kind::Upstream, "no target's answer was good enough; try again later"))?;
     inner.record.tags.push(quality_unmet());
     inner.record.target = Some(from.name.clone());
-    in_shape(exchange.cx.format, &response, view, stream)
+    in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 
 /// The mark of an answer that stages found wanting and that was delivered all the same.
@@ -232,14 +229,7 @@ pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Res
 }
 
 /// Embeddings and token counts.
-pub fn other(
-    exchange: &mut Exchange,
-    document: &Document,
-    call: &Call,
-    view: &ClientView,
-    target: &Target,
-    body: Bytes,
-) -> Result<Reply> {
+pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, target: &Target, body: Bytes) -> Result<Reply> {
     let (from, to) = (codec(target.provider.format), codec(exchange.cx.format));
     match exchange.cx.operation {
         Operation::CountTokens => {
@@ -257,7 +247,7 @@ pub fn other(
             if let Some(usage) = &response.usage {
                 exchange.used(usage);
             }
-            Ok(Reply::json(to.encode_embeddings_response(&response, view)?.into()))
+            Ok(Reply::json(to.encode_embeddings_response(&response, &exchange.view())?.into()))
         }
     }
 }
@@ -273,6 +263,10 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
     for key in ["usage", "usageMetadata"] {
         if let Some(at) = envelope.value(body, key) {
             // The least that every format takes for an answer, with the usage in it.
+            if let Some(usage) = codec(format).read_usage(&body[at.clone()]) {
+                exchange.used(&usage);
+                continue;
+            }
             let mut small = Vec::with_capacity(at.len() + 96);
             small.extend_from_slice(br#"{"choices":[],"content":[],"candidates":[{"finishReason":"STOP"}],""#);
             small.extend_from_slice(key.as_bytes());

@@ -202,14 +202,15 @@ impl Running {
             writeln!(out, "  config     built in (there is no gateway.toml in this folder)")?;
         }
         let (ready, waiting): (Vec<_>, Vec<_>) = runtime.routes.providers().partition(|p| p.ready());
-        let names = |list: &[&Arc<crate::provider::Provider>]| {
-            list.iter().map(|p| p.name.as_ref()).collect::<Vec<_>>().join(", ")
-        };
-        writeln!(out, "  ready      {}", names(&ready))?;
-        if !waiting.is_empty() {
-            let names = waiting.iter().map(|p| p.name.to_string()).collect::<Vec<_>>();
-            let lines = super::check::wrapped("no key     ", &names);
-            writeln!(out, "  {} (portcullis check tells why)", lines.join("\n             "))?;
+        let names =
+            |list: &[&Arc<crate::provider::Provider>]| list.iter().map(|p| p.name.to_string()).collect::<Vec<_>>();
+        for line in super::check::wrapped("ready      ", &names(&ready)) {
+            writeln!(out, "  {line}")?;
+        }
+        match waiting.len() {
+            0 => {}
+            n if n <= FEW => writeln!(out, "  no key     {} (portcullis check tells why)", names(&waiting).join(", "))?,
+            n => writeln!(out, "  no key     {n} providers (portcullis check names them and what each lacks)")?,
         }
         let stages: Vec<&str> = runtime.stages.iter().map(|s| s.uses.as_str()).collect();
         writeln!(out, "  stages     {}", if stages.is_empty() { "none".to_owned() } else { stages.join(", ") })?;
@@ -241,6 +242,9 @@ impl Running {
         out.flush()
     }
 }
+
+/// As many names as fit the start's one line.
+const FEW: usize = 6;
 
 /// On the very first start: one key, so that the first request needs no other command.
 async fn first_key(config: &Config, keys: &Keys) -> anyhow::Result<Option<FirstKey>> {

@@ -1,7 +1,7 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 11] = [
+const KEYS: [&[&str]; 12] = [
     &["cache"],
     &["records"],
     &["overload"],
@@ -10,6 +10,7 @@ const KEYS: [&[&str]; 11] = [
     &["store", "url"],
     &["teams", "*", "limits"],
     &["teams", "*", "budget"],
+    &["teams", "*", "priority"],
     &["models", "*", "sticky"],
     &["models", "*", "long_input"],
     &["models", "*", "targets", "*", "quota"],

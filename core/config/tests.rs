@@ -273,7 +273,7 @@ fn aliases_lead_somewhere_and_never_in_a_circle() {
 fn teams_name_models_that_exist_and_start_from_parameters() {
     let config = Case::new(
         "[providers.openai]\n[models.smart]\ntargets = [{ provider = \"openai\", model = \"gpt-4.1\" }]\n\
-         [teams.research]\nmodels = [\"smart\", \"openai/*\", \"*\", \"mock/x\"]\npriority = \"high\"\n\
+         [teams.research]\nmodels = [\"smart\", \"openai/*\", \"*\", \"mock/x\"]\n\
          defaults = { temperature = 0.2, max_tokens = 100, stop = [\"END\"] }\n",
     )
     .config();
@@ -282,11 +282,11 @@ fn teams_name_models_that_exist_and_start_from_parameters() {
         serde_json::to_string(&team.defaults).unwrap(),
         r#"{"temperature":0.2,"max_tokens":100,"stop":["END"]}"#
     );
-    assert_eq!(team.priority.as_deref(), Some("high"));
     assert!(problem("[teams.a]\nmodels = [\"smrt\"]\n").contains("there is no model \"smrt\""));
     assert!(problem("[teams.a]\nmodels = [\"nobody/*\"]\n").contains("there is no provider \"nobody\""));
     assert!(problem("[teams.a]\ndefaults = { temprature = 1 }\n").contains("did you mean `temperature`"));
     assert!(problem("[teams.a]\ndefaults = { temperature = 3.0 }\n").contains("between 0 and 2"));
+    assert!(problem("[teams.a]\npriority = \"high\"\n").contains("`teams.a.priority` is not built in this version"));
     assert!(problem("[teams.a]\nbudget = { usd = 5 }\n").contains("`teams.a.budget` is not built in this version"));
 }
 

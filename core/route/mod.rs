@@ -9,7 +9,12 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use http::Uri;
 
 pub use self::{
     health::{Flight, Health},
@@ -17,7 +22,7 @@ pub use self::{
     strategy::Order,
     table::Table,
 };
-use crate::{codec::Dialect, config::Strategy, provider::Provider};
+use crate::{codec::Dialect, config::Strategy, error::Result, model::Operation, provider::Provider};
 
 /// The most attempts that one request makes, over all targets (promise 33).
 pub const MAX_ATTEMPTS: usize = 4;
@@ -33,6 +38,23 @@ pub struct Target {
     pub weight: u32,
     pub timeouts: Timeouts,
     pub dialect: Dialect,
+    /// Chat's two URLs, made once.
+    pub urls: [OnceLock<Uri>; 2],
+}
+
+impl Target {
+    /// Where an operation on this target goes.
+    pub fn url(&self, operation: Operation, stream: bool) -> Result<Uri> {
+        let made = || self.provider.url(operation, &self.model, stream);
+        if operation != Operation::Chat {
+            return made();
+        }
+        let slot = &self.urls[usize::from(stream)];
+        match slot.get() {
+            Some(url) => Ok(url.clone()),
+            None => made().map(|url| slot.get_or_init(|| url).clone()),
+        }
+    }
 }
 
 /// Resolved: alias, then provider, then the house's defaults.

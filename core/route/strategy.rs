@@ -10,6 +10,11 @@ pub type Order = Vec<Arc<Target>>;
 
 impl Plan {
     pub fn order(&self, seed: u64, health: &Health, now: Instant) -> Order {
+        if let [Group { targets, .. }] = self.groups.as_slice()
+            && let [only] = targets.as_slice()
+        {
+            return vec![only.clone()];
+        }
         let mut seen = HashSet::new();
         let mut out = Vec::new();
         let mut ejected = Vec::new();

@@ -331,6 +331,7 @@ fn is_self(provider: &Provider, config: &Config) -> bool {
 
 fn make(provider: &Arc<Provider>, model: &str, weight: u32, timeouts: config::Timeouts) -> Target {
     Target {
+        urls: Default::default(),
         name: format!("{}/{model}", provider.name).into(),
         dialect: provider.dialect(model),
         model: model.into(),

@@ -47,6 +47,8 @@ pub fn register(r: &mut Registrar<'_>) {
     r.get::<ContextView>("config", "this stage's `config` table in gateway.toml, as a map", |v| {
         Ok(convert::from_json(&serde_json::Value::Object((*v.0.config).clone())))
     });
+    r.tell("may_use(name)", "may this caller use a model by this name?");
+    r.engine.register_fn("may_use", |v: &mut ContextView, name: &str| v.0.cx(|cx| cx.principal.may_use(name)));
     r.tell("note(text)", "writes a line into the decision trace (64 a stage, 500 bytes each)");
     r.engine.register_fn("note", |v: &mut ContextView, text: &str| note(&v.0, text));
     r.engine.register_fn("note", |v: &mut ContextView, value: Dynamic| note(&v.0, &value.to_string()));

@@ -1,12 +1,18 @@
 //! Black box: the real gateway over real sockets, a scripted upstream, five lines a test.
 
+mod auth;
+mod bad_input;
+mod examples;
 mod facts;
 mod family;
 mod keys;
 mod passthrough;
+mod promises;
+mod readme;
+mod reload;
 mod review;
 mod routing;
 mod stages;
-
 mod streams;
 mod support;
+mod wire;

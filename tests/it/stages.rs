@@ -619,3 +619,155 @@ async fn the_caller_may_read_the_decision_trace() {
     let trace: Value = serde_json::from_str(answer.header("x-portcullis-explain").expect("a trace")).expect("JSON");
     assert!(trace.to_string().contains("been here") && trace.to_string().contains("a/m"), "{trace}");
 }
+
+// names, choices, tools
+
+#[tokio::test]
+async fn a_script_renames_the_model_and_the_caller_still_reads_what_it_asked_for() {
+    for (family, stream) in ways() {
+        let house = house("fn request(request, context) { request.model = \"b/other\"; }").await;
+        house.b.always(answers(Openai, stream, &["from b"]));
+        let answer = family.ask(&house.gateway, "a/m", stream).await;
+        assert_eq!(family.text(&answer), "from b", "{}", answer.text());
+        assert_eq!(
+            (answer.header("x-portcullis-model"), answer.header("x-portcullis-target")),
+            (Some("a/m"), Some("b/other"))
+        );
+        assert_eq!(house.b.last().json()["model"], "other");
+    }
+}
+
+#[tokio::test]
+async fn a_new_name_passes_the_callers_own_list() {
+    let script = "fn request(request, context) { request.model = \"b/m\"; }";
+    let house = house_of("[auth]\nrequired = true\n", &[("scripts/a.rhai", script)], Openai).await;
+    let (_, key) = house.gateway.key(r#"{"name":"k","models":["a/*"]}"#).await;
+    let answer =
+        house.gateway.post_with("/v1/chat/completions", &[("x-api-key", &key)], &Openai.body("a/m", false, "x")).await;
+    assert_eq!((answer.status, Openai.error(&answer).code.as_str()), (403, "model_not_allowed"));
+    assert!(house.b.heard().is_empty());
+}
+
+#[tokio::test]
+async fn a_script_may_not_be_asked_about_a_model_to_get_around_the_list() {
+    let script = "fn route(request, targets, context) { return [\"both\"]; }";
+    let house = house_of("[auth]\nrequired = true\n", &[("scripts/a.rhai", script)], Openai).await;
+    let (_, key) = house.gateway.key(r#"{"name":"k","models":["both"]}"#).await;
+    house.a.always(answers(Openai, false, &["from a"]));
+    let ask = async |model: &str| {
+        house
+            .gateway
+            .post_with("/v1/chat/completions", &[("x-api-key", &key)], &Openai.body(model, false, "x"))
+            .await
+            .status
+    };
+    assert_eq!((ask("both").await, ask("a/m").await), (200, 403));
+}
+
+#[tokio::test]
+async fn a_route_may_name_an_alias() {
+    let house = house("fn route(request, targets, context) { return \"both\"; }").await;
+    house.a.always(Say::error(500, "{}"));
+    house.b.always(answers(Openai, false, &["from b"]));
+    assert_eq!(Openai.text(&Openai.ask(&house.gateway, "mock", false).await), "from b");
+}
+
+#[tokio::test]
+async fn a_stage_meets_only_the_requests_that_the_file_gives_it() {
+    let stages = "[[stages]]\nuse = \"scripts/a.rhai\"\nonly = { models = [\"a/*\"] }\n[[stages]]\nuse = \"scripts/b.rhai\"\nonly = { teams = [\"red\"] }\n[teams.red]\n";
+    let files = [
+        (
+            "scripts/a.rhai",
+            "fn request(request, context) { request.model = \"b/m\"; }\nfn log(record, context) { record.tags.a = \"yes\"; }",
+        ),
+        ("scripts/b.rhai", "fn log(record, context) { record.tags.red = \"yes\"; }"),
+    ];
+    let house = house_of(stages, &files, Openai).await;
+    house.b.always(answers(Openai, false, &["from b"]));
+    let (_, key) = house.gateway.key(r#"{"name":"k","team":"red"}"#).await;
+    for (count, model, key, tags) in [
+        (1, "a/m", "", json!({"a": "yes"})),
+        (2, "b/m", "", json!({})),
+        (3, "b/m", key.as_str(), json!({"red": "yes"})),
+    ] {
+        let headers: &[(&str, &str)] = if key.is_empty() { &[] } else { &[("x-api-key", key)] };
+        let answer = house.gateway.post_with("/v1/chat/completions", headers, &Openai.body(model, false, "x")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(house.gateway.record(count).await["tags"], tags, "{model}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_closes_every_choice_of_a_stream() {
+    let script = "fn event(event, context) { if event.text == \"bad\" { return stop(\"a word\"); } }";
+    let house = house(script).await;
+    let chunk = |index: u8, text: &str| {
+        format!(
+            "data: {}\n\n",
+            json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [{"index": index, "delta": {"content": text}, "finish_reason": null}]})
+        )
+    };
+    let frames = [chunk(0, "good"), chunk(1, "fine"), chunk(0, "bad")];
+    house.a.always(Say::frames(&frames.iter().map(String::as_str).collect::<Vec<_>>(), Duration::ZERO).end(End::Stall));
+    let answer = Openai.ask(&house.gateway, "a/m", true).await;
+    assert_eq!(answer.text().matches("\"content_filter\"").count(), 2, "{}", answer.text());
+    assert_eq!(Openai.terminals(&answer), 1);
+}
+
+const TOOL_STREAM: [&str; 4] = [
+    r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"send","arguments":""}}]},"finish_reason":null}]}"#,
+    r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"to\":\"se"}}]},"finish_reason":null}]}"#,
+    r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"cret\"}"}}]},"finish_reason":null}]}"#,
+    r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}"#,
+];
+
+/// Guards see tool arguments as they see text: a value split over two events is still found.
+#[tokio::test]
+async fn a_value_split_over_two_pieces_of_tool_arguments_is_found() {
+    let script = "const STREAM = \"window\";\nconst WINDOW = 16;\nfn event(event, context) { if event.kind == \"tool_arguments\" { let text = event.text; text.replace(\"secret\", \"nobody\"); event.text = text; } }";
+    for client in FAMILIES {
+        let house = house(script).await;
+        let frames: Vec<String> =
+            TOOL_STREAM.iter().map(|f| format!("data: {f}\n\n")).chain(["data: [DONE]\n\n".to_owned()]).collect();
+        house.a.always(Say::frames(&frames.iter().map(String::as_str).collect::<Vec<_>>(), Duration::ZERO));
+        let answer = client.ask(&house.gateway, "a/m", true).await;
+        let text = answer.text();
+        assert!(answer.status == 200 && text.contains("nobody") && !text.contains("cret"), "{client:?}: {text}");
+        assert!(text.contains("send"), "{client:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn errors_in_a_running_stream_are_reworded_too() {
+    let script = "fn error(error, context) { error.message = \"ask the help desk about \" + error.code; }";
+    for client in FAMILIES {
+        let house = house(script).await;
+        let frames = Openai.frames(&["good", "never"]);
+        house.a.always(
+            Say::frames(&frames.iter().take(2).map(String::as_str).collect::<Vec<_>>(), Duration::ZERO).end(End::Cut),
+        );
+        let answer = client.ask(&house.gateway, "a/m", true).await;
+        let errors = client.stream_errors(&answer);
+        assert!(errors.len() == 1 && errors[0].message.starts_with("ask the help desk about "), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_script_remembers_a_little_for_its_tenant_alone() {
+    let script = "fn request(request, context) { let n = (context.kv.get(\"n\") ?? 0) + 1; context.kv.set(\"n\", n); return respond(n.to_string()); }";
+    let house = house_of("[teams.red]\n", &[("scripts/a.rhai", script)], Openai).await;
+    let (_, red) = house.gateway.key(r#"{"name":"k","team":"red"}"#).await;
+    let (_, own) = house.gateway.key(r#"{"name":"own"}"#).await;
+    let ask = async |key: &str| {
+        let answer = house
+            .gateway
+            .post_with("/v1/chat/completions", &[("x-api-key", key)], &Openai.body("a/m", false, "x"))
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        Openai.text(&answer)
+    };
+    assert_eq!(
+        (ask(&red).await, ask(&red).await, ask(&own).await, ask(&red).await),
+        ("1".into(), "2".into(), "1".into(), "3".into())
+    );
+}

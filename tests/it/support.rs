@@ -31,6 +31,10 @@ pub enum End {
     Clean,
     /// The connection dies.
     Cut,
+    /// A whole answer, then the connection is closed without a word before.
+    Close,
+    /// A whole answer, and bytes behind it that nobody asked for.
+    Extra,
     /// Nothing more comes, the connection stays.
     Stall,
     /// The last chunk again and again, for ever.
@@ -243,6 +247,15 @@ async fn answer(socket: &mut TcpStream, say: &Say, script: &Arc<Mutex<Script>>) 
     match say.end {
         End::Clean => socket.write_all(b"0\r\n\r\n").await.is_ok(),
         End::Cut => false,
+        End::Close => {
+            let _ = socket.write_all(b"0\r\n\r\n").await;
+            false
+        }
+        End::Extra => {
+            let more =
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{\"smuggled\":true";
+            socket.write_all(format!("0\r\n\r\n{more}").as_bytes()).await.is_ok()
+        }
         End::Flood => {
             let chunk = say.chunks.last().map(|(_, chunk)| chunk.clone()).unwrap_or_default();
             let mut frame = format!("{:x}\r\n", chunk.len()).into_bytes();

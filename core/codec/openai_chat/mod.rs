@@ -11,6 +11,7 @@ mod models;
 mod request;
 mod response;
 mod stream;
+mod usage;
 mod wire;
 
 #[cfg(test)]
@@ -61,6 +62,10 @@ impl Codec for OpenaiChat {
 
     fn encode_error(&self, error: &Error, _request_id: &str) -> Vec<u8> {
         error::encode(error)
+    }
+
+    fn read_usage(&self, object: &[u8]) -> Option<crate::model::Usage> {
+        usage::read(object)
     }
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {

@@ -144,7 +144,12 @@ pub fn usage(value: &Value) -> Option<Usage> {
 }
 
 /// Completion tokens include reasoning at OpenAI; xAI and Google's compatible API leave it out, which the total shows.
-fn output_tokens(input: Option<u64>, output: Option<u64>, reasoning: Option<u64>, total: Option<u64>) -> Option<u64> {
+pub fn output_tokens(
+    input: Option<u64>,
+    output: Option<u64>,
+    reasoning: Option<u64>,
+    total: Option<u64>,
+) -> Option<u64> {
     let (Some(input), Some(output), Some(total)) = (input, output, total) else { return output };
     let hidden = total.saturating_sub(input.saturating_add(output));
     let explained = reasoning.is_none_or(|r| r == hidden);

@@ -209,12 +209,13 @@ fn call(function: &Function, asked: &str, format: Format, seed: u64, at: usize) 
     })
 }
 
-/// The text of the tool results that end the conversation, if they do.
+/// The text of the tool results since the last answer, if there are any. Some formats put each into a message of its own,
+/// and a result's media after them.
 fn tool_answer(request: &Request) -> Option<String> {
-    let last = request.messages.last()?;
-    let texts: Vec<_> = last
-        .parts
+    let since = request.messages.iter().rposition(|m| m.role == Role::Assistant).map_or(0, |at| at + 1);
+    let texts: Vec<_> = request.messages[since..]
         .iter()
+        .flat_map(|m| &m.parts)
         .filter_map(|p| match p {
             Part::ToolResult(result) => Some(result.parts.iter().map(part_text).collect::<Vec<_>>().join(" ")),
             _ => None,

@@ -137,24 +137,29 @@ fn calls_the_tool_that_is_forced_or_mentioned() {
 #[test]
 fn reads_a_tools_answer_instead_of_calling_again() {
     for format in Format::ALL {
-        let mut request = asking("get_weather");
-        request.tools = vec![weather()];
-        let call = calls(&whole(format, &request)).remove(0);
-        let result = ToolResult {
-            call_id: call.id.clone(),
-            name: Some(call.name.clone()),
-            kind: call.kind,
-            parts: vec![Part::text("sunny")],
-            object: None,
-            is_error: None,
-            cache: None,
-            extra: Default::default(),
-        };
-        request.messages.push(Message::new(Role::Assistant, vec![Part::ToolCall(call)]));
-        request.messages.push(Message::new(Role::Tool, vec![Part::ToolResult(result)]));
+        let mut request = asking("get_weather and tell_time");
+        request.tools = vec![weather(), function("tell_time", json!({"type": "object", "properties": {}}))];
+        let made = calls(&whole(format, &request));
+        request.messages.push(Message::new(Role::Assistant, made.iter().cloned().map(Part::ToolCall).collect()));
+        for (call, text) in made.iter().zip(["sunny", "noon"]) {
+            request.messages.push(Message::new(Role::Tool, vec![Part::ToolResult(answer_to(call, text))]));
+        }
         let response = whole(format, &request);
         assert!(calls(&response).is_empty());
-        assert!(response.text().contains("sunny"), "{format:?}: {}", response.text());
+        assert!(response.text().ends_with("sunny; noon"), "{format:?}: {}", response.text());
+    }
+}
+
+fn answer_to(call: &ToolCall, text: &str) -> ToolResult {
+    ToolResult {
+        call_id: call.id.clone(),
+        name: Some(call.name.clone()),
+        kind: call.kind,
+        parts: vec![Part::text(text)],
+        object: None,
+        is_error: None,
+        cache: None,
+        extra: Default::default(),
     }
 }
 

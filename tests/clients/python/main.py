@@ -1,0 +1,18 @@
+"""Runs the cases of every SDK in this environment. `main.py new`: all; `main.py old`: Anthropic's alone."""
+
+import importlib
+import importlib.metadata
+import sys
+
+import bench
+
+SDKS = {
+    "new": [("openai", "openai_cases"), ("anthropic", "anthropic_cases"), ("google-genai", "google_cases")],
+    "old": [("anthropic", "anthropic_cases")],
+}
+
+failed = 0
+for package, module in SDKS[sys.argv[1]]:
+    importlib.import_module(module)
+    failed += bench.run(f"python {package} {importlib.metadata.version(package)}")
+sys.exit(1 if failed else 0)

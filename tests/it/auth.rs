@@ -1,0 +1,246 @@
+//! Promises 2 and 5: every route asks who calls, in its own family's words, and keys are taken wherever SDKs put them.
+
+use portcullis::{
+    endpoint::{Endpoint, TABLE},
+    model::{Format, Operation},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    family::{Anthropic, FAMILIES, Family, Gemini, Openai},
+    support::{Answer, Gateway, Say, Upstream, eventually, request},
+};
+
+/// A row's path for a model, and a body that it would take.
+fn asked(row: &Endpoint, model: &str) -> (String, String) {
+    let path = row.path.replace("{model}", model);
+    let body = match (row.format, row.operation) {
+        _ if row.method == "GET" => Value::Null,
+        (Format::Gemini, Operation::Embeddings) if row.path.contains("batch") => {
+            json!({"requests": [{"model": format!("models/{model}"), "content": {"parts": [{"text": "x"}]}}]})
+        }
+        (Format::Gemini, Operation::Embeddings) => json!({"content": {"parts": [{"text": "x"}]}}),
+        (Format::Gemini, _) => json!({"contents": [{"role": "user", "parts": [{"text": "x"}]}]}),
+        (_, Operation::Embeddings) => json!({"model": model, "input": "x"}),
+        _ => json!({"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
+    };
+    (path, if body.is_null() { String::new() } else { body.to_string() })
+}
+
+fn family(row: &Endpoint) -> Family {
+    match row.format {
+        Format::OpenaiChat => Openai,
+        Format::AnthropicMessages => Anthropic,
+        Format::Gemini => Gemini,
+    }
+}
+
+async fn walk(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>) -> Answer {
+    let (path, body) = asked(row, model);
+    let bearer = format!("Bearer {}", key.unwrap_or_default());
+    let mut headers = vec![("content-type", "application/json")];
+    if key.is_some() {
+        headers.push(("authorization", &bearer));
+    }
+    request(gateway.addr, row.method, &path, &headers, body.as_bytes()).await
+}
+
+async fn closed() -> Gateway {
+    Gateway::start("[auth]\nrequired = true\n").await
+}
+
+fn families() -> impl Iterator<Item = (&'static Endpoint, Family)> {
+    TABLE.iter().map(|row| (row, family(row)))
+}
+
+/// When the table grows, so must what these walks know of it.
+#[test]
+fn the_walk_knows_every_row_of_the_table() {
+    for row in &TABLE {
+        let known = matches!(
+            row.operation,
+            Operation::Chat
+                | Operation::Embeddings
+                | Operation::CountTokens
+                | Operation::ListModels
+                | Operation::OneModel
+        );
+        assert!(known && matches!(row.method, "GET" | "POST"), "{row:?} is new: teach `asked` about it");
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_caller_without_a_key() {
+    let gateway = closed().await;
+    for (row, family) in families() {
+        let answer = walk(&gateway, row, "mock", None).await;
+        let error = family.error(&answer);
+        assert_eq!((answer.status, error.code.as_str()), (401, "key_missing"), "{} {}", row.method, row.path);
+        assert!(error.message.contains("sk-pc-"), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn every_route_refuses_a_revoked_key_from_the_next_request_on() {
+    let gateway = closed().await;
+    let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+    for (row, _) in families() {
+        let answer = walk(&gateway, row, "mock", Some(&key)).await;
+        assert_eq!(answer.status, 200, "{} {}: {}", row.method, row.path, answer.text());
+    }
+    assert!(gateway.admin("DELETE", &format!("/api/v1/keys/{id}"), "").await.status < 300);
+    for (row, family) in families() {
+        let answer = walk(&gateway, row, "mock", Some(&key)).await;
+        let error = family.error(&answer);
+        assert_eq!((answer.status, error.code.as_str()), (401, "key_revoked"), "{} {}", row.method, row.path);
+    }
+}
+
+#[tokio::test]
+async fn every_route_that_names_a_model_refuses_one_that_the_key_may_not_use() {
+    let gateway = closed().await;
+    let (_, key) = gateway.key(r#"{"name":"k","models":["mock/mine"]}"#).await;
+    for (row, family) in families().filter(|(row, _)| row.operation != Operation::ListModels) {
+        assert_eq!(walk(&gateway, row, "mock/mine", Some(&key)).await.status, 200, "{} {}", row.method, row.path);
+        let answer = walk(&gateway, row, "mock/other", Some(&key)).await;
+        let error = family.error(&answer);
+        // Reading about a model that is not yours is the same as reading about none.
+        let wanted =
+            if row.operation == Operation::OneModel { (404, "model_not_found") } else { (403, "model_not_allowed") };
+        assert_eq!((answer.status, error.code.as_str()), wanted, "{} {}", row.method, row.path);
+    }
+}
+
+#[tokio::test]
+async fn every_route_is_recorded_once_with_its_key() {
+    let gateway = closed().await;
+    let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+    for (count, (row, _)) in families().enumerate() {
+        let answer = walk(&gateway, row, "mock", Some(&key)).await;
+        let record = gateway.record(count + 1).await;
+        assert_eq!(record["id"].as_str(), answer.header("x-request-id"), "{} {}", row.method, row.path);
+        assert_eq!(record["key_id"].as_str(), Some(id.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn routes_answer_under_their_familys_prefix_too_and_ask_for_the_key_there() {
+    let gateway = closed().await;
+    for (row, family) in families() {
+        let prefix = match family {
+            Openai => "/openai",
+            Anthropic => "/anthropic",
+            Gemini => "/gemini",
+        };
+        let (path, body) = asked(row, "mock");
+        let answer = request(gateway.addr, row.method, &format!("{prefix}{path}"), &[], body.as_bytes()).await;
+        assert_eq!(answer.status, 401, "{prefix}{path}");
+        family.error(&answer);
+    }
+}
+
+// 5
+
+#[tokio::test]
+async fn a_key_is_taken_from_all_five_places() {
+    let gateway = closed().await;
+    let (_, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let bearer = format!("Bearer {key}");
+    for family in FAMILIES {
+        let (path, body) = (family.path("mock", false), family.body("mock", false, "x"));
+        for (name, value) in [
+            ("authorization", bearer.as_str()),
+            ("authorization", &bearer.replace("Bearer", "bearer")),
+            ("x-api-key", &key),
+            ("x-goog-api-key", &key),
+            ("api-key", &key),
+        ] {
+            let answer = gateway.post_with(&path, &[(name, value)], &body).await;
+            assert_eq!(answer.status, 200, "{family:?} {name}: {}", answer.text());
+        }
+        let answer = gateway.post(&format!("{path}?key={key}"), &body).await;
+        assert_eq!(answer.status, 200, "{family:?} ?key=: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn among_several_credentials_the_virtual_key_counts() {
+    let gateway = closed().await;
+    let (_, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let headers = [("authorization", "Bearer sk-ant-other"), ("x-api-key", key.as_str())];
+    assert_eq!(gateway.post_with("/v1/messages", &headers, &Anthropic.body("mock", false, "x")).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_no_key_of_ours_is_refused_without_being_repeated() {
+    let gateway = closed().await;
+    let (_, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let longer = format!("{key}A");
+    let other = format!("sk-pc-{}", "A".repeat(43));
+    let odd = format!("{}!", &key[..48]);
+    for wrong in [&key[..48], &longer, &other, &odd, "sk-pc-", "sk-proj-real-openai-key", "x", "' OR 1=1", "sk-pc-é"] {
+        for family in FAMILIES {
+            let answer = gateway
+                .post_with(&family.path("mock", false), &[("x-api-key", wrong)], &family.body("mock", false, "x"))
+                .await;
+            assert_eq!(answer.status, 401, "{wrong}: {}", answer.text());
+            let error = family.error(&answer);
+            assert!(wrong.len() < 8 || !error.message.contains(wrong), "{}", error.message);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_credential_is_refused() {
+    let gateway = closed().await;
+    for header in [("authorization", "Bearer "), ("authorization", "Basic dTpw"), ("x-api-key", "")] {
+        let answer = gateway.post_with("/v1/chat/completions", &[header], &Openai.body("mock", false, "x")).await;
+        assert_eq!(answer.status, 401, "{header:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_expired_key_is_refused_by_name() {
+    let gateway = closed().await;
+    let (_, key) = gateway.key(r#"{"name":"k","expires":"1s"}"#).await;
+    for family in FAMILIES {
+        let ask = async || {
+            gateway
+                .post_with(&family.path("mock", false), &[("x-api-key", &key)], &family.body("mock", false, "x"))
+                .await
+        };
+        eventually("the key expires", async || ask().await.status == 401).await;
+        let error = family.error(&ask().await);
+        assert!(error.code == "key_expired" && error.message.contains("operator"), "{}", error.message);
+    }
+}
+
+#[tokio::test]
+async fn an_open_gateway_still_refuses_a_virtual_key_that_is_not_good() {
+    let gateway = Gateway::start("").await;
+    let unknown = format!("sk-pc-{}", "A".repeat(43));
+    for (key, status) in [("", 200), ("sk-any-sdk-default", 200), (unknown.as_str(), 401), ("sk-pc-short", 401)] {
+        let headers: &[(&str, &str)] = if key.is_empty() { &[] } else { &[("x-api-key", key)] };
+        let answer = gateway.post_with("/v1/chat/completions", headers, &Openai.body("mock", false, "x")).await;
+        assert_eq!(answer.status, status, "{key}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn an_open_gateway_starts_on_loopback_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = "[server]\nlisten = \"0.0.0.0:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\nkind = \"memory\"\n[auth]\nrequired = false\n";
+    std::fs::write(dir.path().join("gateway.toml"), config).expect("written");
+    let started = portcullis::cli::serve::Running::start(&dir.path().join("gateway.toml")).await;
+    assert!(started.err().is_some_and(|e| e.to_string().contains("opens the gateway")), "it says why");
+}
+
+#[tokio::test]
+async fn nobody_is_asked_upstream_before_the_key_is_known() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let gateway = Gateway::start(&format!("[auth]\nrequired = true\n{}", upstream.provider("up", "openai_chat"))).await;
+    for family in FAMILIES {
+        assert_eq!(family.ask(&gateway, "up/m", false).await.status, 401);
+    }
+    assert!(upstream.heard().is_empty());
+}
