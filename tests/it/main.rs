@@ -1,7 +1,5 @@
 //! Black box: the real gateway over real sockets, a scripted upstream, five lines a test.
 
-#![allow(clippy::panic, reason = "a test's helpers fail by panicking")]
-
 mod auth;
 mod bad_input;
 mod examples;
@@ -12,6 +10,7 @@ mod passthrough;
 mod promises;
 mod readme;
 mod reload;
+mod review;
 mod routing;
 mod stages;
 mod streams;
