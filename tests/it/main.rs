@@ -20,6 +20,7 @@ mod passthrough;
 mod promises;
 mod readme;
 mod reload;
+mod review;
 mod routing;
 mod stages;
 mod streams;
