@@ -9,7 +9,11 @@ use serde_json::Value;
 use crate::{
     answer::Streaming,
     call::Call,
-    codec::{ClientView, EVENT_STREAM, JSON, codec, document::Document, envelope::Envelope},
+    codec::{
+        ClientView, EVENT_STREAM, JSON, codec,
+        document::Document,
+        glance::{Glance, glance},
+    },
     context::Trace,
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -252,31 +256,14 @@ pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, target: 
     }
 }
 
-/// Of an answer that goes through as it came: is it JSON, and what did it use?
+/// Of an answer that goes through as it came: is it one, what did it use, how did it end?
 pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Result<()> {
-    let envelope = Envelope::scan(body)
-        .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
-    // Some servers answer 200 and put the error into the body.
-    if envelope.value(body, "error").is_some_and(|at| matches!(body[at.start], b'{' | b'"') && at.len() > 2) {
-        codec(format).decode_response(body)?;
+    let Glance { usage, finish } = glance(format, exchange.cx.operation, body)?;
+    if let Some(usage) = &usage {
+        exchange.used(usage);
     }
-    for key in ["usage", "usageMetadata"] {
-        if let Some(at) = envelope.value(body, key) {
-            // The least that every format takes for an answer, with the usage in it.
-            if let Some(usage) = codec(format).read_usage(&body[at.clone()]) {
-                exchange.used(&usage);
-                continue;
-            }
-            let mut small = Vec::with_capacity(at.len() + 96);
-            small.extend_from_slice(br#"{"choices":[],"content":[],"candidates":[{"finishReason":"STOP"}],""#);
-            small.extend_from_slice(key.as_bytes());
-            small.extend_from_slice(b"\":");
-            small.extend_from_slice(&body[at]);
-            small.push(b'}');
-            if let Ok(model::Response { usage: Some(usage), .. }) = codec(format).decode_response(&small) {
-                exchange.used(&usage);
-            }
-        }
+    if let Some(finish) = finish {
+        exchange.finished(finish);
     }
     Ok(())
 }

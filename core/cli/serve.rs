@@ -63,8 +63,15 @@ pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
                 _ = hangup.recv() => running.watcher.poke(),
             }
         }
-        tracing::info!("draining: no new connections soon, running requests are answered");
-        let report = running.stop().await;
+        tracing::info!("draining: no new connections soon, running requests are answered; Ctrl-C again ends at once");
+        let report = tokio::select! {
+            report = running.stop() => report,
+            // What was acknowledged is durable already.
+            _ = tokio::signal::ctrl_c() => {
+                tracing::warn!("ended at once: requests that ran are cut");
+                return Ok(Exit::Failed);
+            }
+        };
         tracing::info!(open = report.open, cut = report.cut, "stopped");
         Ok(Exit::Done)
     })

@@ -245,6 +245,9 @@ impl Document {
                 patches.push(("model", Some(name)));
             }
         }
+        if self.format == Format::Gemini {
+            patches.extend(self.inner_models(dialect)?);
+        }
         if usage && let Some(options) = self.usage_option()? {
             patches.push(("stream_options", Some(options)));
         }
@@ -265,6 +268,27 @@ impl Document {
             }
         }
         Ok((self.splice(&patches), dropped))
+    }
+
+    /// Requests inside a Gemini body name their model again, each as a resource: they all follow the path.
+    fn inner_models(&self, dialect: &Dialect) -> Result<Option<(&'static str, Option<Bytes>)>> {
+        let keys: &[&'static str] = match self.operation {
+            Operation::Embeddings => &["requests"],
+            Operation::CountTokens => &["generateContentRequest", "generate_content_request"],
+            _ => return Ok(None),
+        };
+        let found = keys.iter().find_map(|key| Some((*key, self.envelope.value(&self.bytes, key)?)));
+        let Some((key, at)) = found else { return Ok(None) };
+        let mut value: Value = serde_json::from_slice(&self.bytes[at])
+            .map_err(|e| Error::invalid(key, format!("`{key}` cannot be read: {e}")))?;
+        let one = std::slice::from_mut(&mut value);
+        let inner = if let [Value::Array(list)] = one { list.as_mut_slice() } else { one };
+        for request in inner.iter_mut().filter_map(Value::as_object_mut) {
+            if let Some(model) = request.get_mut("model") {
+                *model = format!("models/{}", dialect.model).into();
+            }
+        }
+        Ok(Some((key, Some(to_bytes(&value)))))
     }
 
     /// Marks what this target's dialect cannot take as the client wrote it.

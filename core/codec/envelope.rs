@@ -346,11 +346,14 @@ fn fault(body: &[u8], at: usize, what: &str) -> Error {
 }
 
 /// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
-const ROUTING: [&[u8]; 12] = [
+const ROUTING: [&[u8]; 15] = [
     b"model",
     b"stream",
     b"messages",
     b"contents",
+    b"requests",
+    b"generateContentRequest",
+    b"generate_content_request",
     b"system",
     b"systemInstruction",
     b"max_tokens",

@@ -63,6 +63,22 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn the_code_map_lists_the_modules_in_their_order() {
+    let lib = read("core/lib.rs");
+    let modules: Vec<&str> = lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let map = read("core/README.md");
+    let rows =
+        map.lines().skip_while(|line| !line.starts_with("| module |")).skip(2).take_while(|l| l.starts_with('|'));
+    let told: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+    assert_eq!(told, modules);
+    let way = column(&map, "| step |", 1);
+    assert!(way.len() > 15);
+    for file in way.iter().filter(|word| word.ends_with(".rs") && !word.contains('*')) {
+        assert!(root().join("core").join(file).exists(), "core/README.md: {file}");
+    }
+}
+
+#[test]
 fn its_configuration_table_has_every_key_that_exists() {
     let schema: Value = serde_json::from_str(&portcullis(&["schema"])).expect("a schema");
     let mut known = BTreeSet::new();

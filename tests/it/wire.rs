@@ -336,3 +336,31 @@ async fn metrics_count_requests_attempts_and_tokens() {
     assert_eq!(value(&["portcullis_upstream_attempts_total", "outcome=\"upstream_failed\""]).await, 1.0);
     assert_eq!(value(&["portcullis_tokens_total", "direction=\"input\""]).await, 6.0);
 }
+
+#[tokio::test]
+async fn an_error_under_a_good_status_is_a_failure_and_another_target_is_tried() {
+    for format in FAMILIES {
+        for said in [format.error_body(500, "broken inside"), "{}".to_owned()] {
+            let (dead, well) =
+                (Upstream::saying(Say::json(said)).await, Upstream::saying(Say::json(format.whole("well"))).await);
+            let alias = "[models.m]\ntargets = [{ provider = \"dead\", model = \"m\" }, { provider = \"well\", model = \"m\" }]\n";
+            let providers =
+                [dead.provider("dead", format.format()), well.provider("well", format.format()), alias.into()];
+            let gateway = Gateway::start(&providers.concat()).await;
+            for client in FAMILIES {
+                assert_eq!(client.text(&client.ask(&gateway, "m", false).await), "well", "{client:?} of {format:?}");
+                assert_eq!(client.ask(&gateway, "dead/m", false).await.status, 502, "{client:?} of {format:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_requests_given_twice_is_refused() {
+    let (upstream, gateway) = pair(Say::json("{}"), "gemini").await;
+    let list = "[{\"model\":\"models/up/other\",\"content\":{\"parts\":[{\"text\":\"x\"}]}}]";
+    let body = format!("{{\"requests\":{list},\"requests\":{list}}}");
+    let answer = gateway.post("/v1beta/models/up/e:batchEmbedContents", &body).await;
+    assert_eq!((answer.status, Gemini.error(&answer).code.as_str()), (400, "duplicate_field"));
+    assert!(upstream.heard().is_empty());
+}
