@@ -202,3 +202,14 @@ async fn a_page_that_refuses_does_not_reach_the_client() {
         assert!(!family.error(&answer).message.is_empty());
     }
 }
+
+#[tokio::test]
+async fn comments_without_end_before_the_first_output_are_an_error_not_memory() {
+    let say = Say::of(200, "text/event-stream", b": working\n\n".repeat(20_000)).end(End::Flood);
+    let (upstream, gateway) = house(say, "").await;
+    for client in [Openai, Anthropic] {
+        let answer = client.ask(&gateway, "up/m", true).await;
+        assert_eq!((answer.status, client.error(&answer).code.as_str()), (502, "upstream_failed"));
+    }
+    upstream.is_cancelled(2).await;
+}

@@ -346,8 +346,9 @@ async fn an_error_under_a_good_status_is_a_failure_and_another_target_is_tried()
             let alias = "[models.m]\ntargets = [{ provider = \"dead\", model = \"m\" }, { provider = \"well\", model = \"m\" }]\n";
             let providers =
                 [dead.provider("dead", format.format()), well.provider("well", format.format()), alias.into()];
-            let gateway = Gateway::start(&providers.concat()).await;
             for client in FAMILIES {
+                // One for each client: after five failures a target rests.
+                let gateway = Gateway::start(&providers.concat()).await;
                 assert_eq!(client.text(&client.ask(&gateway, "m", false).await), "well", "{client:?} of {format:?}");
                 assert_eq!(client.ask(&gateway, "dead/m", false).await.status, 502, "{client:?} of {format:?}");
             }
