@@ -161,10 +161,10 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
 
 /// An answer made here, by a stage: it passes the answer side of the stages before that one.
 pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream: bool) -> Result<Reply> {
-    if exchange.cx.operation != Operation::Chat {
-        let what = exchange.cx.operation.name();
-        return Err(Error::new(Kind::Internal, format!("a stage answered a request for {what} with a text"))
-            .with_code("stage_failed"));
+    let operation = exchange.cx.operation;
+    if operation != Operation::Chat {
+        let message = format!("a stage answered with text where {} was asked for", operation.name());
+        return Err(Error::new(Kind::Internal, message).with_code("stage_failed"));
     }
     let inner = &mut **exchange;
     let here = Candidate::default();
