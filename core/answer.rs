@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    codec::{StreamDecoder, StreamEncoder, lane::Lane},
+    codec::{StreamDecoder, StreamEncoder, lane::Lane, sse},
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
@@ -34,6 +34,8 @@ pub struct Streaming {
     pub ended: bool,
     /// A stage asked for the next target (only before commit).
     pub next: Option<String>,
+    /// Bytes that came before the first output: held until it comes, so not without end.
+    lead: usize,
     /// When the upstream's first output came.
     pub first_output: Option<Instant>,
     /// The format's terminal was seen: nothing that comes after it matters to the client.
@@ -81,6 +83,7 @@ impl Streaming {
             committed: false,
             ended: false,
             next: None,
+            lead: 0,
             first_output: None,
             terminal: false,
             idle,
@@ -127,6 +130,15 @@ impl Streaming {
             Some(Some(bytes)) => {
                 let bytes = bytes?;
                 self.heard = Instant::now();
+                if self.first_output.is_none() {
+                    self.lead += bytes.len();
+                }
+                if self.lead > MAX_LEAD {
+                    return Err(Error::new(
+                        Kind::Upstream,
+                        format!("the upstream sent {MAX_LEAD} bytes without output"),
+                    ));
+                }
                 self.take(bytes, exchange).await
             }
             Some(None) => self.end(exchange).await,
@@ -378,6 +390,9 @@ impl Drop for Live {
 
 /// How long a held-back stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Twice the largest event.
+const MAX_LEAD: usize = 2 * sse::MAX_EVENT;
 
 /// How long an upstream may take to close after its terminal, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);
