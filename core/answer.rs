@@ -46,7 +46,7 @@ pub struct Streaming {
 
 /// How the upstream's bytes become the client's.
 pub enum Way {
-    Lane(Lane),
+    Lane(Box<Lane>),
     Model(Box<dyn StreamDecoder>),
 }
 

@@ -207,7 +207,6 @@ impl Gateway {
     }
 
     /// One target: stages, the request in its own words, then its keys in turn for as long as they are refused.
-    #[expect(clippy::too_many_arguments, reason = "the whole state of one attempt; a struct would be used once")]
     async fn attempt(
         &self,
         runtime: &Runtime,
@@ -333,7 +332,7 @@ impl Gateway {
         let decoder = || codec(format).stream_decoder(&target.dialect);
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
-            (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
+            (Way::Lane(Box::new(lane)), (need == StreamNeed::Observe).then(decoder))
         } else {
             (Way::Model(decoder()), None)
         };

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use http_body::Frame;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Writing = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// The body. An `Err` of the future aborts the connection.
 pub struct Generated {
-    future: Option<Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>>,
+    future: Option<Writing>,
     queue: Arc<Mutex<VecDeque<Bytes>>>,
 }
 
