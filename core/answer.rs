@@ -3,7 +3,6 @@
 
 use std::{
     borrow::Cow,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +15,7 @@ use crate::{
     generated::Sink,
     model::{Event, FinishReason, fold::unfold},
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
+    reply,
     route::Flight,
     upstream::Answer,
 };
@@ -36,10 +36,17 @@ pub struct Streaming {
     pub next: Option<String>,
     /// When the upstream's first output came.
     pub first_output: Option<Instant>,
+    /// The format's terminal was seen: nothing that comes after it matters to the client.
+    terminal: bool,
     idle: Duration,
+    /// Stages may hold back what came.
     holds_back: bool,
-    target: Arc<str>,
-    began: Instant,
+    /// Since when the upstream has been silent, and since when nothing was ready for the client.
+    heard: Instant,
+    told: Instant,
+    target: Candidate,
+    /// When the call was sent.
+    pub began: Instant,
     /// Counts this stream at its target until it ends; given by the gateway at the commit.
     pub flight: Option<Flight>,
 }
@@ -57,7 +64,7 @@ pub struct Begin {
     pub observer: Option<Box<dyn StreamDecoder>>,
     pub encoder: Box<dyn StreamEncoder>,
     pub idle: Duration,
-    pub target: Arc<str>,
+    pub target: Candidate,
     pub began: Instant,
 }
 
@@ -74,43 +81,68 @@ impl Streaming {
             ended: false,
             next: None,
             first_output: None,
+            terminal: false,
             idle,
-            holds_back: matches!(need, StreamNeed::Whole),
+            holds_back: need >= StreamNeed::Events,
+            heard: Instant::now(),
+            told: Instant::now(),
             target,
             began,
             flight: None,
         }
     }
 
-    /// Takes one frame of the upstream and turns it into what the client gets. Waits at most the idle timeout.
+    /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
+    /// deadline is the only one; then it waits at most the idle timeout.
     pub async fn step(&mut self, exchange: &mut Exchange) -> Result<()> {
+        let quiet = self.quiet();
+        if quiet.is_some_and(|at| at <= Instant::now()) {
+            self.keep_alive();
+            return Ok(());
+        }
         let Some(answer) = &mut self.answer else { return Ok(()) };
-        // A stage that holds the stream back must not let the connection fall silent.
-        let wait = if self.holds_back && self.first_output.is_some() { self.idle.min(KEEP_ALIVE) } else { self.idle };
-        let frame = match tokio::time::timeout(wait, answer.frame()).await {
-            Ok(frame) => frame,
-            Err(_) if wait < self.idle => {
-                self.keep_alive();
-                return Ok(());
-            }
-            Err(_) => {
-                let secs = self.idle.as_secs_f32();
-                return Err(Error::new(
-                    Kind::UpstreamTimeout,
-                    format!("the upstream sent nothing for {secs} s; try again, or raise `timeouts.idle`"),
-                ));
-            }
+        let patience = match (self.terminal, self.first_output) {
+            (true, _) => Some(self.heard + LINGER),
+            (false, Some(_)) => Some(self.heard + self.idle),
+            (false, None) => None,
+        };
+        let until = patience.into_iter().chain(quiet).min();
+        let frame = match until {
+            Some(until) => tokio::time::timeout_at(until.into(), answer.frame()).await.ok(),
+            None => Some(answer.frame().await),
         };
         match frame {
-            Some(bytes) => self.take(bytes?, exchange).await,
-            None => self.end(exchange).await,
+            // Time for a keep-alive: the next step writes it.
+            None if quiet.is_some() && until == quiet => Ok(()),
+            // After its terminal a stream is whole, however its connection ends.
+            None | Some(Some(Err(_))) if self.terminal => self.end(exchange).await,
+            None => {
+                let secs = self.idle.as_secs_f32();
+                Err(Error::new(
+                    Kind::UpstreamTimeout,
+                    format!("the upstream sent nothing for {secs} s; try again, or raise `timeouts.idle`"),
+                ))
+            }
+            Some(Some(bytes)) => {
+                let bytes = bytes?;
+                self.heard = Instant::now();
+                self.take(bytes, exchange).await
+            }
+            Some(None) => self.end(exchange).await,
         }
+    }
+
+    /// When a client that waits for what a stage holds back must hear that the connection lives.
+    fn quiet(&self) -> Option<Instant> {
+        let since = self.first_output?.max(self.told);
+        self.holds_back.then(|| since + KEEP_ALIVE)
     }
 
     async fn take(&mut self, bytes: Bytes, exchange: &mut Exchange) -> Result<()> {
         match &mut self.way {
             Way::Lane(lane) => {
                 let result = lane.push(bytes.clone(), &mut self.out);
+                self.terminal |= lane.ended();
                 if lane.committed() && !self.committed {
                     self.committed = true;
                     self.first_output.get_or_insert_with(Instant::now);
@@ -187,6 +219,7 @@ impl Streaming {
                 self.first_output = Some(Instant::now());
             }
             if matches!(event, Event::End) {
+                self.terminal = true;
                 continue;
             }
             let inner = &mut **exchange;
@@ -216,11 +249,10 @@ impl Streaming {
                 self.next = Some(reason);
                 return Ok(());
             }
-            // A keep-alive went out: there is no other target any more, and the answer found wanting is all there is.
-            let here = Candidate { name: self.target.clone(), ..Candidate::default() };
-            if let Some(response) = inner.chain.unmet(&mut inner.cx, &here).await? {
-                inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
-                staged = unfold(&response);
+            // A keep-alive has gone out: there is no other target any more, so this answer is delivered and marked.
+            if let Some(response) = inner.chain.unmet(&mut inner.cx, &self.target).await? {
+                inner.record.tags.push(reply::quality_unmet());
+                staged.extend(unfold(&response));
             }
         }
         let mut bytes = Vec::new();
@@ -244,6 +276,7 @@ impl Streaming {
         self.encoder.keep_alive(&mut bytes);
         self.out.push(bytes.into());
         self.committed = true;
+        self.told = Instant::now();
     }
 
     /// The rest of the stream, from the commit to the end: the response body runs this.
@@ -252,7 +285,7 @@ impl Streaming {
         let mut live = Live { streaming: self, exchange: Some(exchange) };
         let failed = loop {
             let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
-            sink.send(std::mem::take(&mut streaming.out)).await;
+            streaming.hand_over(&sink).await;
             if streaming.ended {
                 break None;
             }
@@ -271,6 +304,18 @@ impl Streaming {
         }
         live.settle(failed);
         Ok(())
+    }
+
+    /// Gives the client what is ready. The time that it takes to read is not the upstream's silence.
+    async fn hand_over(&mut self, sink: &Sink) {
+        let frames = std::mem::take(&mut self.out);
+        if frames.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        sink.send(frames).await;
+        self.told = Instant::now();
+        self.heard += self.told - began;
     }
 
     fn note_usage(&mut self, exchange: &mut Exchange) {
@@ -315,7 +360,7 @@ impl Live {
             }
         }
         let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());
-        exchange.attempted(&self.streaming.target, outcome, self.streaming.began);
+        exchange.attempted(&self.streaming.target.name, outcome, self.streaming.began);
         exchange.settle(200);
     }
 }
@@ -324,7 +369,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         if let Some(mut exchange) = self.exchange.take() {
             self.streaming.note_usage(&mut exchange);
-            exchange.attempted(&self.streaming.target, "client_gone", self.streaming.began);
+            exchange.attempted(&self.streaming.target.name, "client_gone", self.streaming.began);
             // The exchange's own drop hands it to the settle queue.
         }
     }
@@ -332,3 +377,6 @@ impl Drop for Live {
 
 /// How long a held-back stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long an upstream may take to close after its terminal, so that its connection can be used again.
+const LINGER: Duration = Duration::from_secs(1);

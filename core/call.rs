@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     error::Result,
     limit::{Class, Reserved},
-    model::Operation,
+    model::{Format, Operation},
     provider::KeyChoice,
     route::Target,
     server::TraceContext,
@@ -43,7 +43,8 @@ impl Call {
         let provider = &target.provider;
         let dialect = &target.dialect;
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
-        let same_format = document.same_format(provider.format) && !single;
+        let same_format =
+            document.same_format(provider.format) && !single && !named_inside(cx.operation, document, target);
         let stream = document.stream();
         let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
         let (body, dropped) = match (cx.operation, same_format) {
@@ -85,6 +86,17 @@ impl Call {
         let signed = target.provider.sign(self.url.clone(), headers, choice)?;
         Ok(Sealed { signed, body })
     }
+}
+
+/// Gemini's lists of texts and wrapped counts repeat the path's model in every element: under another name upstream they
+/// are written anew.
+fn named_inside(operation: Operation, document: &Document, target: &Target) -> bool {
+    document.format() == Format::Gemini
+        && operation != Operation::Chat
+        && document.model().strip_prefix("models/").unwrap_or(document.model()) != &*target.model
+        && ["requests", "generateContentRequest", "generate_content_request"]
+            .iter()
+            .any(|key| document.envelope().value(document.bytes(), key).is_some())
 }
 
 /// W3C Trace Context: the caller's trace goes on in the upstream's spans.

@@ -2,7 +2,11 @@
 //! facts reach the settle queue exactly once: handed over when the answer is done, or by `drop` when the client left.
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
@@ -34,6 +38,8 @@ pub struct Inner {
     pub held: Option<BodyPermit>,
     /// The last upstream's own request id.
     pub upstream_id: Option<HeaderValue>,
+    /// What earlier attempts used.
+    pub spent: Option<Usage>,
     pub wire: Wire,
     /// Knobs that the target could not take.
     pub dropped: Vec<&'static str>,
@@ -69,6 +75,7 @@ impl Exchange {
             permit: None,
             held: None,
             upstream_id: None,
+            spent: None,
             wire: Wire::default(),
             dropped: Vec::new(),
         };
@@ -84,7 +91,8 @@ impl Exchange {
 
     /// What was asked is known.
     pub fn asked(&mut self, document: &Document) {
-        self.record.model = document.model().to_owned();
+        // A name that is too long to be one is refused later; it is not kept at its length until then.
+        self.record.model = document.model().chars().take(MAX_MODEL).collect();
         self.record.stream = document.stream();
     }
 
@@ -116,7 +124,11 @@ impl Exchange {
 
     /// An attempt at `target` ended.
     pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, began: Instant) {
-        let took = began.elapsed();
+        self.took(target, outcome, began.elapsed());
+    }
+
+    /// An attempt at `target` ended after `took`.
+    pub fn took(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, took: Duration) {
         let inner = &mut **self;
         inner.record.attempts = inner.cx.attempt;
         inner.record.upstream_duration += took;
@@ -137,15 +149,27 @@ impl Exchange {
         }
     }
 
+    /// A new attempt begins: what the one before used is kept beside.
+    pub fn set_aside(&mut self) {
+        let inner = &mut **self;
+        if let Some(usage) = inner.record.usage.take() {
+            inner.spent.get_or_insert_default().add(&usage);
+        }
+    }
+
     pub fn finished(&mut self, reason: FinishReason) {
         self.record.finish_reason = Some(reason.name());
     }
 
     fn hand_over(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        let Inner { cx, chain, mut record, permit, held, upstream_id: _, wire: _, dropped: _ } = *inner;
+        let Inner { cx, chain, mut record, permit, held, upstream_id: _, spent, wire: _, dropped: _ } = *inner;
         drop((permit, held));
         record.duration = cx.started.elapsed();
+        record.attempts = cx.attempt;
+        if let Some(spent) = spent {
+            record.usage.get_or_insert_default().add(&spent);
+        }
         // The queue ends with the process: nobody is left to count.
         let _ = self.settle.send(Settled { cx, chain, record });
     }
@@ -174,6 +198,9 @@ impl std::ops::DerefMut for Exchange {
         self.inner.as_deref_mut().expect("taken only by hand_over, which ends the exchange")
     }
 }
+
+/// Characters of a model's name.
+const MAX_MODEL: usize = 512;
 
 /// nginx's word for it, known to every log reader.
 pub const CLIENT_GONE: u16 = 499;

@@ -15,7 +15,7 @@ use crate::{
     codec::{Inbound, codec, document::Document, lane::Lane},
     context::Context,
     endpoint::{self, Found},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Side},
     exchange::{Exchange, Wire},
     generated::Generated,
     model::{Encoding, Operation},
@@ -65,12 +65,17 @@ impl Gateway {
         // 11. Errors become bytes in the client's format.
         let outcome = match outcome {
             Ok(reply) => Ok(reply),
-            Err(error) => refused(&mut exchange, error).await,
+            Err(error) => {
+                exchange.wire.json_array = json_array;
+                refused(&mut exchange, error).await
+            }
         };
         // 12. Whatever it was is settled once: here, or when the stream ends.
         match outcome {
             Ok(Reply::Stream(streaming)) => {
-                let head = reply::stream_head(&exchange, json_array);
+                // The prompt has been sent: its share of the memory is free for others.
+                exchange.held = None;
+                let head = reply::stream_head(&exchange, json_array, streaming.began.elapsed());
                 let body = Generated::new(|sink| streaming.run(exchange, sink));
                 head.map(|()| Body::stream(body))
             }
@@ -120,7 +125,10 @@ impl Gateway {
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
         exchange.asked(&document);
         exchange.wire = wire(found, &mut document)?;
-        runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
+        // They are about answers: a count of tokens or a vector has none.
+        if found.operation == Operation::Chat {
+            runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
+        }
         exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
         if !exchange.chain.is_empty() {
             exchange.cx.keep_headers(&parts.headers);
@@ -176,6 +184,11 @@ impl Gateway {
         let mut errors = Vec::new();
         let mut unmet = None;
         for target in &targets {
+            // What would fail for want of time says nothing about the target.
+            if exchange.cx.deadline.is_some_and(|at| at <= Instant::now()) {
+                exchange.cx.trace.passed_over(target, "no time is left");
+                break;
+            }
             if exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
                 exchange.cx.trace.passed_over(target, "four attempts were made");
                 break;
@@ -196,6 +209,11 @@ impl Gateway {
                 Err(error) if route::goes_on(&error) => {
                     exchange.cx.trace.passed_over(target, error.code());
                     errors.push(error);
+                }
+                // Better the answer that is there than none; what a stage refuses stays refused.
+                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => {
+                    exchange.cx.trace.passed_over(target, error.code());
+                    break;
                 }
                 Err(error) => return Err(error),
             }
@@ -219,7 +237,6 @@ impl Gateway {
         if exchange.cx.operation == Operation::CountTokens && !target.provider.counts() {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
         }
-        exchange.record.target = Some(target.name.clone());
         let next = exchange.cx.attempt + 1;
         exchange.chain.start(next);
         // A stage that changes the request for this target works on its own copy.
@@ -237,6 +254,7 @@ impl Gateway {
         }
         let document = own.as_mut().unwrap_or(document);
         let mut call = Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?;
+        exchange.record.target = Some(target.name.clone());
         exchange.dropped = call.dropped.clone();
         let mut tried = Vec::new();
         let mut flight = Some(flight);
@@ -246,6 +264,7 @@ impl Gateway {
                 return Err(route::keys_rest(target, wait));
             }
             exchange.cx.attempt += 1;
+            exchange.set_aside();
             let began = Instant::now();
             let result = self.send(runtime, exchange, &mut call, choice, document, target, &mut flight).await;
             let Err(error) = result else {
@@ -291,26 +310,34 @@ impl Gateway {
         let outgoing = call.sign(target, choice, &permit.reserve()?)?;
         let began = Instant::now();
         let stream = document.stream();
-        let until = exchange.cx.until(if stream { target.timeouts.first_event } else { target.timeouts.whole });
+        let whole = exchange.cx.until(target.timeouts.whole);
+        let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
         let incoming = transport::before(until, self.state.transport.send(outgoing, target)).await??;
         exchange.upstream_answered(&incoming.headers);
         if !incoming.status.is_success() {
             return Err(transport::refusal(incoming, target, exchange.cx.format, until).await);
         }
         if stream && transport::is_stream(&incoming.headers) {
-            return self.stream(runtime, exchange, incoming, call, target, flight, until).await;
+            return self.stream(runtime, exchange, incoming, call, target, flight, Waits { began, until, whole }).await;
         }
         let limit = runtime.config.server.max_event as u64;
-        let body = transport::before(until, incoming.body.collect(limit)).await??;
-        exchange.attempted(&target.name, "ok", began);
-        if let Some(mut flight) = flight.take() {
-            flight.answered(began.elapsed());
-            flight.succeeded();
-        }
-        match exchange.cx.operation {
+        let body = transport::before(whole, incoming.body.collect(limit)).await??;
+        let took = began.elapsed();
+        let outcome = match exchange.cx.operation {
             Operation::Chat => self.whole(exchange, call, target, body).await,
             _ => reply::other(exchange, document, call, target, body).map(Attempted::Answered),
+        };
+        // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
+        if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
+            && let Some(mut flight) = flight.take()
+        {
+            flight.answered(took);
+            flight.succeeded();
         }
+        if outcome.is_ok() {
+            exchange.took(&target.name, "ok", took);
+        }
+        outcome
     }
 
     /// 9. A stream, up to its commit: until then another target may be tried.
@@ -323,7 +350,7 @@ impl Gateway {
         call: &Call,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
-        until: Instant,
+        Waits { began, until, whole }: Waits,
     ) -> Result<Attempted> {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
@@ -336,23 +363,26 @@ impl Gateway {
         } else {
             (Way::Model(decoder()), None)
         };
-        let began = Instant::now();
         let encoder = codec(exchange.cx.format).stream_encoder(&view);
         let idle = target.timeouts.idle;
-        let target_name = target.name.clone();
-        let begin = Begin { answer: incoming.body, way, observer, encoder, idle, target: target_name, began };
+        let candidate = self.state.health.candidate(target, Instant::now());
+        let begin = Begin { answer: incoming.body, way, observer, encoder, idle, target: candidate, began };
         let mut streaming = Box::new(Streaming::new(begin, need));
         while !streaming.committed && !streaming.ended {
-            // Once output arrives, a stage that holds it back has the context's deadline.
-            let until = if streaming.first_output.is_some() { exchange.cx.until(target.timeouts.whole) } else { until };
+            // Once output arrives, a stage that holds it back has the time of a whole answer.
+            let until = if streaming.first_output.is_some() { whole } else { until };
             transport::before(until, streaming.step(exchange)).await??;
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
+                if let Some(mut flight) = flight.take() {
+                    flight.answered(streaming.first_output.map_or(began.elapsed(), |at| at - began));
+                    flight.succeeded();
+                }
                 return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
             }
         }
-        if let Some(flight) = flight.take() {
-            flight.answered(began.elapsed());
+        if let Some(mut flight) = flight.take() {
+            flight.answered(streaming.first_output.map_or(began.elapsed(), |at| at - began));
             streaming.flight = Some(flight);
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
@@ -414,11 +444,12 @@ impl Gateway {
 async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
     let inner = &mut **exchange;
     match inner.chain.error(&mut inner.cx, &mut error).await {
-        Some(response) => {
+        // There is no saying a vector or a count in an answer's shape.
+        Some(response) if exchange.cx.operation == Operation::Chat => {
             let stream = exchange.record.stream;
             reply::made(exchange, *response, stream).await
         }
-        None => Err(error),
+        _ => Err(error),
     }
 }
 
@@ -427,6 +458,13 @@ fn wire(found: &Found, document: &mut Document) -> Result<Wire> {
     let base64 = found.operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
     let include_usage = document.stream() && document.include_usage();
     Ok(Wire { include_usage, json_array: found.json_array, base64, single: found.single })
+}
+
+/// The clocks of one call: when it was sent, until when the first output must come, until when the whole.
+struct Waits {
+    began: Instant,
+    until: Instant,
+    whole: Instant,
 }
 
 /// How a target's attempt ended when it did not fail.

@@ -1,5 +1,7 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::Value;
@@ -12,6 +14,7 @@ use crate::{
         document::Document,
         glance::{Glance, glance},
     },
+    context::Trace,
     error::{Error, Kind, Result},
     exchange::Exchange,
     model::{self, Format, Operation, fold::unfold},
@@ -78,12 +81,30 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if !exchange.dropped.is_empty() {
         insert(&mut headers, "x-portcullis-dropped-params", &exchange.dropped.join(","));
     }
-    headers.insert("server-timing", server_timing(exchange));
+    headers.insert("server-timing", server_timing(exchange, Duration::ZERO));
     if cx.explain {
-        let trace = crate::telemetry::trace_json(&cx.trace).to_string();
-        insert(&mut headers, "x-portcullis-explain", &trace);
+        insert(&mut headers, "x-portcullis-explain", &explained(&cx.trace));
     }
     headers
+}
+
+/// The trace as a header: as many of its steps as clients take in one.
+fn explained(trace: &Trace) -> String {
+    let steps = crate::telemetry::trace_json(trace);
+    let mut out = String::from("[");
+    for step in steps.as_array().into_iter().flatten().map(Value::to_string) {
+        let last = out.len() + step.len() > MAX_TRACE;
+        if out.len() > 1 {
+            out.push(',');
+        }
+        if last {
+            out.push_str(r#"{"step":"cut"}"#);
+            break;
+        }
+        out.push_str(&step);
+    }
+    out.push(']');
+    out
 }
 
 pub fn whole(
@@ -99,10 +120,11 @@ pub fn whole(
     response
 }
 
-/// The head of a stream. Buffering proxies are told to leave it alone.
-pub fn stream_head(exchange: &Exchange, json_array: bool) -> Response<()> {
+/// The head of a stream, `upstream` after its call was sent. Buffering proxies are told to leave it alone.
+pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) -> Response<()> {
     let mut response = Response::new(());
     *response.headers_mut() = head(exchange);
+    response.headers_mut().insert("server-timing", server_timing(exchange, upstream));
     let content_type = if json_array { JSON } else { EVENT_STREAM };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -139,6 +161,11 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
 
 /// An answer made here, by a stage: it passes the answer side of the stages before that one.
 pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream: bool) -> Result<Reply> {
+    let operation = exchange.cx.operation;
+    if operation != Operation::Chat {
+        let message = format!("a stage answered with text where {} was asked for", operation.name());
+        return Err(Error::new(Kind::Internal, message).with_code("stage_failed"));
+    }
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
@@ -155,9 +182,14 @@ pub async fn unmet(exchange: &mut Exchange, from: &Candidate, stream: bool) -> R
         .unmet(&mut inner.cx, from)
         .await?
         .ok_or_else(|| Error::new(Kind::Upstream, "no target's answer was good enough; try again later"))?;
-    inner.record.tags.push(("quality_unmet".to_owned(), "true".to_owned()));
+    inner.record.tags.push(quality_unmet());
     inner.record.target = Some(from.name.clone());
     in_shape(exchange.cx.format, &response, &exchange.view(), stream)
+}
+
+/// The mark of an answer that stages found wanting and that was delivered all the same.
+pub fn quality_unmet() -> (String, String) {
+    ("quality_unmet".to_owned(), "true".to_owned())
 }
 
 /// A canonical answer, whole or as the stream that was asked for.
@@ -236,14 +268,18 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
     Ok(())
 }
 
-fn server_timing(exchange: &Exchange) -> HeaderValue {
+/// `more`: of the attempt that still runs.
+fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
     let total = exchange.cx.started.elapsed();
-    let upstream = exchange.record.upstream_duration;
+    let upstream = exchange.record.upstream_duration + more;
     let gateway = total.saturating_sub(upstream);
     let text =
         format!("gateway;dur={:.2}, upstream;dur={:.2}", gateway.as_secs_f64() * 1e3, upstream.as_secs_f64() * 1e3);
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("gateway"))
 }
+
+/// Common clients refuse heads of 16 KiB.
+const MAX_TRACE: usize = 8 << 10;
 
 fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
     // A model name or trace may hold what a header cannot: such characters become `?`.

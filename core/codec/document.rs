@@ -7,7 +7,10 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Dialect, Encoded, Field, Inbound, codec, envelope::Envelope};
+use super::{
+    Dialect, Encoded, Field, Inbound, codec,
+    envelope::{Entry, Envelope},
+};
 use crate::{
     error::{Error, Result},
     model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role},
@@ -219,7 +222,8 @@ impl Document {
 
     /// May the client's bytes go to an upstream of `format`?
     pub fn same_format(&self, format: Format) -> bool {
-        let rewritten = self.operation == Operation::Embeddings && !self.dirty.is_empty();
+        // What stages changed in them stands in other shapes than a chat's.
+        let rewritten = self.operation != Operation::Chat && !self.dirty.is_empty();
         self.format == format && !self.made && !rewritten
     }
 
@@ -363,7 +367,12 @@ impl Document {
                 (None, None) => {}
             }
         }
-        if removed > 1 || (removed == 1 && !added.is_empty()) {
+        // A field that is written twice would keep its other value, and upstreams read the last one.
+        let twice = |key: &str| {
+            let named = |e: &&Entry| &self.bytes[e.key.start + 1..e.key.end - 1] == key.as_bytes();
+            fields.iter().filter(named).nth(1).is_some()
+        };
+        if removed > 1 || (removed == 1 && !added.is_empty()) || patches.iter().any(|(key, _)| twice(key)) {
             return vec![self.rebuild(patches)];
         }
         cuts.sort_by_key(|(range, _)| range.start);
@@ -403,10 +412,10 @@ impl Document {
             match patches.iter().find(|(k, _)| k.as_bytes() == key) {
                 None => add(key, &self.bytes[entry.value.clone()]),
                 Some((k, value)) => {
-                    seen.push(*k);
-                    if let Some(value) = value {
+                    if let (false, Some(value)) = (seen.contains(k), value) {
                         add(key, value);
                     }
+                    seen.push(*k);
                 }
             }
         }

@@ -38,27 +38,41 @@ pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glanc
         Format::AnthropicMessages => at("stop_reason"),
         Format::Gemini => after(text, b"\"finishReason\""),
     };
-    let finish = finish.unwrap_or(b"null");
-    if let (Some(usage), Some(reason)) =
-        (at(usage).and_then(|u| codec(format).read_usage(u)), codec(format).read_finish(finish))
-    {
-        return Ok(Glance { usage: Some(usage), finish: Some(reason).filter(|_| operation == Operation::Chat) });
-    }
-    let called = memchr::memmem::find(text, b"\"functionCall\"").is_some();
-    let around: [&[u8]; 2] = match format {
-        Format::OpenaiChat => [br#"{"choices":[{"message":{},"finish_reason":"#, b"}]"],
-        Format::AnthropicMessages => [br#"{"type":"message","content":[],"stop_reason":"#, b""],
-        Format::Gemini if called => {
-            [br#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]},"finishReason":"#, b"}]"]
+    let called = format == Format::Gemini && memchr::memmem::find(text, b"\"functionCall\"").is_some();
+    Ok(Glance {
+        usage: at(usage).and_then(|u| read_usage(format, usage, u)),
+        finish: finish.filter(|_| operation == Operation::Chat).and_then(|word| read_finish(format, word, called)),
+    })
+}
+
+fn read_usage(format: Format, key: &str, usage: &[u8]) -> Option<Usage> {
+    codec(format).read_usage(usage).or_else(|| {
+        // The least that every format takes for an answer, with the usage in it.
+        let around = format!(r#"{{"choices":[],"content":[],"candidates":[{{"finishReason":"STOP"}}],"{key}":"#);
+        codec(format).decode_response(&[around.as_bytes(), usage, b"}"].concat()).ok()?.usage
+    })
+}
+
+fn read_finish(format: Format, word: &[u8], called: bool) -> Option<FinishReason> {
+    // Nearly every answer ends with one of these.
+    match (format, word) {
+        (Format::OpenaiChat, b"\"stop\"") | (Format::AnthropicMessages, b"\"end_turn\"") => {
+            return Some(FinishReason::Stop);
         }
-        Format::Gemini => [br#"{"candidates":[{"finishReason":"#, b"}]"],
+        (Format::OpenaiChat, b"\"tool_calls\"") | (Format::AnthropicMessages, b"\"tool_use\"") => {
+            return Some(FinishReason::ToolCalls);
+        }
+        (Format::Gemini, b"\"STOP\"") if called => return Some(FinishReason::ToolCalls),
+        (Format::Gemini, b"\"STOP\"") => return Some(FinishReason::Stop),
+        _ => {}
+    }
+    let around: [&[u8]; 2] = match format {
+        Format::OpenaiChat => [br#"{"choices":[{"message":{},"finish_reason":"#, b"}]}"],
+        Format::AnthropicMessages => [br#"{"type":"message","content":[],"stop_reason":"#, b"}"],
+        Format::Gemini => [br#"{"candidates":[{"finishReason":"#, b"}]}"],
     };
-    let key = format!(",\"{usage}\":");
-    let small = [around[0], finish, around[1], key.as_bytes(), at(usage).unwrap_or(b"null"), b"}"].concat();
-    // A server's own words around its answer do not make it a bad one: then there is nothing to note.
-    let Ok(response) = codec(format).decode_response(&small) else { return Ok(Glance::default()) };
-    let finish = response.choices.first().and_then(|c| c.finish.as_ref()).map(|f| f.reason);
-    Ok(Glance { usage: response.usage, finish: finish.filter(|_| operation == Operation::Chat) })
+    let response = codec(format).decode_response(&[around[0], word, around[1]].concat()).ok()?;
+    response.choices.first().and_then(|c| c.finish.as_ref()).map(|f| f.reason)
 }
 
 /// The text value behind the last of these keys. Inside a text the key's own quotes would be escaped.
@@ -104,8 +118,12 @@ mod tests {
         let body =
             r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"x","args":{}}}]},"finishReason":"STOP"}]}"#;
         assert_eq!(seen(Format::Gemini, body), (None, Some(FinishReason::ToolCalls)));
-        let body = r#"{"choices":[{"message":{"tool_calls":[]},"finish_reason":"tool_calls"}]}"#;
-        assert_eq!(seen(Format::OpenaiChat, body), (None, Some(FinishReason::ToolCalls)));
+        for (word, reason) in
+            [("tool_calls", FinishReason::ToolCalls), ("length", FinishReason::Length), ("odd", FinishReason::Other)]
+        {
+            let body = format!(r#"{{"choices":[{{"message":{{"tool_calls":[]}},"finish_reason":"{word}"}}]}}"#);
+            assert_eq!(seen(Format::OpenaiChat, &body), (None, Some(reason)));
+        }
     }
 
     #[test]

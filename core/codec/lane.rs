@@ -20,6 +20,7 @@ pub struct Lane {
     held: BytesMut,
     limit: usize,
     committed: bool,
+    ended: bool,
     events: Vec<Event>,
     usage: Option<Usage>,
     finish: Option<FinishReason>,
@@ -38,6 +39,7 @@ impl Lane {
             held: BytesMut::new(),
             limit,
             committed: false,
+            ended: false,
             events: Vec::new(),
             usage: None,
             finish: None,
@@ -51,15 +53,13 @@ impl Lane {
         let bytes = if self.held.is_empty() {
             bytes
         } else {
-            if self.held.len() + bytes.len() > self.limit {
-                return Err(Error::new(
-                    Kind::Upstream,
-                    format!("the upstream sent a stream event over {} bytes", self.limit),
-                ));
+            // What was held has no end in it but, perhaps, half of one: a large event is not read anew with each piece.
+            let known = self.held.len().saturating_sub(3);
+            self.held.extend_from_slice(&bytes);
+            if frame_end(&self.held[known..]).is_none() {
+                return self.bounded(self.held.len());
             }
-            let mut all = std::mem::take(&mut self.held);
-            all.extend_from_slice(&bytes);
-            all.freeze()
+            std::mem::take(&mut self.held).freeze()
         };
         // One run of frames goes on as one piece; `from` is where it starts.
         let (mut from, mut at) = (0, 0);
@@ -80,15 +80,17 @@ impl Lane {
         }
         forward(&bytes, from, at, out);
         if at < bytes.len() {
-            if bytes.len() - at > self.limit {
-                return Err(Error::new(
-                    Kind::Upstream,
-                    format!("the upstream sent a stream event over {} bytes", self.limit),
-                ));
-            }
+            self.bounded(bytes.len() - at)?;
             self.held = BytesMut::from(&bytes[at..]);
         }
         Ok(())
+    }
+
+    fn bounded(&self, held: usize) -> Result<()> {
+        if held <= self.limit {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Upstream, format!("the upstream sent a stream event over {} bytes", self.limit)))
     }
 
     /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line. `Err` if the terminal
@@ -111,6 +113,11 @@ impl Lane {
     /// Has model output gone by?
     pub fn committed(&self) -> bool {
         self.committed
+    }
+
+    /// Was the format's terminal seen?
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// What is known of usage so far.
@@ -162,6 +169,7 @@ impl Lane {
     fn note(&mut self) {
         for event in self.events.drain(..) {
             self.committed |= event.commits();
+            self.ended |= event == Event::End;
             match event {
                 Event::Usage(usage) => match &mut self.usage {
                     Some(mine) => mine.merge(&usage),

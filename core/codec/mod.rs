@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{EmbeddingRequest, EmbeddingResponse, Event, FinishReason, Format, Request, Response, Usage},
+    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Request, Response, Usage},
 };
 
 /// The codec of a format.
@@ -165,11 +165,6 @@ pub trait Codec: Send + Sync {
 
     /// Upstream side: the figures of an answer's usage object, without building a tree. `None`: read the slow way.
     fn read_usage(&self, _object: &[u8]) -> Option<Usage> {
-        None
-    }
-
-    /// Upstream side: a common finish reason, as the wire writes it, quotes included.
-    fn read_finish(&self, _word: &[u8]) -> Option<FinishReason> {
         None
     }
 

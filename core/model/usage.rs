@@ -62,7 +62,25 @@ impl Usage {
         }
     }
 
+    /// Adds what another call used. The sum has no wire form of its own.
+    pub fn add(&mut self, other: &Usage) {
+        let sum = |mine: &mut Option<u64>, theirs: Option<u64>| {
+            if let Some(n) = theirs {
+                *mine = Some(mine.unwrap_or(0).saturating_add(n));
+            }
+        };
+        sum(&mut self.input_tokens, other.input_tokens);
+        sum(&mut self.output_tokens, other.output_tokens);
+        sum(&mut self.cache_read_tokens, other.cache_read_tokens);
+        sum(&mut self.cache_write_tokens, other.cache_write_tokens);
+        sum(&mut self.cache_write_1h_tokens, other.cache_write_1h_tokens);
+        sum(&mut self.reasoning_tokens, other.reasoning_tokens);
+        sum(&mut self.input_audio_tokens, other.input_audio_tokens);
+        sum(&mut self.output_audio_tokens, other.output_audio_tokens);
+        self.native = None;
+    }
+
     pub fn total_tokens(&self) -> Option<u64> {
-        Some(self.input_tokens? + self.output_tokens?)
+        Some(self.input_tokens?.saturating_add(self.output_tokens?))
     }
 }

@@ -259,7 +259,11 @@ impl Chain {
 
     /// Stages may change the error in place, or answer instead.
     pub async fn error(&mut self, cx: &mut Context, error: &mut Error) -> Option<Box<Response>> {
-        for seat in self.seats.iter_mut().rev().filter(|s| s.wants(Phase::Error)) {
+        for at in (0..self.seats.len()).rev() {
+            let seat = &mut self.seats[at];
+            if !seat.wants(Phase::Error) {
+                continue;
+            }
             let started = Instant::now();
             let outcome = seat.visit().error(cx, error).await;
             let verdict = seat.settle(cx, Phase::Error, started, outcome, |v| match v {
@@ -267,6 +271,8 @@ impl Chain {
                 ErrorVerdict::Respond(_) => Verdict::Respond,
             });
             if let Ok(Some(ErrorVerdict::Respond(response))) = verdict {
+                // As with any answer made at a stage: those before it see it.
+                self.answer = at;
                 return Some(response);
             }
         }

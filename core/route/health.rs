@@ -129,9 +129,13 @@ impl Health {
 }
 
 impl Flight {
-    /// The first event, or the whole answer, arrived.
-    pub fn answered(&self, latency: Duration) {
+    /// The first event, or the whole answer, arrived. For a probe that is enough: others need not wait for a long
+    /// stream's end.
+    pub fn answered(&mut self, latency: Duration) {
         let mut breaker = lock(&self.entry.breaker);
+        if std::mem::take(&mut self.probe) {
+            (breaker.failures, breaker.ejected_until, breaker.probing) = (0, None, false);
+        }
         breaker.latency = Some(match breaker.latency {
             // A fifth of the new to four of the old.
             Some(old) => (old * 4 + latency) / 5,

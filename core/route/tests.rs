@@ -336,7 +336,7 @@ fn candidates_show_live_facts() {
     assert_eq!((before.healthy, before.latency, before.in_flight, before.quota_left), (true, None, 0, u64::MAX));
     assert_eq!(before.context_window, Some(128_000));
     assert!(before.capabilities.contains(&"images"));
-    let flight = health.enter(&target, now).unwrap();
+    let mut flight = health.enter(&target, now).unwrap();
     flight.answered(Duration::from_millis(100));
     flight.answered(Duration::from_millis(200));
     let during = health.candidate(&target, now);

@@ -139,6 +139,17 @@ async fn routes_answer_under_their_familys_prefix_too_and_ask_for_the_key_there(
     }
 }
 
+#[tokio::test]
+async fn every_route_that_names_a_model_passes_the_stages() {
+    let script = "fn request(request, context) { return reject(451, \"seen \" + request.operation + \" of \" + request.model); }";
+    let gateway = Gateway::with("", &[("scripts/a.rhai", script)]).await;
+    for (row, family) in families().filter(|(row, _)| row.method == "POST") {
+        let answer = walk(&gateway, row, "mock/mine", None).await;
+        let said = format!("seen {} of mock/mine", row.operation.name());
+        assert_eq!((answer.status, family.error(&answer).message), (451, said), "{}", row.path);
+    }
+}
+
 // 5
 
 #[tokio::test]

@@ -19,6 +19,20 @@ async fn post(gateway: &Gateway, family: Family, body: &[u8]) -> Answer {
 fn told(family: Family, answer: &Answer, status: u16, code: &str, words: &[&str]) {
     let error = family.error(answer);
     assert_eq!((answer.status, error.code.as_str()), (status, code), "{family:?}: {}", answer.text());
+    let kind = match (family, status) {
+        (Openai, 408 | 504) => "timeout",
+        (Openai, 413) => "request_too_large",
+        (Openai, 400..500) => "invalid_request_error",
+        (Anthropic, 404) => "not_found_error",
+        (Anthropic, 504) => "timeout_error",
+        (Anthropic, 400..500) => "invalid_request_error",
+        (Gemini, 404) => "NOT_FOUND",
+        (Gemini, 405) => "UNIMPLEMENTED",
+        (Gemini, 504) => "DEADLINE_EXCEEDED",
+        (Gemini, _) => "INVALID_ARGUMENT",
+        _ => &error.kind,
+    };
+    assert_eq!(error.kind, kind, "{}", answer.text());
     for word in words {
         assert!(error.message.contains(word), "{family:?}: no {word:?} in {:?}", error.message);
     }

@@ -10,6 +10,7 @@ mod passthrough;
 mod promises;
 mod readme;
 mod reload;
+mod review;
 mod routing;
 mod stages;
 mod streams;

@@ -229,3 +229,17 @@ async fn a_stream_that_outlasts_the_grace_is_cut_and_the_gateway_leaves() {
     eventually("it leaves", async || gateway.left().is_some()).await;
     upstream.is_cancelled(1).await;
 }
+
+#[tokio::test]
+async fn a_stop_as_a_library_waits_for_what_runs_and_writes_the_records() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x")).wait(Duration::from_millis(500))).await;
+    let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
+    let body = Openai.body("up/m", false, "x");
+    let mut socket = begin(gateway.addr, "POST", "/v1/chat/completions", &[], body.as_bytes()).await;
+    upstream.hears(1).await;
+    assert_eq!(upstream.last().method, "POST");
+    let addr = gateway.addr;
+    let (answer, ()) = futures_util::future::join(read_rest(&mut socket, Vec::new()), gateway.stop()).await;
+    assert_eq!((answer.status, Openai.text(&answer).as_str()), (200, "x"));
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+}

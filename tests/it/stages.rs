@@ -771,3 +771,58 @@ async fn a_script_remembers_a_little_for_its_tenant_alone() {
         ("1".into(), "2".into(), "1".into(), "3".into())
     );
 }
+
+// what holds a stream back
+
+#[tokio::test]
+async fn a_stream_that_dies_while_it_is_held_back_is_tried_elsewhere() {
+    for client in FAMILIES {
+        let house = house(PICKY).await;
+        let frames = Openai.frames(&["held back for long", "never"]);
+        house.a.always(
+            Say::frames(&frames.iter().take(2).map(String::as_str).collect::<Vec<_>>(), Duration::ZERO).end(End::Cut),
+        );
+        house.b.always(answers(Openai, true, &["long enough to please"]));
+        let answer = client.ask(&house.gateway, "both", true).await;
+        assert_eq!(client.text(&answer), "long enough to please", "{}", answer.text());
+        assert_eq!(client.terminals(&answer), 1);
+        let answer = client.ask(&house.gateway, "a/m", true).await;
+        assert_eq!((answer.status, client.error(&answer).code.as_str()), (502, "upstream_disconnected"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_stage_held_of_one_attempt_is_not_in_the_next() {
+    let upper =
+        "const STREAM = \"whole\";\nfn response(response, context) { response.text = response.text.to_upper(); }";
+    let house = house(upper).await;
+    let frames = Openai.frames(&["from a", "never"]);
+    house.a.always(
+        Say::frames(&frames.iter().take(2).map(String::as_str).collect::<Vec<_>>(), Duration::ZERO).end(End::Cut),
+    );
+    house.b.always(answers(Openai, true, &["from b"]));
+    let answer = Openai.ask(&house.gateway, "both", true).await;
+    assert_eq!(Openai.text(&answer), "FROM B", "{}", answer.text());
+}
+
+// other operations
+
+#[tokio::test]
+async fn a_script_cannot_answer_in_place_of_a_vector_or_a_count() {
+    let script = "fn request(request, context) { return respond(\"words\"); }\nfn error(error, context) { return respond(\"words\"); }";
+    let gateway = Gateway::with("", &[("scripts/a.rhai", script)]).await;
+    let bodies = [
+        (Openai, "/v1/embeddings", "{\"model\":\"mock\",\"input\":\"x\"}".to_owned()),
+        (Anthropic, "/v1/messages/count_tokens", Anthropic.body("mock", false, "x")),
+        (Family::Gemini, "/v1beta/models/mock:countTokens", Family::Gemini.body("", false, "x")),
+    ];
+    for (family, path, body) in bodies {
+        let answer = gateway.post(path, &body).await;
+        assert_eq!(
+            (answer.status, family.error(&answer).code.as_str()),
+            (500, "stage_failed"),
+            "{path}: {}",
+            answer.text()
+        );
+    }
+}

@@ -33,6 +33,8 @@ pub enum End {
     Cut,
     /// A whole answer, then the connection is closed without a word before.
     Close,
+    /// The chunks are all that is written, head included; then the connection is closed.
+    Raw,
     /// A whole answer, and bytes behind it that nobody asked for.
     Extra,
     /// Nothing more comes, the connection stays.
@@ -44,6 +46,11 @@ pub enum End {
 impl Say {
     pub fn json(body: impl Into<String>) -> Say {
         Say::of(200, "application/json", body.into().into_bytes())
+    }
+
+    /// These bytes and nothing else, head included.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Say {
+        Say::of(200, "", bytes.into()).end(End::Raw)
     }
 
     pub fn error(status: u16, body: &str) -> Say {
@@ -219,6 +226,12 @@ async fn answer(socket: &mut TcpStream, say: &Say, script: &Arc<Mutex<Script>>) 
         script.lock().expect("script").cancelled += 1;
         return false;
     }
+    if say.end == End::Raw {
+        for (_, chunk) in &say.chunks {
+            let _ = socket.write_all(chunk).await;
+        }
+        return false;
+    }
     let mut head = format!("HTTP/1.1 {} X\r\ntransfer-encoding: chunked\r\n", say.status);
     for (name, value) in &say.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -246,7 +259,7 @@ async fn answer(socket: &mut TcpStream, say: &Say, script: &Arc<Mutex<Script>>) 
     }
     match say.end {
         End::Clean => socket.write_all(b"0\r\n\r\n").await.is_ok(),
-        End::Cut => false,
+        End::Cut | End::Raw => false,
         End::Close => {
             let _ = socket.write_all(b"0\r\n\r\n").await;
             false
@@ -531,7 +544,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 pub struct Process {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     child: std::process::Child,
     log: Arc<Mutex<String>>,
 }
@@ -558,7 +571,7 @@ impl Process {
         };
         eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
         let found = addresses();
-        Process { addr: found[0], admin: found[1], dir, child, log }
+        Process { addr: found[0], admin: found[1], _dir: dir, child, log }
     }
 
     /// All that was printed and logged so far.

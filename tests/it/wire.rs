@@ -364,3 +364,91 @@ async fn a_list_of_requests_given_twice_is_refused() {
     assert_eq!((answer.status, Gemini.error(&answer).code.as_str()), (400, "duplicate_field"));
     assert!(upstream.heard().is_empty());
 }
+
+// upstreams that hardly speak HTTP
+
+#[tokio::test]
+async fn an_upstream_that_breaks_http_is_a_502() {
+    let body = Openai.whole("x");
+    let chunk = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let raws = [
+        "SSH-2.0-OpenSSH_9.2\r\n".to_owned(),
+        "HTTP/1.1 999 Odd\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{body}"),
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: -1\r\n\r\n{body}"),
+        format!("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 7\r\n\r\n{body}"),
+        format!("{chunk}zz\r\n{body}\r\n0\r\n\r\n"),
+        format!("{chunk}{:x}\r\n{body}", body.len()),
+        format!("HTTP/1.1 200 OK\r\nx-much: {}\r\n\r\n", "y".repeat(2 << 20)),
+        format!("HTTP/1.1 200 OK\r\n{}\r\n", "x-many: y\r\n".repeat(20_000)),
+        String::new(),
+    ];
+    for (at, raw) in raws.iter().enumerate() {
+        let (_upstream, gateway) = pair(Say::raw(raw.as_str()), "openai_chat").await;
+        for family in FAMILIES {
+            let answer = family.ask(&gateway, "up/m", at % 2 == 0).await;
+            assert_eq!(answer.status, 502, "{at}: {}", answer.text());
+            family.error(&answer);
+        }
+    }
+}
+
+#[tokio::test]
+async fn older_and_chattier_upstreams_are_understood() {
+    let body = Openai.whole("x");
+    let raws = [
+        format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{body}"),
+        format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\n\r\n{body}"),
+        format!(
+            "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+        format!("HTTP/1.1 200\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+    ];
+    for raw in raws {
+        let (_upstream, gateway) = pair(Say::raw(raw.as_str()), "openai_chat").await;
+        for family in FAMILIES {
+            let answer = family.ask(&gateway, "up/m", false).await;
+            assert_eq!(family.text(&answer), "x", "{raw}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_chunks_break_is_an_error_event() {
+    let frames = Openai.frames(&["some", "thing"]);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let seen = frames[..2].concat();
+    let (_upstream, gateway) =
+        pair(Say::raw(format!("{head}{:x}\r\n{seen}\r\nzz\r\n", seen.len())), "openai_chat").await;
+    for family in FAMILIES {
+        let answer = family.ask(&gateway, "up/m", true).await;
+        let errors = family.stream_errors(&answer);
+        assert_eq!(
+            (family.text(&answer).as_str(), errors.len(), family.terminals(&answer)),
+            ("some", 1, 0),
+            "{}",
+            answer.text()
+        );
+    }
+}
+
+// tags
+
+#[tokio::test]
+async fn tags_of_the_caller_stand_in_the_record_and_are_bounded() {
+    let gateway = Gateway::start("").await;
+    let much =
+        format!("project=tides,{}", (0..500).map(|n| format!("k{n}={}", "v".repeat(20))).collect::<Vec<_>>().join(","));
+    for (count, tags) in ["project=tides, stage = two ", &much, "project=tides,=x,nonsense,,"].into_iter().enumerate() {
+        let answer = gateway
+            .post_with("/v1/chat/completions", &[("x-portcullis-tags", tags)], &Openai.body("mock", false, "x"))
+            .await;
+        assert_eq!(answer.status, 200);
+        let record = gateway.record(count + 1).await;
+        assert!(
+            record["tags"]["project"] == "tides" && record["tags"].as_object().is_some_and(|t| t.len() <= 64),
+            "{record}"
+        );
+    }
+}

@@ -68,16 +68,6 @@ impl Codec for OpenaiChat {
         usage::read(object)
     }
 
-    fn read_finish(&self, word: &[u8]) -> Option<crate::model::FinishReason> {
-        use crate::model::FinishReason;
-        match word {
-            b"\"stop\"" => Some(FinishReason::Stop),
-            b"\"length\"" => Some(FinishReason::Length),
-            b"\"tool_calls\"" => Some(FinishReason::ToolCalls),
-            _ => None,
-        }
-    }
-
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
             Field::Messages => &["messages"],
