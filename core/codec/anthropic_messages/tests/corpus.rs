@@ -58,8 +58,10 @@ fn plain(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
             map.iter()
-                .filter(|(key, v)| {
-                    !v.is_null() && !(*key == "citations" && **v == json!([])) && !(*key == "stream" && **v == false)
+                .filter(|(key, v)| match key.as_str() {
+                    "citations" => !v.is_null() && **v != json!([]),
+                    "stream" => !v.is_null() && **v != false,
+                    _ => !v.is_null(),
                 })
                 .map(|(key, v)| match (key.as_str(), v) {
                     ("content" | "system", Value::String(text)) => {

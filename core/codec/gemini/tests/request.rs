@@ -1,3 +1,5 @@
+//! Requests: what a client's body means, what is written for an upstream, and what is refused.
+
 use serde_json::{Value, json};
 
 use super::*;

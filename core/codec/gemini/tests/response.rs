@@ -1,3 +1,5 @@
+//! Whole answers in both directions: parts, finish, usage, sources, log probabilities.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Streams in both directions, split anywhere, and where they may end.
+
 use serde_json::{Value, json};
 
 use super::{
