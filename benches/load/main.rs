@@ -6,6 +6,11 @@
 //! as a ratio to the nginx rounds before and after it: both survive a noisy machine. Needs nginx and taskset.
 //!
 //! `cargo bench --bench load [-- --rounds N --seconds S SCENARIO…]`; `-- --list` names the scenarios.
+#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "no runtime's worker waits here: subjects are given time to start and end"
+)]
 
 mod forwarder;
 mod generator;
