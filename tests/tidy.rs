@@ -2,6 +2,7 @@
 //! and vendors' names may appear, who touches the machine, and how files look. Runs no code of the gateway.
 //!
 //! An exception is a row with its reason. One that nothing needs any more fails, so that the tables stay true.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
 
 use std::{
     collections::BTreeSet,
@@ -152,15 +153,13 @@ const VENDOR_HOMES: [&str; 4] = ["core/codec/", "core/provider/", "core/endpoint
 const VENDOR_EXAMPLES: [&str; 2] = ["core/config/resolve/", "core/cli/"];
 
 /// Files longer than `LONGEST` lines, and why they are not two.
-const LONG: [(&str, &str); 9] = [
+const LONG: [(&str, &str); 7] = [
     ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
-    ("core/codec/gemini/request/encode.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/messages.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/request.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/stream/encoder.rs", "one state machine"),
     ("core/codec/openai_chat/stream/state.rs", "one state machine"),
-    ("core/codec/schema.rs", "one table of JSON Schema words and what each format makes of them"),
     ("tests/tidy.rs", "tables, one row an invariant"),
 ];
 const LONGEST: usize = 450;

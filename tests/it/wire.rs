@@ -138,7 +138,9 @@ async fn many_clients_at_once_each_get_their_own_answer() {
         let family = FAMILIES[n % 3];
         let word = format!("word{n}");
         let text = format!("[mock: text={word}]");
-        let answer = gateway.post(&family.path("mock", n % 2 == 0), &family.body("mock", n % 2 == 0, &text)).await;
+        let answer = gateway
+            .post(&family.path("mock", n.is_multiple_of(2)), &family.body("mock", n.is_multiple_of(2), &text))
+            .await;
         assert_eq!(family.text(&answer), word, "{}", answer.text());
     };
     futures_util::future::join_all((0..200).map(ask)).await;
