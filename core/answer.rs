@@ -53,8 +53,9 @@ pub struct Streaming {
 }
 
 /// How the upstream's bytes become the client's.
+#[expect(clippy::large_enum_variant, reason = "one a stream, which lies in a box already")]
 enum Way {
-    Lane(Box<Lane>),
+    Lane(Lane),
     Model(Box<dyn StreamDecoder>),
 }
 
@@ -75,7 +76,7 @@ impl Streaming {
         let decoder = || codec(format).stream_decoder(&target.dialect);
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
-            (Way::Lane(Box::new(lane)), (need == StreamNeed::Observe).then(decoder))
+            (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {
             (Way::Model(decoder()), None)
         };

@@ -2,7 +2,12 @@
 //! and vendors' names may appear, who touches the machine, and how files look. Runs no code of the gateway.
 //!
 //! An exception is a row with its reason. One that nothing needs any more fails, so that the tables stay true.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it expects by failing")]
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of #[test] functions, give up like tests"
+)]
 
 use std::{
     collections::BTreeSet,

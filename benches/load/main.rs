@@ -6,11 +6,8 @@
 //! as a ratio to the nginx rounds before and after it: both survive a noisy machine. Needs nginx and taskset.
 //!
 //! `cargo bench --bench load [-- --rounds N --seconds S SCENARIO…]`; `-- --list` names the scenarios.
-#![allow(clippy::print_stdout, reason = "a bench prints its figures")]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "no runtime's worker waits here: subjects are given time to start and end"
-)]
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints its table, and waits for programs")]
 
 mod forwarder;
 mod generator;

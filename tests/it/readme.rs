@@ -1,6 +1,5 @@
 //! README.md is true: its commands run in a fresh folder with the built program and print what it says they print, its
 //! links lead somewhere, and its tables name exactly what exists. Leaves `cargo` and `tests/run` out.
-#![allow(clippy::disallowed_methods, reason = "a test run reads its environment, and waits for programs of its own")]
 
 use std::{
     collections::BTreeSet,

@@ -58,10 +58,9 @@ fn plain(value: &Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
             map.iter()
-                .filter(|(key, v)| match key.as_str() {
-                    "citations" => !v.is_null() && **v != json!([]),
-                    "stream" => !v.is_null() && **v != false,
-                    _ => !v.is_null(),
+                .filter(|(key, v)| {
+                    let says_nothing = (*key == "citations" && **v == json!([])) || (*key == "stream" && **v == false);
+                    !v.is_null() && !says_nothing
                 })
                 .map(|(key, v)| match (key.as_str(), v) {
                     ("content" | "system", Value::String(text)) => {

@@ -1,4 +1,4 @@
-//! Requests: what a client's body means, what is written for an upstream, and what is refused.
+//! Gemini requests, both ways: what is read, what is written, and what is refused.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Whole answers in both directions: parts, finish, usage, sources, log probabilities.
+//! Whole Gemini answers, both ways.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Streams in both directions, split anywhere, and where they may end.
+//! Gemini streams, both ways, and that they say what whole answers say.
 
 use serde_json::{Value, json};
 
