@@ -9,14 +9,15 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    codec::{StreamDecoder, StreamEncoder, lane::Lane, sse},
+    call::Call,
+    codec::{StreamDecoder, StreamEncoder, codec, lane::Lane, sse},
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
     model::{Event, FinishReason, fold::unfold},
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     reply,
-    route::Flight,
+    route::{Flight, Target},
     upstream::Answer,
 };
 
@@ -55,25 +56,33 @@ pub struct Streaming {
 
 /// How the upstream's bytes become the client's.
 #[expect(clippy::large_enum_variant, reason = "one a stream, which lies in a box already")]
-pub enum Way {
+enum Way {
     Lane(Lane),
     Model(Box<dyn StreamDecoder>),
 }
 
-/// What `Streaming` needs to begin.
-pub struct Begin {
-    pub answer: Answer,
-    pub way: Way,
-    pub observer: Option<Box<dyn StreamDecoder>>,
-    pub encoder: Box<dyn StreamEncoder>,
-    pub idle: Duration,
-    pub target: Candidate,
-    pub began: Instant,
-}
-
 impl Streaming {
-    pub fn new(begin: Begin, need: StreamNeed) -> Self {
-        let Begin { answer, way, observer, encoder, idle, target, began } = begin;
+    /// `from`: the target as stages see it; `limit`: of one event's bytes; `began`: when the call was sent.
+    pub fn open(
+        exchange: &Exchange,
+        call: &Call,
+        target: &Target,
+        from: Candidate,
+        answer: Answer,
+        limit: usize,
+        began: Instant,
+    ) -> Self {
+        let format = target.provider.format;
+        let need = exchange.chain.stream_need();
+        let view = exchange.view();
+        let decoder = || codec(format).stream_decoder(&target.dialect);
+        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
+            let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
+            (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
+        } else {
+            (Way::Model(decoder()), None)
+        };
+        let encoder = codec(exchange.cx.format).stream_encoder(&view);
         Streaming {
             answer: Some(answer),
             way,
@@ -86,14 +95,19 @@ impl Streaming {
             lead: 0,
             first_output: None,
             terminal: false,
-            idle,
+            idle: target.timeouts.idle,
             holds_back: need >= StreamNeed::Events,
             heard: Instant::now(),
             told: Instant::now(),
-            target,
+            target: from,
             began,
             flight: None,
         }
+    }
+
+    /// How long the upstream took to its first output, or has taken without any.
+    pub fn latency(&self) -> Duration {
+        self.first_output.map_or(self.began.elapsed(), |at| at - self.began)
     }
 
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's

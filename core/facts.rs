@@ -1,10 +1,26 @@
-//! What the gateway tells its admin plane about itself. Reads; changes nothing.
+//! What the gateway tells about itself: its admin plane all of it, the data port whether it is ready. Reads; changes
+//! nothing.
 
 use std::{sync::Arc, time::Instant};
 
 use serde_json::{Value, json};
 
 use crate::{admin::Facts, gateway::Gateway, provider::Provider};
+
+impl Gateway {
+    /// Readiness, as both planes tell it: what runs, and what was refused.
+    pub fn ready(&self) -> (bool, Value) {
+        let runtime = self.runtime.load();
+        let draining = self.state.draining();
+        let refused = self.state.refused.load();
+        let body = json!({
+            "status": if draining { "draining" } else { "ready" },
+            "config": runtime.config.hash,
+            "refused": refused.as_deref().map(|r| r.json()),
+        });
+        (!draining, body)
+    }
+}
 
 impl Facts for Gateway {
     fn config_status(&self) -> Value {

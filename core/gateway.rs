@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
 
 use crate::{
-    answer::{Begin, Streaming, Way},
+    answer::Streaming,
     auth,
     call::Call,
-    codec::{Inbound, codec, document::Document, lane::Lane},
+    codec::{Inbound, codec, document::Document},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
@@ -67,7 +67,7 @@ impl Gateway {
             Ok(reply) => Ok(reply),
             Err(error) => {
                 exchange.wire.json_array = json_array;
-                refused(&mut exchange, error).await
+                reply::refused(&mut exchange, error).await
             }
         };
         // 12. Whatever it was is settled once: here, or when the stream ends.
@@ -352,22 +352,9 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, whole }: Waits,
     ) -> Result<Attempted> {
-        let format = target.provider.format;
-        let need = exchange.chain.stream_need();
-        let view = exchange.view();
         let limit = runtime.config.server.max_event;
-        let decoder = || codec(format).stream_decoder(&target.dialect);
-        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
-            let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
-            (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
-        } else {
-            (Way::Model(decoder()), None)
-        };
-        let encoder = codec(exchange.cx.format).stream_encoder(&view);
-        let idle = target.timeouts.idle;
         let candidate = self.state.health.candidate(target, Instant::now());
-        let begin = Begin { answer: incoming.body, way, observer, encoder, idle, target: candidate, began };
-        let mut streaming = Box::new(Streaming::new(begin, need));
+        let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, limit, began));
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
             let until = if streaming.first_output.is_some() { whole } else { until };
@@ -375,14 +362,14 @@ impl Gateway {
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {
-                    flight.answered(streaming.first_output.map_or(began.elapsed(), |at| at - began));
+                    flight.answered(streaming.latency());
                     flight.succeeded();
                 }
                 return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
             }
         }
         if let Some(mut flight) = flight.take() {
-            flight.answered(streaming.first_output.map_or(began.elapsed(), |at| at - began));
+            flight.answered(streaming.latency());
             streaming.flight = Some(flight);
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
@@ -424,32 +411,6 @@ impl Gateway {
             return Ok(Attempted::Answered(Reply::json(body)));
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
-    }
-
-    /// Readiness, as both planes tell it: what runs, and what was refused.
-    pub fn ready(&self) -> (bool, serde_json::Value) {
-        let runtime = self.runtime.load();
-        let draining = self.state.draining();
-        let refused = self.state.refused.load();
-        let body = serde_json::json!({
-            "status": if draining { "draining" } else { "ready" },
-            "config": runtime.config.hash,
-            "refused": refused.as_deref().map(|r| r.json()),
-        });
-        (!draining, body)
-    }
-}
-
-/// 11. Stages may reword an error, or answer in its place.
-async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
-    let inner = &mut **exchange;
-    match inner.chain.error(&mut inner.cx, &mut error).await {
-        // There is no saying a vector or a count in an answer's shape.
-        Some(response) if exchange.cx.operation == Operation::Chat => {
-            let stream = exchange.record.stream;
-            reply::made(exchange, *response, stream).await
-        }
-        _ => Err(error),
     }
 }
 

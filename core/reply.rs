@@ -174,6 +174,19 @@ pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream
     in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 
+/// Stages may reword an error, or answer in its place.
+pub async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
+    let inner = &mut **exchange;
+    match inner.chain.error(&mut inner.cx, &mut error).await {
+        // There is no saying a vector or a count in an answer's shape.
+        Some(response) if exchange.cx.operation == Operation::Chat => {
+            let stream = exchange.record.stream;
+            made(exchange, *response, stream).await
+        }
+        _ => Err(error),
+    }
+}
+
 /// The answers that stages found wanting are all there is: the last complete one is delivered and marked.
 pub async fn unmet(exchange: &mut Exchange, from: &Candidate, stream: bool) -> Result<Reply> {
     let inner = &mut **exchange;

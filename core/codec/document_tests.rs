@@ -164,3 +164,12 @@ fn the_ends_of_a_long_turn_are_found_without_reading_it() {
     let mut short = document(r#"{"model":"m","messages":[{"role":"user","content":"a\nb"}]}"#);
     assert_eq!(short.last_user_ends(64).expect("ends"), ["a\nb", ""]);
 }
+
+#[test]
+fn the_ends_of_a_decoded_turn_cut_no_character() {
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, "é".repeat(10_000));
+    let mut doc = document(&body);
+    doc.request().expect("decoded");
+    let [head, tail] = doc.last_user_ends(4095).expect("ends");
+    assert_eq!((head.len(), tail.len()), (4094, 4094));
+}

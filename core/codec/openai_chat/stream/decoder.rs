@@ -143,7 +143,7 @@ impl Chunks {
     }
 
     /// Azure's first chunk has no id and no choice, only filter results: the answer begins with the one after.
-    #[allow(clippy::too_many_arguments)] // the head's fields, once
+    #[expect(clippy::too_many_arguments, reason = "the head's fields, once")]
     fn begin(
         &mut self,
         id: String,

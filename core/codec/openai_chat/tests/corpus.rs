@@ -13,7 +13,7 @@ struct Record {
     body: String,
 }
 
-#[allow(clippy::disallowed_methods)] // where the corpus lies is no configuration of the gateway
+#[allow(clippy::disallowed_methods, reason = "a test run is told by its environment where recordings lie")]
 fn records(endpoint: &str) -> Vec<Record> {
     let Some(path) = std::env::var_os("PORTCULLIS_CORPUS") else { return Vec::new() };
     let text = std::fs::read_to_string(path).unwrap();
