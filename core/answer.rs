@@ -95,6 +95,11 @@ impl Streaming {
         }
     }
 
+    /// From the call to the upstream's first output.
+    pub fn first_output_after(&self) -> Duration {
+        self.first_output.map_or(self.began.elapsed(), |at| at.saturating_duration_since(self.began))
+    }
+
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
     /// deadline is the only one; then it waits at most the idle timeout.
     pub async fn step(&mut self, exchange: &mut Exchange) -> Result<()> {

@@ -11,14 +11,14 @@ use http::{HeaderMap, Request, Response, request::Parts};
 use crate::{
     answer::{Begin, Streaming, Way},
     auth,
-    call::Call,
+    call::{Call, Waits},
     codec::{Inbound, codec, document::Document, lane::Lane},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
     exchange::{Exchange, Wire},
     generated::Generated,
-    model::{Encoding, Operation},
+    model::Operation,
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     reply::{self, Reply},
@@ -124,7 +124,7 @@ impl Gateway {
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
         exchange.asked(&document);
-        exchange.wire = wire(found, &mut document)?;
+        exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
         // They are about answers: a count of tokens or a vector has none.
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
@@ -211,10 +211,7 @@ impl Gateway {
                     errors.push(error);
                 }
                 // Better the answer that is there than none; what a stage refuses stays refused.
-                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => {
-                    exchange.cx.trace.passed_over(target, error.code());
-                    break;
-                }
+                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => break,
                 Err(error) => return Err(error),
             }
         }
@@ -376,14 +373,14 @@ impl Gateway {
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {
-                    flight.answered(streaming.first_output.map_or(began.elapsed(), |at| at - began));
+                    flight.answered(streaming.first_output_after());
                     flight.succeeded();
                 }
                 return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
             }
         }
         if let Some(mut flight) = flight.take() {
-            flight.answered(streaming.first_output.map_or(began.elapsed(), |at| at - began));
+            flight.answered(streaming.first_output_after());
             streaming.flight = Some(flight);
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
@@ -426,19 +423,6 @@ impl Gateway {
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
-
-    /// Readiness, as both planes tell it: what runs, and what was refused.
-    pub fn ready(&self) -> (bool, serde_json::Value) {
-        let runtime = self.runtime.load();
-        let draining = self.state.draining();
-        let refused = self.state.refused.load();
-        let body = serde_json::json!({
-            "status": if draining { "draining" } else { "ready" },
-            "config": runtime.config.hash,
-            "refused": refused.as_deref().map(|r| r.json()),
-        });
-        (!draining, body)
-    }
 }
 
 /// 11. Stages may reword an error, or answer in its place.
@@ -452,20 +436,6 @@ async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
         }
         _ => Err(error),
     }
-}
-
-/// How the client wants its answer written.
-fn wire(found: &Found, document: &mut Document) -> Result<Wire> {
-    let base64 = found.operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
-    let include_usage = document.stream() && document.include_usage();
-    Ok(Wire { include_usage, json_array: found.json_array, base64, single: found.single })
-}
-
-/// The clocks of one call: when it was sent, until when the first output must come, until when the whole.
-struct Waits {
-    began: Instant,
-    until: Instant,
-    whole: Instant,
 }
 
 /// How a target's attempt ended when it did not fail.
