@@ -54,6 +54,7 @@ pub struct Streaming {
 }
 
 /// How the upstream's bytes become the client's.
+#[expect(clippy::large_enum_variant, reason = "one a stream, which lies in a box already")]
 pub enum Way {
     Lane(Lane),
     Model(Box<dyn StreamDecoder>),

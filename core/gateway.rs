@@ -222,7 +222,6 @@ impl Gateway {
     }
 
     /// One target: stages, the request in its own words, then its keys in turn for as long as they are refused.
-    #[expect(clippy::too_many_arguments, reason = "the whole state of one attempt; a struct would be used once")]
     async fn attempt(
         &self,
         runtime: &Runtime,

@@ -13,10 +13,12 @@ use bytes::Bytes;
 use http_body::Frame;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// What makes the frames.
+type Writer = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// The body. An `Err` of the future aborts the connection.
 pub struct Generated {
-    future: Option<Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>>,
+    future: Option<Writer>,
     queue: Arc<Mutex<VecDeque<Bytes>>>,
 }
 

@@ -3,6 +3,12 @@
 //!
 //! An exception is a row with its reason. One that nothing needs any more fails, so that the tables stay true.
 
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of #[test] functions, give up like tests"
+)]
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -152,15 +158,14 @@ const VENDOR_HOMES: [&str; 4] = ["core/codec/", "core/provider/", "core/endpoint
 const VENDOR_EXAMPLES: [&str; 2] = ["core/config/resolve/", "core/cli/"];
 
 /// Files longer than `LONGEST` lines, and why they are not two.
-const LONG: [(&str, &str); 9] = [
+const LONG: [(&str, &str); 8] = [
+    ("core/gateway.rs", "the way of a request, which is to be read in one piece"),
     ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
-    ("core/codec/gemini/request/encode.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/messages.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/request.rs", "one direction of one format, read beside its wire documentation"),
     ("core/codec/openai_chat/stream/encoder.rs", "one state machine"),
     ("core/codec/openai_chat/stream/state.rs", "one state machine"),
-    ("core/codec/schema.rs", "one table of JSON Schema words and what each format makes of them"),
     ("tests/tidy.rs", "tables, one row an invariant"),
 ];
 const LONGEST: usize = 450;

@@ -7,6 +7,8 @@
 //!
 //! `cargo bench --bench load [-- --rounds N --seconds S SCENARIO…]`; `-- --list` names the scenarios.
 
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints its table, and waits for programs")]
+
 mod forwarder;
 mod generator;
 mod subject;

@@ -198,6 +198,25 @@ impl Document {
         Ok(turn.text())
     }
 
+    /// The beginning and the end of the last user turn's text, at most `most` bytes of each; the end is empty where the
+    /// beginning is all. Costs the same for a turn of any length.
+    pub fn last_user_ends(&mut self, most: usize) -> Result<[Cow<'_, str>; 2]> {
+        if self.decoded.is_none()
+            && let Some((first, last)) = self.envelope.last_user_texts.clone()
+            && (first.len() > 2 * most || first != last)
+        {
+            let (first, last) =
+                (&self.bytes[first.start + 1..first.end - 1], &self.bytes[last.start + 1..last.end - 1]);
+            let head = &first[..first.len().min(most)];
+            let tail = &last[last.len().saturating_sub(most)..];
+            return Ok([plain(head), plain(tail)]);
+        }
+        Ok(match self.last_user_text()? {
+            Cow::Borrowed(text) => ends(text, most).map(Cow::Borrowed),
+            Cow::Owned(text) => ends(&text, most).map(|end| Cow::Owned(end.to_owned())),
+        })
+    }
+
     /// The last user turn as raw JSON, for searches that need no unescaping. `None` once the model was decoded.
     pub fn last_user_raw(&self) -> Option<&[u8]> {
         if self.decoded.is_some() {
@@ -430,6 +449,41 @@ impl Document {
         out.push(b'}');
         out.into()
     }
+}
+
+/// The beginning and the end of a text, on character borders.
+fn ends(text: &str, most: usize) -> [&str; 2] {
+    if text.len() <= 2 * most {
+        return [text, ""];
+    }
+    [&text[..text.floor_char_boundary(most)], &text[text.ceil_char_boundary(text.len() - most)..]]
+}
+
+/// A piece cut out of a JSON string, for searching words in it: escapes become spaces, a character cut in two a mark.
+fn plain(piece: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(piece);
+    if !text.contains('\\') {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        // `\u00e9` is a letter: it stays one to whoever looks for the borders of words.
+        match rest.next() {
+            Some('u') => out.push(decode_unicode(&mut rest)),
+            Some(_) | None => out.push(' '),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn decode_unicode(rest: &mut std::str::Chars<'_>) -> char {
+    let digits: String = rest.by_ref().take(4).collect();
+    u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).unwrap_or(' ')
 }
 
 /// Texts to embed as one user turn: stages scan and rewrite them like any other text.

@@ -146,3 +146,21 @@ fn the_last_user_turn_is_found_in_every_family() {
         assert_eq!(doc.last_user_text().expect("text"), want);
     }
 }
+
+#[test]
+fn the_ends_of_a_long_turn_are_found_without_reading_it() {
+    let long = format!("first \\u00e9t\\u00e9\\n{}\\\"last\\\" word", "x".repeat(50_000));
+    for body in [
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{long}"}}]}}"#),
+        format!(
+            r#"{{"model":"m","messages":[{{"content":[{{"type":"text","text":"{long}"}}],"role":"user"}},{{"role":"assistant","content":"no"}}]}}"#
+        ),
+    ] {
+        let mut doc = document(&body);
+        let [head, tail] = doc.last_user_ends(64).expect("ends");
+        assert!(head.starts_with("first été xxx"), "{head}");
+        assert!(tail.ends_with("xx last  word"), "{tail}");
+    }
+    let mut short = document(r#"{"model":"m","messages":[{"role":"user","content":"a\nb"}]}"#);
+    assert_eq!(short.last_user_ends(64).expect("ends"), ["a\nb", ""]);
+}

@@ -14,6 +14,8 @@ pub struct Envelope {
     pub fields: Vec<Entry>,
     /// The last element of `messages` or `contents` whose role is the user's (or absent).
     pub last_user: Option<Range<usize>>,
+    /// Its first and its last text, as JSON strings with their quotes.
+    pub last_user_texts: Option<(Range<usize>, Range<usize>)>,
     /// Bytes inside string values, media left out: the base of every token estimate.
     pub text_bytes: u64,
     /// A key that carries media was seen.
@@ -66,6 +68,8 @@ struct Watch {
     turn: usize,
     /// The turn's role, if it named one.
     role: Option<Range<usize>>,
+    /// The turn's first and last text.
+    texts: Option<(Range<usize>, Range<usize>)>,
     /// The key that the next value belongs to.
     key: Range<usize>,
 }
@@ -148,6 +152,7 @@ impl<'a> Scan<'a> {
             if depth == 1 && watch.turns && open & 1 == 0 {
                 watch.turn = self.at;
                 watch.role = None;
+                watch.texts = None;
             }
             match self.peek() {
                 Some(b'"') => {
@@ -242,6 +247,10 @@ impl<'a> Scan<'a> {
             br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# => {
                 self.envelope.carries |= memchr::memmem::find(&self.body[text], b"__thought__").is_some();
             }
+            br#""content""# | br#""text""# if watch.turns => {
+                self.envelope.text_bytes += (text.end - text.start - 2) as u64;
+                watch.texts = Some((watch.texts.take().map_or(text.clone(), |(first, _)| first), text));
+            }
             _ => self.envelope.text_bytes += (text.end - text.start - 2) as u64,
         }
     }
@@ -252,6 +261,7 @@ impl<'a> Scan<'a> {
             let user = watch.role.as_ref().is_none_or(|r| &self.body[r.clone()] == br#""user""#);
             if user {
                 self.envelope.last_user = Some(watch.turn..self.at);
+                self.envelope.last_user_texts = watch.texts.clone();
             }
         }
     }

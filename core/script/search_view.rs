@@ -8,7 +8,7 @@ use super::{
     desk::{Fail, fail},
     reference::Registrar,
     request_view::RequestView,
-    words::{Words, ends},
+    words::{END, Words},
 };
 
 pub fn register(r: &mut Registrar<'_>) {
@@ -33,9 +33,8 @@ pub fn register(r: &mut Registrar<'_>) {
     );
     r.engine.register_fn("topic", |v: &mut RequestView, words: Words| -> Result<Dynamic, Fail> {
         v.0.doc(|doc| {
-            let text = doc.last_user_text()?;
-            let [head, tail] = ends(&text);
-            let best = [head, tail].into_iter().filter_map(|t| words.group(t)).min_by_key(|g| words.rank(g));
+            let ends = doc.last_user_ends(END)?;
+            let best = ends.iter().filter_map(|t| words.group(t)).min_by_key(|g| words.rank(g));
             Ok(best.map_or(Dynamic::UNIT, convert::str))
         })
     });

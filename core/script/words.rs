@@ -88,18 +88,11 @@ impl Words {
     }
 }
 
-/// The beginning and the end of a long text: an instruction stands before or after what it is about.
-pub fn ends(text: &str) -> [&str; 2] {
-    if text.len() <= 2 * END {
-        return [text, ""];
-    }
-    [&text[..text.floor_char_boundary(END)], &text[text.ceil_char_boundary(text.len() - END)..]]
-}
-
 /// Part of a word: letters and digits of any script.
 fn inside(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80
 }
 
-const END: usize = 4096;
+/// How much of a long text's beginning and end is looked at: an instruction stands before or after what it is about.
+pub const END: usize = 4096;
 const MAX_WORDS: usize = 5_000;

@@ -433,3 +433,56 @@ async fn events_reach_the_client_as_they_come() {
         }
     }
 }
+
+/// HTTP/2: one stream of a connection is left, the connection stays and serves on.
+#[tokio::test]
+async fn a_stream_left_on_a_shared_connection_cancels_its_upstream_alone() {
+    use http_body_util::{BodyExt, Full};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let (upstream, gateway) = pair(unfinished(Openai, &["seen"]).end(End::Stall), "openai_chat", "").await;
+    let socket = tokio::net::TcpStream::connect(gateway.addr).await.expect("connect");
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
+    let (mut send, connection) = shaken.expect("a handshake");
+    tokio::spawn(connection);
+    let mut ask = async |family: Family, model: &str, stream: bool| {
+        let body = Full::new(bytes::Bytes::from(family.body(model, stream, "x")));
+        let uri = format!("http://{}{}", gateway.addr, family.path(model, stream));
+        let request = http::Request::post(uri).body(body).expect("a request");
+        send.send_request(request).await.expect("an answer")
+    };
+    for (count, family) in FAMILIES.into_iter().enumerate() {
+        let mut left = ask(family, "up/m", true).await;
+        let stays = ask(family, "up/m", true).await;
+        assert_eq!(left.status(), 200);
+        left.frame().await.expect("a frame").expect("a whole one");
+        drop(left);
+        upstream.is_cancelled(2 * count + 1).await;
+        assert_eq!(upstream.cancelled(), 2 * count + 1, "the other stream goes on");
+        assert_eq!(ask(family, "mock", false).await.status(), 200);
+        drop(stays);
+        upstream.is_cancelled(2 * count + 2).await;
+    }
+}
+
+/// A whole answer that nobody reads is cut too, and its memory is given back.
+#[tokio::test]
+async fn a_whole_answer_that_nobody_reads_is_cut() {
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\nwrite_stall = \"1s\"\n";
+    let text = "many words ".repeat(1_300_000);
+    let (upstream, gateway) = pair(Say::json(Openai.whole(&text)), "openai_chat", server).await;
+    let body = Openai.body("up/m", false, "x");
+    let mut socket = begin(gateway.addr, "POST", "/v1/chat/completions", &[], body.as_bytes()).await;
+    upstream.hears(1).await;
+    gateway.record(1).await;
+    eventually("the connection is cut", async || socket.take_error().is_ok_and(|e| e.is_some()) || closed(&socket))
+        .await;
+    let mut rest = Vec::new();
+    let _ = socket.read_to_end(&mut rest).await;
+    assert!(rest.len() < text.len(), "it was not delivered whole: {} bytes", rest.len());
+}
+
+/// Has the peer closed or reset? Reads nothing.
+fn closed(socket: &tokio::net::TcpStream) -> bool {
+    socket.try_write(b"x").is_err()
+}

@@ -138,7 +138,9 @@ async fn many_clients_at_once_each_get_their_own_answer() {
         let family = FAMILIES[n % 3];
         let word = format!("word{n}");
         let text = format!("[mock: text={word}]");
-        let answer = gateway.post(&family.path("mock", n % 2 == 0), &family.body("mock", n % 2 == 0, &text)).await;
+        let answer = gateway
+            .post(&family.path("mock", n.is_multiple_of(2)), &family.body("mock", n.is_multiple_of(2), &text))
+            .await;
         assert_eq!(family.text(&answer), word, "{}", answer.text());
     };
     futures_util::future::join_all((0..200).map(ask)).await;
@@ -339,21 +341,31 @@ async fn metrics_count_requests_attempts_and_tokens() {
 
 #[tokio::test]
 async fn an_error_under_a_good_status_is_a_failure_and_another_target_is_tried() {
+    let alias =
+        "[models.m]\ntargets = [{ provider = \"dead\", model = \"m\" }, { provider = \"well\", model = \"m\" }]\n";
     for format in FAMILIES {
         for said in [format.error_body(500, "broken inside"), "{}".to_owned()] {
-            let (dead, well) =
-                (Upstream::saying(Say::json(said)).await, Upstream::saying(Say::json(format.whole("well"))).await);
-            let alias = "[models.m]\ntargets = [{ provider = \"dead\", model = \"m\" }, { provider = \"well\", model = \"m\" }]\n";
-            let providers =
-                [dead.provider("dead", format.format()), well.provider("well", format.format()), alias.into()];
             for client in FAMILIES {
-                // One for each client: after five failures a target rests.
-                let gateway = Gateway::start(&providers.concat()).await;
+                let dead = Upstream::saying(Say::json(said.clone())).await;
+                let well = Upstream::saying(Say::json(format.whole("well"))).await;
+                let all =
+                    [dead.provider("dead", format.format()), well.provider("well", format.format()), alias.into()];
+                let gateway = Gateway::start(&all.concat()).await;
                 assert_eq!(client.text(&client.ask(&gateway, "m", false).await), "well", "{client:?} of {format:?}");
                 assert_eq!(client.ask(&gateway, "dead/m", false).await.status, 502, "{client:?} of {format:?}");
             }
         }
     }
+}
+
+/// It counts against the target's health like any other failure.
+#[tokio::test]
+async fn a_target_that_sends_errors_under_a_good_status_rests_too() {
+    let (_upstream, gateway) = pair(Say::json(Openai.error_body(500, "broken inside")), "openai_chat").await;
+    for _ in 0..5 {
+        assert_eq!(Openai.ask(&gateway, "up/m", false).await.status, 502);
+    }
+    assert_eq!(Openai.ask(&gateway, "up/m", false).await.status, 503);
 }
 
 #[tokio::test]

@@ -59,7 +59,8 @@ fn plain(value: &Value) -> Value {
         Value::Object(map) => Value::Object(
             map.iter()
                 .filter(|(key, v)| {
-                    !v.is_null() && !(*key == "citations" && **v == json!([])) && !(*key == "stream" && **v == false)
+                    let says_nothing = (*key == "citations" && **v == json!([])) || (*key == "stream" && **v == false);
+                    !v.is_null() && !says_nothing
                 })
                 .map(|(key, v)| match (key.as_str(), v) {
                     ("content" | "system", Value::String(text)) => {

@@ -9,6 +9,7 @@ use crate::{
 };
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a test run is told by its environment where recordings lie")]
 fn recorded_traffic_survives_this_codec() {
     let Ok(path) = std::env::var("PORTCULLIS_CORPUS") else { return };
     let text = std::fs::read_to_string(path).unwrap();
@@ -179,10 +180,10 @@ fn plain_request(request: &Value) -> Value {
         tools.extend(tool.into_iter().map(|(k, v)| json!({ k: v })));
     }
     out.insert("tools".into(), json!([functions, tools]));
-    if let Some(Value::Object(config)) = out.get_mut("generationConfig") {
-        if let Some(Value::Object(thinking)) = config.get_mut("thinkingConfig") {
-            thinking.retain(|k, v| k != "includeThoughts" || *v != Value::Bool(false));
-        }
+    if let Some(Value::Object(config)) = out.get_mut("generationConfig")
+        && let Some(Value::Object(thinking)) = config.get_mut("thinkingConfig")
+    {
+        thinking.retain(|k, v| k != "includeThoughts" || *v != Value::Bool(false));
     }
     out.retain(|_, v| !matches!(v, Value::Object(m) if m.is_empty()));
     Value::Object(out)

@@ -1,3 +1,5 @@
+//! Gemini requests, both ways: what is read, what is written, and what is refused.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Whole Gemini answers, both ways.
+
 use serde_json::{Value, json};
 
 use super::*;

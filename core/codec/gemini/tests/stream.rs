@@ -1,3 +1,5 @@
+//! Gemini streams, both ways, and that they say what whole answers say.
+
 use serde_json::{Value, json};
 
 use super::{

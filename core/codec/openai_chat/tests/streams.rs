@@ -163,7 +163,7 @@ fn thinking_blocks_in_pieces_and_whole_give_the_same_reasoning() {
         ..Reasoning::default()
     });
     for chunks in [&in_pieces[..], &whole[..], &alone[..]] {
-        assert_eq!(parts(chunks), [want.clone()]);
+        assert_eq!(parts(chunks), std::slice::from_ref(&want));
     }
 }
 
