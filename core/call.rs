@@ -1,5 +1,7 @@
 //! What goes upstream, but for the key: URL, headers and body for one target. After `sign` nothing changes.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
 use serde_json::Value;
@@ -85,6 +87,13 @@ impl Call {
         let signed = target.provider.sign(self.url.clone(), headers, choice)?;
         Ok(Sealed { signed, body })
     }
+}
+
+/// The clocks of one call: when it was sent, until when the first output must come, until when the whole.
+pub struct Waits {
+    pub began: Instant,
+    pub until: Instant,
+    pub whole: Instant,
 }
 
 /// W3C Trace Context: the caller's trace goes on in the upstream's spans.

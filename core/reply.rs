@@ -282,9 +282,9 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
 }
 
 /// `more`: of the attempt that still runs.
-fn server_timing(exchange: &Exchange) -> HeaderValue {
+fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
     let total = exchange.cx.started.elapsed();
-    let upstream = exchange.record.upstream_duration;
+    let upstream = exchange.record.upstream_duration + more;
     let gateway = total.saturating_sub(upstream);
     // Milliseconds with two places, in whole numbers: this stands on every answer.
     let (g, u) = (gateway.as_micros() / 10, upstream.as_micros() / 10);
