@@ -166,10 +166,11 @@ fn the_ends_of_a_long_turn_are_found_without_reading_it() {
 }
 
 #[test]
-fn the_ends_of_a_decoded_turn_cut_no_character() {
-    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, "é".repeat(10_000));
-    let mut doc = document(&body);
-    doc.request().expect("decoded");
-    let [head, tail] = doc.last_user_ends(4095).expect("ends");
-    assert_eq!((head.len(), tail.len()), (4094, 4094));
+fn long_texts_are_looked_at_from_both_ends_without_cutting_characters() {
+    let text = "é".repeat(10_000);
+    let [head, tail] = ends(&text, 4095);
+    assert!(text.starts_with(head) && text.ends_with(tail));
+    // The border fell into a character: the piece is shorter by what would have been half of it.
+    assert_eq!([head.len(), tail.len()], [4094, 4094]);
+    assert_eq!(ends("short", 4095), ["short", ""]);
 }

@@ -1,4 +1,4 @@
-//! Word lists: whole words, groups, long texts.
+//! Word lists: whole words, groups.
 
 use super::super::words::Words;
 
