@@ -29,7 +29,7 @@ pub fn register(r: &mut Registrar<'_>) {
     });
     r.tell(
         "topic(topics)",
-        "the first of `topics` with a whole word in the first or last 4,096 bytes of the last user text, or ()",
+        "the first of `topics` with a whole word in the first or last 1,024 bytes of the last user text, or ()",
     );
     r.engine.register_fn("topic", |v: &mut RequestView, words: Words| -> Result<Dynamic, Fail> {
         v.0.doc(|doc| {

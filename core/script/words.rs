@@ -96,6 +96,6 @@ fn inside(byte: &u8) -> bool {
 }
 
 /// How much of a long text's beginning and end is looked at: an instruction stands before or after what it is about.
-pub const END: usize = 4096;
+pub const END: usize = 1024;
 const MAX_WORDS: usize = 5_000;
 const DFA_WORDS: usize = 300;

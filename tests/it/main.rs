@@ -12,6 +12,7 @@
 
 mod auth;
 mod bad_input;
+mod corpus;
 mod examples;
 mod facts;
 mod family;
