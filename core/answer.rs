@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     call::Call,
-    codec::{StreamDecoder, StreamEncoder, codec, lane::Lane},
+    codec::{StreamDecoder, StreamEncoder, codec, lane::Lane, sse},
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
@@ -35,6 +35,8 @@ pub struct Streaming {
     pub ended: bool,
     /// A stage asked for the next target (only before commit).
     pub next: Option<String>,
+    /// Bytes that came before the first output: held until it comes, so not without end.
+    lead: usize,
     /// When the upstream's first output came.
     pub first_output: Option<Instant>,
     /// The format's terminal was seen: nothing that comes after it matters to the client.
@@ -90,6 +92,7 @@ impl Streaming {
             committed: false,
             ended: false,
             next: None,
+            lead: 0,
             first_output: None,
             terminal: false,
             idle: target.timeouts.idle,
@@ -102,9 +105,15 @@ impl Streaming {
         }
     }
 
+<<<<<<< HEAD
     /// How long the upstream took to its first output, or has taken without any.
     pub fn latency(&self) -> Duration {
         self.first_output.map_or(self.began.elapsed(), |at| at - self.began)
+=======
+    /// From the call to the upstream's first output.
+    pub fn first_output_after(&self) -> Duration {
+        self.first_output.map_or(self.began.elapsed(), |at| at.saturating_duration_since(self.began))
+>>>>>>> review
     }
 
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
@@ -141,6 +150,15 @@ impl Streaming {
             Some(Some(bytes)) => {
                 let bytes = bytes?;
                 self.heard = Instant::now();
+                if self.first_output.is_none() {
+                    self.lead += bytes.len();
+                }
+                if self.lead > MAX_LEAD {
+                    return Err(Error::new(
+                        Kind::Upstream,
+                        format!("the upstream sent {MAX_LEAD} bytes without output"),
+                    ));
+                }
                 self.take(bytes, exchange).await
             }
             Some(None) => self.end(exchange).await,
@@ -392,6 +410,9 @@ impl Drop for Live {
 
 /// How long a held-back stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Twice the largest event.
+const MAX_LEAD: usize = 2 * sse::MAX_EVENT;
 
 /// How long an upstream may take to close after its terminal, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);

@@ -1,5 +1,7 @@
 //! What goes upstream, but for the key: URL, headers and body for one target. After `sign` nothing changes.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
 use serde_json::Value;
@@ -9,7 +11,7 @@ use crate::{
     context::Context,
     error::Result,
     limit::{Class, Reserved},
-    model::{Format, Operation},
+    model::Operation,
     provider::KeyChoice,
     route::Target,
     server::TraceContext,
@@ -43,8 +45,7 @@ impl Call {
         let provider = &target.provider;
         let dialect = &target.dialect;
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
-        let same_format =
-            document.same_format(provider.format) && !single && !named_inside(cx.operation, document, target);
+        let same_format = document.same_format(provider.format) && !single;
         let stream = document.stream();
         let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
         let (body, dropped) = match (cx.operation, same_format) {
@@ -88,15 +89,11 @@ impl Call {
     }
 }
 
-/// Gemini's lists of texts and wrapped counts repeat the path's model in every element: under another name upstream they
-/// are written anew.
-fn named_inside(operation: Operation, document: &Document, target: &Target) -> bool {
-    document.format() == Format::Gemini
-        && operation != Operation::Chat
-        && document.model().strip_prefix("models/").unwrap_or(document.model()) != &*target.model
-        && ["requests", "generateContentRequest", "generate_content_request"]
-            .iter()
-            .any(|key| document.envelope().value(document.bytes(), key).is_some())
+/// The clocks of one call: when it was sent, until when the first output must come, until when the whole.
+pub struct Waits {
+    pub began: Instant,
+    pub until: Instant,
+    pub whole: Instant,
 }
 
 /// W3C Trace Context: the caller's trace goes on in the upstream's spans.

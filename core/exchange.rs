@@ -16,8 +16,9 @@ use crate::{
     auth::Principal,
     codec::{ClientView, document::Document},
     context::{Context, Step},
+    error::Result,
     limit::Permit,
-    model::{FinishReason, Usage},
+    model::{Encoding, FinishReason, Operation, Usage},
     pipeline::Chain,
     server::BodyPermit,
 };
@@ -52,6 +53,14 @@ pub struct Wire {
     pub json_array: bool,
     pub base64: bool,
     pub single: bool,
+}
+
+impl Wire {
+    pub fn of(operation: Operation, json_array: bool, single: bool, document: &mut Document) -> Result<Wire> {
+        let base64 = operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
+        let include_usage = document.stream() && document.include_usage();
+        Ok(Wire { include_usage, json_array, base64, single })
+    }
 }
 
 /// A finished request on its way to its record.

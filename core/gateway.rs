@@ -11,14 +11,19 @@ use http::{HeaderMap, Request, Response, request::Parts};
 use crate::{
     answer::Streaming,
     auth,
+<<<<<<< HEAD
     call::Call,
     codec::{Inbound, codec, document::Document},
+=======
+    call::{Call, Waits},
+    codec::{Inbound, codec, document::Document, lane::Lane},
+>>>>>>> review
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
     exchange::{Exchange, Wire},
     generated::Generated,
-    model::{Encoding, Operation},
+    model::Operation,
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     reply::{self, Reply},
@@ -124,7 +129,7 @@ impl Gateway {
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
         exchange.asked(&document);
-        exchange.wire = wire(found, &mut document)?;
+        exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
         // They are about answers: a count of tokens or a vector has none.
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
@@ -211,10 +216,7 @@ impl Gateway {
                     errors.push(error);
                 }
                 // Better the answer that is there than none; what a stage refuses stays refused.
-                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => {
-                    exchange.cx.trace.passed_over(target, error.code());
-                    break;
-                }
+                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => break,
                 Err(error) => return Err(error),
             }
         }
@@ -362,14 +364,22 @@ impl Gateway {
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {
+<<<<<<< HEAD
                     flight.answered(streaming.latency());
+=======
+                    flight.answered(streaming.first_output_after());
+>>>>>>> review
                     flight.succeeded();
                 }
                 return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
             }
         }
         if let Some(mut flight) = flight.take() {
+<<<<<<< HEAD
             flight.answered(streaming.latency());
+=======
+            flight.answered(streaming.first_output_after());
+>>>>>>> review
             streaming.flight = Some(flight);
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
@@ -412,20 +422,22 @@ impl Gateway {
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
+<<<<<<< HEAD
+=======
 }
 
-/// How the client wants its answer written.
-fn wire(found: &Found, document: &mut Document) -> Result<Wire> {
-    let base64 = found.operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
-    let include_usage = document.stream() && document.include_usage();
-    Ok(Wire { include_usage, json_array: found.json_array, base64, single: found.single })
-}
-
-/// The clocks of one call: when it was sent, until when the first output must come, until when the whole.
-struct Waits {
-    began: Instant,
-    until: Instant,
-    whole: Instant,
+/// 11. Stages may reword an error, or answer in its place.
+async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
+    let inner = &mut **exchange;
+    match inner.chain.error(&mut inner.cx, &mut error).await {
+        // There is no saying a vector or a count in an answer's shape.
+        Some(response) if exchange.cx.operation == Operation::Chat => {
+            let stream = exchange.record.stream;
+            reply::made(exchange, *response, stream).await
+        }
+        _ => Err(error),
+    }
+>>>>>>> review
 }
 
 /// How a target's attempt ended when it did not fail.

@@ -281,11 +281,20 @@ impl Config {
         if self.server.listen != old.server.listen || self.server.tls != old.server.tls {
             keys.push("server.listen, server.tls");
         }
+        // The listener took these when it started; what concerns bodies and events is read anew.
+        let timers = |s: &Server| (s.drain, s.drain_delay, s.write_stall, s.header_timeout, s.idle, s.max_connections);
+        if timers(&self.server) != timers(&old.server) {
+            keys.push("server.drain, server.write_stall and other limits of connections");
+        }
         if self.store != old.store {
             keys.push("store");
         }
         if self.admin.listen != old.admin.listen {
-            keys.push("admin");
+            keys.push("admin.listen");
+        }
+        let token = |admin: &Admin| admin.token.as_ref().map(|t| t.expose().to_owned());
+        if token(&self.admin) != token(&old.admin) {
+            keys.push("admin.token");
         }
         if self.auth != old.auth {
             keys.push("auth.required");

@@ -399,3 +399,16 @@ fn the_schema_describes_every_key() {
     assert_eq!(bare, Vec::<String>::new());
     assert_eq!(schema["additionalProperties"], false);
 }
+
+#[test]
+fn what_a_running_gateway_keeps_from_its_start_is_told() {
+    let case = Case::new("");
+    let old = case.config();
+    assert!(case.config().needs_restart(&old).is_empty());
+    let mut new = case.config();
+    new.admin.token = Some(Secret::new("another"));
+    new.server.write_stall += Duration::from_secs(1);
+    new.server.max_body += 1;
+    let keys = new.needs_restart(&old);
+    assert_eq!((keys.len(), keys.contains(&"admin.token")), (2, true), "{keys:?}");
+}

@@ -191,3 +191,25 @@ async fn a_text_does_not_stand_in_for_a_vector() {
     let answer = gateway.post("/v1/embeddings", r#"{"model":"up/m","input":"x"}"#).await;
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (500, &json!("stage_failed")), "{}", answer.text());
 }
+
+#[tokio::test]
+async fn a_page_that_refuses_does_not_reach_the_client() {
+    for family in FAMILIES {
+        let upstream = Upstream::saying(Say::of(413, "text/html", b"<html>too large</html>".to_vec())).await;
+        let gateway = Gateway::start(&upstream.provider("up", family.format())).await;
+        let answer = family.ask(&gateway, "up/m", false).await;
+        assert_eq!((answer.status, answer.text().contains("html")), (413, false), "{family:?} {}", answer.text());
+        assert!(!family.error(&answer).message.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn comments_without_end_before_the_first_output_are_an_error_not_memory() {
+    let say = Say::of(200, "text/event-stream", b": working\n\n".repeat(20_000)).end(End::Flood);
+    let (upstream, gateway) = house(say, "").await;
+    for client in [Openai, Anthropic] {
+        let answer = client.ask(&gateway, "up/m", true).await;
+        assert_eq!((answer.status, client.error(&answer).code.as_str()), (502, "upstream_failed"));
+    }
+    upstream.is_cancelled(2).await;
+}

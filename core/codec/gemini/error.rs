@@ -10,6 +10,8 @@ use crate::error::{Error, Kind, UpstreamFault};
 
 pub fn decode(status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error {
     let parsed = serde_json::from_slice::<Value>(body).ok();
+    // A page is no body for a client that reads JSON.
+    let own = parsed.is_some().then(|| body.clone());
     let mut error = match parsed {
         Some(value) if find(&value).is_some() => decode_value(&value, Some(status)),
         _ => build(status, &Map::new()),
@@ -21,7 +23,7 @@ pub fn decode(status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes
     }
     if let Some(fault) = &mut error.upstream {
         fault.request_id = header("x-goog-request-id").or_else(|| header("x-request-id"));
-        fault.body = Some(body.clone());
+        fault.body = own;
     }
     error
 }
