@@ -105,15 +105,9 @@ impl Streaming {
         }
     }
 
-<<<<<<< HEAD
-    /// How long the upstream took to its first output, or has taken without any.
-    pub fn latency(&self) -> Duration {
-        self.first_output.map_or(self.began.elapsed(), |at| at - self.began)
-=======
     /// From the call to the upstream's first output.
     pub fn first_output_after(&self) -> Duration {
         self.first_output.map_or(self.began.elapsed(), |at| at.saturating_duration_since(self.began))
->>>>>>> review
     }
 
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's

@@ -79,6 +79,7 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
         Some(tail) if tail.contains(':') => Cow::Owned(format!("/v1beta/models/{tail}")),
         _ => Cow::Borrowed(rest),
     };
+    let rest = with_models(rest);
     let mut allowed = Vec::new();
     for row in &TABLE {
         let Some(model) = matches(row.path, &rest) else { continue };
@@ -113,6 +114,16 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
         let message = format!("{path} takes {}, not {method}", allowed.join(" or "));
         Err((format, Error::new(Kind::MethodNotAllowed, message).at(allowed.join(", "))))
     }
+}
+
+/// Some clients leave `models/` out where a model's name has a slash: `/v1beta/openai/gpt-4o:generateContent`.
+fn with_models(path: Cow<'_, str>) -> Cow<'_, str> {
+    let versions = ["/v1beta1/", "/v1beta/", "/v1/"];
+    let Some(name) = versions.iter().find_map(|v| path.strip_prefix(v)) else { return path };
+    if name.starts_with("models/") || !KNOWN_VERBS.iter().any(|v| name.ends_with(v)) {
+        return path;
+    }
+    Cow::Owned(format!("/v1beta/models/{name}"))
 }
 
 /// `/anthropic/v1/messages` → (anthropic's format, `/v1/messages`).
@@ -191,6 +202,7 @@ mod tests {
         for (path, model) in [
             ("/v1beta/models/gemini-2.5-pro:generateContent", "gemini-2.5-pro"),
             ("/v1/models/mock/a:b:generateContent", "mock/a:b"),
+            ("/v1beta/openai/gpt-4o:generateContent", "openai/gpt-4o"),
             ("/gemini/v1beta1/models/openai%2Fgpt-4o:generateContent", "openai/gpt-4o"),
         ] {
             assert_eq!(found("POST", path).expect("found").model.as_deref(), Some(model));

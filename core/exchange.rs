@@ -70,7 +70,7 @@ pub struct Settled {
     pub record: Record,
 }
 
-/// Unbounded on purpose: its length is bounded by the requests in flight, and a full queue would lose money.
+/// Unbounded on purpose: a full queue would lose money, or make answers wait for their records.
 pub type SettleQueue = mpsc::UnboundedSender<Settled>;
 
 impl Exchange {

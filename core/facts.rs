@@ -66,18 +66,3 @@ impl Facts for Gateway {
         Gateway::ready(self)
     }
 }
-
-impl Gateway {
-    /// Readiness, as both planes tell it: what runs, and what was refused.
-    pub fn ready(&self) -> (bool, serde_json::Value) {
-        let runtime = self.runtime.load();
-        let draining = self.state.draining();
-        let refused = self.state.refused.load();
-        let body = serde_json::json!({
-            "status": if draining { "draining" } else { "ready" },
-            "config": runtime.config.hash,
-            "refused": refused.as_deref().map(|r| r.json()),
-        });
-        (!draining, body)
-    }
-}

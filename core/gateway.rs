@@ -11,13 +11,8 @@ use http::{HeaderMap, Request, Response, request::Parts};
 use crate::{
     answer::Streaming,
     auth,
-<<<<<<< HEAD
-    call::Call,
-    codec::{Inbound, codec, document::Document},
-=======
     call::{Call, Waits},
-    codec::{Inbound, codec, document::Document, lane::Lane},
->>>>>>> review
+    codec::{Inbound, codec, document::Document},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
@@ -262,8 +257,10 @@ impl Gateway {
         let mut flight = Some(flight);
         loop {
             let choice = self.state.keys.pick(&target.provider, &target.model, &tried, Instant::now());
-            if let KeyChoice::Resting(wait) = choice {
-                return Err(route::keys_rest(target, wait));
+            match choice {
+                KeyChoice::Resting(wait) => return Err(route::keys_rest(target, wait)),
+                KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
+                KeyChoice::Open | KeyChoice::Key(_) => {}
             }
             exchange.cx.attempt += 1;
             exchange.set_aside();
@@ -364,22 +361,14 @@ impl Gateway {
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {
-<<<<<<< HEAD
-                    flight.answered(streaming.latency());
-=======
                     flight.answered(streaming.first_output_after());
->>>>>>> review
                     flight.succeeded();
                 }
                 return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
             }
         }
         if let Some(mut flight) = flight.take() {
-<<<<<<< HEAD
-            flight.answered(streaming.latency());
-=======
             flight.answered(streaming.first_output_after());
->>>>>>> review
             streaming.flight = Some(flight);
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
@@ -422,22 +411,6 @@ impl Gateway {
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
-<<<<<<< HEAD
-=======
-}
-
-/// 11. Stages may reword an error, or answer in its place.
-async fn refused(exchange: &mut Exchange, mut error: Error) -> Result<Reply> {
-    let inner = &mut **exchange;
-    match inner.chain.error(&mut inner.cx, &mut error).await {
-        // There is no saying a vector or a count in an answer's shape.
-        Some(response) if exchange.cx.operation == Operation::Chat => {
-            let stream = exchange.record.stream;
-            reply::made(exchange, *response, stream).await
-        }
-        _ => Err(error),
-    }
->>>>>>> review
 }
 
 /// How a target's attempt ended when it did not fail.

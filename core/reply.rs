@@ -148,8 +148,8 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     if let Some(wait) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
     }
-    // The gateway has spent its own retries, and most refusals do not change by asking again.
-    if exchange.cx.attempt > 0 || !matches!(error.kind, Kind::RateLimited | Kind::Overloaded) {
+    // The gateway has spent its own retries, and what states no wait does not change by asking again.
+    if exchange.cx.attempt > 0 || error.retry_after.is_none() {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     if let Some(allow) = allow.and_then(|a| HeaderValue::try_from(a).ok()) {

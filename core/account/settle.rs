@@ -1,6 +1,8 @@
 //! Behind the settle queue: each finished request becomes its record, its metrics and its log line, once.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
 
 use tokio::sync::mpsc;
 
@@ -17,7 +19,10 @@ pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.recv_many(&mut batch, BATCH).await > 0 {
             for settled in batch.drain(..) {
-                settle(settled, &ring).await;
+                // A fault in one record must not end all records.
+                if AssertUnwindSafe(settle(settled, &ring)).catch_unwind().await.is_err() {
+                    tracing::error!("a request could not be recorded");
+                }
             }
         }
     });

@@ -33,6 +33,8 @@ struct Rest {
     until: Instant,
     /// Still better than nothing: used when every other key rests too.
     soft: bool,
+    /// The key itself was refused, not its rate.
+    refused: bool,
 }
 
 /// The answer to "with which key?".
@@ -43,6 +45,8 @@ pub enum KeyChoice {
     Key(usize),
     /// All rest; the first is back after this.
     Resting(Duration),
+    /// The provider refuses every one of them: somebody has to look at the keys.
+    Refused(Duration),
 }
 
 impl KeyRests {
@@ -55,6 +59,7 @@ impl KeyRests {
         let first = if count == 1 { 0 } else { self.turn(provider) % count };
         let mut soft = None;
         let mut soonest: Option<Instant> = None;
+        let mut refused = true;
         for index in (0..count).map(|n| (first + n) % count).filter(|i| !tried.contains(i)) {
             match self.rest_of(provider, index, model, now) {
                 None => return KeyChoice::Key(index),
@@ -62,13 +67,16 @@ impl KeyRests {
                     if rest.soft && soft.is_none() {
                         soft = Some(index);
                     }
+                    refused &= rest.refused;
                     soonest = Some(soonest.map_or(rest.until, |s| s.min(rest.until)));
                 }
             }
         }
+        let wait = soonest.map_or(Duration::ZERO, |s| s.saturating_duration_since(now));
         match soft {
             Some(index) => KeyChoice::Key(index),
-            None => KeyChoice::Resting(soonest.map_or(Duration::ZERO, |s| s.saturating_duration_since(now))),
+            None if refused && soonest.is_some() => KeyChoice::Refused(wait),
+            None => KeyChoice::Resting(wait),
         }
     }
 
@@ -93,7 +101,10 @@ impl KeyRests {
             _ => return false,
         };
         self.make_room(now);
-        self.rests.insert(Place { provider: provider.name.clone(), print, model }, Rest { until: now + wait, soft });
+        self.rests.insert(
+            Place { provider: provider.name.clone(), print, model },
+            Rest { until: now + wait, soft, refused: status != 429 },
+        );
         provider.keys() > 1
     }
 

@@ -188,7 +188,7 @@ impl Provider {
         let key = match choice {
             KeyChoice::Open => None,
             KeyChoice::Key(index) => Some(&self.keys.get(index).ok_or_else(|| self.no_key())?.secret),
-            KeyChoice::Resting(_) => return Err(self.no_key()),
+            KeyChoice::Resting(_) | KeyChoice::Refused(_) => return Err(self.no_key()),
         };
         if !self.base.holds(&url) {
             return Err(Error::new(Kind::Internal, "a request was about to leave for another host than its key's"));

@@ -444,7 +444,7 @@ fn a_refused_key_rests_and_the_next_one_is_tried() {
     for _ in 0..4 {
         assert_eq!(rests.pick(&provider, "any", &[], now), KeyChoice::Key(1));
     }
-    assert_eq!(rests.pick(&provider, "m", &[1], now), KeyChoice::Resting(Duration::from_secs(600)));
+    assert_eq!(rests.pick(&provider, "m", &[1], now), KeyChoice::Refused(Duration::from_secs(600)));
     assert_eq!(rests.resting(&provider, now), 1);
     let later = now + Duration::from_secs(601);
     let both: HashSet<_> = (0..4).map(|_| format!("{:?}", rests.pick(&provider, "m", &[], later))).collect();

@@ -18,7 +18,7 @@ use http::Uri;
 
 pub use self::{
     health::{Flight, Health},
-    outcome::{ejected, goes_on, keys_rest, most_telling},
+    outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     strategy::Order,
     table::Table,
 };

@@ -39,6 +39,12 @@ pub fn keys_rest(target: &Target, wait: Duration) -> Error {
     Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
 }
 
+/// The provider refuses every key it was shown: that is the operator's to mend, and never the caller's 401.
+pub fn keys_refused(target: &Target) -> Error {
+    let message = format!("{} refuses this gateway's keys; its operator has to look at them", target.provider.name);
+    Error::new(Kind::UpstreamAuth, message)
+}
+
 fn rank(error: &Error) -> u8 {
     match (error.kind, error.status()) {
         (Kind::Unsupported, _) => 5,
