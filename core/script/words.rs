@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 
 /// A compiled list: `const ESSAY = words(["essay", "report"]);`.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ impl Words {
         let automaton = AhoCorasickBuilder::new()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
+            // One load a byte; a few hundred words make a table of some hundred KB, larger lists a smaller machine.
+            .kind(if patterns.len() <= DFA_WORDS { Some(AhoCorasickKind::DFA) } else { None })
             .build(&patterns)
             .map_err(|e| format!("the words cannot be compiled: {e}"))?;
         Ok(Words(Arc::new(Inner { automaton, group, names })))
@@ -96,3 +98,4 @@ fn inside(byte: &u8) -> bool {
 /// How much of a long text's beginning and end is looked at: an instruction stands before or after what it is about.
 pub const END: usize = 4096;
 const MAX_WORDS: usize = 5_000;
+const DFA_WORDS: usize = 300;
