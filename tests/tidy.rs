@@ -296,6 +296,15 @@ fn lib_lists_every_module_in_the_order_of_a_request() {
 }
 
 #[test]
+fn the_code_map_has_a_row_for_every_module_in_that_order() {
+    let (lib, readme) = (read("core/lib.rs"), read("core/README.md"));
+    let listed: Vec<&str> = lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let map = readme.split("## Code map").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or("");
+    let rows: Vec<&str> = map.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(rows, listed, "core/README.md, code map");
+}
+
+#[test]
 fn loose_ends_have_reasons() {
     // Written in two halves, so that this file does not find itself.
     let (todo, others) = (concat!("TO", "DO"), [concat!("FIX", "ME"), concat!("XX", "X "), concat!("HA", "CK")]);

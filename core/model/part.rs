@@ -78,6 +78,24 @@ pub struct Media {
     pub extra: Extra,
 }
 
+impl Media {
+    /// Nothing but what it is and where it comes from.
+    pub fn new(kind: MediaKind, mime: Option<String>, source: MediaSource) -> Self {
+        Media {
+            kind,
+            mime,
+            source,
+            name: None,
+            detail: None,
+            context: None,
+            cite: None,
+            cache: None,
+            signature: None,
+            extra: Extra::default(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum MediaSource {
     /// Standard-alphabet base64, without a `data:` head.

@@ -19,18 +19,7 @@ fn fold(events: impl IntoIterator<Item = Event>) -> Response {
 fn rich() -> Response {
     let signature = |origin, data: &str| Some(Signature { origin, data: data.to_owned() });
     let extra = Extra::new(Format::Gemini, map(json!({"later": 1})));
-    let image = Media {
-        kind: MediaKind::Image,
-        mime: Some("image/png".to_owned()),
-        source: MediaSource::Base64("AAAA".to_owned()),
-        name: None,
-        detail: None,
-        context: None,
-        cite: None,
-        cache: None,
-        signature: None,
-        extra: Extra::default(),
-    };
+    let image = Media::new(MediaKind::Image, Some("image/png".to_owned()), MediaSource::Base64("AAAA".to_owned()));
     let call = |name: &str, arguments: &str| {
         Part::ToolCall(ToolCall {
             id: format!("call_{name}"),

@@ -10,7 +10,7 @@ use super::{
     part_view::{Home, kind, parts, set_text},
     reference::{Registrar, shared},
     request_view::string,
-    verdict::{finish_name, finish_reason},
+    verdict::finish_reason,
 };
 use crate::{
     account::Record,
@@ -117,10 +117,10 @@ fn answer<V: rhai::Variant + Clone>(r: &mut Registrar<'_>, place: fn(&V) -> (Arc
     r.both::<V>(
         "finish_reason",
         "stop, length, tool_calls, content_filter, malformed or other; () when unknown",
-        move |v| read(v, |choice| choice.finish.as_ref().map_or(Dynamic::UNIT, |f| finish_name(f.reason).into())),
+        move |v| read(v, |choice| choice.finish.as_ref().map_or(Dynamic::UNIT, |f| f.reason.name().into())),
         move |v, value| {
             let reason = finish_reason(&string("finish_reason", value)?).map_err(fail)?;
-            write(v, &mut |choice| choice.finish = Some(Finish::new(reason, finish_name(reason))))
+            write(v, &mut |choice| choice.finish = Some(Finish::new(reason, reason.name())))
         },
     );
 }
@@ -202,7 +202,7 @@ fn event(r: &mut Registrar<'_>) {
     });
     r.get::<EventView>("finish_reason", "for kind finish; ()", |v| {
         v.read(|event| match event {
-            Event::Finish { finish, .. } => finish_name(finish.reason).into(),
+            Event::Finish { finish, .. } => finish.reason.name().into(),
             _ => Dynamic::UNIT,
         })
     });

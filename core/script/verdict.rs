@@ -104,7 +104,7 @@ fn response(map: &Map) -> Result<Response, String> {
     let calls = parts.iter().any(|(_, p)| matches!(p, Part::ToolCall(_)));
     let finish = finish.unwrap_or(if calls { FinishReason::ToolCalls } else { FinishReason::Stop });
     out.choices[0].parts = parts.into_iter().map(|(_, p)| p).collect();
-    out.choices[0].finish = Some(Finish::new(finish, finish_name(finish)));
+    out.choices[0].finish = Some(Finish::new(finish, finish.name()));
     Ok(out)
 }
 
@@ -149,17 +149,6 @@ pub fn finish_reason(name: &str) -> Result<FinishReason, String> {
         "content_filter" => FinishReason::ContentFilter,
         _ => return Err("unknown finish reason: stop, length, tool_calls or content_filter".into()),
     })
-}
-
-pub fn finish_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::ContentFilter => "content_filter",
-        FinishReason::Malformed => "malformed",
-        FinishReason::Other => "other",
-    }
 }
 
 pub fn role_name(role: Role) -> &'static str {

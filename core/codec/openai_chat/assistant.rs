@@ -231,7 +231,7 @@ fn images(f: &mut Fields, parts: &mut Vec<Part>) {
 pub fn image(value: &Value) -> Option<Media> {
     let url = value.pointer("/image_url/url").or_else(|| value.get("url"))?.as_str()?;
     let (source, mime) = source(url.to_owned());
-    Some(content::new_media(MediaKind::Image, mime, source))
+    Some(Media::new(MediaKind::Image, mime, source))
 }
 
 fn legacy_call(f: &mut Fields, parts: &mut Vec<Part>) -> Result<()> {
@@ -265,8 +265,8 @@ pub fn audio_part(value: Value) -> Option<Part> {
     };
     let (data, mime) = (text("data"), text("mime_type"));
     let mut media = match data {
-        Some(data) => content::new_media(MediaKind::Audio, mime, MediaSource::Base64(data)),
-        None => content::new_media(MediaKind::Audio, mime, MediaSource::File { format: F, id: text("id")? }),
+        Some(data) => Media::new(MediaKind::Audio, mime, MediaSource::Base64(data)),
+        None => Media::new(MediaKind::Audio, mime, MediaSource::File { format: F, id: text("id")? }),
     };
     map.retain(|_, v| !v.is_null());
     media.extra = Extra::new(F, map);
@@ -290,7 +290,7 @@ pub fn native(entry: &Value) -> Option<Part> {
             Some("image") => MediaKind::Image,
             _ => MediaKind::Document,
         };
-        return Some(Part::Media(content::new_media(kind, mime, source)));
+        return Some(Part::Media(Media::new(kind, mime, source)));
     }
     let format = Format::parse(text("format")?)?;
     Some(Part::Native { format, kind: text("kind")?.to_owned(), value: entry.get("value")?.clone() })

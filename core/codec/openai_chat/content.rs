@@ -111,7 +111,7 @@ fn by_url(inner: &mut Fields, kind: &str) -> Result<Media> {
         "audio_url" => MediaKind::Audio,
         _ => MediaKind::Document,
     };
-    let mut media = new_media(media_kind, mime, source);
+    let mut media = Media::new(media_kind, mime, source);
     media.detail = if kind == "image_url" { inner.string("detail")? } else { None };
     if kind != "image_url" {
         media.extra.insert(F, TYPE, kind.into());
@@ -129,7 +129,7 @@ fn audio(inner: &mut Fields) -> Result<Media> {
         Some(format) => Some(format!("audio/{format}")),
         None => None,
     });
-    Ok(new_media(MediaKind::Audio, mime, source))
+    Ok(Media::new(MediaKind::Audio, mime, source))
 }
 
 fn file(inner: &mut Fields) -> Result<Media> {
@@ -145,7 +145,7 @@ fn file(inner: &mut Fields) -> Result<Media> {
         (None, Some(id)) => (MediaSource::File { format: F, id }, None),
         (None, None) => return Err(missing(&inner.path("file_data"))),
     };
-    let mut media = new_media(kind_of(mime.as_deref()), mime, source);
+    let mut media = Media::new(kind_of(mime.as_deref()), mime, source);
     media.name = name;
     if media.kind != MediaKind::Document {
         media.extra.insert(F, TYPE, "file".into());
@@ -166,21 +166,6 @@ fn mime_by_name(name: &str) -> Option<String> {
         _ => return None,
     };
     Some(mime.to_owned())
-}
-
-pub fn new_media(kind: MediaKind, mime: Option<String>, source: MediaSource) -> Media {
-    Media {
-        kind,
-        mime,
-        source,
-        name: None,
-        detail: None,
-        context: None,
-        cite: None,
-        cache: None,
-        signature: None,
-        extra: Extra::default(),
-    }
 }
 
 /// One entry of `tool_calls`.

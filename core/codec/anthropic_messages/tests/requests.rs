@@ -362,18 +362,7 @@ fn features_that_the_wire_lacks_are_refused_by_name() {
     let base = || ask(vec![user("go")]);
     let media = |kind, mime: &str, source| {
         let mime = Some(mime.to_owned());
-        let media = Media {
-            kind,
-            mime,
-            source,
-            name: None,
-            detail: None,
-            context: None,
-            cite: None,
-            cache: None,
-            signature: None,
-            extra: Extra::default(),
-        };
+        let media = Media::new(kind, mime, source);
         ask(vec![Message::new(Role::User, vec![Part::Media(media)])])
     };
     let bytes = || MediaSource::Base64("AAAA".to_owned());

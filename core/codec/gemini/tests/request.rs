@@ -37,18 +37,7 @@ fn result(id: &str, text: &str) -> ToolResult {
 }
 
 fn image(source: MediaSource) -> Part {
-    Part::Media(Media {
-        kind: MediaKind::Image,
-        mime: Some("image/png".into()),
-        source,
-        name: None,
-        detail: None,
-        context: None,
-        cite: None,
-        cache: None,
-        signature: None,
-        extra: Default::default(),
-    })
+    Part::Media(Media::new(MediaKind::Image, Some("image/png".into()), source))
 }
 
 fn function(name: &str, parameters: Option<Value>) -> Tool {

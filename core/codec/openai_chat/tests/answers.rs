@@ -158,7 +158,7 @@ fn source_lists_beside_the_choices_become_citations_and_are_not_told_twice() {
 fn images_and_audio_have_fields_of_their_own() {
     let media = |kind, mime: &str, data: &str| Media {
         mime: Some(mime.into()),
-        ..super::super::content::new_media(kind, None, MediaSource::Base64(data.into()))
+        ..Media::new(kind, None, MediaSource::Base64(data.into()))
     };
     let parts = vec![
         Part::Media(media(MediaKind::Image, "image/png", "iVBORw0K")),

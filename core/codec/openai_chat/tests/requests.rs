@@ -7,8 +7,8 @@ use crate::{
     codec::{Encoded, Field},
     error::Kind,
     model::{
-        CacheHint, Format, MediaKind, MediaSource, Message, Output, Part, Reasoning, ReasoningAsk, Role, Sampling,
-        Signature, Text, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
+        CacheHint, Format, Media, MediaKind, MediaSource, Message, Output, Part, Reasoning, ReasoningAsk, Role,
+        Sampling, Signature, Text, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
     },
 };
 
@@ -46,11 +46,7 @@ fn of(messages: Vec<Message>) -> Request {
 }
 
 fn image(data: &str) -> Part {
-    Part::Media(super::super::content::new_media(
-        MediaKind::Image,
-        Some("image/png".into()),
-        MediaSource::Base64(data.into()),
-    ))
+    Part::Media(Media::new(MediaKind::Image, Some("image/png".into()), MediaSource::Base64(data.into())))
 }
 
 #[test]
@@ -461,11 +457,7 @@ fn sampling_is_left_out_for_models_that_refuse_it() {
 
 #[test]
 fn text_documents_are_sent_as_text_and_system_words_follow_the_dialect() {
-    let mut document = super::super::content::new_media(
-        MediaKind::Document,
-        Some("text/plain".into()),
-        MediaSource::Base64("aGk=".into()),
-    );
+    let mut document = Media::new(MediaKind::Document, Some("text/plain".into()), MediaSource::Base64("aGk=".into()));
     document.name = Some("a.txt".into());
     let messages = vec![Message::text(Role::Developer, "d"), Message::new(Role::User, vec![Part::Media(document)])];
     let dialect = Dialect { developer_role: false, lacks: &["documents"], ..provider("x") };
