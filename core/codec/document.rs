@@ -314,9 +314,7 @@ impl Document {
     fn adapt(&mut self, dialect: &Dialect) -> Result<()> {
         let has = |key: &str| self.envelope.value(&self.bytes, key).is_some();
         let bound = dialect.max_tokens_field == "max_tokens" && has("max_completion_tokens");
-        let developer = !dialect.developer_role
-            && self.format == Format::OpenaiChat
-            && memchr::memmem::find(&self.bytes, b"\"developer\"").is_some();
+        let developer = !dialect.developer_role && self.envelope.has_developer;
         let ids = dialect.short_tool_ids && memchr::memmem::find(&self.bytes, b"\"tool_call_id\"").is_some();
         if bound {
             self.edit(Field::MaxTokens)?;

@@ -174,3 +174,14 @@ fn long_texts_are_looked_at_from_both_ends_without_cutting_characters() {
     assert_eq!([head.len(), tail.len()], [4094, 4094]);
     assert_eq!(ends("short", 4095), ["short", ""]);
 }
+
+#[test]
+fn developer_turns_are_rewritten_only_where_the_target_does_not_know_them() {
+    let body = r#"{"model":"m","messages":[{"role":"developer","content":"be brief"},{"role":"user","content":"\"developer\""}]}"#;
+    let knows = Dialect::of("m");
+    assert_eq!(document(body).patch(&knows, false).expect("patched").0.concat(), body.as_bytes());
+    let lacks = Dialect { developer_role: false, ..Dialect::of("m") };
+    assert_eq!(joined(document(body).patch(&lacks, false).expect("patched").0)["messages"][0]["role"], "system");
+    let plain = r#"{"model":"m","messages":[{"role":"user","content":"developer"}]}"#;
+    assert_eq!(document(plain).patch(&lacks, false).expect("patched").0.concat(), plain.as_bytes());
+}

@@ -20,6 +20,8 @@ pub struct Envelope {
     pub text_bytes: u64,
     /// A key that carries media was seen.
     pub has_media: bool,
+    /// A turn of the role `developer`, which not every server knows.
+    pub has_developer: bool,
     /// Something that this gateway wrote into an earlier answer comes back (tagged signatures, `thinking_blocks`,
     /// signatures in call ids): the turns must be read before they go to any upstream.
     pub carries: bool,
@@ -240,7 +242,10 @@ impl<'a> Scan<'a> {
                 self.envelope.has_media = true;
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
-            br#""role""# if watch.turns && depth == 2 => watch.role = Some(text),
+            br#""role""# if watch.turns && depth == 2 => {
+                self.envelope.has_developer |= &self.body[text.clone()] == br#""developer""#;
+                watch.role = Some(text);
+            }
             br#""signature""# | br#""thoughtSignature""# => {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
