@@ -138,6 +138,12 @@ impl Context {
         self.now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
     }
 
+    /// What is left, before the commit, of the deadline and of what a target allows a whole answer.
+    pub fn left(&self, whole: Duration, now: Instant) -> Duration {
+        let end = self.started + whole;
+        self.deadline.map_or(end, |deadline| deadline.min(end)).saturating_duration_since(now)
+    }
+
     /// The earlier of "so long from now" and the deadline.
     pub fn until(&self, wait: Duration) -> Instant {
         let at = Instant::now() + wait;

@@ -1,11 +1,20 @@
 //! What the gateway tells about itself: its admin plane all of it, the data port whether it is ready. Reads; changes
 //! nothing.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
-use crate::{admin::Facts, gateway::Gateway, provider::Provider};
+use crate::{
+    admin::Facts,
+    gateway::Gateway,
+    provider::Provider,
+    route::{Circuit, Fare},
+    telemetry::metrics,
+};
 
 impl Gateway {
     /// Readiness, as both planes tell it: what runs, and what was refused.
@@ -40,16 +49,28 @@ impl Facts for Gateway {
 
     fn models(&self) -> Vec<Value> {
         let runtime = self.runtime.load();
+        let health = |targets: &[String]| {
+            let now = Instant::now();
+            targets.iter().map(|t| fare(t, self.state.health.fare(t, now))).collect::<Vec<_>>()
+        };
         let aliases = runtime.config.models.iter().map(|(name, alias)| {
             let targets: Vec<String> = alias.targets.iter().map(|t| format!("{}/{}", t.provider, t.model)).collect();
-            json!({"id": name, "kind": "alias", "targets": targets, "failover": alias.failover})
+            json!({
+                "id": name, "kind": "alias", "targets": targets, "failover": alias.failover, "health": health(&targets),
+            })
         });
-        aliases.chain([json!({"id": "mock", "kind": "builtin", "targets": ["mock/mock"], "failover": []})]).collect()
+        let mock = ["mock/mock".to_owned()];
+        let builtin = json!({
+            "id": "mock", "kind": "builtin", "targets": mock, "failover": [], "health": health(&mock),
+        });
+        aliases.chain([builtin]).collect()
     }
 
     fn providers(&self) -> Vec<Value> {
         let now = Instant::now();
+        let open = self.state.health.not_closed(now);
         let describe = |p: &Arc<Provider>| {
+            let own = open.iter().filter(|(name, _)| name.split_once('/').is_some_and(|(head, _)| head == &*p.name));
             json!({
                 "name": p.name,
                 "format": p.format,
@@ -57,6 +78,7 @@ impl Facts for Gateway {
                 "missing": p.missing,
                 "keys": p.keys(),
                 "keys_resting": self.state.keys.resting(p, now),
+                "ejected": own.map(|(name, at)| fare(name, *at)).collect::<Vec<_>>(),
             })
         };
         self.runtime.load().routes.providers().map(describe).collect()
@@ -65,4 +87,35 @@ impl Facts for Gateway {
     fn ready(&self) -> (bool, Value) {
         Gateway::ready(self)
     }
+
+    fn measure(&self) {
+        let now = Instant::now();
+        let runtime = self.runtime.load();
+        for target in runtime.config.models.values().flat_map(|m| &m.targets) {
+            let name = format!("{}/{}", target.provider, target.model);
+            let state = match self.state.health.fare(&name, now).circuit {
+                Circuit::Closed => 0,
+                Circuit::HalfOpen(_) => 1,
+                Circuit::Open(_) => 2,
+            };
+            metrics().circuit(&target.provider, &target.model, state);
+        }
+    }
+}
+
+/// One target's health, as status pages show it.
+fn fare(target: &str, Fare { circuit, latency, in_flight }: Fare) -> Value {
+    let (word, wait) = match circuit {
+        Circuit::Closed => ("closed", None),
+        Circuit::HalfOpen(_) => ("half_open", None),
+        Circuit::Open(wait) => ("open", Some(wait)),
+    };
+    let millis = |d: Duration| d.as_millis() as u64;
+    json!({
+        "target": target,
+        "circuit": word,
+        "retry_in_ms": wait.map(millis),
+        "latency_ms": latency.map(millis),
+        "in_flight": in_flight,
+    })
 }

@@ -22,7 +22,7 @@ use crate::{
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     reply::{self, Reply},
-    route::{self, Flight, Order, Target},
+    route::{self, Flight, Order, Target, retry},
     runtime::{Runtime, State},
     server::{self, Body, Incoming, Peer},
     transport,
@@ -183,7 +183,7 @@ impl Gateway {
     ) -> Result<Reply> {
         let mut errors = Vec::new();
         let mut unmet = None;
-        for target in &targets {
+        for (at, target) in targets.iter().enumerate() {
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= Instant::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -202,7 +202,8 @@ impl Gateway {
                     continue;
                 }
             };
-            match self.attempt(runtime, exchange, client, document, target, flight).await {
+            let rest = &targets[at + 1..];
+            match self.visit(runtime, exchange, client, document, target, flight, rest).await {
                 Ok(Attempted::Answered(reply)) => return Ok(reply),
                 Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
                 Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
@@ -221,8 +222,9 @@ impl Gateway {
         }
     }
 
-    /// One target: stages, the request in its own words, then its keys in turn for as long as they are refused.
-    async fn attempt(
+    /// One target: an attempt, and more after a wait where that may help. `rest`: what could be tried instead.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one visit; a struct would be used once")]
+    async fn visit(
         &self,
         runtime: &Runtime,
         exchange: &mut Exchange,
@@ -230,6 +232,41 @@ impl Gateway {
         document: &mut Document,
         target: &Arc<Target>,
         flight: Flight,
+        rest: &[Arc<Target>],
+    ) -> Result<Attempted> {
+        let (mut flight, mut failed, mut tries) = (Some(flight), None, 0);
+        loop {
+            let result = self.attempt(runtime, exchange, client, document, target, &mut flight).await;
+            let error = match (result, failed) {
+                (Err(error), _) | (Ok(Attempted::Skipped), Some(error)) => error,
+                (result, _) => return result,
+            };
+            let now = Instant::now();
+            let others = || rest.iter().any(|t| self.state.health.is_healthy(&t.name, now));
+            let left = exchange.cx.left(target.timeouts.whole, now);
+            let Some(flight) = flight.as_ref().filter(|_| (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS) else {
+                return Err(error);
+            };
+            let Some(wait) = retry::again(target, flight, &error, tries, others, left) else { return Err(error) };
+            exchange.cx.trace.note("retry", &format!("{} again in {} ms", target.name, wait.as_millis()));
+            // A client that leaves drops this future: the wait, the permit and the flight with it.
+            tokio::time::sleep(wait).await;
+            if !flight.still_closed() {
+                return Err(error);
+            }
+            (failed, tries) = (Some(error), tries + 1);
+        }
+    }
+
+    /// One attempt: stages, the request in the target's own words, then its keys in turn for as long as they are refused.
+    async fn attempt(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens && !target.provider.counts() {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
@@ -254,18 +291,18 @@ impl Gateway {
         exchange.record.target = Some(target.name.clone());
         exchange.dropped = call.dropped.clone();
         let mut tried = Vec::new();
-        let mut flight = Some(flight);
+        let mut last: Option<Error> = None;
         loop {
             let choice = self.state.keys.pick(&target.provider, &target.model, &tried, Instant::now());
             match choice {
-                KeyChoice::Resting(wait) => return Err(route::keys_rest(target, wait)),
+                KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
                 KeyChoice::Open | KeyChoice::Key(_) => {}
             }
             exchange.cx.attempt += 1;
             exchange.set_aside();
             let began = Instant::now();
-            let result = self.send(runtime, exchange, &mut call, choice, document, target, &mut flight).await;
+            let result = self.send(runtime, exchange, &mut call, choice, document, target, flight).await;
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
@@ -273,7 +310,7 @@ impl Gateway {
                 return result;
             };
             exchange.attempted(&target.name, error.code().to_owned(), began);
-            if let Some(flight) = &mut flight {
+            if let Some(flight) = flight {
                 flight.failed(&error, Instant::now());
             }
             // Another key of the same provider may be welcome.
@@ -283,12 +320,15 @@ impl Gateway {
                     let (now, wait) = (Instant::now(), error.retry_after);
                     self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
                         && tried.len() < target.provider.keys()
+                        // What is forbidden may be the caller's doing, again and again: that counts as a retry.
+                        && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
                 }
                 _ => false,
             };
             if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
                 return Err(error);
             }
+            last = Some(error);
         }
     }
 

@@ -38,6 +38,8 @@ pub trait Facts: Send + Sync {
     fn providers(&self) -> Vec<Value>;
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);
+    /// Sets the gauges that are measured when somebody looks.
+    fn measure(&self) {}
 }
 
 /// Why a plane with this address and token must not start; the sentence says what to do.

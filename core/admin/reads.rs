@@ -26,7 +26,8 @@ pub(super) fn ready(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, R
     done(Ok(reply::json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)))
 }
 
-pub(super) fn metrics(_state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
+pub(super) fn metrics(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
+    state.facts.measure();
     done(Ok(reply::metrics(crate::telemetry::metrics().render())))
 }
 

@@ -181,6 +181,10 @@ pub struct Model {
     #[serde(default)]
     pub failover: Vec<String>,
     pub timeouts: Option<Timeouts>,
+    /// How often a target is asked again before the next one is tried. Default: once where no other target is left, else
+    /// not at all. Never more than a fifth of a target's calls, and four attempts in all.
+    #[schemars(range(min = 0, max = 3))]
+    pub retries: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -150,6 +150,8 @@ pub struct Alias {
     /// Names (aliases or provider/model) tried after the targets.
     pub failover: Vec<String>,
     pub timeouts: Timeouts,
+    /// On each target before the next; `None`: one where no other target is left.
+    pub retries: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

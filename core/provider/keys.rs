@@ -64,7 +64,8 @@ impl KeyRests {
             match self.rest_of(provider, index, model, now) {
                 None => return KeyChoice::Key(index),
                 Some(rest) => {
-                    if rest.soft && soft.is_none() {
+                    // A second key on one visit must be a rested one: two tired ones would double the calls.
+                    if rest.soft && soft.is_none() && tried.is_empty() {
                         soft = Some(index);
                     }
                     refused &= rest.refused;

@@ -1,5 +1,5 @@
-//! How targets fare: a breaker, a smoothed latency and the number of requests in flight for each. `State`: kept by the
-//! target's name, so a reload forgets nothing.
+//! How targets fare: a breaker, a budget of retries, a smoothed latency and the number of requests in flight for each.
+//! `State`: kept by the target's name, so a reload forgets nothing.
 
 use std::{
     sync::{
@@ -11,7 +11,11 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::Target;
+use super::{
+    Target,
+    breaker::{Breaker, Circuit},
+    retry::Budget,
+};
 use crate::{
     error::{Error, Kind},
     pipeline::Candidate,
@@ -25,58 +29,66 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct Entry {
     in_flight: AtomicU64,
-    breaker: std::sync::Mutex<Breaker>,
+    live: std::sync::Mutex<Live>,
 }
 
 #[derive(Debug, Default)]
-struct Breaker {
-    /// Failures since the last success.
-    failures: u32,
-    /// Ejections since the last success: each is twice as long.
-    ejections: u32,
-    ejected_until: Option<Instant>,
-    /// After the rest one request goes ahead; the others wait for what it finds.
-    probing: bool,
+struct Live {
+    breaker: Breaker,
+    budget: Budget,
     /// Smoothed time to the first event.
     latency: Option<Duration>,
 }
 
-/// One attempt at a target, from admission to its end.
+/// One visit to a target, from admission to its end.
 #[derive(Debug)]
 pub struct Flight {
     entry: Arc<Entry>,
+    /// What it finds out decides over the breaker.
     probe: bool,
-    told: bool,
+    /// Its first attempt is in the budget.
+    earned: bool,
+}
+
+/// What is known of one target, for status pages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fare {
+    pub circuit: Circuit,
+    pub latency: Option<Duration>,
+    pub in_flight: u64,
 }
 
 impl Health {
     /// May an attempt start now? Otherwise: wait so long.
     pub fn enter(&self, target: &Target, now: Instant) -> Result<Flight, Duration> {
         let entry = self.entry(&target.name, now);
-        let mut probe = false;
-        {
-            let mut breaker = lock(&entry.breaker);
-            if let Some(until) = breaker.ejected_until {
-                if until > now {
-                    return Err(until - now);
-                }
-                if breaker.probing {
-                    return Err(PROBE_WAIT);
-                }
-                breaker.probing = true;
-                probe = true;
-            }
-        }
+        let probe = lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry, probe, told: false })
+        Ok(Flight { entry, probe, earned: false })
     }
 
     /// Neither ejected nor waiting for a probe.
     pub fn is_healthy(&self, name: &str, now: Instant) -> bool {
-        self.entries.get(name).is_none_or(|e| {
-            let breaker = lock(&e.breaker);
-            breaker.ejected_until.is_none_or(|until| until <= now && !breaker.probing)
-        })
+        self.entries.get(name).is_none_or(|e| lock(&e.live).breaker.lets_in(now))
+    }
+
+    pub fn fare(&self, name: &str, now: Instant) -> Fare {
+        match self.entries.get(name) {
+            None => Fare { circuit: Circuit::Closed, latency: None, in_flight: 0 },
+            Some(entry) => {
+                let live = lock(&entry.live);
+                let in_flight = entry.in_flight.load(Ordering::Relaxed);
+                Fare { circuit: live.breaker.circuit(now), latency: live.latency, in_flight }
+            }
+        }
+    }
+
+    /// Targets whose breaker is open or half open, by name.
+    pub fn not_closed(&self, now: Instant) -> Vec<(Arc<str>, Fare)> {
+        let open = self.entries.iter().filter(|e| !lock(&e.live).breaker.is_closed()).map(|e| e.key().clone());
+        let mut names: Vec<Arc<str>> = open.collect();
+        names.sort();
+        names.into_iter().map(|name| (name.clone(), self.fare(&name, now))).collect()
     }
 
     /// What stages see of a target.
@@ -88,7 +100,7 @@ impl Health {
             provider: target.provider.name.clone(),
             model: target.model.clone(),
             healthy: self.is_healthy(&target.name, now),
-            latency: entry.as_ref().and_then(|e| lock(&e.breaker).latency),
+            latency: entry.as_ref().and_then(|e| lock(&e.live).latency),
             in_flight: entry.map_or(0, |e| e.in_flight.load(Ordering::Relaxed)),
             price_input: None,
             price_output: None,
@@ -118,10 +130,7 @@ impl Health {
     /// then all that are not in use.
     fn forget(&self, now: Instant) {
         let idle = |e: &Entry| e.in_flight.load(Ordering::Relaxed) == 0;
-        self.entries.retain(|_, e| {
-            let breaker = lock(&e.breaker);
-            !idle(e) || breaker.failures > 0 || breaker.ejected_until.is_some_and(|until| until > now)
-        });
+        self.entries.retain(|_, e| !idle(e) || lock(&e.live).breaker.has_history(now));
         if self.entries.len() >= MOST {
             self.entries.retain(|_, e| !idle(e));
         }
@@ -132,11 +141,11 @@ impl Flight {
     /// The first event, or the whole answer, arrived. For a probe that is enough: others need not wait for a long
     /// stream's end.
     pub fn answered(&mut self, latency: Duration) {
-        let mut breaker = lock(&self.entry.breaker);
+        let mut live = lock(&self.entry.live);
         if std::mem::take(&mut self.probe) {
-            (breaker.failures, breaker.ejected_until, breaker.probing) = (0, None, false);
+            live.breaker.success(true);
         }
-        breaker.latency = Some(match breaker.latency {
+        live.latency = Some(match live.latency {
             // A fifth of the new to four of the old.
             Some(old) => (old * 4 + latency) / 5,
             None => latency,
@@ -145,43 +154,44 @@ impl Flight {
 
     /// The answer is complete, or the upstream refused the request for the caller's own fault: it is well.
     pub fn succeeded(&mut self) {
-        self.told = true;
-        let mut breaker = lock(&self.entry.breaker);
-        let latency = breaker.latency;
-        *breaker = Breaker { latency, ..Breaker::default() };
+        let mut live = lock(&self.entry.live);
+        if !std::mem::replace(&mut self.earned, true) {
+            live.budget.earn();
+        }
+        live.breaker.success(std::mem::take(&mut self.probe));
     }
 
     /// Counts only what says that the target itself is ill: not quotas, not keys, not the caller's faults.
     pub fn failed(&mut self, error: &Error, now: Instant) {
         match error.kind {
-            Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => self.ill(now),
-            Kind::UpstreamRefused => self.succeeded(),
+            Kind::UpstreamRefused => return self.succeeded(),
+            Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => {
+                lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now);
+            }
             _ => {}
+        }
+        if !std::mem::replace(&mut self.earned, true) {
+            lock(&self.entry.live).budget.earn();
         }
     }
 
-    fn ill(&mut self, now: Instant) {
-        self.told = true;
-        let mut breaker = lock(&self.entry.breaker);
-        breaker.failures = breaker.failures.saturating_add(1);
-        // What was in flight when the target was ejected says nothing new.
-        let resting = breaker.ejected_until.is_some_and(|until| until > now);
-        if resting || !(self.probe || breaker.failures >= FAILURES) {
-            return;
-        }
-        let rest = (FIRST_REST * 2u32.saturating_pow(breaker.ejections.min(8))).min(LONGEST_REST);
-        breaker.ejections = breaker.ejections.saturating_add(1);
-        breaker.ejected_until = Some(now + rest);
-        breaker.probing = false;
+    /// One more call to the target on this visit: its breaker must be closed, and its budget pays.
+    pub fn may_retry(&self) -> bool {
+        let mut live = lock(&self.entry.live);
+        live.breaker.is_closed() && live.budget.spend()
+    }
+
+    /// Did the breaker stay closed while a retry waited?
+    pub fn still_closed(&self) -> bool {
+        lock(&self.entry.live).breaker.is_closed()
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         self.entry.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.probe && !self.told {
-            // The probe found nothing out (the client left): the next request may probe.
-            lock(&self.entry.breaker).probing = false;
+        if self.probe {
+            lock(&self.entry.live).breaker.unproven();
         }
     }
 }
@@ -191,10 +201,4 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Consecutive failures that eject a target.
-const FAILURES: u32 = 5;
-const FIRST_REST: Duration = Duration::from_secs(10);
-const LONGEST_REST: Duration = Duration::from_secs(300);
-/// While a probe is out.
-const PROBE_WAIT: Duration = Duration::from_secs(1);
 const MOST: usize = 4096;

@@ -1,8 +1,10 @@
 //! From a name to ordered targets: which upstreams may answer, in which order, and how they fare. Sends nothing; the
 //! gateway walks the order, and health and keys are asked again when an attempt starts.
 
+pub mod breaker;
 pub mod health;
 pub mod outcome;
+pub mod retry;
 pub mod strategy;
 pub mod table;
 
@@ -17,7 +19,8 @@ use std::{
 use http::Uri;
 
 pub use self::{
-    health::{Flight, Health},
+    breaker::Circuit,
+    health::{Fare, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     strategy::Order,
     table::Table,
@@ -37,6 +40,8 @@ pub struct Target {
     pub model: Arc<str>,
     pub weight: u32,
     pub timeouts: Timeouts,
+    /// On this target, before the next one is tried; `None`: the default of `retry`.
+    pub retries: Option<u32>,
     pub dialect: Dialect,
     /// Chat's two URLs, made once.
     pub urls: [OnceLock<Uri>; 2],

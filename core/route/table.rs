@@ -26,7 +26,14 @@ pub struct Table {
 struct Alias {
     group: Group,
     failover: Vec<String>,
+    terms: Terms,
+}
+
+/// What an alias states for its targets, and for the names that it fails over to directly.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Terms {
     timeouts: config::Timeouts,
+    retries: Option<u32>,
 }
 
 /// What a name turned out to be.
@@ -45,7 +52,7 @@ impl Table {
             let targets =
                 alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
             let group = Group { strategy: alias.strategy, targets };
-            let alias = Alias { group, failover: alias.failover.clone(), timeouts: alias.timeouts };
+            let alias = Alias { group, failover: alias.failover.clone(), terms: Terms::of(alias) };
             table.aliases.insert(name.as_str().into(), alias);
         }
         for (name, alias) in &table.aliases {
@@ -54,7 +61,7 @@ impl Table {
                     continue;
                 }
                 // A provider without a key is no mistake of the file's.
-                match table.find(next, alias.timeouts) {
+                match table.find(next, alias.terms) {
                     Err(e) if e.code() != NOT_CONFIGURED => {
                         problems.push(problem(config, &format!("models.{name}.failover"), &e.message));
                     }
@@ -80,7 +87,7 @@ impl Table {
     /// What a name stands for, whoever asks.
     pub fn resolve(&self, name: &str) -> Result<Plan> {
         let mut plan = Plan::default();
-        match self.find(name, config::Timeouts::default())? {
+        match self.find(name, Terms::default())? {
             Found::Target(target) => {
                 if !target.provider.ready() {
                     return Err(target.provider.not_configured());
@@ -145,7 +152,7 @@ impl Table {
                 cards.entry(target.name.clone()).or_insert_with(|| card(&target.name, &target.provider.name, target));
             }
         }
-        if let Ok(Found::Target(mock)) = self.find(MOCK, config::Timeouts::default()) {
+        if let Ok(Found::Target(mock)) = self.find(MOCK, Terms::default()) {
             cards.entry(MOCK.into()).or_insert_with(|| card(MOCK, MOCK, &mock));
         }
         cards.into_values().filter(|c| self.permits(&c.id, principal)).collect()
@@ -164,7 +171,7 @@ impl Table {
         if principal.key_models.is_none() && principal.team_models.is_none() {
             return true;
         }
-        let full = match self.find(name, config::Timeouts::default()) {
+        let full = match self.find(name, Terms::default()) {
             Ok(Found::Target(target)) => Some(target.name.clone()),
             _ => None,
         };
@@ -177,7 +184,7 @@ impl Table {
     fn expand(&self, alias: &Alias, plan: &mut Plan) {
         self.ready(&alias.group, plan);
         for next in &alias.failover {
-            match self.find(next, alias.timeouts) {
+            match self.find(next, alias.terms) {
                 // Aliases expand once: another alias lends its targets, not its own failover.
                 Ok(Found::Alias(other)) => self.ready(&other.group, plan),
                 Ok(Found::Target(target)) => {
@@ -195,7 +202,7 @@ impl Table {
         plan.passed.extend(not.iter().map(|t| (t.name.clone(), t.provider.not_configured().message.as_str().into())));
     }
 
-    fn find(&self, name: &str, timeouts: config::Timeouts) -> Result<Found<'_>> {
+    fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
         provider::url::check_model(name)?;
         if let Some(alias) = self.aliases.get(name) {
             return Ok(Found::Alias(alias));
@@ -203,9 +210,9 @@ impl Table {
         if name == MOCK
             && let Some(provider) = self.providers.get(MOCK)
         {
-            return Ok(Found::Target(self.target(provider, MOCK, timeouts)));
+            return Ok(Found::Target(self.target(provider, MOCK, terms)));
         }
-        if timeouts == config::Timeouts::default()
+        if terms == Terms::default()
             && let Some(known) = self.named.get(name)
         {
             return Ok(Found::Target(known.clone()));
@@ -213,22 +220,22 @@ impl Table {
         if let Some((head, model)) = name.split_once('/') {
             if let Some(provider) = self.providers.get(head) {
                 provider::url::check_model(model)?;
-                return Ok(Found::Target(self.target(provider, model, timeouts)));
+                return Ok(Found::Target(self.target(provider, model, terms)));
             }
             if let Some(row) = provider::row(head) {
                 return Err(unconfigured_row(row));
             }
         }
-        self.claimed(name, timeouts)
+        self.claimed(name, terms)
     }
 
     /// A bare name goes to the one provider that claims it.
-    fn claimed(&self, name: &str, timeouts: config::Timeouts) -> Result<Found<'_>> {
+    fn claimed(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
         let claims: Vec<_> =
             self.providers.values().filter(|p| p.models.iter().any(|m| name.starts_with(m.as_str()))).collect();
         let ready: Vec<_> = claims.iter().filter(|p| p.ready()).collect();
         match (ready.as_slice(), claims.as_slice()) {
-            ([one], _) => Ok(Found::Target(self.target(one, name, timeouts))),
+            ([one], _) => Ok(Found::Target(self.target(one, name, terms))),
             ([], [one]) => Err(one.not_configured()),
             ([], []) => Err(self.unknown(name)),
             ([], several) => Err(ambiguous(name, several.iter().map(|p| &*p.name), "none of them has a key")),
@@ -259,14 +266,14 @@ impl Table {
         format!("use {}", all.join(", "))
     }
 
-    fn target(&self, provider: &Arc<Provider>, model: &str, timeouts: config::Timeouts) -> Arc<Target> {
-        // A target of an alias's failover has the alias's timeouts, so it is not the one that callers share.
-        let shared = timeouts == config::Timeouts::default();
+    fn target(&self, provider: &Arc<Provider>, model: &str, terms: Terms) -> Arc<Target> {
+        // A target of an alias's failover has the alias's terms, so it is not the one that callers share.
+        let shared = terms == Terms::default();
         let name = format!("{}/{model}", provider.name);
         if shared && let Some(known) = self.named.get(name.as_str()) {
             return known.clone();
         }
-        let target = Arc::new(make(provider, model, 1, timeouts));
+        let target = Arc::new(make(provider, model, 1, terms));
         if shared && self.named.len() < MOST_NAMED {
             self.named.insert(name.into_boxed_str(), target.clone());
         }
@@ -287,7 +294,7 @@ impl Table {
             return None;
         }
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
-            return Some(Arc::new(make(provider, &target.model, target.weight, of.timeouts)));
+            return Some(Arc::new(make(provider, &target.model, target.weight, Terms::of(of))));
         }
         let known = self.providers.keys().map(|k| &**k);
         let hint = match (provider::row(&target.provider), provider::nearest(&target.provider, known)) {
@@ -298,6 +305,12 @@ impl Table {
         let why = format!("no provider is called \"{}\"; {hint}", target.provider);
         problems.push(problem(config, &at, why));
         None
+    }
+}
+
+impl Terms {
+    fn of(alias: &config::Alias) -> Terms {
+        Terms { timeouts: alias.timeouts, retries: alias.retries }
     }
 }
 
@@ -329,14 +342,15 @@ fn is_self(provider: &Provider, config: &Config) -> bool {
         && (host == listen.ip().to_string() || (host == "localhost" && listen.ip().is_loopback()))
 }
 
-fn make(provider: &Arc<Provider>, model: &str, weight: u32, timeouts: config::Timeouts) -> Target {
+fn make(provider: &Arc<Provider>, model: &str, weight: u32, terms: Terms) -> Target {
     Target {
         urls: Default::default(),
         name: format!("{}/{model}", provider.name).into(),
         dialect: provider.dialect(model),
         model: model.into(),
         weight,
-        timeouts: Timeouts::resolve(&[timeouts, provider.timeouts]),
+        timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
+        retries: terms.retries,
         provider: provider.clone(),
     }
 }

@@ -49,6 +49,7 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
         targets: targets.iter().map(target).collect(),
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),
         timeouts: config::Timeouts::default(),
+        retries: None,
     }
 }
 
@@ -329,6 +330,88 @@ fn quotas_and_callers_faults_eject_nobody() {
 }
 
 #[test]
+fn half_of_the_last_calls_failing_ejects_and_a_few_do_not() {
+    let (table, health, now) = (table(), Health::default(), Instant::now());
+    let target = target(&table, "openai/gpt-4o");
+    let calls = |failing: usize, of: usize, rounds: usize| {
+        for n in 0..rounds * of {
+            let Ok(mut flight) = health.enter(&target, now) else { return n };
+            if n % of < failing { flight.failed(&dead(), now) } else { flight.succeeded() }
+        }
+        rounds * of
+    };
+    assert_eq!(calls(2, 5, 100), 500, "two in five are borne");
+    let more = calls(1, 2, 100);
+    assert!((20..=70).contains(&more), "one in two is not: {more}");
+    assert!(!health.is_healthy(&target.name, now));
+}
+
+#[test]
+fn failures_far_apart_are_no_rate() {
+    let (table, health, mut now) = (table(), Health::default(), Instant::now());
+    let target = target(&table, "openai/gpt-4o");
+    for _ in 0..200 {
+        now += Duration::from_secs(61);
+        health.enter(&target, now).unwrap().failed(&dead(), now);
+        health.enter(&target, now).unwrap().succeeded();
+    }
+    assert!(health.is_healthy(&target.name, now));
+}
+
+#[test]
+fn only_the_probe_decides_over_an_open_breaker() {
+    let (table, health, now) = (table(), Health::default(), Instant::now());
+    let target = target(&table, "openai/gpt-4o");
+    let (mut early, mut other) = (health.enter(&target, now).unwrap(), health.enter(&target, now).unwrap());
+    eject(&health, &target, now);
+    early.succeeded();
+    assert!(health.enter(&target, now).is_err(), "an answer to an earlier call says nothing new");
+    let later = now + Duration::from_secs(11);
+    let mut probe = health.enter(&target, later).unwrap();
+    other.failed(&dead(), later);
+    assert_eq!(health.enter(&target, later).unwrap_err(), Duration::from_secs(1), "the probe is still out");
+    probe.failed(&Error::new(Kind::UpstreamRateLimited, ""), later);
+    assert!(!probe.may_retry(), "nobody asks twice while it is unproven");
+    drop(probe);
+    health.enter(&target, later).unwrap().succeeded();
+    assert!(health.enter(&target, later).unwrap().may_retry());
+}
+
+#[test]
+fn retries_are_a_fifth_of_first_attempts_after_a_small_loan() {
+    let (table, health, now) = (table(), Health::default(), Instant::now());
+    let target = target(&table, "openai/gpt-4o");
+    let mut retries = 0;
+    for first in 1..=1000 {
+        let mut flight = health.enter(&target, now).unwrap();
+        flight.failed(&Error::new(Kind::UpstreamRateLimited, ""), now);
+        while flight.may_retry() {
+            retries += 1;
+            flight.failed(&Error::new(Kind::UpstreamRateLimited, ""), now);
+        }
+        assert!(retries <= (first / 5).max(5), "{retries} after {first}");
+    }
+    assert_eq!(retries, 200);
+    for _ in 0..1000 {
+        health.enter(&target, now).unwrap().succeeded();
+    }
+    let flight = health.enter(&target, now).unwrap();
+    assert_eq!((0..100).filter(|_| flight.may_retry()).count(), 10, "what can be saved up is bounded");
+}
+
+#[test]
+fn waits_double_jitter_and_obey() {
+    let ms = Duration::from_millis;
+    for (tries, window) in [(0, 500), (1, 1000), (2, 2000), (40, 8000)] {
+        assert_eq!(retry::wait(tries, None, 0.0), Some(Duration::ZERO));
+        assert_eq!(retry::wait(tries, None, 0.5), Some(ms(window / 2)));
+    }
+    assert_eq!(retry::wait(0, Some(ms(2000)), 0.5), Some(ms(2250)), "never before the time that was asked for");
+    assert_eq!(retry::wait(0, Some(ms(10_000)), 0.0), Some(ms(10_000)));
+    assert_eq!(retry::wait(0, Some(ms(10_001)), 0.0), None);
+}
+
+#[test]
 fn candidates_show_live_facts() {
     let (table, health, now) = (table(), Health::default(), Instant::now());
     let target = target(&table, "openai/gpt-4o");
@@ -356,6 +439,9 @@ fn made_up_names_do_not_fill_the_memory() {
     }
     assert!(health.len() <= 4096);
     assert!(!health.is_healthy("openai/kept", now), "what is ejected is remembered");
+    let open: Vec<_> =
+        health.not_closed(now).into_iter().map(|(name, fare)| (name.to_string(), fare.circuit)).collect();
+    assert_eq!(open, [("openai/kept".to_owned(), Circuit::Open(Duration::from_secs(10)))]);
 }
 
 #[test]

@@ -157,6 +157,12 @@ impl Metrics {
         self.attempts.entry(outcome.clone()).or_insert_with(make).increment(1);
     }
 
+    /// How a target's breaker stands: 0 closed, 1 half open, 2 open. Only for targets that the configuration names.
+    pub fn circuit(&self, provider: &str, model: &str, state: u8) {
+        let labels = vec![Label::new("model", model.to_owned()), Label::new("provider", provider.to_owned())];
+        self.recorder.register_gauge(&key(names::CIRCUIT, labels), &METADATA).set(f64::from(state));
+    }
+
     /// One more request in flight, until the value is dropped.
     pub fn enter(&self) -> InFlight {
         self.in_flight.increment(1.0);

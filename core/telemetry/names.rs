@@ -48,6 +48,12 @@ pub const TABLE: &[Row] = &[
         labels: &["direction", "kind"],
     },
     Row { name: ATTEMPTS, kind: Kind::Counter, help: "Upstream attempts by how they ended", labels: &["outcome"] },
+    Row {
+        name: CIRCUIT,
+        kind: Kind::Gauge,
+        help: "A target's breaker: 0 closed, 1 half open, 2 open",
+        labels: &["model", "provider"],
+    },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
     Row { name: RELOAD_SUCCESS, kind: Kind::Counter, help: "Configurations that went live", labels: &[] },
     Row {
@@ -71,6 +77,7 @@ pub const OVERHEAD: &str = "portcullis_overhead_seconds";
 pub const FIRST_TOKEN: &str = "portcullis_time_to_first_token_seconds";
 pub const TOKENS: &str = "portcullis_tokens_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
+pub const CIRCUIT: &str = "portcullis_circuit_state";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";

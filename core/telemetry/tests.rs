@@ -79,6 +79,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     let metrics = known();
     metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
     metrics.attempt("ok");
+    metrics.circuit("openai", "gpt-4o", 2);
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();
     let text = metrics.render();

@@ -18,7 +18,11 @@ pub fn not_found(host: &str, cause: io::Error) -> Error {
 
 pub fn no_connection(host: &str, cause: io::Error) -> Error {
     let why = match cause.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionRefused => {
+            return Error::new(Kind::Upstream, format!("no connection to {host}: connection refused"))
+                .with_code("connection_refused")
+                .because(cause);
+        }
         io::ErrorKind::TimedOut => {
             return Error::new(Kind::UpstreamTimeout, format!("no connection to {host}: no address answered in time"))
                 .with_code("connect_timeout")

@@ -21,6 +21,7 @@ mod passthrough;
 mod promises;
 mod readme;
 mod reload;
+mod retries;
 mod review;
 mod routing;
 mod stages;

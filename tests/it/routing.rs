@@ -186,7 +186,7 @@ async fn failover_names_are_tried_after_the_targets_and_expand_once() {
 async fn a_target_that_is_named_twice_is_visited_once() {
     let a = Upstream::saying(Say::error(500, "{}")).await;
     let config = format!(
-        "{}[models.all]\ntargets = [{{ provider = \"a\", model = \"m\" }}, {{ provider = \"a\", model = \"m\" }}]\nfailover = [\"a/m\"]\n",
+        "{}[models.all]\ntargets = [{{ provider = \"a\", model = \"m\" }}, {{ provider = \"a\", model = \"m\" }}]\nfailover = [\"a/m\"]\nretries = 0\n",
         a.provider("a", "openai_chat")
     );
     let gateway = Gateway::start(&config).await;

@@ -201,8 +201,8 @@ async fn an_error_as_the_first_event_is_a_real_status_and_another_target_is_trie
             dead.provider("dead", format.format()),
             well.provider("well", format.format())
         );
-        let gateway = Gateway::start(&config).await;
         for client in FAMILIES {
+            let gateway = Gateway::start(&config).await;
             assert_eq!(client.ask(&gateway, "dead/m", true).await.status, 502, "{client:?} of {format:?}");
             let answer = client.ask(&gateway, "m", true).await;
             assert_eq!((answer.status, client.text(&answer).as_str()), (200, "well"), "{}", answer.text());

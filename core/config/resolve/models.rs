@@ -61,7 +61,8 @@ impl Resolver<'_, '_, '_> {
             let at = self.entry(&key("failover"), n);
             self.reference(&at, next, providers, names);
         }
-        Alias { strategy, targets, failover: raw.failover, timeouts: self.timeouts(&at, raw.timeouts) }
+        let timeouts = self.timeouts(&at, raw.timeouts);
+        Alias { strategy, targets, failover: raw.failover, timeouts, retries: raw.retries }
     }
 
     fn target(

@@ -1,0 +1,135 @@
+//! One target's breaker: closed while it is well, open for a while after failures, then half open for a single probe.
+//! Pure: time comes in, decisions go out. What counts as a failure is said in `health`.
+
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+pub struct Breaker {
+    /// Failures since the last success.
+    failures: u32,
+    recent: Recent,
+    /// Times it opened since it was last closed: each rest is twice as long.
+    ejections: u32,
+    /// Open until then, half open afterwards; `None`: closed.
+    open_until: Option<Instant>,
+    /// After the rest one request goes ahead; the others wait for what it finds.
+    probing: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Circuit {
+    Closed,
+    /// Nothing is sent for so long.
+    Open(Duration),
+    /// One probe may go; `true`: it is out.
+    HalfOpen(bool),
+}
+
+impl Breaker {
+    pub fn circuit(&self, now: Instant) -> Circuit {
+        match self.open_until {
+            None => Circuit::Closed,
+            Some(until) if until > now => Circuit::Open(until - now),
+            Some(_) => Circuit::HalfOpen(self.probing),
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.open_until.is_none()
+    }
+
+    /// Neither open nor waiting for a probe.
+    pub fn lets_in(&self, now: Instant) -> bool {
+        self.is_closed() || self.circuit(now) == Circuit::HalfOpen(false)
+    }
+
+    /// Is there something that must not be forgotten?
+    pub fn has_history(&self, now: Instant) -> bool {
+        self.failures > 0 || matches!(self.circuit(now), Circuit::Open(_))
+    }
+
+    /// May an attempt start? `true`: as the probe. Otherwise: wait so long.
+    pub fn enter(&mut self, now: Instant) -> Result<bool, Duration> {
+        if self.is_closed() {
+            return Ok(false);
+        }
+        match self.circuit(now) {
+            Circuit::Open(wait) => Err(wait),
+            Circuit::HalfOpen(true) => Err(PROBE_WAIT),
+            Circuit::HalfOpen(false) | Circuit::Closed => {
+                self.probing = true;
+                Ok(true)
+            }
+        }
+    }
+
+    pub fn success(&mut self, probe: bool) {
+        if probe {
+            *self = Breaker::default();
+        } else if self.is_closed() {
+            self.failures = 0;
+            self.recent.push(false);
+        }
+        // What was in flight when the breaker opened says nothing new: only the probe closes it.
+    }
+
+    pub fn failure(&mut self, probe: bool, now: Instant) {
+        if !probe && !self.is_closed() {
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.recent.failed(now);
+        if !(probe || self.failures >= IN_A_ROW || self.recent.mostly_failed()) {
+            return;
+        }
+        let rest = (FIRST_REST * 2u32.saturating_pow(self.ejections.min(8))).min(LONGEST_REST);
+        self.ejections = self.ejections.saturating_add(1);
+        self.open_until = Some(now + rest);
+        self.probing = false;
+        self.recent = Recent::default();
+    }
+
+    /// The probe found nothing out (the client left, a quota was met): the next request may probe.
+    pub fn unproven(&mut self) {
+        self.probing = false;
+    }
+}
+
+/// The last outcomes, one bit each: no clock for what goes well.
+#[derive(Debug, Default)]
+struct Recent {
+    /// The youngest lowest; 1: failed.
+    outcomes: u64,
+    count: u32,
+    last_failure: Option<Instant>,
+}
+
+impl Recent {
+    fn push(&mut self, failed: bool) {
+        self.outcomes = self.outcomes << 1 | u64::from(failed);
+        self.count = (self.count + 1).min(u64::BITS);
+    }
+
+    fn failed(&mut self, now: Instant) {
+        // Failures that lie far apart are no rate.
+        if self.last_failure.is_none_or(|at| now.saturating_duration_since(at) > APART) {
+            *self = Recent::default();
+        }
+        self.last_failure = Some(now);
+        self.push(true);
+    }
+
+    fn mostly_failed(&self) -> bool {
+        self.count >= ENOUGH && self.outcomes.count_ones() * 2 >= self.count
+    }
+}
+
+/// Consecutive failures that open it.
+const IN_A_ROW: u32 = 5;
+/// Outcomes from which on a half of failures opens it, of the last 64 at most.
+const ENOUGH: u32 = 20;
+const APART: Duration = Duration::from_secs(60);
+const FIRST_REST: Duration = Duration::from_secs(10);
+const LONGEST_REST: Duration = Duration::from_secs(300);
+/// While a probe is out.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
