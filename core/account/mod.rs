@@ -1,5 +1,7 @@
 //! Afterwards: what happened, once, whatever happened.
 
+pub mod catalog;
+pub mod price;
 pub mod settle;
 
 use std::{sync::Arc, time::Duration};
@@ -60,3 +62,6 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,10 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+mod money;
+
+pub use money::{PriceTier, Pricing, Usd};
+
 /// Configuration of Portcullis.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +32,8 @@ pub struct File {
     /// What the members of a team may do, and from which parameters they start.
     #[serde(default)]
     pub teams: BTreeMap<String, Team>,
+    /// What models cost, where the built-in prices are not yours.
+    pub pricing: Option<Vec<Pricing>>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
     pub stages: Option<Vec<Stage>>,
 }

@@ -1,12 +1,11 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 12] = [
+const KEYS: [&[&str]; 11] = [
     &["cache"],
     &["records"],
     &["overload"],
     &["secrets"],
-    &["pricing"],
     &["store", "url"],
     &["teams", "*", "limits"],
     &["teams", "*", "budget"],

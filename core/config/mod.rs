@@ -27,6 +27,7 @@ mod tests;
 pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
 pub use sources::Sources;
+pub use text::usd;
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
 
@@ -47,6 +48,8 @@ pub struct Config {
     /// Aliases by public name.
     pub models: BTreeMap<String, Alias>,
     pub teams: BTreeMap<String, Team>,
+    /// Prices of the user's own, in the file's order.
+    pub pricing: Vec<Pricing>,
     /// `None`: every file directly in scripts/ (and plugins/), in file-name order.
     pub stages: Option<Vec<Stage>>,
     /// The scripts as they were read, and which other files had a say: what compiles is what was hashed.
@@ -175,6 +178,37 @@ pub struct Team {
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
     pub defaults: serde_json::Map<String, serde_json::Value>,
     pub priority: Option<String>,
+}
+
+/// `[[pricing]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pricing {
+    /// `provider/model` or a model's name, `*` standing for anything.
+    pub model: String,
+    pub prices: Prices,
+    /// In rising order.
+    pub tiers: Vec<PriceTier>,
+}
+
+/// What tokens cost, in nano-dollars a million; `request` in nano-dollars each.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Prices {
+    pub input: Option<i64>,
+    pub output: Option<i64>,
+    pub cache_read: Option<i64>,
+    pub cache_write: Option<i64>,
+    pub cache_write_1h: Option<i64>,
+    pub reasoning: Option<i64>,
+    pub input_audio: Option<i64>,
+    pub output_audio: Option<i64>,
+    pub request: Option<i64>,
+}
+
+/// Prices of requests with more input tokens than `above`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PriceTier {
+    pub above: u64,
+    pub prices: Prices,
 }
 
 /// `[[stages]]`.

@@ -412,3 +412,42 @@ fn what_a_running_gateway_keeps_from_its_start_is_told() {
     let keys = new.needs_restart(&old);
     assert_eq!((keys.len(), keys.contains(&"admin.token")), (2, true), "{keys:?}");
 }
+
+#[test]
+fn prices_are_taken_digit_by_digit() {
+    let config = Case::new(
+        "[providers.house]\nbase_url = \"http://127.0.0.1:1/v1\"\nformat = \"openai_chat\"\n\
+         [[pricing]]\nmodel = \"house/llama\"\ninput = 0.1\noutput = \"1.50\"\nrequest = 2\n\
+         tiers = [{ above = 1000, input = 0.3 }]\n[[pricing]]\nmodel = \"*\"\ninput = 0.000000001\n",
+    )
+    .config();
+    let [house, all] = config.pricing.as_slice() else { panic!("{:?}", config.pricing) };
+    let expected = Prices {
+        input: Some(100_000_000),
+        output: Some(1_500_000_000),
+        request: Some(2_000_000_000),
+        ..Prices::default()
+    };
+    assert_eq!((house.model.as_str(), house.prices), ("house/llama", expected));
+    assert_eq!((house.tiers[0].above, house.tiers[0].prices.input), (1000, Some(300_000_000)));
+    assert_eq!(all.prices.input, Some(1));
+}
+
+#[test]
+fn prices_that_cannot_be_counted_are_told_at_their_lines() {
+    let priced = |line: &str| problem(&format!("[[pricing]]\nmodel = \"mock/a\"\n{line}"));
+    assert!(
+        priced("input = -1").contains("gateway.toml:3: `pricing[0].input` must be at least 0"),
+        "{}",
+        priced("input = -1")
+    );
+    assert!(priced("input = \"1,50\"").contains("expected US dollars"));
+    assert!(priced("input = 0.00000000001").contains("nine digits"));
+    assert!(priced("input = \"9999999999\"").contains("at most 1000000000"));
+    assert!(priced("output = 1").contains("needs a price"));
+    assert!(priced("input = true").contains("must be a text in quotes or a number"));
+    assert!(priced("input = 1\ntiers = [{ above = 9 }, { above = 9 }]").contains("rising order"));
+    assert!(priced("inputs = 1\ninput = 1").contains("did you mean `input`?"));
+    let twice = "[[pricing]]\nmodel = \"a\"\ninput = 1\n".repeat(2);
+    assert!(problem(&twice).contains("gateway.toml:5: `pricing[1].model`: \"a\" has a price already"));
+}

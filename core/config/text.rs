@@ -47,6 +47,28 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// USD as nano-dollars: `"0.075"`, `12`. At most nine digits after the point, so that nothing is rounded.
+pub fn usd(text: &str) -> Result<i64, String> {
+    let text = text.trim();
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+    if !plain(whole) || !plain(part) || (whole.is_empty() && part.is_empty()) {
+        return Err("expected US dollars such as \"2.50\", without a sign or a currency".to_owned());
+    }
+    if part.trim_end_matches('0').len() > 9 {
+        return Err("at most nine digits after the point are counted".to_owned());
+    }
+    let number = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i64>().ok() };
+    let nano = number(&format!("{:0<9}", part.trim_end_matches('0')));
+    let usd = number(whole).filter(|usd| *usd <= MOST_USD);
+    usd.zip(nano)
+        .map(|(usd, nano)| usd * 1_000_000_000 + nano)
+        .ok_or_else(|| format!("at most {MOST_USD} dollars can be stated"))
+}
+
+/// So that sums of many fit in 64 bits of nano-dollars.
+const MOST_USD: i64 = 1_000_000_000;
+
 /// The nearest of `known` to a mistyped word, if one is near enough to be meant.
 pub fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let lower = word.to_lowercase();

@@ -64,7 +64,8 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
     }
 }
 
-fn normal(model: &str) -> String {
+/// A model's name as the program's tables compare it.
+pub fn normal(model: &str) -> String {
     let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
     if name.starts_with("claude") { name.replace('.', "-") } else { name }
 }

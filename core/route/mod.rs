@@ -4,6 +4,7 @@
 pub mod breaker;
 pub mod health;
 pub mod outcome;
+mod price;
 pub mod retry;
 pub mod strategy;
 pub mod table;
@@ -25,7 +26,9 @@ pub use self::{
     strategy::Order,
     table::Table,
 };
-use crate::{codec::Dialect, config::Strategy, error::Result, model::Operation, provider::Provider};
+use crate::{
+    account::price::Rates, codec::Dialect, config::Strategy, error::Result, model::Operation, provider::Provider,
+};
 
 /// The most attempts that one request makes, over all targets (promise 33).
 pub const MAX_ATTEMPTS: usize = 4;
@@ -43,6 +46,8 @@ pub struct Target {
     /// On this target, before the next one is tried; `None`: the default of `retry`.
     pub retries: Option<u32>,
     pub dialect: Dialect,
+    /// `None`: nobody knows what it costs.
+    pub rates: Option<Arc<Rates>>,
     /// Chat's two URLs, made once.
     pub urls: [OnceLock<Uri>; 2],
 }

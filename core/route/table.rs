@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dashmap::DashMap;
 
-use super::{Group, Plan, Target, Timeouts};
+use super::{Group, Plan, Target, Timeouts, price::PriceList};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
@@ -18,6 +18,7 @@ use crate::{
 pub struct Table {
     providers: BTreeMap<Arc<str>, Arc<Provider>>,
     aliases: BTreeMap<Arc<str>, Alias>,
+    prices: PriceList,
     /// `provider/model` names that callers used.
     named: DashMap<Box<str>, Arc<Target>>,
 }
@@ -47,7 +48,8 @@ impl Table {
     pub fn build(config: &Config) -> Result<Table, Vec<Problem>> {
         let mut problems = Vec::new();
         let providers = providers(config, &mut problems);
-        let mut table = Table { providers, aliases: BTreeMap::new(), named: DashMap::new() };
+        let prices = PriceList::new(&config.pricing);
+        let mut table = Table { providers, aliases: BTreeMap::new(), prices, named: DashMap::new() };
         for (name, alias) in &config.models {
             let targets =
                 alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
@@ -273,7 +275,7 @@ impl Table {
         if shared && let Some(known) = self.named.get(name.as_str()) {
             return known.clone();
         }
-        let target = Arc::new(make(provider, model, 1, terms));
+        let target = Arc::new(self.make(provider, model, 1, terms));
         if shared && self.named.len() < MOST_NAMED {
             self.named.insert(name.into_boxed_str(), target.clone());
         }
@@ -294,7 +296,7 @@ impl Table {
             return None;
         }
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
-            return Some(Arc::new(make(provider, &target.model, target.weight, Terms::of(of))));
+            return Some(Arc::new(self.make(provider, &target.model, target.weight, Terms::of(of))));
         }
         let known = self.providers.keys().map(|k| &**k);
         let hint = match (provider::row(&target.provider), provider::nearest(&target.provider, known)) {
@@ -305,6 +307,23 @@ impl Table {
         let why = format!("no provider is called \"{}\"; {hint}", target.provider);
         problems.push(problem(config, &at, why));
         None
+    }
+}
+
+impl Table {
+    fn make(&self, provider: &Arc<Provider>, model: &str, weight: u32, terms: Terms) -> Target {
+        let name = format!("{}/{model}", provider.name);
+        Target {
+            urls: Default::default(),
+            rates: self.prices.find(&name, provider, model),
+            name: name.into(),
+            dialect: provider.dialect(model),
+            model: model.into(),
+            weight,
+            timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
+            retries: terms.retries,
+            provider: provider.clone(),
+        }
     }
 }
 
@@ -340,19 +359,6 @@ fn is_self(provider: &Provider, config: &Config) -> bool {
         && provider.base.port() == listen.port()
         && listen.port() != 0
         && (host == listen.ip().to_string() || (host == "localhost" && listen.ip().is_loopback()))
-}
-
-fn make(provider: &Arc<Provider>, model: &str, weight: u32, terms: Terms) -> Target {
-    Target {
-        urls: Default::default(),
-        name: format!("{}/{model}", provider.name).into(),
-        dialect: provider.dialect(model),
-        model: model.into(),
-        weight,
-        timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
-        retries: terms.retries,
-        provider: provider.clone(),
-    }
 }
 
 fn card(id: &str, owner: &str, target: &Target) -> ModelCard {

@@ -25,6 +25,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         providers,
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
         teams: BTreeMap::new(),
+        pricing: Vec::new(),
         stages: None,
         sources: config::Sources::default(),
     }

@@ -17,6 +17,7 @@ use super::{
 };
 
 mod models;
+mod pricing;
 mod providers;
 mod stages;
 mod teams;
@@ -48,6 +49,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let providers = r.providers(file.providers);
     let models = r.models(file.models, &providers);
     let teams = r.teams(file.teams, &providers, &models);
+    let pricing = r.pricing(file.pricing, &providers);
     let stages = r.stages(file.stages, beside, &teams);
     r.unused_plugins();
     beside.files.append(&mut r.files);
@@ -64,6 +66,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         providers,
         models,
         teams,
+        pricing,
         stages,
         sources: Sources::default(),
     };

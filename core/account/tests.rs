@@ -1,0 +1,290 @@
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{
+    catalog,
+    price::{Rates, usd_text},
+};
+use crate::{
+    codec::codec,
+    config::{PriceTier, Prices, usd},
+    model::{Format, Usage},
+};
+
+/// A different prime for each kind, so that a token counted as another kind, or twice, shows in the sum.
+fn primes() -> Prices {
+    Prices {
+        input: Some(2_000_000),
+        output: Some(3_000_000),
+        cache_read: Some(5_000_000),
+        cache_write: Some(7_000_000),
+        cache_write_1h: Some(11_000_000),
+        reasoning: Some(13_000_000),
+        input_audio: Some(17_000_000),
+        output_audio: Some(19_000_000),
+        request: Some(100_000),
+    }
+}
+
+fn usage(input: u64, output: u64) -> Usage {
+    Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::default() }
+}
+
+#[test]
+fn counts_every_kind_of_token_once() {
+    let all = Usage {
+        cache_read_tokens: Some(100),
+        cache_write_tokens: Some(60),
+        cache_write_1h_tokens: Some(20),
+        reasoning_tokens: Some(30),
+        input_audio_tokens: Some(200),
+        output_audio_tokens: Some(5),
+        ..usage(1_000, 80)
+    };
+    let input = 640 * 2 + 100 * 5 + 40 * 7 + 20 * 11 + 200 * 17;
+    let output = 45 * 3 + 30 * 13 + 5 * 19;
+    assert_eq!(Rates::new(&primes(), &[]).cost(&all), Some(input + output + 100_000));
+}
+
+#[test]
+fn parts_that_exceed_their_whole_are_counted_up_to_it() {
+    let rates = Rates::new(&Prices { request: None, ..primes() }, &[]);
+    // Sound that was read from the cache is reported as both: once as cached, the rest as sound.
+    let heard = Usage { cache_read_tokens: Some(60), input_audio_tokens: Some(80), ..usage(100, 0) };
+    assert_eq!(rates.cost(&heard), Some(60 * 5 + 40 * 17));
+    let thought = Usage { reasoning_tokens: Some(90), ..usage(0, 50) };
+    assert_eq!(rates.cost(&thought), Some(50 * 13));
+}
+
+#[test]
+fn a_kind_without_a_price_costs_what_it_is_a_part_of() {
+    let rates = Rates::new(
+        &Prices { input: Some(2_000_000), output: Some(3_000_000), cache_write: Some(7_000_000), ..Prices::default() },
+        &[],
+    );
+    let all = Usage {
+        cache_read_tokens: Some(1),
+        cache_write_tokens: Some(4),
+        cache_write_1h_tokens: Some(3),
+        reasoning_tokens: Some(5),
+        ..usage(10, 8)
+    };
+    assert_eq!(rates.cost(&all), Some(6 * 2 + 4 * 7 + 8 * 3));
+}
+
+#[test]
+fn unknown_is_not_zero() {
+    let rates = Rates::new(&primes(), &[]);
+    assert_eq!(rates.cost(&Usage::default()), None);
+    assert_eq!(rates.cost(&Usage { output_tokens: Some(3), ..Usage::default() }), None);
+    assert_eq!(rates.cost(&Usage { input_tokens: Some(3), ..Usage::default() }), None);
+    let input_only = Rates::new(&Prices { input: Some(2_000_000), ..Prices::default() }, &[]);
+    assert_eq!(input_only.cost(&Usage { input_tokens: Some(3), ..Usage::default() }), Some(6), "an embedding");
+    assert_eq!(input_only.cost(&usage(3, 1)), None, "output that nobody has a price for");
+}
+
+#[test]
+fn the_tier_that_is_passed_prices_the_whole_request() {
+    let tiers = [
+        PriceTier { above: 100, prices: Prices { input: Some(20_000_000), ..Prices::default() } },
+        PriceTier {
+            above: 1_000,
+            prices: Prices { input: Some(200_000_000), output: Some(300_000_000), ..Prices::default() },
+        },
+    ];
+    let base = Prices { input: Some(2_000_000), output: Some(3_000_000), ..Prices::default() };
+    let rates = Rates::new(&base, &tiers);
+    assert_eq!(rates.cost(&usage(100, 10)), Some(100 * 2 + 10 * 3));
+    assert_eq!(rates.cost(&usage(101, 10)), Some(101 * 20 + 10 * 3), "what the tier does not say stays");
+    assert_eq!(rates.cost(&usage(1_001, 10)), Some(1_001 * 200 + 10 * 300));
+    let cached = Usage { cache_read_tokens: Some(100), ..usage(101, 0) };
+    assert_eq!(rates.cost(&cached), Some(101 * 20), "cached tokens count for the tier");
+}
+
+#[test]
+fn no_request_costs_more_than_the_most() {
+    let tiers = [PriceTier { above: 50, prices: Prices { input: Some(1_000_000), ..Prices::default() } }];
+    let rates = Rates::new(&primes(), &tiers);
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..20_000 {
+        let some = |random: &mut fastrand::Rng, n: u64| random.bool().then(|| random.u64(0..=n));
+        let (input, output) = (random.u64(0..100), random.u64(0..100));
+        let spent = Usage {
+            cache_read_tokens: some(&mut random, input),
+            cache_write_tokens: some(&mut random, input),
+            cache_write_1h_tokens: some(&mut random, input),
+            reasoning_tokens: some(&mut random, output),
+            input_audio_tokens: some(&mut random, input),
+            output_audio_tokens: some(&mut random, output),
+            ..usage(input, output)
+        };
+        // The estimate of the input is an upper bound, the answer's bound as well.
+        let most = rates.most(input + random.u64(0..30), output + random.u64(0..30));
+        assert!(rates.cost(&spent).unwrap() <= most, "{spent:?}");
+    }
+}
+
+#[test]
+fn costs_round_once_and_add_up() {
+    // 0.15 USD a million: 0.15 nano-dollars a token.
+    let rates = Rates::new(&Prices { input: Some(150_000), ..Prices::default() }, &[]);
+    let one = |n| rates.cost(&Usage { input_tokens: Some(n), ..Usage::default() }).unwrap();
+    assert_eq!([one(3), one(4), one(10), one(1_000_000)], [0, 1, 2, 150_000]);
+    let huge = Usage { input_tokens: Some(u64::MAX), ..Usage::default() };
+    assert!(rates.cost(&huge).unwrap() > 0);
+    assert_eq!(Rates::new(&Prices { input: Some(i64::MAX), ..Prices::default() }, &[]).cost(&huge), Some(i64::MAX));
+}
+
+#[test]
+fn dollars_are_read_and_written_digit_by_digit() {
+    for (text, nano) in [
+        ("0.15", 150_000_000),
+        ("2.5", 2_500_000_000),
+        ("15", 15_000_000_000),
+        ("0.000000001", 1),
+        (".5", 500_000_000),
+        ("1.", 1_000_000_000),
+        ("0", 0),
+        ("0.1000000000000", 100_000_000),
+    ] {
+        assert_eq!(usd(text), Ok(nano), "{text}");
+    }
+    for text in ["", ".", "-1", "1e3", "1,5", "$1", "0.0000000001", "99999999999999", "1.2.3", "١"] {
+        assert!(usd(text).is_err(), "{text}");
+    }
+    for (nano, text) in [
+        (0, "0"),
+        (1, "0.000000001"),
+        (-5, "-0.000000005"),
+        (1_500_000_000, "1.5"),
+        (12_000_000_000, "12"),
+        (i64::MIN, "-9223372036.854775808"),
+    ] {
+        assert_eq!(usd_text(nano), text);
+    }
+}
+
+/// An answer's usage as its format writes it, at the catalogue's price, and the sum done by hand.
+#[test]
+fn recorded_usages_cost_what_their_vendors_say() {
+    let chat = |usage| json!({ "id": "x", "object": "chat.completion", "model": "m", "choices": [{ "index": 0, "message": { "role": "assistant", "content": "a" }, "finish_reason": "stop" }], "usage": usage });
+    let messages = |usage| json!({ "id": "x", "type": "message", "role": "assistant", "model": "m", "content": [{ "type": "text", "text": "a" }], "stop_reason": "end_turn", "usage": usage });
+    let gemini = |usage| json!({ "candidates": [{ "content": { "role": "model", "parts": [{ "text": "a" }] }, "finishReason": "STOP" }], "usageMetadata": usage });
+    for (row, model, format, answer, expected) in [
+        // Cached tokens stand inside the prompt's, reasoning inside the completion's: 952 × 2.5 + 1,024 × 1.25 + 300 × 10.
+        (
+            "openai",
+            "gpt-4o",
+            Format::OpenaiChat,
+            chat(
+                json!({ "prompt_tokens": 1976, "completion_tokens": 300, "total_tokens": 2276, "prompt_tokens_details": { "cached_tokens": 1024 }, "completion_tokens_details": { "reasoning_tokens": 0 } }),
+            ),
+            952 * 2_500 + 1_024 * 1_250 + 300 * 10_000,
+        ),
+        (
+            "openai",
+            "o3",
+            Format::OpenaiChat,
+            chat(
+                json!({ "prompt_tokens": 75, "completion_tokens": 1186, "total_tokens": 1261, "completion_tokens_details": { "reasoning_tokens": 1024 } }),
+            ),
+            75 * 2_000 + 1_186 * 8_000,
+        ),
+        (
+            "openai",
+            "gpt-audio",
+            Format::OpenaiChat,
+            chat(
+                json!({ "prompt_tokens": 120, "completion_tokens": 90, "total_tokens": 210, "prompt_tokens_details": { "audio_tokens": 100 }, "completion_tokens_details": { "audio_tokens": 70 } }),
+            ),
+            20 * 2_500 + 100 * 32_000 + 20 * 10_000 + 70 * 64_000,
+        ),
+        // Above 272,000 tokens the whole request costs more.
+        (
+            "openai",
+            "gpt-5.4",
+            Format::OpenaiChat,
+            chat(json!({ "prompt_tokens": 272001, "completion_tokens": 10, "total_tokens": 272011 })),
+            272_001 * 5_000 + 10 * 22_500,
+        ),
+        // Here the input leaves out what was cached: 3 + 200 written for 5 minutes + 100 for an hour + 5,000 read.
+        (
+            "anthropic",
+            "claude-sonnet-4-5-20250929",
+            Format::AnthropicMessages,
+            messages(
+                json!({ "input_tokens": 3, "output_tokens": 50, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 300, "cache_creation": { "ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100 } }),
+            ),
+            3 * 3_000 + 200 * 3_750 + 100 * 6_000 + 5_000 * 300 + 50 * 15_000,
+        ),
+        // The tier counts what was cached.
+        (
+            "anthropic",
+            "claude-sonnet-4-5",
+            Format::AnthropicMessages,
+            messages(json!({ "input_tokens": 1, "output_tokens": 1, "cache_read_input_tokens": 200000 })),
+            6_000 + 200_000 * 600 + 22_500,
+        ),
+        // Thoughts stand beside the candidates' tokens: 100 + 900 of them, and 40 of 340 cached.
+        (
+            "gemini",
+            "gemini-2.5-pro",
+            Format::Gemini,
+            gemini(
+                json!({ "promptTokenCount": 340, "cachedContentTokenCount": 40, "candidatesTokenCount": 100, "thoughtsTokenCount": 900, "totalTokenCount": 1340 }),
+            ),
+            300 * 1_250 + 40 * 125 + 1_000 * 10_000,
+        ),
+        (
+            "gemini",
+            "gemini-2.5-flash",
+            Format::Gemini,
+            gemini(
+                json!({ "promptTokenCount": 50, "promptTokensDetails": [{ "modality": "TEXT", "tokenCount": 10 }, { "modality": "AUDIO", "tokenCount": 40 }], "candidatesTokenCount": 8, "totalTokenCount": 58 }),
+            ),
+            10 * 300 + 40 * 1_000 + 8 * 2_500,
+        ),
+    ] {
+        let body = answer.to_string();
+        let usage = codec(format).decode_response(body.as_bytes()).unwrap().usage.unwrap();
+        let rates = catalog::rates(row, model).unwrap();
+        assert_eq!(rates.cost(&usage), Some(expected), "{row}/{model}: {usage:?}");
+    }
+}
+
+#[test]
+fn the_price_catalogue_is_sound() {
+    let rows = catalog::parse(include_str!("prices.toml")).unwrap();
+    assert!(rows.values().map(Vec::len).sum::<usize>() > 100);
+    for (provider, models) in &rows {
+        assert!(crate::provider::catalog_names().contains(&provider.as_str()), "{provider}");
+        for (model, rates) in models {
+            assert_eq!(*model, crate::provider::capability::normal(model), "{provider}");
+            let million = Usage { input_tokens: Some(1_000_000), output_tokens: Some(0), ..Usage::default() };
+            let cost = rates.cost(&million).unwrap();
+            // A slip of the decimal point in either direction.
+            let sane = 10_000_000..=300_000_000_000;
+            assert!(sane.contains(&cost) || provider == "mock", "{provider}/{model}: {}", usd_text(cost));
+        }
+    }
+}
+
+#[test]
+fn a_build_of_a_model_has_its_price_and_another_model_has_not() {
+    let same = |a: &str, b: &str| {
+        let (a, b): (Option<Arc<Rates>>, _) = (catalog::rates("openai", a), catalog::rates("openai", b));
+        a.is_some() && a == b
+    };
+    assert!(same("gpt-4o", "gpt-4o-2024-08-06") && same("gpt-4o", "gpt-4o-latest") && same("gpt-4", "gpt-4-0613"));
+    assert!(!same("gpt-4o", "gpt-4o-2024-05-13"), "an early build cost more");
+    assert!(!same("gpt-4o", "gpt-4o-mini"));
+    for unknown in
+        ["gpt-4o-audio-preview", "gpt-4o-realtime", "gpt-5-9", "gpt-5.99", "gpt", "gpt-4oo", "gpt-4o-", "gpt-4o-20x"]
+    {
+        assert_eq!(catalog::rates("openai", unknown), None, "{unknown}");
+    }
+    assert_eq!(catalog::rates("anthropic", "claude-opus-4-9"), None, "a number of one digit is another model");
+    assert_eq!(catalog::rates("nobody", "gpt-4o"), None);
+    assert!(catalog::rates("mock", "anything").is_some());
+}
