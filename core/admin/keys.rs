@@ -1,4 +1,4 @@
-//! `/api/v1/keys`: the life of virtual keys over HTTP.
+//! `/api/v1/keys`: the life of virtual keys over HTTP, and the export of the store that they live in.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -81,6 +81,14 @@ pub(super) fn rotate(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, R
         let (info, secret) = state.keys.rotate(&call.id, overlap).await?;
         tracing::info!(id = info.id, name = info.name, "key rotated");
         Ok(reply::ok(&with_secret(&info, &secret)))
+    })
+}
+
+pub(super) fn export_state(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
+    Box::pin(async move {
+        let done = state.keys.export_state().await?;
+        tracing::info!(path = %done.path.display(), rows = done.rows, "state exported");
+        Ok(reply::ok(&json!(done)))
     })
 }
 

@@ -114,6 +114,9 @@ fn schemas() -> Value {
                 "hash": text(), "errors": { "type": "array", "items": of("Problem") },
             } },
         })),
+        "StateExport": object(&["path", "rows", "bytes", "created"], json!({
+            "path": text(), "rows": { "type": "integer" }, "bytes": { "type": "integer" }, "created": time(),
+        })),
         "RequestPage": page(of("RequestRecord")),
         "RequestRecord": object(&["id", "time", "status", "trace"], json!({
             "id": text(), "time": time(), "key_id": maybe("string"), "team": maybe("string"), "operation": text(),

@@ -70,6 +70,8 @@ pub(super) const TABLE: &[Route] = &[
         query: PAGING, body: None, answer: "Page", call: reads::providers },
     Route { method: Method::GET, path: "/api/v1/config/status", summary: "The running configuration, and the one that was refused", open: false,
         query: &[], body: None, answer: "ConfigStatus", call: reads::config_status },
+    Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", open: false,
+        query: &[], body: None, answer: "StateExport", call: keys::export_state },
     Route { method: Method::GET, path: "/api/v1/requests", summary: "The last requests, newest first", open: false,
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,

@@ -40,14 +40,14 @@ pub struct NewKey {
 impl Keys {
     /// Reads every key into the table. Refuses to start when a row cannot be read or the master key is another one.
     pub async fn open(store: Arc<dyn Store>, auth: &config::Auth, teams: &BTreeMap<String, Team>) -> Result<Arc<Keys>> {
-        let used = store.read(store::Table::Meta, MASTER_CHECK).await.map_err(failed)?;
+        let used = store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?;
         let table = Table::new(&*pepper(&*store, used.is_none())?);
         let check = table.hash(MASTER_CHECK_TEXT);
         match used {
             Some(stored) if stored != check => return Err(wrong_master()),
             Some(_) => {}
             None => {
-                let op = Op::put(store::Table::Meta, MASTER_CHECK, check);
+                let op = Op::put(store::Table::Meta, store::MASTER_CHECK, check);
                 store.write(vec![op]).await.map_err(failed)?;
             }
         }
@@ -140,6 +140,11 @@ impl Keys {
         Ok((row.info(id, now), secret))
     }
 
+    /// Everything that the store holds, as a file in the data directory.
+    pub async fn export_state(&self) -> Result<store::Exported> {
+        self.store.export(None).await.map_err(failed)
+    }
+
     async fn row(&self, id: &str) -> Result<Row> {
         let unknown =
             || Error::new(Kind::NotFound, format!("no key has the id {id:?}; list the keys to see their ids"));
@@ -157,6 +162,11 @@ impl Keys {
         let row = SecretRow { hash: hex::encode(&hash), last4, created: expiry::to_seconds(now), until: None };
         Ok((secret, row, hash))
     }
+}
+
+/// What the store holds at `store::MASTER_CHECK` when its keys were made with this master key.
+pub fn master_check(master: &[u8; 32]) -> [u8; 32] {
+    Table::new(master).hash(MASTER_CHECK_TEXT)
 }
 
 async fn load(store: &dyn Store, table: &Table) -> Result<()> {
@@ -245,7 +255,7 @@ fn hashes(id: &str, row: &Row) -> Result<Vec<Hash>> {
 
 fn failed(error: StoreError) -> Error {
     let status = match &error {
-        StoreError::Full(_) => 507,
+        StoreError::Full(_) | StoreError::NoRoom { .. } => 507,
         StoreError::TooLarge { .. } => 400,
         StoreError::Closed => 503,
         _ => 500,
@@ -267,8 +277,6 @@ fn no_randomness() -> Error {
 const ID_PREFIX: &str = "key_";
 /// The store has held a key once.
 const EVER: &[u8] = b"keys/ever";
-/// A hash under the master key: shows whether the file still fits the rows.
-const MASTER_CHECK: &[u8] = b"keys/master";
 const MASTER_CHECK_TEXT: &str = "portcullis master key check";
 const MAX_NAME: usize = 200;
 const MAX_MODELS: usize = 200;

@@ -120,6 +120,7 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
         ),
         other => other.into(),
     })?;
+    super::tell(store.notices())?;
     let done = async {
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
         local(&keys, command, out).await

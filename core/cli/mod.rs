@@ -17,6 +17,7 @@ pub mod mock;
 pub mod explain;
 pub mod schema;
 pub mod serve;
+pub mod state;
 pub mod test;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,8 @@ pub enum Command {
     Check(check::Args),
     /// Make, list, revoke and rotate virtual keys
     Keys(keys::Args),
+    /// Export the store to a file, or import one
+    State(state::Args),
     /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
@@ -69,6 +72,7 @@ Example:
 
 /// Parses and runs; all errors are told here, once.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> Exit {
+    crate::store::quiet_panics();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(e) => {
@@ -97,6 +101,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::State(args)) => state::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
@@ -113,6 +118,12 @@ pub fn refuse(problems: &[Problem]) -> io::Result<Exit> {
     let (count, s) = (problems.len(), if problems.len() == 1 { "" } else { "s" });
     writeln!(out, "{count} problem{s}; nothing was started")?;
     Ok(Exit::Config)
+}
+
+/// What had to be done to open the store: on standard error, where it is not taken for an answer.
+fn tell(notices: &[String]) -> io::Result<()> {
+    let mut out = io::stderr().lock();
+    notices.iter().try_for_each(|notice| writeln!(out, "note: {notice}"))
 }
 
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.

@@ -221,7 +221,7 @@ impl Running {
         }
         let stages: Vec<&str> = runtime.stages.iter().map(|s| s.uses.as_str()).collect();
         writeln!(out, "  stages     {}", if stages.is_empty() { "none".to_owned() } else { stages.join(", ") })?;
-        for warning in &runtime.warnings {
+        for warning in runtime.warnings.iter().chain(self.store.notices()) {
             writeln!(out, "  warning    {warning}")?;
         }
         self.greet_key(&mut out, scheme)

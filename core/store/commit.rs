@@ -1,102 +1,334 @@
 //! The one writer: takes batches in order, applies what has queued up as one group, and acknowledges each only after the
 //! durable barrier. sled's own `flush` is `sync_file_range` on Linux, which is no barrier: the file is synced through a
-//! handle of our own after it.
+//! handle of our own after it, and so are sled's files for large values, which it never syncs.
+//!
+//! sled refuses everything after its first failed write until it is opened again. So when the disk is full the writer
+//! refuses changes, and once there is room it opens the store anew and takes back what it had not acknowledged.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{Arc, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Directory, Op, Result, StoreError, Table, tables};
+use super::{
+    Directory, Exported, Op, Result, StoreError,
+    blobs::Blobs,
+    exports::Exports,
+    open::{self, Limits},
+    shared::Shared,
+    tally::{self, Changes, Tally},
+};
 
 /// What the writer is asked for.
 pub(super) enum Job {
-    Write { batch: Vec<Op>, durable: bool, done: oneshot::Sender<Result<()>> },
+    Write(Write),
+    Export { to: Option<PathBuf>, done: oneshot::Sender<Result<Exported>> },
     Close { done: oneshot::Sender<Result<()>> },
+}
+
+pub(super) struct Write {
+    /// Rows as they must be, or nothing is written.
+    pub expected: Vec<Op>,
+    pub batch: Vec<Op>,
+    pub durable: bool,
+    /// `false`: the rows were not as expected.
+    pub done: oneshot::Sender<Result<bool>>,
+    /// Bounds the queue.
+    pub _seat: OwnedSemaphorePermit,
 }
 
 /// The writer, on a thread of its own.
 pub(super) struct Writer {
-    pub db: ::sled::Db,
+    pub shared: Arc<Shared>,
+    /// Empty while the store is opened again.
+    pub open: Option<Open>,
+    pub tally: Tally,
+    /// Batches that were acknowledged: the store may never know of fewer.
+    pub acknowledged: u64,
+    pub commits_file: File,
+    pub exports: Exports,
+    pub limits: Limits,
+    /// When the store was last opened again, or tried to be.
+    pub tried: Option<Instant>,
+    /// Held to the end.
+    pub lock: File,
+}
+
+/// The files.
+pub(super) struct Open {
+    pub db: Arc<::sled::Db>,
     /// Our own handle to the file that sled writes.
     pub file: File,
-    pub directory: Directory,
-    /// Acknowledged batches so far: kept in the store and, after the barrier, beside it.
-    pub commits: u64,
-    pub commits_file: File,
+    pub blobs: Blobs,
 }
 
 impl Writer {
     /// Runs until it is closed or every sender is gone.
-    pub fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.blocking_recv() {
+    pub fn run(mut self, jobs: mpsc::Receiver<Job>) {
+        loop {
+            let first = match self.idle_for() {
+                None => jobs.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(rest) => jobs.recv_timeout(rest),
+            };
+            let first = match first {
+                Ok(job) => job,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.rest();
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            };
             let mut group = Group::default();
-            let mut closing = self.take(first, &mut group);
+            let mut other = self.take(first, &mut group);
             // While a barrier runs others queue up: they share the next one, and nobody waits for company.
-            while closing.is_none() && group.size < MAX_GROUP {
+            while other.is_none() && group.size < MAX_GROUP {
                 let Ok(job) = jobs.try_recv() else { break };
-                closing = self.take(job, &mut group);
+                other = self.take(job, &mut group);
             }
             self.settle(group);
-            if let Some(done) = closing {
-                let result = self.barrier();
-                // Dropped before the acknowledgement: who hears it may open the store again.
-                drop(self);
-                let _ = done.send(result);
-                return;
+            match other {
+                Some(Job::Export { to, done }) => drop(done.send(self.export(to))),
+                Some(Job::Close { done }) => {
+                    let result = self.close();
+                    let _ = done.send(result);
+                    return;
+                }
+                _ => {}
             }
         }
-        let _ = self.barrier();
+        let _ = self.close();
     }
 
-    /// Applies one job; a close comes back.
-    fn take(&mut self, job: Job, group: &mut Group) -> Option<oneshot::Sender<Result<()>>> {
-        let (batch, durable, done) = match job {
-            Job::Write { batch, durable, done } => (batch, durable, done),
-            Job::Close { done } => return Some(done),
-        };
+    /// How long the writer may sleep without being asked: it heals and exports by itself.
+    fn idle_for(&self) -> Option<Duration> {
+        if self.shared.failed.load().is_some() { Some(HEAL_EVERY) } else { self.exports.due_in() }
+    }
+
+    /// Nobody asks for anything.
+    fn rest(&mut self) {
+        if self.shared.failed.load().is_some() {
+            let _ = self.well();
+        } else if self.exports.due() {
+            let _ = self.export(None);
+        }
+    }
+
+    /// Applies one write; any other job comes back.
+    fn take(&mut self, job: Job, group: &mut Group) -> Option<Job> {
+        let Job::Write(write) = job else { return Some(job) };
         group.size += 1;
-        match self.apply(batch) {
-            Ok(()) if durable => group.waiting.push(done),
+        let Write { expected, batch, durable, done, _seat } = write;
+        match self.guarded(|writer| writer.apply(&expected, batch, durable, group)) {
+            Ok(true) if durable => group.waiting.push(done),
             result => drop(done.send(result)),
         }
         None
     }
 
-    fn apply(&mut self, batch: Vec<Op>) -> Result<()> {
-        let mut changes = ::sled::Batch::default();
-        for op in batch {
-            let key = op.table.key(&op.key);
-            match op.value {
-                Some(value) => changes.insert(key, value),
-                None => changes.remove(key),
+    fn apply(&mut self, expected: &[Op], batch: Vec<Op>, durable: bool, group: &mut Group) -> Result<bool> {
+        self.well()?;
+        let directory = self.shared.directory.clone();
+        let db = self.db()?;
+        for row in expected {
+            let held = db.get(row.table.key(&row.key)).map_err(|e| failure(&directory, e))?;
+            if held.as_deref() != row.value.as_deref() {
+                return Ok(false);
             }
         }
-        let commits = self.commits + 1;
-        changes.insert(tables::Table::Meta.key(COMMITS), commits.to_string().as_bytes());
-        self.db.apply_batch(changes).map_err(|e| failure(&self.directory, e))?;
-        self.commits = commits;
-        Ok(())
+        let changes: Changes = batch.into_iter().map(|op| (op.table.key(&op.key), op.value)).collect();
+        let keys = self.tally.keys;
+        let before = self.write(&changes)?;
+        if durable {
+            group.remember(before);
+        }
+        if self.tally.keys != keys {
+            self.exports.keys_changed();
+        }
+        Ok(true)
     }
 
-    fn settle(&self, group: Group) {
+    /// One batch with its tally. When it fails half-way, its rows' former values are kept for readers.
+    fn write(&mut self, changes: &Changes) -> Result<Changes> {
+        let directory = self.shared.directory.clone();
+        let db = self.db()?;
+        let mut before = Changes::new();
+        for key in changes.keys() {
+            let held = db.get(key).map_err(|e| failure(&directory, e))?;
+            before.insert(key.clone(), held.map(|value| value.to_vec()));
+        }
+        let tally = self.tally.after(changes, &before);
+        let mut batch = ::sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key.as_slice(), value.as_slice()),
+                None => batch.remove(key.as_slice()),
+            }
+        }
+        batch.insert(tally::key(), tally.row());
+        if let Err(e) = db.apply_batch(batch) {
+            let mut undone = self.shared.undone.write().unwrap_or_else(PoisonError::into_inner);
+            for (key, value) in before {
+                undone.entry(key).or_insert(value);
+            }
+            return Err(failure(&directory, e));
+        }
+        self.tally = tally;
+        Ok(before)
+    }
+
+    fn settle(&mut self, group: Group) {
         if group.waiting.is_empty() {
             return;
         }
-        let result = self.barrier();
+        let result = self.guarded(Writer::barrier);
+        if result.is_err() {
+            // Older than what a batch that failed half-way has put there.
+            self.shared.undone.write().unwrap_or_else(PoisonError::into_inner).extend(group.before);
+        }
         for done in group.waiting {
             let _ = done.send(match &result {
-                Ok(()) => Ok(()),
-                Err(e) => Err(again(e, &self.directory)),
+                Ok(()) => Ok(true),
+                Err(e) => Err(e.again(&self.shared.directory)),
             });
         }
     }
 
-    fn barrier(&self) -> Result<()> {
-        self.db.flush().map_err(|e| failure(&self.directory, e))?;
-        self.file.sync_all().map_err(|e| self.directory.io(e))?;
+    fn barrier(&mut self) -> Result<()> {
+        let directory = self.shared.directory.clone();
+        let note = self.tally.note();
+        let failed = self.shared.failed.load_full();
+        if let Some(failed) = failed {
+            return Err(failed.again(&directory));
+        }
+        let open = self.open.as_mut().ok_or(StoreError::Closed)?;
+        open.db.flush().map_err(|e| failure(&directory, e))?;
+        open.blobs.sync().map_err(|e| directory.io(e))?;
+        open.file.sync_all().map_err(|e| directory.io(e))?;
         // After the barrier, so that the note is never ahead of the store. Fixed width: overwritten in place.
-        let note = format!("{:020}\n", self.commits);
-        self.commits_file.write_all_at(note.as_bytes(), 0).map_err(|e| self.directory.io(e))
+        self.commits_file.write_all_at(note.as_bytes(), 0).map_err(|e| directory.io(e))?;
+        self.acknowledged = self.tally.commits;
+        Ok(())
+    }
+
+    /// Runs `work`; a failure or a panic in it ends all changes until the store is opened again.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+        let result = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let result = result.unwrap_or_else(|_| Err(self.shared.directory.damaged("a write failed")));
+        if let Err(error) = &result
+            && self.shared.failed.load().is_none()
+        {
+            tracing::error!(%error, "the store takes no changes; what is in memory is served on");
+            self.shared.failed.store(Some(Arc::new(error.again(&self.shared.directory))));
+        }
+        result
+    }
+
+    /// Fine, or fine again: only a full disk is waited out, everything else needs a look at the machine and a restart.
+    fn well(&mut self) -> Result<()> {
+        let Some(failed) = self.shared.failed.load_full() else { return Ok(()) };
+        let directory = self.shared.directory.clone();
+        let early = self.tried.is_some_and(|at| at.elapsed() < HEAL_EVERY);
+        if early || !matches!(*failed, StoreError::Full(_)) {
+            return Err(failed.again(&directory));
+        }
+        let healed = catch_unwind(AssertUnwindSafe(|| self.heal()));
+        self.tried = Some(Instant::now());
+        match healed.unwrap_or_else(|_| Err(directory.damaged("opening it again failed"))) {
+            Ok(()) => Ok(()),
+            Err(StoreError::Full(_) | StoreError::NoRoom { .. }) => Err(failed.again(&directory)),
+            Err(error) => {
+                tracing::error!(%error, "the store could not be opened again");
+                self.shared.failed.store(Some(Arc::new(error.again(&directory))));
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the store anew and takes back what was never acknowledged.
+    fn heal(&mut self) -> Result<()> {
+        let directory = self.shared.directory.clone();
+        directory.room()?;
+        self.let_go();
+        let opened = open::attempt(&directory, &directory.sled(), self.limits)?;
+        if opened.tally.commits < self.acknowledged {
+            return Err(directory
+                .damaged(format!("{} acknowledged writes are missing", self.acknowledged - opened.tally.commits)));
+        }
+        self.tally = opened.tally;
+        self.open = Some(Open::new(&directory, opened.db)?);
+        let undone = self.shared.undone.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.shared.failed.store(None);
+        let taken_back = match undone.is_empty() {
+            true => self.barrier(),
+            false => self.write(&undone).and_then(|_| self.barrier()),
+        };
+        if let Err(error) = taken_back {
+            self.shared.failed.store(Some(Arc::new(error.again(&directory))));
+            return Err(error);
+        }
+        self.shared.undone.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shared.db.store(self.open.as_ref().map(|open| open.db.clone()));
+        tracing::info!("there is room again: the store takes changes");
+        Ok(())
+    }
+
+    /// Drops the files; readers under way are waited for, a moment.
+    fn let_go(&mut self) {
+        drop(self.open.take());
+        if let Some(mut db) = self.shared.db.swap(None) {
+            let deadline = Instant::now() + READERS;
+            while Instant::now() < deadline {
+                match Arc::try_unwrap(db) {
+                    Ok(whole) => return drop(whole),
+                    Err(held) => db = held,
+                }
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        }
+    }
+
+    fn export(&mut self, to: Option<PathBuf>) -> Result<Exported> {
+        let directory = self.shared.directory.clone();
+        if let Some(failed) = self.shared.failed.load_full() {
+            return Err(failed.again(&directory));
+        }
+        let db = self.db()?;
+        let tally = self.tally;
+        let result = catch_unwind(AssertUnwindSafe(|| self.exports.write(&directory, &db, tally, to)));
+        let result = result.unwrap_or_else(|_| Err(directory.damaged("reading it for an export failed")));
+        if let Err(error) = &result {
+            tracing::warn!(%error, "the store could not be exported");
+        }
+        result
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if self.shared.failed.load().is_none() && self.exports.pending() {
+            let _ = self.export(None);
+        }
+        let result = self.guarded(Writer::barrier);
+        self.shared.closed.store(true, std::sync::atomic::Ordering::Release);
+        // Dropped before the acknowledgement: who hears it may open the store again.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.let_go()));
+        let _ = self.lock.unlock();
+        result
+    }
+
+    fn db(&self) -> Result<Arc<::sled::Db>> {
+        self.open.as_ref().map(|open| open.db.clone()).ok_or(StoreError::Closed)
+    }
+}
+
+impl Open {
+    pub fn new(directory: &Directory, db: ::sled::Db) -> Result<Open> {
+        let file = File::open(directory.sled().join("db")).map_err(|e| directory.io(e))?;
+        Ok(Open { db: Arc::new(db), file, blobs: Blobs::new(directory.sled().join("blobs")) })
     }
 }
 
@@ -104,15 +336,17 @@ impl Writer {
 #[derive(Default)]
 struct Group {
     size: usize,
-    waiting: Vec<oneshot::Sender<Result<()>>>,
+    waiting: Vec<oneshot::Sender<Result<bool>>>,
+    /// What their rows held before the first of them.
+    before: Changes,
 }
 
-/// How many batches the store knows of.
-pub(super) fn commits(db: &::sled::Db, directory: &Directory) -> Result<u64> {
-    let row = db.get(Table::Meta.key(COMMITS)).map_err(|e| failure(directory, e))?;
-    let Some(row) = row else { return Ok(0) };
-    let count = std::str::from_utf8(&row).ok().and_then(|text| text.parse().ok());
-    count.ok_or_else(|| directory.damaged("the count of commits is unreadable"))
+impl Group {
+    fn remember(&mut self, before: Changes) {
+        for (key, value) in before {
+            self.before.entry(key).or_insert(value);
+        }
+    }
 }
 
 pub(super) fn failure(directory: &Directory, error: ::sled::Error) -> StoreError {
@@ -121,24 +355,17 @@ pub(super) fn failure(directory: &Directory, error: ::sled::Error) -> StoreError
             StoreError::Locked { path: directory.path().to_owned() }
         }
         // sled wraps the cause into its own text when it clones an error.
-        ::sled::Error::Io(e) if e.to_string().contains("os error 28") || e.to_string().contains("StorageFull") => {
-            StoreError::Full(e)
-        }
+        ::sled::Error::Io(e) if FULL.iter().any(|text| e.to_string().contains(text)) => StoreError::Full(e),
         ::sled::Error::Io(e) => directory.io(e),
         ::sled::Error::Corruption { at, .. } => directory.damaged(format!("corruption at {at:?}")),
         other => directory.damaged(other.to_string()),
     }
 }
 
-/// The same failure for everyone in the group.
-fn again(error: &StoreError, directory: &Directory) -> StoreError {
-    match error {
-        StoreError::Full(e) => StoreError::Full(io::Error::new(e.kind(), e.to_string())),
-        StoreError::Damaged { path, reason } => StoreError::Damaged { path: path.clone(), reason: reason.clone() },
-        other => directory.io(io::Error::other(other.to_string())),
-    }
-}
-
-const COMMITS: &[u8] = b"commits";
+/// ENOSPC and EDQUOT, as `io::Error` writes them.
+const FULL: [&str; 4] = ["os error 28)", "StorageFull", "os error 122)", "QuotaExceeded"];
 /// Bounds how long the first of a group waits.
 const MAX_GROUP: usize = 256;
+/// Between two looks at whether a full disk has room again.
+const HEAL_EVERY: Duration = Duration::from_secs(1);
+const READERS: Duration = Duration::from_secs(5);

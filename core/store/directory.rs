@@ -2,12 +2,17 @@
 //! else in the gateway touches this directory.
 //!
 //! ```text
-//! data/            0700
-//!   version        the layout's version
-//!   master.key     0600, 32 bytes in hex: the pepper of key hashes
-//!   commits        how many batches were acknowledged: more than the store knows of means that it lost some
-//!   first-key      0600, the very first key, when there was no terminal to show it on
-//!   sled/          the store
+//! data/               0700
+//!   version           the layout's version
+//!   lock              held by the process that uses the store
+//!   master.key        0600, 32 bytes in hex: the pepper of key hashes
+//!   commits           how many batches were acknowledged: more than the store knows of means that it lost some
+//!   first-key         0600, the very first key, when there was no terminal to show it on
+//!   sled/             the store
+//!   sled.new/         a store that is being made; `sled.ready/` once it is whole and takes the other's place
+//!   sled.damaged-T/   what could not be read, `sled.replaced-T/` what an import took the place of
+//!   export/           the store's rows in files of our own: `export.rs`
+//!   backup-vN-T/      as it was before it was migrated: `migrate.rs`
 //! ```
 
 use std::{
@@ -15,11 +20,12 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use zeroize::Zeroizing;
 
-use super::{Result, StoreError, hex};
+use super::{Result, StoreError, folders, hex, tally::Note};
 
 /// A data directory of our version.
 #[derive(Debug, Clone)]
@@ -30,19 +36,68 @@ pub struct Directory {
 impl Directory {
     /// Makes the directory when it is absent; refuses one of another version, or one that holds something else.
     pub fn open(path: &Path) -> Result<Directory> {
+        let directory = Directory::make(path)?;
+        match directory.version()? {
+            Some(VERSION) => Ok(directory),
+            found => Err(directory.wrong_version(found)),
+        }
+    }
+
+    /// Makes the directory when it is absent, and marks a new one with our version.
+    pub(super) fn make(path: &Path) -> Result<Directory> {
         let directory = Directory { path: path.to_owned() };
         if !path.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| directory.io(e))?;
         }
-        match directory.read(VERSION_FILE)? {
-            Some(text) if text.trim() == VERSION.to_string() => Ok(directory),
-            Some(text) => Err(directory.wrong_version(text.trim())),
-            None if directory.sled().exists() => Err(directory.wrong_version("none")),
-            None => {
-                directory.replace(VERSION_FILE, format!("{VERSION}\n").as_bytes(), 0o644)?;
-                Ok(directory)
+        if directory.read(VERSION_FILE)?.is_none() && !directory.sled().exists() {
+            directory.set_version(VERSION)?;
+        }
+        Ok(directory)
+    }
+
+    /// `None`: nothing says which.
+    pub(super) fn version(&self) -> Result<Option<u32>> {
+        let Some(text) = self.read(VERSION_FILE)? else { return Ok(None) };
+        // Zero was never one: an unreadable version is refused like one that nobody knows.
+        Ok(Some(text.trim().parse().unwrap_or(0)))
+    }
+
+    pub(super) fn set_version(&self, version: u32) -> Result<()> {
+        self.replace(VERSION_FILE, format!("{version}\n").as_bytes(), 0o644)
+    }
+
+    /// One process at a time, whatever is done to the folders inside. A killed process's lock can outlive it by a moment.
+    pub(super) fn lock(&self, wait: Duration) -> Result<File> {
+        let path = self.path.join(LOCK_FILE);
+        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = options.map_err(|e| self.io(e))?;
+        let deadline = Instant::now() + wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(std::fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::park_timeout(LOCK_RETRY);
+                }
+                Err(std::fs::TryLockError::WouldBlock) => {
+                    return Err(StoreError::Locked { path: self.path.clone() });
+                }
+                Err(std::fs::TryLockError::Error(e)) => return Err(self.io(e)),
             }
         }
+    }
+
+    /// Is there room for what the next writes need? sled does not survive to find none.
+    pub(super) fn room(&self) -> Result<()> {
+        let path = self.path.join(PROBE_FILE);
+        let probe = || -> io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            let chunk = vec![0x5a; 64 << 10];
+            // File systems that allocate late still reserve at the write.
+            (0..ROOM / chunk.len()).try_for_each(|_| file.write_all(&chunk))
+        };
+        let found = probe();
+        let _ = std::fs::remove_file(&path);
+        found.map_err(|e| self.io(e))
     }
 
     pub fn path(&self) -> &Path {
@@ -77,11 +132,31 @@ impl Directory {
         self.path.join("sled")
     }
 
-    /// The number of acknowledged batches, as last noted.
-    pub(super) fn commits(&self) -> Result<Option<u64>> {
-        let Some(text) = self.read(COMMITS_FILE)? else { return Ok(None) };
+    /// A folder beside the store's.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A name that nothing has yet: `what-20260102T030405Z`, with a number when there are several within a second.
+    pub(super) fn dated(&self, what: &str, ending: &str) -> PathBuf {
+        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let name = |n: usize| match n {
+            0 => format!("{what}-{stamp}{ending}"),
+            n => format!("{what}-{stamp}.{n}{ending}"),
+        };
+        let free = (0..MAX_SAME_SECOND).map(|n| self.path.join(name(n))).find(|path| !path.exists());
+        free.unwrap_or_else(|| self.path.join(name(MAX_SAME_SECOND)))
+    }
+
+    /// What was acknowledged, as last noted. `None`: there was no store yet, or an unreadable note.
+    pub(super) fn note(&self) -> Result<Option<Note>> {
         // A file cut short by a power failure says nothing.
-        Ok(text.trim().parse().ok())
+        Ok(self.read(COMMITS_FILE)?.and_then(|text| Note::parse(&text)))
+    }
+
+    /// A store was opened here once.
+    pub(super) fn was_used(&self) -> bool {
+        self.path.join(COMMITS_FILE).exists()
     }
 
     pub(super) fn commits_file(&self) -> Result<File> {
@@ -96,18 +171,31 @@ impl Directory {
         }
     }
 
+    pub(super) fn stuck(&self, limit: Duration) -> StoreError {
+        StoreError::Slow { path: self.path.clone(), seconds: limit.as_secs() }
+    }
+
     pub(super) fn damaged(&self, reason: impl Into<String>) -> StoreError {
         StoreError::Damaged { path: self.path.clone(), reason: reason.into() }
     }
 
-    /// Directory entries made so far survive a power cut.
+    /// Entries and files made so far survive a power cut; sled syncs few of its own.
     pub(super) fn sync(&self) -> Result<()> {
-        for path in [&self.sled(), &self.path] {
-            if path.exists() {
-                File::open(path).and_then(|d| d.sync_all()).map_err(|e| self.io(e))?;
+        let sync = || -> io::Result<()> {
+            if self.sled().exists() {
+                folders::sync_tree(&self.sled())?;
             }
-        }
-        Ok(())
+            File::open(&self.path)?.sync_all()?;
+            match self.path.canonicalize()?.parent() {
+                Some(parent) => File::open(parent)?.sync_all().or(Ok(())),
+                None => Ok(()),
+            }
+        };
+        sync().map_err(|e| self.io(e))
+    }
+
+    pub(super) fn sync_entries(&self) -> Result<()> {
+        File::open(&self.path).and_then(|d| d.sync_all()).map_err(|e| self.io(e))
     }
 
     fn make_master_key(&self) -> Result<Zeroizing<[u8; 32]>> {
@@ -152,15 +240,25 @@ impl Directory {
         }
     }
 
-    fn wrong_version(&self, found: &str) -> StoreError {
-        let found = if found.is_empty() || found.len() > 20 { "unreadable" } else { found };
-        StoreError::Version { path: self.path.clone(), found: found.to_owned(), expected: VERSION }
+    pub(super) fn wrong_version(&self, found: Option<u32>) -> StoreError {
+        let found = match found {
+            None => "none".to_owned(),
+            Some(0) => "unreadable".to_owned(),
+            Some(version) => version.to_string(),
+        };
+        StoreError::Version { path: self.path.clone(), found, expected: VERSION }
     }
 }
 
 /// Of the layout and of the rows in it.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
 const MASTER_KEY_FILE: &str = "master.key";
 const COMMITS_FILE: &str = "commits";
 const FIRST_KEY_FILE: &str = "first-key";
+const LOCK_FILE: &str = "lock";
+const PROBE_FILE: &str = "room.probe";
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// Two of sled's segments (512 KiB) and its snapshot.
+const ROOM: usize = 2 << 20;
+const MAX_SAME_SECOND: usize = 1000;

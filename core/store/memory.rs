@@ -4,12 +4,13 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
+    path::PathBuf,
     sync::{PoisonError, RwLock},
 };
 
 use futures_util::future::{BoxFuture, ready};
 
-use super::{Directory, Op, Result, Row, Store, StoreError, Table, check};
+use super::{Directory, Exported, Op, Result, Row, Store, StoreError, Table, check};
 
 #[derive(Default)]
 pub struct Memory {
@@ -28,11 +29,14 @@ impl Memory {
         if state.closed { Err(StoreError::Closed) } else { Ok(f(&state.rows)) }
     }
 
-    fn apply(&self, batch: Vec<Op>) -> Result<()> {
+    fn apply(&self, expected: &[Op], batch: Vec<Op>) -> Result<bool> {
         check(&batch)?;
         let mut state = self.rows.write().unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return Err(StoreError::Closed);
+        }
+        if expected.iter().any(|row| state.rows.get(&row.table.key(&row.key)) != row.value.as_ref()) {
+            return Ok(false);
         }
         for op in batch {
             let key = op.table.key(&op.key);
@@ -41,7 +45,7 @@ impl Memory {
                 None => state.rows.remove(&key),
             };
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -64,11 +68,15 @@ impl Store for Memory {
     }
 
     fn write(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(ready(self.apply(batch)))
+        Box::pin(ready(self.apply(&[], batch).map(drop)))
+    }
+
+    fn write_if(&self, expected: Vec<Op>, batch: Vec<Op>) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(ready(self.apply(&expected, batch)))
     }
 
     fn write_soft(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<()>> {
-        Box::pin(ready(self.apply(batch)))
+        Box::pin(ready(self.apply(&[], batch).map(drop)))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
@@ -80,5 +88,10 @@ impl Store for Memory {
 
     fn directory(&self) -> Option<&Directory> {
         None
+    }
+
+    fn export(&self, to: Option<PathBuf>) -> BoxFuture<'_, Result<Exported>> {
+        let message = "store.kind = \"memory\" keeps nothing that could be exported".to_owned();
+        Box::pin(ready(Err(StoreError::File { path: to.unwrap_or_else(|| "export".into()), message })))
     }
 }

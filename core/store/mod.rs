@@ -2,21 +2,36 @@
 //! acknowledged only when they would survive a power cut. It must never be on a request's path: what requests need lives
 //! in memory tables that are loaded from here.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures_util::future::BoxFuture;
 
 use crate::config;
 
+mod blobs;
 mod commit;
 pub mod directory;
+mod export;
+mod exports;
+mod folders;
 pub mod hex;
 mod memory;
+mod migrate;
+mod open;
+mod recover;
+mod shared;
 mod sled;
 pub mod tables;
+mod tally;
 
 pub use directory::Directory;
+pub use export::Header;
 pub use memory::Memory;
+pub use open::quiet_panics;
 pub use tables::Table;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -31,9 +46,13 @@ pub trait Store: Send + Sync {
     /// Rows whose key begins with `prefix` and is greater than `after`, in key order, at most `limit`.
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>>;
 
-    /// All of the batch or nothing. `Ok` only after the durable barrier. When the future is dropped, or the barrier itself
-    /// fails, the batch may or may not have been kept.
+    /// All of the batch or nothing. `Ok` only after the durable barrier. An error means that it was not kept, unless the
+    /// process ends before the store works again: then it may have been. When the future is dropped it may have been, too.
     fn write(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<()>>;
+
+    /// As `write`, if every row of `expected` has just that value (`None`: is absent) at this moment; `false`: nothing was
+    /// written. With it several writers can share a counter, or take leases from it.
+    fn write_if(&self, expected: Vec<Op>, batch: Vec<Op>) -> BoxFuture<'_, Result<bool>>;
 
     /// All of the batch or nothing, durable some time later: for hints that may be lost.
     fn write_soft(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<()>>;
@@ -43,6 +62,23 @@ pub trait Store: Send + Sync {
 
     /// The directory that the data lives in; `None` when nothing is kept.
     fn directory(&self) -> Option<&Directory>;
+
+    /// All rows as they are at one moment, as a file: `to`, or one in the data directory.
+    fn export(&self, to: Option<PathBuf>) -> BoxFuture<'_, Result<Exported>>;
+
+    /// Sentences on what had to be done to open it.
+    fn notices(&self) -> &[String] {
+        &[]
+    }
+}
+
+/// A finished export.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Exported {
+    pub path: PathBuf,
+    pub rows: u64,
+    pub bytes: u64,
+    pub created: String,
 }
 
 /// One change: `value: None` removes the row.
@@ -71,6 +107,17 @@ pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>> {
     })
 }
 
+/// Puts the export `file` in the place of the stopped store; see `recover::import`. `fits` judges whether its keys can be
+/// checked with the master key of this directory.
+pub fn import(
+    path: &Path,
+    file: &Path,
+    replace: bool,
+    fits: &dyn Fn(&Directory, &Header) -> Result<()>,
+) -> Result<Vec<String>> {
+    recover::import(path, file, replace, fits, sled::LIMITS)
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(
@@ -93,20 +140,64 @@ pub enum StoreError {
          directory, then start again"
     )]
     Stuck { path: PathBuf, seconds: u64 },
+    #[error("{what}. Start again")]
+    Recovered { what: String },
+    #[error("the store in {path} did not answer within {seconds} s: look at the disk")]
+    Slow { path: PathBuf, seconds: u64 },
     #[error("a row of {size} bytes is too large for the store: {limit} bytes are allowed")]
     TooLarge { size: usize, limit: usize },
-    #[error("the disk that holds the store is full: free some space, then restart the gateway")]
-    Full(#[source] std::io::Error),
+    #[error(
+        "the disk that holds the store is full, so nothing was changed: free some space, and changes work again within \
+         seconds"
+    )]
+    Full(#[source] io::Error),
+    #[error(
+        "the disk that holds {path} is full, and the store cannot be opened without 2 MiB of room: free some space"
+    )]
+    NoRoom { path: PathBuf, source: io::Error },
     #[error("the store is closed")]
     Closed,
     #[error("the store in {path} failed: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
     #[error("{path}: {message}")]
     File { path: PathBuf, message: String },
 }
 
+impl StoreError {
+    /// Something else than these files might still be whole.
+    fn is_damage(&self) -> bool {
+        matches!(self, StoreError::Damaged { .. } | StoreError::Stuck { .. })
+    }
+
+    /// Of damage, in a few words.
+    fn reason(&self) -> String {
+        match self {
+            StoreError::Damaged { reason, .. } => reason.clone(),
+            StoreError::Stuck { seconds, .. } => format!("it did not open within {seconds} s"),
+            other => other.to_string(),
+        }
+    }
+
+    /// The same failure, for the next one who asks.
+    fn again(&self, directory: &Directory) -> StoreError {
+        match self {
+            StoreError::Full(e) => StoreError::Full(io::Error::new(e.kind(), e.to_string())),
+            StoreError::NoRoom { path, source } => {
+                StoreError::NoRoom { path: path.clone(), source: io::Error::new(source.kind(), source.to_string()) }
+            }
+            StoreError::Damaged { path, reason } => StoreError::Damaged { path: path.clone(), reason: reason.clone() },
+            StoreError::Io { source, .. } => directory.io(io::Error::new(source.kind(), source.to_string())),
+            StoreError::Closed => StoreError::Closed,
+            other => directory.io(io::Error::other(other.to_string())),
+        }
+    }
+}
+
 /// Rows stay small: sled never gives the space of large overwritten values back (PROMISES, last section).
 pub const MAX_ROW: usize = 64 * 1024;
+
+/// A hash under the master key, in `Table::Meta`: shows whether the file still fits the rows.
+pub const MASTER_CHECK: &[u8] = b"keys/master";
 
 /// Refuses a batch that holds too large a row, before anything of it is written.
 fn check(batch: &[Op]) -> Result<()> {

@@ -1,5 +1,5 @@
 //! The tables of the store. A table is one byte in front of every key, so that one batch may change several tables at
-//! once. Tags are part of the file format: never reuse one.
+//! once. Tags and names are part of the file format: never reuse one.
 
 /// A table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,22 @@ impl Table {
             Table::Meta => 1,
             Table::Keys => 2,
         }
+    }
+
+    /// As exports write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Keys => "keys",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Table> {
+        Table::ALL.into_iter().find(|table| table.name() == name)
+    }
+
+    pub(super) fn tagged(tag: u8) -> Option<Table> {
+        Table::ALL.into_iter().find(|table| table.tag() == tag)
     }
 
     /// The key as the backend's one tree holds it.
