@@ -60,25 +60,25 @@ fn a_running_gateway_holds_the_store_and_takes_changes_over_its_admin_plane() {
     assert!(text(&locked.stderr).contains("--admin"), "{}", text(&locked.stderr));
 }
 
-fn folder(toml: &str) -> tempfile::TempDir {
+pub fn folder(toml: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("folder");
     std::fs::write(folder.path().join("gateway.toml"), toml).expect("gateway.toml");
     folder
 }
 
-fn portcullis(folder: &Path, args: &[&str]) -> Command {
+pub fn portcullis(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(args).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env_remove("PORTCULLIS_ADMIN_TOKEN").env("PORTCULLIS_LOG", "warn");
     command
 }
 
-fn run(folder: &Path, args: &[&str]) -> Output {
+pub fn run(folder: &Path, args: &[&str]) -> Output {
     portcullis(folder, args).output().expect("run")
 }
 
 /// Killed when the test ends, however it ends.
-struct Gateway(Child);
+pub struct Gateway(pub Child);
 
 impl Drop for Gateway {
     fn drop(&mut self) {
@@ -88,7 +88,7 @@ impl Drop for Gateway {
 }
 
 /// A gateway and its two addresses, read from what it prints.
-fn serve(folder: &Path) -> (Gateway, String, String) {
+pub fn serve(folder: &Path) -> (Gateway, String, String) {
     let mut gateway = Gateway(portcullis(folder, &["serve"]).stderr(Stdio::inherit()).spawn().expect("spawn"));
     let mut lines = BufReader::new(gateway.0.stdout.take().expect("stdout")).lines();
     let mut seen = String::new();
@@ -107,7 +107,7 @@ fn serve(folder: &Path) -> (Gateway, String, String) {
 }
 
 /// The status of one small question with this key.
-fn ask(data: &str, key: &str) -> u16 {
+pub fn ask(data: &str, key: &str) -> u16 {
     use std::io::Write;
     let mut stream = std::net::TcpStream::connect(data).expect("connect");
     let body = r#"{"model":"mock","messages":[{"role":"user","content":"hi"}]}"#;
@@ -122,7 +122,7 @@ fn ask(data: &str, key: &str) -> u16 {
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

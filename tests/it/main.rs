@@ -25,6 +25,7 @@ mod retries;
 mod review;
 mod routing;
 mod stages;
+mod state;
 mod streams;
 mod support;
 mod wire;
