@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     call::Call,
-    codec::{StreamDecoder, StreamEncoder, codec, lane::Lane, sse},
+    codec::{StreamDecoder, StreamEncoder, codec, lane::Lane},
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
@@ -37,6 +37,8 @@ pub struct Streaming {
     pub next: Option<String>,
     /// Bytes that came before the first output: held until it comes, so not without end.
     lead: usize,
+    /// Twice the largest event.
+    max_lead: usize,
     /// When the upstream's first output came.
     pub first_output: Option<Instant>,
     /// The format's terminal was seen: nothing that comes after it matters to the client.
@@ -75,7 +77,7 @@ impl Streaming {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
         let view = exchange.view();
-        let decoder = || codec(format).stream_decoder(&target.dialect);
+        let decoder = || codec(format).stream_decoder(&target.dialect, limit);
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
@@ -93,6 +95,7 @@ impl Streaming {
             ended: false,
             next: None,
             lead: 0,
+            max_lead: limit.saturating_mul(2),
             first_output: None,
             terminal: false,
             idle: target.timeouts.idle,
@@ -147,10 +150,10 @@ impl Streaming {
                 if self.first_output.is_none() {
                     self.lead += bytes.len();
                 }
-                if self.lead > MAX_LEAD {
+                if self.lead > self.max_lead {
                     return Err(Error::new(
                         Kind::Upstream,
-                        format!("the upstream sent {MAX_LEAD} bytes without output"),
+                        format!("the upstream sent {} bytes without output", self.max_lead),
                     ));
                 }
                 self.take(bytes, exchange).await
@@ -404,9 +407,6 @@ impl Drop for Live {
 
 /// How long a held-back stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// Twice the largest event.
-const MAX_LEAD: usize = 2 * sse::MAX_EVENT;
 
 /// How long an upstream may take to close after its terminal, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);

@@ -34,7 +34,7 @@ impl Lane {
     pub fn new(format: Format, dialect: &Dialect, hide_usage: bool, limit: usize) -> Self {
         Lane {
             format,
-            decoder: codec(format).stream_decoder(dialect),
+            decoder: codec(format).stream_decoder(dialect, limit),
             hide_usage: hide_usage && format == Format::OpenaiChat,
             held: BytesMut::new(),
             limit,

@@ -151,7 +151,8 @@ pub trait Codec: Send + Sync {
     /// Client side.
     fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>>;
     /// Upstream side: a stream's bytes to events.
-    fn stream_decoder(&self, dialect: &Dialect) -> Box<dyn StreamDecoder>;
+    /// `limit`: the most bytes of one event, and of what must be held until it is whole (`server.max_event`).
+    fn stream_decoder(&self, dialect: &Dialect, limit: usize) -> Box<dyn StreamDecoder>;
     /// Client side: events to a stream's bytes.
     fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder>;
     /// Upstream side: a refusal's status, headers and body to an `Error` (with `upstream` filled). `header` looks a

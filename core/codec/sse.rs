@@ -22,6 +22,7 @@ pub struct Decoder {
     limit: usize,
 }
 
+#[cfg(test)]
 impl Default for Decoder {
     fn default() -> Self {
         Decoder::new(MAX_EVENT)
@@ -119,7 +120,7 @@ fn too_large(limit: usize) -> Error {
     Error::new(Kind::Upstream, format!("the upstream sent a stream event over {limit} bytes"))
 }
 
-/// 16 MiB: images come as one event (promise 24).
+/// The usual limit, 16 MiB: images come as one event (promise 24).
 pub const MAX_EVENT: usize = 16 << 20;
 
 #[cfg(test)]

@@ -72,6 +72,20 @@ fn an_event_over_the_limit_is_an_error_and_not_memory() {
 }
 
 #[test]
+fn every_format_follows_the_limit_it_is_given() {
+    for format in crate::model::Format::ALL {
+        let push = |limit: usize| {
+            let mut decoder = crate::codec::codec(format).stream_decoder(&crate::codec::Dialect::of("m"), limit);
+            let event = format!("data: {{\"x\":\"{}\"}}\n\n", "y".repeat(5_000));
+            decoder.push(event.as_bytes(), &mut Vec::new()).map_err(|e| e.message.clone())
+        };
+        let over = push(4_000).expect_err("over the limit");
+        assert!(over.contains("over 4000 bytes"), "{format:?}: {over}");
+        assert!(push(6_000).err().is_none_or(|e| !e.contains("bytes")), "{format:?}");
+    }
+}
+
+#[test]
 fn what_is_written_is_read_again() {
     let mut out = Vec::new();
     write(Some("a"), b"{\"x\":1}", &mut out);

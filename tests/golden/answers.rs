@@ -2,7 +2,7 @@
 //! again as that client would.
 
 use portcullis::{
-    codec::{ClientView, Dialect, codec},
+    codec::{ClientView, Dialect, codec, sse},
     model::{
         Event, Format, Response,
         fold::{Fold, unfold},
@@ -65,7 +65,7 @@ pub fn decode_stream(format: Format, bytes: &[u8]) -> portcullis::error::Result<
 
 pub fn decode_stream_of(format: Format, bytes: &[u8], dialect: &Dialect) -> portcullis::error::Result<Vec<Event>> {
     let mut out = Vec::new();
-    let mut decoder = codec(format).stream_decoder(dialect);
+    let mut decoder = codec(format).stream_decoder(dialect, sse::MAX_EVENT);
     decoder.push(bytes, &mut out)?;
     decoder.finish(&mut out)?;
     Ok(out)

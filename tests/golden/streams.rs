@@ -2,7 +2,7 @@
 //! seeded splits. And a stream that is cut is dead, wherever it is cut.
 
 use portcullis::{
-    codec::{Dialect, codec},
+    codec::{Dialect, codec, sse},
     error::Kind,
     model::{Event, Format},
 };
@@ -66,7 +66,7 @@ pub fn survives_splits(format: Format, bytes: &[u8], dialect: &Dialect) -> Resul
 
 fn pieces(format: Format, parts: &[&[u8]], dialect: &Dialect) -> Result<Vec<Event>, String> {
     let mut out = Vec::new();
-    let mut decoder = codec(format).stream_decoder(dialect);
+    let mut decoder = codec(format).stream_decoder(dialect, sse::MAX_EVENT);
     for part in parts {
         decoder.push(part, &mut out).map_err(|e| e.to_string())?;
     }

@@ -43,8 +43,8 @@ impl Codec for AnthropicMessages {
         response::encode(response, view)
     }
 
-    fn stream_decoder(&self, _dialect: &Dialect) -> Box<dyn StreamDecoder> {
-        Box::new(stream::Decoder::default())
+    fn stream_decoder(&self, _dialect: &Dialect, limit: usize) -> Box<dyn StreamDecoder> {
+        Box::new(stream::Decoder::new(limit))
     }
 
     fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {

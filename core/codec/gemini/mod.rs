@@ -44,8 +44,8 @@ impl Codec for Gemini {
         response::encode(response, view)
     }
 
-    fn stream_decoder(&self, _dialect: &Dialect) -> Box<dyn StreamDecoder> {
-        Box::new(stream::decode::Decoder::default())
+    fn stream_decoder(&self, _dialect: &Dialect, limit: usize) -> Box<dyn StreamDecoder> {
+        Box::new(stream::decode::Decoder::new(limit))
     }
 
     fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {

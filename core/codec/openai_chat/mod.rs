@@ -48,8 +48,8 @@ impl Codec for OpenaiChat {
         response::encode(response, view)
     }
 
-    fn stream_decoder(&self, dialect: &Dialect) -> Box<dyn StreamDecoder> {
-        Box::new(stream::Decoder::new(dialect.terminal_optional))
+    fn stream_decoder(&self, dialect: &Dialect, limit: usize) -> Box<dyn StreamDecoder> {
+        Box::new(stream::Decoder::new(dialect.terminal_optional, limit))
     }
 
     fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {

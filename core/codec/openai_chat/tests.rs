@@ -68,7 +68,7 @@ pub fn last(reason: &str) -> Value {
 }
 
 pub fn decoder() -> Box<dyn StreamDecoder> {
-    CODEC.stream_decoder(&Dialect::of("m"))
+    CODEC.stream_decoder(&Dialect::of("m"), crate::codec::sse::MAX_EVENT)
 }
 
 pub fn events(bytes: &[u8]) -> Vec<Event> {

@@ -53,7 +53,7 @@ fn streamed(format: Format, request: &Request) -> Response {
     let request = Request { stream: true, include_usage: true, ..request.clone() };
     let answer = exchange(format, &request);
     assert_eq!(answer.headers[CONTENT_TYPE], EVENT_STREAM);
-    let mut decoder = codec(format).stream_decoder(&Dialect::of("mock/any"));
+    let mut decoder = codec(format).stream_decoder(&Dialect::of("mock/any"), crate::codec::sse::MAX_EVENT);
     let (mut events, mut fold) = (Vec::new(), Fold::default());
     for chunk in &answer.chunks {
         decoder.push(&chunk.bytes, &mut events).unwrap();

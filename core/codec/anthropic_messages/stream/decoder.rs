@@ -13,10 +13,16 @@ use crate::{
     model::{Delta, Event, Extra, Part, PartStart, Signature, Start},
 };
 
-#[derive(Default)]
 pub struct Decoder {
     sse: sse::Decoder,
     state: State,
+}
+
+impl Decoder {
+    /// `limit`: the most bytes of an event, and of a block that is held until it is whole.
+    pub fn new(limit: usize) -> Self {
+        Decoder { sse: sse::Decoder::new(limit), state: State { limit, ..State::default() } }
+    }
 }
 
 impl StreamDecoder for Decoder {
@@ -35,6 +41,7 @@ impl StreamDecoder for Decoder {
 
 #[derive(Default)]
 struct State {
+    limit: usize,
     open: Vec<Open>,
     parts: u32,
     /// All that was said about usage so far: later figures replace earlier ones.
@@ -62,7 +69,8 @@ enum Body {
     Native {
         value: Value,
         input: String,
-        size: usize,
+        /// Bytes that it may still grow by.
+        room: usize,
     },
 }
 
@@ -162,7 +170,7 @@ impl State {
                 out.extend(said.then(|| delta(Delta::Text(call.arguments))));
                 Body::Call { said }
             }
-            Part::Native { value, .. } => Body::Native { value, input: String::new(), size: 0 },
+            Part::Native { value, .. } => Body::Native { value, input: String::new(), room: self.limit },
             whole @ (Part::Media(_) | Part::ToolResult(_) | Part::Refusal(_)) => {
                 out.push(event(PartStart::Whole(whole)));
                 out.push(Event::PartEnd { choice: 0, index: part });
@@ -194,12 +202,12 @@ impl State {
                     tell(Delta::Text(piece));
                 }
             }
-            (Body::Native { input, size, .. }, "input_json_delta") => {
+            (Body::Native { input, room, .. }, "input_json_delta") => {
                 let piece = text(&mut delta, "partial_json");
-                grow(size, piece.len())?;
+                grow(room, piece.len())?;
                 input.push_str(&piece);
             }
-            (Body::Native { value, size, .. }, _) => merge_native(value, delta, size)?,
+            (Body::Native { value, room, .. }, _) => merge_native(value, delta, room)?,
             _ => {}
         }
         Ok(())
@@ -274,12 +282,12 @@ fn plain(signature: Option<Signature>) -> String {
 }
 
 /// Deltas of blocks that have no name here: strings grow, everything else replaces.
-fn merge_native(value: &mut Value, delta: Value, size: &mut usize) -> Result<()> {
+fn merge_native(value: &mut Value, delta: Value, room: &mut usize) -> Result<()> {
     let (Value::Object(mine), Value::Object(delta)) = (value, delta) else { return Ok(()) };
     for (key, piece) in delta.into_iter().filter(|(key, _)| key != "type") {
         match (mine.get_mut(&key), piece) {
             (Some(Value::String(text)), Value::String(piece)) => {
-                grow(size, piece.len())?;
+                grow(room, piece.len())?;
                 text.push_str(&piece);
             }
             (_, piece) => {
@@ -291,13 +299,9 @@ fn merge_native(value: &mut Value, delta: Value, size: &mut usize) -> Result<()>
 }
 
 /// A hosted block is held until it ends: not without a bound.
-fn grow(size: &mut usize, more: usize) -> Result<()> {
-    *size += more;
-    if *size > sse::MAX_EVENT {
-        return Err(Error::new(
-            Kind::Upstream,
-            format!("the upstream sent a content block over {} bytes", sse::MAX_EVENT),
-        ));
-    }
+fn grow(room: &mut usize, more: usize) -> Result<()> {
+    *room = room.checked_sub(more).ok_or_else(|| {
+        Error::new(Kind::Upstream, "the upstream sent a content block that is larger than an event may be")
+    })?;
     Ok(())
 }

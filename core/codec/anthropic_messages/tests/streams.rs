@@ -40,7 +40,7 @@ fn kinds(bytes: &[u8]) -> Vec<String> {
 }
 
 fn read(stream: &str) -> (Vec<Event>, Option<Error>) {
-    let mut decoder = AnthropicMessages.stream_decoder(&Dialect::of("claude"));
+    let mut decoder = AnthropicMessages.stream_decoder(&Dialect::of("claude"), crate::codec::sse::MAX_EVENT);
     let mut out = Vec::new();
     let error = decoder.push(stream.as_bytes(), &mut out).and_then(|()| decoder.finish(&mut out)).err();
     (out, error)

@@ -24,10 +24,17 @@ use crate::{
 };
 
 /// The decoder of a stream of server-sent events.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     frames: sse::Decoder,
     machine: Machine,
+}
+
+impl Decoder {
+    /// `limit`: the most bytes of an event.
+    pub fn new(limit: usize) -> Self {
+        Decoder { frames: sse::Decoder::new(limit), machine: Machine::default() }
+    }
 }
 
 impl StreamDecoder for Decoder {

@@ -109,7 +109,7 @@ fn check_stream(body: &[u8]) -> Result<(), String> {
 }
 
 pub(crate) fn events_of(pieces: &[&[u8]]) -> Result<Vec<Event>> {
-    let mut decoder = Gemini.stream_decoder(&Dialect::of("gemini"));
+    let mut decoder = Gemini.stream_decoder(&Dialect::of("gemini"), crate::codec::sse::MAX_EVENT);
     let mut out = Vec::new();
     for piece in pieces {
         decoder.push(piece, &mut out)?;

@@ -70,7 +70,7 @@ fn a_stream_that_ends_early_is_dead() {
 fn errors_in_a_stream_come_back_as_errors() {
     let error = json!({ "error": { "code": 503, "message": "The model is overloaded", "status": "UNAVAILABLE" } });
     for frame in [error.clone(), json!([error])] {
-        let mut decoder = Gemini.stream_decoder(&Dialect::of("m"));
+        let mut decoder = Gemini.stream_decoder(&Dialect::of("m"), crate::codec::sse::MAX_EVENT);
         let mut out = Vec::new();
         let bytes = sse(&[chunk(json!([{ "text": "a" }])), frame]);
         let error = decoder.push(&bytes, &mut out).unwrap_err();

@@ -29,6 +29,8 @@ pub struct Decoder {
 struct Chunks {
     /// Streams of this provider end without `[DONE]`.
     terminal_optional: bool,
+    /// Bytes of the answer's reasoning, arguments and audio that may be kept while it runs.
+    held: usize,
     started: bool,
     done: bool,
     dead: bool,
@@ -42,11 +44,13 @@ struct Chunks {
 }
 
 impl Decoder {
-    pub fn new(terminal_optional: bool) -> Self {
+    /// `limit`: the most bytes of an event; what is kept of an answer while it runs may be four times that.
+    pub fn new(terminal_optional: bool, limit: usize) -> Self {
         Decoder {
-            sse: sse::Decoder::default(),
+            sse: sse::Decoder::new(limit),
             chunks: Chunks {
                 terminal_optional,
+                held: limit.saturating_mul(HELD_EVENTS),
                 started: false,
                 done: false,
                 dead: false,
@@ -136,8 +140,8 @@ impl Chunks {
         }
         self.usage(told.as_ref(), out);
         let held: usize = self.choices.iter().map(|c| c.held).sum();
-        if held > MAX_HELD {
-            return Err(Error::new(Kind::Upstream, format!("the upstream's answer is over {MAX_HELD} bytes")));
+        if held > self.held {
+            return Err(Error::new(Kind::Upstream, format!("the upstream's answer is over {} bytes", self.held)));
         }
         Ok(())
     }
@@ -221,5 +225,5 @@ impl Chunks {
 }
 
 const MAX_CHOICES: usize = 128;
-/// Bytes of one answer's reasoning, arguments and audio that are kept while it runs.
-const MAX_HELD: usize = 64 << 20;
+/// What is kept of a running answer, in events of the largest size.
+const HELD_EVENTS: usize = 4;

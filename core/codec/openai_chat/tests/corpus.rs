@@ -138,7 +138,7 @@ fn rewritten(line: &str) -> bool {
 /// Some recorded servers end without `[DONE]`.
 fn pushed(pieces: &[&[u8]]) -> (Vec<Event>, bool) {
     let dialect = Dialect { terminal_optional: true, ..Dialect::of("m") };
-    let (mut decoder, mut out) = (CODEC.stream_decoder(&dialect), Vec::new());
+    let (mut decoder, mut out) = (CODEC.stream_decoder(&dialect, crate::codec::sse::MAX_EVENT), Vec::new());
     let fine = pieces.iter().all(|p| decoder.push(p, &mut out).is_ok()) && decoder.finish(&mut out).is_ok();
     (out, fine)
 }

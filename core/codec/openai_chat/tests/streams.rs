@@ -268,11 +268,11 @@ fn a_stream_that_breaks_off_is_dead() {
     assert_eq!(strict.finish(&mut out).unwrap_err().kind, Kind::Upstream);
     assert!(!out.iter().any(|e| matches!(e, Event::Finish { .. } | Event::End)));
     let open = Dialect { terminal_optional: true, ..Dialect::of("m") };
-    let mut lenient = CODEC.stream_decoder(&open);
+    let mut lenient = CODEC.stream_decoder(&open, crate::codec::sse::MAX_EVENT);
     lenient.push(cut.as_bytes(), &mut out).unwrap();
     lenient.finish(&mut out).unwrap();
     assert_eq!(out.last(), Some(&Event::End));
-    let mut unfinished = CODEC.stream_decoder(&open);
+    let mut unfinished = CODEC.stream_decoder(&open, crate::codec::sse::MAX_EVENT);
     unfinished.push(format!("data: {}\n\n", chunk(json!({"content": "hi"}))).as_bytes(), &mut out).unwrap();
     assert!(unfinished.finish(&mut out).is_err());
     assert!(decoder().push(b"data: [DONE]\n\n", &mut out).is_err(), "an empty stream is no answer");
