@@ -360,9 +360,10 @@ impl Gateway {
             return self.stream(runtime, exchange, incoming, call, target, flight, Waits { began, until, whole }).await;
         }
         let limit = runtime.config.server.max_event as u64;
-        let body = transport::before(whole, incoming.body.collect(limit)).await??;
+        let mut share = self.state.body_memory.permit();
+        let body = transport::before(whole, incoming.body.collect(limit, &mut |by| share.grow(by))).await??;
         let took = began.elapsed();
-        let outcome = match exchange.cx.operation {
+        let mut outcome = match exchange.cx.operation {
             Operation::Chat => self.whole(exchange, call, target, body).await,
             _ => reply::other(exchange, document, call, target, body).map(Attempted::Answered),
         };
@@ -375,6 +376,9 @@ impl Gateway {
         }
         if outcome.is_ok() {
             exchange.took(&target.name, "ok", took);
+        }
+        if let Ok(Attempted::Answered(reply)) = &mut outcome {
+            reply.hold(share);
         }
         outcome
     }

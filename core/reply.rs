@@ -20,7 +20,7 @@ use crate::{
     model::{self, Format, Operation, fold::unfold},
     pipeline::{Candidate, ResponseFlow},
     route::{Table, Target},
-    server::Body,
+    server::{Body, BodyPermit},
 };
 
 /// What the client gets.
@@ -32,6 +32,13 @@ pub enum Reply {
 impl Reply {
     pub fn json(body: Bytes) -> Reply {
         Reply::Whole { content_type: JSON, body, headers: Vec::new() }
+    }
+
+    /// A whole body counts until the client has it.
+    pub fn hold(&mut self, share: BodyPermit) {
+        if let Reply::Whole { body, .. } = self {
+            *body = share.around(std::mem::take(body));
+        }
     }
 
     pub fn with(mut self, name: &'static str, value: &'static str) -> Reply {

@@ -98,7 +98,7 @@ pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until:
         let message = format!("{} answered with a redirect; check its `base_url`", target.provider.name);
         return Error::new(Kind::Upstream, message);
     }
-    let body = match before(until, body.collect(MAX_REFUSAL)).await {
+    let body = match before(until, body.collect(MAX_REFUSAL, &mut |_| Ok(()))).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) | Err(error) => return error,
     };

@@ -86,7 +86,7 @@ impl BodyPermit {
             self.memory.used.fetch_sub(by, Ordering::Relaxed);
             return Err(Error::new(
                 Kind::Overloaded,
-                "the gateway holds as many request bodies as its memory allows; retry in a second",
+                "the gateway holds as many bodies as its memory allows; retry in a second",
             )
             .retry_after(Duration::from_secs(1)));
         }
@@ -104,6 +104,19 @@ impl BodyPermit {
             self.memory.used.fetch_sub(self.bytes - total, Ordering::Relaxed);
             self.bytes = total;
         }
+    }
+}
+
+impl BodyPermit {
+    /// The bytes, holding this share until the last of them is gone.
+    pub fn around(self, bytes: Bytes) -> Bytes {
+        if self.bytes == 0 { bytes } else { Bytes::from_owner(BodyHeld { bytes, permit: self }) }
+    }
+}
+
+impl AsRef<[u8]> for BodyHeld {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -91,18 +91,27 @@ impl Answer {
         }
     }
 
-    /// The whole answer, or an error when it is larger than `limit` bytes.
-    pub async fn collect(mut self, limit: u64) -> Result<Bytes> {
+    /// The whole answer, or an error when it is larger than `limit` bytes. `grow` is asked before more is kept, for answers
+    /// that are not small.
+    pub async fn collect(mut self, limit: u64, grow: &mut (dyn FnMut(u64) -> Result<()> + Send)) -> Result<Bytes> {
         let Some(first) = self.frame().await.transpose()? else { return Ok(Bytes::new()) };
         if first.len() as u64 > limit {
             return Err(fault::too_large(&self.host, limit));
         }
+        let mut counted = 0;
+        let mut count = |total: u64| {
+            let more = if total > SMALL { total - counted } else { 0 };
+            counted += more;
+            if more > 0 { grow(more) } else { Ok(()) }
+        };
+        count(first.len() as u64)?;
         let mut whole: Option<BytesMut> = None;
         while let Some(frame) = self.frame().await.transpose()? {
             let whole = whole.get_or_insert_with(|| BytesMut::from(first.as_ref()));
             if (whole.len() + frame.len()) as u64 > limit {
                 return Err(fault::too_large(&self.host, limit));
             }
+            count((whole.len() + frame.len()) as u64)?;
             whole.extend_from_slice(&frame);
         }
         Ok(whole.map_or(first, BytesMut::freeze))
@@ -123,6 +132,9 @@ impl Answer {
         }
     }
 }
+
+/// What an answer may hold uncounted, as much as a stream.
+const SMALL: u64 = 64 << 10;
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

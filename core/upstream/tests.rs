@@ -49,7 +49,7 @@ fn call(url: impl AsRef<str>) -> Outgoing {
 
 async fn whole(client: &Client, out: Outgoing) -> Result<String, Error> {
     let incoming = soon(client.send(out, &LIMITS)).await?;
-    let bytes = soon(incoming.body.collect(1 << 20)).await?;
+    let bytes = soon(incoming.body.collect(1 << 20, &mut |_| Ok(()))).await?;
     Ok(String::from_utf8(bytes.to_vec()).unwrap())
 }
 
@@ -211,8 +211,8 @@ async fn an_answer_over_the_limit_is_an_error_and_one_at_the_limit_is_not() {
     .await;
     let client = Client::default();
     let incoming = soon(client.send(call(peer.url()), &LIMITS)).await.unwrap();
-    assert_eq!(incoming.body.collect(8).await.unwrap(), "01234567");
+    assert_eq!(incoming.body.collect(8, &mut |_| Ok(())).await.unwrap(), "01234567");
     let incoming = soon(client.send(call(peer.url()), &LIMITS)).await.unwrap();
-    let error = incoming.body.collect(7).await.unwrap_err();
+    let error = incoming.body.collect(7, &mut |_| Ok(())).await.unwrap_err();
     assert_eq!((error.kind, error.status()), (Kind::Upstream, 502));
 }

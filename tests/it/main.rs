@@ -12,6 +12,7 @@
 
 mod auth;
 mod bad_input;
+mod bounds;
 mod corpus;
 mod examples;
 mod facts;
