@@ -298,6 +298,8 @@ impl Writer {
         if let Some(failed) = self.shared.failed.load_full() {
             return Err(failed.again(&directory));
         }
+        // An export may never know of more than a kill leaves in the store.
+        self.guarded(Writer::barrier)?;
         let db = self.db()?;
         let tally = self.tally;
         let result = catch_unwind(AssertUnwindSafe(|| self.exports.write(&directory, &db, tally, to)));

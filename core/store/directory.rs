@@ -25,7 +25,10 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Result, StoreError, folders, hex, tally::Note};
+use super::{
+    Result, StoreError, folders, hex,
+    tally::{Note, Tally},
+};
 
 /// A data directory of our version.
 #[derive(Debug, Clone)]
@@ -148,20 +151,23 @@ impl Directory {
         free.unwrap_or_else(|| self.path.join(name(MAX_SAME_SECOND)))
     }
 
-    /// What was acknowledged, as last noted. `None`: there was no store yet, or an unreadable note.
+    /// What was acknowledged, as last noted. `None`: there was no store yet.
     pub(super) fn note(&self) -> Result<Option<Note>> {
-        // A file cut short by a power failure says nothing.
-        Ok(self.read(COMMITS_FILE)?.and_then(|text| Note::parse(&text)))
+        let Some(text) = self.read(COMMITS_FILE)? else { return Ok(None) };
+        let unreadable = || {
+            self.damaged(
+                "the file commits is unreadable, and without it nobody can tell whether every key is there. Removing it \
+                 takes the store as it is; `portcullis state import --replace FILE` takes an export instead",
+            )
+        };
+        Note::parse(&text).map(Some).ok_or_else(unreadable)
     }
 
-    /// A store was opened here once.
-    pub(super) fn was_used(&self) -> bool {
-        self.path.join(COMMITS_FILE).exists()
-    }
-
-    pub(super) fn commits_file(&self) -> Result<File> {
-        let path = self.path.join(COMMITS_FILE);
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(|e| self.io(e))
+    /// The file that holds the note, as it now is; from here on it is overwritten in place.
+    pub(super) fn commits_file(&self, tally: &Tally) -> Result<File> {
+        // Never empty, not even after a power cut: an unreadable note would be damage.
+        self.replace(COMMITS_FILE, tally.note().as_bytes(), 0o600)?;
+        OpenOptions::new().write(true).open(self.path.join(COMMITS_FILE)).map_err(|e| self.io(e))
     }
 
     pub(super) fn io(&self, source: io::Error) -> StoreError {

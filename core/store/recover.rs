@@ -28,7 +28,7 @@ pub(super) struct Started {
 
 pub(super) fn start(path: &Path, limits: Limits) -> Result<Started> {
     let (directory, lock, mut notices) = prepare(path, limits)?;
-    let noted = directory.note()?;
+    let noted = known(&directory)?;
     let fault = match first(&directory, noted, limits) {
         Ok(opened) => return Ok(Started { directory, opened, lock, notices }),
         Err(fault) if fault.is_damage() => fault,
@@ -61,8 +61,15 @@ fn prepare(path: &Path, limits: Limits) -> Result<(Directory, File, Vec<String>)
     Ok((directory, lock, notices))
 }
 
+/// What must be there at least: by the note, and by the newest export.
+fn known(directory: &Directory) -> Result<Option<Note>> {
+    let noted = directory.note()?;
+    let exported = exports::newest(directory).map(|(_, h)| Note { commits: h.commits, keys: Some(h.key_changes) });
+    Ok(noted.into_iter().chain(exported).max_by_key(|note| (note.commits, note.keys)))
+}
+
 fn first(directory: &Directory, noted: Option<Note>, limits: Limits) -> Result<Opened> {
-    if directory.was_used() && !directory.sled().join("db").exists() {
+    if noted.is_some() && !directory.sled().join("db").exists() {
         return Err(directory.damaged("the folder sled is missing or empty"));
     }
     complete(directory, open::attempt(directory, &directory.sled(), limits)?, noted)
@@ -109,7 +116,8 @@ fn recover(
         return Err(directory.damaged(format!("{reason}; there is no export to restore")));
     };
     let what = format!("the export of {} ({})", header.created, path.display());
-    let missing = missing(noted, &header);
+    // An export alone does not tell what came after it.
+    let missing = missing(directory.note()?, &header);
     if missing.keys != Some(0) {
         let keys = missing.keys.map_or("an unknown number of changes".into(), |n| plural(n, "change"));
         return Err(directory.damaged(format!(
@@ -167,16 +175,22 @@ pub(super) fn import(
         )));
     }
     fits(&directory, &header)?;
-    let noted = directory.note()?;
-    if !replace && directory.was_used() {
-        let held = first(&directory, noted, limits).map(|opened| holds_keys(&directory, &opened));
-        if held.is_err() || matches!(held, Ok(Err(_) | Ok(true))) {
+    let noted = known(&directory);
+    if !replace {
+        let held = match &noted {
+            Ok(None) if !directory.sled().join("db").exists() => Ok(false),
+            Ok(noted) => first(&directory, *noted, limits).and_then(|opened| holds_keys(&directory, &opened)),
+            Err(_) => Ok(true),
+        };
+        if !matches!(held, Ok(false)) {
             let message = "the store there has virtual keys, or cannot be read: --replace puts the import in its place and \
                            moves the old store aside";
             return Err(StoreError::File { path: directory.path().to_owned(), message: message.into() });
         }
     }
     // Above everything that was ever noted here, so that the note stays true at every moment of the change.
+    let unreadable_note = noted.is_err();
+    let noted = noted.ok().flatten();
     let base = Tally {
         commits: noted.map_or(0, |n| n.commits).max(header.commits) + 1,
         keys: noted.and_then(|n| n.keys).unwrap_or(0).max(header.key_changes) + 1,
@@ -184,6 +198,10 @@ pub(super) fn import(
     };
     let rows = build(&directory, file, base, limits)?;
     let aside = promote(&directory, NEW, REPLACED)?;
+    if unreadable_note {
+        // It would refuse the new store, of which it says nothing.
+        directory.commits_file(&base)?;
+    }
     notices.push(format!("imported {rows} rows of {} (made by {})", header.created, header.gateway));
     if !aside.is_empty() {
         notices.push(format!("the store before is in {aside}"));

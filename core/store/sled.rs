@@ -128,7 +128,7 @@ fn run(started: Started, limits: Limits) -> Result<Sled> {
     for notice in &notices {
         tracing::warn!("{notice}");
     }
-    let commits_file = directory.commits_file()?;
+    let commits_file = directory.commits_file(&opened.tally)?;
     directory.sync()?;
     let open = commit::Open::new(&directory, opened.db)?;
     let shared = Arc::new(Shared {

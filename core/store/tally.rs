@@ -69,7 +69,8 @@ impl Tally {
 
     /// Fixed width: overwritten in place.
     pub fn note(&self) -> String {
-        format!("{:020} {:020}\n", self.commits, self.keys)
+        let counts = format!("{:020} {:020}", self.commits, self.keys);
+        format!("{counts} {:016x}\n", hash(counts.as_bytes(), b""))
     }
 }
 
@@ -92,10 +93,15 @@ impl Stored {
 
 impl Note {
     pub fn parse(text: &str) -> Option<Note> {
-        let mut fields = text.split_whitespace();
-        let commits = fields.next()?.parse().ok()?;
-        let keys = fields.next().map(str::parse).transpose().ok()?;
-        Some(Note { commits, keys })
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        match fields.as_slice() {
+            [commits] => Some(Note { commits: commits.parse().ok()?, keys: None }),
+            [commits, keys, _] => {
+                let tally = Tally { commits: commits.parse().ok()?, keys: keys.parse().ok()?, ..Tally::default() };
+                (tally.note() == text).then_some(Note { commits: tally.commits, keys: Some(tally.keys) })
+            }
+            _ => None,
+        }
     }
 }
 

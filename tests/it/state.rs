@@ -60,12 +60,19 @@ fn files_damaged_at_random_cost_no_key_unnoticed() {
 fn a_full_disk_leaves_serving_alone_refuses_changes_and_heals() {
     let place = folder("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n");
     let data = place.path().join("data");
-    let Some(_disk) = Disk::mount(&data, "24m") else { return };
+    let _disk = match Disk::mount(&data, "24m") {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: {why}"),
+    };
     let (mut gateway, address, admin) = serve(place.path());
     let admin = admin.trim_start_matches("http://").to_owned();
     let (status, made) = http(&admin, "POST", "/api/v1/keys", r#"{"name":"before"}"#);
     assert_eq!(status, 201, "{made}");
     let key = made["key"].as_str().expect("key").to_owned();
+    let (_, victim) = http(&admin, "POST", "/api/v1/keys", r#"{"name":"victim"}"#);
+    let revoke = format!("/api/v1/keys/{}", victim["id"].as_str().expect("id"));
+    let victim = victim["key"].as_str().expect("key").to_owned();
+    assert_eq!(ask(&address, &victim), 200);
 
     Disk::fill(&data);
     let body = serde_json::json!({ "name": "n", "models": vec!["x".repeat(150); 100] }).to_string();
@@ -81,6 +88,10 @@ fn a_full_disk_leaves_serving_alone_refuses_changes_and_heals() {
         assert_eq!(ask(&address, &key), 200, "serving goes on");
     }
     assert_eq!(http(&admin, "GET", "/api/v1/keys?limit=1", "").0, 200, "and so do reads");
+    for _ in 0..2 {
+        assert_eq!(http(&admin, "DELETE", &revoke, "").0, 507, "it is not on the disk, and nobody says it is");
+        assert_eq!(ask(&address, &victim), 401, "but it holds here at once");
+    }
     let (status, ready) = http(&admin, "GET", "/health/ready", "");
     assert_eq!(status, 200, "{ready}");
 
@@ -95,11 +106,12 @@ fn a_full_disk_leaves_serving_alone_refuses_changes_and_heals() {
         }
     };
     assert_eq!(ask(&address, &after), 200);
+    assert_eq!(http(&admin, "DELETE", &revoke, "").0, 200);
     // What was acknowledged after it healed is as good as any.
     gateway.0.kill().expect("kill");
     gateway.0.wait().expect("wait");
     let (_gateway, address, _) = serve(place.path());
-    assert_eq!((ask(&address, &key), ask(&address, &after)), (200, 200));
+    assert_eq!((ask(&address, &key), ask(&address, &after), ask(&address, &victim)), (200, 200, 401));
 }
 
 #[test]
@@ -324,20 +336,19 @@ fn http(address: &str, method: &str, path: &str, body: &str) -> (u16, serde_json
 struct Disk(PathBuf);
 
 impl Disk {
-    /// `None`: this user may not mount. Where nothing may be skipped that is a failure.
-    fn mount(at: &Path, size: &str) -> Option<Disk> {
+    /// `Err`: this user may not mount. Where nothing may be skipped that is a failure.
+    fn mount(at: &Path, size: &str) -> Result<Disk, String> {
         fs::create_dir_all(at).expect("folder");
         let options = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
         let why = match mounted {
-            Ok(out) if out.status.success() => return Some(Disk(at.to_owned())),
+            Ok(out) if out.status.success() => return Ok(Disk(at.to_owned())),
             Ok(out) => text(&out.stderr),
             Err(e) => e.to_string(),
         };
         let no_skip = std::env::var_os("PORTCULLIS_NO_SKIP").is_some_and(|v| v == "1");
         assert!(!no_skip, "a tmpfs must be mounted for this test, which needs root: {why}");
-        println!("skipped: no tmpfs could be mounted: {why}");
-        None
+        Err(format!("no tmpfs could be mounted: {why}"))
     }
 
     /// Leaves no byte.

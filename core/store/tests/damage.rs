@@ -159,6 +159,56 @@ async fn rows_that_change_behind_our_back_are_noticed() {
     assert_eq!(opened().unwrap().tally.rows, 50);
 }
 
+#[tokio::test]
+async fn a_store_from_before_rows_were_summed_up_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    sled_at(dir.path()).await.close().await.unwrap();
+    let db = ::sled::Config::new().path(dir.path().join("sled")).open().unwrap();
+    db.insert(Table::Keys.key(b"old"), b"1").unwrap();
+    db.insert(tally::key(), b"5").unwrap();
+    db.flush().unwrap();
+    drop(db);
+    fs::write(dir.path().join("commits"), format!("{:020}\n", 5)).unwrap();
+    let store = sled_at(dir.path()).await;
+    store.write(vec![Op::put(Table::Keys, "new", "1")]).await.unwrap();
+    store.close().await.unwrap();
+    let opened = open::attempt(&Directory::open(dir.path()).unwrap(), &dir.path().join("sled"), sled::LIMITS).unwrap();
+    assert_eq!((opened.tally.commits, opened.tally.keys, opened.tally.rows), (6, 1, 2));
+    drop(opened);
+    fs::write(dir.path().join("commits"), format!("{:020}\n", 7)).unwrap();
+    fs::remove_dir_all(dir.path().join("export")).unwrap();
+    assert!(try_open(dir.path()).await.is_err(), "a note of that time is still believed");
+}
+
+#[tokio::test]
+async fn a_note_that_was_damaged_or_removed_hides_no_loss() {
+    let dir = filled().await;
+    let note = fs::read_to_string(dir.path().join("commits")).unwrap();
+    // Fewer by one flipped bit, cut, empty, noise.
+    for text in [note.replacen('5', "4", 1), note[..30].to_owned(), String::new(), "\u{1}\u{2}".to_owned()] {
+        fs::write(dir.path().join("commits"), text).unwrap();
+        let message = try_open(dir.path()).await.err().expect("nobody can tell what is missing").to_string();
+        assert!(message.contains("the file commits is unreadable"), "{message}");
+        let file = exports::newest(&Directory::open(dir.path()).unwrap()).unwrap().0;
+        assert!(import(dir.path(), &file, false, &|_, _| Ok(())).unwrap_err().to_string().contains("--replace"));
+    }
+    fs::remove_file(dir.path().join("commits")).unwrap();
+    let store = try_open(dir.path()).await.expect("the newest export knows of no more than the store has");
+    assert_eq!(keys(&*store).await, KEYS);
+    store.close().await.unwrap();
+
+    fs::remove_file(dir.path().join("commits")).unwrap();
+    cut_log(dir.path());
+    let message = try_open(dir.path()).await.err().expect("the newest export knows of more").to_string();
+    assert!(message.contains("lacks an unknown number of changes of virtual keys"), "{message}");
+    fs::write(dir.path().join("commits"), "").unwrap();
+    let file = exports::newest(&Directory::open(dir.path()).unwrap()).unwrap().0;
+    import(dir.path(), &file, true, &|_, _| Ok(())).unwrap();
+    let store = try_open(dir.path()).await.unwrap();
+    assert_eq!(keys(&*store).await, KEYS);
+    store.close().await.unwrap();
+}
+
 /// A kill between any two steps of a change of place leaves the old store or the new one.
 #[tokio::test]
 async fn a_kill_in_the_middle_of_an_import_leaves_the_old_or_the_new_store() {

@@ -16,6 +16,7 @@ fn acknowledged_writes_survive_kill_9() {
     let mut acknowledged: Vec<String> = Vec::new();
     let rounds = if long() { LONG_ROUNDS } else { ROUNDS };
     for round in 0..rounds {
+        let known = acknowledged.len();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store::tests::kill::writes_until_killed", "--nocapture", "--test-threads=1"])
             .current_dir(dir.path())
@@ -35,7 +36,9 @@ fn acknowledged_writes_survive_kill_9() {
 
         runtime.block_on(async {
             let store = sled_at(&dir.path().join("data")).await;
-            for key in &acknowledged {
+            // All of them now and then: a long run reads too much otherwise.
+            let from = if round % 20 == 0 || round + 1 == rounds { 0 } else { known };
+            for key in &acknowledged[from..] {
                 let row = store.read(Table::Keys, key.as_bytes()).await.unwrap();
                 assert!(row.is_some(), "{key} was acknowledged and is gone after round {round}, pause {pause:?}");
             }
