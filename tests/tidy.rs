@@ -16,6 +16,8 @@ use std::{
     process::Command,
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 /// Who may use whom. A module without a row is one that puts others together.
 const WALLS: [(&str, &[&str]); 19] = [
     ("error", &[]),
@@ -360,6 +362,39 @@ fn tracked_files_name_no_machine() {
         }
     }
     none(&faults, "paths of one machine mean nothing on another");
+}
+
+#[test]
+fn components_are_those_that_were_recorded_and_name_no_machine() {
+    let paths: [&[u8]; 7] = [
+        concat!("/wo", "rk").as_bytes(),
+        concat!("/ro", "ot").as_bytes(),
+        concat!("/ho", "me").as_bytes(),
+        concat!("/Us", "ers").as_bytes(),
+        b"/tmp",
+        b"/usr/lib/rustlib",
+        b"crates.io",
+    ];
+    let (mut faults, mut listed) = (Vec::new(), BTreeSet::new());
+    for folder in ["plugins", "tests/guests"] {
+        for line in read(&format!("{folder}/SHA256SUMS")).lines() {
+            let (sum, file) = line.split_once("  ").unwrap_or_else(|| panic!("{folder}/SHA256SUMS: {line}"));
+            let name = format!("{folder}/{file}");
+            let bytes = fs::read(root().join(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let is: String = digest(&SHA256, &bytes).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+            if is != sum {
+                faults.push(format!("{name}: not the recorded one; run plugins/build"));
+            }
+            for path in paths.iter().filter(|path| bytes.windows(path.len()).any(|w| w == **path)) {
+                faults.push(format!("{name}: holds {:?}", String::from_utf8_lossy(path)));
+            }
+            listed.insert(name);
+        }
+    }
+    let there: BTreeSet<String> = tracked().into_iter().filter(|name| name.ends_with(".wasm")).collect();
+    faults.extend(there.symmetric_difference(&listed).map(|name| format!("{name}: only in git, or only in SHA256SUMS")));
+    assert!(!listed.is_empty(), "there are components");
+    none(&faults, "committed components are built by plugins/build from the sources beside them");
 }
 
 #[test]
