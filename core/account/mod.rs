@@ -1,6 +1,7 @@
 //! Afterwards: what happened, once, whatever happened.
 
 pub mod catalog;
+mod hooks;
 pub mod price;
 pub mod settle;
 

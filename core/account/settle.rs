@@ -1,11 +1,13 @@
 //! Behind the settle queue: each finished request becomes its record, its metrics and its log line, once.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
-
-use futures_util::FutureExt;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tokio::sync::mpsc;
 
+use super::hooks::Hooks;
 use crate::{
     context::Step,
     exchange::{SettleQueue, Settled},
@@ -16,22 +18,32 @@ use crate::{
 pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
     let (queue, mut inbox) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
+        let hooks = Hooks::default();
         let mut batch = Vec::with_capacity(BATCH);
         while inbox.recv_many(&mut batch, BATCH).await > 0 {
             for settled in batch.drain(..) {
                 // A fault in one record must not end all records.
-                if AssertUnwindSafe(settle(settled, &ring)).catch_unwind().await.is_err() {
+                if catch_unwind(AssertUnwindSafe(|| settle(settled, &ring, &hooks))).is_err() {
                     tracing::error!("a request could not be recorded");
                 }
             }
         }
+        hooks.idle().await;
     });
     (queue, task)
 }
 
-async fn settle(settled: Settled, ring: &Ring) {
-    let Settled { mut cx, mut chain, mut record } = settled;
-    chain.log(&mut cx, &mut record).await;
+fn settle(mut settled: Settled, ring: &Arc<Ring>, hooks: &Hooks) {
+    if settled.chain.wants_log() {
+        let ring = ring.clone();
+        return hooks.run(settled, move |settled| finish(settled, &ring));
+    }
+    settled.chain.close(&mut settled.cx);
+    finish(settled, ring);
+}
+
+fn finish(settled: Settled, ring: &Ring) {
+    let Settled { cx, chain: _, record } = settled;
     for step in &cx.trace.steps {
         if let Step::Attempt { outcome, .. } = step {
             metrics().attempt(outcome_label(outcome));

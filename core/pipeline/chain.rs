@@ -279,6 +279,15 @@ impl Chain {
         None
     }
 
+    pub fn wants_log(&self) -> bool {
+        self.wants(Phase::Log)
+    }
+
+    /// The request is over: what the stages did together is told in the trace.
+    pub fn close(&mut self, cx: &mut Context) {
+        self.seats.iter_mut().for_each(|seat| seat.close(cx));
+    }
+
     pub async fn log(&mut self, cx: &mut Context, record: &mut Record) {
         for seat in &mut self.seats {
             seat.close(cx);

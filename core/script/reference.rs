@@ -168,5 +168,7 @@ Each call may use 200,000 operations and 50 ms (`limits` in `[[stages]]`), call 
 arrays and maps of 10,000 entries. There are no files, no network, no `sleep`, no `eval` and no clock but `context.now`.
 `print` goes nowhere: use `context.note`. `import` reads from this folder and the folders below only. A script that
 fails refuses its request with 500 (`on_error = \"skip\"` goes on without it) and the log names file, line and column.
+`log` hooks run after the answer, two at a time; where earlier ones are so slow that one does not begin within a second, it is
+left out, which the request's trace and `portcullis_log_hooks_left_out_total` say.
 Top-level `const` values are seen in every function; give them names of their own.
 ";

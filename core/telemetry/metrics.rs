@@ -42,6 +42,7 @@ pub struct Metrics {
     tokens: Tokens,
     attempts: DashMap<Arc<str>, Counter>,
     in_flight: Gauge,
+    log_left_out: Counter,
     reload_success: Counter,
     reload_failure: Counter,
     reload_time: Gauge,
@@ -107,6 +108,7 @@ impl Default for Metrics {
             },
             attempts: DashMap::new(),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
+            log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             reload_success: counter(names::RELOAD_SUCCESS, vec![]),
             reload_failure: counter(names::RELOAD_FAILURE, vec![]),
             reload_time: gauge(names::RELOAD_TIME, vec![]),
@@ -161,6 +163,11 @@ impl Metrics {
     pub fn circuit(&self, provider: &str, model: &str, state: u8) {
         let labels = vec![Label::new("model", model.to_owned()), Label::new("provider", provider.to_owned())];
         self.recorder.register_gauge(&key(names::CIRCUIT, labels), &METADATA).set(f64::from(state));
+    }
+
+    /// The `log` hooks of one request did not run.
+    pub fn log_hook_left_out(&self) {
+        self.log_left_out.increment(1);
     }
 
     /// One more request in flight, until the value is dropped.

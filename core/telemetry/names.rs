@@ -54,6 +54,12 @@ pub const TABLE: &[Row] = &[
         help: "A target's breaker: 0 closed, 1 half open, 2 open",
         labels: &["model", "provider"],
     },
+    Row {
+        name: LOG_LEFT_OUT,
+        kind: Kind::Counter,
+        help: "Requests whose log hooks were left out because hooks before them were too slow",
+        labels: &[],
+    },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
     Row { name: RELOAD_SUCCESS, kind: Kind::Counter, help: "Configurations that went live", labels: &[] },
     Row {
@@ -78,6 +84,7 @@ pub const FIRST_TOKEN: &str = "portcullis_time_to_first_token_seconds";
 pub const TOKENS: &str = "portcullis_tokens_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
