@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     call::Call,
     codec::{StreamDecoder, StreamEncoder, codec, lane::Lane},
+    config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
     generated::Sink,
@@ -44,6 +45,8 @@ pub struct Streaming {
     /// The format's terminal was seen: nothing that comes after it matters to the client.
     terminal: bool,
     idle: Duration,
+    /// How long a held-back stream may be silent.
+    keep_alive: Duration,
     /// Stages may hold back what came.
     holds_back: bool,
     /// Since when the upstream has been silent, and since when nothing was ready for the client.
@@ -64,22 +67,22 @@ enum Way {
 }
 
 impl Streaming {
-    /// `from`: the target as stages see it; `limit`: of one event's bytes; `began`: when the call was sent.
+    /// `from`: the target as stages see it; `server`: the limits of one stream; `began`: when the call was sent.
     pub fn open(
         exchange: &Exchange,
         call: &Call,
         target: &Target,
         from: Candidate,
         answer: Answer,
-        limit: usize,
+        server: &Server,
         began: Instant,
     ) -> Self {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
         let view = exchange.view();
-        let decoder = || codec(format).stream_decoder(&target.dialect, limit);
+        let decoder = || codec(format).stream_decoder(&target.dialect, server.max_event);
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
-            let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, limit);
+            let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {
             (Way::Model(decoder()), None)
@@ -95,10 +98,11 @@ impl Streaming {
             ended: false,
             next: None,
             lead: 0,
-            max_lead: limit.saturating_mul(2),
+            max_lead: server.max_event.saturating_mul(2),
             first_output: None,
             terminal: false,
             idle: target.timeouts.idle,
+            keep_alive: server.keep_alive,
             holds_back: need >= StreamNeed::Events,
             heard: Instant::now(),
             told: Instant::now(),
@@ -118,7 +122,7 @@ impl Streaming {
     pub async fn step(&mut self, exchange: &mut Exchange) -> Result<()> {
         let quiet = self.quiet();
         if quiet.is_some_and(|at| at <= Instant::now()) {
-            self.keep_alive();
+            self.write_keep_alive();
             return Ok(());
         }
         let Some(answer) = &mut self.answer else { return Ok(()) };
@@ -165,7 +169,7 @@ impl Streaming {
     /// When a client that waits for what a stage holds back must hear that the connection lives.
     fn quiet(&self) -> Option<Instant> {
         let since = self.first_output?.max(self.told);
-        self.holds_back.then(|| since + KEEP_ALIVE)
+        self.holds_back.then(|| since + self.keep_alive)
     }
 
     async fn take(&mut self, bytes: Bytes, exchange: &mut Exchange) -> Result<()> {
@@ -301,7 +305,7 @@ impl Streaming {
         }
     }
 
-    fn keep_alive(&mut self) {
+    fn write_keep_alive(&mut self) {
         let mut bytes = Vec::new();
         self.encoder.keep_alive(&mut bytes);
         self.out.push(bytes.into());
@@ -404,9 +408,6 @@ impl Drop for Live {
         }
     }
 }
-
-/// How long a held-back stream may be silent.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How long an upstream may take to close after its terminal, so that its connection can be used again.
 const LINGER: Duration = Duration::from_secs(1);

@@ -395,9 +395,9 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, whole }: Waits,
     ) -> Result<Attempted> {
-        let limit = runtime.config.server.max_event;
+        let server = &runtime.config.server;
         let candidate = self.state.health.candidate(target, Instant::now());
-        let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, limit, began));
+        let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, server, began));
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
             let until = if streaming.first_output.is_some() { whole } else { until };

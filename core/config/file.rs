@@ -66,6 +66,8 @@ pub struct Server {
     pub max_connections: Option<u64>,
     /// The most bytes one event of a stream may have. Default: 16MiB.
     pub max_event: Option<Size>,
+    /// A client hears something so often while a stage holds its stream back. Default: 15s.
+    pub keep_alive: Option<Span>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -77,6 +77,8 @@ pub struct Server {
     pub max_connections: usize,
     /// The most bytes one stream event may have: 16 MiB.
     pub max_event: usize,
+    /// The longest silence of a stream that a stage holds back: 15 s.
+    pub keep_alive: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -288,6 +290,7 @@ impl Default for Server {
             min_body_rate: 1024,
             max_connections: 20_000,
             max_event: 16 << 20,
+            keep_alive: Duration::from_secs(15),
         }
     }
 }

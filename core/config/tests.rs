@@ -89,7 +89,7 @@ fn an_empty_file_means_the_defaults() {
 fn every_server_key_arrives() {
     let config = Case::new(
         "[server]\nlisten = \"localhost:0\"\nmax_body = \"1MiB\"\ndrain = \"1m30s\"\ndrain_delay = \"0s\"\nwrite_stall = \"2s\"\n\
-         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\n",
+         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\nkeep_alive = \"5s\"\n",
     )
     .config();
     let expected = Server {
@@ -105,6 +105,7 @@ fn every_server_key_arrives() {
         min_body_rate: 2000,
         max_connections: 7,
         max_event: 65536,
+        keep_alive: Duration::from_secs(5),
     };
     assert_eq!(config.server, expected);
 }

@@ -17,6 +17,7 @@ mod corpus;
 mod examples;
 mod facts;
 mod family;
+mod held;
 mod keys;
 mod passthrough;
 mod promises;

@@ -99,6 +99,7 @@ impl Resolver<'_, '_, '_> {
             max_connections: connections.unwrap_or(default.max_connections),
             max_event: usize::try_from(self.size(&at("max_event"), raw.max_event, default.max_event as u64))
                 .unwrap_or(default.max_event),
+            keep_alive: self.span(&at("keep_alive"), raw.keep_alive).unwrap_or(default.keep_alive),
         }
     }
 

@@ -34,7 +34,7 @@ function cases(kind) {
   const make = makers[kind](KEY);
   const model = (target) => make(TARGETS[target]);
   // This provider puts `models/` only before names without a slash.
-  const failing = (target) => make(fresh(target).replace(/^mock\//, kind === "google" ? "models/mock/" : "mock/"));
+  const named = (target, end = "") => make(fresh(target).replace(/^mock\//, kind === "google" ? "models/mock/" : "mock/") + end);
   const once = { maxRetries: 0 };
 
   return [
@@ -53,6 +53,12 @@ function cases(kind) {
       assert.ok(pieces.length > 2);
       same(await result.finishReason, "stop");
       assert.ok((await result.usage).outputTokens > 0);
+    }],
+
+    ["held_stream", ALL, async (target) => {
+      const result = streamText({ model: named(target, "-held"), prompt: "one two three four [mock: pace=60ms]", ...once });
+      inside("heard: one two three four", await result.text);
+      assert.ok((await result.text).endsWith(" (held)"), await result.text);
     }],
 
     ["tools_in_two_steps", ALL, async (target) => {
@@ -92,14 +98,14 @@ function cases(kind) {
 
     ["rate_limited", ALL, async (target) => {
       const error = await raises(APICallError, () =>
-        generateText({ model: failing(target), prompt: "[mock: status=429, retry_after=7]", ...once }));
+        generateText({ model: named(target), prompt: "[mock: status=429, retry_after=7]", ...once }));
       same([error.statusCode, error.isRetryable, error.responseHeaders["retry-after"]], [429, true, "7"]);
     }],
 
     ["stream_that_dies", ALL, async (target) => {
       const errors = [];
       const result = streamText({
-        model: failing(target), prompt: "one two three four [mock: cut=5]", onError: ({ error }) => errors.push(error), ...once,
+        model: named(target), prompt: "one two three four [mock: cut=5]", onError: ({ error }) => errors.push(error), ...once,
       });
       let finished;
       try {

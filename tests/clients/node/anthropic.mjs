@@ -38,6 +38,12 @@ export const table = [
     assert.ok(answer._request_id);
   }],
 
+  ["held_stream", ALL, async (target) => {
+    const final = await stream(target, "one two three four [mock: pace=60ms]", {}, { [target]: `${fresh(target)}-held` }).finalMessage();
+    inside("heard: one two three four", final.content[0].text);
+    assert.ok(final.content[0].text.endsWith(" (held)"), final.content[0].text);
+  }],
+
   ["stream", ALL, async (target) => {
     const events = stream(target, "stream it");
     const pieces = [];

@@ -45,6 +45,15 @@ export const table = [
     assert.ok(chunks.length > 4);
   }],
 
+  ["held_stream", ALL, async (target) => {
+    const asked = { model: `${fresh(target)}-held`, messages: user("one two three four [mock: pace=60ms]"), stream: true };
+    const raw = await (await client.chat.completions.create(asked).asResponse()).text();
+    assert.ok(raw.startsWith(": keep-alive\n\n: keep-alive\n\n"), raw.slice(0, 200));
+    const text = (await collect(await client.chat.completions.create(asked))).map((c) => c.choices[0]?.delta.content ?? "").join("");
+    inside("heard: one two three four", text);
+    assert.ok(text.endsWith(" (held)"), text);
+  }],
+
   ["stream_helper", ALL, async (target) => {
     const events = client.chat.completions.stream({ model: TARGETS[target], messages: user("with help") });
     same(await events.finalContent(), said(target, "with help"));

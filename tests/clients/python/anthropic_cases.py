@@ -68,6 +68,20 @@ def stream(target):
 
 
 @case(on=TARGETS)
+def held_stream(target):
+    model = f"{fresh(target)}-held"
+    text = "one two three four [mock: pace=60ms]"
+    raw = client.messages.with_streaming_response.create(model=model, max_tokens=200, messages=user(text), stream=True)
+    with raw as answer:
+        assert sum(line.startswith("event: ping") for line in answer.iter_lines()) > 1, "no keep-alive while it is held back"
+    with client.messages.stream(model=model, max_tokens=200, messages=user(text)) as events:
+        final = events.get_final_message()
+    inside("heard: one two three four", final.content[0].text)
+    assert final.content[0].text.endswith(" (held)"), final
+    same(final.stop_reason, "end_turn")
+
+
+@case(on=TARGETS)
 def raw_stream(target):
     events = list(ask(target, "hello raw", stream=True))
     opened = [e.index for e in events if e.type == "content_block_start"]

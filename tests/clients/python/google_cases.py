@@ -66,6 +66,16 @@ def plain_content(target):
 
 
 @case(on=TARGETS)
+def held_stream(target):
+    """Keep-alives of this family are empty lines: the chunks alone arrive."""
+    model = f"{fresh(target)}-held"
+    chunks = list(client.models.generate_content_stream(model=model, contents="one two three four [mock: pace=60ms]"))
+    text = "".join(c.text or "" for c in chunks)
+    inside("heard: one two three four", text)
+    assert text.endswith(" (held)"), text
+
+
+@case(on=TARGETS)
 def stream(target):
     chunks = list(streamed(target, "hello stream"))
     same("".join(c.text or "" for c in chunks), said(target, "hello stream"))

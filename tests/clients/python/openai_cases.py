@@ -74,6 +74,19 @@ def stream(target):
 
 
 @case(on=TARGETS)
+def held_stream(target):
+    asked = dict(
+        model=f"{fresh(target)}-held", messages=user("one two three four [mock: pace=60ms]"), stream=True
+    )
+    with client.chat.completions.with_streaming_response.create(**asked) as answer:
+        assert sum(line == ": keep-alive" for line in answer.iter_lines()) > 1, "no keep-alive while it is held back"
+    chunks = list(client.chat.completions.create(**asked))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    inside("heard: one two three four", text)
+    assert text.endswith(" (held)"), text
+
+
+@case(on=TARGETS)
 def stream_with_usage(target):
     chunks = list(ask(target, "count me", stream=True, stream_options={"include_usage": True}))
     counted = [c for c in chunks if c.usage is not None]
