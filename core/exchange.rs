@@ -63,12 +63,8 @@ impl Wire {
     }
 }
 
-/// A finished request on its way to its record.
-pub struct Settled {
-    pub cx: Context,
-    pub chain: Chain,
-    pub record: Record,
-}
+/// A finished request on its way to its record: all that it was, but for what it held back from others.
+pub struct Settled(pub Box<Inner>);
 
 /// Unbounded on purpose: a full queue would lose money, or make answers wait for their records.
 pub type SettleQueue = mpsc::UnboundedSender<Settled>;
@@ -171,16 +167,15 @@ impl Exchange {
     }
 
     fn hand_over(&mut self) {
-        let Some(inner) = self.inner.take() else { return };
-        let Inner { cx, chain, mut record, permit, held, upstream_id: _, spent, wire: _, dropped: _ } = *inner;
-        drop((permit, held));
-        record.duration = cx.started.elapsed();
-        record.attempts = cx.attempt;
-        if let Some(spent) = spent {
-            record.usage.get_or_insert_default().add(&spent);
+        let Some(mut inner) = self.inner.take() else { return };
+        (inner.permit, inner.held) = (None, None);
+        inner.record.duration = inner.cx.started.elapsed();
+        inner.record.attempts = inner.cx.attempt;
+        if let Some(spent) = inner.spent.take() {
+            inner.record.usage.get_or_insert_default().add(&spent);
         }
         // The queue ends with the process: nobody is left to count.
-        let _ = self.settle.send(Settled { cx, chain, record });
+        let _ = self.settle.send(Settled(inner));
     }
 }
 

@@ -354,10 +354,12 @@ impl Gateway {
         let incoming = transport::before(until, self.state.transport.send(outgoing, target)).await??;
         exchange.upstream_answered(&incoming.headers);
         if !incoming.status.is_success() {
-            return Err(transport::refusal(incoming, target, exchange.cx.format, until).await);
+            return Err(Box::pin(transport::refusal(incoming, target, exchange.cx.format, until)).await);
         }
         if stream && transport::is_stream(&incoming.headers) {
-            return self.stream(runtime, exchange, incoming, call, target, flight, Waits { began, until, whole }).await;
+            // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
+            let waits = Waits { began, until, whole };
+            return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
         }
         let limit = runtime.config.server.max_event as u64;
         let mut share = self.state.body_memory.permit();

@@ -71,26 +71,26 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     let cx = &exchange.cx;
     let record = &exchange.record;
-    insert(&mut headers, "x-request-id", &cx.id);
+    insert(&mut headers, REQUEST_ID, &cx.id);
     if cx.format == Format::AnthropicMessages {
-        insert(&mut headers, "request-id", &cx.id);
+        insert(&mut headers, FAMILY_REQUEST_ID, &cx.id);
     }
     if !record.model.is_empty() {
-        insert(&mut headers, "x-portcullis-model", &record.model);
+        insert(&mut headers, MODEL, &record.model);
     }
     if let Some(target) = &record.target {
-        insert(&mut headers, "x-portcullis-target", target);
-        headers.insert("x-portcullis-attempts", HeaderValue::from(cx.attempt));
+        insert(&mut headers, TARGET, target);
+        headers.insert(ATTEMPTS, HeaderValue::from(cx.attempt));
     }
     if let Some(id) = &exchange.upstream_id {
-        headers.insert("x-upstream-request-id", id.clone());
+        headers.insert(UPSTREAM_ID, id.clone());
     }
     if !exchange.dropped.is_empty() {
-        insert(&mut headers, "x-portcullis-dropped-params", &exchange.dropped.join(","));
+        insert(&mut headers, DROPPED, &exchange.dropped.join(","));
     }
-    headers.insert("server-timing", server_timing(exchange, Duration::ZERO));
+    headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
     if cx.explain {
-        insert(&mut headers, "x-portcullis-explain", &explained(&cx.trace));
+        insert(&mut headers, EXPLAIN, &explained(&cx.trace));
     }
     headers
 }
@@ -131,7 +131,7 @@ pub fn whole(
 pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) -> Response<()> {
     let mut response = Response::new(());
     *response.headers_mut() = head(exchange);
-    response.headers_mut().insert("server-timing", server_timing(exchange, upstream));
+    response.headers_mut().insert(TIMING, server_timing(exchange, upstream));
     let content_type = if json_array { JSON } else { EVENT_STREAM };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -295,14 +295,70 @@ fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
     let gateway = total.saturating_sub(upstream);
     // Milliseconds with two places, in whole numbers: this stands on every answer.
     let (g, u) = (gateway.as_micros() / 10, upstream.as_micros() / 10);
-    let text = format!("gateway;dur={}.{:02}, upstream;dur={}.{:02}", g / 100, g % 100, u / 100, u % 100);
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("gateway"))
+    let mut text = ArrayText::default();
+    text.push(b"gateway;dur=");
+    text.hundredths(g);
+    text.push(b", upstream;dur=");
+    text.hundredths(u);
+    HeaderValue::from_bytes(text.bytes()).unwrap_or(HeaderValue::from_static("gateway"))
+}
+
+/// A short text, written without the formatter.
+struct ArrayText {
+    bytes: [u8; 80],
+    length: usize,
+}
+
+impl Default for ArrayText {
+    fn default() -> Self {
+        ArrayText { bytes: [0; 80], length: 0 }
+    }
+}
+
+impl ArrayText {
+    /// What does not fit is left out.
+    fn push(&mut self, more: &[u8]) {
+        let room = &mut self.bytes[self.length..];
+        let fits = more.len().min(room.len());
+        room[..fits].copy_from_slice(&more[..fits]);
+        self.length += fits;
+    }
+
+    /// `1234` as `12.34`.
+    fn hundredths(&mut self, number: u128) {
+        let mut digits = [b'0'; 24];
+        let (mut left, mut at) = (u64::try_from(number).unwrap_or(u64::MAX), digits.len());
+        while left > 0 || digits.len() - at < 3 {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+        }
+        let (whole, part) = digits[at..].split_at(digits.len() - at - 2);
+        self.push(whole);
+        self.push(b".");
+        self.push(part);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 /// Common clients refuse heads of 16 KiB.
 const MAX_TRACE: usize = 8 << 10;
 
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+/// Names that stand on every answer, made once.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FAMILY_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const MODEL: HeaderName = HeaderName::from_static("x-portcullis-model");
+const TARGET: HeaderName = HeaderName::from_static("x-portcullis-target");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");
+const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
+const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");
+const TIMING: HeaderName = HeaderName::from_static("server-timing");
+const EXPLAIN: HeaderName = HeaderName::from_static("x-portcullis-explain");
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     // A model name or trace may hold what a header cannot: such characters become `?`.
     let value = HeaderValue::from_str(value).or_else(|_| {
         let plain: String = value.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();

@@ -16,7 +16,7 @@ use crate::{
     model::Format,
     provider::{self, Signed, mock},
     route::Target,
-    upstream::{Answer, Client, Egress, Outgoing, ProxyConfig, SendLimits, Trust},
+    upstream::{Answer, Client, Destination, Egress, Outgoing, ProxyConfig, SendLimits, Trust},
 };
 
 /// Lives across reloads: connections stay warm.
@@ -41,21 +41,28 @@ impl Transport {
     pub async fn send(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
         let (url, headers) = sealed.signed.into_parts();
         match target.provider.transport {
-            provider::Transport::Mock => mocked(url, headers, sealed.body).await,
+            provider::Transport::Mock => Box::pin(mocked(url, headers, sealed.body)).await,
             provider::Transport::Http => {
                 let provider = &target.provider;
-                let egress = Egress::of_provider(provider.base.host(), provider.private);
-                let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
-                let out = Outgoing {
-                    method: Method::POST,
-                    url,
-                    headers,
-                    body: sealed.body.into(),
-                    egress,
-                    trust,
-                    http2: provider.http2,
+                let known = provider.memo.get::<Destination>();
+                let (egress, trust) = match known {
+                    Some(_) => (Egress::default(), None),
+                    None => {
+                        let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
+                        (Egress::of_provider(provider.base.host(), provider.private), trust)
+                    }
                 };
-                self.client.send(out, &SendLimits { connect: target.timeouts.connect }).await
+                let body = sealed.body.into();
+                let out = Outgoing { method: Method::POST, url, headers, body, egress, trust, http2: provider.http2 };
+                let limits = SendLimits { connect: target.timeouts.connect };
+                match known {
+                    Some(destination) => self.client.send_to(destination, out, &limits).await,
+                    None => {
+                        let destination = self.client.destination(&out)?;
+                        provider.memo.keep(destination.clone());
+                        Box::pin(self.client.send_to(&destination, out, &limits)).await
+                    }
+                }
             }
         }
     }

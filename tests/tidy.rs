@@ -392,7 +392,8 @@ fn components_are_those_that_were_recorded_and_name_no_machine() {
         }
     }
     let there: BTreeSet<String> = tracked().into_iter().filter(|name| name.ends_with(".wasm")).collect();
-    faults.extend(there.symmetric_difference(&listed).map(|name| format!("{name}: only in git, or only in SHA256SUMS")));
+    faults
+        .extend(there.symmetric_difference(&listed).map(|name| format!("{name}: only in git, or only in SHA256SUMS")));
     assert!(!listed.is_empty(), "there are components");
     none(&faults, "committed components are built by plugins/build from the sources beside them");
 }

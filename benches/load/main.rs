@@ -1,11 +1,13 @@
 //! The end-to-end load bench: what a request costs in the gateway, beside nginx as a plain reverse proxy, a bare hyper
 //! forwarder and the upstream alone.
 //!
-//! Two cores: the subject alone on core 1; this process (the generator) and the scripted upstream on core 0, for every
-//! subject alike. Subjects take turns, and the figure is CPU microseconds a request from the scheduler's own statistics,
+//! Two cores: the subject alone on core 1; this process (the generator and the scripted upstream) on core 0, for every
+//! subject alike. It never sleeps: a peer that does must be woken by the subject's own writes, which on a virtual machine
+//! costs more than all else and charges a slower subject for its peer's leisure. Subjects take turns, and the figure is CPU microseconds a request from the scheduler's own statistics,
 //! as a ratio to the nginx rounds before and after it: both survive a noisy machine. Needs nginx and taskset.
 //!
-//! `cargo bench --bench load [-- --rounds N --seconds S SCENARIO…]`; `-- --list` names the scenarios.
+//! `cargo bench --bench load [-- --rounds N --seconds S SCENARIO…]`; `-- --list` names the scenarios, `--only WORD` keeps the
+//! subjects whose name has that word (for a profiler).
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints its table, and waits for programs")]
 
@@ -108,7 +110,6 @@ const SCENARIOS: [Scenario; 7] = [
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     match args.first().map(String::as_str) {
-        Some("upstream") => return upstream::main(),
         Some("forwarder") => return forwarder::main(&args[1]),
         Some("--list") => {
             for scenario in &SCENARIOS {
@@ -127,22 +128,38 @@ fn main() -> ExitCode {
     };
     let rounds = number("--rounds", 10.0) as usize;
     let seconds = number("--seconds", 1.0);
+    let only = args.iter().position(|a| a == "--only").and_then(|at| args.get(at + 1));
     let wanted: Vec<&String> = args.iter().filter(|a| SCENARIOS.iter().any(|s| s.name == a.as_str())).collect();
     subject::pin(std::process::id(), "0");
-    let upstream = subject::start_upstream();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let upstream = runtime.block_on(upstream::start());
+    // Keeps this core awake.
+    runtime.spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
     println!(
         "{rounds} rounds of {seconds} s; CPU from /proc/PID/task/*/schedstat; ratios to the neighbouring nginx rounds\n"
     );
     for scenario in SCENARIOS.iter().filter(|s| wanted.is_empty() || wanted.iter().any(|w| *w == s.name)) {
-        run(scenario, rounds, Duration::from_secs_f64(seconds), upstream.addr);
+        run(&runtime, scenario, rounds, Duration::from_secs_f64(seconds), upstream, only);
     }
     ExitCode::SUCCESS
 }
 
 /// One scenario: every subject in turn, nginx before each.
-fn run(scenario: &Scenario, rounds: usize, length: Duration, upstream: SocketAddr) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let subjects: Vec<Subject> = scenario.subjects.iter().map(|k| Subject::start(*k, upstream)).collect();
+fn run(
+    runtime: &tokio::runtime::Runtime,
+    scenario: &Scenario,
+    rounds: usize,
+    length: Duration,
+    upstream: SocketAddr,
+    only: Option<&String>,
+) {
+    let chosen = |kind: &Kind| only.is_none_or(|only| kind.name().contains(only.as_str()));
+    let subjects: Vec<Subject> =
+        scenario.subjects.iter().filter(|k| chosen(k)).map(|k| Subject::start(*k, upstream)).collect();
     let loads: Vec<Load> = subjects.iter().map(|s| Load::new(scenario, s)).collect();
     // Warm: connections, allocators, and the first burst of streams.
     for load in &loads {
@@ -154,9 +171,9 @@ fn run(scenario: &Scenario, rounds: usize, length: Duration, upstream: SocketAdd
     let nginx = subjects.iter().position(|s| s.kind == Kind::Nginx);
     for _ in 0..rounds {
         for at in 0..subjects.len() {
-            let before = nginx.filter(|n| *n != at).map(|n| measure(&runtime, &subjects[n], &loads[n], length));
-            let sample = measure(&runtime, &subjects[at], &loads[at], length);
-            let after = nginx.filter(|n| *n != at).map(|n| measure(&runtime, &subjects[n], &loads[n], length));
+            let before = nginx.filter(|n| *n != at).map(|n| measure(runtime, &subjects[n], &loads[n], length));
+            let sample = measure(runtime, &subjects[at], &loads[at], length);
+            let after = nginx.filter(|n| *n != at).map(|n| measure(runtime, &subjects[n], &loads[n], length));
             let base = match (&before, &after) {
                 (Some(a), Some(b)) => Some((a.cpu_us + b.cpu_us) / 2.0),
                 _ => None,

@@ -86,24 +86,6 @@ impl Drop for Subject {
     }
 }
 
-pub struct Upstream {
-    pub addr: SocketAddr,
-    child: Child,
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn start_upstream() -> Upstream {
-    let me = std::env::current_exe().expect("this program");
-    let (child, addr) = spawn(Command::new("taskset").args(["-c", "0"]).arg(me).arg("upstream"));
-    Upstream { addr, child }
-}
-
 pub fn pin(pid: u32, core: &str) {
     let done = Command::new("taskset").args(["-acp", core, &pid.to_string()]).stdout(Stdio::null()).status();
     assert!(done.is_ok_and(|s| s.success()), "taskset is needed (util-linux)");

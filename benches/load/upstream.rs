@@ -1,7 +1,7 @@
 //! The scripted upstream, as cheap as can be: raw sockets, two canned answers. `"stream":true` in the body's tail or head
 //! asks for the slow stream.
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,16 +11,16 @@ use tokio::{
 pub const EVENTS: usize = 50;
 const PACE: Duration = Duration::from_millis(100);
 
-pub fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        println!("{}", listener.local_addr().expect("an address"));
+/// Starts it on the runtime that this is called in; it makes progress while that runtime runs something.
+pub async fn start() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             tokio::spawn(serve(socket));
         }
     });
-    ExitCode::SUCCESS
+    addr
 }
 
 async fn serve(mut socket: TcpStream) {

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
-use crate::{exchange::Settled, telemetry::metrics};
+use crate::{
+    exchange::{Inner, Settled},
+    telemetry::metrics,
+};
 
 pub struct Hooks {
     turns: Arc<Semaphore>,
@@ -50,7 +53,7 @@ impl Hooks {
 }
 
 fn call(mut settled: Settled, runtime: &Handle) -> Settled {
-    let Settled { cx, chain, record, .. } = &mut settled;
+    let Inner { cx, chain, record, .. } = &mut *settled.0;
     // Hooks borrow the record: a fault in one leaves it as it stands.
     if catch_unwind(AssertUnwindSafe(|| runtime.block_on(chain.log(cx, record)))).is_err() {
         tracing::error!(request = %record.id, "a log hook broke off");
@@ -60,8 +63,9 @@ fn call(mut settled: Settled, runtime: &Handle) -> Settled {
 
 fn left_out(mut settled: Settled) -> Settled {
     metrics().log_hook_left_out();
-    settled.chain.close(&mut settled.cx);
-    settled.cx.trace.note("log", "the log hooks of this request were left out: others were too slow");
+    let Inner { cx, chain, .. } = &mut *settled.0;
+    chain.close(cx);
+    cx.trace.note("log", "the log hooks of this request were left out: others were too slow");
     settled
 }
 

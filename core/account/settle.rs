@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use super::hooks::Hooks;
 use crate::{
     context::Step,
-    exchange::{SettleQueue, Settled},
+    exchange::{Inner, SettleQueue, Settled},
     telemetry::{self, Ring, metrics},
 };
 
@@ -27,6 +28,10 @@ pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
                     tracing::error!("a request could not be recorded");
                 }
             }
+            // Nobody waits for a record. While this sleeps, requests need not wake it one by one.
+            if inbox.is_empty() && !inbox.is_closed() {
+                tokio::time::sleep(REST).await;
+            }
         }
         hooks.idle().await;
     });
@@ -34,16 +39,17 @@ pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
 }
 
 fn settle(mut settled: Settled, ring: &Arc<Ring>, hooks: &Hooks) {
-    if settled.chain.wants_log() {
+    let inner = &mut *settled.0;
+    if inner.chain.wants_log() {
         let ring = ring.clone();
         return hooks.run(settled, move |settled| finish(settled, &ring));
     }
-    settled.chain.close(&mut settled.cx);
+    inner.chain.close(&mut inner.cx);
     finish(settled, ring);
 }
 
 fn finish(settled: Settled, ring: &Ring) {
-    let Settled { cx, chain: _, record } = settled;
+    let Inner { cx, record, .. } = *settled.0;
     for step in &cx.trace.steps {
         if let Step::Attempt { outcome, .. } = step {
             metrics().attempt(outcome_label(outcome));
@@ -60,3 +66,5 @@ fn outcome_label(outcome: &str) -> &str {
 }
 
 const BATCH: usize = 256;
+/// Between two batches.
+const REST: Duration = Duration::from_millis(5);

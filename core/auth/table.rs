@@ -21,7 +21,8 @@ use crate::{
 
 pub struct Table {
     pepper: hmac::Key,
-    entries: DashMap<Hash, Entry>,
+    /// The key is a keyed hash already.
+    entries: DashMap<Hash, Entry, foldhash::fast::RandomState>,
     required: AtomicBool,
     anonymous: Arc<Principal>,
     /// Allowed models of each configured team; held by whoever changes `entries`, so that no change is lost.
@@ -44,7 +45,7 @@ impl Table {
     pub fn new(pepper: &[u8; 32]) -> Table {
         Table {
             pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper),
-            entries: DashMap::new(),
+            entries: DashMap::default(),
             required: AtomicBool::new(true),
             anonymous: Arc::new(Principal::default()),
             teams: Mutex::default(),

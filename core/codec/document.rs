@@ -211,6 +211,14 @@ impl Document {
             let tail = &last[last.len().saturating_sub(most)..];
             return Ok([plain(head), plain(tail)]);
         }
+        // One string without escapes is its own text; the body is known to be UTF-8.
+        let only =
+            self.envelope.last_user_texts.as_ref().filter(|_| self.decoded.is_none() && self.envelope.last_user_plain);
+        let only = only.map(|(only, _)| only.start + 1..only.end - 1);
+        if let Some(at) = only.filter(|at| memchr::memchr(b'\\', &self.bytes[at.clone()]).is_none()) {
+            let text = simdutf8::basic::from_utf8(&self.bytes[at]).unwrap_or_default();
+            return Ok(ends(text, most).map(Cow::Borrowed));
+        }
         Ok(match self.last_user_text()? {
             Cow::Borrowed(text) => ends(text, most).map(Cow::Borrowed),
             Cow::Owned(text) => ends(&text, most).map(|end| Cow::Owned(end.to_owned())),
@@ -254,12 +262,12 @@ impl Document {
     /// For a target of the same format: the client's bytes with the model's name, edited fields and, for streams that
     /// should report usage, `stream_options` patched in. `usage`: ask for the usage chunk.
     pub fn patch(&mut self, dialect: &Dialect, usage: bool) -> Result<(Vec<Bytes>, Vec<&'static str>)> {
-        let mut patches: Vec<(&str, Option<Bytes>)> = Vec::new();
+        let mut patches: Vec<(&str, Option<Bytes>)> = Vec::with_capacity(2);
         let mut dropped = Vec::new();
         if let Some(at) = self.envelope.value(&self.bytes, "model") {
             // Gemini's bodies may repeat the path's model as a resource name.
             let head = if self.format == Format::Gemini { "models/" } else { "" };
-            let name = to_bytes(&Value::from(format!("{head}{}", dialect.model)));
+            let name = quoted(head, &dialect.model);
             if self.bytes[at] != *name {
                 patches.push(("model", Some(name)));
             }
@@ -512,6 +520,19 @@ fn stream_of(envelope: &Envelope, bytes: &[u8]) -> Result<bool> {
         Some(b"true") => Ok(true),
         Some(_) => Err(Error::invalid("stream", "`stream` must be true or false")),
     }
+}
+
+/// As a JSON string. Names are plain as a rule, and this stands on every call.
+fn quoted(head: &str, name: &str) -> Bytes {
+    if name.bytes().any(|b| b < b' ' || b == b'"' || b == b'\\') {
+        return to_bytes(&Value::from(format!("{head}{name}")));
+    }
+    let mut text = Vec::with_capacity(head.len() + name.len() + 2);
+    text.push(b'"');
+    text.extend_from_slice(head.as_bytes());
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'"');
+    text.into()
 }
 
 fn to_bytes(value: &Value) -> Bytes {

@@ -166,6 +166,22 @@ fn the_ends_of_a_long_turn_are_found_without_reading_it() {
 }
 
 #[test]
+fn the_ends_of_a_short_turn_are_its_text() {
+    for (turn, text) in [
+        (r#"{"role":"user","content":"write été"}"#, "write été"),
+        (r#"{"content":"write","role":"user"}"#, "write"),
+        (r#"{"role":"user","content":[{"type":"text","text":"one"}]}"#, "one"),
+        (r#"{"role":"user","content":""}"#, ""),
+    ] {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"before"}},{turn}]}}"#);
+        let whole = document(&body).last_user_text().expect("text").into_owned();
+        let mut doc = document(&body);
+        let [head, _] = doc.last_user_ends(64).expect("ends");
+        assert_eq!([head.as_ref(), whole.as_str()], [text, text], "{turn}");
+    }
+}
+
+#[test]
 fn long_texts_are_looked_at_from_both_ends_without_cutting_characters() {
     let text = "é".repeat(10_000);
     let [head, tail] = ends(&text, 4095);

@@ -16,6 +16,8 @@ pub struct Envelope {
     pub last_user: Option<Range<usize>>,
     /// Its first and its last text, as JSON strings with their quotes.
     pub last_user_texts: Option<(Range<usize>, Range<usize>)>,
+    /// All that it says is one string, its `content`.
+    pub last_user_plain: bool,
     /// Bytes inside string values, media left out: the base of every token estimate.
     pub text_bytes: u64,
     /// A key that carries media was seen.
@@ -42,7 +44,16 @@ impl Envelope {
             let at = simdutf8::compat::from_utf8(body).err().map_or(0, |e| e.valid_up_to());
             return Err(fault(body, at, "it is not valid UTF-8"));
         }
-        Scan { body, at: 0, envelope: Envelope::default() }.object()
+        Scan { body, at: 0, envelope: Envelope::default(), notes: true }.object()
+    }
+
+    /// Scans an answer for its fields: it is whole and its brackets close. Texts are not weighed, turns not looked for.
+    pub fn fields(body: &[u8]) -> Result<Envelope> {
+        if simdutf8::basic::from_utf8(body).is_err() {
+            return Err(fault(body, 0, "it is not valid UTF-8"));
+        }
+        let envelope = Envelope { fields: Vec::with_capacity(8), ..Envelope::default() };
+        Scan { body, at: 0, envelope, notes: false }.object()
     }
 
     /// The value of a top-level field.
@@ -59,6 +70,8 @@ struct Scan<'a> {
     body: &'a [u8],
     at: usize,
     envelope: Envelope,
+    /// What strings hold matters.
+    notes: bool,
 }
 
 /// What the walk below the top level looks for.
@@ -72,6 +85,8 @@ struct Watch {
     role: Option<Range<usize>>,
     /// The turn's first and last text.
     texts: Option<(Range<usize>, Range<usize>)>,
+    /// The turn's `content` is a string.
+    plain: bool,
     /// The key that the next value belongs to.
     key: Range<usize>,
 }
@@ -136,7 +151,11 @@ impl<'a> Scan<'a> {
         self.space();
         let start = self.at;
         let turns = name == b"messages" || name == b"contents";
-        self.value(Watch { turns, key: key.clone(), ..Watch::default() })?;
+        if !self.notes && matches!(self.peek(), Some(b'{' | b'[')) {
+            self.skip()?;
+        } else {
+            self.value(Watch { turns, key: key.clone(), ..Watch::default() })?;
+        }
         if self.envelope.fields.len() >= MAX_FIELDS {
             return Err(self.fault("it has too many top-level fields"));
         }
@@ -155,11 +174,14 @@ impl<'a> Scan<'a> {
                 watch.turn = self.at;
                 watch.role = None;
                 watch.texts = None;
+                watch.plain = false;
             }
             match self.peek() {
                 Some(b'"') => {
                     let text = self.string()?;
-                    self.note_string(&mut watch, depth, text);
+                    if self.notes {
+                        self.note_string(&mut watch, depth, text);
+                    }
                 }
                 Some(bracket @ (b'{' | b'[')) => {
                     if depth == MAX_DEPTH {
@@ -219,6 +241,27 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Over a list or an object, by its brackets: whoever reads it checks its grammar.
+    fn skip(&mut self) -> Result<()> {
+        let mut depth = 0usize;
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.string()?;
+                    continue;
+                }
+                Some(b'{' | b'[') => depth += 1,
+                Some(b'}' | b']') => depth -= 1,
+                Some(_) => {}
+                None => return Err(self.fault("it ends too early")),
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     fn key(&mut self, watch: &mut Watch) -> Result<()> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("expected a key in quotes"));
@@ -254,6 +297,7 @@ impl<'a> Scan<'a> {
             }
             br#""content""# | br#""text""# if watch.turns => {
                 self.envelope.text_bytes += (text.end - text.start - 2) as u64;
+                watch.plain = depth == 2 && key == br#""content""# && watch.texts.is_none();
                 watch.texts = Some((watch.texts.take().map_or(text.clone(), |(first, _)| first), text));
             }
             _ => self.envelope.text_bytes += (text.end - text.start - 2) as u64,
@@ -267,6 +311,7 @@ impl<'a> Scan<'a> {
             if user {
                 self.envelope.last_user = Some(watch.turn..self.at);
                 self.envelope.last_user_texts = watch.texts.clone();
+                self.envelope.last_user_plain = watch.plain;
             }
         }
     }
@@ -276,16 +321,15 @@ impl<'a> Scan<'a> {
         let start = self.at;
         let mut from = start + 1;
         loop {
-            match memchr::memchr(b'"', &self.body[from..]) {
+            match quote(&self.body[from..]) {
                 None => {
                     self.at = self.body.len();
                     return Err(self.fault("a string does not end"));
                 }
                 Some(offset) => {
                     let quote = from + offset;
-                    let escapes = self.body[start + 1..quote].iter().rev().take_while(|b| **b == b'\\').count();
                     from = quote + 1;
-                    if escapes % 2 == 0 {
+                    if self.body[quote - 1] != b'\\' || !escaped(&self.body[start + 1..quote]) {
                         self.at = from;
                         return Ok(start..from);
                     }
@@ -333,12 +377,14 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
+    #[inline(always)]
     fn space(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
             self.at += 1;
         }
     }
 
+    #[inline(always)]
     fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }
@@ -350,6 +396,29 @@ impl<'a> Scan<'a> {
     fn fault_at(&self, at: usize, what: &str) -> Error {
         fault(self.body, at, what)
     }
+}
+
+/// The next quote. Keys and most values are short: eight bytes at a time find it before a search is set up.
+#[inline]
+fn quote(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut at = 0;
+    for chunk in bytes.chunks_exact(8).take(SHORT / 8) {
+        let mut word = [0; 8];
+        word.copy_from_slice(chunk);
+        let other = u64::from_le_bytes(word) ^ (ONES * b'"' as u64);
+        let zero = other.wrapping_sub(ONES) & !other & (ONES << 7);
+        if zero != 0 {
+            return Some(at + zero.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    memchr::memchr(b'"', &bytes[at..]).map(|more| at + more)
+}
+
+/// Does this end with an odd number of backslashes?
+fn escaped(text: &[u8]) -> bool {
+    text.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1
 }
 
 fn fault(body: &[u8], at: usize, what: &str) -> Error {
@@ -385,3 +454,5 @@ const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"
 /// serde_json stops at 128; the top level and this one stay under it.
 const MAX_DEPTH: usize = 126;
 const MAX_FIELDS: usize = 512;
+/// Bytes of a string that are looked at without a search.
+const SHORT: usize = 32;

@@ -1,6 +1,10 @@
 //! A glance at a whole answer that goes to a client of the same format as it came: is it one, what did it use, how did it
 //! end? Its content is neither read nor copied; the format's own decoder sees only what stands around it.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::FinderRev;
+
 use super::{codec, envelope::Envelope};
 use crate::{
     error::{Error, Kind, Result},
@@ -16,7 +20,7 @@ pub struct Glance {
 
 /// Errors: what the upstream sent is no answer, or an error under a good status.
 pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glance> {
-    let envelope = Envelope::scan(body)
+    let envelope = Envelope::fields(body)
         .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
     let (content, usage) = match format {
         Format::OpenaiChat => ("choices", "usage"),
@@ -34,9 +38,9 @@ pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glanc
     }
     let text = content.unwrap_or_default();
     let finish = match format {
-        Format::OpenaiChat => after(text, b"\"finish_reason\""),
+        Format::OpenaiChat => after(text, &FINISH_REASON),
         Format::AnthropicMessages => at("stop_reason"),
-        Format::Gemini => after(text, b"\"finishReason\""),
+        Format::Gemini => after(text, &FINISH_REASON_CAMEL),
     };
     let called = format == Format::Gemini && memchr::memmem::find(text, b"\"functionCall\"").is_some();
     Ok(Glance {
@@ -76,12 +80,16 @@ fn read_finish(format: Format, word: &[u8], called: bool) -> Option<FinishReason
 }
 
 /// The text value behind the last of these keys. Inside a text the key's own quotes would be escaped.
-fn after<'a>(content: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let rest = &content[memchr::memmem::rfind(content, key)? + key.len()..];
+fn after<'a>(content: &'a [u8], key: &FinderRev<'static>) -> Option<&'a [u8]> {
+    let rest = &content[key.rfind(content)? + key.needle().len()..];
     let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let end = memchr::memchr(b'"', value.strip_prefix(b"\"")?)?;
     Some(&value[..end + 2])
 }
+
+/// Searchers, made once.
+static FINISH_REASON: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"finish_reason\""));
+static FINISH_REASON_CAMEL: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"finishReason\""));
 
 #[cfg(test)]
 mod tests {
@@ -129,7 +137,16 @@ mod tests {
     #[test]
     fn an_error_under_a_good_status_is_an_error() {
         for format in [Format::OpenaiChat, Format::AnthropicMessages, Format::Gemini] {
-            for body in [r#"{"error":{"message":"no","code":500}}"#, "{}", r#"{"own":1}"#, "[]", "null", "<html>"] {
+            for body in [
+                r#"{"error":{"message":"no","code":500}}"#,
+                "{}",
+                r#"{"own":1}"#,
+                "[]",
+                "null",
+                "<html>",
+                r#"{"choices":[{"a":"b"}],"content":[],"candidates":[{"#,
+                r#"{"choices":[]} {"choices":[]}"#,
+            ] {
                 let error = glance(format, Operation::Chat, body.as_bytes()).expect_err(body);
                 assert!(error.retryable(), "{format:?} {body}: {error}");
             }

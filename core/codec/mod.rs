@@ -6,6 +6,7 @@
 pub mod anthropic_messages;
 pub mod document;
 pub mod envelope;
+mod figures;
 pub mod gemini;
 pub mod glance;
 pub mod json;

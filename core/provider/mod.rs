@@ -11,7 +11,11 @@ pub mod url;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    any::Any,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 
 use aws_lc_rs::digest;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -46,8 +50,25 @@ pub struct Provider {
     pub ca: Option<PathBuf>,
     pub http2: Option<bool>,
     pub timeouts: Timeouts,
+    /// What the transport worked out about this provider.
+    pub memo: Memo,
     headers: Vec<(HeaderName, HeaderValue)>,
     keys: Vec<Key>,
+}
+
+/// A slot that is filled once, with a value that only its owner knows the type of.
+#[derive(Debug, Default)]
+pub struct Memo(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl Memo {
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.get()?.downcast_ref()
+    }
+
+    /// Two at a time: the first one stays.
+    pub fn keep(&self, value: impl Any + Send + Sync) {
+        let _ = self.0.set(Box::new(value));
+    }
 }
 
 /// How its bytes travel.
@@ -114,6 +135,7 @@ impl Provider {
             _ => None,
         };
         let provider = Provider {
+            memo: Memo::default(),
             private: private || base.is_private(),
             name: name.into(),
             row: found,

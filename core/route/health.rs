@@ -23,7 +23,7 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub struct Health {
-    entries: DashMap<Arc<str>, Arc<Entry>>,
+    entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
 }
 
 #[derive(Debug, Default)]

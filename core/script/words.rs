@@ -12,9 +12,18 @@ pub struct Words(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     automaton: AhoCorasick,
-    /// The group of each pattern.
-    group: Vec<usize>,
+    /// By their first byte.
+    words: Vec<Word>,
+    /// Which second bytes follow a first one.
+    starts: Box<[[u64; 4]; 256]>,
     names: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Word {
+    /// Lower case, as far as ASCII goes.
+    text: Vec<u8>,
+    group: usize,
 }
 
 impl Words {
@@ -48,7 +57,19 @@ impl Words {
             .kind(if patterns.len() <= DFA_WORDS { Some(AhoCorasickKind::DFA) } else { None })
             .build(&patterns)
             .map_err(|e| format!("the words cannot be compiled: {e}"))?;
-        Ok(Words(Arc::new(Inner { automaton, group, names })))
+        let mut starts = Box::new([[0; 4]; 256]);
+        let mut words: Vec<Word> = Vec::with_capacity(patterns.len());
+        for (text, group) in patterns.iter().zip(group) {
+            let text = text.to_ascii_lowercase().into_bytes();
+            let row: &mut [u64; 4] = &mut starts[text[0] as usize];
+            match text.get(1) {
+                Some(second) => row[*second as usize >> 6] |= 1 << (second & 63),
+                None => *row = [u64::MAX; 4],
+            }
+            words.push(Word { text, group });
+        }
+        words.sort_by_key(|w| w.text[0]);
+        Ok(Words(Arc::new(Inner { automaton, words, starts, names })))
     }
 
     /// Is any of the words in the text, anywhere?
@@ -78,22 +99,55 @@ impl Words {
         self.0.names.iter().position(|n| n == name).unwrap_or(usize::MAX)
     }
 
+    /// The groups of the words in the text, from left to right. "unit test" does not hide "test".
     fn hits<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
         let bytes = text.as_bytes();
-        // Overlapping: "unit test" must not hide "test".
-        self.0.automaton.find_overlapping_iter(text).filter_map(move |found| {
-            let before = found.start().checked_sub(1).and_then(|at| bytes.get(at));
-            let after = bytes.get(found.end());
-            (!before.is_some_and(inside) && !after.is_some_and(inside))
-                .then(|| self.0.group[found.pattern().as_usize()])
+        // A word stands after a byte that is none of a word's: few places, and of those few begin like one of ours.
+        let starts = (0..bytes.len()).filter(move |at| *at == 0 || !INSIDE[bytes[at - 1] as usize]);
+        starts.filter(move |at| self.0.begins(&bytes[*at..])).flat_map(move |at| {
+            let rest = &bytes[at..];
+            let here = self.0.words_from(rest).iter();
+            here.filter(move |word| word.stands_in(rest)).map(|word| word.group)
         })
     }
 }
 
-/// Part of a word: letters and digits of any script.
-fn inside(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || *byte == b'_' || *byte >= 0x80
+impl Inner {
+    /// May one of the words begin so?
+    fn begins(&self, rest: &[u8]) -> bool {
+        let first = rest[0].to_ascii_lowercase();
+        // A word of one byte begins with anything behind it.
+        let second = rest.get(1).map_or(0, u8::to_ascii_lowercase);
+        self.starts[first as usize][second as usize >> 6] >> (second & 63) & 1 == 1
+    }
+
+    fn words_from(&self, rest: &[u8]) -> &[Word] {
+        let first = rest[0].to_ascii_lowercase();
+        let from = self.words.partition_point(|w| w.text[0] < first);
+        let to = self.words.partition_point(|w| w.text[0] <= first);
+        &self.words[from..to]
+    }
 }
+
+impl Word {
+    /// At the beginning of `rest`, and not as a part of a longer word.
+    fn stands_in(&self, rest: &[u8]) -> bool {
+        let Some((here, after)) = rest.split_at_checked(self.text.len()) else { return false };
+        here.eq_ignore_ascii_case(&self.text) && !after.first().is_some_and(|byte| INSIDE[*byte as usize])
+    }
+}
+
+/// Bytes that are part of a word: letters and digits of any script.
+const INSIDE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80;
+        byte += 1;
+    }
+    table
+};
 
 /// How much of a long text's beginning and end is looked at: an instruction stands before or after what it is about.
 pub const END: usize = 1024;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -34,13 +34,13 @@ pub fn metrics() -> &'static Metrics {
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    hasher: RandomState,
-    sets: DashMap<u64, Arc<Handles>>,
+    hasher: foldhash::quality::RandomState,
+    sets: DashMap<u64, Arc<Handles>, foldhash::fast::RandomState>,
     made: AtomicUsize,
     known: ArcSwap<Known>,
     overhead: Histogram,
     tokens: Tokens,
-    attempts: DashMap<Arc<str>, Counter>,
+    attempts: DashMap<Arc<str>, Counter, foldhash::fast::RandomState>,
     in_flight: Gauge,
     log_left_out: Counter,
     reload_success: Counter,
@@ -51,10 +51,10 @@ pub struct Metrics {
 /// Names that may be labels.
 #[derive(Default)]
 struct Known {
-    routes: HashSet<String>,
+    routes: HashSet<String, foldhash::fast::RandomState>,
     /// `provider/model`.
-    targets: HashSet<String>,
-    providers: HashSet<String>,
+    targets: HashSet<String, foldhash::fast::RandomState>,
+    providers: HashSet<String, foldhash::fast::RandomState>,
 }
 
 /// Of one label set.
@@ -92,8 +92,8 @@ impl Default for Metrics {
         let tokens = |direction, kind| counter(names::TOKENS, vec![label("direction", direction), label("kind", kind)]);
         gauge(names::BUILD_INFO, vec![label("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Metrics {
-            hasher: RandomState::new(),
-            sets: DashMap::new(),
+            hasher: foldhash::quality::RandomState::default(),
+            sets: DashMap::default(),
             made: AtomicUsize::new(0),
             known: ArcSwap::default(),
             overhead: recorder.register_histogram(&key(names::OVERHEAD, vec![]), &METADATA),
@@ -106,7 +106,7 @@ impl Default for Metrics {
                 reasoning: tokens("output", "reasoning"),
                 output_audio: tokens("output", "audio"),
             },
-            attempts: DashMap::new(),
+            attempts: DashMap::default(),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             reload_success: counter(names::RELOAD_SUCCESS, vec![]),

@@ -31,9 +31,9 @@ pub use self::{
 };
 use self::{
     connect::{Connector, Place},
-    pool::Pool,
+    pool::{Origin, Pool},
 };
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
 /// One call.
 #[derive(Debug, Clone)]
@@ -67,6 +67,21 @@ pub struct Incoming {
     pub reused: bool,
 }
 
+/// Where the calls of one provider go: the place, checked once, and its connections.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    place: Arc<Place>,
+    origin: Arc<Origin>,
+}
+
+impl Destination {
+    /// Is this URL one of that place?
+    fn holds(&self, url: &Uri) -> bool {
+        let https = url.scheme() == Some(&http::uri::Scheme::HTTPS);
+        https == self.place.https && url.authority() == Some(&self.place.authority)
+    }
+}
+
 /// Lives as long as the process: connections survive a reload. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -83,24 +98,47 @@ impl Client {
     ///
     /// A pooled connection that turns out to be dead before a byte was written is replaced by a fresh one, once.
     pub async fn send(&self, out: Outgoing, limits: &SendLimits) -> Result<Incoming> {
-        let place = Place::of(&out)?;
+        let destination = self.destination(&out)?;
+        self.send_to(&destination, out, limits).await
+    }
+
+    /// Checks where a call goes. What comes back serves every call with the same host, leave, trust and version.
+    pub fn destination(&self, out: &Outgoing) -> Result<Destination> {
+        let place = Arc::new(Place::of(out)?);
         let origin = self.pool.origin(&place);
+        Ok(Destination { place, origin })
+    }
+
+    /// The same as `send`, for a destination that is known already.
+    pub async fn send_to(&self, destination: &Destination, out: Outgoing, limits: &SendLimits) -> Result<Incoming> {
+        if !destination.holds(&out.url) {
+            return Err(
+                Error::new(Kind::Internal, "a call was about to leave for another host").with_code("egress_refused")
+            );
+        }
+        let Destination { place, origin } = destination;
         let mut message = http::Request::new(out.body);
         *message.method_mut() = out.method;
         *message.headers_mut() = tidy(out.headers);
         let mut fresh = false;
         loop {
-            let acquire = origin.acquire(&self.connector, &place, limits.connect, fresh);
-            let Ok(lease) = timeout(limits.connect, acquire).await else {
-                return Err(fault::connect_timeout(&place.name, limits.connect));
+            // One that lies ready needs no clock.
+            let mut lease = match origin.at_hand(fresh) {
+                Some(lease) => lease,
+                None => {
+                    let acquire = Box::pin(origin.acquire(&self.connector, place, limits.connect, fresh));
+                    let Ok(lease) = timeout(limits.connect, acquire).await else {
+                        return Err(fault::connect_timeout(&place.name, limits.connect));
+                    };
+                    lease?
+                }
             };
-            let mut lease = lease?;
-            lease.address(&mut message, &out.url, &place);
+            lease.address(&mut message, &out.url, place);
             match lease.try_send(message).await {
                 Ok(response) => {
                     let (head, body) = response.into_parts();
                     let reused = lease.reused();
-                    let body = Answer::network(body, lease, place.name);
+                    let body = Answer::network(body, lease, place.name.clone());
                     return Ok(Incoming { status: head.status, headers: head.headers, body, reused });
                 }
                 Err(mut failed) => match failed.take_message() {

@@ -139,6 +139,25 @@ impl Origin {
         self.connect(connector, place, limit).await
     }
 
+    /// A pooled connection that can be used this instant.
+    pub fn at_hand(self: &Arc<Self>, fresh: bool) -> Option<Lease> {
+        if fresh || self.spoken.load(Ordering::Relaxed) != 1 {
+            return None;
+        }
+        loop {
+            let idle = lock(&self.idle).pop()?;
+            if idle.connection.sender.is_closed() || idle.since.elapsed() > idle.connection.patience {
+                continue;
+            }
+            if !idle.connection.sender.is_ready() {
+                lock(&self.idle).push(idle);
+                return None;
+            }
+            let connection = Some(idle.connection);
+            return Some(Lease::Http1(Held { connection, origin: self.clone(), reused: true }));
+        }
+    }
+
     async fn pooled(self: &Arc<Self>, fresh: bool) -> Option<Lease> {
         if let Some(shard) = self.shard() {
             return Some(Lease::Http2(Ride { shard, reused: true }));

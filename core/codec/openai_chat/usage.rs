@@ -1,25 +1,26 @@
 //! The usage object's figures, read straight from its bytes: an answer that goes through unchanged needs no tree. Says the
 //! same as `wire::usage`, which a test compares.
 
-use serde::Deserialize;
-
 use super::wire::output_tokens;
-use crate::model::Usage;
+use crate::{
+    codec::figures::{Figure, figures},
+    model::Usage,
+};
 
-#[derive(Deserialize, Default)]
+#[derive(Default)]
 struct Figures {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     total_tokens: Option<u64>,
-    prompt_tokens_details: Option<Details>,
-    completion_tokens_details: Option<Details>,
+    prompt: Details,
+    completion: Details,
     prompt_cache_hit_tokens: Option<u64>,
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     cached_tokens: Option<u64>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Default)]
 struct Details {
     cached_tokens: Option<u64>,
     cache_write_tokens: Option<u64>,
@@ -27,11 +28,50 @@ struct Details {
     reasoning_tokens: Option<u64>,
 }
 
+impl Figures {
+    /// The place of a figure; `None` for those that say nothing here.
+    fn place(&mut self, outer: &[u8], key: &[u8]) -> Option<&mut Option<u64>> {
+        let details = match outer {
+            b"" => {
+                return Some(match key {
+                    b"prompt_tokens" => &mut self.prompt_tokens,
+                    b"completion_tokens" => &mut self.completion_tokens,
+                    b"total_tokens" => &mut self.total_tokens,
+                    b"prompt_cache_hit_tokens" => &mut self.prompt_cache_hit_tokens,
+                    b"cache_read_input_tokens" => &mut self.cache_read_input_tokens,
+                    b"cache_creation_input_tokens" => &mut self.cache_creation_input_tokens,
+                    b"cached_tokens" => &mut self.cached_tokens,
+                    _ => return None,
+                });
+            }
+            b"prompt_tokens_details" => &mut self.prompt,
+            b"completion_tokens_details" => &mut self.completion,
+            _ => return None,
+        };
+        Some(match key {
+            b"cached_tokens" => &mut details.cached_tokens,
+            b"cache_write_tokens" => &mut details.cache_write_tokens,
+            b"audio_tokens" => &mut details.audio_tokens,
+            b"reasoning_tokens" => &mut details.reasoning_tokens,
+            _ => return None,
+        })
+    }
+}
+
 /// `None` for anything unusual (a float, a text): the slow way reads that.
 pub fn read(object: &[u8]) -> Option<Usage> {
-    let figures: Figures = serde_json::from_slice(object).ok()?;
-    let prompt = figures.prompt_tokens_details.unwrap_or_default();
-    let completion = figures.completion_tokens_details.unwrap_or_default();
+    let mut found = Figures::default();
+    figures(object, |outer, key, figure| {
+        let Some(place) = found.place(outer, key) else { return Some(()) };
+        *place = match figure {
+            Figure::Whole(number) => Some(number),
+            Figure::Null => None,
+            Figure::Other => return None,
+        };
+        Some(())
+    })?;
+    let figures = found;
+    let (prompt, completion) = (&figures.prompt, &figures.completion);
     let input = figures.prompt_tokens;
     let cached = prompt
         .cached_tokens

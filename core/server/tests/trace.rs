@@ -47,3 +47,11 @@ fn what_does_not_hold_begins_a_new_trace() {
     // A later version may say more.
     assert!(read("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more").parent.is_some());
 }
+
+#[test]
+fn the_header_is_the_context_as_text() {
+    let caller = read("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    for context in [caller, caller.child(), TraceContext { trace: 1, parent: None, span: 2, flags: 0 }] {
+        assert_eq!(context.header(), context.to_string());
+    }
+}
