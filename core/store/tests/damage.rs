@@ -141,6 +141,24 @@ async fn without_an_export_a_cut_log_is_refused_each_time() {
     assert!(message.contains("missing or empty"), "{message}");
 }
 
+/// A file that never answers, as a pipe without a writer does.
+#[tokio::test]
+async fn a_store_that_hangs_is_given_up_rebuilt_and_not_used_by_the_process_that_hangs() {
+    let dir = filled().await;
+    let conf = dir.path().join("sled/conf");
+    fs::remove_file(&conf).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&conf).status().unwrap().success());
+    let limits = open::Limits { lock_wait: Duration::from_millis(100), watchdog: Duration::from_secs(1) };
+    let began = std::time::Instant::now();
+    let message = sled::Sled::open_within(dir.path(), limits).await.err().expect("a thread hangs").to_string();
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(message.contains("did not open within 1 s") && message.contains("nothing is missing"), "{message}");
+    assert!(message.ends_with("Start again"), "{message}");
+    let store = sled_at(dir.path()).await;
+    assert_eq!(keys(&*store).await, KEYS);
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn rows_that_change_behind_our_back_are_noticed() {
     let dir = filled().await;
