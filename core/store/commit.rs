@@ -311,6 +311,9 @@ impl Writer {
     }
 
     fn close(&mut self) -> Result<()> {
+        // The last chance to take back what was refused: the next process would find it in the log.
+        self.tried = None;
+        let _ = self.well();
         if self.shared.failed.load().is_none() && self.exports.pending() {
             let _ = self.export(None);
         }

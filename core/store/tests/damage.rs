@@ -141,6 +141,32 @@ async fn without_an_export_a_cut_log_is_refused_each_time() {
     assert!(message.contains("missing or empty"), "{message}");
 }
 
+/// Whatever batches come: the rows add up to the tally that goes with them.
+#[tokio::test]
+async fn the_tally_fits_after_any_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..if long() { 100 } else { 5 } {
+        let store = sled_at(dir.path()).await;
+        for _ in 0..40 {
+            let op = |random: &mut fastrand::Rng| {
+                let (table, key) = (Table::ALL[random.usize(..2)], format!("{}", random.u8(..12)));
+                let value = random.bool().then(|| vec![random.u8(..); random.usize(..300)]);
+                Op { table, key: key.into_bytes(), value }
+            };
+            let batch: Vec<Op> = (0..random.usize(..6)).map(|_| op(&mut random)).collect();
+            match random.u8(..3) {
+                0 => store.write(batch).await.unwrap(),
+                1 => store.write_soft(batch).await.unwrap(),
+                _ => drop(store.write_if(vec![op(&mut random)], batch).await.unwrap()),
+            }
+        }
+        store.close().await.unwrap();
+    }
+    let opened = open::attempt(&Directory::open(dir.path()).unwrap(), &dir.path().join("sled"), sled::LIMITS).unwrap();
+    assert!(opened.tally.commits > 50 && opened.tally.rows > 3, "{:?}", opened.tally);
+}
+
 /// A file that never answers, as a pipe without a writer does.
 #[tokio::test]
 async fn a_store_that_hangs_is_given_up_rebuilt_and_not_used_by_the_process_that_hangs() {
