@@ -17,6 +17,7 @@ pub mod model;
 pub mod codec;
 pub mod pipeline;
 pub mod script;
+pub mod plugin;
 pub mod route;
 pub mod provider;
 pub mod call;

@@ -20,6 +20,7 @@ use crate::{
     exchange::SettleQueue,
     limit::Limits,
     pipeline::{self, Pipeline, StageInfo},
+    plugin::Plugins,
     provider::{self, KeyRests},
     route::{self, Health},
     script::{self, Scripts},
@@ -58,6 +59,8 @@ pub struct State {
     pub draining: AtomicBool,
     /// Compiled scripts and their memory.
     pub scripts: Scripts,
+    /// The same for plugins.
+    pub plugins: Plugins,
 }
 
 /// A configuration that was not taken.
@@ -69,7 +72,7 @@ pub struct Refused {
 
 impl Runtime {
     /// Reads, checks and compiles everything. Every problem at once.
-    pub fn build(place: &Place, scripts: &Scripts) -> Result<Runtime, Refused> {
+    pub fn build(place: &Place, scripts: &Scripts, plugins: &Plugins) -> Result<Runtime, Refused> {
         let Loaded { config, warnings, mut problems } =
             config::read(place, &config::env::var, &provider::catalog_names());
         let sound = problems.is_empty();
@@ -77,7 +80,7 @@ impl Runtime {
         let own = config.problem("", "").file;
         let mut add = |more: Vec<Problem>| problems.extend(more.into_iter().filter(|p| sound || p.file != own));
         let routes = route::Table::build(&config).map_err(&mut add);
-        let built = pipeline::build(&config, scripts).map_err(&mut add);
+        let built = pipeline::build(&config, scripts, plugins).map_err(&mut add);
         if built.is_ok() && problems.is_empty() {
             problems.extend(script::suite::gate(&config));
         }

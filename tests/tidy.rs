@@ -19,7 +19,7 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 
 /// Who may use whom. A module without a row is one that puts others together.
-const WALLS: [(&str, &[&str]); 19] = [
+const WALLS: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("model", &[]),
     ("codec", &["error", "model"]),
@@ -34,8 +34,9 @@ const WALLS: [(&str, &[&str]); 19] = [
     ("upstream", &["config", "error"]),
     ("provider", &["codec", "config", "error", "model"]),
     ("route", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
-    ("pipeline", &["account", "auth", "codec", "config", "context", "error", "model", "script"]),
+    ("pipeline", &["account", "auth", "codec", "config", "context", "error", "model", "plugin", "script"]),
     ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("plugin", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("telemetry", &["account", "context", "error", "model"]),
     ("admin", &["account", "auth", "codec", "config", "context", "error", "model", "server", "telemetry"]),
     (
@@ -48,13 +49,15 @@ const WALLS: [(&str, &[&str]); 19] = [
 ];
 
 /// Libraries (as they stand before `::`), the only places for them, and why.
-const LIBRARIES: [(&[&str], &[&str], &str); 7] = [
+const LIBRARIES: [(&[&str], &[&str], &str); 9] = [
     (
         &["hyper", "hyper_util"],
         &["core/server/", "core/upstream/", "core/admin/", "core/cli/keys.rs", "core/cli/mock.rs"],
         "HTTP enters by server and admin, and leaves by upstream; the two commands speak it to a running gateway or stand in for one",
     ),
     (&["rhai"], &["core/script/"], "scripts are one kind of stage among others"),
+    (&["wasmtime"], &["core/plugin/"], "plugins are another kind"),
+    (&["rustix"], &["core/plugin/engine.rs"], "the processor time of a thread, which std does not tell"),
     (&["sled"], &["core/store/"], "another store must be able to take its place"),
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),

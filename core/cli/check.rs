@@ -70,7 +70,7 @@ fn machine(loaded: &Loaded) -> serde_json::Value {
 fn stages(config: &Config) -> Vec<&str> {
     match &config.stages {
         Some(stages) => stages.iter().map(|stage| stage.uses.as_str()).collect(),
-        None => config.sources.live().collect(),
+        None => config.sources.live(),
     }
 }
 
@@ -156,9 +156,9 @@ fn models(config: &Config) -> Vec<String> {
     lines
 }
 
-/// Scripts that lie ready but are not listed.
+/// Scripts and plugins that lie ready but are not listed.
 fn outside(config: &Config) -> Vec<String> {
     let listed = stages(config);
-    let left = config.sources.live().filter(|name| !listed.contains(name));
+    let left = config.sources.live().into_iter().filter(|name| !listed.contains(name));
     left.map(|name| format!("{name} is not in the pipeline")).collect()
 }

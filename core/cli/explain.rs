@@ -19,6 +19,7 @@ use crate::{
     error::Error,
     model::Format,
     pipeline::{Built, Candidate, build},
+    plugin::Plugins,
     provider,
     route::{Health, Table},
     script::{
@@ -59,7 +60,7 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let scripts = Scripts::dry();
     let mut problems = loaded.problems;
     let table = Table::build(&loaded.config);
-    let built = build(&loaded.config, &scripts);
+    let built = build(&loaded.config, &scripts, &Plugins::dry());
     let (table, built) = match (table, built) {
         (Ok(table), Ok(built)) if problems.is_empty() => (table, built),
         (table, built) => {

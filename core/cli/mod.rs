@@ -15,6 +15,8 @@ pub mod check;
 pub mod keys;
 pub mod mock;
 pub mod explain;
+mod outbound;
+pub mod plugin;
 pub mod schema;
 pub mod serve;
 pub mod state;
@@ -48,7 +50,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway (the same as no command)
     Serve(serve::Args),
-    /// Tell every mistake in the configuration and the scripts, or what would run
+    /// Tell every mistake in the configuration, the scripts and the plugins, or what would run
     Check(check::Args),
     /// Make, list, revoke and rotate virtual keys
     Keys(keys::Args),
@@ -60,6 +62,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
+    /// Look into a plugin's file
+    Plugin(plugin::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
 }
@@ -105,6 +109,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
+        Some(Command::Plugin(args)) => plugin::run(&args),
         Some(Command::Schema(_)) => schema::run(),
     }
 }
@@ -129,7 +134,7 @@ fn tell(notices: &[String]) -> io::Result<()> {
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> Vec<Problem> {
     let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
-    match crate::pipeline::build(config, &crate::script::Scripts::dry()) {
+    match crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry()) {
         Ok(_) => problems.extend(crate::script::suite::gate(config)),
         Err(found) => problems.extend(found),
     }

@@ -20,10 +20,11 @@ use crate::{
     account::settle,
     admin,
     auth::{Keys, Principal},
-    cli::Exit,
+    cli::{Exit, outbound::Outside},
     config::{Config, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
     limit::Limits,
+    plugin::Plugins,
     provider::KeyRests,
     route::Health,
     runtime::{Refused, Runtime, State},
@@ -34,8 +35,8 @@ use crate::{
     transport::Transport,
 };
 
-/// Run the gateway: clients on one port, operators on another. Saved changes of gateway.toml and scripts/ are taken up
-/// within a second; a mistake changes nothing. SIGTERM ends it after running requests are answered.
+/// Run the gateway: clients on one port, operators on another. Saved changes of gateway.toml, scripts/ and plugins/ are
+/// taken up within a second; a mistake changes nothing. SIGTERM ends it after running requests are answered.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {}
@@ -118,12 +119,16 @@ impl Running {
     }
 
     pub async fn start_at(place: Place) -> Result<Running, StartError> {
-        let scripts = Scripts::live();
-        let runtime = Runtime::build(&place, &scripts).map_err(StartError::Config)?;
-        Running::assemble(place, runtime, scripts).await.map_err(StartError::Other)
+        let (scripts, plugins) = (Scripts::live(), Plugins::live(Some(Arc::new(Outside::new(proxies())))));
+        let runtime = Runtime::build(&place, &scripts, &plugins).map_err(StartError::Config)?;
+        Running::assemble(place, runtime, (scripts, plugins)).await.map_err(StartError::Other)
     }
 
-    async fn assemble(place: Place, runtime: Runtime, scripts: Scripts) -> anyhow::Result<Running> {
+    async fn assemble(
+        place: Place,
+        runtime: Runtime,
+        (scripts, plugins): (Scripts, Plugins),
+    ) -> anyhow::Result<Running> {
         let config = runtime.config.clone();
         let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?;
         let listener = Listener::bind(config.server.listen, certificates)
@@ -149,6 +154,7 @@ impl Running {
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 scripts,
+                plugins,
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
@@ -277,7 +283,7 @@ fn watched(gateway: &Arc<Gateway>, place: &Place) -> io::Result<watch::Watcher> 
 /// Builds a new runtime and swaps it in; what does not validate changes nothing.
 pub fn reload(gateway: &Gateway, place: &Place) {
     let old = gateway.runtime.load_full();
-    match Runtime::build(place, &gateway.state.scripts) {
+    match Runtime::build(place, &gateway.state.scripts, &gateway.state.plugins) {
         Ok(new) if new.config.hash == old.config.hash => {
             gateway.state.refused.store(None);
         }

@@ -293,6 +293,16 @@ impl Document {
                     patches.push((key, body.remove(*key).map(|v| to_bytes(&v))));
                 }
             }
+            if self.dirty.contains(&Field::Extra) {
+                let decoded = self.decode()?.clone();
+                let fields = decoded.extra.of(self.format).into_iter().flatten();
+                for (key, value) in fields.filter(|(key, _)| self.envelope.value(&self.bytes, key).is_some()) {
+                    if patches.iter().all(|(k, _)| k != key) {
+                        patches.push((key.as_str(), Some(to_bytes(value))));
+                    }
+                }
+                return Ok((self.splice(&patches), dropped));
+            }
         }
         Ok((self.splice(&patches), dropped))
     }

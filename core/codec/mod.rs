@@ -248,9 +248,12 @@ pub enum Field {
     Metadata,
     ServiceTier,
     Stream,
+    /// Top-level fields that the canonical model has no name for: whatever the client wrote.
+    Extra,
 }
 
 impl Field {
+    /// Those with names of their own in the wire formats.
     pub const ALL: [Field; 13] = [
         Field::Messages,
         Field::Tools,

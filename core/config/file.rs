@@ -259,19 +259,19 @@ pub struct Defaults {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// `scripts/NAME.rhai`.
+    /// `scripts/NAME.rhai` or `plugins/NAME.wasm`.
     #[serde(rename = "use")]
     pub uses: String,
     /// What happens to a request in which this stage fails. Default: reject.
     pub on_error: Option<OnError>,
-    /// How it sees streamed answers; overrides the script's own `const STREAM`.
+    /// How it sees streamed answers; overrides the script's own `const STREAM` and the plugin's own word.
     pub stream: Option<StreamMode>,
     /// Whose requests meet it. Default: all.
     pub only: Option<Only>,
     /// Handed to the stage as it is.
     #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     pub config: Option<toml::Table>,
-    /// Plugins: what of the host they may use.
+    /// Plugins: what of the host they may use: `log`, `kv`, `metrics`, `clock`, `http:HOST`. Default: nothing.
     pub grant: Option<Vec<String>>,
     /// Plugins: one instance a request, or a pool of them.
     pub isolation: Option<Isolation>,
@@ -324,9 +324,9 @@ pub struct Limits {
     pub operations: Option<u64>,
     /// Wall time a call. Default: 50ms.
     pub wall: Option<Span>,
-    /// Plugins: memory a call.
+    /// Plugins: memory of an instance. Default: 32MiB.
     pub memory: Option<Size>,
-    /// Plugins: processor time a call.
+    /// Plugins: processor time a call. Default: 10ms.
     pub cpu: Option<Span>,
 }
 

@@ -50,7 +50,7 @@ pub struct Config {
     pub teams: BTreeMap<String, Team>,
     /// Prices of the user's own, in the file's order.
     pub pricing: Vec<Pricing>,
-    /// `None`: every file directly in scripts/ (and plugins/), in file-name order.
+    /// `None`: every file directly in scripts/ and plugins/, in file-name order.
     pub stages: Option<Vec<Stage>>,
     /// The scripts as they were read, and which other files had a say: what compiles is what was hashed.
     pub sources: Sources,
@@ -223,6 +223,9 @@ pub struct Stage {
     pub only: Option<Only>,
     pub config: serde_json::Map<String, serde_json::Value>,
     pub limits: StageLimits,
+    /// Plugins: imports that they may use (`kv`, `http:api.example.com`).
+    pub grant: Vec<String>,
+    pub isolation: Isolation,
     /// Line in gateway.toml, for messages.
     pub line: u32,
 }
@@ -243,6 +246,27 @@ pub enum StreamMode {
     Observe,
 }
 
+impl StreamMode {
+    pub const fn name(self) -> &'static str {
+        match self {
+            StreamMode::Event => "event",
+            StreamMode::Window => "window",
+            StreamMode::Whole => "whole",
+            StreamMode::Observe => "observe",
+        }
+    }
+}
+
+/// Whose instance of a plugin serves a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Its own.
+    #[default]
+    Request,
+    /// One that served others before.
+    Pooled,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Only {
     pub teams: Option<Vec<String>>,
@@ -255,11 +279,20 @@ pub struct StageLimits {
     pub operations: u64,
     /// Wall-time backstop a call: 50 ms.
     pub wall: Duration,
+    /// Bytes of a plugin instance's memory: 32 MiB.
+    pub memory: u64,
+    /// Processor time of a plugin's call: 10 ms.
+    pub cpu: Duration,
 }
 
 impl Default for StageLimits {
     fn default() -> Self {
-        StageLimits { operations: 200_000, wall: Duration::from_millis(50) }
+        StageLimits {
+            operations: 200_000,
+            wall: Duration::from_millis(50),
+            memory: 32 << 20,
+            cpu: Duration::from_millis(10),
+        }
     }
 }
 
@@ -345,7 +378,11 @@ impl Config {
     pub fn watched(&self) -> Watched {
         let mut files = vec![self.file.clone()];
         files.extend(self.sources.files.iter().cloned());
-        Watched { files, folders: vec![self.root.join("scripts"), self.root.join("plugins")] }
+        // Listed plugins may lie in folders that are not looked through: sources and builds lie there too.
+        files.extend(
+            self.sources.plugins.keys().filter(|name| name.matches('/').count() > 1).map(|n| self.root.join(n)),
+        );
+        Watched { files, folders: vec![self.root.join("scripts")], flat: vec![self.root.join("plugins")] }
     }
 
     /// A problem with what stands under a dotted key of gateway.toml (`models.smart.targets`): at its line, or at that of
@@ -364,7 +401,9 @@ impl Config {
     }
 
     /// The shared form in which a runtime holds it.
-    pub fn shared(self) -> Arc<Config> {
+    pub fn shared(mut self) -> Arc<Config> {
+        // Compiled by now, and megabytes each.
+        self.sources.plugins.values_mut().for_each(|plugin| plugin.bytes = Arc::default());
         Arc::new(self)
     }
 }

@@ -124,7 +124,8 @@ fn fingerprint(name: &str, text: &str, beside: &Sources) -> String {
         .collect();
     let scripts = beside.scripts.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
     let others = others.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    sources::hash([(name, text.as_bytes())].into_iter().chain(scripts).chain(others))
+    let plugins = beside.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes()));
+    sources::hash([(name, text.as_bytes())].into_iter().chain(scripts).chain(plugins).chain(others))
 }
 
 /// The configuration as shipped.

@@ -18,8 +18,9 @@ pub struct Sources {
     /// Scripts and the tests beside them by name relative to the root, with `/` (`scripts/route.rhai`): all of the
     /// folder scripts/, sub-folders too.
     pub scripts: BTreeMap<String, Arc<str>>,
-    /// Plugin files directly in plugins/, by name relative to the root.
-    pub plugins: Vec<String>,
+    /// Plugins by name relative to the root (`plugins/redact.wasm`): those directly in plugins/, and listed ones from
+    /// the folders below it.
+    pub plugins: BTreeMap<String, Plugin>,
     /// Other files with a say in the configuration: secrets, certificates.
     pub files: Vec<PathBuf>,
     /// Where the tables of gateway.toml stand, by dotted key (`models.smart`): for messages of those who find mistakes
@@ -27,11 +28,37 @@ pub struct Sources {
     pub lines: BTreeMap<String, u32>,
 }
 
+/// A plugin's file as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plugin {
+    /// Empty once it is compiled.
+    pub bytes: Arc<[u8]>,
+    pub size: u64,
+    /// Of the bytes: hex, 16 characters.
+    pub hash: String,
+}
+
 impl Sources {
-    /// Scripts directly in scripts/, in file-name order: the pipeline of a configuration without `[[stages]]`.
-    pub fn live(&self) -> impl Iterator<Item = &str> {
-        let direct = |name: &&str| name.strip_prefix("scripts/").is_some_and(|rest| !rest.contains('/'));
-        self.scripts.keys().map(String::as_str).filter(direct).filter(|name| name.ends_with(".rhai"))
+    /// Scripts directly in scripts/ and plugins directly in plugins/, in file-name order: the pipeline of a
+    /// configuration without `[[stages]]`.
+    pub fn live(&self) -> Vec<&str> {
+        let direct = |name: &&str| name.matches('/').count() == 1;
+        let scripts = self.scripts.keys().map(String::as_str).filter(|name| name.ends_with(".rhai"));
+        let mut live: Vec<&str> = scripts.chain(self.plugins.keys().map(String::as_str)).filter(direct).collect();
+        live.sort_by_key(|name| (name.rsplit('/').next(), *name));
+        live
+    }
+
+    /// A plugin of the folders below plugins/ that the configuration lists. `Ok(false)`: there is no such file.
+    pub fn take_plugin(&mut self, root: &Path, name: &str) -> Result<bool, String> {
+        if !self.plugins.contains_key(name) {
+            let path = root.join(name);
+            if !path.is_file() {
+                return Ok(false);
+            }
+            self.plugins.insert(name.to_owned(), Plugin::read(&path)?);
+        }
+        Ok(true)
     }
 
     /// Reads scripts/ under `root`. A folder that is not there is empty.
@@ -39,7 +66,14 @@ impl Sources {
         let mut sources = Sources::folder(&root.join("scripts"), problems);
         let mut found = Vec::new();
         list(&root.join("plugins"), "plugins", DEEPEST, &mut found, &mut Vec::new());
-        sources.plugins.extend(found.into_iter().map(|(name, _)| name).filter(|name| name.ends_with(".wasm")));
+        for (name, path) in found.into_iter().filter(|(name, _)| name.ends_with(".wasm")) {
+            match Plugin::read(&path) {
+                Ok(plugin) => drop(sources.plugins.insert(name, plugin)),
+                // Gone between the listing and the reading.
+                Err(_) if !path.exists() => {}
+                Err(message) => problems.push(problem(&name, message)),
+            }
+        }
         sources
     }
 
@@ -60,6 +94,19 @@ impl Sources {
             }
         }
         sources
+    }
+}
+
+impl Plugin {
+    pub fn read(path: &Path) -> Result<Plugin, String> {
+        let bytes = bytes(path, MOST_PLUGIN).map_err(|e| match e.kind() {
+            io::ErrorKind::FileTooLarge => {
+                format!("is larger than the {} MiB that a plugin may have", MOST_PLUGIN >> 20)
+            }
+            _ => format!("cannot be read: {e}"),
+        })?;
+        let hash = hash([("", bytes.as_slice())]);
+        Ok(Plugin { size: bytes.len() as u64, bytes: bytes.into(), hash })
     }
 }
 
@@ -142,5 +189,7 @@ fn problem(file: &str, message: String) -> Problem {
 
 /// Of one script.
 const MOST_BYTES: u64 = 1 << 20;
+/// Of one plugin: an interpreter with its library has 20 MB.
+const MOST_PLUGIN: u64 = 64 << 20;
 const MOST_FILES: usize = 2_000;
 const DEEPEST: usize = 8;

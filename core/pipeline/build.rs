@@ -1,11 +1,12 @@
 //! From the configuration to the pipeline: which files are stages, in which order, and everything that is wrong with
-//! them, each with file and line. Nothing here runs a request.
+//! them, each with file and line (a plugin's line is 1: it has none). Nothing here runs a request.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Entry, Pipeline, Stage, WINDOW};
+use super::{Entry, Phase, Pipeline, Stage, WINDOW};
 use crate::{
     config::{self, Config, Problem, StageLimits, StreamMode},
+    plugin::{Loaded, PluginStage, Plugins},
     script::{self, Compiled, Scripts},
 };
 
@@ -14,7 +15,7 @@ pub struct Built {
     pub pipeline: Pipeline,
     /// In pipeline order.
     pub listed: Vec<StageInfo>,
-    /// Files in scripts/ that the `[[stages]]` list leaves out.
+    /// Files in scripts/ and plugins/ that the `[[stages]]` list leaves out.
     pub outside: Vec<String>,
 }
 
@@ -29,9 +30,9 @@ pub struct StageInfo {
 }
 
 /// Reads, compiles and checks every stage; all problems at once.
-pub fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> {
+pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Built, Vec<Problem>> {
     let host = scripts.host(&config.sources);
-    let found: Vec<&str> = config.sources.live().chain(config.sources.plugins.iter().map(String::as_str)).collect();
+    let found = config.sources.live();
     let mut problems = Vec::new();
     let wanted = match &config.stages {
         Some(stages) => stages.clone(),
@@ -45,13 +46,21 @@ pub fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> 
             problems.push(in_config(config, stage, format!("the stage {} is listed twice", stage.uses)));
             continue;
         }
-        match one(config, &host, scripts, stage) {
+        let built = match stage.uses.ends_with(".wasm") {
+            true => plugin(config, plugins, stage),
+            false => script(config, &host, scripts, stage),
+        };
+        match built {
             Ok((entry, info)) => {
                 entries.push(entry);
                 listed.push(info);
             }
             Err(mut found) => problems.append(&mut found),
         }
+    }
+    for name in found.iter().filter(|name| !seen.contains(**name) && name.ends_with(".wasm")) {
+        // Checked like a stage, so that listing it later holds no surprise; what it would be granted is not known.
+        problems.extend(plugin(config, plugins, &trial(name)).err().into_iter().flatten());
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -60,7 +69,7 @@ pub fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> 
     Ok(Built { pipeline: Pipeline::new(entries), listed, outside })
 }
 
-fn one(
+fn script(
     config: &Config,
     host: &Arc<script::Host>,
     scripts: &Scripts,
@@ -69,9 +78,6 @@ fn one(
     let uses = stage.uses.as_str();
     if uses.starts_with("builtin/") {
         return Err(vec![in_config(config, stage, format!("there is no built-in stage {uses} in this version"))]);
-    }
-    if uses.ends_with(".wasm") {
-        return Err(vec![in_config(config, stage, format!("{uses}: plugins are not built in this version"))]);
     }
     let Some(source) = config.sources.scripts.get(uses).filter(|_| uses.ends_with(".rhai")) else {
         let message =
@@ -85,19 +91,60 @@ fn one(
         hash: compiled.hash.clone(),
         phases: compiled.hooks().map(|phase| phase.name()).collect(),
     };
-    let window = stage.config.get("window").and_then(|v| v.as_u64());
-    let window = match window.or(compiled.window) {
-        None => WINDOW,
-        Some(n @ 1..=65_536) => n as usize,
-        Some(n) => {
-            let message = format!("a window of {n} characters is out of range; choose 1 to 65536");
-            return Err(vec![in_config(config, stage, message)]);
-        }
-    };
+    let window = window(config, stage, compiled.window)?;
     let stage_object: Arc<dyn Stage> =
         Arc::new(script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects()));
     let entry = Entry { stage: stage_object, on_error: stage.on_error, only: stage.only.clone(), stream, window };
     Ok((entry, info))
+}
+
+fn plugin(config: &Config, plugins: &Plugins, stage: &config::Stage) -> Result<(Entry, StageInfo), Vec<Problem>> {
+    let uses = stage.uses.as_str();
+    let Some(file) = config.sources.plugins.get(uses) else {
+        return Err(vec![in_config(config, stage, format!("there is no plugin {uses}"))]);
+    };
+    let loaded = plugins.load(stage, file).map_err(|message| vec![problem(uses, 1, message)])?;
+    let stream = plugin_mode(&loaded, stage.stream).map_err(|message| vec![problem(uses, 1, message)])?;
+    let described = &loaded.described;
+    let info = StageInfo { uses: uses.to_owned(), hash: file.hash.clone(), phases: described.phase_names() };
+    let window = window(config, stage, described.window)?;
+    let stage_object: Arc<dyn Stage> = Arc::new(PluginStage::new(loaded));
+    Ok((Entry { stage: stage_object, on_error: stage.on_error, only: stage.only.clone(), stream, window }, info))
+}
+
+/// Characters to hold back: the configuration's word, else the stage's own.
+fn window(config: &Config, stage: &config::Stage, own: Option<u64>) -> Result<usize, Vec<Problem>> {
+    match stage.config.get("window").and_then(|v| v.as_u64()).or(own) {
+        None => Ok(WINDOW),
+        Some(n @ 1..=65_536) => Ok(n as usize),
+        Some(n) => {
+            let message = format!("a window of {n} characters is out of range; choose 1 to 65536");
+            Err(vec![in_config(config, stage, message)])
+        }
+    }
+}
+
+/// How streams reach this plugin: the configuration's word, else its own, else `event` for one without `response`.
+fn plugin_mode(loaded: &Loaded, configured: Option<StreamMode>) -> Result<Option<StreamMode>, String> {
+    let described = &loaded.described;
+    let (event, response) = (described.phases.has(Phase::Event), described.phases.has(Phase::Response));
+    if !event && !response {
+        return Ok(None);
+    }
+    let Some(mode) = configured.or(described.stream) else {
+        return match response {
+            false => Ok(Some(StreamMode::Event)),
+            true => Err("wants the phase response but does not say how it wants streams (`stream-mode`); \
+                         stream = \"whole\" or \"observe\" in [[stages]] says it too"
+                .into()),
+        };
+    };
+    let by_events = matches!(mode, StreamMode::Event | StreamMode::Window);
+    match (by_events, event, response) {
+        (true, false, _) => Err(format!("cannot have streams as {:?}: it has no phase event", mode.name())),
+        (false, _, false) => Err(format!("cannot have streams as {:?}: it has no phase response", mode.name())),
+        _ => Ok(Some(mode)),
+    }
 }
 
 /// How streams reach this script: the configuration's word, else its own `const STREAM`, else `event` for scripts that
@@ -140,8 +187,15 @@ fn automatic(name: &str) -> config::Stage {
         only: None,
         config: serde_json::Map::new(),
         limits: StageLimits::default(),
+        grant: Vec::new(),
+        isolation: config::Isolation::default(),
         line: 0,
     }
+}
+
+/// The same with every grant: to be looked at, not run.
+fn trial(name: &str) -> config::Stage {
+    config::Stage { grant: crate::plugin::all_grants(), ..automatic(name) }
 }
 
 fn in_config(config: &Config, stage: &config::Stage, message: String) -> Problem {

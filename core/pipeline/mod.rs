@@ -3,14 +3,22 @@
 mod adapt;
 pub mod build;
 pub mod chain;
+pub mod effects;
+pub mod kv;
+pub mod parts;
 pub mod phase;
 mod seat;
 pub mod stage;
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
+};
 
 pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
+pub use effects::Effects;
 pub use phase::Phase;
 pub use stage::{Candidate, Stage, StageFault, Visit};
 
@@ -51,6 +59,19 @@ impl Entry {
         let team = principal.team.as_deref();
         let in_team = |list: &Vec<String>| team.is_some_and(|t| list.iter().any(|p| wildcard(p, t)));
         teams.as_ref().is_none_or(in_team) && models.as_ref().is_none_or(|list| list.iter().any(|p| wildcard(p, model)))
+    }
+}
+
+/// Runs a stage to its end on this thread, where there is no runtime to wait in (`check`, `test`, `explain`). Stages
+/// there wait for nothing but their own turn.
+pub fn drive<F: Future>(call: F) -> F::Output {
+    let mut call = pin!(call);
+    let mut cx = TaskContext::from_waker(Waker::noop());
+    loop {
+        match call.as_mut().poll(&mut cx) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::yield_now(),
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! `context`: who calls, when, which attempt; what the stages of one request share; the script's own small memory.
 
 use std::{
-    collections::HashSet,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -11,11 +10,16 @@ use rhai::{Array, Dynamic, Map};
 use super::{
     convert,
     desk::{Desk, Fail, fail},
-    kv::Space,
     reference::{Registrar, shared},
     request_view::json,
 };
-use crate::context::{Context, Step};
+use crate::{
+    context::{Context, Step},
+    pipeline::{
+        effects::{MAX_NOTE, MAX_NOTES, MAX_VARS},
+        kv::Space,
+    },
+};
 
 #[derive(Clone)]
 pub struct ContextView(pub Arc<Desk>);
@@ -95,30 +99,7 @@ fn note(desk: &Desk, text: &str) -> Result<(), Fail> {
 }
 
 fn metric(desk: &Desk, name: &str, value: f64) -> Result<(), Fail> {
-    type Names = HashSet<(Arc<str>, String)>;
-    static KNOWN: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
-    let fine = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if !fine || !value.is_finite() {
-        return Err(fail(
-            "context.metric(name, value): a name of letters, digits and _ (64 at most) and a finite value",
-        ));
-    }
-    if !desk.effects.metrics {
-        return Ok(());
-    }
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = (desk.stage.clone(), name.to_owned());
-    if !known.contains(&key) {
-        // A label is for ever: a name made from a prompt must not fill the memory.
-        if known.iter().filter(|(stage, _)| *stage == desk.stage).count() >= MAX_METRICS {
-            return Err(fail(format!("a stage may have {MAX_METRICS} metric names: put what varies into the value")));
-        }
-        known.insert(key);
-    }
-    drop(known);
-    metrics::histogram!("portcullis_script_metric", "stage" => desk.stage.to_string(), "name" => name.to_owned())
-        .record(value);
-    Ok(())
+    desk.effects.metric("portcullis_script_metric", &desk.stage, name, value).map_err(fail)
 }
 
 fn choose(desk: &Desk, list: &Array) -> Result<Dynamic, Fail> {
@@ -215,8 +196,3 @@ fn ttl(seconds: i64) -> Result<Duration, Fail> {
         _ => Err(fail("a time to live is a number of seconds above 0")),
     }
 }
-
-const MAX_NOTES: u32 = 64;
-const MAX_NOTE: usize = 500;
-const MAX_METRICS: usize = 100;
-const MAX_VARS: usize = 256;

@@ -9,34 +9,16 @@ use std::{
 
 use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
 
-use super::kv::Kv;
 use crate::{
     account::Record,
     codec::{Field, document::Document},
     context::Context,
     error::Error,
     model::{Event, Format, Request, Response},
-    pipeline::{Candidate, Phase},
+    pipeline::{Candidate, Effects, Phase},
 };
 
 pub type Fail = Box<EvalAltResult>;
-
-/// Side effects that scripts may have.
-#[derive(Clone)]
-pub struct Effects {
-    pub kv: Arc<Kv>,
-    pub metrics: bool,
-}
-
-impl Effects {
-    pub fn live() -> Self {
-        Effects { kv: Arc::default(), metrics: true }
-    }
-
-    pub fn dry() -> Self {
-        Effects { kv: Arc::default(), metrics: false }
-    }
-}
 
 /// One visit's desk; views hold it by reference count.
 pub struct Desk {

@@ -11,10 +11,8 @@ mod convert;
 pub mod cover;
 mod desk;
 mod engine;
-mod kv;
 mod lint;
 mod part_view;
-mod parts;
 pub mod reference;
 mod request_view;
 mod run;
@@ -31,12 +29,14 @@ use std::{
 };
 
 pub use compile::Compiled;
-pub use desk::Effects;
 pub use engine::Host;
 pub use reference::reference;
 pub use stage::ScriptStage;
 
-use crate::config::{Problem, Sources};
+use crate::{
+    config::{Problem, Sources},
+    pipeline::Effects,
+};
 
 /// What scripts keep beyond a runtime: their memory, and compiled files for reuse. One a process.
 pub struct Scripts {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     codec::Field,
     model::{Message, Part, Role, Tool},
-    pipeline::Phase,
+    pipeline::{Phase, effects},
 };
 
 #[derive(Clone)]
@@ -296,7 +296,7 @@ fn headers(r: &mut Registrar<'_>) {
         if v.0.with(|lent| lent.phase) == Some(Phase::Attempt) {
             let found = |lent: &mut super::desk::Lent| {
                 let headers = lent.headers.as_ref()?;
-                if is_private(name) { None } else { headers.get(name)?.to_str().ok().map(convert::str) }
+                if effects::is_private(name) { None } else { headers.get(name)?.to_str().ok().map(convert::str) }
             };
             return Ok(v.0.with(found).unwrap_or(Dynamic::UNIT));
         }
@@ -317,57 +317,16 @@ fn headers(r: &mut Registrar<'_>) {
 }
 
 fn set_header(desk: &Desk, name: &str, value: &Dynamic) -> Result<(), Fail> {
-    if is_private(name) {
-        return Err(fail("that header is the gateway's own business and cannot be set"));
-    }
-    let key = http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| fail("that is no valid header name"))?;
     let text = convert::text(value);
-    let value = match &text {
-        Some(text) => Some(http::HeaderValue::from_str(text).map_err(|_| fail("that is no valid header value"))?),
-        None if value.is_unit() => None,
-        None => return Err(fail("a header's value must be a string, or () to take it out")),
-    };
+    if text.is_none() && !value.is_unit() {
+        return Err(fail("a header's value must be a string, or () to take it out"));
+    }
     desk.with(|lent| {
         let Some(headers) = lent.headers.as_mut().filter(|_| lent.phase == Some(Phase::Attempt)) else {
             return Err(fail("headers can be set in fn attempt, for the target at hand"));
         };
-        match value {
-            Some(value) if headers.len() < MAX_HEADERS => {
-                headers.insert(key, value);
-            }
-            Some(_) => return Err(fail(format!("a request to a target may have {MAX_HEADERS} headers"))),
-            None => {
-                headers.remove(key);
-            }
-        }
-        Ok(())
+        effects::set_header(headers, name, text.as_deref()).map_err(fail)
     })
-}
-
-/// Credentials, framing and hop-by-hop headers: neither shown nor set.
-fn is_private(name: &str) -> bool {
-    const NAMES: [&str; 19] = [
-        "authorization",
-        "proxy-authorization",
-        "x-api-key",
-        "api-key",
-        "x-goog-api-key",
-        "cookie",
-        "set-cookie",
-        "host",
-        "content-length",
-        "content-encoding",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "upgrade",
-        "te",
-        "trailer",
-        "proxy-connection",
-        "expect",
-        "accept-encoding",
-    ];
-    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
 }
 
 pub fn string(what: &str, value: Dynamic) -> Result<String, Fail> {
@@ -391,5 +350,3 @@ fn optional<T>(value: &Dynamic, what: &str, read: impl Fn(&Dynamic) -> Option<T>
 pub fn json(what: &str, value: &Dynamic) -> Result<serde_json::Value, Fail> {
     convert::to_json(value).map_err(|kind| fail(format!("{what} cannot hold {kind}")))
 }
-
-const MAX_HEADERS: usize = 64;

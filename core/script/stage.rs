@@ -11,9 +11,8 @@ use super::{
     compile::Compiled,
     context_view::ContextView,
     convert,
-    desk::{Desk, Effects, Lent, context_shell, document_shell},
+    desk::{Desk, Lent, context_shell, document_shell},
     lint::illegal,
-    parts::Parts,
     request_view::RequestView,
     run,
     target_view::TargetView,
@@ -25,9 +24,10 @@ use crate::{
     config::{StageLimits, StreamMode},
     context::Context,
     error::{Error, Kind},
-    model::{Event, Response},
+    model::{Event, Part, Response},
     pipeline::{
-        Candidate, Phase, Stage, StageFault, Visit,
+        Candidate, Effects, Phase, Stage, StageFault, Visit,
+        parts::{New, Parts},
         phase::Phases,
         stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
     },
@@ -283,9 +283,7 @@ impl ScriptVisit {
             let text = format!("it returned {} events for one; {MAX_EVENTS} are allowed", list.len());
             return Err(run::returned(&self.program, Phase::Event, &text));
         }
-        let frame = !matches!(event, Event::Delta { .. } | Event::Ping);
-        let first = matches!(event, Event::Start(_) | Event::PartStart { .. });
-        let mut kept = !frame;
+        let mut kept = false;
         let mut made = Vec::new();
         for item in list {
             if item.is::<EventView>() {
@@ -293,22 +291,11 @@ impl ScriptVisit {
                 made.push(event.clone());
                 continue;
             }
-            let map = item.as_map_ref().map_err(|_| self.wrong(Phase::Event, &item))?;
-            let text = |key: &str| map.get(key).and_then(convert::text);
-            let new_kind = text("kind").unwrap_or_else(|| kind.to_owned());
-            let new = self.parts.make(&event, kind, &new_kind, text("text"), &item);
-            made.extend(new.map_err(|message| run::returned(&self.program, Phase::Event, &message))?);
+            let new = new_event(&item, kind).ok_or_else(|| self.wrong(Phase::Event, &item))?;
+            let events = new.and_then(|new| self.parts.make(&event, kind, new));
+            made.extend(events.map_err(|message| run::returned(&self.program, Phase::Event, &message))?);
         }
-        // The frame of an answer stays, or clients would wait for ever.
-        if !kept && first {
-            out.push(event);
-            out.append(&mut made);
-        } else {
-            out.append(&mut made);
-            if !kept {
-                out.push(event);
-            }
-        }
+        Parts::place(event, made, kept, out);
         Ok(EventVerdict::Continue)
     }
 
@@ -421,6 +408,20 @@ impl Visit for ScriptVisit {
     fn operations(&self) -> u64 {
         self.operations
     }
+}
+
+/// A script's map as a new event. `None`: it is no map.
+fn new_event(item: &Dynamic, kind: &str) -> Option<Result<New, String>> {
+    let map = item.as_map_ref().ok()?;
+    let text = |key: &str| map.get(key).and_then(convert::text);
+    let new_kind = text("kind").unwrap_or_else(|| kind.to_owned());
+    if new_kind != "tool_call" {
+        return Some(Ok(New::Text(new_kind, text("text"))));
+    }
+    Some(verdict::tool_call(item).and_then(|part| match part {
+        Part::ToolCall(call) => Ok(New::Call { id: call.id, name: call.name, arguments: call.arguments }),
+        _ => Err("an event of that kind cannot be made here".into()),
+    }))
 }
 
 const MAX_ORDER: usize = 64;

@@ -14,7 +14,8 @@ use crate::{
         Role, Start, ToolCall, ToolKind, Usage,
         fold::{Fold, unfold},
     },
-    pipeline::{AttemptFlow, Candidate, Chain, EndFlow, EventFlow, Flow, Phase, ResponseFlow, StreamNeed, build},
+    pipeline::{self, AttemptFlow, Built, Candidate, Chain, EndFlow, EventFlow, Flow, Phase, ResponseFlow, StreamNeed},
+    plugin::Plugins,
 };
 
 mod hostile;
@@ -22,6 +23,11 @@ mod hooks;
 mod load;
 mod streams;
 mod words;
+
+/// Without plugins.
+fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> {
+    pipeline::build(config, scripts, &Plugins::dry())
+}
 
 /// A configuration of scripts, in list order.
 fn config(scripts: &[(&str, &str)]) -> Config {
@@ -51,6 +57,8 @@ fn stage(name: &str) -> Stage {
         only: None,
         config: serde_json::Map::new(),
         limits: StageLimits::default(),
+        grant: Vec::new(),
+        isolation: Default::default(),
         line: 1,
     }
 }

@@ -72,6 +72,7 @@ impl Codec for AnthropicMessages {
             Field::User | Field::Metadata => &["metadata"],
             Field::ServiceTier => &["service_tier"],
             Field::Stream => &["stream"],
+            Field::Extra => &[],
         }
     }
 

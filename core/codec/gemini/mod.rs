@@ -73,7 +73,7 @@ impl Codec for Gemini {
                 CONFIG
             }
             Field::ServiceTier => &["serviceTier", "service_tier"],
-            Field::User | Field::Metadata | Field::Stream => &[],
+            Field::User | Field::Metadata | Field::Stream | Field::Extra => &[],
         }
     }
 

@@ -93,6 +93,7 @@ impl Codec for OpenaiChat {
             Field::Metadata => &["metadata"],
             Field::ServiceTier => &["service_tier"],
             Field::Stream => &["stream", "stream_options"],
+            Field::Extra => &[],
         }
     }
 

@@ -51,7 +51,6 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let teams = r.teams(file.teams, &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
     let stages = r.stages(file.stages, beside, &teams);
-    r.unused_plugins();
     beside.files.append(&mut r.files);
     beside.files.sort();
     beside.files.dedup();

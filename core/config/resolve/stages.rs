@@ -1,18 +1,20 @@
-//! `[[stages]]`: which files run, in which order, with what of their own. Whether a script compiles is the pipeline's to
-//! say.
+//! `[[stages]]`: which files run, in which order, with what of their own. Whether a script or a plugin compiles is the
+//! pipeline's to say.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
 use super::{Resolver, path};
-use crate::config::{OnError, Only, Sources, Stage, StageLimits, StreamMode, Team, file, source::dotted, text};
+use crate::config::{
+    Isolation, OnError, Only, Sources, Stage, StageLimits, StreamMode, Team, file, source::dotted, text,
+};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn stages(
         &mut self,
         raw: Option<Vec<file::Stage>>,
-        beside: &Sources,
+        beside: &mut Sources,
         teams: &BTreeMap<String, Team>,
     ) -> Option<Vec<Stage>> {
         let list = path(&["stages"]);
@@ -33,14 +35,23 @@ impl Resolver<'_, '_, '_> {
 
     fn stage(&mut self, at: &[String], raw: file::Stage, teams: &BTreeMap<String, Team>) -> Stage {
         let limits = raw.limits.unwrap_or_default();
-        let plugins_only = [
-            ("grant", raw.grant.is_some()),
-            ("isolation", raw.isolation.is_some_and(|i| i == file::Isolation::Pooled)),
-            ("limits.memory", limits.memory.is_some()),
-            ("limits.cpu", limits.cpu.is_some()),
+        let plugin = raw.uses.ends_with(".wasm");
+        let foreign = [
+            (!plugin, "plugins", "grant", raw.grant.is_some()),
+            (!plugin, "plugins", "isolation", raw.isolation.is_some_and(|i| i == file::Isolation::Pooled)),
+            (!plugin, "plugins", "limits.memory", limits.memory.is_some()),
+            (!plugin, "plugins", "limits.cpu", limits.cpu.is_some()),
+            (plugin, "scripts", "limits.operations", limits.operations.is_some()),
+            (plugin, "scripts", "limits.wall", limits.wall.is_some()),
         ];
-        for (key, _) in plugins_only.iter().filter(|(_, given)| *given) {
-            self.warn(format!("`{}.{key}` concerns plugins only; {} goes without", dotted(at), raw.uses));
+        for (_, whom, key, _) in foreign.iter().filter(|(wrong, _, _, given)| *wrong && *given) {
+            self.warn(format!("`{}.{key}` concerns {whom} only; {} goes without", dotted(at), raw.uses));
+        }
+        for (n, grant) in raw.grant.iter().flatten().enumerate() {
+            if let Some(message) = wrong_grant(grant) {
+                let at = self.entry(&at_key(at, "grant"), n);
+                self.tell(&at, message);
+            }
         }
         for team in raw.only.iter().flat_map(|only| only.teams.iter().flatten()).filter(|t| !teams.contains_key(*t)) {
             let hint = text::hint(team, teams.keys().map(String::as_str));
@@ -49,8 +60,17 @@ impl Resolver<'_, '_, '_> {
                 dotted(at)
             ));
         }
-        let wall = self.span(&at_key(&at_key(at, "limits"), "wall"), limits.wall);
+        let limit = |key: &str| at_key(&at_key(at, "limits"), key);
+        let wall = self.span(&limit("wall"), limits.wall);
+        let cpu = self.span(&limit("cpu"), limits.cpu);
         let default = StageLimits::default();
+        let memory = self.size(&limit("memory"), limits.memory, default.memory);
+        if !(LEAST_MEMORY..=MOST_MEMORY).contains(&memory) {
+            self.tell(&limit("memory"), "`limits.memory` of a plugin may be \"64KiB\" to \"1GiB\"");
+        }
+        if cpu.is_some_and(|cpu| cpu > MOST_CPU) {
+            self.tell(&limit("cpu"), "`limits.cpu` of a plugin may be at most \"10s\"");
+        }
         Stage {
             on_error: match raw.on_error {
                 Some(file::OnError::Skip) => OnError::Skip,
@@ -67,43 +87,66 @@ impl Resolver<'_, '_, '_> {
             limits: StageLimits {
                 operations: limits.operations.unwrap_or(default.operations),
                 wall: wall.unwrap_or(default.wall),
+                memory,
+                cpu: cpu.unwrap_or(default.cpu),
+            },
+            grant: raw.grant.unwrap_or_default(),
+            isolation: match raw.isolation {
+                Some(file::Isolation::Pooled) => Isolation::Pooled,
+                Some(file::Isolation::Request) | None => Isolation::Request,
             },
             line: self.around.source.line(&at_key(at, "use")),
             uses: raw.uses,
         }
     }
 
-    fn used_file(&mut self, at: &[String], uses: &str, beside: &Sources) {
+    fn used_file(&mut self, at: &[String], uses: &str, beside: &mut Sources) {
         let at = at_key(at, "use");
         if uses.starts_with("builtin/") {
             // Whether there is such a stage is the pipeline's to say.
             return;
         }
-        if uses.starts_with("plugins/") || uses.ends_with(".wasm") {
-            return self.tell(&at, format!("plugins are not built in this version: remove {uses:?}"));
-        }
         let climbs = uses.split('/').any(|part| matches!(part, "" | "." | ".."));
-        if climbs || uses.contains('\\') || !uses.starts_with("scripts/") || !uses.ends_with(".rhai") {
-            let message = format!("{uses:?} is no stage: name a script as \"scripts/NAME.rhai\"");
+        let script = uses.starts_with("scripts/") && uses.ends_with(".rhai");
+        let plugin = uses.starts_with("plugins/") && uses.ends_with(".wasm");
+        if climbs || uses.contains('\\') || !(script || plugin) {
+            let message = format!(
+                "{uses:?} is no stage: name a script as \"scripts/NAME.rhai\" or a plugin as \"plugins/NAME.wasm\""
+            );
             return self.tell(&at, message);
+        }
+        if plugin {
+            return match beside.take_plugin(self.around.root, uses) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // It may come: then it is a change.
+                    self.files.push(self.around.root.join(uses));
+                    let hint = text::hint(uses, beside.plugins.keys().map(String::as_str));
+                    self.tell(&at, format!("there is no file {uses:?}{hint}"));
+                }
+                Err(message) => self.tell(&at, format!("{uses}: {message}")),
+            };
         }
         if !beside.scripts.contains_key(uses) {
             let hint = text::hint(uses, beside.scripts.keys().map(String::as_str).filter(|s| s.ends_with(".rhai")));
             self.tell(&at, format!("there is no file {uses:?}{hint}"));
         }
     }
+}
 
-    /// Files dropped into plugins/ would be expected to run.
-    pub(super) fn unused_plugins(&mut self) {
-        let entries = std::fs::read_dir(self.around.root.join("plugins")).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".wasm") && !name.starts_with('.'))
-            .collect();
-        names.sort();
-        for name in names {
-            self.warn(format!("plugins/{name} does not run: plugins are not built in this version"));
+/// Why this is no grant.
+fn wrong_grant(grant: &str) -> Option<String> {
+    match grant.split_once(':') {
+        Some(("http", host)) => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+            let fine = !host.is_empty() && host.len() <= 255 && host.chars().all(plain);
+            (!fine).then(|| format!("{grant:?} names no host: write \"http:api.example.com\""))
         }
+        None if grant == "http" => {
+            Some("calls go to named hosts only: write \"http:api.example.com\", one grant a host".to_owned())
+        }
+        None if GRANTS.contains(&grant) => None,
+        _ => Some(format!("there is no grant {grant:?}{}", text::hint(grant, GRANTS))),
     }
 }
 
@@ -127,3 +170,9 @@ fn json(value: toml::Value) -> Value {
         toml::Value::Table(table) => Value::Object(object(table)),
     }
 }
+
+/// Beside `http:HOST`. Those that need no grant may be written all the same.
+const GRANTS: [&str; 7] = ["log", "kv", "metrics", "clock", "config", "context", "facts"];
+const LEAST_MEMORY: u64 = 64 << 10;
+const MOST_MEMORY: u64 = 1 << 30;
+const MOST_CPU: std::time::Duration = std::time::Duration::from_secs(10);

@@ -25,6 +25,8 @@ mod tests;
 pub struct Watched {
     pub files: Vec<PathBuf>,
     pub folders: Vec<PathBuf>,
+    /// Folders of which only the files directly in them count.
+    pub flat: Vec<PathBuf>,
 }
 
 /// Watches until dropped.
@@ -207,13 +209,13 @@ fn facts(watched: &Watched) -> Facts {
 /// Visits named files (`true`), and the files in named folders (`false`), dot files left out.
 fn each(watched: &Watched, visit: &mut dyn FnMut(&Path, bool)) {
     watched.files.iter().for_each(|file| visit(file, true));
-    for folder in &watched.folders {
-        below(folder, 0, &mut |path, is_dir| {
-            if !is_dir {
-                visit(path, false);
-            }
-        });
-    }
+    let mut file = |path: &Path, is_dir: bool| {
+        if !is_dir {
+            visit(path, false);
+        }
+    };
+    watched.folders.iter().for_each(|folder| below(folder, 0, &mut file));
+    watched.flat.iter().for_each(|folder| below(folder, DEEPEST, &mut file));
 }
 
 fn below(folder: &Path, depth: usize, visit: &mut dyn FnMut(&Path, bool)) {
@@ -235,9 +237,11 @@ fn folders(watched: &Watched) -> BTreeSet<PathBuf> {
         all.extend(file.parent().map(Path::to_owned));
         all.extend(fs::canonicalize(file).ok().and_then(|target| target.parent().map(Path::to_owned)));
     }
-    for folder in &watched.folders {
+    for folder in watched.folders.iter().chain(&watched.flat) {
         all.extend(folder.parent().map(Path::to_owned));
         all.insert(folder.clone());
+    }
+    for folder in &watched.folders {
         below(folder, 0, &mut |path, is_dir| {
             if is_dir {
                 all.insert(path.to_owned());

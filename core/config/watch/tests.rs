@@ -14,7 +14,8 @@ const STILL: Duration = Duration::from_millis(3_000);
 
 fn start(root: &Path) -> (Watcher, Receiver<String>) {
     let (tell, hear) = channel();
-    let watched = Watched { files: vec![root.join("gateway.toml")], folders: vec![root.join("scripts")] };
+    let watched =
+        Watched { files: vec![root.join("gateway.toml")], folders: vec![root.join("scripts")], flat: Vec::new() };
     let file = root.join("gateway.toml");
     let watcher = watch(
         move || watched.clone(),
@@ -130,7 +131,11 @@ fn a_poke_acts_without_a_change() {
 #[test]
 fn without_events_the_poll_sees_changes() {
     let root = folder();
-    let watched = Watched { files: vec![root.path().join("gateway.toml")], folders: vec![root.path().join("scripts")] };
+    let watched = Watched {
+        files: vec![root.path().join("gateway.toml")],
+        folders: vec![root.path().join("scripts")],
+        flat: Vec::new(),
+    };
     let (tell, hear) = channel();
     let (_events, messages) = channel();
     let mut deaf = Loop::new(

@@ -6,11 +6,10 @@ mod compare;
 
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::{
-    Compiled, Effects, ScriptStage, Scripts,
+    Compiled, ScriptStage, Scripts,
     cover::{self, Coverage},
 };
 pub use cases::{Case, candidate, cases, context};
@@ -21,7 +20,7 @@ use crate::{
     context::Context,
     error::Error,
     model::Format,
-    pipeline::{Candidate, Chain, Entry, Flow, Pipeline},
+    pipeline::{Candidate, Chain, Effects, Entry, Flow, Pipeline, drive},
 };
 
 /// What names stand for. Without a configuration a name stands for itself.
@@ -75,13 +74,13 @@ fn steps(
     names: &dyn Names,
     out: &mut Decision,
 ) -> Result<(), Error> {
-    if let Flow::Respond(response) = now(chain.request(cx, doc))? {
+    if let Flow::Respond(response) = drive(chain.request(cx, doc))? {
         out.status = Some(200);
         out.text = Some(response.text());
         return Ok(());
     }
     let planned = names.resolve(doc.model(), cx)?;
-    out.chosen = now(chain.route(cx, doc, &planned))?;
+    out.chosen = drive(chain.route(cx, doc, &planned))?;
     let targets = match &out.chosen {
         None => planned,
         Some(list) => {
@@ -102,13 +101,6 @@ fn steps(
         return Err(Error::new(crate::error::Kind::NoTarget, "no target is left for this request"));
     }
     Ok(())
-}
-
-/// Stages of the two phases never wait; one that does is told so instead of being waited for.
-fn now<T>(step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    step.now_or_never().unwrap_or_else(|| {
-        Err(Error::new(crate::error::Kind::Internal, "a stage waited for something, which a dry run cannot do"))
-    })
 }
 
 /// How a case ended.

@@ -248,12 +248,12 @@ fn kv_lasts_between_requests_and_is_kept_apart_by_tenant_and_stage() {
 
 #[test]
 fn kv_is_bounded() {
-    let mut space = super::super::kv::Space::default();
+    let mut space = crate::pipeline::kv::Space::default();
     let now = std::time::Instant::now();
     for n in 0..12_000 {
         space.set(&format!("k{n}"), json!(n), None, now).unwrap();
     }
-    assert_eq!(space.len(), super::super::kv::MAX_ENTRIES);
+    assert_eq!(space.len(), crate::pipeline::kv::MAX_ENTRIES);
     assert!(space.get("k0", now).is_none() && space.get("k11999", now).is_some());
     assert!(space.set("big", json!("x".repeat(5000)), None, now).is_err());
     space.set("brief", json!(1), Some(std::time::Duration::from_secs(1)), now).unwrap();

@@ -167,7 +167,7 @@ fn a_listed_stage_that_is_missing_or_not_built_is_told_with_its_line() {
         format!("{}: {}", found[0].line, found[0].message)
     };
     assert!(told("scripts/b.rhai").starts_with("7: there is no script scripts/b.rhai"));
-    assert!(told("plugins/x.wasm").contains("plugins are not built in this version"));
+    assert!(told("plugins/x.wasm").contains("there is no plugin plugins/x.wasm"));
     assert!(told("builtin/pii").contains("there is no built-in stage builtin/pii"));
 }
 

@@ -1,12 +1,18 @@
-//! The parts of one streamed answer as a script's visit counts them: which kind of text each holds, and which number it
-//! has once the script put others in. Bookkeeping only.
+//! The parts of one streamed answer as a stage's visit counts them: which kind of text each holds, and which number it
+//! has once the stage put others in. Bookkeeping only, for scripts and plugins alike.
 
-use rhai::Dynamic;
+use crate::model::{Delta, Event, Extra, PartStart, ToolKind};
 
-use super::verdict;
-use crate::model::{Delta, Event, Extra, Part, PartStart, ToolKind};
+/// A piece that a stage makes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum New {
+    /// Of a kind of text: `text`, `reasoning`, `refusal`, `tool_arguments`.
+    Text(String, Option<String>),
+    /// A whole tool call; without an id the client's encoder makes one.
+    Call { id: String, name: String, arguments: String },
+}
 
-/// The parts of the current stream: what kind each is, and which number it has now that the script put in others.
+/// The parts of the current stream: what kind each is, and which number it has now that the stage put in others.
 #[derive(Default)]
 pub struct Parts {
     choices: Vec<Numbers>,
@@ -77,18 +83,13 @@ impl Parts {
         event
     }
 
-    /// Events from a script's map, beside or in place of `event`.
-    pub fn make(
-        &mut self,
-        event: &Event,
-        kind: &str,
-        new: &str,
-        text: Option<String>,
-        map: &Dynamic,
-    ) -> Result<Vec<Event>, String> {
-        if let (Event::Delta { choice, index, delta: Delta::Text(_) }, true) = (event, kind == new) {
-            let text = text.ok_or_else(|| "a map of that kind needs text".to_owned())?;
-            return Ok(vec![Event::Delta { choice: *choice, index: *index, delta: Delta::Text(text) }]);
+    /// Events for a new piece, beside or in place of `event`, whose own kind is `kind`.
+    pub fn make(&mut self, event: &Event, kind: &str, new: New) -> Result<Vec<Event>, String> {
+        let text = |text: Option<String>| text.ok_or_else(|| "an event of that kind needs text".to_owned());
+        if let (Event::Delta { choice, index, delta: Delta::Text(_) }, New::Text(of, body)) = (event, &new)
+            && kind == of
+        {
+            return Ok(vec![Event::Delta { choice: *choice, index: *index, delta: Delta::Text(text(body.clone())?) }]);
         }
         let choice = match event {
             Event::PartStart { choice, .. }
@@ -98,23 +99,20 @@ impl Parts {
             | Event::Finish { choice, .. } => *choice,
             _ => 0,
         };
-        let text = || text.clone().ok_or_else(|| "a map of that kind needs text".to_owned());
         let (part, body) = match new {
-            "text" => (PartStart::Text { extra: Extra::default() }, text()?),
-            "reasoning" => (PartStart::Reasoning { extra: Extra::default() }, text()?),
-            "refusal" => (PartStart::Refusal, text()?),
-            "tool_call" => {
-                let Part::ToolCall(call) = verdict::tool_call(map)? else { return Ok(Vec::new()) };
-                let start = PartStart::ToolCall {
-                    id: call.id,
-                    name: call.name,
-                    kind: ToolKind::Function,
-                    signature: None,
-                    extra: Extra::default(),
+            New::Text(of, body) => {
+                let part = match of.as_str() {
+                    "text" => PartStart::Text { extra: Extra::default() },
+                    "reasoning" => PartStart::Reasoning { extra: Extra::default() },
+                    "refusal" => PartStart::Refusal,
+                    _ => return Err("an event of that kind cannot be made here".into()),
                 };
-                (start, call.arguments)
+                (part, text(body)?)
             }
-            _ => return Err("an event of that kind cannot be made here".into()),
+            New::Call { id, name, arguments } => {
+                let (kind, extra) = (ToolKind::Function, Extra::default());
+                (PartStart::ToolCall { id, name, kind, signature: None, extra }, arguments)
+            }
         };
         let numbers = self.of(choice);
         let index = numbers.next;
@@ -124,6 +122,23 @@ impl Parts {
             Event::Delta { choice, index, delta: Delta::Text(body) },
             Event::PartEnd { choice, index },
         ])
+    }
+
+    /// Puts what was made in the event's place. The frame of an answer stays, or clients would wait for ever.
+    pub fn place(event: Event, mut made: Vec<Event>, kept: bool, out: &mut Vec<Event>) {
+        let frame = !matches!(event, Event::Delta { .. } | Event::Ping);
+        let first = matches!(event, Event::Start(_) | Event::PartStart { .. });
+        match frame && !kept {
+            true if first => {
+                out.push(event);
+                out.append(&mut made);
+            }
+            true => {
+                out.append(&mut made);
+                out.push(event);
+            }
+            false => out.append(&mut made),
+        }
     }
 }
 

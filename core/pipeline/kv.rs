@@ -1,5 +1,5 @@
-//! `context.kv`: a small memory per stage and tenant on this node, for hints and not for limits. It lives as long as the
-//! process; it is bounded, so a script cannot eat the memory with it.
+//! A stage's `kv`: a small memory per stage and tenant on this node, for hints and not for limits. It lives as long as
+//! the process; it is bounded, so neither a script nor a plugin can eat the memory with it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -89,7 +89,7 @@ impl Space {
     }
 
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 

@@ -1,0 +1,107 @@
+//! Side effects that scripts and plugins may have alike: a small memory, metrics, headers to a target. What each host
+//! calls them is its own business; the bounds stand here once.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::kv::Kv;
+
+/// Which of them a stage has.
+#[derive(Clone)]
+pub struct Effects {
+    pub kv: Arc<Kv>,
+    pub metrics: bool,
+}
+
+impl Effects {
+    pub fn live() -> Self {
+        Effects { kv: Arc::default(), metrics: true }
+    }
+
+    pub fn dry() -> Self {
+        Effects { kv: Arc::default(), metrics: false }
+    }
+
+    /// Adds to the histogram `into` with labels stage and name.
+    pub fn metric(&self, into: &'static str, stage: &Arc<str>, name: &str, value: f64) -> Result<(), String> {
+        type Names = HashSet<(Arc<str>, String)>;
+        static KNOWN: LazyLock<Mutex<Names>> = LazyLock::new(Mutex::default);
+        let fine = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if !fine || !value.is_finite() {
+            return Err("a metric has a name of letters, digits and _ (64 at most) and a finite value".into());
+        }
+        if !self.metrics {
+            return Ok(());
+        }
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (stage.clone(), name.to_owned());
+        if !known.contains(&key) {
+            // A label is for ever: a name made from a prompt must not fill the memory.
+            if known.iter().filter(|(of, _)| of == stage).count() >= MAX_METRICS {
+                return Err(format!("a stage may have {MAX_METRICS} metric names: put what varies into the value"));
+            }
+            known.insert(key);
+        }
+        drop(known);
+        metrics::histogram!(into, "stage" => stage.to_string(), "name" => name.to_owned()).record(value);
+        Ok(())
+    }
+}
+
+/// Sets a header to a target, or takes it out.
+pub fn set_header(headers: &mut HeaderMap, name: &str, value: Option<&str>) -> Result<(), String> {
+    if is_private(name) {
+        return Err("that header is the gateway's own business and cannot be set".into());
+    }
+    let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| "that is no valid header name")?;
+    match value {
+        Some(_) if headers.len() >= MAX_HEADERS => {
+            return Err(format!("a request to a target may have {MAX_HEADERS} headers"));
+        }
+        Some(value) => {
+            headers.insert(key, HeaderValue::from_str(value).map_err(|_| "that is no valid header value")?);
+        }
+        None => {
+            headers.remove(key);
+        }
+    }
+    Ok(())
+}
+
+/// Credentials, framing and hop-by-hop headers: neither shown nor set.
+pub fn is_private(name: &str) -> bool {
+    const NAMES: [&str; 19] = [
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "x-goog-api-key",
+        "cookie",
+        "set-cookie",
+        "host",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "proxy-connection",
+        "expect",
+        "accept-encoding",
+    ];
+    NAMES.iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+/// Lines of one stage in one request's trace, and bytes of one.
+pub const MAX_NOTES: u32 = 64;
+pub const MAX_NOTE: usize = 500;
+/// Names in `context.vars`.
+pub const MAX_VARS: usize = 256;
+const MAX_METRICS: usize = 100;
+const MAX_HEADERS: usize = 64;

@@ -1,0 +1,112 @@
+//! The WebAssembly host: plugins as stages. What a guest can see and do is written in `plugins/wit/portcullis.wit`;
+//! nothing outside this folder knows wasmtime.
+//!
+//! `engine` compiles and interrupts, `compile` turns a file into a program that was tried once, `grant` says what it may
+//! import and `imports` is what that does, `instance` is one of its lives, `to_guest`, `from_guest` and `texts` carry the
+//! model across, `stage` makes a stage of it all.
+
+mod bind;
+mod compile;
+mod engine;
+mod from_guest;
+mod grant;
+mod http;
+mod imports;
+mod inspect;
+mod instance;
+mod stage;
+mod state;
+mod texts;
+mod to_guest;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+pub use compile::{Description, Loaded, Terms};
+pub use grant::all_grants;
+pub use http::{Outbound, OutboundError};
+pub use inspect::{Facts, inspect};
+pub use stage::PluginStage;
+
+use self::{compile::Program, engine::Engine, grant::Grants, state::Shared};
+use crate::{
+    config::{Stage, sources},
+    pipeline::Effects,
+};
+
+/// What plugins keep beyond a runtime: the engine, compiled files for reuse, their memory. One a process.
+pub struct Plugins {
+    engine: OnceLock<Result<Arc<Engine>, String>>,
+    compiled: Mutex<HashMap<String, Arc<Program>>>,
+    effects: Effects,
+    outbound: Option<Arc<dyn Outbound>>,
+    places: u32,
+}
+
+impl Plugins {
+    /// With a memory that lasts, metrics that are counted, and calls that go out.
+    pub fn live(outbound: Option<Arc<dyn Outbound>>) -> Self {
+        Plugins { effects: Effects::live(), outbound, places: PLACES, ..Plugins::dry() }
+    }
+
+    /// For `check`, `test` and `explain`: nothing goes out, nothing stays.
+    pub fn dry() -> Self {
+        Plugins {
+            engine: OnceLock::new(),
+            compiled: Mutex::default(),
+            effects: Effects::dry(),
+            outbound: None,
+            places: FEW_PLACES,
+        }
+    }
+
+    /// A stage of a plugin's file, compiled, linked against its grants and tried once. Takes as long as the compiler
+    /// takes: not for a thread that serves. The error is a sentence about the file.
+    pub fn load(&self, stage: &Stage, file: &sources::Plugin) -> Result<Arc<Loaded>, String> {
+        let engine = self.engine()?;
+        let program = self.compile(&engine, file)?;
+        let config_text = serde_json::Value::Object(stage.config.clone()).to_string();
+        let shared = Shared {
+            name: stage.uses.as_str().into(),
+            config: stage.config.clone(),
+            config_text,
+            grants: Grants::new(&stage.grant),
+            effects: self.effects.clone(),
+            outbound: self.outbound.clone(),
+            reads_context: program.imports.iter().any(|name| name.contains("/context@")),
+        };
+        let limits = stage.limits;
+        let terms = Terms { memory: limits.memory, cpu: limits.cpu, isolation: stage.isolation };
+        compile::load(&engine, &program, shared, terms).map(Arc::new)
+    }
+
+    /// Drops compiled files that no stage and no request holds any more.
+    pub fn prune(&self) {
+        let mut known = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, program| Arc::strong_count(program) > 1);
+    }
+
+    fn compile(&self, engine: &Engine, file: &sources::Plugin) -> Result<Arc<Program>, String> {
+        let known = |hash: &str| self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned();
+        if let Some(program) = known(&file.hash) {
+            return Ok(program);
+        }
+        // Without the lock: a reload is the only one who compiles.
+        let program = Arc::new(compile::compile(engine, &file.bytes, &file.hash)?);
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).insert(file.hash.clone(), program.clone());
+        Ok(program)
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, String> {
+        self.engine.get_or_init(|| Engine::start(self.places).map(Arc::new)).clone()
+    }
+}
+
+/// Instances at once, of all plugins: address space, not memory.
+const PLACES: u32 = 4_096;
+const FEW_PLACES: u32 = 64;
+
+#[cfg(test)]
+mod tests;
