@@ -296,6 +296,8 @@ pub fn reload(gateway: &Gateway, place: &Place) {
             known(&new);
             tracing::info!(hash = %new.config.hash, was = %old.config.hash, "configuration reloaded");
             gateway.runtime.store(Arc::new(new));
+            drop(old);
+            gateway.state.plugins.prune();
             gateway.state.refused.store(None);
             metrics().reloaded(std::time::SystemTime::now());
         }

@@ -13,6 +13,8 @@ use crate::{
     model::{Format, Operation, Part, Response, fold::unfold},
 };
 
+mod guests;
+
 /// Every place of a chat request where a caller can put a word.
 fn everywhere() -> Value {
     json!({

@@ -20,6 +20,7 @@ mod family;
 mod held;
 mod keys;
 mod passthrough;
+mod plugins;
 mod promises;
 mod readme;
 mod reload;

@@ -168,6 +168,8 @@ impl Newcomer {
         for file in ["scripts/route.rhai", "scripts/route.test.toml"] {
             fs::copy(root().join(file), dir.path().join(file)).expect(file);
         }
+        fs::create_dir_all(dir.path().join("plugins/hello")).expect("plugins/hello/");
+        fs::copy(root().join("plugins/hello/hello.wasm"), dir.path().join("plugins/hello/hello.wasm")).expect("hello");
         let config =
             read("gateway.toml").replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8081", "127.0.0.1:0");
         fs::write(dir.path().join("gateway.toml"), config).expect("gateway.toml");

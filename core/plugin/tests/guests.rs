@@ -1,0 +1,222 @@
+//! Real guests in a real engine: what they are told, what they may change, and what stops them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde_json::{Map, json};
+
+use super::super::{PluginStage, Plugins};
+use crate::{
+    codec::{Inbound, document::Document},
+    config::{Stage as Listed, sources},
+    context::{Context, Step},
+    model::Format,
+    pipeline::{Phase, Stage, StageFault, Visit, drive, stage::RequestVerdict},
+};
+
+const HELLO: &[u8] = include_bytes!("../../../plugins/hello/hello.wasm");
+const HOSTILE: &[u8] = include_bytes!("../../../tests/guests/hostile/hostile.wasm");
+
+fn file(bytes: &[u8]) -> sources::Plugin {
+    sources::Plugin { bytes: bytes.into(), size: bytes.len() as u64, hash: sources::hash([("", bytes)]) }
+}
+
+fn listed(config: &[(&str, &str)]) -> Listed {
+    Listed {
+        uses: "plugins/guest.wasm".into(),
+        on_error: Default::default(),
+        stream: None,
+        only: None,
+        config: config.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect(),
+        limits: Default::default(),
+        grant: Vec::new(),
+        isolation: Default::default(),
+        line: 1,
+    }
+}
+
+fn load(plugins: &Plugins, bytes: &[u8], listed: &Listed) -> Result<PluginStage, String> {
+    plugins.load(listed, &file(bytes)).map(PluginStage::new)
+}
+
+fn context() -> Context {
+    crate::script::suite::context(&Map::new(), Format::OpenaiChat).unwrap()
+}
+
+fn document(text: &str) -> Document {
+    let body = json!({"model": "mock", "messages": [{"role": "user", "content": text}]}).to_string();
+    Document::new(Format::OpenaiChat, body.into(), Inbound::default()).unwrap()
+}
+
+fn ask(visit: &mut dyn Visit, cx: &mut Context, text: &str) -> Result<RequestVerdict, StageFault> {
+    drive(visit.request(cx, &mut document(text)))
+}
+
+/// What a fresh visit says to one request.
+fn once(stage: &PluginStage, text: &str) -> Result<RequestVerdict, StageFault> {
+    ask(&mut *stage.open(), &mut context(), text)
+}
+
+#[test]
+fn a_guest_reads_its_configuration_and_answers() {
+    let plugins = Plugins::dry();
+    let stage = load(&plugins, HELLO, &listed(&[("greeting", "servus")])).unwrap();
+    assert!(stage.phases().has(Phase::Request) && !stage.phases().has(Phase::Log));
+    assert_eq!(&**stage.name(), "plugins/guest.wasm");
+    let Ok(RequestVerdict::Respond(answer)) = once(&stage, "Servus") else { panic!("it answers its greeting") };
+    assert!(answer.text().starts_with("Hello."));
+    assert!(matches!(once(&stage, "hello"), Ok(RequestVerdict::Continue)));
+}
+
+#[test]
+fn no_plugin_no_engine() {
+    let plugins = Plugins::dry();
+    assert!(plugins.engine.get().is_none());
+    load(&plugins, HELLO, &listed(&[])).unwrap();
+    assert!(plugins.engine.get().is_some_and(Result::is_ok));
+}
+
+#[test]
+fn an_unchanged_file_is_compiled_once_and_forgotten_when_nobody_holds_it() {
+    let plugins = Plugins::dry();
+    let one = plugins.load(&listed(&[]), &file(HELLO)).unwrap();
+    let two = plugins.load(&listed(&[("greeting", "x")]), &file(HELLO)).unwrap();
+    assert!(Arc::ptr_eq(&one.program, &two.program));
+    plugins.prune();
+    assert_eq!(plugins.compiled.lock().unwrap().len(), 1);
+    drop((one, two));
+    plugins.prune();
+    assert_eq!(plugins.compiled.lock().unwrap().len(), 0);
+}
+
+/// By phase and deed: a word of what the operator reads.
+#[test]
+fn a_fault_names_plugin_phase_and_cause_and_never_the_prompt() {
+    let plugins = Plugins::dry();
+    let mut slow = listed(&[]);
+    slow.limits.cpu = std::time::Duration::from_millis(300);
+    let stage = load(&plugins, HOSTILE, &slow).unwrap();
+    let causes = BTreeMap::from([
+        ("loop", "more than 300ms of processor time"),
+        ("notes", "more than 300ms of processor time"),
+        ("recurse", ""),
+        ("memory", "more than 32768 KiB of memory"),
+        ("panic", "it panicked"),
+        ("trap", "it panicked"),
+        ("huge", "handed over more than 16 MiB"),
+        ("garbage", ""),
+        ("wild-pointer", ""),
+        ("wild-length", ""),
+        ("wrong-status", "the status 200"),
+        ("wrong-text", "the text 4294967295"),
+        ("wrong-header", "phase attempt"),
+        ("wrong-turns", ""),
+        ("no-model", "without a usable name"),
+        ("other", "does not know"),
+        ("other-edit", "does not know"),
+        ("many-edits", ""),
+    ]);
+    for (deed, cause) in causes {
+        let fault = once(&stage, &format!("private words: hostile request {deed}")).expect_err(deed);
+        let told = &fault.message;
+        assert!(told.starts_with("plugins/guest.wasm (request): ") && told.contains(cause), "{deed}: {told}");
+        assert!(!told.contains("private"), "{told}");
+        assert!(fault.error.is_none());
+        // The next request's guest knows nothing of it.
+        assert!(matches!(once(&stage, "harmless"), Ok(RequestVerdict::Continue)), "after {deed}");
+    }
+}
+
+#[test]
+fn an_instance_that_failed_is_never_called_again() {
+    let plugins = Plugins::dry();
+    let stage = load(&plugins, HOSTILE, &listed(&[])).unwrap();
+    let (mut visit, mut cx) = (stage.open(), context());
+    assert!(ask(&mut *visit, &mut cx, "hostile request panic").is_err());
+    let again = ask(&mut *visit, &mut cx, "harmless").unwrap_err();
+    assert!(again.message.contains("its instance is gone"), "{}", again.message);
+}
+
+#[test]
+fn a_call_that_was_left_in_the_middle_poisons_its_instance() {
+    let plugins = Plugins::dry();
+    let stage = load(&plugins, HOSTILE, &listed(&[])).unwrap();
+    let (mut visit, mut cx) = (stage.open(), context());
+    let mut doc = document("hostile request loop");
+    {
+        let mut call = visit.request(&mut cx, &mut doc);
+        let mut waker = std::task::Context::from_waker(std::task::Waker::noop());
+        // Busy: it gives its thread back with each tick.
+        assert!(call.as_mut().poll(&mut waker).is_pending());
+    }
+    let again = ask(&mut *visit, &mut cx, "harmless").unwrap_err();
+    assert!(again.message.contains("its instance is gone"), "{}", again.message);
+}
+
+/// Promise 16, on this thread's own clock.
+#[test]
+fn an_endless_guest_is_stopped_within_twice_its_processor_time() {
+    let plugins = Plugins::dry();
+    let mut stage = listed(&[]);
+    stage.limits.cpu = std::time::Duration::from_millis(60);
+    let stage = load(&plugins, HOSTILE, &stage).unwrap();
+    once(&stage, "warm").unwrap();
+    for deed in ["loop", "notes", "vars"] {
+        let before = super::super::engine::thread_time();
+        assert!(once(&stage, &format!("hostile request {deed}")).is_err());
+        let took = (super::super::engine::thread_time() - before) / 1_000_000;
+        assert!((30..120).contains(&took), "{deed}: {took} ms");
+    }
+}
+
+#[test]
+fn notes_are_bounded_and_reach_the_trace() {
+    let plugins = Plugins::dry();
+    let stage = load(&plugins, HOSTILE, &listed(&[])).unwrap();
+    let mut cx = context();
+    ask(&mut *stage.open(), &mut cx, "hostile request huge-note").unwrap_err();
+    let mut cx = context();
+    let _ = ask(&mut *stage.open(), &mut cx, "hostile request garbage-var");
+    let notes = cx.trace.steps.iter().filter(|s| matches!(s, Step::Note { .. })).count();
+    assert_eq!(notes, 0);
+}
+
+#[test]
+fn describe_runs_under_limits_and_what_it_says_is_checked() {
+    let plugins = Plugins::dry();
+    let causes = [
+        ("loop", "processor time"),
+        ("panic", "asked to describe itself"),
+        ("memory", "memory"),
+        ("error", "refuses its configuration: it does not want to"),
+        ("no-phases", "wants the phase \"none\""),
+        ("no-name", "without a usable name"),
+        ("long-name", "without a usable name"),
+        ("other-need", "needs \"everything\""),
+        ("garbage", "asked to describe itself"),
+    ];
+    for (describe, cause) in causes {
+        let Err(refused) = load(&plugins, HOSTILE, &listed(&[("describe", describe)])) else { panic!("{describe}") };
+        assert!(refused.contains(cause), "{describe}: {refused}");
+    }
+    assert!(load(&plugins, HOSTILE, &listed(&[("stream", "other")])).is_err());
+    assert!(load(&plugins, b"\0asm\x01\0\0\0", &listed(&[])).err().unwrap().contains("not a component"));
+    assert!(load(&plugins, b"#!/bin/sh", &listed(&[])).err().unwrap().contains("no WebAssembly"));
+}
+
+#[test]
+fn an_instance_serves_another_request_only_when_both_sides_agree() {
+    let plugins = Plugins::dry();
+    let count = |stage: &PluginStage| match once(stage, "hostile request count") {
+        Ok(RequestVerdict::Respond(answer)) => answer.text(),
+        other => panic!("{other:?}"),
+    };
+    let own = load(&plugins, HOSTILE, &listed(&[])).unwrap();
+    assert_eq!((count(&own), count(&own)), ("1".into(), "1".into()));
+    let mut pooled = listed(&[]);
+    pooled.isolation = crate::config::Isolation::Pooled;
+    let stage = load(&plugins, HOSTILE, &pooled).unwrap();
+    assert_eq!((count(&stage), count(&stage)), ("1".into(), "2".into()));
+    once(&stage, "hostile request panic").unwrap_err();
+    assert_eq!(count(&stage), "1");
+    assert!(load(&plugins, HELLO, &pooled).err().unwrap().contains("reusable"));
+}
