@@ -104,12 +104,17 @@ impl Runtime {
 
     /// Parameters that the caller's team starts from, where the request has none.
     pub fn apply_defaults(&self, principal: &Principal, document: &mut Document) -> error::Result<()> {
-        let Some(team) = principal.team.as_deref().and_then(|t| self.config.teams.get(t)) else { return Ok(()) };
-        for (name, value) in &team.defaults {
-            set_default(document, name, value)?;
-        }
-        Ok(())
+        team_defaults(&self.config, principal, document)
     }
+}
+
+/// The same, for a dry run without a runtime.
+pub fn team_defaults(config: &Config, principal: &Principal, document: &mut Document) -> error::Result<()> {
+    let Some(team) = principal.team.as_deref().and_then(|t| config.teams.get(t)) else { return Ok(()) };
+    for (name, value) in &team.defaults {
+        set_default(document, name, value)?;
+    }
+    Ok(())
 }
 
 /// One parameter by its canonical name; the configuration has checked names and types.

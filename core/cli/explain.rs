@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     auth::Principal,
-    cli::{Exit, refuse},
+    cli::{Exit, caller, refuse},
     codec::{Inbound, document::Document},
-    config::{Place, env, read},
+    config::{Config, Place, env, read},
     context::{Context, Step, Verdict},
     error::Error,
     model::Format,
@@ -22,6 +22,7 @@ use crate::{
     plugin::Plugins,
     provider,
     route::{Health, Table},
+    runtime::team_defaults,
     script::{
         Scripts,
         suite::{self, Decision, Names},
@@ -44,6 +45,12 @@ pub struct Args {
     /// Explain for a caller of this team
     #[arg(long)]
     pub team: Option<String>,
+    /// Explain for the owner of this key: its id, or the key itself
+    #[arg(long, conflicts_with = "team")]
+    pub key: Option<String>,
+    /// Look the key's id up at a running gateway, whose admin token is read from PORTCULLIS_ADMIN_TOKEN
+    #[arg(long, value_name = "URL", requires = "key")]
+    pub admin: Option<String>,
     /// One JSON object: targets, stages, notes, status
     #[arg(long)]
     pub json: bool,
@@ -53,7 +60,8 @@ const EXAMPLE: &str = "\
 Example:
   echo '{\"model\": \"auto\", \"messages\": [{\"role\": \"user\", \"content\": \"draft an essay\"}]}' |
     portcullis explain
-  portcullis explain --json request.json | jq .targets";
+  portcullis explain --json request.json | jq .targets
+  portcullis explain --key key_019a0c5e2f41b7d24c10aa93 request.json";
 
 pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let loaded = read(place, &env::var, &provider::catalog_names());
@@ -85,11 +93,11 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
             return Ok(Exit::Failed);
         }
     };
-    let principal = Principal {
-        team: args.team.as_deref().map(Into::into),
-        team_models: args.team.as_ref().and_then(|t| loaded.config.teams.get(t)?.models.clone()).map(Into::into),
-        ..Principal::default()
+    let principal = match &args.key {
+        Some(key) => caller::of_key(key, args.admin.as_deref(), &loaded.config)?,
+        None => caller::member(args.team.as_deref(), &loaded.config),
     };
+    team_defaults(&loaded.config, &principal, &mut doc).map_err(|e| anyhow::anyhow!("{}", e.message))?;
     let mut cx = suite::context(&Map::new(), format).map_err(anyhow::Error::msg)?;
     cx.principal = Arc::new(principal);
     cx.now = SystemTime::now();
@@ -100,8 +108,8 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let decision = suite::decide(&mut chain, &mut cx, &mut doc, &names);
     let mut out = io::stdout().lock();
     match args.json {
-        true => writeln!(out, "{}", machine(&asked, &decision, &cx, &built))?,
-        false => write!(out, "{}", human(&asked, &decision, &cx))?,
+        true => writeln!(out, "{}", machine(&asked, &decision, &cx, &built, &loaded.config))?,
+        false => write!(out, "{}", human(&asked, &decision, &cx, &loaded.config))?,
     }
     Ok(Exit::Done)
 }
@@ -131,8 +139,9 @@ fn body(args: &Args) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-fn human(asked: &str, decision: &Decision, cx: &Context) -> String {
+fn human(asked: &str, decision: &Decision, cx: &Context, config: &Config) -> String {
     let mut lines = vec![format!("model     {asked}")];
+    lines.extend(known(&cx.principal, config));
     for step in &cx.trace.steps {
         match step {
             Step::Stage { stage, phase, verdict, took, operations } => {
@@ -163,6 +172,27 @@ fn human(asked: &str, decision: &Decision, cx: &Context) -> String {
     lines.join("\n") + "\n"
 }
 
+/// Who asks, and what follows from that.
+fn known(principal: &Principal, config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut who = Vec::new();
+    if !principal.key_id.is_empty() {
+        who.push(format!("{} ({})", principal.key_id, principal.key_name));
+    }
+    who.extend(principal.team.as_ref().map(|team| format!("team {team}")));
+    if !who.is_empty() {
+        lines.push(format!("caller    {}", who.join(", ")));
+    }
+    for (whose, list) in [("key", &principal.key_models), ("team", &principal.team_models)] {
+        lines.extend(list.as_ref().map(|list| format!("may use   {} (its {whose})", list.join(", "))));
+    }
+    let team = principal.team.as_deref().and_then(|team| config.teams.get(team));
+    for (name, value) in team.into_iter().flat_map(|team| &team.defaults) {
+        lines.push(format!("default   {name} = {value}"));
+    }
+    lines
+}
+
 fn told(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Continue => "continue".into(),
@@ -175,7 +205,9 @@ fn told(verdict: &Verdict) -> String {
     }
 }
 
-fn machine(asked: &str, decision: &Decision, cx: &Context, built: &Built) -> Value {
+fn machine(asked: &str, decision: &Decision, cx: &Context, built: &Built, config: &Config) -> Value {
+    let who = &cx.principal;
+    let team = who.team.as_deref().and_then(|team| config.teams.get(team));
     let mut steps = Vec::new();
     let mut notes = Vec::new();
     for step in &cx.trace.steps {
@@ -202,6 +234,14 @@ fn machine(asked: &str, decision: &Decision, cx: &Context, built: &Built) -> Val
         "steps": steps,
         "notes": notes,
         "stages": built.listed,
+        "caller": {
+            "key": Some(&*who.key_id).filter(|id| !id.is_empty()),
+            "name": Some(&*who.key_name).filter(|name| !name.is_empty()),
+            "team": who.team.as_deref(),
+            "models": who.key_models.as_deref(),
+            "team_models": who.team_models.as_deref(),
+            "defaults": team.map(|team| &team.defaults),
+        },
     })
 }
 

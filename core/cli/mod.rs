@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::config::{Config, Place, Problem};
 
+mod caller;
 pub mod check;
 pub mod keys;
 pub mod mock;
