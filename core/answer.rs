@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     call::Call,
-    codec::{StreamDecoder, StreamEncoder, codec, lane::Lane},
+    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -80,7 +80,8 @@ impl Streaming {
         let format = target.provider.format;
         let need = exchange.chain.stream_need();
         let view = exchange.view();
-        let decoder = || codec(format).stream_decoder(&target.dialect, server.max_event);
+        let decoder =
+            || custom::restored(&call.customs, codec(format).stream_decoder(&target.dialect, server.max_event));
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))

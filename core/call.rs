@@ -7,7 +7,7 @@ use http::{HeaderMap, Uri};
 use serde_json::Value;
 
 use crate::{
-    codec::{codec, document::Document},
+    codec::{codec, custom, document::Document},
     context::Context,
     error::Result,
     limit::{Class, Reserved},
@@ -29,6 +29,8 @@ pub struct Call {
     pub asks_usage: bool,
     /// Knobs that this target cannot take.
     pub dropped: Vec<&'static str>,
+    /// Tools with free text, which this upstream calls with JSON: their calls are turned back.
+    pub customs: Vec<String>,
 }
 
 impl Call {
@@ -48,6 +50,7 @@ impl Call {
         let same_format = document.same_format(provider.format) && !single;
         let stream = document.stream();
         let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
+        let mut customs = Vec::new();
         let (body, dropped) = match (cx.operation, same_format) {
             (_, true) => {
                 document.refuse_lacking(dialect)?;
@@ -68,6 +71,7 @@ impl Call {
             }
             _ => {
                 let encoded = document.encode(provider.format, dialect)?;
+                customs = custom::names(document.request()?);
                 (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
             }
         };
@@ -75,7 +79,7 @@ impl Call {
         headers.extend(extra);
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
         headers.insert(TRACEPARENT, trace.child().header());
-        Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped })
+        Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped, customs })
     }
 
     /// Puts the key on it. The permit is what gives the right to. With one key nothing is kept back for another.

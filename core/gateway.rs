@@ -12,7 +12,7 @@ use crate::{
     answer::Streaming,
     auth,
     call::{Call, Waits},
-    codec::{Inbound, codec, document::Document},
+    codec::{Inbound, codec, custom, document::Document},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
@@ -437,6 +437,7 @@ impl Gateway {
             return Ok(Attempted::Answered(Reply::json(body)));
         }
         let mut response = codec(format).decode_response(&body)?;
+        custom::restore(&call.customs, &mut response);
         let came = (call.same_format && !stream).then(|| response.clone());
         if let Some(usage) = &response.usage {
             exchange.used(usage);

@@ -4,6 +4,7 @@
 //! client speaks the format and when a provider does. Depends only on `model` and `error`.
 
 pub mod anthropic_messages;
+pub mod custom;
 pub mod document;
 pub mod envelope;
 mod figures;

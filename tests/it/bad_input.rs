@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     family::{Anthropic, FAMILIES, Family, Gemini, Openai},
-    support::{Answer, End, Gateway, Say, Upstream, request},
+    support::{Answer, End, Gateway, Say, Upstream, eventually, request},
 };
 
 async fn post(gateway: &Gateway, family: Family, body: &[u8]) -> Answer {
@@ -239,6 +239,102 @@ async fn a_feature_that_a_target_lacks_is_a_400_before_anything_is_sent() {
     let answer = gateway.chat(&body).await;
     told(Openai, &answer, 400, "unsupported_feature", &["n"]);
     assert!(upstream.heard().is_empty());
+}
+
+/// What is odd in ways that have no test of their own.
+fn odd(family: Family) -> Vec<Value> {
+    let message = json!({"role": "user", "content": "x"});
+    let mut bodies: Vec<Value> = match family {
+        Gemini => [json!(null), json!([]), json!([null]), json!([[]]), json!([{}]), json!("x")]
+            .into_iter()
+            .map(|contents| json!({"contents": contents}))
+            .collect(),
+        _ => [json!(null), json!([]), json!([null]), json!([[]]), json!([{}]), json!([{"role": "user"}]), json!("x")]
+            .into_iter()
+            .map(|messages| json!({"messages": messages}))
+            .collect(),
+    };
+    let parts = match family {
+        Openai => vec![
+            json!({"role": "user", "content": [null]}),
+            json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,***"}}]}),
+            json!({"role": "user", "content": [{"type": "image_url"}]}),
+            json!({"role": "tool", "content": "no call"}),
+            json!({"role": "assistant", "tool_calls": [{}]}),
+        ],
+        Anthropic => vec![
+            json!({"role": "user", "content": [null]}),
+            json!({"role": "user", "content": [{"type": "image", "source": {"type": "base64", "data": 7}}]}),
+            json!({"role": "user", "content": [{"type": "tool_result"}]}),
+            json!({"role": "assistant", "content": [{"type": "tool_use", "id": 7}]}),
+        ],
+        Gemini => vec![
+            json!({"role": "user", "parts": [null]}),
+            json!({"role": "user", "parts": [{}]}),
+            json!({"role": "king", "parts": [{"text": "x"}]}),
+            json!({"role": "user", "parts": [{"inlineData": {"data": 7}}]}),
+            json!({"role": "user", "parts": [{"functionResponse": {}}]}),
+        ],
+    };
+    let list = if family == Gemini { "contents" } else { "messages" };
+    bodies.extend(parts.into_iter().map(|part| json!({list: [part]})));
+    for (knob, value) in [
+        ("max_tokens", json!(-1)),
+        ("max_tokens", json!(1e300)),
+        ("tools", json!([null])),
+        ("tools", json!({"a": 1})),
+        ("tool_choice", json!(7)),
+        ("stop", json!(7)),
+        ("stop_sequences", json!("x")),
+        ("n", json!(0)),
+        ("metadata", json!([])),
+        ("response_format", json!("json")),
+        ("thinking", json!(true)),
+        ("generationConfig", json!([])),
+        ("safetySettings", json!("none")),
+        ("system", json!({"a": 1})),
+        ("systemInstruction", json!(7)),
+    ] {
+        let good = if family == Gemini { json!({"role": "user", "parts": [{"text": "x"}]}) } else { message.clone() };
+        bodies.push(json!({list: [good], knob: value}));
+    }
+    bodies
+}
+
+#[tokio::test]
+async fn whatever_is_odd_is_answered_in_shape_and_counted_once() {
+    let upstreams: Vec<Upstream> =
+        futures_util::future::join_all(FAMILIES.map(|f| Upstream::saying(Say::json(f.whole("fine"))))).await;
+    let config: String = FAMILIES.iter().zip(&upstreams).map(|(f, u)| u.provider(f.format(), f.format())).collect();
+    let gateway = Gateway::start(&config).await;
+    let mut count = 0;
+    for family in FAMILIES {
+        for format in FAMILIES {
+            for mut body in odd(family) {
+                let model = format!("{}/m", format.format());
+                if family != Gemini {
+                    body["model"] = model.clone().into();
+                    let bound = body.get("max_tokens").is_none() && family == Anthropic;
+                    if bound {
+                        body["max_tokens"] = 5.into();
+                    }
+                }
+                let answer = gateway.post(&family.path(&model, false), &body.to_string()).await;
+                count += 1;
+                if answer.status == 200 {
+                    continue;
+                }
+                let error = family.error(&answer);
+                assert!((400..500).contains(&answer.status), "{family:?} to {format:?}, {body}: {}", answer.text());
+                assert!(error.message.len() > 10, "{body}: {}", answer.text());
+            }
+        }
+    }
+    eventually("each is recorded once", async || {
+        let rows = gateway.admin("GET", "/api/v1/requests?limit=500", "").await.json();
+        rows["data"].as_array().is_some_and(|rows| rows.len() == count)
+    })
+    .await;
 }
 
 // upstreams
