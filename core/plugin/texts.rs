@@ -351,11 +351,12 @@ impl Walk {
                 if reasoning.sealed.is_some() {
                     self.miss("sealed_reasoning");
                 }
-                let changed = self.text(TextKind::Reasoning, &mut reasoning.text);
-                if changed {
-                    // A changed text would not match its signature any more.
-                    reasoning.signature = None;
-                }
+                // Told apart, because a change keeps the signature: it is for stages that put back what was signed.
+                let kind = match reasoning.signature {
+                    Some(_) => TextKind::Other("signed_reasoning".to_owned()),
+                    None => TextKind::Reasoning,
+                };
+                let changed = self.text(kind, &mut reasoning.text);
                 self.extra(&mut reasoning.extra) | changed
             }
             Part::Media(media) => self.media(media),

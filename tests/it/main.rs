@@ -24,6 +24,7 @@ mod passthrough;
 mod plugins;
 mod promises;
 mod readme;
+mod redact;
 mod reload;
 mod retries;
 mod review;
