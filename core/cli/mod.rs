@@ -63,7 +63,7 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
-    /// Look into a plugin's file
+    /// Begin a plugin, or look into a plugin's file
     Plugin(plugin::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),

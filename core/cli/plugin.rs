@@ -1,5 +1,7 @@
-//! `portcullis plugin …`: look into a plugin's file. Runs nothing of it but `describe`, under limits and with nothing
-//! outside in reach.
+//! `portcullis plugin …`: begin a plugin, and look into a plugin's file. Runs nothing of it but `describe`, under limits and
+//! with nothing outside in reach.
+
+mod new;
 
 use std::{
     io::{self, Write},
@@ -22,6 +24,10 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Write a small plugin that builds, with the SDK beside it, into a new folder
+    New(new::New),
+    /// Print the commands that make a component of a crate
+    Build(new::Build),
     /// Tell what a .wasm file holds and whether it can run. Exit code 1 when it cannot
     Inspect(Inspect),
 }
@@ -41,11 +47,14 @@ pub struct Inspect {
 
 const EXAMPLE: &str = "\
 Example:
+  portcullis plugin new polite
   portcullis plugin inspect plugins/redact/redact.wasm
   portcullis plugin inspect --json my.wasm | jq .grants";
 
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
+        Command::New(args) => new::new(args),
+        Command::Build(args) => new::build(args),
         Command::Inspect(args) => inspect(args),
     }
 }
