@@ -294,6 +294,53 @@ async fn half_a_head_is_cut_after_the_header_timeout() {
     }
 }
 
+/// One HTTP/2 frame.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The kinds and payloads of the frames in these bytes.
+fn frames(mut raw: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = raw {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let Some(payload) = rest.get(..length) else { break };
+        found.push((*kind, payload.to_vec()));
+        raw = &rest[length..];
+    }
+    found
+}
+
+#[tokio::test]
+async fn http2_states_its_limits_and_ends_a_flood_of_resets() {
+    let gateway = Gateway::start("").await;
+    let mut socket = tokio::net::TcpStream::connect(gateway.addr).await.expect("connect");
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("sent");
+    socket.write_all(&frame(4, 0, 0, b"")).await.expect("sent");
+    // POST, http, /, and an authority.
+    let head = b"\x83\x86\x84\x01\x07gateway";
+    let flood: Vec<u8> = (0..5000u32)
+        .flat_map(|n| [frame(1, 4, 2 * n + 1, head), frame(3, 0, 2 * n + 1, &8u32.to_be_bytes())].concat())
+        .collect();
+    // It may be cut off while it still sends.
+    let _ = socket.write_all(&flood).await;
+    let mut raw = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut raw)).await;
+    assert!(read.is_ok(), "the connection of a flood is closed");
+    let told = frames(&raw);
+    let settings = told.iter().find(|(kind, payload)| *kind == 4 && !payload.is_empty()).expect("settings");
+    for limit in [3u8, 6] {
+        assert!(settings.1.chunks(6).any(|s| s[..2] == [0, limit]), "limit {limit} is stated: {settings:?}");
+    }
+    let calm = told.iter().any(|(kind, payload)| *kind == 7 && payload[4..8] == [0, 0, 0, 11]);
+    assert!(calm, "ENHANCE_YOUR_CALM");
+    assert_eq!(Openai.ask(&gateway, "mock", false).await.status, 200, "others are served");
+}
+
 #[tokio::test]
 async fn a_body_that_crawls_is_a_408_in_the_callers_format() {
     let gateway = Gateway::start("").await;
