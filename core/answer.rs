@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    account::estimate::tokens_of,
     call::Call,
     codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane},
     config::Server,
@@ -44,6 +45,10 @@ pub struct Streaming {
     pub first_output: Option<Instant>,
     /// The format's terminal was seen: nothing that comes after it matters to the client.
     terminal: bool,
+    /// Of model output, as the upstream sent it.
+    text_bytes: u64,
+    /// The upstream said all that it had to say.
+    whole: bool,
     idle: Duration,
     /// How long a held-back stream may be silent.
     keep_alive: Duration,
@@ -102,6 +107,8 @@ impl Streaming {
             max_lead: server.max_event.saturating_mul(2),
             first_output: None,
             terminal: false,
+            text_bytes: 0,
+            whole: false,
             idle: target.timeouts.idle,
             keep_alive: server.keep_alive,
             holds_back: need >= StreamNeed::Events,
@@ -226,6 +233,7 @@ impl Streaming {
                 }
             }
         }
+        self.whole = true;
         Ok(())
     }
 
@@ -248,6 +256,7 @@ impl Streaming {
             match &event {
                 Event::Usage(usage) => exchange.used(usage),
                 Event::Finish { finish, .. } => exchange.finished(finish.reason),
+                Event::Delta { delta, .. } => self.text_bytes += delta.text_bytes(),
                 _ => {}
             }
             if event.commits() && self.first_output.is_none() {
@@ -355,6 +364,7 @@ impl Streaming {
 
     fn note_usage(&mut self, exchange: &mut Exchange) {
         if let Way::Lane(lane) = &mut self.way {
+            self.text_bytes = lane.text_bytes();
             if let Some(usage) = lane.usage() {
                 exchange.used(usage);
             }
@@ -362,6 +372,8 @@ impl Streaming {
                 exchange.finished(reason);
             }
         }
+        exchange.size.arrived = tokens_of(self.text_bytes);
+        exchange.size.cut |= !self.whole;
     }
 }
 

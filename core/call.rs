@@ -82,9 +82,9 @@ impl Call {
         Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped, customs })
     }
 
-    /// Puts the key on it. The permit is what gives the right to. With one key nothing is kept back for another.
-    pub fn sign(&mut self, target: &Target, choice: KeyChoice, permit: &Reserved<'_>) -> Result<Sealed> {
-        let (Class::Client | Class::System) = permit.class();
+    /// Puts the key on it. The permit gives the right to, which is used up here. With one key nothing is kept back for another.
+    pub fn sign(&mut self, target: &Target, choice: KeyChoice, right: Reserved) -> Result<Sealed> {
+        let (Class::Client | Class::System) = right.class();
         let last = target.provider.keys() <= 1;
         let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
         let body = if last { std::mem::take(&mut self.body) } else { self.body.clone() };

@@ -12,12 +12,12 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 
 use crate::{
-    account::Record,
+    account::{Record, estimate::Size},
     auth::Principal,
     codec::{ClientView, document::Document},
     context::{Context, Step},
     error::Result,
-    limit::Permit,
+    limit::{Bounds, Permit, Reservation},
     model::{Encoding, FinishReason, Operation, Usage},
     pipeline::Chain,
     server::BodyPermit,
@@ -33,8 +33,14 @@ pub struct Inner {
     pub cx: Context,
     pub chain: Chain,
     pub record: Record,
+    /// What binds the caller.
+    pub bounds: Bounds,
     /// `None` until `limit::enter`.
     pub permit: Option<Permit>,
+    /// Once it ended: what it had taken, to be corrected by what it used.
+    pub reservation: Option<Box<Reservation>>,
+    /// Of the request and what came of its answer, for what nobody counts.
+    pub size: Size,
     /// The request body's share of `body_memory`.
     pub held: Option<BodyPermit>,
     /// The last upstream's own request id.
@@ -44,6 +50,17 @@ pub struct Inner {
     pub wire: Wire,
     /// Knobs that the target could not take.
     pub dropped: Vec<&'static str>,
+    /// The bound that the gateway set on the answer, because of a budget.
+    pub max_tokens: Option<u64>,
+}
+
+impl Inner {
+    /// Tokens and nano-dollars of attempts that are over.
+    pub fn used_before(&self) -> (u64, u64) {
+        let sum = |usage: &Usage| usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
+        let tokens = self.spent.iter().chain(&self.record.usage).map(sum).sum();
+        (tokens, 0)
+    }
 }
 
 /// How the client wants its answer written (see `ClientView`).
@@ -77,12 +94,16 @@ impl Exchange {
             cx,
             chain,
             record,
+            bounds: Bounds::default(),
             permit: None,
+            reservation: None,
+            size: Size::default(),
             held: None,
             upstream_id: None,
             spent: None,
             wire: Wire::default(),
             dropped: Vec::new(),
+            max_tokens: None,
         };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
@@ -99,6 +120,7 @@ impl Exchange {
         // A name that is too long to be one is refused later; it is not kept at its length until then.
         self.record.model = document.model().chars().take(MAX_MODEL).collect();
         self.record.stream = document.stream();
+        self.size = Size::of(document);
     }
 
     /// What a codec needs to write to this client. Made only when something is written anew.
@@ -135,6 +157,7 @@ impl Exchange {
     /// An attempt at `target` ended after `took`.
     pub fn took(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, took: Duration) {
         let inner = &mut **self;
+        inner.size.under_way = false;
         inner.record.attempts = inner.cx.attempt;
         inner.record.upstream_duration += took;
         inner.cx.trace.push(Step::Attempt {
@@ -168,7 +191,9 @@ impl Exchange {
 
     fn hand_over(&mut self) {
         let Some(mut inner) = self.inner.take() else { return };
-        (inner.permit, inner.held) = (None, None);
+        // The place is free from here on; what was reserved is corrected behind the queue.
+        inner.reservation = inner.permit.take().and_then(Permit::end);
+        inner.held = None;
         inner.record.duration = inner.cx.started.elapsed();
         inner.record.attempts = inner.cx.attempt;
         if let Some(spent) = inner.spent.take() {

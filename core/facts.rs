@@ -3,14 +3,17 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::{Value, json};
 
 use crate::{
     admin::Facts,
+    auth::expiry,
+    config::{Budget, Team},
     gateway::Gateway,
+    limit::usd,
     provider::Provider,
     route::{Circuit, Fare},
     telemetry::metrics,
@@ -64,6 +67,34 @@ impl Facts for Gateway {
             "id": "mock", "kind": "builtin", "targets": mock, "failover": [], "health": health(&mock),
         });
         aliases.chain([builtin]).collect()
+    }
+
+    fn teams(&self) -> Vec<Value> {
+        let now = SystemTime::now();
+        let number = |nano: u64| usd(nano).parse::<serde_json::Number>().map_or(Value::Null, Value::Number);
+        let money = |name: &str, budget: &Budget| {
+            let (window, balance) = self.state.limits.budgets().balance(&Arc::from(name), budget, now);
+            json!({
+                "usd": number(budget.nano_usd),
+                "per": budget.per.name(),
+                "window": window.id,
+                "resets": window.end.map(|end| expiry::show(expiry::to_seconds(end))),
+                "spent_usd": balance.map(|b| number(b.spent)),
+                "reserved_usd": balance.map(|b| number(b.reserved)),
+                "left_usd": balance.map(|b| number(b.left)),
+            })
+        };
+        let teams = &self.runtime.load().config.teams;
+        let row = |(name, team): (&String, &Team)| {
+            json!({
+                "name": name,
+                "models": team.models,
+                "limits": team.limits,
+                "budget": team.budget.as_ref().map(|budget| money(name, budget)),
+                "source": "file",
+            })
+        };
+        teams.iter().map(row).collect()
     }
 
     fn providers(&self) -> Vec<Value> {

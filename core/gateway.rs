@@ -9,19 +9,22 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
 
 use crate::{
+    account::estimate::tokens_of,
     answer::Streaming,
     auth,
     call::{Call, Waits},
-    codec::{Inbound, codec, custom, document::Document},
+    codec::{Field, Inbound, codec, custom, document::Document},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
     exchange::{Exchange, Wire},
     generated::Generated,
+    limit::Reserved,
     model::Operation,
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     reply::{self, Reply},
+    reserve::{Right, reserve},
     route::{self, Flight, Order, Target, retry},
     runtime::{Runtime, State},
     server::{self, Body, Incoming, Peer},
@@ -107,7 +110,8 @@ impl Gateway {
         let principal = self.state.auth.authenticate(credential.as_deref(), exchange.cx.now)?;
         exchange.identify(principal);
         // 4. May they now: before the body is read.
-        exchange.permit = Some(self.state.limits.enter(&exchange.cx.principal)?);
+        exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
+        exchange.permit = Some(self.state.limits.enter(&exchange.bounds, found.operation.spends())?);
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
@@ -286,6 +290,13 @@ impl Gateway {
                 return Ok(Attempted::Skipped);
             }
         }
+        let seen = own.as_ref().unwrap_or(document);
+        let Right { reserved, max_tokens } = reserve(exchange, seen, target, &self.state.estimates).await?;
+        if let Some(tokens) = max_tokens {
+            own.get_or_insert_with(|| document.clone()).edit(Field::MaxTokens)?.max_tokens = Some(tokens);
+        }
+        exchange.max_tokens = max_tokens;
+        let mut right = Some(reserved);
         let document = own.as_mut().unwrap_or(document);
         let mut call = Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?;
         exchange.record.target = Some(target.name.clone());
@@ -299,10 +310,15 @@ impl Gateway {
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
                 KeyChoice::Open | KeyChoice::Key(_) => {}
             }
-            exchange.cx.attempt += 1;
             exchange.set_aside();
+            let right = match right.take() {
+                Some(right) => right,
+                None => reserve(exchange, document, target, &self.state.estimates).await?.reserved,
+            };
+            exchange.cx.attempt += 1;
+            exchange.size.begin(&target.rates);
             let began = Instant::now();
-            let result = self.send(runtime, exchange, &mut call, choice, document, target, flight).await;
+            let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
@@ -332,7 +348,7 @@ impl Gateway {
         }
     }
 
-    /// One call: reserve, sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
+    /// One call: sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
     /// caller when the call fails.
     #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
     async fn send(
@@ -340,13 +356,12 @@ impl Gateway {
         runtime: &Runtime,
         exchange: &mut Exchange,
         call: &mut Call,
-        choice: KeyChoice,
+        (choice, right): (KeyChoice, Reserved),
         document: &Document,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let permit = exchange.permit.as_ref().ok_or_else(|| Error::new(Kind::Internal, "a call without a permit"))?;
-        let outgoing = call.sign(target, choice, &permit.reserve()?)?;
+        let outgoing = call.sign(target, choice, right)?;
         let began = Instant::now();
         let stream = document.stream();
         let whole = exchange.cx.until(target.timeouts.whole);
@@ -365,6 +380,7 @@ impl Gateway {
         let mut share = self.state.body_memory.permit();
         let body = transport::before(whole, incoming.body.collect(limit, &mut |by| share.grow(by))).await??;
         let took = began.elapsed();
+        let length = body.len() as u64;
         let mut outcome = match exchange.cx.operation {
             Operation::Chat => self.whole(exchange, call, target, body).await,
             _ => reply::other(exchange, document, call, target, body).map(Attempted::Answered),
@@ -377,6 +393,8 @@ impl Gateway {
             flight.succeeded();
         }
         if outcome.is_ok() {
+            // Vectors are no output that anybody counts.
+            exchange.size.arrived = if exchange.cx.operation == Operation::Chat { tokens_of(length) } else { 0 };
             exchange.took(&target.name, "ok", took);
         }
         if let Ok(Attempted::Answered(reply)) = &mut outcome {

@@ -20,6 +20,7 @@ pub mod script;
 pub mod plugin;
 pub mod route;
 pub mod provider;
+pub mod reserve;
 pub mod call;
 pub mod transport;
 pub mod upstream;

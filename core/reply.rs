@@ -1,6 +1,6 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
@@ -10,13 +10,14 @@ use crate::{
     answer::Streaming,
     call::Call,
     codec::{
-        ClientView, EVENT_STREAM, JSON, codec,
+        ClientView, EVENT_STREAM, JSON, RateFact, RateFacts, codec,
         document::Document,
         glance::{Glance, glance},
     },
     context::Trace,
     error::{Error, Kind, Result},
     exchange::Exchange,
+    limit::{Rates, Standing},
     model::{self, Format, Operation, fold::unfold},
     pipeline::{Candidate, ResponseFlow},
     route::{Table, Target},
@@ -88,11 +89,27 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if !exchange.dropped.is_empty() {
         insert(&mut headers, DROPPED, &exchange.dropped.join(","));
     }
+    if let Some(tokens) = exchange.max_tokens {
+        headers.insert("x-portcullis-max-tokens", HeaderValue::from(tokens));
+    }
+    if let Some(rates) = exchange.bounds.rates() {
+        rate_headers(&mut headers, cx.format, rates);
+    }
     headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
     if cx.explain {
         insert(&mut headers, EXPLAIN, &explained(&cx.trace));
     }
     headers
+}
+
+/// What is left of the caller's limits, in its family's names.
+fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
+    let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let facts = RateFacts { requests: rates.requests.map(fact), tokens: rates.tokens.map(fact), now };
+    for (name, value) in codec(format).rate_headers(&facts) {
+        insert(headers, HeaderName::from_static(name), &value);
+    }
 }
 
 /// The trace as a header: as many of its steps as clients take in one.
@@ -155,8 +172,10 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     if let Some(wait) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
     }
-    // The gateway has spent its own retries, and what states no wait does not change by asking again.
-    if exchange.cx.attempt > 0 || error.retry_after.is_none() {
+    // The gateway has spent its own retries, what states no wait does not change by asking again, and the end of a
+    // budget's window is nothing to sleep for.
+    let long = error.retry_after.is_none_or(|wait| wait > LONGEST_WAIT);
+    if exchange.cx.attempt > 0 || long {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));
     }
     if let Some(allow) = allow.and_then(|a| HeaderValue::try_from(a).ok()) {
@@ -343,6 +362,9 @@ impl ArrayText {
         &self.bytes[..self.length]
     }
 }
+
+/// A minute is what a rate limit takes to come back.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Common clients refuse heads of 16 KiB.
 const MAX_TRACE: usize = 8 << 10;

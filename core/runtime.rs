@@ -13,6 +13,7 @@ use arc_swap::ArcSwapOption;
 use serde_json::{Value, json};
 
 use crate::{
+    account::estimate::Estimates,
     auth::{self, Principal},
     codec::{Field, document::Document},
     config::{self, Config, Loaded, Place, Problem},
@@ -49,6 +50,7 @@ pub struct State {
     /// The principal before anybody is known.
     pub nobody: Arc<Principal>,
     pub limits: Limits,
+    pub estimates: Arc<Estimates>,
     pub health: Health,
     pub keys: KeyRests,
     pub transport: Transport,

@@ -1,6 +1,8 @@
 //! Afterwards: what happened, once, whatever happened.
 
 pub mod catalog;
+mod charge;
+pub mod estimate;
 mod hooks;
 pub mod price;
 pub mod settle;
@@ -30,6 +32,8 @@ pub struct Record {
     pub stream: bool,
     pub finish_reason: Option<&'static str>,
     pub usage: Option<Usage>,
+    /// Some of it was never counted by an upstream.
+    pub usage_estimated: bool,
     /// Known when the price is.
     pub cost_nano_usd: Option<i64>,
     pub duration: Duration,
@@ -55,6 +59,7 @@ impl Record {
             stream: false,
             finish_reason: None,
             usage: None,
+            usage_estimated: false,
             cost_nano_usd: None,
             duration: Duration::ZERO,
             first_event: None,

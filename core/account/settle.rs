@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::hooks::Hooks;
+use super::{charge, estimate::Estimates, hooks::Hooks};
 use crate::{
     context::Step,
     exchange::{Inner, SettleQueue, Settled},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Starts the queue. It ends when every sender is gone, with nothing left in it.
-pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
+pub fn start(ring: Arc<Ring>, estimates: Arc<Estimates>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
     let (queue, mut inbox) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let hooks = Hooks::default();
@@ -24,7 +24,7 @@ pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
         while inbox.recv_many(&mut batch, BATCH).await > 0 {
             for settled in batch.drain(..) {
                 // A fault in one record must not end all records.
-                if catch_unwind(AssertUnwindSafe(|| settle(settled, &ring, &hooks))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| settle(settled, &ring, &estimates, &hooks))).is_err() {
                     tracing::error!("a request could not be recorded");
                 }
             }
@@ -38,8 +38,12 @@ pub fn start(ring: Arc<Ring>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
     (queue, task)
 }
 
-fn settle(mut settled: Settled, ring: &Arc<Ring>, hooks: &Hooks) {
+fn settle(mut settled: Settled, ring: &Arc<Ring>, estimates: &Estimates, hooks: &Hooks) {
     let inner = &mut *settled.0;
+    charge::count(&mut inner.record, &inner.size, estimates);
+    if let Some(reservation) = inner.reservation.take() {
+        charge::settle(*reservation, &mut inner.record, &inner.size);
+    }
     if inner.chain.wants_log() {
         let ring = ring.clone();
         return hooks.run(settled, move |settled| finish(settled, &ring));

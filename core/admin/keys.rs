@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     auth::{KeyInfo, NewKey, expiry},
-    config::Secret,
+    config::{Limits, Secret},
     error::{Error, Kind, Result},
 };
 
@@ -25,7 +25,15 @@ struct NewKeyBody {
     team: Option<String>,
     models: Option<Vec<String>>,
     expires: Option<String>,
-    limits: Option<Value>,
+    limits: Option<Limits>,
+}
+
+/// `limits` must be said, so that an empty body does not take them away.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeBody {
+    #[serde(deserialize_with = "Option::deserialize")]
+    limits: Option<Limits>,
 }
 
 #[derive(Deserialize, Default)]
@@ -48,13 +56,10 @@ pub(super) fn list(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Res
 pub(super) fn create(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
         let body: NewKeyBody = parse(&call)?;
-        if body.limits.is_some() {
-            return Err(Error::invalid("limits", "limits on keys are not built in this version; leave them out"));
-        }
         let expires = body.expires.as_deref().map(|text| expiry::parse(text, SystemTime::now())).transpose();
         let expires = expires.map_err(|message| Error::invalid("expires", message))?;
         let unknown_team = body.team.clone().filter(|team| !state.keys.table().knows_team(team));
-        let new = NewKey { name: body.name, team: body.team, models: body.models, expires };
+        let new = NewKey { name: body.name, team: body.team, models: body.models, limits: body.limits, expires };
         let (info, secret) = state.keys.create(new).await?;
         tracing::info!(id = info.id, name = info.name, team = info.team, "key created");
         let mut answer = with_secret(&info, &secret);
@@ -69,6 +74,15 @@ pub(super) fn revoke(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, R
     Box::pin(async move {
         let info = state.keys.revoke(&call.id).await?;
         tracing::info!(id = info.id, name = info.name, "key revoked");
+        Ok(reply::ok(&json!(info)))
+    })
+}
+
+pub(super) fn change(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
+    Box::pin(async move {
+        let body: ChangeBody = parse(&call)?;
+        let info = state.keys.set_limits(&call.id, body.limits).await?;
+        tracing::info!(id = info.id, name = info.name, limits = ?info.limits, "key limits changed");
         Ok(reply::ok(&json!(info)))
     })
 }

@@ -36,6 +36,8 @@ pub trait Facts: Send + Sync {
     fn models(&self) -> Vec<Value>;
     /// Every provider, ready or not: one object each, with a `name`.
     fn providers(&self) -> Vec<Value>;
+    /// Every configured team, with its limits and the state of its budget: one object each, with a `name`.
+    fn teams(&self) -> Vec<Value>;
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);
     /// Sets the gauges that are measured when somebody looks.

@@ -63,7 +63,7 @@ fn operation(route: &Route) -> Value {
     }
     let mut operation = json!({ "summary": route.summary, "parameters": parameters, "responses": answers });
     if let Some(name) = route.body {
-        operation["requestBody"] = json!({ "required": name == "NewKey", "content": content(name) });
+        operation["requestBody"] = json!({ "required": name != "Rotation", "content": content(name) });
     }
     if route.open {
         operation["security"] = json!([]);
@@ -81,8 +81,16 @@ fn schemas() -> Value {
     };
     let of = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     let models = json!({ "type": ["array", "null"], "items": text(), "description": "names or patterns (provider/*); null: every model" });
+    let count = || json!({ "type": "integer", "minimum": 1 });
+    let bounds =
+        closed(&[], json!({ "requests_per_minute": count(), "tokens_per_minute": count(), "concurrent": count() }));
+    let limits = json!({ "anyOf": [{ "type": "null" }, of("Limits")], "description": "null: no limits of its own" });
+    let budget = json!({ "type": ["object", "null"], "properties": {
+        "usd": { "type": "number" }, "per": { "enum": ["day", "week", "month", "total"] }, "window": text(), "resets": time(),
+        "spent_usd": maybe("number"), "reserved_usd": maybe("number"), "left_usd": maybe("number"),
+    } });
     let key = json!({
-        "id": text(), "name": text(), "team": maybe("string"), "models": models,
+        "id": text(), "name": text(), "team": maybe("string"), "models": models, "limits": limits,
         "status": { "enum": ["active", "expired", "revoked"] },
         "hint": { "type": "string", "description": "the key's last four characters" },
         "created": time(), "expires": time(), "revoked": time(), "former_secret_until": time(),
@@ -98,9 +106,13 @@ fn schemas() -> Value {
         "KeyWithSecret": object(&["id", "key"], key_with_secret),
         "KeyPage": page(of("Key")),
         "NewKey": closed(&["name"], json!({
-            "name": text(), "team": maybe("string"), "models": models,
+            "name": text(), "team": maybe("string"), "models": models, "limits": limits,
             "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
         })),
+        "KeyChange": closed(&["limits"], json!({ "limits": limits })),
+        "Limits": bounds,
+        "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
+        "TeamPage": page(of("Team")),
         "Rotation": closed(&[], json!({
             "overlap": { "type": ["string", "null"], "description": "how long the former secret still works (1h); absent: not at all" },
         })),

@@ -31,6 +31,10 @@ pub(super) fn metrics(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static,
     done(Ok(reply::metrics(crate::telemetry::metrics().render())))
 }
 
+pub(super) fn teams(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
+    done(page(&call, state.facts.teams()))
+}
+
 pub(super) fn models(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     done(page(&call, state.facts.models()))
 }

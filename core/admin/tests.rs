@@ -33,6 +33,9 @@ impl Facts for Told {
     fn models(&self) -> Vec<Value> {
         ["a", "b", "c"].map(|id| json!({ "id": id })).to_vec()
     }
+    fn teams(&self) -> Vec<Value> {
+        vec![json!({ "name": "research" })]
+    }
     fn providers(&self) -> Vec<Value> {
         vec![json!({ "name": "mock" })]
     }
@@ -173,6 +176,7 @@ fn record(n: u16) -> Record {
         stream: true,
         finish_reason: None,
         usage: None,
+        usage_estimated: false,
         cost_nano_usd: Some(5),
         duration: Duration::from_millis(3),
         first_event: None,
@@ -292,7 +296,9 @@ async fn wrong_bodies_are_told_what_is_wrong() {
         (r#"{"name":"a","models":[]}"#, 400, "leave it out"),
         (r#"{"name":"a","expires":"soon"}"#, 400, "30d"),
         (r#"{"name":"a","expires":"2001-01-01T00:00:00Z"}"#, 400, "in the past"),
-        (r#"{"name":"a","limits":{"requests_per_minute":1}}"#, 400, "not built in this version"),
+        (r#"{"name":"a","limits":{"requests_per_minute":0}}"#, 400, "leave it out for no limit"),
+        (r#"{"name":"a","limits":{"requests":1}}"#, 400, "unknown field"),
+        (r#"{"name":"a","limits":{"concurrent":-1}}"#, 400, "invalid value"),
         (deep.as_str(), 400, "not right"),
     ] {
         let (got, text) = plane.post("/api/v1/keys", body).await;

@@ -15,7 +15,7 @@ use super::{
     table::Hash,
 };
 use crate::{
-    config::{self, Secret, Team},
+    config::{self, Limits, Secret, Team},
     error::{Error, Kind, Result},
     store::{self, Op, Store, StoreError, hex},
 };
@@ -34,6 +34,8 @@ pub struct NewKey {
     pub team: Option<String>,
     /// Allowed models with wildcards; `None`: all that the team may use.
     pub models: Option<Vec<String>>,
+    /// Of its own, beside its team's.
+    pub limits: Option<Limits>,
     pub expires: Option<SystemTime>,
 }
 
@@ -79,6 +81,7 @@ impl Keys {
             name: new.name.trim().to_owned(),
             team: new.team,
             models: new.models,
+            limits: new.limits.and_then(Limits::any),
             created: expiry::to_seconds(now),
             // Rounded up: a key never ends before the moment that was asked for.
             expires: new.expires.map(|at| expiry::to_seconds(at + Duration::from_millis(999))),
@@ -112,6 +115,17 @@ impl Keys {
             self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
         }
         Ok(row.info(id, now))
+    }
+
+    /// Other limits for the same key, from the next request on; `None`: none of its own. What it used so far stays counted.
+    pub async fn set_limits(&self, id: &str, limits: Option<Limits>) -> Result<KeyInfo> {
+        check_limits(limits)?;
+        let _turn = self.changing.lock().await;
+        let mut row = self.row(id).await?;
+        row.limits = limits.and_then(Limits::any);
+        self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
+        self.table.set(id, &row, &hashes(id, &row)?, &[]);
+        Ok(row.info(id, SystemTime::now()))
     }
 
     /// A new secret for the same key; the former ones work for `overlap` more, those of earlier rotations no longer than
@@ -205,6 +219,7 @@ fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
     if new.expires.is_some_and(|at| at <= now || at.duration_since(UNIX_EPOCH).is_err()) {
         return Err(Error::invalid("expires", "the expiry lies in the past"));
     }
+    check_limits(new.limits)?;
     let Some(models) = &new.models else { return Ok(()) };
     if models.is_empty() {
         return Err(Error::invalid("models", "an empty list would allow no model; leave it out to allow all"));
@@ -215,6 +230,22 @@ fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
     for (at, model) in models.iter().enumerate() {
         if model.trim() != model || model.is_empty() || bad(model) {
             return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like provider/*"));
+        }
+    }
+    Ok(())
+}
+
+fn check_limits(limits: Option<Limits>) -> Result<()> {
+    let Limits { requests_per_minute, tokens_per_minute, concurrent } = limits.unwrap_or_default();
+    for (name, limit) in [
+        ("requests_per_minute", requests_per_minute),
+        ("tokens_per_minute", tokens_per_minute),
+        ("concurrent", concurrent),
+    ] {
+        if limit.is_some_and(|n| n == 0 || n > MOST_LIMIT) {
+            let message =
+                format!("a number from 1 to {MOST_LIMIT}; leave it out for no limit, revoke the key to stop it");
+            return Err(Error::invalid(format!("limits.{name}"), message));
         }
     }
     Ok(())
@@ -278,6 +309,7 @@ const ID_PREFIX: &str = "key_";
 /// The store has held a key once.
 const EVER: &[u8] = b"keys/ever";
 const MASTER_CHECK_TEXT: &str = "portcullis master key check";
+const MOST_LIMIT: u64 = 1_000_000_000_000;
 const MAX_NAME: usize = 200;
 const MAX_MODELS: usize = 200;
 /// Of one key: the current one and those rotated out, which are kept to say so.

@@ -14,6 +14,8 @@ pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::Table;
 
+use crate::config::{Budget, Limits};
+
 /// The caller, as every later step sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Principal {
@@ -26,6 +28,10 @@ pub struct Principal {
     /// Allowed models with wildcards (`openai/*`), key's and team's both to be passed; `None`: all.
     pub key_models: Option<Arc<[String]>>,
     pub team_models: Option<Arc<[String]>>,
+    /// Both bind, each by itself.
+    pub key_limits: Option<Limits>,
+    pub team_limits: Option<Limits>,
+    pub team_budget: Option<Budget>,
 }
 
 impl Principal {

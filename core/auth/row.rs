@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::expiry;
+use crate::config::Limits;
 
 /// The stored form: JSON under the key's id. Seconds since the epoch.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub(super) struct Row {
     pub team: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     pub created: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<u64>,
@@ -43,6 +46,9 @@ pub struct KeyInfo {
     pub team: Option<String>,
     /// `null`: every model.
     pub models: Option<Vec<String>>,
+    /// `null`: none of its own; those of its team bind it all the same.
+    #[serde(default)]
+    pub limits: Option<Limits>,
     /// `active`, `expired` or `revoked`.
     pub status: String,
     /// `sk-pc-…wxyz`: enough to recognise a key by, useless without the rest.
@@ -68,6 +74,7 @@ impl Row {
             name: self.name.clone(),
             team: self.team.clone(),
             models: self.models.clone(),
+            limits: self.limits,
             status: status.to_owned(),
             hint: format!("sk-pc-…{}", self.secrets.last().map_or("", |s| s.last4.as_str())),
             created: expiry::show(self.created),

@@ -15,7 +15,7 @@ use dashmap::DashMap;
 
 use super::{Principal, credential, expiry, row::Row};
 use crate::{
-    config::Team,
+    config::{Budget, Limits, Team},
     error::{Error, Kind, Result},
 };
 
@@ -25,12 +25,20 @@ pub struct Table {
     entries: DashMap<Hash, Entry, foldhash::fast::RandomState>,
     required: AtomicBool,
     anonymous: Arc<Principal>,
-    /// Allowed models of each configured team; held by whoever changes `entries`, so that no change is lost.
+    /// What binds each configured team; held by whoever changes `entries`, so that no change is lost.
     teams: Mutex<Teams>,
 }
 
 pub(super) type Hash = [u8; 32];
-type Teams = BTreeMap<String, Option<Arc<[String]>>>;
+type Teams = BTreeMap<String, Rules>;
+
+/// Of a team, as its keys' principals carry them.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Rules {
+    models: Option<Arc<[String]>>,
+    limits: Option<Limits>,
+    budget: Option<Budget>,
+}
 
 /// One secret of a key.
 struct Entry {
@@ -84,16 +92,15 @@ impl Table {
         self.required.load(Ordering::Relaxed)
     }
 
-    /// Takes over what the configured teams may use. A key whose team has no entry is bound by its own list alone.
+    /// Takes over what the configured teams may use and spend. A key whose team has no entry is bound by its own list alone.
     pub fn set_teams(&self, teams: &BTreeMap<String, Team>) {
-        let fresh: Teams =
-            teams.iter().map(|(name, team)| (name.clone(), team.models.as_deref().map(Arc::from))).collect();
+        let fresh: Teams = teams.iter().map(|(name, team)| (name.clone(), Rules::of(team))).collect();
         let mut held = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
         for mut entry in self.entries.iter_mut() {
-            let list = entry.principal.team.as_deref().and_then(|team| fresh.get(team)).cloned().flatten();
-            if entry.principal.team_models != list {
+            let rules = entry.principal.team.as_deref().and_then(|team| fresh.get(team)).cloned().unwrap_or_default();
+            if !rules.bind(&entry.principal) {
                 let mut principal = Principal::clone(&entry.principal);
-                principal.team_models = list;
+                rules.put_on(&mut principal);
                 entry.principal = Arc::new(principal);
             }
         }
@@ -117,15 +124,19 @@ impl Table {
     /// Puts all secrets of a key in place of what was held of it. `dropped`: hashes that it no longer has.
     pub(super) fn set(&self, id: &str, row: &Row, hashes: &[Hash], dropped: &[Hash]) {
         let teams = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
-        let principal = Arc::new(Principal {
+        let mut principal = Principal {
             key_id: Arc::from(id),
             key_name: Arc::from(row.name.as_str()),
             team: row.team.as_deref().map(Arc::from),
             user: None,
             roles: Vec::new(),
             key_models: row.models.as_deref().map(Arc::from),
-            team_models: row.team.as_deref().and_then(|team| teams.get(team)).cloned().flatten(),
-        });
+            key_limits: row.limits.and_then(Limits::any),
+            ..Principal::default()
+        };
+        let rules = row.team.as_deref().and_then(|team| teams.get(team)).cloned().unwrap_or_default();
+        rules.put_on(&mut principal);
+        let principal = Arc::new(principal);
         for (hash, secret) in hashes.iter().zip(&row.secrets) {
             let entry = Entry {
                 principal: principal.clone(),
@@ -138,6 +149,24 @@ impl Table {
         for hash in dropped {
             self.entries.remove(hash);
         }
+    }
+}
+
+impl Rules {
+    fn of(team: &Team) -> Rules {
+        Rules { models: team.models.as_deref().map(Arc::from), limits: team.limits, budget: team.budget }
+    }
+
+    fn bind(&self, principal: &Principal) -> bool {
+        principal.team_models == self.models
+            && principal.team_limits == self.limits
+            && principal.team_budget == self.budget
+    }
+
+    fn put_on(self, principal: &mut Principal) {
+        principal.team_models = self.models;
+        principal.team_limits = self.limits;
+        principal.team_budget = self.budget;
     }
 }
 

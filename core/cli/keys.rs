@@ -15,7 +15,7 @@ use crate::{
     admin::client::Admin,
     auth::{KeyInfo, Keys, NewKey, expiry},
     cli::Exit,
-    config::{self, Place, Secret, StoreKind, env},
+    config::{self, Limits, Place, Secret, StoreKind, env},
     provider,
     store::{self, StoreError},
 };
@@ -49,6 +49,8 @@ enum Command {
         /// When it ends: a distance (30d, 12h) or RFC 3339
         #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
         expires: Option<SystemTime>,
+        #[command(flatten)]
+        limits: LimitArgs,
         /// Print JSON
         #[arg(long, conflicts_with = "quiet")]
         json: bool,
@@ -62,6 +64,16 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Change what a key may use, from the next request on; what is left out has no limit any more
+    #[command(
+        after_help = "Example:\n  portcullis keys limit key_019a0c5e2f41b7d24c10aa93 --rpm 60 --admin http://127.0.0.1:8081"
+    )]
+    Limit {
+        /// As `keys list` shows it
+        id: String,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Refuse a key from the next request on
     #[command(after_help = "Example:\n  portcullis keys revoke key_019a0c5e2f41b7d24c10aa93")]
@@ -86,9 +98,30 @@ enum Command {
     },
 }
 
+/// A key's own limits; those of its team bind it too.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct LimitArgs {
+    /// Requests a minute
+    #[arg(long, value_name = "N")]
+    rpm: Option<u64>,
+    /// Tokens a minute, input and output together
+    #[arg(long, value_name = "N")]
+    tpm: Option<u64>,
+    /// Requests in flight at a time
+    #[arg(long, value_name = "N")]
+    concurrent: Option<u64>,
+}
+
+impl LimitArgs {
+    fn limits(self) -> Option<Limits> {
+        let LimitArgs { rpm, tpm, concurrent } = self;
+        Limits { requests_per_minute: rpm, tokens_per_minute: tpm, concurrent }.any()
+    }
+}
+
 const EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --expires 30d\n  \
     portcullis keys list --admin http://127.0.0.1:8081";
-const CREATE_EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --team research --models 'smart,mock/*' --expires 30d\n  \
+const CREATE_EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop --team research --models 'smart,mock/*' --expires 30d --rpm 60\n  \
     KEY=$(portcullis keys create --name ci --quiet --admin http://127.0.0.1:8081)";
 
 pub fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
@@ -133,16 +166,20 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
 
 async fn local(keys: &Keys, command: Command, out: &mut Out) -> Result<()> {
     match command {
-        Command::Create { name, team, models, expires, json, quiet } => {
+        Command::Create { name, team, models, expires, limits, json, quiet } => {
             if let Some(team) = team.as_deref().filter(|team| !keys.table().knows_team(team)) {
                 writeln!(io::stderr(), "note: {}", crate::admin::no_such_team(team))?;
             }
-            let (info, secret) = keys.create(NewKey { name, team, models, expires }).await.map_err(plain)?;
+            let (info, secret) =
+                keys.create(NewKey { name, team, models, expires, limits: limits.limits() }).await.map_err(plain)?;
             show_secret(out, &with_secret(&info, &secret), json, quiet)
         }
         Command::Rotate { id, overlap, json, quiet } => {
             let (info, secret) = keys.rotate(&id, overlap).await.map_err(plain)?;
             show_secret(out, &with_secret(&info, &secret), json, quiet)
+        }
+        Command::Limit { id, limits } => {
+            show_limits(out, &json!(keys.set_limits(&id, limits.limits()).await.map_err(plain)?))
         }
         Command::Revoke { id } => show_revoked(out, &json!(keys.revoke(&id).await.map_err(plain)?)),
         Command::List { json } => {
@@ -162,9 +199,10 @@ async fn local(keys: &Keys, command: Command, out: &mut Out) -> Result<()> {
 async fn remote(admin: &Admin, command: Command, out: &mut Out) -> Result<()> {
     let path = |id: &str| format!("/api/v1/keys/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     match command {
-        Command::Create { name, team, models, expires, json, quiet } => {
+        Command::Create { name, team, models, expires, limits, json, quiet } => {
+            let limits = limits.limits();
             let expires = expires.map(|at| expiry::show(expiry::to_seconds(at)));
-            let body = json!({ "name": name, "team": team, "models": models, "expires": expires });
+            let body = json!({ "name": name, "team": team, "models": models, "expires": expires, "limits": limits });
             let answer = call(admin, Method::POST, "/api/v1/keys", Some(&body)).await?;
             for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 writeln!(io::stderr(), "note: {warning}")?;
@@ -175,6 +213,10 @@ async fn remote(admin: &Admin, command: Command, out: &mut Out) -> Result<()> {
             let body = json!({ "overlap": format!("{}s", overlap.as_secs()) });
             let answer = call(admin, Method::POST, &format!("{}/rotate", path(&id)), Some(&body)).await?;
             show_secret(out, &answer, json, quiet)
+        }
+        Command::Limit { id, limits } => {
+            let body = json!({ "limits": limits.limits() });
+            show_limits(out, &call(admin, Method::PATCH, &path(&id), Some(&body)).await?)
         }
         Command::Revoke { id } => show_revoked(out, &call(admin, Method::DELETE, &path(&id), None).await?),
         Command::List { json } => {
@@ -203,7 +245,7 @@ fn show_secret(out: &mut Out, answer: &Value, json: bool, quiet: bool) -> Result
         writeln!(out, "{key}")?;
     } else {
         writeln!(out, "{key}\n")?;
-        for field in ["id", "name", "team", "models", "expires", "former_secret_until"] {
+        for field in ["id", "name", "team", "models", "limits", "expires", "former_secret_until"] {
             if !answer[field].is_null() {
                 writeln!(out, "  {:<8} {}", field.replace("former_secret_until", "old till"), cell(&answer[field]))?;
             }
@@ -211,6 +253,11 @@ fn show_secret(out: &mut Out, answer: &Value, json: bool, quiet: bool) -> Result
         writeln!(out, "\nThis is the only time the key is shown: only its hash is kept.")?;
     }
     Ok(())
+}
+
+fn show_limits(out: &mut Out, answer: &Value) -> Result<()> {
+    let limits = if answer["limits"].is_null() { "no limits of its own".to_owned() } else { cell(&answer["limits"]) };
+    Ok(writeln!(out, "{} ({}): {limits}", cell(&answer["id"]), cell(&answer["name"]))?)
 }
 
 fn show_revoked(out: &mut Out, answer: &Value) -> Result<()> {
@@ -241,6 +288,9 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Object(map) => {
+            map.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(",")
+        }
         other => other.to_string(),
     }
 }
@@ -266,7 +316,7 @@ fn plain(error: crate::error::Error) -> anyhow::Error {
     }
 }
 
-const COLUMNS: [&str; 7] = ["id", "name", "status", "team", "expires", "hint", "models"];
+const COLUMNS: [&str; 8] = ["id", "name", "status", "team", "expires", "hint", "models", "limits"];
 const PAGE: usize = 500;
 
 #[cfg(test)]

@@ -17,13 +17,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::settle,
+    account::{estimate::Estimates, settle},
     admin,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
     config::{Config, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
-    limit::Limits,
+    limit::{Budgets, Limits},
     plugin::Plugins,
     provider::KeyRests,
     route::Health,
@@ -92,6 +92,7 @@ pub struct Running {
     helpers: Vec<JoinHandle<()>>,
     settling: JoinHandle<()>,
     store: Arc<dyn Store>,
+    budgets: Arc<Budgets>,
 }
 
 /// The key of the very first start: for a terminal, or in a file.
@@ -140,12 +141,17 @@ impl Running {
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
         let first_key = first_key(&config, &keys).await?;
         let ring = Arc::new(Ring::default());
-        let (queue, settling) = settle::start(ring.clone());
+        let estimates = Arc::new(Estimates::default());
+        let (queue, settling) = settle::start(ring.clone(), estimates.clone());
+        let budgets = Budgets::new(store.clone(), None, config.budget_lease);
+        budgets.set_teams(&config.teams);
+        budgets.prepare().await;
         let gateway = Arc::new(Gateway {
             state: State {
                 auth: keys.table().clone(),
                 nobody: Arc::new(Principal::default()),
-                limits: Limits::default(),
+                limits: Limits::new(budgets.clone()),
+                estimates,
                 health: Health::default(),
                 keys: KeyRests::default(),
                 transport: Transport::new(&proxies()),
@@ -172,9 +178,24 @@ impl Running {
                 }
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
+            tokio::spawn(budgets.clone().run(close.clone())),
         ];
         let watcher = watched(&gateway, &place)?;
-        Ok(Running { gateway, place, data, admin, first_key, watcher, drain, close, serving, helpers, settling, store })
+        Ok(Running {
+            gateway,
+            place,
+            data,
+            admin,
+            first_key,
+            watcher,
+            drain,
+            close,
+            serving,
+            helpers,
+            settling,
+            store,
+            budgets,
+        })
     }
 
     pub fn data_addr(&self) -> SocketAddr {
@@ -198,6 +219,7 @@ impl Running {
         // The last exchange is gone when its gateway is: then the queue ends by itself.
         drop(self.gateway);
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
+        self.budgets.close().await;
         let _ = self.store.close().await;
         // A server that panicked has cut everything it had.
         report.unwrap_or(DrainReport { open: 0, cut: 0, took: std::time::Duration::ZERO })
@@ -292,6 +314,7 @@ pub fn reload(gateway: &Gateway, place: &Place) {
                 tracing::warn!(key = name, "this change needs a restart");
             }
             gateway.state.auth.set_teams(&new.config.teams);
+            gateway.state.limits.set_teams(&new.config.teams);
             gateway.state.body_memory.set_limit(new.config.server.body_memory);
             known(&new);
             tracing::info!(hash = %new.config.hash, was = %old.config.hash, "configuration reloaded");

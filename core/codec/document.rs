@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::{
-    Dialect, Encoded, Field, Inbound, codec,
+    Dialect, Encoded, Field, Inbound, OutputBound, codec,
     envelope::{Entry, Envelope},
 };
 use crate::{
@@ -241,6 +241,23 @@ impl Document {
     /// Does the prompt seem to hold media? Does not decode: may be wrong towards yes.
     pub fn has_media(&self) -> bool {
         self.envelope.has_media
+    }
+
+    /// How long the answer may become, as stages left it; reads no more of the body than the fields that say so. A field
+    /// that is written twice says nothing: upstreams differ in which one they take.
+    pub fn output_bound(&self) -> OutputBound {
+        if let Some(request) = &self.decoded {
+            return OutputBound { tokens: request.max_tokens, choices: request.n.unwrap_or(1) };
+        }
+        codec(self.format).output_bound(&|name| {
+            let mut named =
+                self.envelope.fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == name.as_bytes());
+            let entry = named.next()?;
+            if named.next().is_some() {
+                return None;
+            }
+            serde_json::from_slice(&self.bytes[entry.value.clone()]).ok()
+        })
     }
 
     pub fn has_tools(&self) -> bool {

@@ -27,6 +27,9 @@ pub struct Lane {
     /// Gemini repeats usage on each frame: only the last one is read.
     last_usage: Option<Bytes>,
     frames: u64,
+    /// Bytes of output, as counted from the lengths of frames; what stands around it in a frame.
+    output: u64,
+    wrapping: u64,
 }
 
 impl Lane {
@@ -45,6 +48,8 @@ impl Lane {
             finish: None,
             last_usage: None,
             frames: 0,
+            output: 0,
+            wrapping: 0,
         }
     }
 
@@ -133,6 +138,12 @@ impl Lane {
         self.finish
     }
 
+    /// Bytes of model output that went by, as far as they can be told without reading them all: what frames have beyond the
+    /// wrapping of the first one with output.
+    pub fn text_bytes(&self) -> u64 {
+        self.output
+    }
+
     /// How many frames went by.
     pub fn frames(&self) -> u64 {
         self.frames
@@ -143,6 +154,7 @@ impl Lane {
         let frame = &bytes[at.clone()];
         self.frames += 1;
         if self.committed {
+            self.output += (frame.len() as u64).saturating_sub(self.wrapping);
             match self.format {
                 Format::Gemini if !has(frame, b"\"finishReason\"") && !has(frame, b"\"error\"") => {
                     if has(frame, b"\"usageMetadata\"") {
@@ -156,8 +168,24 @@ impl Lane {
             }
         }
         let hidden = self.hide_usage && has(frame, b"\"choices\"") && usage_only(frame);
-        self.decode(frame)?;
+        if self.committed {
+            self.decode(frame)?;
+        } else {
+            let text = self.first(frame)?;
+            if self.committed {
+                (self.output, self.wrapping) = (text, (frame.len() as u64).saturating_sub(text));
+            }
+        }
         Ok(!hidden)
+    }
+
+    /// Decodes a frame that may hold the first output, and says how many bytes of text it has.
+    fn first(&mut self, frame: &[u8]) -> Result<u64> {
+        let result = self.decoder.push(frame, &mut self.events);
+        let text = |event: &Event| if let Event::Delta { delta, .. } = event { delta.text_bytes() } else { 0 };
+        let bytes = self.events.iter().map(text).sum();
+        self.note();
+        result.map(|()| bytes)
     }
 
     fn decode(&mut self, frame: &[u8]) -> Result<()> {

@@ -13,12 +13,15 @@ pub mod glance;
 pub mod json;
 pub mod lane;
 pub mod openai_chat;
+pub mod rate;
 pub mod schema;
 pub mod signature;
 pub mod sse;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+
+pub use rate::{RateFact, RateFacts};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -166,6 +169,19 @@ pub trait Codec: Send + Sync {
     /// The wire's top-level keys that hold a canonical field: same-format edits replace just these.
     fn wire_fields(&self, field: Field) -> &'static [&'static str];
 
+    /// Client side: how long the answer may become, from the body's top-level fields as they stand there.
+    fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
+        let number = |name: &str| field(name).as_ref().and_then(Value::as_u64);
+        // Who sends both is bound by one of them: servers differ in which.
+        let both = number("max_completion_tokens").into_iter().chain(number("max_tokens"));
+        OutputBound { tokens: both.max(), choices: number("n").unwrap_or(1) }
+    }
+
+    /// Client side: what a caller is told of its rate limits.
+    fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
+        rate::plain(facts)
+    }
+
     /// Upstream side: the figures of an answer's usage object, without building a tree. `None`: read the slow way.
     fn read_usage(&self, _object: &[u8]) -> Option<Usage> {
         None
@@ -197,6 +213,14 @@ pub trait Codec: Send + Sync {
     /// Client side: the model list, and one model, in the family's shape.
     fn encode_models(&self, models: &[ModelCard]) -> Vec<u8>;
     fn encode_model(&self, model: &ModelCard) -> Vec<u8>;
+}
+
+/// How long an answer may become, as the request says it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OutputBound {
+    /// Of each choice.
+    pub tokens: Option<u64>,
+    pub choices: u64,
 }
 
 /// One line of the model list.

@@ -7,8 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 mod money;
+mod team;
 
 pub use money::{PriceTier, Pricing, Usd};
+pub use team::{Budget, Per, TeamLimits};
 
 /// Configuration of Portcullis.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -97,6 +99,9 @@ pub struct Store {
     pub kind: Option<StoreKind>,
     /// The folder of the `sled` store. Default: data.
     pub path: Option<String>,
+    /// How long the part of a budget that was in use when the gateway was killed counts as spent, after the next start.
+    /// Default: 60s.
+    pub budget_lease: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -221,6 +226,10 @@ pub struct Target {
 pub struct Team {
     /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
     pub models: Option<Vec<String>>,
+    /// What all keys of the team together may use. Default: no limit.
+    pub limits: Option<TeamLimits>,
+    /// What all keys of the team together may spend. Default: no bound.
+    pub budget: Option<Budget>,
     /// Parameters a request starts from where the caller says nothing.
     pub defaults: Option<Defaults>,
     /// Who goes first when the gateway is busy. Default: normal.

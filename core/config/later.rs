@@ -1,14 +1,12 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 11] = [
+const KEYS: [&[&str]; 9] = [
     &["cache"],
     &["records"],
     &["overload"],
     &["secrets"],
     &["store", "url"],
-    &["teams", "*", "limits"],
-    &["teams", "*", "budget"],
     &["teams", "*", "priority"],
     &["models", "*", "sticky"],
     &["models", "*", "long_input"],

@@ -17,6 +17,7 @@ pub mod secret;
 mod shape;
 mod source;
 pub mod sources;
+mod team;
 mod text;
 mod toml_json;
 pub mod watch;
@@ -27,6 +28,7 @@ mod tests;
 pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
 pub use sources::Sources;
+pub use team::{Budget, Limits, Per};
 pub use text::usd;
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
@@ -50,6 +52,8 @@ pub struct Config {
     pub teams: BTreeMap<String, Team>,
     /// Prices of the user's own, in the file's order.
     pub pricing: Vec<Pricing>,
+    /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
+    pub budget_lease: Duration,
     /// `None`: every file directly in scripts/ and plugins/, in file-name order.
     pub stages: Option<Vec<Stage>>,
     /// The scripts as they were read, and which other files had a say: what compiles is what was hashed.
@@ -180,6 +184,8 @@ pub struct Team {
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
     pub defaults: serde_json::Map<String, serde_json::Value>,
     pub priority: Option<String>,
+    pub limits: Option<Limits>,
+    pub budget: Option<Budget>,
 }
 
 /// `[[pricing]]`.

@@ -288,7 +288,41 @@ fn teams_name_models_that_exist_and_start_from_parameters() {
     assert!(problem("[teams.a]\ndefaults = { temprature = 1 }\n").contains("did you mean `temperature`"));
     assert!(problem("[teams.a]\ndefaults = { temperature = 3.0 }\n").contains("between 0 and 2"));
     assert!(problem("[teams.a]\npriority = \"high\"\n").contains("`teams.a.priority` is not built in this version"));
-    assert!(problem("[teams.a]\nbudget = { usd = 5 }\n").contains("`teams.a.budget` is not built in this version"));
+}
+
+#[test]
+fn limits_and_budgets_of_teams_are_counted_to_the_digit() {
+    let config = Case::new(
+        "[teams.a]\nlimits = { requests_per_minute = 600, tokens_per_minute = 200000, concurrent = 50 }\n\
+         budget = { usd = 0.1, per = \"week\" }\n[teams.b]\nlimits = {}\n\
+         budget = { usd = \"50\", per = \"total\", unpriced_usd = 0 }\n[store]\nbudget_lease = \"2s\"\n",
+    )
+    .config();
+    let (a, b) = (&config.teams["a"], &config.teams["b"]);
+    let limits = Limits { requests_per_minute: Some(600), tokens_per_minute: Some(200_000), concurrent: Some(50) };
+    assert_eq!((a.limits, b.limits), (Some(limits), None));
+    let budget = |nano_usd, per, unpriced_nano_usd| Some(Budget { nano_usd, per, unpriced_nano_usd });
+    assert_eq!(a.budget, budget(100_000_000, Per::Week, 100_000_000));
+    assert_eq!(b.budget, budget(50_000_000_000, Per::Total, 0));
+    assert_eq!(config.budget_lease, Duration::from_secs(2));
+}
+
+#[test]
+fn limits_and_budgets_that_mean_nothing_are_told() {
+    let team = |line: &str| problem(&format!("[teams.a]\n{line}\n"));
+    assert!(
+        team("limits = { requests_per_minute = 0 }").contains("between 1"),
+        "{}",
+        team("limits = { requests_per_minute = 0 }")
+    );
+    assert!(team("limits = { requests = 9 }").contains("requests_per_minute"), "{}", team("limits = { requests = 9 }"));
+    assert!(team("budget = { usd = 5 }").contains("per"), "{}", team("budget = { usd = 5 }"));
+    assert!(
+        team("budget = { usd = 5, per = \"year\" }").contains("month"),
+        "{}",
+        team("budget = { usd = 5, per = \"year\" }")
+    );
+    assert!(team("budget = { usd = \"five\", per = \"day\" }").contains("`teams.a.budget.usd`: expected US dollars"));
 }
 
 #[test]

@@ -1,16 +1,37 @@
-//! May they now: the permit without which nothing reaches an upstream. This form counts requests in flight; rates,
-//! tokens and money join it in `enter` and `reserve`.
+//! May they now: the permit without which nothing reaches an upstream. `enter` counts requests and places before the body
+//! is read, `Permit::reserve` tokens and money before each attempt; what was really used is settled behind the queue.
+//! Whoever has no limit costs nothing here: no lookup, no clock, no lock.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use crate::{
     auth::Principal,
+    config::{Budget, Team},
     error::Result,
     telemetry::{InFlight, metrics},
 };
+
+pub mod budget;
+pub mod gcra;
+pub mod lease;
+pub mod meter;
+pub mod purse;
+pub mod window;
+
+#[cfg(test)]
+mod tests;
+
+pub use budget::Balance;
+pub use gcra::Standing;
+pub use lease::{Budgets, Ledger};
+pub use meter::{Bound, Meters, Rates, Scope};
+pub use purse::{Held, Purse, usd};
 
 /// Who spends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,51 +42,221 @@ pub enum Class {
     System,
 }
 
+/// What lives across reloads.
+pub struct Limits {
+    in_flight: Arc<AtomicU64>,
+    meters: Arc<Meters>,
+    budgets: Arc<Budgets>,
+}
+
+/// The limits of one caller; empty for most.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds(Option<Arc<Caller>>);
+
+#[derive(Debug)]
+struct Caller {
+    scopes: Vec<Bound>,
+    fund: Option<(Arc<Purse>, Budget)>,
+    now: SystemTime,
+}
+
 /// The right to call upstreams for one request. Made only here; dropping it gives the place back.
 pub struct Permit {
     class: Class,
     in_flight: Arc<AtomicU64>,
     _gauge: InFlight,
+    bounds: Bounds,
+    taken: Option<Box<Reservation>>,
 }
 
-/// The right to one attempt: borrowed from the request's permit, so it cannot outlive it.
-pub struct Reserved<'a> {
-    permit: &'a Permit,
+/// The right to one attempt. Only a permit gives it, and it is used up by signing.
+#[derive(Debug)]
+pub struct Reserved {
+    class: Class,
 }
 
-/// What lives across reloads.
-#[derive(Debug, Default)]
-pub struct Limits {
-    in_flight: Arc<AtomicU64>,
+/// What one attempt may use at most, with what attempts before it used already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub nano_usd: u64,
+}
+
+/// What a request has taken, on its way to the settle queue.
+#[derive(Debug)]
+pub struct Reservation {
+    /// Tokens by scope, in the order of the caller's.
+    tokens: Vec<u64>,
+    money: Option<Held>,
+    bounds: Bounds,
 }
 
 impl Limits {
-    /// Before the body is read: rate, in-flight, priority, shedding.
-    pub fn enter(&self, _principal: &Principal) -> Result<Permit> {
+    pub fn new(budgets: Arc<Budgets>) -> Limits {
+        Limits { in_flight: Arc::default(), meters: Arc::default(), budgets }
+    }
+
+    /// What binds this caller. `now`: the wall clock, for the budget's window.
+    pub fn bounds(&self, caller: &Principal, now: SystemTime) -> Bounds {
+        if caller.key_limits.is_none() && caller.team_limits.is_none() && caller.team_budget.is_none() {
+            return Bounds::default();
+        }
+        let fund = caller.team.as_ref().zip(caller.team_budget);
+        let fund = fund.map(|(team, budget)| (self.budgets.purse(team, budget.per, now), budget));
+        Bounds(Some(Arc::new(Caller { scopes: self.meters.of(caller), fund, now })))
+    }
+
+    /// Before the body is read: a request and a place from each scope. `spends`: the operation may cost money.
+    pub fn enter(&self, bounds: &Bounds, spends: bool) -> Result<Permit> {
+        if let Some(caller) = &bounds.0 {
+            caller.enter(spends)?;
+        }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { class: Class::Client, in_flight: self.in_flight.clone(), _gauge: metrics().enter() })
+        Ok(Permit {
+            class: Class::Client,
+            in_flight: self.in_flight.clone(),
+            _gauge: metrics().enter(),
+            bounds: bounds.clone(),
+            taken: None,
+        })
     }
 
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
-}
 
-impl Permit {
-    /// Before each attempt: tokens and money for this target.
-    pub fn reserve(&self) -> Result<Reserved<'_>> {
-        Ok(Reserved { permit: self })
+    pub fn budgets(&self) -> &Arc<Budgets> {
+        &self.budgets
+    }
+
+    /// After a reload: state stays, bounds are asked for with each request.
+    pub fn set_teams(&self, teams: &std::collections::BTreeMap<String, Team>) {
+        self.budgets.set_teams(teams);
+        self.meters.sweep();
+    }
+
+    /// Forgets what nobody uses.
+    pub fn sweep(&self) {
+        self.meters.sweep();
     }
 }
 
-impl Reserved<'_> {
+impl Caller {
+    fn enter(&self, spends: bool) -> Result<()> {
+        if let Some((purse, budget)) = self.fund.as_ref().filter(|_| spends) {
+            purse.enter(budget, self.now)?;
+        }
+        for (at, scope) in self.scopes.iter().enumerate() {
+            if let Err(refused) = scope.enter() {
+                self.scopes[..at].iter().for_each(Bound::undo);
+                return Err(refused);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Bounds {
+    /// The tightest rates, for headers; `None` when there is no rate limit.
+    pub fn rates(&self) -> Option<Rates> {
+        let caller = self.0.as_ref()?;
+        let rates = caller.scopes.iter().map(Bound::rates).reduce(Rates::and)?;
+        (rates != Rates::default()).then_some(rates)
+    }
+
+    pub fn budget(&self) -> Option<&Budget> {
+        self.0.as_ref()?.fund.as_ref().map(|(_, budget)| budget)
+    }
+}
+
+impl Permit {
+    /// Is there anything that `reserve` would have to count?
+    pub fn counts(&self) -> bool {
+        self.bounds.0.is_some()
+    }
+
+    /// For a caller without limits, or an attempt that uses nothing.
+    pub fn free(&self) -> Reserved {
+        Reserved { class: self.class }
+    }
+
+    /// Nano-dollars that an attempt may reserve now, what this request holds included; `None` without a budget.
+    pub fn left(&self) -> Option<u64> {
+        let (purse, budget) = self.bounds.0.as_ref()?.fund.as_ref()?;
+        let held = self.taken.as_ref().and_then(|taken| taken.money.as_ref()).map_or(0, Held::amount);
+        // Not read yet: `reserve` waits for it, and then knows.
+        Some(purse.balance(budget.nano_usd).map_or(budget.nano_usd, |balance| balance.left.saturating_add(held)))
+    }
+
+    /// Before each attempt: tokens and money for it. A later attempt only tops up what is held already; when that fails
+    /// the attempt must not be made.
+    pub async fn reserve(&mut self, need: Need) -> Result<Reserved> {
+        let Some(caller) = &self.bounds.0 else { return Ok(self.free()) };
+        let taken = self.taken.get_or_insert_with(|| {
+            Box::new(Reservation {
+                tokens: vec![0; caller.scopes.len()],
+                money: None,
+                bounds: Bounds(Some(caller.clone())),
+            })
+        });
+        taken.top_up(caller, need)?;
+        if let Some((purse, budget)) = &caller.fund {
+            purse.hold(&mut taken.money, need.nano_usd, budget, caller.now).await?;
+        }
+        Ok(Reserved { class: self.class })
+    }
+
+    /// The request has ended: what it took goes to the settle queue, its place is given back.
+    pub fn end(mut self) -> Option<Box<Reservation>> {
+        self.taken.take()
+    }
+}
+
+impl Reservation {
+    /// Tokens from every scope, or from none.
+    fn top_up(&mut self, caller: &Caller, need: Need) -> Result<()> {
+        let mut fresh = Vec::with_capacity(self.tokens.len());
+        for (scope, has) in caller.scopes.iter().zip(&self.tokens) {
+            match scope.take_tokens(need.input_tokens, need.output_tokens, *has) {
+                Ok(more) => fresh.push(more),
+                Err(refused) => {
+                    caller.scopes.iter().zip(&fresh).for_each(|(scope, more)| scope.correct_tokens(*more, 0));
+                    return Err(refused);
+                }
+            }
+        }
+        self.tokens.iter_mut().zip(fresh).for_each(|(has, more)| *has += more);
+        Ok(())
+    }
+
+    /// What an attempt at a model without a price counts as; `None` without a budget.
+    pub fn unpriced(&self) -> Option<u64> {
+        self.bounds.budget().map(|budget| budget.unpriced_nano_usd)
+    }
+
+    /// What was really used. Takes itself, so that nothing is settled twice.
+    pub fn settle(self, tokens: u64, nano_usd: u64) {
+        if let Some(caller) = &self.bounds.0 {
+            caller.scopes.iter().zip(&self.tokens).for_each(|(scope, taken)| scope.correct_tokens(*taken, tokens));
+        }
+        if let Some(money) = self.money {
+            money.settle(nano_usd);
+        }
+    }
+}
+
+impl Reserved {
     pub fn class(&self) -> Class {
-        self.permit.class
+        self.class
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(caller) = &self.bounds.0 {
+            caller.scopes.iter().for_each(Bound::leave);
+        }
     }
 }

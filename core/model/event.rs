@@ -84,6 +84,16 @@ pub enum Delta {
     Citation(Citation),
 }
 
+impl Delta {
+    /// Of output that an upstream counts.
+    pub fn text_bytes(&self) -> u64 {
+        match self {
+            Delta::Text(text) => text.len() as u64,
+            Delta::Signature(_) | Delta::Sealed(_) | Delta::Citation(_) => 0,
+        }
+    }
+}
+
 impl Event {
     /// Is this model output in the sense of the commit rule (text, reasoning or tool delta, a whole part, the finish)?
     pub fn commits(&self) -> bool {

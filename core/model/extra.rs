@@ -38,6 +38,11 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// May it cost money? Counting tokens is free wherever it is offered, but it goes to an upstream.
+    pub const fn spends(self) -> bool {
+        matches!(self, Operation::Chat | Operation::Embeddings | Operation::CountTokens)
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Operation::Chat => "chat",

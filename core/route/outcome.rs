@@ -23,6 +23,8 @@ pub fn most_telling(errors: Vec<Error>) -> Error {
 pub fn goes_on(error: &Error) -> bool {
     error.retryable()
         || error.kind == Kind::Unsupported
+        // What is too dear here may be cheap enough elsewhere.
+        || error.kind == Kind::BudgetExceeded
         || (error.kind == Kind::UpstreamRefused && error.status() == 404)
 }
 

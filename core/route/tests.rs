@@ -21,6 +21,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         server: config::Server::default(),
         admin: config::Admin { listen: ([127, 0, 0, 1], 8081).into(), token: None },
         store: config::Store { kind: config::StoreKind::Memory, path: PathBuf::from("data") },
+        budget_lease: Duration::from_secs(60),
         auth: config::Auth { required: true },
         providers,
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),

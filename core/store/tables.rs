@@ -8,15 +8,18 @@ pub enum Table {
     Meta,
     /// Virtual keys by id: `auth::row`.
     Keys,
+    /// Budgets by team and window: `limit::lease`.
+    Budgets,
 }
 
 impl Table {
-    pub const ALL: [Table; 2] = [Table::Meta, Table::Keys];
+    pub const ALL: [Table; 3] = [Table::Meta, Table::Keys, Table::Budgets];
 
     pub const fn tag(self) -> u8 {
         match self {
             Table::Meta => 1,
             Table::Keys => 2,
+            Table::Budgets => 3,
         }
     }
 
@@ -25,6 +28,7 @@ impl Table {
         match self {
             Table::Meta => "meta",
             Table::Keys => "keys",
+            Table::Budgets => "budgets",
         }
     }
 

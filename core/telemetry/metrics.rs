@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,9 @@ pub struct Metrics {
     attempts: DashMap<Arc<str>, Counter, foldhash::fast::RandomState>,
     in_flight: Gauge,
     log_left_out: Counter,
+    /// Those with a label of their own.
+    teams: DashSet<String>,
+    lease_failed: Counter,
     reload_success: Counter,
     reload_failure: Counter,
     reload_time: Gauge,
@@ -109,6 +112,8 @@ impl Default for Metrics {
             attempts: DashMap::default(),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
+            teams: DashSet::new(),
+            lease_failed: counter(names::LEASE_FAILED, vec![]),
             reload_success: counter(names::RELOAD_SUCCESS, vec![]),
             reload_failure: counter(names::RELOAD_FAILURE, vec![]),
             reload_time: gauge(names::RELOAD_TIME, vec![]),
@@ -174,6 +179,27 @@ impl Metrics {
     pub fn enter(&self) -> InFlight {
         self.in_flight.increment(1.0);
         InFlight(self.in_flight.clone())
+    }
+
+    /// A caller was refused. Both are words of the gateway's own.
+    pub fn limited(&self, scope: &'static str, limit: &'static str) {
+        let labels = vec![label("scope", scope), label("limit", limit)];
+        self.recorder.register_counter(&key(names::LIMITED, labels), &METADATA).increment(1);
+    }
+
+    /// A team's budget in its window, nano-dollars. Teams come from the configuration; past the first hundred they share
+    /// one label.
+    pub fn budget(&self, team: &str, most: u64, spent: u64, reserved: u64) {
+        let known = self.teams.contains(team) || (self.teams.len() < MAX_TEAMS && self.teams.insert(team.to_owned()));
+        let team = if known { team } else { OTHER };
+        for (name, nano) in [(names::BUDGET, most), (names::BUDGET_SPENT, spent), (names::BUDGET_RESERVED, reserved)] {
+            let labels = vec![Label::new("team", team.to_owned())];
+            self.recorder.register_gauge(&key(name, labels), &METADATA).set(nano as f64 / 1e9);
+        }
+    }
+
+    pub fn lease_failed(&self) {
+        self.lease_failed.increment(1);
     }
 
     pub fn reloaded(&self, at: SystemTime) {
@@ -339,4 +365,5 @@ const OTHER: &str = "other";
 const NONE: &str = "none";
 const MAX_SETS: usize = 1_000;
 const MAX_OUTCOMES: usize = 64;
+const MAX_TEAMS: usize = 100;
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -61,6 +61,16 @@ pub const TABLE: &[Row] = &[
         labels: &[],
     },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
+    Row { name: LIMITED, kind: Kind::Counter, help: "Requests refused by a limit", labels: &["scope", "limit"] },
+    Row { name: BUDGET, kind: Kind::Gauge, help: "What a team may spend in this window, USD", labels: &["team"] },
+    Row { name: BUDGET_SPENT, kind: Kind::Gauge, help: "What it spent in this window, USD", labels: &["team"] },
+    Row { name: BUDGET_RESERVED, kind: Kind::Gauge, help: "What its requests under way hold, USD", labels: &["team"] },
+    Row {
+        name: LEASE_FAILED,
+        kind: Kind::Counter,
+        help: "Blocks of budgets that the store did not take; they are kept in memory",
+        labels: &[],
+    },
     Row { name: RELOAD_SUCCESS, kind: Kind::Counter, help: "Configurations that went live", labels: &[] },
     Row {
         name: RELOAD_FAILURE,
@@ -86,6 +96,11 @@ pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
 pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
+pub const LIMITED: &str = "portcullis_limited_total";
+pub const BUDGET: &str = "portcullis_budget_usd";
+pub const BUDGET_SPENT: &str = "portcullis_budget_spent_usd";
+pub const BUDGET_RESERVED: &str = "portcullis_budget_reserved_usd";
+pub const LEASE_FAILED: &str = "portcullis_budget_lease_failures_total";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
 pub const RELOAD_TIME: &str = "portcullis_config_last_reload_success_timestamp_seconds";

@@ -33,6 +33,7 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
             reasoning_tokens: Some(10),
             ..Usage::default()
         }),
+        usage_estimated: false,
         cost_nano_usd: Some(1_234_500),
         duration: Duration::from_millis(50),
         first_event: Some(Duration::from_millis(20)),
@@ -80,6 +81,9 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
     metrics.attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
+    metrics.limited("team", "requests_per_minute");
+    metrics.budget("research", 2_000_000_000, 1, 1);
+    metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();
     let text = metrics.render();

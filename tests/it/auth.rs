@@ -35,7 +35,7 @@ fn family(row: &Endpoint) -> Family {
     }
 }
 
-async fn walk(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>) -> Answer {
+pub async fn walk(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>) -> Answer {
     let (path, body) = asked(row, model);
     let bearer = format!("Bearer {}", key.unwrap_or_default());
     let mut headers = vec![("content-type", "application/json")];

@@ -12,6 +12,7 @@
 
 mod auth;
 mod bad_input;
+mod budget;
 mod bounds;
 mod corpus;
 mod examples;
@@ -20,6 +21,7 @@ mod facts;
 mod family;
 mod held;
 mod keys;
+mod limits;
 mod passthrough;
 mod plugins;
 mod promises;

@@ -14,7 +14,9 @@ mod tests;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder, json};
+use super::{
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, RateFacts, StreamDecoder, StreamEncoder, json, rate,
+};
 use crate::{
     error::{Error, Kind, Result},
     model::{Format, Request, Response},
@@ -57,6 +59,10 @@ impl Codec for AnthropicMessages {
 
     fn encode_error(&self, error: &Error, request_id: &str) -> Vec<u8> {
         error::encode(error, request_id)
+    }
+
+    fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
+        rate::dated(facts)
     }
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {

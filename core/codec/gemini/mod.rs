@@ -14,8 +14,11 @@ pub mod usage;
 pub mod wire;
 
 use bytes::Bytes;
+use serde_json::Value;
 
-use super::{ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder};
+use super::{
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
+};
 use crate::{
     error::{Error, Result},
     model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response},
@@ -74,6 +77,15 @@ impl Codec for Gemini {
             }
             Field::ServiceTier => &["serviceTier", "service_tier"],
             Field::User | Field::Metadata | Field::Stream | Field::Extra => &[],
+        }
+    }
+
+    fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
+        let config = field("generationConfig").or_else(|| field("generation_config")).unwrap_or_default();
+        let number = |names: [&str; 2]| names.iter().find_map(|name| config.get(name).and_then(Value::as_u64));
+        OutputBound {
+            tokens: number(["maxOutputTokens", "max_output_tokens"]),
+            choices: number(["candidateCount", "candidate_count"]).unwrap_or(1),
         }
     }
 

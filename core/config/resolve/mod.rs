@@ -45,7 +45,10 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let server = r.server(file.server.unwrap_or_default());
     let admin = r.admin(file.admin.unwrap_or_default(), &server);
     let auth = r.auth(file.auth.unwrap_or_default(), &server);
-    let store = r.store(file.store.unwrap_or_default());
+    let raw_store = file.store.unwrap_or_default();
+    let lease = raw_store.budget_lease.clone();
+    let store = r.store(raw_store);
+    let budget_lease = r.span(&path(&["store", "budget_lease"]), lease).unwrap_or(BUDGET_LEASE);
     let providers = r.providers(file.providers);
     let models = r.models(file.models, &providers);
     let teams = r.teams(file.teams, &providers, &models);
@@ -66,6 +69,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         models,
         teams,
         pricing,
+        budget_lease,
         stages,
         sources: Sources::default(),
     };
@@ -327,4 +331,5 @@ fn same_socket(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (left == right || left.is_unspecified() || right.is_unspecified())
 }
 
+const BUDGET_LEASE: Duration = Duration::from_secs(60);
 const MOST_SECRET: u64 = 64 << 10;

@@ -439,6 +439,7 @@ fn record() -> crate::account::Record {
         stream: false,
         finish_reason: Some("stop"),
         usage: Some(usage),
+        usage_estimated: false,
         cost_nano_usd: Some(2_500_000),
         duration: std::time::Duration::from_millis(5),
         first_event: None,

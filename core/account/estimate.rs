@@ -1,0 +1,114 @@
+//! How many tokens a prompt will have, before anybody counted them: its text's bytes by a ratio that is learned for each
+//! target from what upstreams report. Bounded and without locks: a request reads one number. Never exact, so nothing is
+//! charged by it where the upstream tells.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::price::Rates;
+use crate::codec::document::Document;
+
+/// A number for each of so many targets; those that fall together take turns.
+pub struct Estimates {
+    hasher: RandomState,
+    /// The upper half says whose it is, the lower half is the ratio, bytes a token.
+    slots: Box<[AtomicU64]>,
+}
+
+/// What is known of a request's size before, or without, an upstream's own count.
+#[derive(Debug, Clone, Default)]
+pub struct Size {
+    /// Of the prompt's text, and of its media as they are encoded.
+    pub text_bytes: u64,
+    pub media_bytes: u64,
+    /// Tokens of the answer that came by, as far as they can be told without reading it.
+    pub arrived: u64,
+    /// An attempt was sent, and nobody knows how it ended.
+    pub under_way: bool,
+    /// It ended before its upstream was done with it.
+    pub cut: bool,
+    /// Of the last attempt's target.
+    pub rates: Option<Arc<Rates>>,
+}
+
+impl Size {
+    pub fn of(document: &Document) -> Size {
+        let text_bytes = document.text_bytes();
+        let media_bytes =
+            if document.has_media() { (document.bytes().len() as u64).saturating_sub(text_bytes) } else { 0 };
+        Size { text_bytes, media_bytes, ..Size::default() }
+    }
+
+    /// An attempt is sent.
+    pub fn begin(&mut self, rates: &Option<Arc<Rates>>) {
+        (self.arrived, self.under_way, self.cut) = (0, true, false);
+        self.rates.clone_from(rates);
+    }
+
+    /// Tokens of the prompt: text by the learned ratio, media by what they weigh.
+    pub fn tokens(&self, target: &str, estimates: &Estimates) -> u64 {
+        let media = if self.media_bytes == 0 { 0 } else { MEDIA_TOKENS + self.media_bytes / MEDIA_BYTES };
+        estimates.tokens(target, self.text_bytes).max(1) + media
+    }
+}
+
+/// Text of an answer, or of a frame of it, in tokens: for what came by and was never counted.
+pub fn tokens_of(text_bytes: u64) -> u64 {
+    text_bytes.div_ceil(4)
+}
+
+impl Default for Estimates {
+    fn default() -> Self {
+        Estimates { hasher: RandomState::new(), slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Estimates {
+    /// Tokens of so many bytes of text, at this target.
+    pub fn tokens(&self, target: &str, text_bytes: u64) -> u64 {
+        let (slot, tag) = self.slot(target);
+        let ratio = ratio_in(slot.load(Ordering::Relaxed), tag).unwrap_or(FIRST);
+        (text_bytes as f64 / f64::from(ratio)).ceil() as u64
+    }
+
+    /// An upstream counted. Short prompts teach nothing: what stands around the text outweighs it.
+    pub fn learn(&self, target: &str, text_bytes: u64, tokens: u64) {
+        if text_bytes < LEAST_BYTES || tokens == 0 {
+            return;
+        }
+        let seen = ((text_bytes as f64 / tokens as f64) as f32).clamp(LOWEST, HIGHEST);
+        let (slot, tag) = self.slot(target);
+        // A step that another one overwrites is a step lost, not a wrong number.
+        let before = ratio_in(slot.load(Ordering::Relaxed), tag);
+        let ratio = before.map_or(seen, |before| before + (seen - before) * WEIGHT);
+        slot.store(u64::from(tag) << 32 | u64::from(ratio.to_bits()), Ordering::Relaxed);
+    }
+
+    fn slot(&self, target: &str) -> (&AtomicU64, u32) {
+        let hash = self.hasher.hash_one(target);
+        let at = hash as usize % self.slots.len();
+        (&self.slots[at], (hash >> 32) as u32)
+    }
+}
+
+fn ratio_in(slot: u64, tag: u32) -> Option<f32> {
+    let ratio = f32::from_bits(slot as u32);
+    ((slot >> 32) as u32 == tag && (LOWEST..=HIGHEST).contains(&ratio)).then_some(ratio)
+}
+
+/// The middle of the tokenizers in use, for English text.
+const FIRST: f32 = 4.0;
+const LOWEST: f32 = 0.5;
+const HIGHEST: f32 = 16.0;
+/// Of the newest prompt.
+const WEIGHT: f32 = 1.0 / 16.0;
+const LEAST_BYTES: u64 = 256;
+const SLOTS: usize = 1024;
+/// An image of middle size, and bytes of encoded media a token beyond it.
+const MEDIA_TOKENS: u64 = 1_600;
+const MEDIA_BYTES: u64 = 256;

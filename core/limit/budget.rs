@@ -1,0 +1,162 @@
+//! A budget's counter: what was spent in one window, what is reserved by requests under way, and the block that both must
+//! stay under. Pure: state and time in, decision and state out, so that a store shared by several gateways can run the
+//! same. Amounts are nano-dollars, times nanoseconds of a clock that never goes back.
+//!
+//! A reservation has an id and a lease. `settle` and `expire` may come twice or in either order: each amount counts once.
+
+use std::collections::{HashMap, HashSet};
+
+/// The counter of one scope in one window.
+#[derive(Debug, Clone, Default)]
+pub struct Counter {
+    /// Settled.
+    spent: u64,
+    /// The sum of `open`.
+    reserved: u64,
+    open: HashMap<u64, Hold>,
+    /// Reservations whose lease ended before they were settled.
+    expired: HashSet<u64>,
+    /// The end of the block that is leased: `spent + reserved` stays under it, so a restart knows the most that was spent.
+    ceiling: u64,
+    /// What a gateway that was killed may have spent beyond its records, and until when that counts.
+    lost: Option<(u64, u64)>,
+    /// The largest reservation of late.
+    usual: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    amount: u64,
+    until: u64,
+}
+
+/// Why nothing was reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Short {
+    /// The budget has room, but the block that is leased has not: a larger one must be taken first.
+    Block,
+    /// Requests under way hold what is left: some of it may come back.
+    Held,
+    /// It is spent, or less is left than this needs.
+    Spent,
+}
+
+/// As the API shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    pub spent: u64,
+    pub reserved: u64,
+    pub left: u64,
+}
+
+impl Counter {
+    /// From what the ledger holds. `lost`: what a killed gateway may have spent beyond it, and until when that counts.
+    pub fn opened(spent: u64, lost: Option<(u64, u64)>) -> Counter {
+        Counter { spent, ceiling: spent, lost: lost.filter(|(amount, _)| *amount > 0), ..Counter::default() }
+    }
+
+    /// Reserves, or raises what `id` has reserved to `amount`. What is held already stays held when this fails.
+    pub fn hold(&mut self, id: u64, amount: u64, limit: u64, now: u64, until: u64) -> Result<(), Short> {
+        let has = self.open.get(&id).map_or(0, |hold| hold.amount);
+        let more = amount.saturating_sub(has);
+        self.usual = amount.max(self.usual - self.usual / 8);
+        if more > self.left(limit, now) {
+            let could = limit.saturating_sub(self.spent).saturating_sub(self.lost(now));
+            return Err(if amount <= could { Short::Held } else { Short::Spent });
+        }
+        if self.spent.saturating_add(self.reserved).saturating_add(more) > self.ceiling {
+            return Err(Short::Block);
+        }
+        self.reserved = self.reserved.saturating_add(more);
+        self.open.insert(id, Hold { amount: has.max(amount), until });
+        Ok(())
+    }
+
+    /// The reservation ends; `used` was spent. `false`: it was settled before, or never made.
+    pub fn settle(&mut self, id: u64, used: u64) -> bool {
+        let open = self.open.remove(&id);
+        if open.is_none() && !self.expired.remove(&id) {
+            return false;
+        }
+        self.reserved = self.reserved.saturating_sub(open.map_or(0, |hold| hold.amount));
+        self.spent = self.spent.saturating_add(used);
+        // What was spent beyond its reservation is spent all the same.
+        self.ceiling = self.ceiling.max(self.spent.saturating_add(self.reserved));
+        true
+    }
+
+    /// Its owner lives.
+    pub fn renew(&mut self, id: u64, until: u64) {
+        if let Some(hold) = self.open.get_mut(&id) {
+            hold.until = hold.until.max(until);
+        }
+    }
+
+    /// Lets go what nobody renewed or settled in time; says how many.
+    pub fn expire(&mut self, now: u64) -> usize {
+        let ended: Vec<u64> = self.open.iter().filter(|(_, hold)| hold.until <= now).map(|(id, _)| *id).collect();
+        for id in &ended {
+            let amount = self.open.remove(id).map_or(0, |hold| hold.amount);
+            self.reserved = self.reserved.saturating_sub(amount);
+            if self.expired.len() < MOST_EXPIRED {
+                self.expired.insert(*id);
+            }
+        }
+        if self.lost.is_some_and(|(_, until)| until <= now) {
+            self.lost = None;
+        }
+        ended.len()
+    }
+
+    /// Nothing reserved, nothing expected.
+    pub fn at_rest(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub fn open(&self) -> impl Iterator<Item = u64> + '_ {
+        self.open.keys().copied()
+    }
+
+    /// Where the next block should end: a share of what is left, at least `need` and a request as they are of late. `None`
+    /// while more than half of such a block is free.
+    pub fn wants(&self, limit: u64, now: u64, need: u64) -> Option<u64> {
+        let taken = self.spent.saturating_add(self.reserved);
+        let left = self.left(limit, now);
+        let block = (left / SHARE).max(need).max(self.usual).min(left);
+        let free = self.ceiling.saturating_sub(taken);
+        (free < block.div_ceil(2) || free < need.min(left)).then(|| taken.saturating_add(block))
+    }
+
+    /// The block was leased.
+    pub fn granted(&mut self, ceiling: u64) {
+        self.ceiling = self.ceiling.max(ceiling);
+    }
+
+    pub fn ceiling(&self) -> u64 {
+        self.ceiling
+    }
+
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    pub fn balance(&self, limit: u64, now: u64) -> Balance {
+        Balance {
+            spent: self.spent.saturating_add(self.lost(now)),
+            reserved: self.reserved,
+            left: self.left(limit, now),
+        }
+    }
+
+    fn left(&self, limit: u64, now: u64) -> u64 {
+        limit.saturating_sub(self.spent).saturating_sub(self.reserved).saturating_sub(self.lost(now))
+    }
+
+    fn lost(&self, now: u64) -> u64 {
+        self.lost.map_or(0, |(amount, until)| if now < until { amount } else { 0 })
+    }
+}
+
+/// A block is this part of what is left: small enough that a crash costs little, large enough that a busy team needs few.
+const SHARE: u64 = 16;
+const MOST_EXPIRED: usize = 10_000;

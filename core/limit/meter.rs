@@ -1,0 +1,251 @@
+//! What one scope (a key, a team) has taken of its limits, and the scopes of one caller, which must all agree. In memory
+//! and exact for this process; the arithmetic is `gcra`'s. Knows nothing of money.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use dashmap::DashMap;
+
+use super::gcra::{Bucket, Rate, Refused, Standing};
+use crate::{
+    auth::Principal,
+    config::Limits,
+    error::{Error, Kind, Result},
+};
+
+/// Whose limits these are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// By id.
+    Key(Arc<str>),
+    /// By name.
+    Team(Arc<str>),
+}
+
+/// The meters by scope: they outlive reloads, and those that nobody needs are forgotten.
+#[derive(Debug)]
+pub struct Meters {
+    by_scope: DashMap<Scope, Arc<Meter>>,
+    /// Time is counted from here.
+    epoch: Instant,
+}
+
+#[derive(Debug, Default)]
+pub struct Meter {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requests: Bucket,
+    tokens: Bucket,
+    in_flight: u64,
+    /// As last asked for: to know when nothing is held any more.
+    limits: Limits,
+}
+
+/// One scope of a caller that has a limit.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    pub scope: Scope,
+    /// As messages call it.
+    name: Arc<str>,
+    pub limits: Limits,
+    meter: Arc<Meter>,
+    epoch: Instant,
+}
+
+/// The tightest of a caller's scopes, for headers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    pub requests: Option<Standing>,
+    pub tokens: Option<Standing>,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Meters { by_scope: DashMap::new(), epoch: Instant::now() }
+    }
+}
+
+impl Meters {
+    /// The caller's scopes that have a limit; looks up nothing for the others.
+    pub fn of(&self, caller: &Principal) -> Vec<Bound> {
+        let mut bounds = Vec::new();
+        if let Some(limits) = caller.key_limits {
+            bounds.push(self.bound(Scope::Key(caller.key_id.clone()), caller.key_name.clone(), limits));
+        }
+        if let (Some(limits), Some(team)) = (caller.team_limits, &caller.team) {
+            bounds.push(self.bound(Scope::Team(team.clone()), team.clone(), limits));
+        }
+        bounds
+    }
+
+    fn bound(&self, scope: Scope, name: Arc<str>, limits: Limits) -> Bound {
+        let found = self.by_scope.get(&scope).map(|meter| meter.clone());
+        let meter = found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_default().clone());
+        Bound { scope, name, limits, meter, epoch: self.epoch }
+    }
+
+    /// Forgets meters that hold nothing: nobody could tell them from new ones.
+    pub fn sweep(&self) {
+        let now = nanos(self.epoch);
+        self.by_scope.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.lock().idle(now));
+    }
+
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.by_scope.len()
+    }
+}
+
+impl Bound {
+    /// Takes a place and a request, or says which limit is in the way.
+    pub fn enter(&self) -> Result<()> {
+        let Limits { requests_per_minute, tokens_per_minute, concurrent } = self.limits;
+        let mut state = self.meter.lock();
+        let now = nanos(self.epoch);
+        state.limits = self.limits;
+        if let Some(most) = concurrent.filter(|most| state.in_flight >= *most) {
+            let words = format!("{} requests in flight, as many as it may have (`concurrent`)", most);
+            return Err(self.refuse("concurrent", &words, A_MOMENT));
+        }
+        // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
+        if let Some(count) = tokens_per_minute {
+            self.admitted(state.tokens.take(now, 0, Rate::a_minute(count)), "tokens_per_minute", count)?;
+        }
+        if let Some(count) = requests_per_minute {
+            self.admitted(state.requests.take(now, 1, Rate::a_minute(count)), "requests_per_minute", count)?;
+        }
+        state.in_flight += 1;
+        Ok(())
+    }
+
+    /// Another scope refused: as if it had not entered.
+    pub fn undo(&self) {
+        let mut state = self.meter.lock();
+        state.in_flight = state.in_flight.saturating_sub(1);
+        if self.limits.requests_per_minute.is_some() {
+            state.requests.correct(1, 0);
+        }
+    }
+
+    /// The request ended.
+    pub fn leave(&self) {
+        let mut state = self.meter.lock();
+        state.in_flight = state.in_flight.saturating_sub(1);
+    }
+
+    /// Takes tokens, of which the request `has` some already: `input` is what the prompt is thought to have, `output` the
+    /// most that may come. What would never fit with its whole output waits for an empty bucket; a prompt that would never
+    /// fit is refused. Gives what was taken.
+    pub fn take_tokens(&self, input: u64, output: u64, has: u64) -> Result<u64> {
+        let Some(count) = self.limits.tokens_per_minute else { return Ok(0) };
+        if input > count {
+            let message = format!(
+                "this request needs about {input} tokens, and {} may use {count} a minute (`tokens_per_minute`); send less at \
+                 once, or ask the gateway's operator for more",
+                self.whose()
+            );
+            return Err(Error::new(Kind::RateLimited, message));
+        }
+        let cost = input.saturating_add(output).min(count).saturating_sub(has);
+        if cost == 0 {
+            return Ok(0);
+        }
+        let mut state = self.meter.lock();
+        let taken = state.tokens.take(nanos(self.epoch), cost, Rate::a_minute(count));
+        self.admitted(taken, "tokens_per_minute", count).map(|()| cost)
+    }
+
+    /// Of `taken` tokens, `used` were used.
+    pub fn correct_tokens(&self, taken: u64, used: u64) {
+        if self.limits.tokens_per_minute.is_some() {
+            self.meter.lock().tokens.correct(taken, used);
+        }
+    }
+
+    pub fn rates(&self) -> Rates {
+        let mut state = self.meter.lock();
+        let now = nanos(self.epoch);
+        let mut standing = |bucket: fn(&mut State) -> &mut Bucket, count: Option<u64>| {
+            count.map(|count| bucket(&mut state).standing(now, Rate::a_minute(count)))
+        };
+        Rates {
+            requests: standing(|s| &mut s.requests, self.limits.requests_per_minute),
+            tokens: standing(|s| &mut s.tokens, self.limits.tokens_per_minute),
+        }
+    }
+
+    fn admitted(&self, taken: std::result::Result<(), Refused>, limit: &'static str, count: u64) -> Result<()> {
+        let what = if limit == "tokens_per_minute" { "tokens" } else { "requests" };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Refused::Wait(wait)) => {
+                Err(self.refuse(limit, &format!("used its {count} {what} a minute (`{limit}`)"), wait))
+            }
+            // One request, or what was cut to fit: it always fits a whole bucket.
+            Err(Refused::TooMuch) => {
+                Err(self.refuse(limit, &format!("a limit of {count} {what} (`{limit}`)"), A_MOMENT))
+            }
+        }
+    }
+
+    fn refuse(&self, limit: &'static str, words: &str, wait: Duration) -> Error {
+        crate::telemetry::metrics().limited(self.scope.kind(), limit);
+        let message = format!("{} has {words}; try again in {} s", self.whose(), wait.as_secs_f64().ceil().max(1.0));
+        Error::new(Kind::RateLimited, message).retry_after(wait)
+    }
+
+    fn whose(&self) -> String {
+        format!("{} `{}`", self.scope.kind(), self.name)
+    }
+}
+
+impl Scope {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Scope::Key(_) => "key",
+            Scope::Team(_) => "team",
+        }
+    }
+}
+
+impl Rates {
+    /// The tighter of each.
+    pub fn and(self, other: Rates) -> Rates {
+        let tighter = |a: Option<Standing>, b: Option<Standing>| match (a, b) {
+            (Some(a), Some(b)) => Some(if b.left < a.left { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        Rates { requests: tighter(self.requests, other.requests), tokens: tighter(self.tokens, other.tokens) }
+    }
+}
+
+impl Meter {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn idle(&mut self, now: u64) -> bool {
+        let Limits { requests_per_minute, tokens_per_minute, concurrent: _ } = self.limits;
+        let mut empty = |bucket: fn(&mut State) -> &mut Bucket, count: Option<u64>| {
+            count.is_none_or(|count| bucket(self).standing(now, Rate::a_minute(count)).full_after.is_zero())
+        };
+        empty(|s| &mut s.requests, requests_per_minute)
+            && empty(|s| &mut s.tokens, tokens_per_minute)
+            && self.in_flight == 0
+    }
+}
+
+/// Read under a meter's lock, so that it never goes back from one caller to the next.
+fn nanos(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Nobody knows when a running request ends.
+const A_MOMENT: Duration = Duration::from_secs(1);

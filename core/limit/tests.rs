@@ -1,0 +1,59 @@
+//! The arithmetic under clocks that jump and callers that race, and budgets over a store that is killed or refuses.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    budget::{Counter, Short},
+    gcra::{Bucket, Rate, Refused},
+    meter::Meters,
+    window::Window,
+    *,
+};
+use crate::{
+    auth::Principal,
+    config::{self, Per, Team},
+    error::Kind,
+    store::{Memory, Op, Store, Table},
+};
+
+mod budgets;
+mod rates;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A caller of team `t` whose key `k` has these limits.
+fn caller(key: Option<config::Limits>, team: Option<config::Limits>, budget: Option<Budget>) -> Principal {
+    Principal {
+        key_id: "key_1".into(),
+        key_name: "k".into(),
+        team: Some("t".into()),
+        key_limits: key,
+        team_limits: team,
+        team_budget: budget,
+        ..Principal::default()
+    }
+}
+
+fn requests(count: u64) -> Option<config::Limits> {
+    Some(config::Limits { requests_per_minute: Some(count), ..config::Limits::default() })
+}
+
+fn tokens(count: u64) -> Option<config::Limits> {
+    Some(config::Limits { tokens_per_minute: Some(count), ..config::Limits::default() })
+}
+
+fn concurrent(count: u64) -> Option<config::Limits> {
+    Some(config::Limits { concurrent: Some(count), ..config::Limits::default() })
+}
+
+fn limits_on(store: Arc<dyn Store>) -> Limits {
+    Limits::new(Budgets::new(store, None, Duration::from_secs(60)))
+}
+
+fn limits() -> Limits {
+    limits_on(Arc::new(Memory::default()))
+}

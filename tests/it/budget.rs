@@ -1,0 +1,305 @@
+//! Promises 2, 6, 7, 8 and 12, from outside: a budget is a hard bound, every end of a request leaves it right, and a killed
+//! gateway leaks nothing.
+
+use std::time::Duration;
+
+use portcullis::{
+    endpoint::TABLE,
+    model::{Format, Operation},
+};
+use serde_json::Value;
+
+use crate::{
+    auth::walk,
+    family::{Anthropic, FAMILIES, Family, Gemini, Openai},
+    support::{Answer, End, Gateway, Say, Upstream, begin, eventually, read_until},
+};
+
+const CLOSED: &str = "[auth]\nrequired = true\n";
+/// A dollar a request, tokens free.
+const A_DOLLAR: &str = "[[pricing]]\nmodel = \"up/*\"\nrequest = 1\n";
+/// A tenth of a cent a token, in and out.
+const BY_TOKEN: &str = "[[pricing]]\nmodel = \"up/*\"\ninput = 1000\noutput = 1000\n";
+
+fn research(budget: &str) -> String {
+    format!("{CLOSED}[teams.research]\nbudget = {{ {budget} }}\n")
+}
+
+async fn house(config: &str) -> (Gateway, String) {
+    let gateway = Gateway::start(config).await;
+    let (_, key) = gateway.key(r#"{"name":"ana","team":"research"}"#).await;
+    (gateway, key)
+}
+
+async fn send(gateway: &Gateway, key: &str, path: &str, body: &str) -> Answer {
+    let bearer = format!("Bearer {key}");
+    gateway.post_with(path, &[("authorization", bearer.as_str())], body).await
+}
+
+async fn ask(gateway: &Gateway, family: Family, key: &str, model: &str) -> Answer {
+    send(gateway, key, &family.path(model, false), &family.body(model, false, "hello")).await
+}
+
+async fn budget(gateway: &Gateway) -> Value {
+    gateway.admin("GET", "/api/v1/teams", "").await.json()["data"][0]["budget"].clone()
+}
+
+fn usd(budget: &Value, field: &str) -> f64 {
+    budget[field].as_f64().unwrap_or_else(|| panic!("no {field}: {budget}"))
+}
+
+/// Waits until nothing is held any more.
+async fn settled(gateway: &Gateway) -> Value {
+    let mut last = Value::Null;
+    eventually("every reservation is settled", async || {
+        last = budget(gateway).await;
+        usd(&last, "reserved_usd") == 0.0
+    })
+    .await;
+    last
+}
+
+#[tokio::test]
+async fn every_route_that_may_cost_money_refuses_an_empty_budget() {
+    let (gateway, key) = house(&research("usd = 0, per = \"day\"")).await;
+    for row in &TABLE {
+        let answer = walk(&gateway, row, "mock", Some(&key)).await;
+        let family = match row.format {
+            Format::OpenaiChat => Openai,
+            Format::AnthropicMessages => Anthropic,
+            Format::Gemini => Gemini,
+        };
+        if matches!(row.operation, Operation::ListModels | Operation::OneModel) {
+            assert_eq!(answer.status, 200, "{} {}", row.method, row.path);
+            continue;
+        }
+        let error = family.error(&answer);
+        assert_eq!((answer.status, error.code.as_str()), (429, "budget_exceeded"), "{} {}", row.method, row.path);
+        assert!(error.message.contains("team `research`"), "{error:?}");
+        let wait: u64 = answer.header("retry-after").expect("when it starts anew").parse().unwrap();
+        assert!((1..=86_400).contains(&wait) && answer.header("x-should-retry") == Some("false"));
+    }
+}
+
+#[tokio::test]
+async fn of_500_at_once_on_a_budget_for_10_at_most_10_reach_the_upstream() {
+    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 100 } else { 1 };
+    for round in 0..rounds {
+        let upstream = Upstream::saying(Say::json(Openai.whole("x")).wait(Duration::from_millis(20))).await;
+        let config =
+            format!("{}{A_DOLLAR}{}", research("usd = 10, per = \"total\""), upstream.provider("up", "openai_chat"));
+        let (gateway, key) = house(&config).await;
+        let asked = (0..500).map(|_| async { ask(&gateway, Openai, &key, "up/m").await.status });
+        let statuses = futures_util::future::join_all(asked).await;
+        let count = |status: u16| statuses.iter().filter(|s| **s == status).count();
+        assert_eq!((count(200), count(429), upstream.heard().len()), (10, 490, 10), "round {round}");
+        let budget = settled(&gateway).await;
+        assert_eq!((usd(&budget, "spent_usd"), usd(&budget, "left_usd")), (10.0, 0.0));
+        let answer = ask(&gateway, Openai, &key, "up/m").await;
+        assert_eq!((answer.status, answer.header("retry-after")), (429, None), "waiting would not help");
+    }
+}
+
+#[tokio::test]
+async fn every_end_of_a_request_leaves_the_counter_right() {
+    let upstream = Upstream::start().await;
+    let config =
+        format!("{}{BY_TOKEN}{}", research("usd = 1000, per = \"month\""), upstream.provider("up", "openai_chat"));
+    let (gateway, key) = house(&config).await;
+    let frames = Openai.frames(&["a", "b"]);
+    let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
+    let mut costs = 0.0;
+    // What an answer used is five tokens; what failed before it answered cost nothing.
+    for (say, cost) in [
+        (Say::json(Openai.whole("x")), Some(0.005)),
+        (Say::error(400, "{}"), Some(0.0)),
+        (Say::error(500, "{}"), Some(0.0)),
+        (Say::json("no answer at all"), Some(0.0)),
+        (Say::json("").end(End::Cut), Some(0.0)),
+        (Say::frames(&frames, Duration::ZERO), None),
+        (Say::frames(&frames[..3], Duration::ZERO).end(End::Cut), None),
+    ] {
+        upstream.always(say.clone());
+        // Targets that failed rest: each case has one of its own.
+        let model = format!("up/m{}", upstream.heard().len());
+        for stream in [false, true] {
+            send(&gateway, &key, "/v1/chat/completions", &Openai.body(&model, stream, "hello")).await;
+            let now = usd(&settled(&gateway).await, "spent_usd");
+            match cost {
+                Some(cost) => assert!((now - costs - cost).abs() < 1e-9, "{say:?}: {now} after {costs}"),
+                None if stream => assert!(now > costs, "{say:?}: what came was paid"),
+                None => {}
+            }
+            costs = now;
+        }
+    }
+    for body in ["{", "{}", r#"{"model":"nobody"}"#, r#"{"model":"up/m","messages":7}"#] {
+        assert!((400..=404).contains(&send(&gateway, &key, "/v1/chat/completions", body).await.status), "{body}");
+    }
+    // A client that left while it waited: the prompt was sent, and upstreams count it.
+    upstream.always(Say::json(Openai.whole("x")).wait(Duration::from_secs(60)));
+    let bearer = format!("Bearer {key}");
+    let body = Openai.body("up/last", false, "hello");
+    let heard = upstream.heard().len();
+    let headers = [("authorization", bearer.as_str())];
+    let waiting = begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await;
+    upstream.hears(heard + 1).await;
+    assert!(usd(&budget(&gateway).await, "reserved_usd") > 8.0, "the most that it may cost is held");
+    drop(waiting);
+    let now = usd(&settled(&gateway).await, "spent_usd") - costs;
+    assert!(now > 0.0 && now < 0.1, "{now}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_a_stream_is_charged_for_what_came() {
+    for family in FAMILIES {
+        let mut pieces = vec!["four tokens of text "; 30];
+        pieces[20] = "and this is the last";
+        let frames = family.frames(&pieces);
+        let frames: Vec<&str> = frames[..family.lead() + 21].iter().map(String::as_str).collect();
+        let upstream = Upstream::saying(Say::frames(&frames, Duration::ZERO).end(End::Stall)).await;
+        let format = family.format();
+        let config = format!("{}{BY_TOKEN}{}", research("usd = 1000, per = \"week\""), upstream.provider("up", format));
+        let (gateway, key) = house(&config).await;
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str())];
+        let body = family.body("up/m", true, "hello");
+        let mut socket = begin(gateway.addr, "POST", &family.path("up/m", true), &headers, body.as_bytes()).await;
+        read_until(&mut socket, "is the last").await;
+        drop(socket);
+        let spent = usd(&settled(&gateway).await, "spent_usd");
+        assert!((0.1..0.15).contains(&spent), "{family:?}: {spent}");
+        let record = gateway.record(1).await;
+        assert_eq!(record["usage_estimated"], Value::Bool(true), "{record}");
+        assert!((record["cost_usd"].as_f64().unwrap() - spent).abs() < 1e-9, "{record}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_dear_gives_way_to_what_is_left_enough_for() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let prices = "[[pricing]]\nmodel = \"up/dear\"\nrequest = 5\n[[pricing]]\nmodel = \"up/cheap\"\nrequest = 1\n";
+    let targets = "[models.both]\ntargets = [{ provider = \"up\", model = \"dear\" }, { provider = \"up\", model = \"cheap\" }]\n";
+    let config =
+        format!("{}{prices}{targets}{}", research("usd = 7, per = \"day\""), upstream.provider("up", "openai_chat"));
+    let (gateway, key) = house(&config).await;
+    for target in ["up/dear", "up/cheap", "up/cheap"] {
+        let answer = ask(&gateway, Openai, &key, "both").await;
+        assert_eq!(answer.header("x-portcullis-target"), Some(target), "{}", answer.text());
+        settled(&gateway).await;
+    }
+    assert_eq!(Openai.error(&ask(&gateway, Openai, &key, "both").await).code, "budget_exceeded");
+    assert_eq!(upstream.heard().len(), 3);
+}
+
+#[tokio::test]
+async fn a_failover_that_the_budget_does_not_hold_is_not_made() {
+    let upstream = Upstream::saying(Say::error(500, "{}")).await;
+    let prices = "[[pricing]]\nmodel = \"up/cheap\"\nrequest = 1\n[[pricing]]\nmodel = \"up/dear\"\nrequest = 5\n";
+    let targets = "[models.both]\ntargets = [{ provider = \"up\", model = \"cheap\" }, { provider = \"up\", model = \"dear\" }]\n";
+    let config =
+        format!("{}{prices}{targets}{}", research("usd = 4, per = \"day\""), upstream.provider("up", "openai_chat"));
+    let (gateway, key) = house(&config).await;
+    let answer = ask(&gateway, Openai, &key, "both").await;
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    assert!(upstream.heard().iter().all(|heard| heard.json()["model"] == "cheap"));
+    assert_eq!(usd(&settled(&gateway).await, "spent_usd"), 0.0, "an error costs nothing");
+}
+
+#[tokio::test]
+async fn who_names_no_length_gets_what_still_fits_and_is_told() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!("{}{BY_TOKEN}{}", research("usd = 2, per = \"day\""), upstream.provider("up", "openai_chat"));
+    let (gateway, key) = house(&config).await;
+    let answer = ask(&gateway, Openai, &key, "up/m").await;
+    let told: u64 = answer.header("x-portcullis-max-tokens").expect("told").parse().unwrap();
+    assert!((1_900..2_000).contains(&told), "two dollars, a tenth of a cent a token: {told}");
+    let heard = upstream.last().json();
+    let sent = heard.get("max_completion_tokens").or(heard.get("max_tokens")).and_then(Value::as_u64);
+    assert_eq!(sent, Some(told), "{heard}");
+    let trace = gateway.record(1).await["trace"].to_string();
+    assert!(trace.contains("max_tokens was set"), "{trace}");
+    // Who names one gets it, or is refused.
+    let named =
+        |tokens: u64| Openai.body("up/m", false, "hello").replacen('{', &format!("{{\"max_tokens\":{tokens},"), 1);
+    let path = "/v1/chat/completions";
+    assert_eq!(send(&gateway, &key, path, &named(100_000)).await.status, 429);
+    let answer = send(&gateway, &key, path, &named(1_000)).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-max-tokens")), (200, None));
+    // Several answers cost several times as much, and a bound that is written twice bounds nothing.
+    let many = named(1_000).replacen('{', "{\"n\":3,", 1);
+    assert_eq!(send(&gateway, &key, path, &many).await.status, 429);
+    let twice = named(100_000).replacen('{', "{\"max_tokens\":10,", 1);
+    let answer = send(&gateway, &key, path, &twice).await;
+    assert!(answer.status != 200 || answer.header("x-portcullis-max-tokens").is_some(), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_counts_as_the_stated_default() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "{}{}",
+        research("usd = 0.5, per = \"total\", unpriced_usd = \"0.25\""),
+        upstream.provider("up", "openai_chat")
+    );
+    let (gateway, key) = house(&config).await;
+    for spent in [0.25, 0.5] {
+        assert_eq!(ask(&gateway, Openai, &key, "up/nobody-knows").await.status, 200);
+        assert_eq!(usd(&settled(&gateway).await, "spent_usd"), spent);
+    }
+    assert_eq!(ask(&gateway, Openai, &key, "up/nobody-knows").await.status, 429);
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_in_mid_flight_is_settled_all_the_same() {
+    let frames = Openai.frames(&["a", "b", "c"]);
+    let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
+    let upstream = Upstream::saying(Say::frames(&frames, Duration::from_millis(100))).await;
+    let config =
+        format!("{}{A_DOLLAR}{}", research("usd = 10, per = \"month\""), upstream.provider("up", "openai_chat"));
+    let gateway = Gateway::start(&config).await;
+    let (id, key) = gateway.key(r#"{"name":"ana","team":"research"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let body = Openai.body("up/m", true, "hello");
+    let mut socket = begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await;
+    let begun = read_until(&mut socket, "data:").await;
+    assert!(gateway.admin("DELETE", &format!("/api/v1/keys/{id}"), "").await.status < 300);
+    assert_eq!(ask(&gateway, Openai, &key, "up/m").await.status, 401);
+    let answer = crate::support::read_rest(&mut socket, begun).await;
+    assert!(answer.text().contains("[DONE]"), "it was admitted, and ends in good order");
+    assert_eq!(usd(&settled(&gateway).await, "spent_usd"), 1.0);
+}
+
+#[tokio::test]
+async fn a_budget_is_shown_with_what_is_left_and_when_it_starts_anew() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config =
+        format!("{}{A_DOLLAR}{}", research("usd = 10, per = \"month\""), upstream.provider("up", "openai_chat"));
+    let (gateway, key) = house(&config).await;
+    ask(&gateway, Openai, &key, "up/m").await;
+    let budget = settled(&gateway).await;
+    assert_eq!((usd(&budget, "usd"), usd(&budget, "spent_usd"), usd(&budget, "left_usd")), (10.0, 1.0, 9.0));
+    assert_eq!(budget["per"], "month");
+    let resets = budget["resets"].as_str().unwrap();
+    assert!(resets.ends_with("-01T00:00:00Z") && budget["window"].as_str().unwrap().len() == 7, "{budget}");
+    let shows = "portcullis_budget_spent_usd{team=\"research\"} 1";
+    eventually("the gauge follows", async || gateway.admin("GET", "/metrics", "").await.text().contains(shows)).await;
+}
+
+#[tokio::test]
+async fn a_budget_that_a_reload_brings_or_raises_holds_at_once() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = |budget: &str| format!("{budget}{A_DOLLAR}{}", upstream.provider("up", "openai_chat"));
+    let gateway = Gateway::start(&config(&research("usd = 1, per = \"day\""))).await;
+    let (_, key) = gateway.key(r#"{"name":"ana","team":"research"}"#).await;
+    assert_eq!(ask(&gateway, Openai, &key, "up/m").await.status, 200);
+    settled(&gateway).await;
+    assert_eq!(ask(&gateway, Openai, &key, "up/m").await.status, 429);
+    gateway.rewrite(&config(&research("usd = 2, per = \"day\"")));
+    eventually("one more fits", async || ask(&gateway, Openai, &key, "up/m").await.status == 200).await;
+    settled(&gateway).await;
+    assert_eq!(ask(&gateway, Openai, &key, "up/m").await.status, 429);
+    gateway.rewrite(&config(CLOSED));
+    eventually("it is gone", async || ask(&gateway, Openai, &key, "up/m").await.status == 200).await;
+}
