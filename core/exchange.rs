@@ -12,14 +12,15 @@ use http::{HeaderMap, HeaderValue};
 use tokio::sync::mpsc;
 
 use crate::{
-    account::{Record, estimate::Size},
+    account::{Attempt, Record, estimate::Size},
     auth::Principal,
     codec::{ClientView, document::Document},
     context::{Context, Step},
-    error::Result,
+    error::{Kind, Result},
     limit::{Bounds, Permit, Reservation},
     model::{Encoding, FinishReason, Operation, Usage},
     pipeline::Chain,
+    route::Target,
     server::BodyPermit,
 };
 
@@ -45,6 +46,8 @@ pub struct Inner {
     pub held: Option<BodyPermit>,
     /// The last upstream's own request id.
     pub upstream_id: Option<HeaderValue>,
+    /// The attempt under way.
+    running: Option<Running>,
     /// What earlier attempts used.
     pub spent: Option<Usage>,
     pub wire: Wire,
@@ -59,8 +62,20 @@ impl Inner {
     pub fn used_before(&self) -> (u64, u64) {
         let sum = |usage: &Usage| usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
         let tokens = self.spent.iter().chain(&self.record.usage).map(sum).sum();
-        (tokens, 0)
+        // What nobody knows the price of counts as the budget says.
+        let unknown = self.record.ledger.iter().filter(|row| row.cost_nano_usd.is_none()).count() as u64;
+        let unpriced = self.bounds.budget().map_or(0, |budget| budget.unpriced_nano_usd);
+        let known = self.record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
+        (tokens, known.saturating_add(unknown.saturating_mul(unpriced)))
     }
+}
+
+/// An attempt between its start and its row in the ledger.
+struct Running {
+    target: Arc<Target>,
+    began: Instant,
+    /// The upstream has begun to answer: from here on it may charge for it.
+    accepted: bool,
 }
 
 /// How the client wants its answer written (see `ClientView`).
@@ -100,6 +115,7 @@ impl Exchange {
             size: Size::default(),
             held: None,
             upstream_id: None,
+            running: None,
             spent: None,
             wire: Wire::default(),
             dropped: Vec::new(),
@@ -156,16 +172,18 @@ impl Exchange {
 
     /// An attempt at `target` ended after `took`.
     pub fn took(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, took: Duration) {
-        let inner = &mut **self;
-        inner.size.under_way = false;
+        let (inner, outcome) = (&mut **self, outcome.into());
         inner.record.attempts = inner.cx.attempt;
         inner.record.upstream_duration += took;
-        inner.cx.trace.push(Step::Attempt {
-            number: inner.cx.attempt,
-            target: target.clone(),
-            outcome: outcome.into(),
-            took,
-        });
+        inner.charge(outcome.clone(), took);
+        inner.cx.trace.push(Step::Attempt { number: inner.cx.attempt, target: target.clone(), outcome, took });
+    }
+
+    /// The upstream has taken the call and begun to answer.
+    pub fn accepted(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.accepted = true;
+        }
     }
 
     /// Figures only: the wire's own object is not kept.
@@ -178,8 +196,10 @@ impl Exchange {
     }
 
     /// A new attempt begins: what the one before used is kept beside.
-    pub fn set_aside(&mut self) {
+    pub fn begins(&mut self, target: &Arc<Target>) {
         let inner = &mut **self;
+        inner.size.begin(&target.rates);
+        inner.running = Some(Running { target: target.clone(), began: Instant::now(), accepted: false });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
@@ -196,6 +216,9 @@ impl Exchange {
         inner.held = None;
         inner.record.duration = inner.cx.started.elapsed();
         inner.record.attempts = inner.cx.attempt;
+        if inner.record.ledger.is_empty() {
+            inner.record.cost_nano_usd = Some(0);
+        }
         if let Some(spent) = inner.spent.take() {
             inner.record.usage.get_or_insert_default().add(&spent);
         }
@@ -204,11 +227,40 @@ impl Exchange {
     }
 }
 
+impl Inner {
+    /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
+    /// used is unknown.
+    fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
+        let Some(Running { target, began: _, accepted }) = self.running.take() else { return };
+        let usage = self.record.usage.clone();
+        let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
+        let free = usage.is_none() && (!(accepted || lost) || self.cx.operation == Operation::CountTokens);
+        let cost = match (&usage, &target.rates) {
+            _ if free => Some(0),
+            (Some(usage), Some(rates)) => rates.cost(usage),
+            _ => None,
+        };
+        self.record.charge(Attempt {
+            number: self.cx.attempt,
+            target: target.name.clone(),
+            outcome,
+            usage,
+            cost_nano_usd: cost,
+            estimated: false,
+            took,
+        });
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
+        let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
+        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), r.began.elapsed())) {
+            self.took(&target, CLIENT_LEFT, took);
+        }
         if let Some(inner) = &mut self.inner {
             inner.record.status = CLIENT_GONE;
-            inner.record.error_code.get_or_insert_with(|| "client_gone".to_owned());
+            inner.record.error_code.get_or_insert_with(|| CLIENT_LEFT.to_owned());
         }
         self.hand_over();
     }
@@ -230,6 +282,9 @@ impl std::ops::DerefMut for Exchange {
 
 /// Characters of a model's name.
 const MAX_MODEL: usize = 512;
+
+/// As an outcome and as a code.
+const CLIENT_LEFT: &str = "client_gone";
 
 /// nginx's word for it, known to every log reader.
 pub const CLIENT_GONE: u16 = 499;

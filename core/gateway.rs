@@ -310,13 +310,12 @@ impl Gateway {
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
                 KeyChoice::Open | KeyChoice::Key(_) => {}
             }
-            exchange.set_aside();
             let right = match right.take() {
                 Some(right) => right,
                 None => reserve(exchange, document, target, &self.state.estimates).await?.reserved,
             };
             exchange.cx.attempt += 1;
-            exchange.size.begin(&target.rates);
+            exchange.begins(target);
             let began = Instant::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
             let Err(error) = result else {
@@ -371,6 +370,7 @@ impl Gateway {
         if !incoming.status.is_success() {
             return Err(Box::pin(transport::refusal(incoming, target, exchange.cx.format, until)).await);
         }
+        exchange.accepted();
         if stream && transport::is_stream(&incoming.headers) {
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
             let waits = Waits { began, until, whole };

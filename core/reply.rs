@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use serde_json::Value;
 
 use crate::{
+    account::{Record, price::write_usd},
     answer::Streaming,
     call::Call,
     codec::{
@@ -140,8 +141,21 @@ pub fn whole(
     let mut response = Response::new(Body::from(body));
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(cost) = cost(&exchange.record) {
+        response.headers_mut().insert("x-portcullis-cost-usd", cost);
+    }
     response.headers_mut().extend(more);
     response
+}
+
+/// What the request has cost, when all of it is known.
+fn cost(record: &Record) -> Option<HeaderValue> {
+    if record.ledger.is_empty() || record.cost_unknown {
+        return None;
+    }
+    let mut text = Vec::with_capacity(24);
+    write_usd(record.cost_nano_usd?, &mut text);
+    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
 }
 
 /// The head of a stream, `upstream` after its call was sent. Buffering proxies are told to leave it alone.

@@ -26,7 +26,7 @@ const WALLS: [(&str, &[&str]); 20] = [
     ("endpoint", &["error", "model"]),
     ("config", &["model"]),
     ("context", &["auth", "model", "route"]),
-    ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "telemetry"]),
+    ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
     ("auth", &["config", "error", "store"]),
     ("limit", &["auth", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
@@ -38,7 +38,7 @@ const WALLS: [(&str, &[&str]); 20] = [
     ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("plugin", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("telemetry", &["account", "context", "error", "model"]),
-    ("admin", &["account", "auth", "codec", "config", "context", "error", "model", "server", "telemetry"]),
+    ("admin", &["account", "auth", "codec", "config", "context", "error", "model", "server", "store", "telemetry"]),
     (
         "exchange",
         &[

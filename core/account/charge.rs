@@ -10,38 +10,42 @@ use crate::{
     model::{Operation, Usage},
 };
 
-/// Learns from an upstream's count, or stands in for it: for an answer whose client left, or whose upstream tells nothing.
-/// What was never sent, or was refused, used nothing.
+/// Learns from an upstream's count, or stands in for it in the last attempt's row: for an answer whose client left, or whose
+/// upstream tells nothing. What was turned away is free, and stays so.
 pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
-    let Some(target) = &record.target else { return };
-    if record.operation == Operation::CountTokens {
-        return;
+    let alone = record.ledger.len() == 1;
+    let Some(row) = record.ledger.last_mut().filter(|_| record.operation != Operation::CountTokens) else { return };
+    let known = row.usage.clone().unwrap_or_default();
+    if let (Some(tokens), true, 0) = (known.input_tokens, alone, size.media_bytes) {
+        estimates.learn(&row.target, size.text_bytes, tokens);
     }
-    let known = record.usage.clone().unwrap_or_default();
-    if let (Some(tokens), 1, 0) = (known.input_tokens, record.attempts, size.media_bytes) {
-        estimates.learn(target, size.text_bytes, tokens);
-    }
-    let answered = record.status == 200 || size.arrived > 0;
+    let free = row.usage.is_none() && row.cost_nano_usd == Some(0) && size.arrived == 0;
     let lacks = known.input_tokens.is_none() || (known.output_tokens.is_none() && size.arrived > 0);
     // Of a stream that ended early the upstream told what it knew at its beginning, if anything.
     let late = size.cut && size.arrived > known.output_tokens.unwrap_or(0);
-    if !(size.under_way && known == Usage::default() || answered && (lacks || late)) {
+    if free || !(lacks || late) {
         return;
     }
-    let input = known.input_tokens.unwrap_or_else(|| size.tokens(target, estimates));
+    let input = known.input_tokens.unwrap_or_else(|| size.tokens(&row.target, estimates));
     let output = if late || known.output_tokens.is_none() { Some(size.arrived) } else { known.output_tokens };
-    record.usage = Some(Usage { input_tokens: Some(input), output_tokens: output, ..known });
-    record.usage_estimated = true;
+    let usage = Usage { input_tokens: Some(input), output_tokens: output, ..known };
+    row.cost_nano_usd = size.rates.as_ref().and_then(|rates| rates.cost(&usage));
+    row.usage = Some(usage);
+    row.estimated = true;
+    record.sum_up();
 }
 
-/// Corrects what was reserved by what was used.
-pub(super) fn settle(reservation: Reservation, record: &mut Record, size: &Size) {
+/// Corrects what was reserved by what was used. An attempt that nobody knows the price of counts as the budget says.
+pub(super) fn settle(reservation: Reservation, record: &mut Record) {
+    if let Some(unpriced) = reservation.unpriced().and_then(|nano| i64::try_from(nano).ok()) {
+        for row in record.ledger.iter_mut().filter(|row| row.cost_nano_usd.is_none()) {
+            row.cost_nano_usd = Some(unpriced);
+            row.estimated = true;
+        }
+        record.sum_up();
+    }
     let usage = record.usage.as_ref();
     let tokens = usage.map_or(0, |u| u.input_tokens.unwrap_or(0) + u.output_tokens.unwrap_or(0));
-    if let (None, Some(usage)) = (record.cost_nano_usd, usage) {
-        let cost = size.rates.as_ref().and_then(|rates| rates.cost(usage));
-        record.cost_nano_usd = cost.or_else(|| i64::try_from(reservation.unpriced()?).ok());
-    }
     let cost = record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
     reservation.settle(tokens, cost);
 }

@@ -28,8 +28,6 @@ pub struct Size {
     pub media_bytes: u64,
     /// Tokens of the answer that came by, as far as they can be told without reading it.
     pub arrived: u64,
-    /// An attempt was sent, and nobody knows how it ended.
-    pub under_way: bool,
     /// It ended before its upstream was done with it.
     pub cut: bool,
     /// Of the last attempt's target.
@@ -46,7 +44,7 @@ impl Size {
 
     /// An attempt is sent.
     pub fn begin(&mut self, rates: &Option<Arc<Rates>>) {
-        (self.arrived, self.under_way, self.cut) = (0, true, false);
+        (self.arrived, self.cut) = (0, false);
         self.rates.clone_from(rates);
     }
 

@@ -1,13 +1,21 @@
 //! Afterwards: what happened, once, whatever happened.
 
+mod archive;
 pub mod catalog;
 mod charge;
 pub mod estimate;
+pub mod history;
 mod hooks;
+pub mod hour;
+pub mod ledger;
 pub mod price;
 pub mod settle;
+pub mod sum;
+pub mod usage;
 
-use std::{sync::Arc, time::Duration};
+pub use ledger::Ledger;
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{
     context::Context,
@@ -32,17 +40,59 @@ pub struct Record {
     pub stream: bool,
     pub finish_reason: Option<&'static str>,
     pub usage: Option<Usage>,
-    /// Some of it was never counted by an upstream.
-    pub usage_estimated: bool,
-    /// Known when the price is.
+    /// What is known of the charge: the sum over `ledger`. `None` when nothing of it is known.
     pub cost_nano_usd: Option<i64>,
+    /// Something was used of which nobody knows how much, or what it costs: the charge is higher than that.
+    pub cost_unknown: bool,
+    /// One row an attempt, in order.
+    pub ledger: Vec<Attempt>,
     pub duration: Duration,
     pub first_event: Option<Duration>,
     pub upstream_duration: Duration,
     pub tags: Vec<(String, String)>,
 }
 
+/// One attempt as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    pub number: u32,
+    /// `provider/model`.
+    pub target: Arc<str>,
+    /// `ok`, or the code of its error.
+    pub outcome: Cow<'static, str>,
+    /// What it reported to have used; `None` is unknown, or nothing for an attempt that was turned away.
+    pub usage: Option<Usage>,
+    /// `None`: unknown, never zero.
+    pub cost_nano_usd: Option<i64>,
+    /// `usage` was not reported whole: what arrived was counted.
+    pub estimated: bool,
+    pub took: Duration,
+}
+
 impl Record {
+    /// Adds an attempt's row: a request's charge is the sum of its rows.
+    pub fn charge(&mut self, attempt: Attempt) {
+        match attempt.cost_nano_usd {
+            Some(cost) => self.cost_nano_usd = Some(self.cost_nano_usd.unwrap_or(0).saturating_add(cost)),
+            None => self.cost_unknown = true,
+        }
+        self.ledger.push(attempt);
+    }
+
+    /// What the rows say, where one of them changed.
+    fn sum_up(&mut self) {
+        let costs = self.ledger.iter().filter_map(|row| row.cost_nano_usd);
+        self.cost_nano_usd = costs.reduce(i64::saturating_add).or(self.ledger.is_empty().then_some(0));
+        self.cost_unknown = self.ledger.iter().any(|row| row.cost_nano_usd.is_none());
+        let mut usages = self.ledger.iter().filter_map(|row| row.usage.as_ref());
+        self.usage = usages.next().cloned().map(|first| {
+            usages.fold(first, |mut sum, usage| {
+                sum.add(usage);
+                sum
+            })
+        });
+    }
+
     /// At the start: nothing happened yet.
     pub fn of(cx: &Context) -> Record {
         Record {
@@ -59,8 +109,9 @@ impl Record {
             stream: false,
             finish_reason: None,
             usage: None,
-            usage_estimated: false,
             cost_nano_usd: None,
+            cost_unknown: false,
+            ledger: Vec::new(),
             duration: Duration::ZERO,
             first_event: None,
             upstream_duration: Duration::ZERO,

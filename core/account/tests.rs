@@ -288,3 +288,5 @@ fn a_build_of_a_model_has_its_price_and_another_model_has_not() {
     assert_eq!(catalog::rates("nobody", "gpt-4o"), None);
     assert!(catalog::rates("mock", "anything").is_some());
 }
+
+mod ledger;

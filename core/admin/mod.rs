@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 
-use crate::{auth::Keys, config::Secret, telemetry::Ring};
+use crate::{account::Ledger, auth::Keys, config::Secret};
 
 pub mod client;
 mod gate;
@@ -15,6 +15,7 @@ mod openapi;
 mod reads;
 mod reply;
 mod routes;
+mod usage;
 
 pub use keys::no_such_team;
 pub use listen::serve;
@@ -22,7 +23,7 @@ pub use listen::serve;
 /// What the plane works on. Lives as long as the process.
 pub struct AdminState {
     pub keys: Arc<Keys>,
-    pub ring: Arc<Ring>,
+    pub ledger: Arc<Ledger>,
     pub facts: Arc<dyn Facts>,
     /// Without one only the local user is served.
     pub token: Option<Secret>,

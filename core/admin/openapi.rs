@@ -81,9 +81,11 @@ fn schemas() -> Value {
     };
     let of = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     let models = json!({ "type": ["array", "null"], "items": text(), "description": "names or patterns (provider/*); null: every model" });
-    let count = || json!({ "type": "integer", "minimum": 1 });
-    let bounds =
-        closed(&[], json!({ "requests_per_minute": count(), "tokens_per_minute": count(), "concurrent": count() }));
+    let positive = || json!({ "type": "integer", "minimum": 1 });
+    let bounds = closed(
+        &[],
+        json!({ "requests_per_minute": positive(), "tokens_per_minute": positive(), "concurrent": positive() }),
+    );
     let limits = json!({ "anyOf": [{ "type": "null" }, of("Limits")], "description": "null: no limits of its own" });
     let budget = json!({ "type": ["object", "null"], "properties": {
         "usd": { "type": "number" }, "per": { "enum": ["day", "week", "month", "total"] }, "window": text(), "resets": time(),
@@ -99,7 +101,7 @@ fn schemas() -> Value {
     key_with_secret["key"] = json!({ "type": "string", "description": "the virtual key itself; never shown again" });
     key_with_secret["warnings"] = json!({ "type": "array", "items": text() });
     let error = object(&["code", "message"], json!({ "code": text(), "message": text(), "param": text() }));
-    json!({
+    let mut all = json!({
         "Error": object(&["error"], json!({ "error": error })),
         "Health": { "type": "object", "required": ["status"], "properties": { "status": text() } },
         "Key": object(&["id", "name", "status", "hint", "created"], key),
@@ -109,10 +111,6 @@ fn schemas() -> Value {
             "name": text(), "team": maybe("string"), "models": models, "limits": limits,
             "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
         })),
-        "KeyChange": closed(&["limits"], json!({ "limits": limits })),
-        "Limits": bounds,
-        "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
-        "TeamPage": page(of("Team")),
         "Rotation": closed(&[], json!({
             "overlap": { "type": ["string", "null"], "description": "how long the former secret still works (1h); absent: not at all" },
         })),
@@ -129,16 +127,50 @@ fn schemas() -> Value {
         "StateExport": object(&["path", "rows", "bytes", "created"], json!({
             "path": text(), "rows": { "type": "integer" }, "bytes": { "type": "integer" }, "created": time(),
         })),
+        "LedgerRow": object(&["number", "target", "outcome"], json!({
+            "number": count(), "target": text(), "outcome": text(), "usage": maybe("object"),
+            "cost_usd": maybe("number"), "estimated": { "type": "boolean" }, "took_ms": { "type": "number" },
+        })),
+        "UsagePage": page(of("UsageRow")),
+        "UsageRow": object(&["requests", "errors", "cost_usd"], json!({
+            "team": maybe("string"), "key": maybe("string"), "model": maybe("string"), "target": maybe("string"),
+            "provider": maybe("string"), "day": text(), "requests": count(), "errors": count(),
+            "input_tokens": count(), "output_tokens": count(), "cache_read_tokens": count(),
+            "cache_write_tokens": count(), "reasoning_tokens": count(), "input_audio_tokens": count(),
+            "output_audio_tokens": count(), "cost_usd": { "type": "number" },
+            "unknown_costs": { "type": "integer", "description": "attempts of which nobody knows what they cost" },
+        })),
         "RequestPage": page(of("RequestRecord")),
-        "RequestRecord": object(&["id", "time", "status", "trace"], json!({
+        "RequestRecord": object(&["id", "time", "status", "trace"], with_ledger(json!({
             "id": text(), "time": time(), "key_id": maybe("string"), "team": maybe("string"), "operation": text(),
             "format": text(), "model": text(), "target": maybe("string"), "attempts": { "type": "integer" },
             "status": { "type": "integer" }, "error_code": maybe("string"), "stream": { "type": "boolean" },
             "finish_reason": maybe("string"), "usage": maybe("object"), "cost_usd": maybe("number"),
             "duration_ms": { "type": "number" }, "first_event_ms": maybe("number"), "upstream_ms": { "type": "number" },
             "tags": { "type": "object" }, "trace": { "type": "array", "items": { "type": "object" } },
-        })),
-    })
+        }))),
+    });
+    let bound = json!({
+        "KeyChange": closed(&["limits"], json!({ "limits": limits })),
+        "Limits": bounds,
+        "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
+        "TeamPage": page(of("Team")),
+    });
+    for (name, schema) in bound.as_object().into_iter().flatten() {
+        all[name] = schema.clone();
+    }
+    all
+}
+
+/// Beside the other fields, of which the macro takes no more.
+fn with_ledger(mut fields: Value) -> Value {
+    fields["cost_unknown"] = json!({ "type": "boolean", "description": "something was used that cost_usd leaves out" });
+    fields["ledger"] = json!({ "type": "array", "items": { "$ref": "#/components/schemas/LedgerRow" } });
+    fields
+}
+
+fn count() -> Value {
+    json!({ "type": "integer" })
 }
 
 fn object(required: &[&str], properties: Value) -> Value {

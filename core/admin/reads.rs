@@ -12,9 +12,10 @@ use super::{
     routes::Call,
 };
 use crate::{
-    account::Record,
+    account::history::{Page, Wanted},
     error::{Error, Kind, Result},
-    telemetry::{record_json, ring::Row, trace_json},
+    store::StoreError,
+    telemetry::ring::Place,
 };
 
 pub(super) fn live(_state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
@@ -48,42 +49,51 @@ pub(super) fn config_status(state: Arc<AdminState>, _call: Call) -> BoxFuture<'s
 }
 
 pub(super) fn requests(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
-    done(request_page(&state, &call))
+    Box::pin(async move { request_page(&state, &call).await })
 }
 
 pub(super) fn request(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
-    let found = state.ring.find(&call.id);
-    let unknown = "no such request among the last ones; its id is the x-request-id of the answer";
-    done(found.map(|row| reply::ok(&show(&row))).ok_or_else(|| Error::new(Kind::NotFound, unknown)))
+    Box::pin(async move {
+        let found = state.ledger.request(&call.id).await.map_err(unreadable)?;
+        let unknown = "no such request in the records that are kept; its id is the x-request-id of the answer";
+        found.map(|row| reply::ok(&row)).ok_or_else(|| Error::new(Kind::NotFound, unknown))
+    })
 }
 
-fn request_page(state: &AdminState, call: &Call) -> Result<Reply> {
+async fn request_page(state: &AdminState, call: &Call) -> Result<Reply> {
     let limit = call.limit()?;
-    let before = number(call, "cursor")?;
-    let status = number(call, "status")?;
-    let wanted = |record: &Record| {
-        let same = |name: &str, value: &str| call.query(name).is_none_or(|wanted| wanted == value);
-        same("team", record.team.as_deref().unwrap_or(""))
-            && same("key", &record.key_id)
-            && same("model", &record.model)
-            && status.is_none_or(|status| status == u64::from(record.status))
+    let before = call.query("cursor").map(place).transpose()?;
+    let text = |name: &str| call.query(name).map(str::to_owned);
+    let wanted = Wanted {
+        team: text("team"),
+        key: text("key"),
+        model: text("model"),
+        status: number(call, "status")?.map(|status| u16::try_from(status).unwrap_or(0)),
+        from: call.time("from")?,
+        to: call.time("to")?,
     };
-    let mut rows = state.ring.page(before, limit + 1, wanted);
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|row| row.number.to_string());
-    let data: Vec<Value> = rows.iter().map(|row| show(row)).collect();
-    Ok(reply::ok(&json!({ "data": data, "next_cursor": next })))
+    let Page { rows, next } = state.ledger.page(wanted, before, limit).await.map_err(unreadable)?;
+    let next = next.map(|place| format!("{}.{}.{}", place.hour, place.at, place.number));
+    Ok(reply::ok(&json!({ "data": rows, "next_cursor": next })))
 }
 
-fn show(row: &Row) -> Value {
-    let mut answer = record_json(&row.record, row.at);
-    answer["trace"] = trace_json(&row.trace);
-    answer
+fn place(cursor: &str) -> Result<Place> {
+    let mut parts = cursor.split('.').map(str::parse);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(hour)), Some(Ok(at)), Some(Ok(number)), None) => match u32::try_from(hour) {
+            Ok(hour) => Ok(Place { hour, at, number }),
+            Err(_) => Err(Error::invalid("cursor", "pass a cursor on as it came")),
+        },
+        _ => Err(Error::invalid("cursor", "pass a cursor on as it came")),
+    }
+}
+
+pub(super) fn unreadable(error: StoreError) -> Error {
+    Error::new(Kind::Internal, "the records cannot be read; the gateway's log says why").because(error)
 }
 
 /// A page of a list that is short enough to be made whole.
-fn page(call: &Call, rows: Vec<Value>) -> Result<Reply> {
+pub(super) fn page(call: &Call, rows: Vec<Value>) -> Result<Reply> {
     let limit = call.limit()?;
     let start = usize::try_from(number(call, "cursor")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let end = start.saturating_add(limit);

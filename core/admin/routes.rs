@@ -1,6 +1,10 @@
 //! The routes of the control plane: one table, from which the dispatch and the OpenAPI document follow.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,7 +12,7 @@ use http::{Method, Request, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::{AdminState, gate, keys, openapi, reads, reply, reply::Reply};
+use super::{AdminState, gate, keys, openapi, reads, reply, reply::Reply, usage};
 use crate::error::{Error, Kind, Result};
 
 /// A row.
@@ -42,7 +46,13 @@ const REQUESTS: &[(&str, &str)] = &[
     ("key", "only requests of the key with this id"),
     ("model", "only requests that asked for this model"),
     ("status", "only answers with this status"),
+    FROM,
+    TO,
 ];
+const USAGE: &[(&str, &str)] =
+    &[("group_by", "team (when absent), key, model, target, provider or day"), FROM, TO, LIMIT, CURSOR];
+const FROM: (&str, &str) = ("from", "not before this time, such as 2026-01-31 or 2026-01-31T08:00:00Z");
+const TO: (&str, &str) = ("to", "before this time");
 const LIMIT: (&str, &str) = ("limit", "rows a page, 1 to 500; 50 when absent");
 const CURSOR: (&str, &str) = ("cursor", "the next_cursor of the page before");
 
@@ -76,10 +86,12 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "ConfigStatus", call: reads::config_status },
     Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", open: false,
         query: &[], body: None, answer: "StateExport", call: keys::export_state },
-    Route { method: Method::GET, path: "/api/v1/requests", summary: "The last requests, newest first", open: false,
+    Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", open: false,
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,
         query: &[], body: None, answer: "RequestRecord", call: reads::request },
+    Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by whole hours; the last 30 days when no time is given", open: false,
+        query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];
 
 pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
@@ -184,6 +196,15 @@ async fn read(body: Incoming) -> Result<Bytes> {
 impl Call {
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A time, or a day's begin, UTC.
+    pub fn time(&self, name: &str) -> Result<Option<SystemTime>> {
+        let Some(text) = self.query(name) else { return Ok(None) };
+        let day = || format!("{text}T00:00:00Z").parse::<jiff::Timestamp>();
+        let time = text.parse::<jiff::Timestamp>().or_else(|_| day());
+        let wrong = || Error::invalid(name, "a time such as 2026-01-31T08:00:00Z, or a day such as 2026-01-31");
+        time.map(|time| Some(time.into())).map_err(|_| wrong())
     }
 
     /// Rows a page.

@@ -22,6 +22,7 @@ use crate::{
     context::Trace,
     model::{Format, Operation},
     store::Memory,
+    telemetry::Ring,
 };
 
 struct Told(AtomicBool);
@@ -54,10 +55,12 @@ struct Plane {
 
 async fn plane(token: Option<&str>) -> Plane {
     let auth = config::Auth { required: true };
-    let keys = Keys::open(Arc::new(Memory::default()), &auth, &BTreeMap::new()).await.unwrap();
+    let store = Arc::new(Memory::default());
+    let keys = Keys::open(store.clone(), &auth, &BTreeMap::new()).await.unwrap();
     let facts = Arc::new(Told(AtomicBool::new(true)));
     let token = token.map(Secret::new);
-    let state = Arc::new(AdminState { keys, ring: Arc::new(Ring::new(100)), facts: facts.clone(), token });
+    let ledger = Ledger::open(store, Arc::new(Ring::new(100)), SystemTime::now).await.unwrap();
+    let state = Arc::new(AdminState { keys, ledger, facts: facts.clone(), token });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -141,7 +144,7 @@ async fn lists_page_to_the_end() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     for n in 0..5 {
-        plane.state.ring.push(record(n), Trace::default());
+        plane.state.ledger.append(vec![(record(n), Trace::default())]);
     }
     for (path, field, expected) in [
         ("keys", "id", ids),
@@ -176,8 +179,9 @@ fn record(n: u16) -> Record {
         stream: true,
         finish_reason: None,
         usage: None,
-        usage_estimated: false,
         cost_nano_usd: Some(5),
+        cost_unknown: false,
+        ledger: vec![],
         duration: Duration::from_millis(3),
         first_event: None,
         upstream_duration: Duration::ZERO,
@@ -189,7 +193,7 @@ fn record(n: u16) -> Record {
 async fn requests_are_found_by_id_and_by_team() {
     let plane = plane(None).await;
     for n in 0..4 {
-        plane.state.ring.push(record(n), Trace::default());
+        plane.state.ledger.append(vec![(record(n), Trace::default())]);
     }
     let hr = plane.get("/api/v1/requests?team=hr").await;
     let ids: Vec<_> = hr["data"].as_array().unwrap().iter().map(|r| r["id"].as_str().unwrap()).collect();

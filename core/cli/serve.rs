@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    account::{estimate::Estimates, settle},
+    account::{Ledger, estimate::Estimates, settle},
     admin,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
@@ -91,6 +91,7 @@ pub struct Running {
     serving: JoinHandle<DrainReport>,
     helpers: Vec<JoinHandle<()>>,
     settling: JoinHandle<()>,
+    ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
 }
@@ -140,10 +141,10 @@ impl Running {
         let store = store::open(&config.store).await?;
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
         let first_key = first_key(&config, &keys).await?;
-        let ring = Arc::new(Ring::default());
+        let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
         let estimates = Arc::new(Estimates::default());
-        let (queue, settling) = settle::start(ring.clone(), estimates.clone());
-        let budgets = Budgets::new(store.clone(), None, config.budget_lease);
+        let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
+        let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.set_teams(&config.teams);
         budgets.prepare().await;
         let gateway = Arc::new(Gateway {
@@ -169,7 +170,7 @@ impl Running {
         let (data, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         let serving = tokio::spawn(server::serve(listener, config.server.clone(), gateway.clone(), drain.clone()));
         let token = config.admin.token.clone();
-        let plane = Arc::new(admin::AdminState { keys, ring, facts: gateway.clone(), token });
+        let plane = Arc::new(admin::AdminState { keys, ledger: ledger.clone(), facts: gateway.clone(), token });
         let stop = close.clone();
         let helpers = vec![
             tokio::spawn(async move {
@@ -179,6 +180,7 @@ impl Running {
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         let watcher = watched(&gateway, &place)?;
         Ok(Running {
@@ -193,6 +195,7 @@ impl Running {
             serving,
             helpers,
             settling,
+            ledger,
             store,
             budgets,
         })
@@ -220,6 +223,7 @@ impl Running {
         drop(self.gateway);
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
         self.budgets.close().await;
+        self.ledger.close().await;
         let _ = self.store.close().await;
         // A server that panicked has cut everything it had.
         report.unwrap_or(DrainReport { open: 0, cut: 0, took: std::time::Duration::ZERO })
@@ -333,6 +337,12 @@ pub fn reload(gateway: &Gateway, place: &Place) {
             metrics().reload_refused();
         }
     }
+}
+
+/// For how long records are kept, as the running configuration says.
+fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> std::time::Duration + Send + 'static {
+    let gateway = Arc::downgrade(gateway);
+    move || gateway.upgrade().map_or(std::time::Duration::MAX, |g| g.runtime.load().config.records.keep)
 }
 
 /// Names that may stand in metric labels.

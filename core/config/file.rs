@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, de};
 mod money;
 mod team;
 
-pub use money::{PriceTier, Pricing, Usd};
-pub use team::{Budget, Per, TeamLimits};
+pub use money::{Bodies, PriceTier, Pricing, Records, Usd};
+pub use team::{Budget, Per, Priority, TeamLimits};
 
 /// Configuration of Portcullis.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -36,6 +36,8 @@ pub struct File {
     pub teams: BTreeMap<String, Team>,
     /// What models cost, where the built-in prices are not yours.
     pub pricing: Option<Vec<Pricing>>,
+    /// What is kept of each request.
+    pub records: Option<Records>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
     pub stages: Option<Vec<Stage>>,
 }
@@ -234,14 +236,6 @@ pub struct Team {
     pub defaults: Option<Defaults>,
     /// Who goes first when the gateway is busy. Default: normal.
     pub priority: Option<Priority>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    Low,
-    Normal,
-    High,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -1,9 +1,8 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 9] = [
+const KEYS: [&[&str]; 8] = [
     &["cache"],
-    &["records"],
     &["overload"],
     &["secrets"],
     &["store", "url"],
@@ -14,7 +13,8 @@ const KEYS: [&[&str]; 9] = [
 ];
 
 /// Words of a key.
-const WORDS: [(&[&str], &[&str]); 3] = [
+const WORDS: [(&[&str], &[&str]); 4] = [
+    (&["records", "bodies"], &["sealed"]),
     (&["store", "kind"], &["redis"]),
     (&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"]),
     (&["providers", "*", "format"], &["openai_responses", "bedrock_converse", "cohere", "ollama"]),

@@ -52,6 +52,7 @@ pub struct Config {
     pub teams: BTreeMap<String, Team>,
     /// Prices of the user's own, in the file's order.
     pub pricing: Vec<Pricing>,
+    pub records: Records,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
     pub budget_lease: Duration,
     /// `None`: every file directly in scripts/ and plugins/, in file-name order.
@@ -186,6 +187,18 @@ pub struct Team {
     pub priority: Option<String>,
     pub limits: Option<Limits>,
     pub budget: Option<Budget>,
+}
+
+/// `[records]`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Records {
+    pub keep: Duration,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Records { keep: Duration::from_secs(30 * 86_400) }
+    }
 }
 
 /// `[[pricing]]`.

@@ -289,7 +289,7 @@ fn record(r: &mut Registrar<'_>) {
     fact(r, "stream", "was it streamed?", |x| x.stream.into());
     fact(r, "finish_reason", "or ()", |x| x.finish_reason.map_or(Dynamic::UNIT, convert::str));
     fact(r, "usage", "a map of token counts", |x| usage(x.usage.as_ref()));
-    fact(r, "cost_usd", "() when the price is unknown", |x| {
+    fact(r, "cost_usd", "USD; () when it is not known", |x| {
         x.cost_nano_usd.map_or(Dynamic::UNIT, |nano| Dynamic::from(nano as f64 / 1e9))
     });
     fact(r, "duration_ms", "from first to last byte", |x| (x.duration.as_millis() as i64).into());

@@ -17,6 +17,7 @@ mod commit;
 pub mod directory;
 mod export;
 mod exports;
+pub mod files;
 mod folders;
 pub mod hex;
 mod memory;
@@ -30,6 +31,7 @@ mod tally;
 
 pub use directory::Directory;
 pub use export::Header;
+pub use files::Files;
 pub use memory::Memory;
 pub use open::quiet_panics;
 pub use tables::Table;

@@ -10,16 +10,19 @@ pub enum Table {
     Keys,
     /// Budgets by team and window: `limit::lease`.
     Budgets,
+    /// Sums of usage by hour: `account::usage`.
+    Usage,
 }
 
 impl Table {
-    pub const ALL: [Table; 3] = [Table::Meta, Table::Keys, Table::Budgets];
+    pub const ALL: [Table; 4] = [Table::Meta, Table::Keys, Table::Budgets, Table::Usage];
 
     pub const fn tag(self) -> u8 {
         match self {
             Table::Meta => 1,
             Table::Keys => 2,
             Table::Budgets => 3,
+            Table::Usage => 4,
         }
     }
 
@@ -29,6 +32,7 @@ impl Table {
             Table::Meta => "meta",
             Table::Keys => "keys",
             Table::Budgets => "budgets",
+            Table::Usage => "usage",
         }
     }
 

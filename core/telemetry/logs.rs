@@ -57,6 +57,7 @@ pub fn request_line(record: &Record) {
         finish = record.finish_reason,
         input_tokens = usage.and_then(|u| u.input_tokens),
         output_tokens = usage.and_then(|u| u.output_tokens),
+        cost_usd = record.cost_nano_usd.filter(|_| !record.cost_unknown).map(|nano| nano as f64 / 1e9),
         duration_ms = millis(record.duration),
         first_ms = record.first_event.map(millis),
         upstream_ms = millis(record.upstream_duration),

@@ -2,11 +2,11 @@
 //! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::BuildHasher,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +18,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use tokio_util::sync::CancellationToken;
 
 use super::names::{self, Kind};
-use crate::{account::Record, model::Usage};
+use crate::{
+    account::{Record, price::usd_text},
+    model::Usage,
+};
 
 /// The process's metrics, made at the first call; from then on the `metrics` macros count here too.
 pub fn metrics() -> &'static Metrics {
@@ -37,6 +40,8 @@ pub struct Metrics {
     hasher: foldhash::quality::RandomState,
     sets: DashMap<u64, Arc<Handles>, foldhash::fast::RandomState>,
     made: AtomicUsize,
+    /// Nano-dollars by the label text: the registry's counters know no fractions, so these are written beside it.
+    costs: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     known: ArcSwap<Known>,
     overhead: Histogram,
     tokens: Tokens,
@@ -46,6 +51,7 @@ pub struct Metrics {
     /// Those with a label of their own.
     teams: DashSet<String>,
     lease_failed: Counter,
+    lost: Counter,
     reload_success: Counter,
     reload_failure: Counter,
     reload_time: Gauge,
@@ -65,6 +71,7 @@ struct Handles {
     requests: Counter,
     duration: Histogram,
     first_token: Histogram,
+    cost: Arc<AtomicU64>,
 }
 
 /// The label values of a request, borrowed.
@@ -98,6 +105,7 @@ impl Default for Metrics {
             hasher: foldhash::quality::RandomState::default(),
             sets: DashMap::default(),
             made: AtomicUsize::new(0),
+            costs: Mutex::default(),
             known: ArcSwap::default(),
             overhead: recorder.register_histogram(&key(names::OVERHEAD, vec![]), &METADATA),
             tokens: Tokens {
@@ -110,6 +118,7 @@ impl Default for Metrics {
                 output_audio: tokens("output", "audio"),
             },
             attempts: DashMap::default(),
+            lost: counter(names::RECORDS_LOST, vec![]),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             teams: DashSet::new(),
@@ -151,6 +160,9 @@ impl Metrics {
         if let Some(usage) = &record.usage {
             self.tokens.add(usage);
         }
+        if let Some(cost) = record.cost_nano_usd.and_then(|nano| u64::try_from(nano).ok()).filter(|nano| *nano > 0) {
+            handles.cost.fetch_add(cost, Ordering::Relaxed);
+        }
     }
 
     /// An attempt ended. `outcome`: `ok`, or the code of its error.
@@ -173,6 +185,11 @@ impl Metrics {
     /// The `log` hooks of one request did not run.
     pub fn log_hook_left_out(&self) {
         self.log_left_out.increment(1);
+    }
+
+    /// Settled requests that could not be written down.
+    pub fn records_lost(&self, count: u64) {
+        self.lost.increment(count);
     }
 
     /// One more request in flight, until the value is dropped.
@@ -213,7 +230,17 @@ impl Metrics {
 
     /// The exposition text.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let mut text = self.handle.render();
+        let costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(row) = names::TABLE.iter().find(|row| row.name == names::COST).filter(|_| !costs.is_empty()) {
+            text.push_str(&format!("# HELP {} {}\n# TYPE {} counter\n", row.name, row.help, row.name));
+            for (labels, nano) in costs.iter() {
+                let usd = usd_text(i64::try_from(nano.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+                text.push_str(&format!("{}{{{labels}}} {usd}\n", row.name));
+            }
+            text.push('\n');
+        }
+        text
     }
 
     /// Folds recorded samples into their buckets every few seconds: without it histograms grow until the next scrape.
@@ -249,11 +276,16 @@ impl Metrics {
                 .map(|(k, v)| Label::new(k, v.to_owned()))
                 .to_vec()
         };
+        let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let named = [("route", route), ("model", model), ("provider", provider)];
+        let text = named.map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).join(",");
+        let cost = self.costs.lock().unwrap_or_else(PoisonError::into_inner).entry(text).or_default().clone();
         let mut with_class = where_to();
         with_class.push(label("status_class", status_class));
         Handles {
             requests: self.recorder.register_counter(&key(names::REQUESTS, with_class), &METADATA),
             duration: self.recorder.register_histogram(&key(names::DURATION, where_to()), &METADATA),
+            cost,
             first_token: self.recorder.register_histogram(&key(names::FIRST_TOKEN, where_to()), &METADATA),
         }
     }

@@ -8,6 +8,7 @@ pub mod logs;
 pub mod metrics;
 pub mod names;
 pub mod ring;
+pub mod row;
 pub mod trace;
 
 pub use logs::request_line;

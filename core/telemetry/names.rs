@@ -47,6 +47,12 @@ pub const TABLE: &[Row] = &[
         help: "Tokens reported by upstreams; the kinds of a direction do not overlap",
         labels: &["direction", "kind"],
     },
+    Row {
+        name: COST,
+        kind: Kind::Counter,
+        help: "US dollars spent, as far as prices are known",
+        labels: &["route", "model", "provider"],
+    },
     Row { name: ATTEMPTS, kind: Kind::Counter, help: "Upstream attempts by how they ended", labels: &["outcome"] },
     Row {
         name: CIRCUIT,
@@ -58,6 +64,12 @@ pub const TABLE: &[Row] = &[
         name: LOG_LEFT_OUT,
         kind: Kind::Counter,
         help: "Requests whose log hooks were left out because hooks before them were too slow",
+        labels: &[],
+    },
+    Row {
+        name: RECORDS_LOST,
+        kind: Kind::Counter,
+        help: "Settled requests that could not be written to the records",
         labels: &[],
     },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
@@ -92,9 +104,11 @@ pub const DURATION: &str = "portcullis_request_duration_seconds";
 pub const OVERHEAD: &str = "portcullis_overhead_seconds";
 pub const FIRST_TOKEN: &str = "portcullis_time_to_first_token_seconds";
 pub const TOKENS: &str = "portcullis_tokens_total";
+pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
 pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
+pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const LIMITED: &str = "portcullis_limited_total";
 pub const BUDGET: &str = "portcullis_budget_usd";

@@ -24,11 +24,23 @@ struct Rows {
 /// One settled request.
 #[derive(Debug)]
 pub struct Row {
-    pub number: u64,
+    pub place: Place,
     /// When it was settled.
     pub at: SystemTime,
     pub record: Record,
     pub trace: Trace,
+}
+
+/// Where a request stands among all: what is smaller was settled before. Good across restarts, because the ledger's files
+/// count on; `number` tells those apart that were not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Place {
+    /// Of the wall clock, since 1970.
+    pub hour: u32,
+    /// Bytes of that hour's lines before this one.
+    pub at: u64,
+    /// In this process.
+    pub number: u64,
 }
 
 impl Default for Ring {
@@ -42,24 +54,35 @@ impl Ring {
         Ring { rows: Mutex::default(), capacity: capacity.max(1) }
     }
 
-    pub fn push(&self, record: Record, trace: Trace) {
-        let at = SystemTime::now();
+    /// Requests settled at one time, each with its place in that hour's lines.
+    pub fn push(&self, settled: impl Iterator<Item = (Record, Trace, u64)>, hour: u32, at: SystemTime) {
+        let mut gone = Vec::new();
         let mut rows = self.lock();
-        rows.number += 1;
-        let number = rows.number;
-        let oldest = if rows.rows.len() >= self.capacity { rows.rows.pop_front() } else { None };
-        rows.rows.push_back(Arc::new(Row { number, at, record, trace }));
+        for (record, trace, line) in settled {
+            rows.number += 1;
+            let place = Place { hour, at: line, number: rows.number };
+            if rows.rows.len() >= self.capacity {
+                gone.extend(rows.rows.pop_front());
+            }
+            rows.rows.push_back(Arc::new(Row { place, at, record, trace }));
+        }
         drop(rows);
         // Freed outside the lock.
-        drop(oldest);
+        drop(gone);
     }
 
-    /// Newest first, those with a smaller number than `before`, at most `limit` that `wanted` accepts.
-    pub fn page(&self, before: Option<u64>, limit: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Arc<Row>> {
-        // Copied out before filtering: requests in flight wait for this lock.
+    /// Newest first, those before `before`, at most `limit` that `wanted` accepts; and the place of the oldest row in here.
+    pub fn page(
+        &self,
+        before: Option<Place>,
+        limit: usize,
+        wanted: impl Fn(&Row) -> bool,
+    ) -> (Vec<Arc<Row>>, Option<Place>) {
+        // Copied out before filtering: whoever settles waits for this lock.
         let rows: Vec<_> = self.lock().rows.iter().rev().cloned().collect();
-        let older = |row: &Arc<Row>| before.is_none_or(|before| row.number < before);
-        rows.into_iter().filter(older).filter(|row| wanted(&row.record)).take(limit).collect()
+        let oldest = rows.last().map(|row| row.place);
+        let older = |row: &Arc<Row>| before.is_none_or(|before| row.place < before);
+        (rows.into_iter().filter(older).filter(|row| wanted(row)).take(limit).collect(), oldest)
     }
 
     pub fn find(&self, id: &str) -> Option<Arc<Row>> {

@@ -33,8 +33,9 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
             reasoning_tokens: Some(10),
             ..Usage::default()
         }),
-        usage_estimated: false,
         cost_nano_usd: Some(1_234_500),
+        cost_unknown: false,
+        ledger: vec![],
         duration: Duration::from_millis(50),
         first_event: Some(Duration::from_millis(20)),
         upstream_duration: Duration::from_micros(49_900),
@@ -152,21 +153,22 @@ fn the_ring_forgets_the_oldest_and_pages_backwards() {
     for n in 1..=25u16 {
         let mut row = record("smart", None, n);
         row.id = format!("req_{n}").into();
-        ring.push(row, Trace::default());
+        ring.push([(row, Trace::default(), 0)].into_iter(), 7, SystemTime::UNIX_EPOCH);
     }
     let statuses = |rows: Vec<Arc<ring::Row>>| rows.iter().map(|r| r.record.status).collect::<Vec<_>>();
-    let first = ring.page(None, 4, |_| true);
-    let before = first.last().unwrap().number;
+    let (first, oldest) = ring.page(None, 4, |_| true);
+    let before = first.last().unwrap().place;
+    assert_eq!(oldest.map(|place| (place.hour, place.number)), Some((7, 16)));
     assert_eq!(statuses(first), [25, 24, 23, 22]);
-    assert_eq!(statuses(ring.page(Some(before), 4, |_| true)), [21, 20, 19, 18]);
-    assert_eq!(statuses(ring.page(None, 100, |r| r.status % 2 == 0)), [24, 22, 20, 18, 16]);
+    assert_eq!(statuses(ring.page(Some(before), 4, |_| true).0), [21, 20, 19, 18]);
+    assert_eq!(statuses(ring.page(None, 100, |r| r.record.status % 2 == 0).0), [24, 22, 20, 18, 16]);
     assert!(ring.find("req_15").is_none() && ring.find("req_16").is_some());
 }
 
 #[test]
 fn records_and_traces_read_as_json() {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
-    let row = record_json(&record("smart", Some("openai/gpt-4o"), 200), at);
+    let row = record_json(&record("smart", Some("openai/gpt-4o"), 200), None, at);
     assert_eq!(row["time"], "2023-11-14T22:13:20.123Z");
     assert_eq!(row["cost_usd"].to_string(), "0.0012345");
     assert_eq!((&row["team"], &row["usage"]["cache_write_tokens"]), (&"hr".into(), &serde_json::Value::Null));

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     auth::walk,
     family::{Anthropic, FAMILIES, Family, Gemini, Openai},
-    support::{Answer, End, Gateway, Say, Upstream, begin, eventually, read_until},
+    support::{Answer, End, Gateway, Process, Say, Upstream, begin, eventually, read_until, request},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n";
@@ -114,8 +114,9 @@ async fn every_end_of_a_request_leaves_the_counter_right() {
         (Say::json(Openai.whole("x")), Some(0.005)),
         (Say::error(400, "{}"), Some(0.0)),
         (Say::error(500, "{}"), Some(0.0)),
-        (Say::json("no answer at all"), Some(0.0)),
-        (Say::json("").end(End::Cut), Some(0.0)),
+        // These were taken, and what came was no answer: the prompt counts.
+        (Say::json("no answer at all"), None),
+        (Say::json("").end(End::Cut), None),
         (Say::frames(&frames, Duration::ZERO), None),
         (Say::frames(&frames[..3], Duration::ZERO).end(End::Cut), None),
     ] {
@@ -170,7 +171,7 @@ async fn a_client_that_leaves_a_stream_is_charged_for_what_came() {
         let spent = usd(&settled(&gateway).await, "spent_usd");
         assert!((0.1..0.15).contains(&spent), "{family:?}: {spent}");
         let record = gateway.record(1).await;
-        assert_eq!(record["usage_estimated"], Value::Bool(true), "{record}");
+        assert_eq!(record["ledger"][0]["estimated"], Value::Bool(true), "{record}");
         assert!((record["cost_usd"].as_f64().unwrap() - spent).abs() < 1e-9, "{record}");
     }
 }
@@ -302,4 +303,145 @@ async fn a_budget_that_a_reload_brings_or_raises_holds_at_once() {
     assert_eq!(ask(&gateway, Openai, &key, "up/m").await.status, 429);
     gateway.rewrite(&config(CLOSED));
     eventually("it is gone", async || ask(&gateway, Openai, &key, "up/m").await.status == 200).await;
+}
+
+/// The same of a gateway in a process of its own.
+async fn budget_of(gateway: &Process) -> Value {
+    gateway.admin("GET", "/api/v1/teams", "").await.json()["data"][0]["budget"].clone()
+}
+
+/// What the records say the team spent.
+async fn ledger_of(gateway: &Process) -> f64 {
+    let rows = gateway.admin("GET", "/api/v1/usage?group_by=team", "").await.json();
+    rows["data"].as_array().and_then(|rows| rows.first()).and_then(|row| row["cost_usd"].as_f64()).unwrap_or(0.0)
+}
+
+async fn new_key(gateway: &Process) -> String {
+    let made = gateway.admin("POST", "/api/v1/keys", r#"{"name":"ana","team":"research"}"#).await.json();
+    made["key"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned()
+}
+
+/// The points of a request's life at which a gateway is killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Point {
+    /// Its body has not come yet.
+    BeforeReserve,
+    /// Sent, to an upstream that does not read.
+    AfterReserve,
+    Waiting,
+    MidStream,
+    Settled,
+}
+
+async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
+    let mut gateway = Process::start(config, &[]).await;
+    let key = new_key(&gateway).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let post = async |model: &str, stream: bool| {
+        let body = Openai.body(model, stream, "hello");
+        begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await
+    };
+    let frames = Openai.frames(&["a", "b", "c"]);
+    let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
+    // Two that are over, so that there is something to lose.
+    upstream.always(Say::json(Openai.whole("x")));
+    for count in 1..=2 {
+        crate::support::read_rest(&mut post("up/m", false).await, Vec::new()).await;
+        eventually("it is on the ledger", async || ledger_of(&gateway).await == f64::from(count)).await;
+    }
+    let heard = upstream.heard().len();
+    let _open = match point {
+        Point::BeforeReserve => {
+            let headers = [("authorization", bearer.as_str()), ("content-length", "1000")];
+            begin(gateway.addr, "POST", "/v1/chat/completions", &headers, b"{\"model\":").await
+        }
+        Point::AfterReserve => {
+            let socket = post("deaf/m", false).await;
+            eventually("it is reserved", async || usd(&budget_of(&gateway).await, "reserved_usd") > 0.0).await;
+            socket
+        }
+        Point::Waiting => {
+            upstream.always(Say::json(Openai.whole("x")).wait(Duration::from_secs(60)));
+            let socket = post("up/m", false).await;
+            upstream.hears(heard + 1).await;
+            socket
+        }
+        Point::MidStream => {
+            upstream.always(Say::frames(&frames[..2], Duration::ZERO).end(End::Stall));
+            let mut socket = post("up/m", true).await;
+            read_until(&mut socket, "data:").await;
+            socket
+        }
+        Point::Settled => {
+            let mut socket = post("up/m", false).await;
+            crate::support::read_rest(&mut socket, Vec::new()).await;
+            socket
+        }
+    };
+    gateway.kill_and_restart().await;
+    let budget = budget_of(&gateway).await;
+    let (ledger, spent) = (ledger_of(&gateway).await, usd(&budget, "spent_usd"));
+    assert!(ledger >= 2.0, "{point:?}: what was on the ledger stays there: {ledger}");
+    // A block is a sixteenth of 32 dollars; it may have been followed by the next.
+    assert!((ledger..=ledger + 4.0).contains(&spent), "{point:?}: {spent} for a ledger of {ledger}");
+    eventually("the lease ends, and the counter equals the ledger", async || {
+        usd(&budget_of(&gateway).await, "spent_usd") == ledger_of(&gateway).await
+    })
+    .await;
+    // And it counts on from there.
+    upstream.always(Say::json(Openai.whole("x")));
+    let mut socket = {
+        let body = Openai.body("up/m", false, "hello");
+        begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await
+    };
+    assert_eq!(crate::support::read_rest(&mut socket, Vec::new()).await.status, 200);
+    eventually("counter and ledger go on together", async || {
+        let (ledger, budget) = (ledger_of(&gateway).await, budget_of(&gateway).await);
+        ledger >= 3.0 && usd(&budget, "spent_usd") == ledger && usd(&budget, "reserved_usd") == 0.0
+    })
+    .await;
+}
+
+/// Promises 6 and 7: after the lease, counters equal the ledger.
+#[tokio::test]
+async fn kill_9_at_any_point_of_a_request_leaves_counters_that_equal_the_ledger() {
+    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 10 } else { 1 };
+    let upstream = Upstream::start().await;
+    // It takes connections and reads nothing.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let config = format!(
+        "[store]\nkind = \"sled\"\nbudget_lease = \"1s\"\n{}[[pricing]]\nmodel = \"*\"\nrequest = 1\n{}\
+         [providers.deaf]\nbase_url = \"http://{}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n",
+        research("usd = 32, per = \"total\""),
+        upstream.provider("up", "openai_chat"),
+        deaf.local_addr().expect("an address"),
+    );
+    for _ in 0..rounds {
+        for point in [Point::BeforeReserve, Point::AfterReserve, Point::Waiting, Point::MidStream, Point::Settled] {
+            killed_at(point, &upstream, &config).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_budget_survives_a_restart_to_the_cent() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "[store]\nkind = \"sled\"\n{}{A_DOLLAR}{}",
+        research("usd = 2, per = \"total\""),
+        upstream.provider("up", "openai_chat")
+    );
+    let mut gateway = Process::start(&config, &[]).await;
+    let key = new_key(&gateway).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let body = Openai.body("up/m", false, "hello");
+    let path = "/v1/chat/completions";
+    assert_eq!(request(gateway.addr, "POST", path, &headers, body.as_bytes()).await.status, 200);
+    gateway.restart().await;
+    let budget = budget_of(&gateway).await;
+    assert_eq!((usd(&budget, "spent_usd"), usd(&budget, "left_usd")), (1.0, 1.0), "{budget}");
+    assert_eq!(request(gateway.addr, "POST", path, &headers, body.as_bytes()).await.status, 200);
+    assert_eq!(request(gateway.addr, "POST", path, &headers, body.as_bytes()).await.status, 429);
 }

@@ -244,7 +244,7 @@ async fn tokens_of_a_client_that_left_are_counted_as_they_came() {
         drop(socket);
         let record = gateway.record(1).await;
         assert_eq!(
-            (record["status"].as_u64(), &record["usage_estimated"]),
+            (record["status"].as_u64(), &record["ledger"][0]["estimated"]),
             (Some(499), &Value::Bool(true)),
             "{record}"
         );

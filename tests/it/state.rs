@@ -317,7 +317,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// One call of the admin plane.
-fn http(address: &str, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+pub fn http(address: &str, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
     let mut stream = std::net::TcpStream::connect(address).expect("connect");
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nconnection: close\r\n\
@@ -333,11 +333,11 @@ fn http(address: &str, method: &str, path: &str, body: &str) -> (u16, serde_json
 }
 
 /// A small file system, gone with the test.
-struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
     /// `Err`: this user may not mount. Where nothing may be skipped that is a failure.
-    fn mount(at: &Path, size: &str) -> Result<Disk, String> {
+    pub fn mount(at: &Path, size: &str) -> Result<Disk, String> {
         fs::create_dir_all(at).expect("folder");
         let options = format!("size={size}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
@@ -352,7 +352,7 @@ impl Disk {
     }
 
     /// Leaves no byte.
-    fn fill(at: &Path) {
+    pub fn fill(at: &Path) {
         let mut file = fs::File::create(at.join("ballast")).expect("ballast");
         for size in [1 << 16, 1 << 12, 1] {
             while file.write_all(&vec![1; size]).is_ok() {}

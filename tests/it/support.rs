@@ -544,7 +544,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 pub struct Process {
     pub addr: SocketAddr,
     pub admin: SocketAddr,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
     child: std::process::Child,
     log: Arc<Mutex<String>>,
 }
@@ -556,6 +556,10 @@ impl Process {
             write(dir.path(), name, text);
         }
         write(dir.path(), "gateway.toml", &complete(config));
+        Process::run(dir).await
+    }
+
+    async fn run(dir: tempfile::TempDir) -> Process {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.current_dir(dir.path()).env("PORTCULLIS_LOG", "debug").env_remove("PORTCULLIS_ADMIN_TOKEN");
         let piped = std::process::Stdio::piped;
@@ -571,7 +575,29 @@ impl Process {
         };
         eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
         let found = addresses();
-        Process { addr: found[0], admin: found[1], _dir: dir, child, log }
+        Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }
+    }
+
+    /// `kill -9`, and a new process on the same folder.
+    pub async fn kill_and_restart(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+        let dir = self.dir.take().expect("a folder");
+        *self = Process::run(dir).await;
+    }
+
+    /// As SIGTERM does, and a new process on the same folder.
+    pub async fn restart(&mut self) {
+        self.terminate();
+        self.child.wait().expect("wait");
+        let dir = self.dir.take().expect("a folder");
+        *self = Process::run(dir).await;
+    }
+
+    pub async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
+        let host = self.admin.to_string();
+        request(self.admin, method, path, &[("host", &host), ("content-type", "application/json")], body.as_bytes())
+            .await
     }
 
     /// All that was printed and logged so far.

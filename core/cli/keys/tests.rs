@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    account::Ledger,
     admin::{self, AdminState, Facts},
     config,
     store::Memory,
@@ -60,8 +61,10 @@ enum Where {
 impl Where {
     async fn plane() -> Where {
         let auth = config::Auth { required: true };
-        let keys = Keys::open(Arc::new(Memory::default()), &auth, &BTreeMap::new()).await.unwrap();
-        let state = AdminState { keys, ring: Arc::new(Ring::default()), facts: Arc::new(Nothing), token: None };
+        let store = Arc::new(Memory::default());
+        let keys = Keys::open(store.clone(), &auth, &BTreeMap::new()).await.unwrap();
+        let ledger = Ledger::open(store, Arc::new(Ring::default()), std::time::SystemTime::now).await.unwrap();
+        let state = AdminState { keys, ledger, facts: Arc::new(Nothing), token: None };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(admin::serve(listener, Arc::new(state), CancellationToken::new()));

@@ -5,6 +5,8 @@ use std::{borrow::Cow, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use super::Span;
+
 /// What a model costs, in USD per million tokens. These prices win over the catalogue's.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +60,23 @@ pub struct PriceTier {
     pub output_audio: Option<Usd>,
     /// Each request.
     pub request: Option<Usd>,
+}
+
+/// What is kept of each request.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Records {
+    /// How long records are kept, in files of an hour each. Default: 30d.
+    pub keep: Option<Span>,
+    /// Prompts and answers.
+    pub bodies: Option<Bodies>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bodies {
+    /// They are not kept.
+    Off,
 }
 
 /// US dollars as written: decimal text, or a number, which is taken as the digits that stand in the file.

@@ -1,4 +1,4 @@
-//! The shape of what binds a team: `limits` and `budget`.
+//! The shape of what binds a team: `limits`, `budget` and `priority`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -38,4 +38,12 @@ pub enum Per {
     Week,
     Month,
     Total,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    Low,
+    Normal,
+    High,
 }

@@ -53,6 +53,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let models = r.models(file.models, &providers);
     let teams = r.teams(file.teams, &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
+    let records = r.records(file.records.unwrap_or_default());
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
     beside.files.sort();
@@ -70,6 +71,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         teams,
         pricing,
         budget_lease,
+        records,
         stages,
         sources: Sources::default(),
     };

@@ -1,7 +1,7 @@
-//! `[[pricing]]`: prices of the user's own, in whole nano-dollars.
+//! `[[pricing]]` and `[records]`: prices of the user's own, in whole nano-dollars, and what is kept of each request.
 
 use super::{Resolver, path};
-use crate::config::{PriceTier, Prices, Pricing, Provider, file, source::dotted, text};
+use crate::config::{PriceTier, Prices, Pricing, Provider, Records, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn pricing(&mut self, raw: Option<Vec<file::Pricing>>, providers: &[Provider]) -> Vec<Pricing> {
@@ -29,6 +29,12 @@ impl Resolver<'_, '_, '_> {
             all.push(self.priced(&at, raw));
         }
         all
+    }
+
+    pub(super) fn records(&mut self, raw: file::Records) -> Records {
+        let (None | Some(file::Bodies::Off)) = raw.bodies;
+        let keep = self.span(&path(&["records", "keep"]), raw.keep);
+        Records { keep: keep.unwrap_or(Records::default().keep) }
     }
 
     fn names_provider(&self, head: &str, providers: &[Provider]) -> bool {

@@ -1,0 +1,267 @@
+//! The ledger: each settled request becomes a line of its hour's file, a part of the sums, and a row of the ring, in this
+//! order and once. Called with batches from the settle task, never from a request.
+//!
+//! A disk that takes nothing costs the lines, not the service: they are counted as lost, the ring and the sums go on, and
+//! the next batch tries again.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::{Record, archive, hour::Hour, usage::Sums};
+use crate::{
+    context::Trace,
+    store::{Files, Result, Store, files::Appender},
+    telemetry::{Ring, metrics, row},
+};
+
+pub struct Ledger {
+    pub ring: Arc<Ring>,
+    pub sums: Sums,
+    /// `None`: the store keeps nothing.
+    pub(super) files: Option<Files>,
+    open: Mutex<Open>,
+    /// Held for writing while an hour's files change their names.
+    pub(super) layout: RwLock<()>,
+    /// Lines could not be written: said once.
+    failing: AtomicBool,
+    clock: fn() -> SystemTime,
+}
+
+/// The running hour.
+#[derive(Default)]
+struct Open {
+    hour: Hour,
+    file: Option<Appender>,
+    /// Bytes of this hour's lines before the file.
+    begins: u64,
+    unsynced: bool,
+    lines: Vec<u8>,
+    /// Where each line of a batch begins.
+    starts: Vec<u64>,
+}
+
+impl Ledger {
+    /// Opens the files, and adds to the sums what they do not know of yet.
+    pub async fn open(store: Arc<dyn Store>, ring: Arc<Ring>, clock: fn() -> SystemTime) -> Result<Arc<Ledger>> {
+        let files = store.directory().map(|directory| directory.files(FOLDER)).transpose()?;
+        let sums = Sums::open(store, clock()).await?;
+        let ledger = Arc::new(Ledger {
+            ring,
+            sums,
+            files,
+            open: Mutex::default(),
+            layout: RwLock::new(()),
+            failing: false.into(),
+            clock,
+        });
+        let repaired = ledger.clone();
+        blocking(move || repaired.repair()).await?;
+        ledger.sums.checkpoint().await?;
+        Ok(ledger)
+    }
+
+    /// Settles a batch, off the runtime's threads when there is a file to write.
+    pub async fn settle(self: &Arc<Self>, batch: Vec<(Record, Trace)>) {
+        if self.files.is_none() {
+            return self.append(batch);
+        }
+        let ledger = self.clone();
+        // It ends early only with the process.
+        let _ = tokio::task::spawn_blocking(move || ledger.append(batch)).await;
+    }
+
+    /// Until `stop`: keeps files and sums in order.
+    pub async fn run(self: Arc<Self>, keep: impl Fn() -> Duration, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(SYNC);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0u32;
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            self.synced().await;
+            if ticks.is_multiple_of(NOTED) {
+                self.upkeep(keep()).await;
+            }
+            ticks = ticks.wrapping_add(1);
+        }
+    }
+
+    /// Settles a batch: lines, sums, ring. Blocks for one write.
+    pub fn append(&self, batch: Vec<(Record, Trace)>) {
+        let now = (self.clock)();
+        let hour = Hour::of(now);
+        let mut open = self.lock();
+        let Open { lines, starts, .. } = &mut *open;
+        lines.clear();
+        starts.clear();
+        for (record, trace) in &batch {
+            starts.push(lines.len() as u64);
+            if self.files.is_some() {
+                row::write(record, Some(trace), now, lines);
+                lines.push(b'\n');
+            }
+        }
+        let written = self.write(&mut open, hour);
+        let begins = match (&written, &open.file) {
+            (Some((_, end)), _) => end - open.lines.len() as u64,
+            (None, Some(file)) if open.hour == hour => open.begins + file.len(),
+            _ => 0,
+        };
+        self.sums.add(batch.iter().map(|(record, _)| record), written);
+        let lost = written.is_none();
+        let place = |n: usize| if lost { begins } else { begins + open.starts.get(n).copied().unwrap_or(0) };
+        let rows = batch.into_iter().enumerate().map(|(n, (record, trace))| (record, trace, place(n)));
+        self.ring.push(rows, hour.0, now);
+        // A batch of long traces leaves no large buffer behind.
+        open.lines.shrink_to(MOST_BUFFER);
+    }
+
+    /// Where the lines ended up: the hour, and how far its lines go now. `None`: they are not in a file.
+    fn write(&self, open: &mut Open, hour: Hour) -> Option<(Hour, u64)> {
+        let files = self.files.as_ref()?;
+        let count = open.starts.len() as u64;
+        let mut append = || -> Result<u64> {
+            if open.file.is_none() || open.hour != hour {
+                open.file = None;
+                open.begins = archive::closed(files, hour)?;
+                open.file = Some(files.append(&archive::plain_name(hour), b'\n')?);
+                open.hour = hour;
+            }
+            let file = open.file.as_mut().ok_or(crate::store::StoreError::Closed)?;
+            file.append(&open.lines)?;
+            open.unsynced = true;
+            Ok(open.begins + file.len())
+        };
+        match append() {
+            Ok(end) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("records are written again");
+                }
+                Some((hour, end))
+            }
+            Err(error) => {
+                metrics().records_lost(count);
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "records cannot be written: the last ones are kept in memory alone");
+                }
+                None
+            }
+        }
+    }
+
+    /// What was written is brought to the disk.
+    async fn synced(self: &Arc<Self>) {
+        let ledger = self.clone();
+        if let Err(error) = blocking(move || ledger.sync()).await {
+            tracing::warn!(%error, "records could not be brought to the disk");
+        }
+    }
+
+    /// The sums are noted; an hour that ended is closed, and what is older than `keep` is forgotten.
+    pub async fn upkeep(self: &Arc<Self>, keep: Duration) {
+        let now = (self.clock)();
+        if let Err(error) = self.sums.checkpoint().await {
+            tracing::debug!(%error, "sums of usage could not be noted: tried again");
+            // An hour is closed only when its lines are counted for good.
+            return;
+        }
+        self.sums.let_go(now);
+        let ledger = self.clone();
+        if let Err(error) = blocking(move || ledger.close_hours(now, keep)).await {
+            tracing::warn!(%error, "an hour of records could not be closed: tried again");
+        }
+    }
+
+    /// At the end: nothing of the sums is left to count again.
+    pub async fn close(self: &Arc<Self>) {
+        self.synced().await;
+        if let Err(error) = self.sums.checkpoint().await {
+            tracing::warn!(%error, "sums of usage could not be noted: the next start counts the last records again");
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        let syncer = {
+            let mut open = self.lock();
+            let due = std::mem::take(&mut open.unsynced);
+            open.file.as_ref().filter(|_| due).map(Appender::syncer)
+        };
+        // Outside the lock: a slow disk must not hold up the next batch.
+        syncer.map_or(Ok(()), |syncer| syncer.sync())
+    }
+
+    fn close_hours(&self, now: SystemTime, keep: Duration) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let running = Hour::of(now);
+        {
+            let mut open = self.lock();
+            if open.hour != running {
+                open.file = None;
+            }
+        }
+        for hour in archive::unclosed(files)?.into_iter().filter(|hour| *hour != running) {
+            let _layout = self.layout.write().unwrap_or_else(PoisonError::into_inner);
+            archive::close(files, hour)?;
+        }
+        let kept = u32::try_from(keep.as_secs().div_ceil(3600)).unwrap_or(u32::MAX);
+        archive::forget(files, running.minus(kept)).map(drop)
+    }
+
+    /// Lines that the sums do not know of: a process was killed between the two.
+    fn repair(&self) -> Result<()> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let mut count = 0;
+        for hour in archive::hours(files)? {
+            let Some(mut from) = self.sums.covered(hour) else { continue };
+            let lines = archive::Lines::open(files, hour)?;
+            if from > lines.end() {
+                tracing::warn!(%hour, "records of this hour are gone that were counted: its sums stay as they were");
+            }
+            while let Some((piece, next)) = lines.after(from)? {
+                self.sums.replay(&piece, hour, next);
+                (from, count) = (next, count + memchr::memchr_iter(b'\n', &piece).count());
+            }
+        }
+        if count > 0 {
+            tracing::info!(records = count, "sums of usage were completed from the records");
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl crate::limit::Ledger for Ledger {
+    fn spent<'a>(
+        &'a self,
+        team: &'a str,
+        from: SystemTime,
+        to: Option<SystemTime>,
+    ) -> BoxFuture<'a, anyhow::Result<Option<u64>>> {
+        Box::pin(async move { Ok(Some(self.sums.spent(team, from, to).await?)) })
+    }
+}
+
+/// Files block; the threads of the runtime must not.
+pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(f).await.unwrap_or(Err(crate::store::StoreError::Closed))
+}
+
+/// At most a second of records is lost by a power cut, and none by a crash of the process.
+const SYNC: Duration = Duration::from_secs(1);
+/// Seconds between two notes of the sums.
+const NOTED: u32 = 5;
+const FOLDER: &str = "records";
+const MOST_BUFFER: usize = 1 << 20;

@@ -1,0 +1,333 @@
+//! A record as one line of JSON, written straight into a buffer: this is what the ledger's files hold and what the API
+//! shows. No prompt text and no secret ever stands in a record.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    account::{Attempt, Record, price::write_usd},
+    context::{Step, Trace, Verdict},
+    model::Usage,
+};
+
+/// One request's facts, what is unknown as null, and its trace. `at`: when it was settled.
+pub fn write(record: &Record, trace: Option<&Trace>, at: SystemTime, out: &mut Vec<u8>) {
+    let Record {
+        id,
+        key_id,
+        team,
+        operation,
+        format,
+        model,
+        target,
+        attempts,
+        status,
+        error_code,
+        stream,
+        finish_reason,
+        usage,
+        cost_nano_usd,
+        cost_unknown,
+        ledger,
+        duration,
+        first_event,
+        upstream_duration,
+        tags,
+    } = record;
+    // The id stands first: indexes look for it there.
+    out.extend_from_slice(b"{\"id\":");
+    text(id, out);
+    name("time", out);
+    time(at, out);
+    name("key_id", out);
+    maybe((!key_id.is_empty()).then_some(&**key_id), out);
+    name("team", out);
+    maybe(team.as_deref(), out);
+    name("operation", out);
+    text(operation.name(), out);
+    name("format", out);
+    text(format.name(), out);
+    name("model", out);
+    text(model, out);
+    name("target", out);
+    maybe(target.as_deref(), out);
+    name("attempts", out);
+    number(u64::from(*attempts), out);
+    name("status", out);
+    number(u64::from(*status), out);
+    name("error_code", out);
+    maybe(error_code.as_deref(), out);
+    name("stream", out);
+    boolean(*stream, out);
+    name("finish_reason", out);
+    maybe(*finish_reason, out);
+    name("usage", out);
+    tokens(usage.as_ref(), out);
+    name("cost_usd", out);
+    usd(*cost_nano_usd, out);
+    name("cost_unknown", out);
+    boolean(*cost_unknown, out);
+    name("duration_ms", out);
+    millis(*duration, out);
+    name("first_event_ms", out);
+    match first_event {
+        Some(first) => millis(*first, out),
+        None => null(out),
+    }
+    name("upstream_ms", out);
+    millis(*upstream_duration, out);
+    name("tags", out);
+    out.push(b'{');
+    for (n, (key, value)) in tags.iter().enumerate() {
+        comma(n, out);
+        text(key, out);
+        out.push(b':');
+        text(value, out);
+    }
+    out.push(b'}');
+    name("ledger", out);
+    list(ledger, out, attempt);
+    if let Some(trace) = trace {
+        name("trace", out);
+        list(&trace.steps, out, step);
+    }
+    out.push(b'}');
+}
+
+/// The steps in order: `[{"step": "stage", …}, …]`.
+pub fn write_trace(trace: &Trace, out: &mut Vec<u8>) {
+    list(&trace.steps, out, step);
+}
+
+fn attempt(row: &Attempt, out: &mut Vec<u8>) {
+    let Attempt { number: n, target, outcome, usage, cost_nano_usd, estimated, took } = row;
+    out.extend_from_slice(b"{\"number\":");
+    number(u64::from(*n), out);
+    name("target", out);
+    text(target, out);
+    name("outcome", out);
+    text(outcome, out);
+    name("usage", out);
+    tokens(usage.as_ref(), out);
+    name("cost_usd", out);
+    usd(*cost_nano_usd, out);
+    if *estimated {
+        name("estimated", out);
+        boolean(true, out);
+    }
+    name("took_ms", out);
+    millis(*took, out);
+    out.push(b'}');
+}
+
+fn step(step: &Step, out: &mut Vec<u8>) {
+    let kind = |word: &str, out: &mut Vec<u8>| {
+        out.extend_from_slice(b"{\"step\":");
+        text(word, out);
+    };
+    match step {
+        Step::Stage { stage, phase, verdict, took, operations } => {
+            kind("stage", out);
+            name("stage", out);
+            text(stage, out);
+            name("phase", out);
+            text(phase, out);
+            name("took_us", out);
+            number(micros(*took), out);
+            name("verdict", out);
+            text(verdict_word(verdict), out);
+            match verdict {
+                Verdict::Reject(status) => {
+                    name("status", out);
+                    number(u64::from(*status), out);
+                }
+                Verdict::Next(why) | Verdict::Stop(why) | Verdict::Failed(why) => {
+                    name("reason", out);
+                    text(why, out);
+                }
+                Verdict::Continue | Verdict::Respond | Verdict::Skip => {}
+            }
+            if *operations > 0 {
+                name("operations", out);
+                number(*operations, out);
+            }
+        }
+        Step::Note { stage, text: note } => {
+            kind("note", out);
+            name("stage", out);
+            text(stage, out);
+            name("text", out);
+            text(note, out);
+        }
+        Step::Planned { targets } => {
+            kind("planned", out);
+            name("targets", out);
+            list(targets, out, |target, out| text(target, out));
+        }
+        Step::PassedOver { target, reason } => {
+            kind("passed_over", out);
+            name("target", out);
+            text(target, out);
+            name("reason", out);
+            text(reason, out);
+        }
+        Step::Attempt { number: n, target, outcome, took } => {
+            kind("attempt", out);
+            name("number", out);
+            number(u64::from(*n), out);
+            name("target", out);
+            text(target, out);
+            name("outcome", out);
+            text(outcome, out);
+            name("took_us", out);
+            number(micros(*took), out);
+        }
+        Step::Dropped { what } => {
+            kind("dropped", out);
+            name("what", out);
+            text(what, out);
+        }
+    }
+    out.push(b'}');
+}
+
+fn verdict_word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Continue => "continue",
+        Verdict::Respond => "respond",
+        Verdict::Reject(_) => "reject",
+        Verdict::Next(_) => "next",
+        Verdict::Skip => "skip",
+        Verdict::Stop(_) => "stop",
+        Verdict::Failed(_) => "failed",
+    }
+}
+
+fn tokens(usage: Option<&Usage>, out: &mut Vec<u8>) {
+    let Some(usage) = usage else { return null(out) };
+    for (n, (key, count)) in [
+        ("input_tokens", usage.input_tokens),
+        ("output_tokens", usage.output_tokens),
+        ("cache_read_tokens", usage.cache_read_tokens),
+        ("cache_write_tokens", usage.cache_write_tokens),
+        ("cache_write_1h_tokens", usage.cache_write_1h_tokens),
+        ("reasoning_tokens", usage.reasoning_tokens),
+        ("input_audio_tokens", usage.input_audio_tokens),
+        ("output_audio_tokens", usage.output_audio_tokens),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        out.push(if n == 0 { b'{' } else { b',' });
+        out.push(b'"');
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\":");
+        match count {
+            Some(count) => number(count, out),
+            None => null(out),
+        }
+    }
+    out.push(b'}');
+}
+
+/// All its digits: never through a float.
+fn usd(nano: Option<i64>, out: &mut Vec<u8>) {
+    match nano {
+        Some(nano) => write_usd(nano, out),
+        None => null(out),
+    }
+}
+
+fn time(at: SystemTime, out: &mut Vec<u8>) {
+    match jiff::Timestamp::try_from(at) {
+        Ok(at) => out.extend_from_slice(format!("\"{at:.3}\"").as_bytes()),
+        Err(_) => null(out),
+    }
+}
+
+/// Milliseconds with three digits after the point, without those that say nothing.
+fn millis(span: Duration, out: &mut Vec<u8>) {
+    let micros = micros(span);
+    number(micros / 1000, out);
+    out.push(b'.');
+    let part = micros % 1000;
+    let digits = [part / 100, part / 10 % 10, part % 10].map(|d| b'0' + d as u8);
+    let end = digits.iter().rposition(|d| *d != b'0').map_or(1, |last| last + 1);
+    out.extend_from_slice(&digits[..end]);
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn list<T>(items: &[T], out: &mut Vec<u8>, write: impl Fn(&T, &mut Vec<u8>)) {
+    out.push(b'[');
+    for (n, item) in items.iter().enumerate() {
+        comma(n, out);
+        write(item, out);
+    }
+    out.push(b']');
+}
+
+fn comma(n: usize, out: &mut Vec<u8>) {
+    if n > 0 {
+        out.push(b',');
+    }
+}
+
+fn name(name: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn maybe(value: Option<&str>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => text(value, out),
+        None => null(out),
+    }
+}
+
+fn boolean(value: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+fn null(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"null");
+}
+
+fn number(mut n: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Runs of plain bytes go over as they are; a line break never stands in a row.
+fn text(value: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = value.as_bytes();
+    let mut from = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[from..at]);
+        from = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            other => out.extend_from_slice(format!("\\u{other:04x}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(&bytes[from..]);
+    out.push(b'"');
+}
