@@ -44,11 +44,19 @@ enum What {
     Streams(usize),
 }
 
-const PASS: &[Kind] =
-    &[Kind::Upstream, Kind::Nginx, Kind::Forwarder, Kind::Gateway, Kind::GatewayNoScript, Kind::GatewayOpen];
-const TRANSLATE: &[Kind] = &[Kind::Nginx, Kind::Forwarder, Kind::Gateway, Kind::GatewayNoScript];
+const PASS: &[Kind] = &[
+    Kind::Upstream,
+    Kind::Nginx,
+    Kind::Forwarder,
+    Kind::GatewayFull,
+    Kind::Gateway,
+    Kind::GatewayNoScript,
+    Kind::GatewayOpen,
+];
+const TRANSLATE: &[Kind] = &[Kind::Nginx, Kind::Forwarder, Kind::GatewayFull, Kind::GatewayNoScript];
+const REDACT: &[Kind] = &[Kind::Nginx, Kind::GatewayFull, Kind::GatewayRedact];
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "chat_1kb_passthrough",
         prompt: 1 << 10,
@@ -88,6 +96,14 @@ const SCENARIOS: [Scenario; 7] = [
         connections: 64,
         what: What::Closed,
         subjects: TRANSLATE,
+    },
+    Scenario {
+        name: "chat_2kb_redact",
+        prompt: 2 << 10,
+        translated: false,
+        connections: 64,
+        what: What::Closed,
+        subjects: REDACT,
     },
     Scenario {
         name: "latency_2000_rps",

@@ -1,7 +1,7 @@
 //! The processes under measurement: started, pinned to core 1, asked for their CPU time and memory.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -14,6 +14,10 @@ pub enum Kind {
     Forwarder,
     /// Key and the shipped route script on.
     Gateway,
+    /// The same, and limits and a budget of the key's team, prices, records.
+    GatewayFull,
+    /// The same, and the plugin that masks personal data.
+    GatewayRedact,
     /// Key on, no script.
     GatewayNoScript,
     /// No key, no script.
@@ -27,6 +31,8 @@ impl Kind {
             Kind::Nginx => "nginx",
             Kind::Forwarder => "bare hyper forwarder",
             Kind::Gateway => "portcullis, key + route.rhai",
+            Kind::GatewayFull => "portcullis, everything on",
+            Kind::GatewayRedact => "portcullis, everything + redact",
             Kind::GatewayNoScript => "portcullis, key, no script",
             Kind::GatewayOpen => "portcullis, no key, no script",
         }
@@ -50,7 +56,7 @@ impl Subject {
             }
             Kind::Nginx => nginx(upstream),
             Kind::Forwarder => forwarder(upstream),
-            Kind::Gateway | Kind::GatewayNoScript | Kind::GatewayOpen => gateway(kind, upstream),
+            _ => gateway(kind, upstream),
         };
         std::thread::sleep(Duration::from_millis(300));
         subject.idle_kib = subject.rss_kib();
@@ -126,17 +132,24 @@ fn nginx(upstream: SocketAddr) -> Subject {
 fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
     let dir = tempfile::tempdir().expect("a folder");
     let (addr, admin) = (free(), free());
+    let full = matches!(kind, Kind::GatewayFull | Kind::GatewayRedact);
     let config = format!(
         "[server]\nlisten = \"{addr}\"\n[admin]\nlisten = \"{admin}\"\n[store]\nkind = \"sled\"\npath = \"data\"\n[auth]\nrequired = {}\n\
          [providers.up]\nbase_url = \"http://{upstream}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
-         [models.auto]\ntargets = [{{ provider = \"up\", model = \"gpt-4o\" }}]\n",
-        kind != Kind::GatewayOpen
+         [models.auto]\ntargets = [{{ provider = \"up\", model = \"gpt-4o\" }}]\n{}",
+        kind != Kind::GatewayOpen,
+        if full { FULL } else { "" },
     );
     std::fs::write(dir.path().join("gateway.toml"), config).expect("written");
-    if kind == Kind::Gateway {
+    if kind == Kind::Gateway || full {
         std::fs::create_dir(dir.path().join("scripts")).expect("a folder");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/route.rhai");
         std::fs::copy(script, dir.path().join("scripts/route.rhai")).expect("the shipped script");
+    }
+    if kind == Kind::GatewayRedact {
+        std::fs::create_dir(dir.path().join("plugins")).expect("a folder");
+        let plugin = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/redact/redact.wasm");
+        std::fs::copy(plugin, dir.path().join("plugins/redact.wasm")).expect("the plugin");
     }
     let log = std::fs::File::create(dir.path().join("log")).expect("a log");
     let child = Command::new("taskset")
@@ -151,8 +164,41 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
         .expect("the gateway");
     wait_for(addr);
     let kept = dir.path().join("data/first-key");
-    let key = if kind == Kind::GatewayOpen { String::new() } else { first_key(&kept) };
+    let key = match kind {
+        Kind::GatewayOpen => String::new(),
+        _ if full => {
+            first_key(&kept);
+            team_key(admin)
+        }
+        _ => first_key(&kept),
+    };
     Subject { kind, addr, key, idle_kib: 0, child: Some(child), _dir: Some(dir) }
+}
+
+/// Limits and a budget that are kept but never reached.
+const FULL: &str = r#"
+[[pricing]]
+model = "up/gpt-4o"
+input = "2.50"
+output = "10.00"
+[teams.bench]
+limits = { requests_per_minute = 1000000000, tokens_per_minute = 1000000000000, concurrent = 100000 }
+budget = { usd = 1000000000, per = "month" }
+"#;
+
+/// A key in the team, made as an operator would.
+fn team_key(admin: SocketAddr) -> String {
+    let body = r#"{"name":"bench","team":"bench"}"#;
+    let mut socket = TcpStream::connect(admin).expect("the admin port");
+    let request = format!(
+        "POST /api/v1/keys HTTP/1.1\r\nhost: {admin}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("an answer");
+    let at = answer.find("sk-pc-").expect("a key in the answer of the admin port");
+    answer[at..].split('"').next().unwrap_or_default().to_owned()
 }
 
 /// Written at the very first start, a moment after the port is open.
