@@ -197,8 +197,9 @@ fn team_key(admin: SocketAddr) -> String {
     socket.write_all(request.as_bytes()).expect("sent");
     let mut answer = String::new();
     socket.read_to_string(&mut answer).expect("an answer");
-    let at = answer.find("sk-pc-").expect("a key in the answer of the admin port");
-    answer[at..].split('"').next().unwrap_or_default().to_owned()
+    // Not the hint, which begins alike.
+    let (_, key) = answer.split_once("\"key\":\"").expect("a key in the answer of the admin port");
+    key.split('"').next().unwrap_or_default().to_owned()
 }
 
 /// Written at the very first start, a moment after the port is open.
