@@ -1,4 +1,4 @@
-//! `portcullis test`: runs the cases beside scripts and tells what differs. Starts nothing, sends nothing.
+//! `portcullis test`: runs the cases beside scripts and plugins and tells what differs. Starts nothing, sends nothing.
 
 use std::{
     io::{self, Write},
@@ -9,17 +9,19 @@ use serde_json::json;
 
 use crate::{
     cli::Exit,
-    config::{Config, Place, Problem, Sources, env, read},
+    config::{Config, Place, Problem, Sources, Stage, env, read, sources},
+    pipeline::{Entry, Pipeline},
+    plugin::{self, PluginStage, Plugins},
     provider,
     script::suite::{self, AsWritten, Names, Report, Themselves},
 };
 
-/// Run the cases of *.test.toml files against their scripts and show which lines they reach. Names stand for what
+/// Run the cases of *.test.toml files against their scripts and plugins and show which lines of scripts they reach. Names stand for what
 /// gateway.toml says; without one a name stands for itself.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
-    /// A folder, a script or a file of cases; default: scripts/ beside gateway.toml
+    /// A folder, a script, a plugin or a file of cases; default: scripts/ and plugins/ beside gateway.toml
     pub path: Option<PathBuf>,
     /// One JSON object: passed, cases, coverage, errors
     #[arg(long)]
@@ -30,6 +32,7 @@ const EXAMPLE: &str = "\
 Example:
   portcullis test
   portcullis test scripts/route.test.toml
+  portcullis test plugins/redact         redact.test.toml against redact.wasm
 
 A case in scripts/route.test.toml:
   [[case]]
@@ -47,10 +50,14 @@ struct Found {
 
 pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let config = read(place, &env::var, &provider::catalog_names()).config;
-    let found = match select(args.path.as_deref(), &config) {
+    let guests = guests(args.path.as_deref(), &config);
+    let mut found = match select(args.path.as_deref(), &config) {
+        // A folder of plugins alone has no scripts to test.
+        _ if args.path.is_some() && !guests.is_empty() => Found::default(),
         Ok(selection) => execute(&selection, &config),
         Err(problem) => Found { problems: vec![problem], ..Found::default() },
     };
+    try_guests(&guests, &config, &mut found);
     let passed = found.problems.is_empty() && found.reports.iter().all(|(_, report)| report.passed());
     let mut out = io::stdout().lock();
     match args.json {
@@ -104,6 +111,51 @@ fn tests(sources: &Sources, prefix: &str, problems: &mut Vec<Problem>) -> Vec<St
         problems.push(problem(prefix.trim_end_matches('/'), text));
     }
     found
+}
+
+/// Plugins with a file of cases beside them.
+fn guests(path: Option<&Path>, config: &Config) -> Vec<PathBuf> {
+    let beside = |file: &Path| {
+        let name = file.to_string_lossy();
+        let stem = name.strip_suffix(".test.toml").or_else(|| name.strip_suffix(".wasm")).unwrap_or(&name);
+        let wasm = PathBuf::from(format!("{stem}.wasm"));
+        (wasm.is_file() && Path::new(&format!("{stem}.test.toml")).is_file()).then_some(wasm)
+    };
+    let inside = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+        let mut all: Vec<_> = entries.filter(|p| p.extension().is_some_and(|e| e == "wasm")).collect();
+        all.sort();
+        all.iter().filter_map(|p| beside(p)).collect()
+    };
+    match path {
+        None => inside(&config.root.join("plugins")),
+        Some(path) if path.is_dir() => inside(path),
+        Some(path) => beside(path).into_iter().collect(),
+    }
+}
+
+/// Each with what its `[[stages]]` entry says, or with every grant and no configuration.
+fn try_guests(guests: &[PathBuf], config: &Config, found: &mut Found) {
+    let written = AsWritten(config);
+    let names: &dyn Names = if config.models.is_empty() { &Themselves } else { &written };
+    for wasm in guests {
+        let full = std::path::absolute(wasm).unwrap_or_else(|_| wasm.clone());
+        let uses = full.strip_prefix(&config.root).unwrap_or(wasm).to_string_lossy().into_owned();
+        let tests = wasm.with_extension("test.toml");
+        let listed = config.stages.iter().flatten().find(|stage| stage.uses == uses).cloned();
+        let stage = listed.unwrap_or_else(|| Stage { grant: plugin::all_grants(), ..Stage::automatic(&uses) });
+        let alone = || -> Result<Pipeline, Problem> {
+            let file = sources::Plugin::read(wasm).map_err(|e| problem(&uses, e))?;
+            let loaded = Plugins::dry().load(&stage, &file).map_err(|e| problem(&uses, e))?;
+            Ok(Pipeline::new(vec![Entry::new(std::sync::Arc::new(PluginStage::new(loaded)))]))
+        };
+        let shown = tests.display().to_string();
+        let text = std::fs::read_to_string(&tests).map_err(|e| vec![problem(&shown, format!("cannot be read: {e}"))]);
+        match text.and_then(|text| suite::run_on(&shown, &text, &alone, names)) {
+            Ok(report) => found.reports.push((uses, report)),
+            Err(mut problems) => found.problems.append(&mut problems),
+        }
+    }
 }
 
 fn execute(selection: &Selection, config: &Config) -> Found {

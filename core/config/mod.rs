@@ -249,6 +249,23 @@ pub struct Stage {
     pub line: u32,
 }
 
+impl Stage {
+    /// A file of scripts/ or plugins/ that nobody listed.
+    pub fn automatic(name: &str) -> Stage {
+        Stage {
+            uses: name.to_owned(),
+            on_error: OnError::default(),
+            stream: None,
+            only: None,
+            config: serde_json::Map::new(),
+            limits: StageLimits::default(),
+            grant: Vec::new(),
+            isolation: Isolation::default(),
+            line: 0,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnError {
     #[default]

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use super::{Entry, Phase, Pipeline, Stage, WINDOW};
 use crate::{
-    config::{self, Config, Problem, StageLimits, StreamMode},
-    plugin::{Loaded, PluginStage, Plugins},
+    config::{self, Config, Problem, StreamMode},
+    plugin::{Loaded, PluginStage, Plugins, REFUSES},
     script::{self, Compiled, Scripts},
 };
 
@@ -36,7 +36,7 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
     let mut problems = Vec::new();
     let wanted = match &config.stages {
         Some(stages) => stages.clone(),
-        None => found.iter().copied().map(automatic).collect(),
+        None => found.iter().copied().map(config::Stage::automatic).collect(),
     };
     let mut entries = Vec::new();
     let mut listed = Vec::new();
@@ -60,7 +60,9 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
     }
     for name in found.iter().filter(|name| !seen.contains(**name) && name.ends_with(".wasm")) {
         // Checked like a stage, so that listing it later holds no surprise; what it would be granted is not known.
-        problems.extend(plugin(config, plugins, &trial(name)).err().into_iter().flatten());
+        let found = plugin(config, plugins, &trial(name)).err().into_iter().flatten();
+        // One that wants a configuration is in order: it has none yet.
+        problems.extend(found.filter(|problem| !problem.message.starts_with(REFUSES)));
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -178,24 +180,9 @@ fn mode(compiled: &Compiled, configured: Option<StreamMode>, uses: &str) -> Resu
     }
 }
 
-/// A file of scripts/ or plugins/ that nobody listed.
-fn automatic(name: &str) -> config::Stage {
-    config::Stage {
-        uses: name.to_owned(),
-        on_error: config::OnError::default(),
-        stream: None,
-        only: None,
-        config: serde_json::Map::new(),
-        limits: StageLimits::default(),
-        grant: Vec::new(),
-        isolation: config::Isolation::default(),
-        line: 0,
-    }
-}
-
 /// The same with every grant: to be looked at, not run.
 fn trial(name: &str) -> config::Stage {
-    config::Stage { grant: crate::plugin::all_grants(), ..automatic(name) }
+    config::Stage { grant: crate::plugin::all_grants(), ..config::Stage::automatic(name) }
 }
 
 fn in_config(config: &Config, stage: &config::Stage, message: String) -> Problem {

@@ -150,7 +150,7 @@ async fn ask(
         let guest = asks.load(&mut store, &made).map_err(wrong)?;
         guest.call_describe(&mut store).await.map_err(wrong)?.map_err(|said| {
             let said: String = said.chars().filter(|c| !c.is_control()).take(MAX_SENTENCE).collect();
-            format!("refuses its configuration: {said}")
+            format!("{REFUSES}: {said}")
         })
     })
     .await
@@ -251,6 +251,8 @@ pub fn told(error: &wasmtime::Error) -> String {
     text[..text.floor_char_boundary(MAX_SENTENCE)].to_owned()
 }
 
+/// How the sentence begins when a guest does not like its `config`.
+pub const REFUSES: &str = "refuses its configuration";
 /// For `describe`, which may read a configuration: at least so long.
 const FIRST: Duration = Duration::from_millis(100);
 const MAX_NAME: usize = 100;

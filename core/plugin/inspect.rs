@@ -4,7 +4,7 @@ use super::{
     Plugins,
     grant::{Import, all_grants, example, import},
 };
-use crate::config::{Isolation, OnError, Stage, StageLimits, sources};
+use crate::config::{Stage, sources};
 
 /// What there is to know about a file.
 #[derive(Debug, serde::Serialize)]
@@ -68,17 +68,7 @@ fn look(
             Import::Offered(None) | Import::Unknown => {}
         }
     }
-    let stage = Stage {
-        uses: name.to_owned(),
-        on_error: OnError::default(),
-        stream: None,
-        only: None,
-        config,
-        limits: StageLimits::default(),
-        grant: all_grants(),
-        isolation: Isolation::Request,
-        line: 0,
-    };
+    let stage = Stage { config, grant: all_grants(), ..Stage::automatic(name) };
     let loaded = plugins.load(&stage, file)?;
     let described = &loaded.described;
     facts.name = Some(described.name.clone());

@@ -24,7 +24,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-pub use compile::{Description, Loaded, Terms};
+pub use compile::{Description, Loaded, REFUSES, Terms};
 pub use grant::all_grants;
 pub use http::{Outbound, OutboundError};
 pub use inspect::{Facts, inspect};

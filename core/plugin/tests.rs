@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod guests;
+mod imports;
 
 /// Every place of a chat request where a caller can put a word.
 fn everywhere() -> Value {

@@ -393,7 +393,27 @@ async fn inspect_check_and_explain_know_plugins() {
     let check = run(&["check", "--json", "--config", &config], None);
     assert_eq!(check.code, 78);
     assert!(check.stdout.contains("plugins/bad.wasm"), "{}", check.stdout);
+    let cases = "[[case]]\nname = \"greets\"\nrequest = { model = \"mock\", messages = [{ role = \"user\", content = \"hello\" }] }\nexpect = { status = 200 }\n";
+    put(dir.path(), "plugins/hello.test.toml", cases.as_bytes());
+    let folder = dir.path().join("plugins").display().to_string();
+    let test = run(&["test", "--config", &config, &folder], None);
+    assert!(test.code == 0 && test.stdout.contains("1 case: 1 passed"), "{}", test.stdout);
+    put(dir.path(), "plugins/hello.test.toml", cases.replace("200", "403").as_bytes());
+    let test = run(&["test", "--config", &config, &folder], None);
+    assert!(test.code == 1 && test.stdout.contains("FAILED"), "{}", test.stdout);
     let bad = dir.path().join("plugins/bad.wasm").display().to_string();
     let inspect = run(&["plugin", "inspect", &bad], None);
     assert!(inspect.code == 1 && inspect.stdout.contains("no WebAssembly file"), "{}", inspect.stdout);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_not_listed_is_checked_but_needs_no_configuration_yet() {
+    let listed = "[[stages]]\nuse = \"plugins/hello.wasm\"\n";
+    let gateway = gateway(listed, &[("plugins/hello.wasm", HELLO), ("plugins/spare.wasm", HOSTILE)]).await;
+    assert_eq!(status(&gateway).await["running"]["outside"], json!(["plugins/spare.wasm"]));
+    put(gateway.dir.path(), "plugins/spare.wasm", b"broken");
+    eventually("the spare one is refused", async || {
+        status(&gateway).await["refused"]["errors"][0]["file"] == "plugins/spare.wasm"
+    })
+    .await;
 }

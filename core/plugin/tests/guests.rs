@@ -203,6 +203,28 @@ fn describe_runs_under_limits_and_what_it_says_is_checked() {
     assert!(load(&plugins, b"#!/bin/sh", &listed(&[])).err().unwrap().contains("no WebAssembly"));
 }
 
+/// `cargo test --release --lib plugin::tests::guests::cost_of_a_call -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_call() {
+    let plugins = Plugins::dry();
+    for (name, isolation) in [("fresh", Default::default()), ("pooled", crate::config::Isolation::Pooled)] {
+        let stage = load(&plugins, HOSTILE, &Listed { isolation, ..listed(&[]) }).unwrap();
+        let (mut cx, mut doc) = (context(), document("nothing of note"));
+        let mut times: Vec<_> = (0..5_000)
+            .map(|_| {
+                let started = std::time::Instant::now();
+                let mut visit = stage.open();
+                drive(visit.request(&mut cx, &mut doc)).unwrap();
+                drop(visit);
+                started.elapsed()
+            })
+            .collect();
+        times.sort();
+        eprintln!("{name}: open, one request phase, drop: p50 {:?}, p99 {:?}", times[2_500], times[4_950]);
+    }
+}
+
 #[test]
 fn an_instance_serves_another_request_only_when_both_sides_agree() {
     let plugins = Plugins::dry();

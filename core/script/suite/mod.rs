@@ -187,6 +187,22 @@ pub fn run(
     Ok(report)
 }
 
+/// Runs the cases of a file against any stage: `alone` makes a pipeline of it with a memory of its own, one for each
+/// case.
+pub fn run_on(
+    tests: &str,
+    text: &str,
+    alone: &dyn Fn() -> Result<Pipeline, Problem>,
+    names: &dyn Names,
+) -> Result<Report, Vec<Problem>> {
+    let mut report = Report::default();
+    for case in cases(tests, text)? {
+        let failures = check(&case, &alone().map_err(|problem| vec![problem])?, names);
+        report.outcomes.push(Outcome { file: tests.to_owned(), line: case.line, name: case.name.clone(), failures });
+    }
+    Ok(report)
+}
+
 /// Every script's tests beside it, as they must hold before the scripts go live.
 pub fn gate(config: &Config) -> Vec<Problem> {
     let (sources, names) = (&config.sources, &AsWritten(config));
