@@ -87,7 +87,6 @@ const CREDENTIALS: &[&str] =
     &["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "proxy-authorization"];
 
 /// Credentials of anybody else, hop-by-hop fields, and what the transport writes itself.
-/// Credentials of anybody else, hop-by-hop fields, and what the transport writes itself.
 fn never(name: &str) -> bool {
     matches!(
         name,
