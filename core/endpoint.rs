@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint {
     pub method: &'static str,
-    /// Segments; `{model}` is all up to the row's verb, or to the end.
+    /// Segments; `{model}` is all up to the row's verb, or to the end; `{id}` is one segment.
     pub path: &'static str,
     pub operation: Operation,
     pub format: Format,
@@ -23,7 +23,7 @@ pub struct Endpoint {
 }
 
 /// Every path of the data plane, without its optional family prefix. Tests walk this table.
-pub const TABLE: [Endpoint; 20] = [
+pub const TABLE: &[Endpoint] = &[
     row("POST", "/v1/chat/completions", Operation::Chat, Format::OpenaiChat, None),
     row("POST", "/v1/embeddings", Operation::Embeddings, Format::OpenaiChat, None),
     row("GET", "/v1/models", Operation::ListModels, Format::OpenaiChat, None),
@@ -65,6 +65,8 @@ pub struct Found {
     pub stream: Option<bool>,
     /// The model in the path, decoded.
     pub model: Option<String>,
+    /// The id in the path, decoded.
+    pub id: Option<String>,
     /// Gemini's stream as a JSON array, not SSE.
     pub json_array: bool,
     /// Gemini's `:embedContent`: one vector was asked.
@@ -81,8 +83,8 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
     };
     let rest = with_models(rest);
     let mut allowed = Vec::new();
-    for row in &TABLE {
-        let Some(model) = matches(row.path, &rest) else { continue };
+    for row in TABLE {
+        let Some(captured) = matches(row.path, &rest) else { continue };
         if row.method != method.as_str() {
             allowed.push(row.method);
             continue;
@@ -96,7 +98,8 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
             operation: row.operation,
             format,
             stream: row.stream,
-            model: model.map(Cow::into_owned),
+            model: captured.model,
+            id: captured.id,
             json_array: row.stream == Some(true) && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
             single: verb == Some("embedContent"),
         });
@@ -138,17 +141,29 @@ fn split_prefix(path: &str) -> (Option<Format>, &str) {
     (None, path)
 }
 
-/// `None`: no match; `Some(None)`: a path without a model.
-fn matches<'a>(pattern: &str, path: &'a str) -> Option<Option<Cow<'a, str>>> {
+/// What a path's placeholders stand for, decoded.
+#[derive(Default)]
+struct Captured {
+    model: Option<String>,
+    id: Option<String>,
+}
+
+/// `None`: no match.
+fn matches(pattern: &str, path: &str) -> Option<Captured> {
+    let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8_lossy().into_owned());
+    if let Some((head, tail)) = pattern.split_once("{id}") {
+        let id = path.strip_prefix(head)?.strip_suffix(tail).filter(|id| !id.is_empty() && !id.contains('/'))?;
+        return Some(Captured { id: decoded(id), model: None });
+    }
     let Some((head, tail)) = pattern.split_once("{model}") else {
-        return (pattern == path).then_some(None);
+        return (pattern == path).then(Captured::default);
     };
     let model = path.strip_prefix(head)?.strip_suffix(tail)?;
     // A row without a verb takes no path that has one: `:verb` belongs to POST rows.
     if model.is_empty() || (tail.is_empty() && KNOWN_VERBS.iter().any(|v| model.ends_with(v))) {
         return None;
     }
-    Some(Some(percent_decode_str(model).decode_utf8_lossy()))
+    Some(Captured { model: decoded(model), id: None })
 }
 
 /// `GET /v1/models` answers in the caller's family.

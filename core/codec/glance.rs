@@ -18,35 +18,71 @@ pub struct Glance {
     pub finish: Option<FinishReason>,
 }
 
+/// Where a format's whole answer holds what the gateway must know.
+pub struct Landmarks {
+    /// The top-level keys of the content and of the usage.
+    pub content: &'static str,
+    pub usage: &'static str,
+    pub finish: FinishAt,
+    /// What stands in the content of an answer with calls, where `stop` ends that too.
+    pub call: Option<&'static [u8]>,
+    /// The words, with their quotes, that end most answers.
+    pub stop: &'static [u8],
+    pub tools: Option<&'static [u8]>,
+    /// What must stand around a finish word so that the decoder reads it.
+    pub around: [&'static [u8]; 2],
+}
+
+/// Where the finish word stands.
+#[derive(Debug, Clone, Copy)]
+pub enum FinishAt {
+    /// In the content: `finish_reason` or `finishReason`, the last one.
+    Choice(Key),
+    /// A top-level field.
+    Top(&'static str),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Key {
+    Snake,
+    Camel,
+}
+
 /// Errors: what the upstream sent is no answer, or an error under a good status.
 pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glance> {
     let envelope = Envelope::fields(body)
         .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
-    let (content, usage) = match format {
-        Format::OpenaiChat => ("choices", "usage"),
-        Format::AnthropicMessages => ("content", "usage"),
-        Format::Gemini => ("candidates", "usageMetadata"),
+    let Some(marks) = codec(format).landmarks() else {
+        return if operation == Operation::Chat { decoded(format, body) } else { Ok(Glance::default()) };
     };
+    let Landmarks { content, usage, .. } = marks;
     let at = |key: &str| envelope.value(body, key).map(|at| &body[at]);
     let content = at(content);
     let odd = at("error").is_some_and(|e| e != b"null") || content.is_none();
     if operation == Operation::Chat && odd {
         // Rare: the decoder says what is wrong with it, if anything is.
-        let response = codec(format).decode_response(body)?;
-        let finish = response.choices.first().and_then(|c| c.finish.as_ref()).map(|f| f.reason);
-        return Ok(Glance { usage: response.usage, finish });
+        return decoded(format, body);
     }
     let text = content.unwrap_or_default();
-    let finish = match format {
-        Format::OpenaiChat => after(text, &FINISH_REASON),
-        Format::AnthropicMessages => at("stop_reason"),
-        Format::Gemini => after(text, &FINISH_REASON_CAMEL),
+    let finish = match marks.finish {
+        FinishAt::Choice(Key::Snake) => after(text, &FINISH_REASON),
+        FinishAt::Choice(Key::Camel) => after(text, &FINISH_REASON_CAMEL),
+        FinishAt::Top(key) => at(key),
     };
-    let called = format == Format::Gemini && memchr::memmem::find(text, b"\"functionCall\"").is_some();
+    let called = marks.call.is_some_and(|call| memchr::memmem::find(text, call).is_some());
     Ok(Glance {
         usage: at(usage).and_then(|u| read_usage(format, usage, u)),
-        finish: finish.filter(|_| operation == Operation::Chat).and_then(|word| read_finish(format, word, called)),
+        finish: finish
+            .filter(|_| operation == Operation::Chat)
+            .and_then(|word| read_finish(format, &marks, word, called)),
     })
+}
+
+/// The whole answer read, where there is no shorter way.
+fn decoded(format: Format, body: &[u8]) -> Result<Glance> {
+    let response = codec(format).decode_response(body)?;
+    let finish = response.choices.first().and_then(|c| c.finish.as_ref()).map(|f| f.reason);
+    Ok(Glance { usage: response.usage, finish })
 }
 
 fn read_usage(format: Format, key: &str, usage: &[u8]) -> Option<Usage> {
@@ -57,24 +93,15 @@ fn read_usage(format: Format, key: &str, usage: &[u8]) -> Option<Usage> {
     })
 }
 
-fn read_finish(format: Format, word: &[u8], called: bool) -> Option<FinishReason> {
+fn read_finish(format: Format, marks: &Landmarks, word: &[u8], called: bool) -> Option<FinishReason> {
     // Nearly every answer ends with one of these.
-    match (format, word) {
-        (Format::OpenaiChat, b"\"stop\"") | (Format::AnthropicMessages, b"\"end_turn\"") => {
-            return Some(FinishReason::Stop);
-        }
-        (Format::OpenaiChat, b"\"tool_calls\"") | (Format::AnthropicMessages, b"\"tool_use\"") => {
-            return Some(FinishReason::ToolCalls);
-        }
-        (Format::Gemini, b"\"STOP\"") if called => return Some(FinishReason::ToolCalls),
-        (Format::Gemini, b"\"STOP\"") => return Some(FinishReason::Stop),
-        _ => {}
+    if word == marks.stop {
+        return Some(if called { FinishReason::ToolCalls } else { FinishReason::Stop });
     }
-    let around: [&[u8]; 2] = match format {
-        Format::OpenaiChat => [br#"{"choices":[{"message":{},"finish_reason":"#, b"}]}"],
-        Format::AnthropicMessages => [br#"{"type":"message","content":[],"stop_reason":"#, b"}"],
-        Format::Gemini => [br#"{"candidates":[{"finishReason":"#, b"}]}"],
-    };
+    if marks.tools == Some(word) {
+        return Some(FinishReason::ToolCalls);
+    }
+    let around = marks.around;
     let response = codec(format).decode_response(&[around[0], word, around[1]].concat()).ok()?;
     response.choices.first().and_then(|c| c.finish.as_ref()).map(|f| f.reason)
 }

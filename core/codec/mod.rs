@@ -34,6 +34,8 @@ pub fn codec(format: Format) -> &'static dyn Codec {
         Format::OpenaiChat => &openai_chat::OpenaiChat,
         Format::AnthropicMessages => &anthropic_messages::AnthropicMessages,
         Format::Gemini => &gemini::Gemini,
+        // Not in `Format::ALL` yet: no configuration and no path leads here.
+        Format::OpenaiResponses | Format::BedrockConverse | Format::Cohere | Format::Ollama => &openai_chat::OpenaiChat,
     }
 }
 
@@ -180,6 +182,11 @@ pub trait Codec: Send + Sync {
     /// Client side: what a caller is told of its rate limits.
     fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
         rate::plain(facts)
+    }
+
+    /// Where a whole answer that goes through as it came shows what the gateway must know. `None`: it is decoded.
+    fn landmarks(&self) -> Option<glance::Landmarks> {
+        None
     }
 
     /// Upstream side: the figures of an answer's usage object, without building a tree. `None`: read the slow way.

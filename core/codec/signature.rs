@@ -24,7 +24,7 @@ pub fn read(text: &str, wire: Format) -> Signature {
 const fn default_origin(wire: Format) -> Format {
     match wire {
         Format::OpenaiChat | Format::AnthropicMessages => Format::AnthropicMessages,
-        Format::Gemini => Format::Gemini,
+        other => other,
     }
 }
 

@@ -7,18 +7,27 @@ use serde_json::{Map, Value};
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     OpenaiChat,
+    OpenaiResponses,
     AnthropicMessages,
     Gemini,
+    BedrockConverse,
+    Cohere,
+    Ollama,
 }
 
 impl Format {
+    /// Those that are built, in the order of the tables that are kept by format.
     pub const ALL: [Format; 3] = [Format::OpenaiChat, Format::AnthropicMessages, Format::Gemini];
 
     pub const fn name(self) -> &'static str {
         match self {
             Format::OpenaiChat => "openai_chat",
+            Format::OpenaiResponses => "openai_responses",
             Format::AnthropicMessages => "anthropic_messages",
             Format::Gemini => "gemini",
+            Format::BedrockConverse => "bedrock_converse",
+            Format::Cohere => "cohere",
+            Format::Ollama => "ollama",
         }
     }
 

@@ -100,7 +100,7 @@ fn union(a: Words, b: Words) -> Words {
 const DEFAULT_OUTPUT: u64 = 8192;
 const MOST_OUTPUT: u64 = 64_000;
 
-static UNKNOWN: LazyLock<[Capability; 3]> = LazyLock::new(|| {
+static UNKNOWN: LazyLock<[Capability; Format::ALL.len()]> = LazyLock::new(|| {
     Format::ALL.map(|format| Capability {
         budget: true,
         schema: !matches!(format, Format::AnthropicMessages),

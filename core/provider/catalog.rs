@@ -80,7 +80,11 @@ impl AuthScheme {
     /// What servers of a format usually want.
     pub const fn usual(format: Format) -> AuthScheme {
         match format {
-            Format::OpenaiChat => AuthScheme::Bearer,
+            Format::OpenaiChat
+            | Format::OpenaiResponses
+            | Format::BedrockConverse
+            | Format::Cohere
+            | Format::Ollama => AuthScheme::Bearer,
             Format::AnthropicMessages => AuthScheme::XApiKey,
             Format::Gemini => AuthScheme::XGoogApiKey,
         }
@@ -104,7 +108,7 @@ pub fn catalog_names() -> Vec<&'static str> {
 
 /// What a server that is in no row is taken for: the format's plain form.
 pub fn plain(format: Format) -> &'static Row {
-    static PLAIN: LazyLock<[Row; 3]> = LazyLock::new(|| Format::ALL.map(plain_row));
+    static PLAIN: LazyLock<[Row; Format::ALL.len()]> = LazyLock::new(|| Format::ALL.map(plain_row));
     &PLAIN[Format::ALL.iter().position(|f| *f == format).unwrap_or(0)]
 }
 

@@ -6,6 +6,7 @@ pub mod catalog;
 mod headers;
 pub mod keys;
 pub mod mock;
+mod paths;
 pub mod url;
 
 #[cfg(test)]
@@ -192,12 +193,7 @@ impl Provider {
     /// The only place where an upstream URL is made. `model` is the upstream's own name.
     pub fn url(&self, operation: Operation, model: &str, stream: bool) -> Result<Uri> {
         url::check_model(model)?;
-        let tail = match self.format {
-            Format::OpenaiChat => self.openai_path(operation, model)?,
-            Format::AnthropicMessages => self.anthropic_path(operation, model)?,
-            Format::Gemini => gemini_path(operation, model, stream)?,
-        };
-        self.base.join(&tail)
+        self.base.join(&self.path(operation, model, stream)?)
     }
 
     /// Headers before the `attempt` stages saw them: no key yet.
@@ -223,30 +219,6 @@ impl Provider {
     pub fn not_configured(&self) -> Error {
         let why = self.missing.as_deref().unwrap_or("it has no key");
         not_configured(&self.name, why)
-    }
-
-    fn openai_path(&self, operation: Operation, model: &str) -> Result<String> {
-        let paths = &self.row.paths;
-        Ok(match operation {
-            Operation::Chat => paths.chat.unwrap_or("/chat/completions").to_owned(),
-            Operation::Embeddings if self.row.quirks.lacks.contains(&"embeddings") => {
-                return Err(self.lacks(operation));
-            }
-            Operation::Embeddings => paths.embeddings.unwrap_or("/embeddings").to_owned(),
-            Operation::ListModels => paths.models.unwrap_or("/models").to_owned(),
-            Operation::OneModel => format!("{}/{}", paths.models.unwrap_or("/models"), url::segment(model)?),
-            Operation::CountTokens => return Err(self.lacks(operation)),
-        })
-    }
-
-    fn anthropic_path(&self, operation: Operation, model: &str) -> Result<String> {
-        Ok(match operation {
-            Operation::Chat => self.row.paths.chat.unwrap_or("/messages").to_owned(),
-            Operation::CountTokens => "/messages/count_tokens".to_owned(),
-            Operation::ListModels => "/models".to_owned(),
-            Operation::OneModel => format!("/models/{}", url::segment(model)?),
-            Operation::Embeddings => return Err(self.lacks(operation)),
-        })
     }
 
     fn lacks(&self, operation: Operation) -> Error {
@@ -283,18 +255,6 @@ impl Key {
 pub fn not_configured(name: &str, why: &str) -> Error {
     let message = format!("provider `{name}` is not configured: {why}");
     Error::new(Kind::ModelNotFound, message).with_code("provider_not_configured").at("model")
-}
-
-fn gemini_path(operation: Operation, model: &str, stream: bool) -> Result<String> {
-    let model = url::segment(model.strip_prefix("models/").unwrap_or(model))?;
-    Ok(match operation {
-        Operation::Chat if stream => format!("/models/{model}:streamGenerateContent?alt=sse"),
-        Operation::Chat => format!("/models/{model}:generateContent"),
-        Operation::Embeddings => format!("/models/{model}:batchEmbedContents"),
-        Operation::CountTokens => format!("/models/{model}:countTokens"),
-        Operation::ListModels => "/models".to_owned(),
-        Operation::OneModel => format!("/models/{model}"),
-    })
 }
 
 fn find_row(name: &str, row_name: Option<&str>, format: Option<Format>) -> Result<&'static Row, String> {

@@ -40,11 +40,13 @@ pub fn told(error: &Error, status: u16, client: Format) -> Vec<String> {
         Err(e) => return vec![format!("not JSON: {e}")],
     };
     let shape: &[&str] = match client {
-        Format::OpenaiChat => &["/error/message", "/error/type", "/error/code"],
+        Format::OpenaiChat | Format::OpenaiResponses => &["/error/message", "/error/type", "/error/code"],
         Format::AnthropicMessages => {
             &["/type", "/error/type", "/error/message", "/error/details/error_code", "/request_id"]
         }
         Format::Gemini => &["/error/code", "/error/message", "/error/status"],
+        Format::BedrockConverse | Format::Cohere => &["/message"],
+        Format::Ollama => &["/error"],
     };
     faults.extend(
         shape.iter().filter(|at| body.pointer(at).is_none_or(Value::is_null)).map(|at| format!("no {at} in {body}")),

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, RateFacts, StreamDecoder, StreamEncoder, json, rate,
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, RateFacts, StreamDecoder, StreamEncoder,
+    glance::{FinishAt, Landmarks},
+    json, rate,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -63,6 +65,18 @@ impl Codec for AnthropicMessages {
 
     fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
         rate::dated(facts)
+    }
+
+    fn landmarks(&self) -> Option<Landmarks> {
+        Some(Landmarks {
+            content: "content",
+            usage: "usage",
+            finish: FinishAt::Top("stop_reason"),
+            call: None,
+            stop: b"\"end_turn\"",
+            tools: Some(b"\"tool_use\""),
+            around: [br#"{"type":"message","content":[],"stop_reason":"#, b"}"],
+        })
     }
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {

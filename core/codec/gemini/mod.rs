@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
+    glance::{FinishAt, Key, Landmarks},
 };
 use crate::{
     error::{Error, Result},
@@ -87,6 +88,18 @@ impl Codec for Gemini {
             tokens: number(["maxOutputTokens", "max_output_tokens"]),
             choices: number(["candidateCount", "candidate_count"]).unwrap_or(1),
         }
+    }
+
+    fn landmarks(&self) -> Option<Landmarks> {
+        Some(Landmarks {
+            content: "candidates",
+            usage: "usageMetadata",
+            finish: FinishAt::Choice(Key::Camel),
+            call: Some(b"\"functionCall\""),
+            stop: b"\"STOP\"",
+            tools: None,
+            around: [br#"{"candidates":[{"finishReason":"#, b"}]}"],
+        })
     }
 
     fn decode_embeddings(&self, body: &[u8], inbound: Inbound<'_>) -> Result<EmbeddingRequest> {

@@ -19,7 +19,10 @@ mod tests;
 
 use bytes::Bytes;
 
-use super::{ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder};
+use super::{
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder,
+    glance::{FinishAt, Key, Landmarks},
+};
 use crate::{
     error::{Error, Result},
     model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response},
@@ -62,6 +65,18 @@ impl Codec for OpenaiChat {
 
     fn encode_error(&self, error: &Error, _request_id: &str) -> Vec<u8> {
         error::encode(error)
+    }
+
+    fn landmarks(&self) -> Option<Landmarks> {
+        Some(Landmarks {
+            content: "choices",
+            usage: "usage",
+            finish: FinishAt::Choice(Key::Snake),
+            call: None,
+            stop: b"\"stop\"",
+            tools: Some(b"\"tool_calls\""),
+            around: [br#"{"choices":[{"message":{},"finish_reason":"#, b"}]}"],
+        })
     }
 
     fn read_usage(&self, object: &[u8]) -> Option<crate::model::Usage> {

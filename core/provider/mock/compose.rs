@@ -32,7 +32,8 @@ pub(super) fn response(request: &Request, control: &Control, format: Format, see
         id: match format {
             Format::OpenaiChat => format!("chatcmpl-mock{seed:016x}"),
             Format::AnthropicMessages => format!("msg_mock{seed:016x}"),
-            Format::Gemini => format!("mock{seed:016x}"),
+            Format::OpenaiResponses => format!("resp_mock{seed:016x}"),
+            Format::Gemini | Format::BedrockConverse | Format::Cohere | Format::Ollama => format!("mock{seed:016x}"),
         },
         model: request.model.clone(),
         created: Some(CREATED),
@@ -196,9 +197,10 @@ fn call(function: &Function, asked: &str, format: Format, seed: u64, at: usize) 
     let mark = seed.wrapping_add(at as u64);
     Part::ToolCall(ToolCall {
         id: match format {
-            Format::OpenaiChat => format!("call_mock{mark:016x}"),
+            Format::OpenaiChat | Format::OpenaiResponses => format!("call_mock{mark:016x}"),
             Format::AnthropicMessages => format!("toolu_mock{mark:016x}"),
-            Format::Gemini => format!("mock{mark:016x}"),
+            Format::BedrockConverse => format!("tooluse_mock{mark:016x}"),
+            Format::Gemini | Format::Cohere | Format::Ollama => format!("mock{mark:016x}"),
         },
         name: function.name.clone(),
         kind: if function.custom { ToolKind::Custom } else { ToolKind::Function },
@@ -232,8 +234,8 @@ fn wants_reasoning(request: &Request) -> bool {
 
 fn reasoning(request: &Request, format: Format) -> Part {
     let text = format!("The caller asks {} to speak. A mock repeats what it heard.", request.model);
-    let signature =
-        (format != Format::OpenaiChat).then(|| Signature { origin: format, data: "bW9jayBzaWduYXR1cmU=".to_owned() });
+    let signs = !matches!(format, Format::OpenaiChat | Format::Cohere | Format::Ollama);
+    let signature = signs.then(|| Signature { origin: format, data: "bW9jayBzaWduYXR1cmU=".to_owned() });
     Part::Reasoning(Reasoning { text, signature, ..Reasoning::default() })
 }
 
@@ -254,10 +256,20 @@ fn usage(request: &Request, parts: &[Part], control: &Control) -> Usage {
 /// The format's own word.
 fn raw(reason: FinishReason, format: Format) -> &'static str {
     match (format, reason) {
-        (Format::OpenaiChat, FinishReason::Length) => "length",
+        (Format::OpenaiChat | Format::Ollama, FinishReason::Length) => "length",
         (Format::OpenaiChat, FinishReason::ToolCalls) => "tool_calls",
-        (Format::OpenaiChat, FinishReason::ContentFilter) => "content_filter",
-        (Format::OpenaiChat, _) => "stop",
+        (Format::OpenaiChat | Format::OpenaiResponses, FinishReason::ContentFilter) => "content_filter",
+        (Format::OpenaiChat | Format::Ollama, _) => "stop",
+        (Format::OpenaiResponses, FinishReason::Length) => "max_output_tokens",
+        (Format::OpenaiResponses, _) => "completed",
+        (Format::BedrockConverse, FinishReason::ContentFilter) => "content_filtered",
+        (Format::BedrockConverse, FinishReason::Length) => "max_tokens",
+        (Format::BedrockConverse, FinishReason::ToolCalls) => "tool_use",
+        (Format::BedrockConverse, _) => "end_turn",
+        (Format::Cohere, FinishReason::ToolCalls) => "TOOL_CALL",
+        (Format::Cohere, FinishReason::ContentFilter) => "ERROR",
+        (Format::Cohere, FinishReason::Length) => "MAX_TOKENS",
+        (Format::Cohere, _) => "COMPLETE",
         (Format::AnthropicMessages, FinishReason::Length) => "max_tokens",
         (Format::AnthropicMessages, FinishReason::ToolCalls) => "tool_use",
         (Format::AnthropicMessages, FinishReason::ContentFilter) => "refusal",

@@ -1,0 +1,89 @@
+//! Where an operation lies at a provider: the path behind its `base_url`, by format, and by row where a vendor differs.
+//! Knows no host; a model's name becomes one encoded segment.
+
+use super::{Provider, url};
+use crate::{
+    error::Result,
+    model::{Format, Operation},
+};
+
+impl Provider {
+    /// Begins with a slash.
+    pub(super) fn path(&self, operation: Operation, model: &str, stream: bool) -> Result<String> {
+        match self.format {
+            Format::OpenaiChat => self.openai_path(operation, model),
+            Format::OpenaiResponses if operation == Operation::Chat => {
+                Ok(self.row.paths.chat.unwrap_or("/responses").to_owned())
+            }
+            Format::OpenaiResponses => self.openai_path(operation, model),
+            Format::AnthropicMessages => self.anthropic_path(operation, model),
+            Format::Gemini => gemini_path(operation, model, stream),
+            Format::BedrockConverse => self.bedrock_path(operation, model, stream),
+            Format::Cohere => self.cohere_path(operation),
+            Format::Ollama => self.ollama_path(operation),
+        }
+    }
+
+    fn bedrock_path(&self, operation: Operation, model: &str, stream: bool) -> Result<String> {
+        let model = url::segment(model)?;
+        Ok(match operation {
+            Operation::Chat if stream => format!("/model/{model}/converse-stream"),
+            Operation::Chat => format!("/model/{model}/converse"),
+            Operation::CountTokens => format!("/model/{model}/count-tokens"),
+            Operation::Embeddings | Operation::ListModels | Operation::OneModel => return Err(self.lacks(operation)),
+        })
+    }
+
+    fn cohere_path(&self, operation: Operation) -> Result<String> {
+        Ok(match operation {
+            Operation::Chat => self.row.paths.chat.unwrap_or("/chat").to_owned(),
+            Operation::Embeddings => self.row.paths.embeddings.unwrap_or("/embed").to_owned(),
+            Operation::CountTokens | Operation::ListModels | Operation::OneModel => return Err(self.lacks(operation)),
+        })
+    }
+
+    fn ollama_path(&self, operation: Operation) -> Result<String> {
+        Ok(match operation {
+            Operation::Chat => self.row.paths.chat.unwrap_or("/chat").to_owned(),
+            Operation::Embeddings => self.row.paths.embeddings.unwrap_or("/embed").to_owned(),
+            Operation::ListModels => "/tags".to_owned(),
+            Operation::CountTokens | Operation::OneModel => return Err(self.lacks(operation)),
+        })
+    }
+
+    fn openai_path(&self, operation: Operation, model: &str) -> Result<String> {
+        let paths = &self.row.paths;
+        Ok(match operation {
+            Operation::Chat => paths.chat.unwrap_or("/chat/completions").to_owned(),
+            Operation::Embeddings if self.row.quirks.lacks.contains(&"embeddings") => {
+                return Err(self.lacks(operation));
+            }
+            Operation::Embeddings => paths.embeddings.unwrap_or("/embeddings").to_owned(),
+            Operation::ListModels => paths.models.unwrap_or("/models").to_owned(),
+            Operation::OneModel => format!("{}/{}", paths.models.unwrap_or("/models"), url::segment(model)?),
+            Operation::CountTokens => return Err(self.lacks(operation)),
+        })
+    }
+
+    fn anthropic_path(&self, operation: Operation, model: &str) -> Result<String> {
+        Ok(match operation {
+            Operation::Chat => self.row.paths.chat.unwrap_or("/messages").to_owned(),
+            Operation::CountTokens => "/messages/count_tokens".to_owned(),
+            Operation::ListModels => "/models".to_owned(),
+            Operation::OneModel => format!("/models/{}", url::segment(model)?),
+            Operation::Embeddings => return Err(self.lacks(operation)),
+        })
+    }
+}
+
+fn gemini_path(operation: Operation, model: &str, stream: bool) -> Result<String> {
+    let model = url::segment(model.strip_prefix("models/").unwrap_or(model))?;
+    Ok(match operation {
+        Operation::Chat if stream => format!("/models/{model}:streamGenerateContent?alt=sse"),
+        Operation::Chat => format!("/models/{model}:generateContent"),
+        Operation::Embeddings => format!("/models/{model}:batchEmbedContents"),
+        Operation::CountTokens => format!("/models/{model}:countTokens"),
+        Operation::ListModels => "/models".to_owned(),
+        Operation::OneModel => format!("/models/{model}"),
+    })
+}
