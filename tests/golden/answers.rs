@@ -116,7 +116,7 @@ fn compare(before: &Response, after: &Response, client: Format) -> Vec<String> {
     })
 }
 
-fn view() -> ClientView {
+pub fn view() -> ClientView {
     ClientView {
         model: "golden-model".to_owned(),
         request_id: "req_golden".to_owned(),

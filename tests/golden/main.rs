@@ -10,6 +10,7 @@ mod answers;
 mod cases;
 mod corpus;
 mod errors;
+mod fuzz;
 mod known;
 mod meaning;
 mod requests;
