@@ -12,6 +12,7 @@ pub mod exchange;
 pub mod error;
 pub mod endpoint;
 pub mod auth;
+pub mod seal;
 pub mod limit;
 pub mod model;
 pub mod codec;

@@ -25,6 +25,7 @@ use crate::{
     provider::{self, KeyRests},
     route::{self, Health},
     script::{self, Scripts},
+    seal::Seals,
     server::{BodyLimits, BodyMemory},
     transport::Transport,
 };
@@ -49,6 +50,8 @@ pub struct State {
     pub auth: Arc<auth::Table>,
     /// The principal before anybody is known.
     pub nobody: Arc<Principal>,
+    /// Seals ids that live at an upstream.
+    pub seals: Seals,
     pub limits: Limits,
     pub estimates: Arc<Estimates>,
     pub health: Health,

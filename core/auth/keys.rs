@@ -59,6 +59,12 @@ impl Keys {
         Ok(Arc::new(Keys { table: Arc::new(table), store, changing: Mutex::new(()) }))
     }
 
+    /// A secret for one purpose, made of the master key: it says nothing about that key, or about a secret for another purpose.
+    pub fn secret_for(&self, purpose: &str) -> zeroize::Zeroizing<[u8; 32]> {
+        // No virtual key looks like this, so none has this hash.
+        zeroize::Zeroizing::new(self.table.hash(&format!("portcullis secret for {purpose}")))
+    }
+
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }

@@ -29,6 +29,7 @@ use crate::{
     route::Health,
     runtime::{Refused, Runtime, State},
     script::Scripts,
+    seal::Seals,
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
     store::{self, Directory, Store},
     telemetry::{self, Ring, metrics},
@@ -151,6 +152,7 @@ impl Running {
             state: State {
                 auth: keys.table().clone(),
                 nobody: Arc::new(Principal::default()),
+                seals: Seals::new(&keys.secret_for("sealed ids"))?,
                 limits: Limits::new(budgets.clone()),
                 estimates,
                 health: Health::default(),

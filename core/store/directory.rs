@@ -5,7 +5,7 @@
 //! data/               0700
 //!   version           the layout's version
 //!   lock              held by the process that uses the store
-//!   master.key        0600, 32 bytes in hex: the pepper of key hashes
+//!   master.key        0600, 32 bytes in hex: the pepper of key hashes, and what seals ids
 //!   commits           how many batches were acknowledged: more than the store knows of means that it lost some
 //!   first-key         0600, the very first key, when there was no terminal to show it on
 //!   sled/             the store
