@@ -254,6 +254,7 @@ impl Streaming {
                 break;
             }
             match &event {
+                Event::Start(start) => exchange.served(start.service_tier.as_deref()),
                 Event::Usage(usage) => exchange.used(usage),
                 Event::Finish { finish, .. } => exchange.finished(finish.reason),
                 Event::Delta { delta, .. } => self.text_bytes += delta.text_bytes(),
@@ -368,6 +369,7 @@ impl Streaming {
             if let Some(usage) = lane.usage() {
                 exchange.used(usage);
             }
+            exchange.served(lane.service_tier());
             if let Some(reason) = lane.finish_reason() {
                 exchange.finished(reason);
             }

@@ -18,7 +18,7 @@ use crate::{
     context::{Context, Step},
     error::{Kind, Result},
     limit::{Bounds, Permit, Reservation},
-    model::{Encoding, FinishReason, Operation, Usage},
+    model::{Encoding, FinishReason, Operation, ServiceTier, Usage},
     pipeline::Chain,
     route::Target,
     server::BodyPermit,
@@ -76,6 +76,9 @@ struct Running {
     began: Instant,
     /// The upstream has begun to answer: from here on it may charge for it.
     accepted: bool,
+    /// The service that was asked for, where prices differ by it, and the one that the answer names.
+    asked: Option<ServiceTier>,
+    served: Option<ServiceTier>,
 }
 
 /// How the client wants its answer written (see `ClientView`).
@@ -188,18 +191,28 @@ impl Exchange {
 
     /// Figures only: the wire's own object is not kept.
     pub fn used(&mut self, usage: &Usage) {
-        let figures = Usage { native: None, ..*usage };
+        let figures = usage.figures();
         match &mut self.record.usage {
             Some(mine) => mine.merge(&figures),
             none => *none = Some(figures),
         }
     }
 
+    /// The answer names the service that it had.
+    pub fn served(&mut self, tier: Option<&str>) {
+        if let (Some(running), Some(tier)) = (&mut self.running, tier) {
+            running.served = Some(ServiceTier::named(tier));
+        }
+    }
+
     /// A new attempt begins: what the one before used is kept beside.
-    pub fn begins(&mut self, target: &Arc<Target>) {
+    pub fn begins(&mut self, target: &Arc<Target>, document: &Document) {
         let inner = &mut **self;
         inner.size.begin(&target.rates);
-        inner.running = Some(Running { target: target.clone(), began: Instant::now(), accepted: false });
+        let asked =
+            target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
+        let (target, began) = (target.clone(), Instant::now());
+        inner.running = Some(Running { target, began, accepted: false, asked, served: None });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
@@ -231,7 +244,10 @@ impl Inner {
     /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
     /// used is unknown.
     fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
-        let Some(Running { target, began: _, accepted }) = self.running.take() else { return };
+        let Some(Running { target, began: _, accepted, asked, served }) = self.running.take() else { return };
+        if let Some(usage) = &mut self.record.usage {
+            usage.service_tier = served.or(usage.service_tier).or(asked);
+        }
         let usage = self.record.usage.clone();
         let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
         let free = usage.is_none() && (!(accepted || lost) || self.cx.operation == Operation::CountTokens);

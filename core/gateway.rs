@@ -315,7 +315,7 @@ impl Gateway {
                 None => reserve(exchange, document, target, &self.state.estimates).await?.reserved,
             };
             exchange.cx.attempt += 1;
-            exchange.begins(target);
+            exchange.begins(target, document);
             let began = Instant::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
             let Err(error) = result else {
@@ -460,6 +460,7 @@ impl Gateway {
         if let Some(usage) = &response.usage {
             exchange.used(usage);
         }
+        exchange.served(response.service_tier.as_deref());
         let candidate = self.state.health.candidate(target, Instant::now());
         let inner = &mut **exchange;
         let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;

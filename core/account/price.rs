@@ -95,6 +95,11 @@ impl Rates {
         passed.chain([&self.base]).map(of).max().unwrap_or(0)
     }
 
+    /// Do prices depend on the service that was asked for?
+    pub fn differ_by_service(&self) -> bool {
+        false
+    }
+
     /// USD per million tokens, for stages that compare.
     pub fn input_usd(&self) -> Option<f64> {
         self.base.input.map(usd)

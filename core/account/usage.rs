@@ -13,7 +13,7 @@ use serde_json::Number;
 
 use super::{Record, hour::Hour, sum::Sum};
 use crate::{
-    model::Usage,
+    model::{Units, Usage},
     store::{Op, Result, Store, Table},
 };
 
@@ -293,6 +293,15 @@ struct LineUsage {
     reasoning_tokens: Option<u64>,
     input_audio_tokens: Option<u64>,
     output_audio_tokens: Option<u64>,
+    input_image_tokens: Option<u64>,
+    output_image_tokens: Option<u64>,
+    input_images: Option<u64>,
+    output_images: Option<u64>,
+    input_audio_ms: Option<u64>,
+    output_audio_ms: Option<u64>,
+    characters: Option<u64>,
+    search_units: Option<u64>,
+    web_searches: Option<u64>,
 }
 
 impl Line {
@@ -322,6 +331,18 @@ impl LineUsage {
             reasoning_tokens: self.reasoning_tokens,
             input_audio_tokens: self.input_audio_tokens,
             output_audio_tokens: self.output_audio_tokens,
+            units: Units {
+                input_image_tokens: self.input_image_tokens,
+                output_image_tokens: self.output_image_tokens,
+                input_images: self.input_images,
+                output_images: self.output_images,
+                input_audio_ms: self.input_audio_ms,
+                output_audio_ms: self.output_audio_ms,
+                characters: self.characters,
+                search_units: self.search_units,
+                web_searches: self.web_searches,
+            }
+            .boxed(),
             ..Usage::default()
         }
     }

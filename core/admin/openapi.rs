@@ -10,7 +10,7 @@ use super::{
     reply::{self, Reply},
     routes::{Call, Route, TABLE},
 };
-use crate::error::Result;
+use crate::{error::Result, model::Units};
 
 pub(super) fn document(_state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(ready(Ok(reply::ok(&whole()))))
@@ -132,14 +132,14 @@ fn schemas() -> Value {
             "cost_usd": maybe("number"), "estimated": { "type": "boolean" }, "took_ms": { "type": "number" },
         })),
         "UsagePage": page(of("UsageRow")),
-        "UsageRow": object(&["requests", "errors", "cost_usd"], json!({
+        "UsageRow": object(&["requests", "errors", "cost_usd"], with_units(json!({
             "team": maybe("string"), "key": maybe("string"), "model": maybe("string"), "target": maybe("string"),
             "provider": maybe("string"), "day": text(), "requests": count(), "errors": count(),
             "input_tokens": count(), "output_tokens": count(), "cache_read_tokens": count(),
             "cache_write_tokens": count(), "reasoning_tokens": count(), "input_audio_tokens": count(),
             "output_audio_tokens": count(), "cost_usd": { "type": "number" },
             "unknown_costs": { "type": "integer", "description": "attempts of which nobody knows what they cost" },
-        })),
+        }))),
         "RequestPage": page(of("RequestRecord")),
         "RequestRecord": object(&["id", "time", "status", "trace"], with_ledger(json!({
             "id": text(), "time": time(), "key_id": maybe("string"), "team": maybe("string"), "operation": text(),
@@ -163,6 +163,14 @@ fn schemas() -> Value {
 }
 
 /// Beside the other fields, of which the macro takes no more.
+/// What is counted besides tokens; a row has those that were used.
+fn with_units(mut properties: Value) -> Value {
+    for (unit, _) in Units::default().named() {
+        properties[unit] = count();
+    }
+    properties
+}
+
 fn with_ledger(mut fields: Value) -> Value {
     fields["cost_unknown"] = json!({ "type": "boolean", "description": "something was used that cost_usd leaves out" });
     fields["ledger"] = json!({ "type": "array", "items": { "$ref": "#/components/schemas/LedgerRow" } });

@@ -56,6 +56,7 @@ fn row(group: &str, name: &str, sum: &Sum) -> Value {
         output_audio_tokens,
         unknown_costs,
         cost_nano_usd,
+        units: _,
     } = *sum;
     // All digits: never through a float.
     let cost = usd_text(i64::try_from(cost_nano_usd).unwrap_or(i64::MAX)).parse().map_or(Value::Null, Value::Number);
@@ -77,6 +78,7 @@ fn row(group: &str, name: &str, sum: &Sum) -> Value {
     if let Value::Object(figures) = figures {
         row.extend(figures);
     }
+    row.extend(sum.named_units().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count.into())));
     row.into()
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role},
+    model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role, ServiceTier},
 };
 
 /// Cheap to clone: an attempt works on its own copy.
@@ -249,15 +249,30 @@ impl Document {
         if let Some(request) = &self.decoded {
             return OutputBound { tokens: request.max_tokens, choices: request.n.unwrap_or(1) };
         }
-        codec(self.format).output_bound(&|name| {
-            let mut named =
-                self.envelope.fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == name.as_bytes());
-            let entry = named.next()?;
-            if named.next().is_some() {
-                return None;
-            }
-            serde_json::from_slice(&self.bytes[entry.value.clone()]).ok()
-        })
+        codec(self.format).output_bound(&|name| self.field(name))
+    }
+
+    /// The service that is asked for, as stages left it; reads no more of the body than the fields that say so.
+    pub fn service_tier(&self) -> Option<ServiceTier> {
+        let names = codec(self.format).wire_fields(Field::ServiceTier);
+        let word = match &self.decoded {
+            Some(request) => request.service_tier.clone(),
+            None => names.iter().find_map(|name| Some(self.field(name)?.as_str()?.to_owned())),
+        };
+        // One family's faster service is a knob of its own.
+        let fast = self.field("speed").is_some_and(|speed| speed == "fast");
+        if fast { Some(ServiceTier::Fast) } else { word.as_deref().map(ServiceTier::named) }
+    }
+
+    /// A top-level field of the client's own bytes, where it stands once.
+    fn field(&self, name: &str) -> Option<Value> {
+        let mut named =
+            self.envelope.fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == name.as_bytes());
+        let entry = named.next()?;
+        if named.next().is_some() {
+            return None;
+        }
+        serde_json::from_slice(&self.bytes[entry.value.clone()]).ok()
     }
 
     pub fn has_tools(&self) -> bool {

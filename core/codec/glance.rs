@@ -8,7 +8,7 @@ use memchr::memmem::FinderRev;
 use super::{codec, envelope::Envelope};
 use crate::{
     error::{Error, Kind, Result},
-    model::{FinishReason, Format, Operation, Usage},
+    model::{FinishReason, Format, Operation, ServiceTier, Usage},
 };
 
 /// What the gateway must know of it.
@@ -71,7 +71,9 @@ pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glanc
     };
     let called = marks.call.is_some_and(|call| memchr::memmem::find(text, call).is_some());
     Ok(Glance {
-        usage: at(usage).and_then(|u| read_usage(format, usage, u)),
+        usage: at(usage)
+            .and_then(|u| read_usage(format, usage, u))
+            .map(|usage| Usage { service_tier: at("service_tier").and_then(service).or(usage.service_tier), ..usage }),
         finish: finish
             .filter(|_| operation == Operation::Chat)
             .and_then(|word| read_finish(format, &marks, word, called)),
@@ -91,6 +93,12 @@ fn read_usage(format: Format, key: &str, usage: &[u8]) -> Option<Usage> {
         let around = format!(r#"{{"choices":[],"content":[],"candidates":[{{"finishReason":"STOP"}}],"{key}":"#);
         codec(format).decode_response(&[around.as_bytes(), usage, b"}"].concat()).ok()?.usage
     })
+}
+
+/// Beside the usage in one family, inside it in the others.
+fn service(word: &[u8]) -> Option<ServiceTier> {
+    let word = std::str::from_utf8(word).ok()?.strip_prefix('"')?.strip_suffix('"')?;
+    Some(ServiceTier::named(word))
 }
 
 fn read_finish(format: Format, marks: &Landmarks, word: &[u8], called: bool) -> Option<FinishReason> {

@@ -23,6 +23,7 @@ pub struct Lane {
     ended: bool,
     events: Vec<Event>,
     usage: Option<Usage>,
+    service_tier: Option<String>,
     finish: Option<FinishReason>,
     /// Gemini repeats usage on each frame: only the last one is read.
     last_usage: Option<Bytes>,
@@ -45,6 +46,7 @@ impl Lane {
             ended: false,
             events: Vec::new(),
             usage: None,
+            service_tier: None,
             finish: None,
             last_usage: None,
             frames: 0,
@@ -125,6 +127,11 @@ impl Lane {
         self.ended
     }
 
+    /// As the stream's beginning names it.
+    pub fn service_tier(&self) -> Option<&str> {
+        self.service_tier.as_deref()
+    }
+
     /// What is known of usage so far.
     pub fn usage(&mut self) -> Option<&Usage> {
         if let Some(frame) = self.last_usage.take() {
@@ -199,6 +206,7 @@ impl Lane {
             self.committed |= event.commits();
             self.ended |= event == Event::End;
             match event {
+                Event::Start(start) => self.service_tier = start.service_tier,
                 Event::Usage(usage) => match &mut self.usage {
                     Some(mine) => mine.merge(&usage),
                     none => *none = Some(usage),

@@ -2,7 +2,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Choice, Citation, Delta, Event, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part,
-    PartStart, Reasoning, Response, Signature, Start, Text, ToolCall, ToolKind, Usage,
+    PartStart, Reasoning, Response, ServiceTier, Signature, Start, Text, ToolCall, ToolKind, UNITS, Units, Usage,
     fold::{Fold, unfold},
 };
 
@@ -145,4 +145,28 @@ fn the_first_output_commits_and_the_frame_around_it_does_not() {
     assert!(event(PartStart::Whole(Part::text("x"))).commits());
     assert!(Event::Delta { choice: 0, index: 0, delta: Delta::Text(String::new()) }.commits());
     assert!(Event::Finish { choice: 0, finish: Finish::new(FinishReason::Stop, "stop") }.commits());
+}
+
+#[test]
+fn units_merge_and_add_like_tokens_and_services_do_not_mix() {
+    let part = |images, searches, tier| Usage {
+        service_tier: Some(tier),
+        units: Units { output_images: images, web_searches: searches, ..Units::default() }.boxed(),
+        ..Usage::default()
+    };
+    let mut usage = part(Some(1), None, ServiceTier::Flex);
+    usage.merge(&part(Some(3), Some(2), ServiceTier::Flex));
+    usage.merge(&Usage::default());
+    assert_eq!((usage.units().output_images, usage.units().web_searches), (Some(3), Some(2)), "cumulative");
+    usage.add(&part(Some(4), None, ServiceTier::Flex));
+    assert_eq!((usage.units().output_images, usage.service_tier), (Some(7), Some(ServiceTier::Flex)));
+    usage.add(&part(None, Some(1), ServiceTier::Priority));
+    assert_eq!((usage.units().web_searches, usage.service_tier), (Some(3), None));
+    assert_eq!(Units::default().boxed(), None, "nothing known takes no room");
+    let mut units = Units::default();
+    for (n, figure) in units.figures_mut().into_iter().enumerate() {
+        *figure = Some(n as u64);
+    }
+    let counts: Vec<_> = units.named().iter().map(|(_, count)| count.unwrap()).collect();
+    assert_eq!(counts, (0..UNITS as u64).collect::<Vec<_>>(), "both tables have the same order");
 }

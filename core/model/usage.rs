@@ -17,11 +17,151 @@ pub struct Usage {
     pub reasoning_tokens: Option<u64>,
     pub input_audio_tokens: Option<u64>,
     pub output_audio_tokens: Option<u64>,
+    /// The service that the answer says it had, where prices differ by it.
+    pub service_tier: Option<ServiceTier>,
+    /// What is counted besides; boxed, as most answers have none of it.
+    pub units: Option<Box<Units>>,
     /// The usage object as its own format wrote it: given back to that format as it was.
     pub native: Option<Box<(Format, Map<String, Value>)>>,
 }
 
+/// What a vendor counts besides text and sound, or in other units than tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Units {
+    /// Part of `input_tokens`.
+    pub input_image_tokens: Option<u64>,
+    /// Part of `output_tokens`.
+    pub output_image_tokens: Option<u64>,
+    /// Pictures sent, where they are billed by the piece.
+    pub input_images: Option<u64>,
+    /// Pictures made.
+    pub output_images: Option<u64>,
+    /// Sound sent, in milliseconds.
+    pub input_audio_ms: Option<u64>,
+    /// Sound made, in milliseconds.
+    pub output_audio_ms: Option<u64>,
+    /// Characters of text to be spoken.
+    pub characters: Option<u64>,
+    /// Of a rerank, as its vendor bills it.
+    pub search_units: Option<u64>,
+    /// Searches of the web that the provider itself ran.
+    pub web_searches: Option<u64>,
+}
+
+impl Units {
+    /// Under the names that rows, views and prices use.
+    pub fn named(&self) -> [(&'static str, Option<u64>); UNITS] {
+        let Units {
+            input_image_tokens,
+            output_image_tokens,
+            input_images,
+            output_images,
+            input_audio_ms,
+            output_audio_ms,
+            characters,
+            search_units,
+            web_searches,
+        } = *self;
+        [
+            ("input_image_tokens", input_image_tokens),
+            ("output_image_tokens", output_image_tokens),
+            ("input_images", input_images),
+            ("output_images", output_images),
+            ("input_audio_ms", input_audio_ms),
+            ("output_audio_ms", output_audio_ms),
+            ("characters", characters),
+            ("search_units", search_units),
+            ("web_searches", web_searches),
+        ]
+    }
+
+    /// In the order of `named`.
+    pub fn figures_mut(&mut self) -> [&mut Option<u64>; UNITS] {
+        let Units {
+            input_image_tokens,
+            output_image_tokens,
+            input_images,
+            output_images,
+            input_audio_ms,
+            output_audio_ms,
+            characters,
+            search_units,
+            web_searches,
+        } = self;
+        [
+            input_image_tokens,
+            output_image_tokens,
+            input_images,
+            output_images,
+            input_audio_ms,
+            output_audio_ms,
+            characters,
+            search_units,
+            web_searches,
+        ]
+    }
+
+    pub fn boxed(self) -> Option<Box<Units>> {
+        (self != Units::default()).then(|| Box::new(self))
+    }
+}
+
+/// How many kinds of units there are.
+pub const UNITS: usize = 9;
+
+/// Which service answered: the same tokens cost more or less by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ServiceTier {
+    Standard,
+    Flex,
+    Priority,
+    Fast,
+    Batch,
+    /// One that has no prices of its own here.
+    Other,
+}
+
+impl ServiceTier {
+    /// From the words of any wire, in a request or an answer.
+    pub fn named(word: &str) -> ServiceTier {
+        match word.to_ascii_lowercase().as_str() {
+            "" | "standard" | "default" | "auto" | "standard_only" | "on_demand" => ServiceTier::Standard,
+            "flex" | "on_demand_flex" => ServiceTier::Flex,
+            "priority" | "performance" | "on_demand_priority" => ServiceTier::Priority,
+            "fast" => ServiceTier::Fast,
+            "batch" => ServiceTier::Batch,
+            _ => ServiceTier::Other,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            ServiceTier::Standard => "standard",
+            ServiceTier::Flex => "flex",
+            ServiceTier::Priority => "priority",
+            ServiceTier::Fast => "fast",
+            ServiceTier::Batch => "batch",
+            ServiceTier::Other => "other",
+        }
+    }
+}
+
 impl Usage {
+    /// What is counted besides; nothing is known of it where there is none.
+    pub fn units(&self) -> Units {
+        self.units.as_deref().copied().unwrap_or_default()
+    }
+
+    /// For writing to.
+    pub fn units_mut(&mut self) -> &mut Units {
+        self.units.get_or_insert_default()
+    }
+
+    /// Without the wire's own object, which is as large as the wire likes.
+    pub fn figures(&self) -> Usage {
+        Usage { native: None, units: self.units.clone(), ..*self }
+    }
+
     /// Takes over every figure that `later` knows: streams report cumulatively and in pieces.
     pub fn merge(&mut self, later: &Usage) {
         let Usage {
@@ -33,6 +173,8 @@ impl Usage {
             reasoning_tokens,
             input_audio_tokens,
             output_audio_tokens,
+            service_tier,
+            units,
             native,
         } = later;
         let take = |mine: &mut Option<u64>, theirs: &Option<u64>| {
@@ -48,6 +190,12 @@ impl Usage {
         take(&mut self.reasoning_tokens, reasoning_tokens);
         take(&mut self.input_audio_tokens, input_audio_tokens);
         take(&mut self.output_audio_tokens, output_audio_tokens);
+        self.service_tier = service_tier.or(self.service_tier);
+        if let Some(theirs) = units {
+            for (mine, (_, theirs)) in self.units_mut().figures_mut().into_iter().zip(theirs.named()) {
+                take(mine, &theirs);
+            }
+        }
         if let Some(theirs) = native {
             match self.native.as_deref_mut() {
                 Some((f, mine)) if *f == theirs.0 => {
@@ -77,6 +225,14 @@ impl Usage {
         sum(&mut self.reasoning_tokens, other.reasoning_tokens);
         sum(&mut self.input_audio_tokens, other.input_audio_tokens);
         sum(&mut self.output_audio_tokens, other.output_audio_tokens);
+        if let Some(theirs) = other.units.as_deref() {
+            for (mine, (_, theirs)) in self.units_mut().figures_mut().into_iter().zip(theirs.named()) {
+                sum(mine, theirs);
+            }
+        }
+        // Calls of two services have none together.
+        let alone = self.service_tier.is_none() || self.service_tier == other.service_tier;
+        self.service_tier = other.service_tier.filter(|_| alone);
         self.native = None;
     }
 

@@ -48,7 +48,7 @@ pub fn register(r: &mut Registrar<'_>) {
             Ok((0..count).map(|at| Dynamic::from(ChoiceView(v.0.clone(), at))).collect::<Array>().into())
         },
     );
-    r.get::<ResponseView>("usage", "a map of token counts; () for each that is unknown", |v| {
+    r.get::<ResponseView>("usage", "a map of token counts and of what else is counted (output_images, input_audio_ms, web_searches, …); () for each that is unknown", |v| {
         v.0.response(|response| Ok(usage(response.usage.as_ref())))
     });
     r.get::<ResponseView>("model", "the model as the upstream names it", |v| {
@@ -345,6 +345,13 @@ fn usage(usage: Option<&Usage>) -> Dynamic {
     put("cache_write_tokens", usage.and_then(|u| u.cache_write_tokens));
     put("reasoning_tokens", usage.and_then(|u| u.reasoning_tokens));
     put("total_tokens", usage.and_then(Usage::total_tokens));
+    put("input_audio_tokens", usage.and_then(|u| u.input_audio_tokens));
+    put("output_audio_tokens", usage.and_then(|u| u.output_audio_tokens));
+    for (key, count) in usage.map(Usage::units).unwrap_or_default().named() {
+        put(key, count);
+    }
+    let tier = usage.and_then(|u| u.service_tier);
+    map.insert("service_tier".into(), tier.map_or(Dynamic::UNIT, |tier| tier.name().into()));
     map.into()
 }
 

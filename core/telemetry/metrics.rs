@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::names::{self, Kind};
 use crate::{
     account::{Record, price::usd_text},
-    model::Usage,
+    model::{UNITS, Units, Usage},
 };
 
 /// The process's metrics, made at the first call; from then on the `metrics` macros count here too.
@@ -88,9 +88,13 @@ struct Tokens {
     cache_read: Counter,
     cache_write: Counter,
     input_audio: Counter,
+    input_image: Counter,
     output: Counter,
     reasoning: Counter,
     output_audio: Counter,
+    output_image: Counter,
+    /// In the order of `Units::named`; those of tokens stay at nothing.
+    units: [Counter; UNITS],
 }
 
 impl Default for Metrics {
@@ -113,9 +117,16 @@ impl Default for Metrics {
                 cache_read: tokens("input", "cache_read"),
                 cache_write: tokens("input", "cache_write"),
                 input_audio: tokens("input", "audio"),
+                input_image: tokens("input", "image"),
                 output: tokens("output", "text"),
                 reasoning: tokens("output", "reasoning"),
                 output_audio: tokens("output", "audio"),
+                output_image: tokens("output", "image"),
+                units: Units::default().named().map(|(unit, _)| match unit {
+                    // Tokens are counted as such.
+                    "input_image_tokens" | "output_image_tokens" => Counter::noop(),
+                    unit => counter(names::UNITS, vec![label("unit", unit)]),
+                }),
             },
             attempts: DashMap::default(),
             lost: counter(names::RECORDS_LOST, vec![]),
@@ -324,17 +335,26 @@ impl Tokens {
         let heard = known(usage.input_audio_tokens);
         let thought = known(usage.reasoning_tokens);
         let spoken = known(usage.output_audio_tokens);
+        let units = usage.units();
+        let (seen, drawn) = (known(units.input_image_tokens), known(units.output_image_tokens));
         for (counter, count) in [
-            (&self.input, known(usage.input_tokens).saturating_sub(read + write + heard)),
+            (&self.input, known(usage.input_tokens).saturating_sub(read + write + heard + seen)),
             (&self.cache_read, read),
             (&self.cache_write, write),
             (&self.input_audio, heard),
-            (&self.output, known(usage.output_tokens).saturating_sub(thought + spoken)),
+            (&self.input_image, seen),
+            (&self.output, known(usage.output_tokens).saturating_sub(thought + spoken + drawn)),
             (&self.reasoning, thought),
             (&self.output_audio, spoken),
+            (&self.output_image, drawn),
         ] {
             if count > 0 {
                 counter.increment(count);
+            }
+        }
+        if usage.units.is_some() {
+            for (counter, (_, count)) in self.units.iter().zip(units.named()) {
+                counter.increment(known(count));
             }
         }
     }

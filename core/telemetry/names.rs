@@ -48,6 +48,12 @@ pub const TABLE: &[Row] = &[
         labels: &["direction", "kind"],
     },
     Row {
+        name: UNITS,
+        kind: Kind::Counter,
+        help: "What is billed in other units than tokens: pictures, milliseconds of sound, characters, searches",
+        labels: &["unit"],
+    },
+    Row {
         name: COST,
         kind: Kind::Counter,
         help: "US dollars spent, as far as prices are known",
@@ -104,6 +110,7 @@ pub const DURATION: &str = "portcullis_request_duration_seconds";
 pub const OVERHEAD: &str = "portcullis_overhead_seconds";
 pub const FIRST_TOKEN: &str = "portcullis_time_to_first_token_seconds";
 pub const TOKENS: &str = "portcullis_tokens_total";
+pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";

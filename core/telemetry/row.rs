@@ -218,15 +218,28 @@ fn tokens(usage: Option<&Usage>, out: &mut Vec<u8>) {
     .enumerate()
     {
         out.push(if n == 0 { b'{' } else { b',' });
-        out.push(b'"');
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(b"\":");
-        match count {
-            Some(count) => number(count, out),
-            None => null(out),
-        }
+        count_of(key, count, out);
+    }
+    // Rare: they stand there only where they are known.
+    for (key, count) in usage.units.iter().flat_map(|units| units.named()).filter(|(_, count)| count.is_some()) {
+        out.push(b',');
+        count_of(key, count, out);
+    }
+    if let Some(tier) = usage.service_tier {
+        name("service_tier", out);
+        text(tier.name(), out);
     }
     out.push(b'}');
+}
+
+fn count_of(key: &str, count: Option<u64>, out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+    match count {
+        Some(count) => number(count, out),
+        None => null(out),
+    }
 }
 
 /// All its digits: never through a float.

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     context::{Step, Trace, Verdict},
-    model::{Format, Operation, Usage},
+    model::{Format, Operation, ServiceTier, Units, Usage},
 };
 
 fn record(model: &str, target: Option<&str>, status: u16) -> Record {
@@ -145,6 +145,31 @@ fn in_flight_goes_up_and_down() {
     assert_line(&metrics.render(), "portcullis_inflight_requests 1");
     drop(second);
     assert_line(&metrics.render(), "portcullis_inflight_requests 0");
+}
+
+#[test]
+fn what_is_no_token_of_text_is_told_where_it_is_known() {
+    let mut row = record("smart", Some("openai/gpt-4o"), 200);
+    let plain = record_json(&row, None, SystemTime::UNIX_EPOCH);
+    assert_eq!(plain["usage"].as_object().map(|u| u.contains_key("web_searches")), Some(false));
+    let usage = row.usage.as_mut().unwrap();
+    usage.service_tier = Some(ServiceTier::Flex);
+    *usage.units_mut() =
+        Units { input_image_tokens: Some(15), output_images: Some(2), web_searches: Some(3), ..Units::default() };
+    let told = record_json(&row, None, SystemTime::UNIX_EPOCH);
+    assert_eq!((&told["usage"]["output_images"], &told["usage"]["web_searches"]), (&2.into(), &3.into()));
+    assert_eq!(
+        (&told["usage"]["service_tier"], &told["usage"]["characters"]),
+        (&"flex".into(), &serde_json::Value::Null)
+    );
+    let metrics = known();
+    metrics.observe(&row);
+    let text = metrics.render();
+    assert_line(&text, r#"portcullis_units_total{unit="output_images"} 2"#);
+    assert_line(&text, r#"portcullis_units_total{unit="web_searches"} 3"#);
+    assert_line(&text, r#"portcullis_tokens_total{direction="input",kind="image"} 15"#);
+    assert_line(&text, r#"portcullis_tokens_total{direction="input",kind="text"} 25"#);
+    assert!(!text.contains(r#"unit="input_image_tokens""#), "counted as tokens already");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use super::json::Fields;
 use crate::{
     codec::signature,
     error::{Error, Kind, Result},
-    model::{CacheHint, Citation, Finish, FinishReason, Format, Signature, Usage},
+    model::{CacheHint, Citation, Finish, FinishReason, Format, ServiceTier, Signature, Units, Usage},
 };
 
 pub const FORMAT: Format = Format::AnthropicMessages;
@@ -132,6 +132,7 @@ const WORDS: [(&str, FinishReason); 8] = [
 pub fn read_usage(native: Map<String, Value>) -> Usage {
     let count = |key: &str| native.get(key).and_then(Value::as_u64);
     let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(Value::as_u64);
+    let word = |key: &str| native.get(key).and_then(Value::as_str).map(ServiceTier::named);
     let (read, written) = (count("cache_read_input_tokens"), count("cache_creation_input_tokens"));
     Usage {
         input_tokens: count("input_tokens")
@@ -143,6 +144,8 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
         reasoning_tokens: inner("output_tokens_details", "thinking_tokens"),
         input_audio_tokens: None,
         output_audio_tokens: None,
+        service_tier: word("speed").filter(|t| *t == ServiceTier::Fast).or_else(|| word("service_tier")),
+        units: Units { web_searches: inner("server_tool_use", "web_search_requests"), ..Units::default() }.boxed(),
         native: Some(Box::new((FORMAT, native))),
     }
 }
@@ -164,6 +167,8 @@ pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
         reasoning_tokens,
         input_audio_tokens: _,
         output_audio_tokens: _,
+        service_tier: _,
+        units,
         native,
     } = usage;
     if let Some((FORMAT, native)) = native.as_deref() {
@@ -187,6 +192,9 @@ pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
     out.insert("output_tokens".to_owned(), output_tokens.unwrap_or(0).into());
     if let Some(thinking) = reasoning_tokens {
         out.insert("output_tokens_details".to_owned(), json!({"thinking_tokens": thinking}));
+    }
+    if let Some(searches) = units.as_deref().and_then(|u| u.web_searches) {
+        out.insert("server_tool_use".to_owned(), json!({"web_search_requests": searches}));
     }
     out
 }

@@ -4,7 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use super::wire::GEMINI;
-use crate::{codec::json::as_u64, model::Usage};
+use crate::{
+    codec::json::as_u64,
+    model::{ServiceTier, Units, Usage},
+};
 
 pub fn decode(native: &Map<String, Value>) -> Usage {
     let count = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64);
@@ -20,18 +23,27 @@ pub fn decode(native: &Map<String, Value>) -> Usage {
         cache_write_tokens: None,
         cache_write_1h_tokens: None,
         reasoning_tokens: thoughts,
-        input_audio_tokens: audio(native, "promptTokensDetails"),
-        output_audio_tokens: audio(native, "candidatesTokensDetails"),
+        input_audio_tokens: modality(native, "promptTokensDetails", "AUDIO"),
+        output_audio_tokens: modality(native, "candidatesTokensDetails", "AUDIO"),
+        service_tier: ["trafficType", "serviceTier"]
+            .iter()
+            .find_map(|key| native.get(*key)?.as_str().map(ServiceTier::named)),
+        units: Units {
+            input_image_tokens: modality(native, "promptTokensDetails", "IMAGE"),
+            output_image_tokens: modality(native, "candidatesTokensDetails", "IMAGE"),
+            ..Units::default()
+        }
+        .boxed(),
         native: Some(Box::new((GEMINI, native.clone()))),
     }
 }
 
-fn audio(native: &Map<String, Value>, key: &str) -> Option<u64> {
+fn modality(native: &Map<String, Value>, key: &str, name: &str) -> Option<u64> {
     native
         .get(key)?
         .as_array()?
         .iter()
-        .find(|d| d.get("modality").and_then(Value::as_str) == Some("AUDIO"))?
+        .find(|d| d.get("modality").and_then(Value::as_str) == Some(name))?
         .get("tokenCount")?
         .as_number()
         .and_then(as_u64)
@@ -52,11 +64,17 @@ pub fn encode(usage: &Usage) -> Value {
     put("candidatesTokenCount", usage.output_tokens.map(|o| o.saturating_sub(usage.reasoning_tokens.unwrap_or(0))));
     put("thoughtsTokenCount", usage.reasoning_tokens);
     put("totalTokenCount", usage.total_tokens());
-    for (key, tokens) in
-        [("promptTokensDetails", usage.input_audio_tokens), ("candidatesTokensDetails", usage.output_audio_tokens)]
-    {
-        if let Some(tokens) = tokens {
-            out.insert(key.to_owned(), json!([{ "modality": "AUDIO", "tokenCount": tokens }]));
+    let units = usage.units();
+    for (key, sound, pictures) in [
+        ("promptTokensDetails", usage.input_audio_tokens, units.input_image_tokens),
+        ("candidatesTokensDetails", usage.output_audio_tokens, units.output_image_tokens),
+    ] {
+        let details: Vec<Value> = [("AUDIO", sound), ("IMAGE", pictures)]
+            .into_iter()
+            .filter_map(|(name, tokens)| Some(json!({ "modality": name, "tokenCount": tokens? })))
+            .collect();
+        if !details.is_empty() {
+            out.insert(key.to_owned(), details.into());
         }
     }
     Value::Object(out)

@@ -4,7 +4,7 @@
 use super::wire::output_tokens;
 use crate::{
     codec::figures::{Figure, figures},
-    model::Usage,
+    model::{Units, Usage},
 };
 
 #[derive(Default)]
@@ -18,6 +18,8 @@ struct Figures {
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     cached_tokens: Option<u64>,
+    server_tools: Details,
+    num_search_queries: Option<u64>,
 }
 
 #[derive(Default)]
@@ -26,6 +28,8 @@ struct Details {
     cache_write_tokens: Option<u64>,
     audio_tokens: Option<u64>,
     reasoning_tokens: Option<u64>,
+    image_tokens: Option<u64>,
+    web_search_requests: Option<u64>,
 }
 
 impl Figures {
@@ -41,11 +45,13 @@ impl Figures {
                     b"cache_read_input_tokens" => &mut self.cache_read_input_tokens,
                     b"cache_creation_input_tokens" => &mut self.cache_creation_input_tokens,
                     b"cached_tokens" => &mut self.cached_tokens,
+                    b"num_search_queries" => &mut self.num_search_queries,
                     _ => return None,
                 });
             }
             b"prompt_tokens_details" => &mut self.prompt,
             b"completion_tokens_details" => &mut self.completion,
+            b"server_tool_use" => &mut self.server_tools,
             _ => return None,
         };
         Some(match key {
@@ -53,6 +59,8 @@ impl Figures {
             b"cache_write_tokens" => &mut details.cache_write_tokens,
             b"audio_tokens" => &mut details.audio_tokens,
             b"reasoning_tokens" => &mut details.reasoning_tokens,
+            b"image_tokens" => &mut details.image_tokens,
+            b"web_search_requests" => &mut details.web_search_requests,
             _ => return None,
         })
     }
@@ -88,6 +96,14 @@ pub fn read(object: &[u8]) -> Option<Usage> {
         reasoning_tokens: reasoning,
         input_audio_tokens: prompt.audio_tokens,
         output_audio_tokens: completion.audio_tokens,
+        service_tier: None,
+        units: Units {
+            input_image_tokens: prompt.image_tokens,
+            output_image_tokens: completion.image_tokens,
+            web_searches: figures.server_tools.web_search_requests.or(figures.num_search_queries),
+            ..Units::default()
+        }
+        .boxed(),
         native: None,
     })
 }
@@ -104,6 +120,8 @@ mod tests {
             r#"{"prompt_tokens":30,"completion_tokens":2,"total_tokens":42,"prompt_tokens_details":{"cached_tokens":7,"audio_tokens":1},"completion_tokens_details":{"reasoning_tokens":10}}"#,
             r#"{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":9},"completion_tokens_details":null}"#,
             r#"{"prompt_tokens":3,"completion_tokens":1,"prompt_cache_hit_tokens":2,"queue_time":0.25,"x":[{}]}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":{"image_tokens":5},"completion_tokens_details":{"image_tokens":6},"server_tool_use":{"web_search_requests":2}}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":7,"num_search_queries":3}"#,
             r#"{"cache_read_input_tokens":4,"cache_creation_input_tokens":5}"#,
         ] {
             let value = serde_json::from_str(object).expect("json");

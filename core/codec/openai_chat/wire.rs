@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::{
     codec::json::{Fields, as_u64},
     error::{Error, Kind},
-    model::{Citation, Extra, Finish, FinishReason, Format, MediaKind, MediaSource, Signature, Usage},
+    model::{Citation, Extra, Finish, FinishReason, Format, MediaKind, MediaSource, Signature, Units, Usage},
 };
 
 pub const F: Format = Format::OpenaiChat;
@@ -138,6 +138,14 @@ pub fn usage(value: &Value) -> Option<Usage> {
         reasoning_tokens: reasoning,
         input_audio_tokens: at(&["prompt_tokens_details", "audio_tokens"]),
         output_audio_tokens: at(&["completion_tokens_details", "audio_tokens"]),
+        service_tier: None,
+        units: Units {
+            input_image_tokens: at(&["prompt_tokens_details", "image_tokens"]),
+            output_image_tokens: at(&["completion_tokens_details", "image_tokens"]),
+            web_searches: first(&[&["server_tool_use", "web_search_requests"], &["num_search_queries"]]),
+            ..Units::default()
+        }
+        .boxed(),
         native: Some(Box::new((F, native.clone()))),
     };
     (!native.is_empty()).then_some(usage)
@@ -174,12 +182,14 @@ pub fn usage_value(usage: &Usage) -> Option<Value> {
     put(&mut details, "cached_tokens", usage.cache_read_tokens);
     put(&mut details, "cache_write_tokens", usage.cache_write_tokens);
     put(&mut details, "audio_tokens", usage.input_audio_tokens);
+    put(&mut details, "image_tokens", usage.units().input_image_tokens);
     if !details.is_empty() {
         out.insert("prompt_tokens_details".to_owned(), Value::Object(details));
     }
     let mut details = Map::new();
     put(&mut details, "reasoning_tokens", usage.reasoning_tokens);
     put(&mut details, "audio_tokens", usage.output_audio_tokens);
+    put(&mut details, "image_tokens", usage.units().output_image_tokens);
     if !details.is_empty() {
         out.insert("completion_tokens_details".to_owned(), Value::Object(details));
     }
