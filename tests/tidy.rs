@@ -50,7 +50,7 @@ const WALLS: [(&str, &[&str]); 21] = [
 ];
 
 /// Libraries (as they stand before `::`), the only places for them, and why.
-const LIBRARIES: [(&[&str], &[&str], &str); 9] = [
+const LIBRARIES: [(&[&str], &[&str], &str); 10] = [
     (
         &["hyper", "hyper_util"],
         &["core/server/", "core/upstream/", "core/admin/", "core/cli/keys.rs", "core/cli/mock.rs"],
@@ -60,6 +60,7 @@ const LIBRARIES: [(&[&str], &[&str], &str); 9] = [
     (&["wasmtime"], &["core/plugin/"], "plugins are another kind"),
     (&["rustix"], &["core/plugin/engine.rs"], "the processor time of a thread, which std does not tell"),
     (&["sled"], &["core/store/"], "another store must be able to take its place"),
+    (&["aws_smithy_eventstream"], &["core/codec/eventstream.rs"], "frames are read and written in one place"),
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),

@@ -7,6 +7,7 @@ pub mod anthropic_messages;
 pub mod custom;
 pub mod document;
 pub mod envelope;
+pub mod eventstream;
 mod figures;
 pub mod gemini;
 pub mod glance;

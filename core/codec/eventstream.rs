@@ -1,0 +1,158 @@
+//! AWS event streams (`application/vnd.amazon.eventstream`) as a push machine: bytes in, frames out, at any split; and frames
+//! back to bytes. Every frame's two checksums are checked. Knows no event of any service: what a frame means is its codec's.
+//!
+//! A frame: length of all, length of the headers, checksum of these eight bytes (the prelude), headers, payload, checksum of
+//! all before it. Numbers are big-endian.
+
+use aws_smithy_eventstream::frame::{read_message_from, write_message_to};
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use bytes::Bytes;
+
+use crate::error::{Error, Kind, Result};
+
+/// The content type of such a stream.
+pub const CONTENT_TYPE: &str = "application/vnd.amazon.eventstream";
+
+/// What a frame says it is, by `:message-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// `:event-type` names it.
+    Event,
+    /// `:exception-type` names it: the stream failed in a way that the service knows.
+    Exception,
+    /// `:error-code` names it, `:error-message` is its payload here: the stream failed in a way that it does not know.
+    Error,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    pub said: Said,
+    /// The event's, exception's or error's name; empty if the frame named none.
+    pub name: String,
+    pub payload: Bytes,
+}
+
+#[derive(Debug)]
+pub struct Decoder {
+    held: Vec<u8>,
+    limit: usize,
+}
+
+impl Decoder {
+    /// `limit`: the most bytes one frame may have.
+    pub fn new(limit: usize) -> Self {
+        Decoder { held: Vec::new(), limit }
+    }
+
+    /// Calls `each` for every frame that `bytes` completes.
+    pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> Result<()>) -> Result<()> {
+        // What is held is the start of one frame: it gets what it lacks and no more, first its length and then its rest.
+        while !self.held.is_empty() && !bytes.is_empty() {
+            let whole = match length(&self.held, self.limit)? {
+                Some(whole) => whole,
+                None => PRELUDE,
+            };
+            let (mine, rest) = bytes.split_at(bytes.len().min(whole - self.held.len()));
+            self.held.extend_from_slice(mine);
+            bytes = rest;
+            if length(&self.held, self.limit)? == Some(self.held.len()) {
+                let frame = read(&self.held)?;
+                self.held.clear();
+                each(frame)?;
+            }
+        }
+        while let Some(whole) = length(bytes, self.limit)? {
+            let Some((frame, rest)) = bytes.split_at_checked(whole) else { break };
+            bytes = rest;
+            each(read(frame)?)?;
+        }
+        self.held.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The upstream closed. An error if it did so inside a frame.
+    pub fn finish(&self) -> Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        Err(broken("the upstream's stream ended inside a frame"))
+    }
+}
+
+/// How long the frame at the start of `bytes` is; `None` while its prelude is not whole. An error if no frame is that long.
+pub fn length(bytes: &[u8], limit: usize) -> Result<Option<usize>> {
+    let Some(prelude) = bytes.get(..PRELUDE) else { return Ok(None) };
+    let length = u32::from_be_bytes([prelude[0], prelude[1], prelude[2], prelude[3]]) as usize;
+    if length < SMALLEST {
+        return Err(broken("the upstream sent a broken event-stream frame"));
+    }
+    if length > limit {
+        return Err(broken(format!("the upstream sent a stream event over {limit} bytes")));
+    }
+    Ok(Some(length))
+}
+
+/// One whole frame.
+pub fn read(frame: &[u8]) -> Result<Frame> {
+    let message = read_message_from(frame)
+        .map_err(|e| broken("the upstream sent an event-stream frame that is damaged").because(e))?;
+    let text = |name: &str| {
+        let header = message.headers().iter().find(|h| h.name().as_str() == name)?;
+        header.value().as_string().ok().map(|text| text.as_str().to_owned())
+    };
+    let (said, name) = match text(":message-type").as_deref() {
+        Some("exception") => (Said::Exception, text(":exception-type")),
+        Some("error") => (Said::Error, text(":error-code")),
+        // One that does not say is an event to the vendor's own readers too, if it is one by its name.
+        _ => (Said::Event, text(":event-type")),
+    };
+    let payload = match said {
+        Said::Error => text(":error-message").unwrap_or_default().into(),
+        Said::Event | Said::Exception => message.payload().clone(),
+    };
+    Ok(Frame { said, name: name.unwrap_or_default(), payload })
+}
+
+/// Appends one frame with a JSON payload.
+pub fn write(said: Said, name: &str, payload: &[u8], out: &mut Vec<u8>) {
+    let (kind, named) = match said {
+        Said::Event => ("event", ":event-type"),
+        Said::Exception => ("exception", ":exception-type"),
+        Said::Error => ("error", ":error-code"),
+    };
+    let text = |name: &'static str, value: &str| Header::new(name, HeaderValue::String(value.to_owned().into()));
+    // In the vendor's order.
+    let mut headers = vec![text(named, name)];
+    let payload = match said {
+        Said::Error => {
+            let message: String = String::from_utf8_lossy(payload).chars().take(LONGEST_MESSAGE).collect();
+            headers.push(text(":error-message", &message));
+            Bytes::new()
+        }
+        Said::Event | Said::Exception => {
+            headers.push(text(":content-type", "application/json"));
+            Bytes::copy_from_slice(payload)
+        }
+    };
+    headers.push(text(":message-type", kind));
+    let before = out.len();
+    // Names are ours and short, so it is only the length in 32 bits that can fail it.
+    if write_message_to(&Message::new_from_parts(headers, payload), out).is_err() {
+        out.truncate(before);
+    }
+}
+
+fn broken(message: impl Into<String>) -> Error {
+    Error::new(Kind::Upstream, message)
+}
+
+/// Two lengths and their checksum.
+const PRELUDE: usize = 12;
+/// A frame with neither headers nor payload.
+const SMALLEST: usize = PRELUDE + 4;
+/// A header's value has at most 32767 bytes, a letter at most four.
+const LONGEST_MESSAGE: usize = 8000;
+
+#[cfg(test)]
+#[path = "eventstream_tests.rs"]
+mod tests;
