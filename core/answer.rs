@@ -319,9 +319,12 @@ impl Streaming {
     fn write_keep_alive(&mut self) {
         let mut bytes = Vec::new();
         self.encoder.keep_alive(&mut bytes);
-        self.out.push(bytes.into());
-        self.committed = true;
         self.told = Instant::now();
+        // A framing may have none.
+        if !bytes.is_empty() {
+            self.out.push(bytes.into());
+            self.committed = true;
+        }
     }
 
     /// The rest of the stream, from the commit to the end: the response body runs this.

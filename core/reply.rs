@@ -11,8 +11,9 @@ use crate::{
     answer::Streaming,
     call::Call,
     codec::{
-        ClientView, EVENT_STREAM, JSON, RateFact, RateFacts, codec,
+        ClientView, JSON, RateFact, RateFacts, codec,
         document::Document,
+        framing::Framing,
         glance::{Glance, glance},
     },
     context::Trace,
@@ -163,7 +164,7 @@ pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) ->
     let mut response = Response::new(());
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(TIMING, server_timing(exchange, upstream));
-    let content_type = if json_array { JSON } else { EVENT_STREAM };
+    let content_type = if json_array { JSON } else { Framing::of(exchange.cx.format).content_type() };
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -261,7 +262,7 @@ fn stream_of(format: Format, response: &model::Response, view: &ClientView) -> R
         encoder.push(event, &mut out);
     }
     encoder.finish(&mut out);
-    let content_type = if view.json_array { JSON } else { EVENT_STREAM };
+    let content_type = if view.json_array { JSON } else { Framing::of(format).content_type() };
     Reply::Whole { content_type, body: out.into(), headers: Vec::new() }
 }
 

@@ -11,7 +11,7 @@ use http_body_util::StreamBody;
 
 pub use crate::upstream::Incoming;
 use crate::{
-    codec::codec,
+    codec::{codec, framing::Framing},
     error::{Error, Kind, Result},
     model::Format,
     provider::{self, Signed, mock},
@@ -119,10 +119,10 @@ pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until:
     error
 }
 
-/// Is it a stream of events?
-pub fn is_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    kind.starts_with("text/event-stream")
+/// How its stream is framed, if it is one that an upstream of this format may send.
+pub fn stream_of(headers: &HeaderMap, format: Format) -> Option<Framing> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    Framing::told(kind).filter(|framing| *framing == Framing::of(format))
 }
 
 /// A file of certificate authorities.

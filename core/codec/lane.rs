@@ -6,7 +6,11 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{Dialect, StreamDecoder, codec};
+use super::{
+    Dialect, StreamDecoder, codec,
+    eventstream::{self, Said},
+    framing::Framing,
+};
 use crate::{
     error::{Error, Kind, Result},
     model::{Event, FinishReason, Format, Usage},
@@ -14,6 +18,7 @@ use crate::{
 
 pub struct Lane {
     format: Format,
+    framing: Framing,
     decoder: Box<dyn StreamDecoder>,
     /// Leave out the usage chunk that the client did not ask for.
     hide_usage: bool,
@@ -38,6 +43,7 @@ impl Lane {
     pub fn new(format: Format, dialect: &Dialect, hide_usage: bool, limit: usize) -> Self {
         Lane {
             format,
+            framing: Framing::of(format),
             decoder: codec(format).stream_decoder(dialect, limit),
             hide_usage: hide_usage && format == Format::OpenaiChat,
             held: BytesMut::new(),
@@ -60,17 +66,25 @@ impl Lane {
         let bytes = if self.held.is_empty() {
             bytes
         } else {
-            // What was held has no end in it but, perhaps, half of one: a large event is not read anew with each piece.
-            let known = self.held.len().saturating_sub(3);
+            // What was held has no whole end in it: a large event is not read anew with each piece.
+            let known = self.held.len();
             self.held.extend_from_slice(&bytes);
-            if frame_end(&self.held[known..]).is_none() {
+            if self.framing.end(&self.held, known, self.limit)?.is_none() {
                 return self.bounded(self.held.len());
             }
             std::mem::take(&mut self.held).freeze()
         };
         // One run of frames goes on as one piece; `from` is where it starts.
         let (mut from, mut at) = (0, 0);
-        while let Some(end) = frame_end(&bytes[at..]) {
+        loop {
+            let end = match self.framing.end(&bytes[at..], 0, self.limit) {
+                Ok(Some(end)) => end,
+                Ok(None) => break,
+                Err(error) => {
+                    forward(&bytes, from, at, out);
+                    return Err(error);
+                }
+            };
             let frame = at..at + end;
             match self.frame(&bytes, frame.clone()) {
                 Ok(true) => {}
@@ -106,8 +120,11 @@ impl Lane {
         if !self.held.is_empty() {
             let rest = std::mem::take(&mut self.held).freeze();
             self.decode(&rest)?;
-            self.decode(b"\n\n")?;
-            out.push(rest);
+            self.decode(self.framing.closing())?;
+            // Half of an event-stream frame is nothing that a client could read.
+            if self.framing != Framing::EventStream {
+                out.push(rest);
+            }
         }
         if let Some(frame) = self.last_usage.take() {
             self.decode(&frame)?;
@@ -169,6 +186,13 @@ impl Lane {
                     }
                     return Ok(true);
                 }
+                Format::BedrockConverse => {
+                    // Its checksums are looked at, whatever it is.
+                    let read = eventstream::read(frame)?;
+                    if read.said == Said::Event && read.name.starts_with("contentBlock") {
+                        return Ok(true);
+                    }
+                }
                 Format::AnthropicMessages if frame.starts_with(b"event: content_block_") => return Ok(true),
                 Format::OpenaiChat if !matters(frame) => return Ok(true),
                 _ => {}
@@ -222,25 +246,6 @@ fn forward(bytes: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if to > from {
         out.push(bytes.slice(from..to));
     }
-}
-
-/// Where the first frame ends: after its empty line.
-fn frame_end(bytes: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(offset) = memchr::memchr2(b'\n', b'\r', &bytes[from..]) {
-        let line_end = from + offset;
-        let next = if bytes[line_end..].starts_with(b"\r\n") { line_end + 2 } else { line_end + 1 };
-        let rest = &bytes[next..];
-        if rest.starts_with(b"\r\n") {
-            return Some(next + 2);
-        }
-        // A lone CR at the end may be half of a CRLF.
-        if rest.starts_with(b"\n") || (rest.starts_with(b"\r") && rest.len() > 1) {
-            return Some(next + 1);
-        }
-        from = next;
-    }
-    None
 }
 
 fn has(frame: &[u8], needle: &[u8]) -> bool {

@@ -4,11 +4,13 @@
 //! client speaks the format and when a provider does. Depends only on `model` and `error`.
 
 pub mod anthropic_messages;
+pub mod calls;
 pub mod custom;
 pub mod document;
 pub mod envelope;
 pub mod eventstream;
 mod figures;
+pub mod framing;
 pub mod gemini;
 pub mod glance;
 pub mod json;
@@ -16,6 +18,7 @@ pub mod lane;
 pub mod openai_chat;
 pub mod rate;
 pub mod schema;
+pub mod serial;
 pub mod signature;
 pub mod sse;
 

@@ -127,7 +127,7 @@ fn plain_row(format: Format) -> Row {
         quirks: Quirks {
             max_tokens: "max_tokens",
             developer: false,
-            stream_options: true,
+            stream_options: matches!(format, Format::OpenaiChat),
             reasoning: Some("reasoning_content"),
             open_end: false,
             short_ids: false,

@@ -7,13 +7,16 @@ use http::{
 };
 
 use super::{Provider, Transport, catalog::AuthScheme, mock};
-use crate::{codec::JSON, config::Secret};
+use crate::{
+    codec::{JSON, framing::Framing},
+    config::Secret,
+};
 
 /// Everything but the key. `same_format`: the caller speaks the provider's format, so its allowed headers mean the same.
 pub(super) fn build(provider: &Provider, client: &HeaderMap, same_format: bool, stream: bool) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(8);
     out.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    out.insert(ACCEPT, HeaderValue::from_static(if stream { "text/event-stream" } else { JSON }));
+    out.insert(ACCEPT, HeaderValue::from_static(if stream { Framing::of(provider.format).accept() } else { JSON }));
     out.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));
     if same_format {
         for name in provider.row.headers {

@@ -11,6 +11,9 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+/// How these models are told to think, wherever they are asked.
+pub use request::knobs;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 

@@ -3,8 +3,7 @@
 
 mod decode;
 mod encode;
-mod ids;
-mod knobs;
+pub mod knobs;
 mod media;
 mod schema;
 mod tools;

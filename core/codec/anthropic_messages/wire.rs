@@ -10,6 +10,8 @@ use crate::{
     model::{CacheHint, Citation, Finish, FinishReason, Format, ServiceTier, Signature, Units, Usage},
 };
 
+pub use crate::codec::calls::{is_plain_id as is_legal_id, made_id, tool_input};
+
 pub const FORMAT: Format = Format::AnthropicMessages;
 
 /// An upstream that sends the wrong shape is the upstream's fault, not the caller's.
@@ -199,45 +201,11 @@ pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
     out
 }
 
-/// Tool-call ids match `^[a-zA-Z0-9_-]+$`.
-pub fn is_legal_id(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
-
-/// A legal id made from `seeds`: the same seeds make the same id, so that a replayed history matches.
-pub fn made_id(prefix: &str, seeds: &[&str]) -> String {
-    let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    for seed in seeds {
-        hash.update(seed.as_bytes());
-        hash.update(&[0]);
-    }
-    let mut id = prefix.to_owned();
-    for byte in &hash.finish().as_ref()[..12] {
-        id.push_str(&format!("{byte:02x}"));
-    }
-    id
-}
-
 /// Message ids begin with `msg_`.
 pub fn message_id(id: &str, request_id: &str) -> String {
     match id {
         "" => format!("msg_{}", request_id.trim_start_matches("msg_")),
         id if id.starts_with("msg_") => id.to_owned(),
         id => format!("msg_{id}"),
-    }
-}
-
-/// The `input` object of a tool call. The wire takes objects only: free text and malformed arguments are kept inside
-/// one.
-pub fn tool_input(arguments: &str, custom: bool) -> Value {
-    if custom {
-        return json!({"input": arguments});
-    }
-    if arguments.trim().is_empty() {
-        return Value::Object(Map::new());
-    }
-    match serde_json::from_str(arguments) {
-        Ok(Value::Object(map)) => Value::Object(map),
-        _ => json!({"arguments": arguments}),
     }
 }

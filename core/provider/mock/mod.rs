@@ -45,7 +45,7 @@ use tokio::time::Sleep;
 
 use self::control::Control;
 use crate::{
-    codec::{ClientView, EVENT_STREAM, Inbound, JSON, ModelCard, codec},
+    codec::{ClientView, Inbound, JSON, ModelCard, codec, framing::Framing},
     error::{Error, Kind, Result},
     model::{EmbeddingRequest, Format, Operation, Request},
 };
@@ -191,7 +191,7 @@ fn chat(ask: &Ask<'_>, given: &str, body: &Bytes) -> Result<MockAnswer> {
     if !last.is_empty() {
         events.push(last);
     }
-    let kind = if ask.json_array { JSON } else { EVENT_STREAM };
+    let kind = if ask.json_array { JSON } else { Framing::of(ask.format).content_type() };
     Ok(streamed(events, kind, &control))
 }
 

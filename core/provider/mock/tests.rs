@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    codec::Dialect,
+    codec::{Dialect, EVENT_STREAM},
     model::{
         EmbeddingInput, EmbeddingResponse, Encoding, FinishReason, Message, Output, Part, ReasoningAsk, Response, Role,
         Tool, ToolCall, ToolChoice, ToolResult, fold::Fold, tool::Function,

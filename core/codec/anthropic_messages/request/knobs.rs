@@ -132,7 +132,7 @@ fn budget_of(effort: &str) -> u64 {
 }
 
 /// The effort whose budget comes nearest from below.
-fn effort_of(budget: i64) -> &'static str {
+pub fn effort_of(budget: i64) -> &'static str {
     match budget {
         ..4_096 => "low",
         4_096..16_384 => "medium",

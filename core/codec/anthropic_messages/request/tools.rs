@@ -7,6 +7,7 @@ use super::{
     schema,
 };
 use crate::{
+    codec::calls::{custom_schema, rooted},
     error::{Error, Result},
     model::{Tool, ToolChoice, tool::Function},
 };
@@ -74,25 +75,6 @@ fn function(function: &Function, index: usize, dialect: &Dialect, dropped: &mut 
     wire::put_cache(&mut out, cache.as_ref());
     block::give_back(&mut out, extra);
     Ok(Value::Object(out))
-}
-
-/// Free text travels as the one field of an object.
-fn custom_schema() -> Value {
-    json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]})
-}
-
-/// The wire requires `type: object` at the root.
-fn rooted(schema: Value) -> Value {
-    match schema {
-        Value::Object(map) if map.contains_key("type") => Value::Object(map),
-        Value::Object(map) => {
-            let mut out = Map::new();
-            out.insert("type".to_owned(), "object".into());
-            out.extend(map);
-            Value::Object(out)
-        }
-        _ => json!({"type": "object", "properties": {}}),
-    }
 }
 
 fn is_legal_name(name: &str) -> bool {

@@ -8,10 +8,10 @@ use super::{
         Dialect, block,
         wire::{self, FORMAT},
     },
-    ids::Ids,
     media::media_block,
 };
 use crate::{
+    codec::calls::Ids,
     error::{Error, Result},
     model::{Citation, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind, ToolResult},
 };
@@ -31,7 +31,7 @@ struct Turn {
 }
 
 pub fn encode(messages: &[Message], dialect: &Dialect, dropped: &mut Vec<&'static str>) -> Result<Written> {
-    let mut writer = Writer { dialect, dropped, ids: Ids::default(), turns: Vec::new() };
+    let mut writer = Writer { dialect, dropped, ids: Ids::new("toolu_", wire::is_legal_id), turns: Vec::new() };
     let mut system = Vec::new();
     for (i, message) in messages.iter().enumerate() {
         if message.name.is_some() {

@@ -11,7 +11,11 @@ use super::super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{ClientView, StreamEncoder, signature, sse},
+    codec::{
+        ClientView, StreamEncoder,
+        calls::{CUSTOM_HEAD, CUSTOM_TAIL, escape},
+        signature, sse,
+    },
     error::Error,
     model::{
         Delta, Event, Extra, Finish, Part, PartStart, Reasoning, Signature, Start, Text, ToolCall, ToolKind, Usage,
@@ -414,12 +418,6 @@ fn value_is_call(start: &PartStart) -> bool {
     matches!(start, PartStart::Whole(Part::Native { kind, .. }) if kind.ends_with("tool_use"))
 }
 
-/// The inside of a JSON string.
-fn escape(text: &str) -> String {
-    let quoted = Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
-}
-
 fn write(name: &'static str, event: &impl Serialize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
@@ -432,7 +430,3 @@ fn write(name: &'static str, event: &impl Serialize, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\n\n");
 }
-
-/// Free-text input of a custom tool travels inside a JSON object.
-const CUSTOM_HEAD: &str = r#"{"input":""#;
-const CUSTOM_TAIL: &str = r#""}"#;
