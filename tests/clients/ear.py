@@ -14,7 +14,7 @@ import sys
 import threading
 import urllib.parse
 
-HEARD = collections.deque(maxlen=200)
+HEARD = collections.deque(maxlen=1000)
 
 
 def main():

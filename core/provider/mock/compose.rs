@@ -10,8 +10,8 @@ use crate::{
     error::{Error, Result},
     model::{
         Choice, Delta, EmbeddingInput, EmbeddingRequest, EmbeddingResponse, Event, Finish, FinishReason, Format,
-        Output, Part, Reasoning, Request, Response, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, Usage, fold,
-        tool::Function,
+        LogprobsAsk, Output, Part, Reasoning, Request, Response, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind,
+        Usage, fold, tool::Function,
     },
 };
 
@@ -27,7 +27,14 @@ pub(super) fn response(request: &Request, control: &Control, format: Format, see
     }
     let usage = usage(request, &parts, control);
     let count = request.n.unwrap_or(1).clamp(1, MOST_CHOICES) as u32;
-    let choice = |index| Choice { index, parts: parts.clone(), finish: Some(finish.clone()), ..Choice::default() };
+    let logprobs = request.logprobs.as_ref().filter(|_| format == Format::OpenaiChat).map(|ask| logprobs(&parts, ask));
+    let choice = |index| Choice {
+        index,
+        parts: parts.clone(),
+        finish: Some(finish.clone()),
+        logprobs: logprobs.clone(),
+        ..Choice::default()
+    };
     Response {
         id: match format {
             Format::OpenaiChat => format!("chatcmpl-mock{seed:016x}"),
@@ -242,7 +249,9 @@ fn reasoning(request: &Request, format: Format) -> Part {
 fn usage(request: &Request, parts: &[Part], control: &Control) -> Usage {
     let thought: usize = parts.iter().filter(|p| matches!(p, Part::Reasoning(_))).map(part_bytes).sum();
     let said: usize = parts.iter().map(part_bytes).sum();
-    let made = Counts { input: input_tokens(request), output: tokens(said), cached: None };
+    // A bound on tokens bounds thinking too, as it would upstream.
+    let output = request.max_tokens.map_or(tokens(said), |most| tokens(said).min(most));
+    let made = Counts { input: input_tokens(request), output, cached: None };
     let Counts { input, output, cached } = control.usage.unwrap_or(made);
     Usage {
         input_tokens: Some(input),
@@ -251,6 +260,22 @@ fn usage(request: &Request, parts: &[Part], control: &Control) -> Usage {
         reasoning_tokens: (thought > 0).then(|| tokens(thought).min(output)),
         ..Usage::default()
     }
+}
+
+/// A word is a token here, and a sure one; what else it could have been is less likely the further down it stands.
+fn logprobs(parts: &[Part], ask: &LogprobsAsk) -> Value {
+    let token = |token: &str, logprob: f64| json!({ "token": token, "logprob": logprob, "bytes": token.as_bytes() });
+    let text: String = parts.iter().filter(|p| matches!(p, Part::Text(_))).map(part_text).collect();
+    let content = words(&text).into_iter().map(|word| {
+        let others = (0..ask.top.unwrap_or(0).min(MOST_LOGPROBS)).map(|rank| match rank {
+            0 => token(&word, -0.1),
+            rank => token(&format!(" other{rank}"), -2.5 - rank as f64),
+        });
+        let mut entry = token(&word, -0.1);
+        entry["top_logprobs"] = others.collect();
+        entry
+    });
+    json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
 }
 
 /// The format's own word.
@@ -341,6 +366,7 @@ fn unit(seed: u64, dimensions: usize) -> Vec<f32> {
 /// 2026-01-01: the mock has no clock.
 pub(super) const CREATED: i64 = 1_767_225_600;
 const MOST_CHOICES: u64 = 8;
+const MOST_LOGPROBS: u64 = 20;
 const MOST_ECHO: usize = 2000;
 const DIMENSIONS: u64 = 256;
 const MOST_DIMENSIONS: u64 = 8192;

@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     codec::{Dialect, EVENT_STREAM},
     model::{
-        EmbeddingInput, EmbeddingResponse, Encoding, FinishReason, Message, Output, Part, ReasoningAsk, Response, Role,
-        Tool, ToolCall, ToolChoice, ToolResult, fold::Fold, tool::Function,
+        EmbeddingInput, EmbeddingResponse, Encoding, FinishReason, LogprobsAsk, Message, Output, Part, ReasoningAsk,
+        Response, Role, Tool, ToolCall, ToolChoice, ToolResult, fold::Fold, tool::Function,
     },
 };
 
@@ -345,6 +345,28 @@ fn counts_tokens_and_lists_models() {
     assert!(list(&headers, "/v1/models/any").contains("\"any\""));
     headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
     assert!(list(&headers, "/v1/models").contains("has_more"));
+}
+
+#[test]
+fn logprobs_come_word_by_word_when_they_are_asked_for() {
+    let plain = asking("how sure are you");
+    assert_eq!(whole(Format::OpenaiChat, &plain).choices[0].logprobs, None);
+    let sure = Request { logprobs: Some(LogprobsAsk { top: Some(2) }), ..plain };
+    let choice = whole(Format::OpenaiChat, &sure).choices.remove(0);
+    let told = choice.logprobs.clone().unwrap();
+    let words: String = told["content"].as_array().unwrap().iter().map(|t| t["token"].as_str().unwrap()).collect();
+    assert_eq!(choice.parts, [Part::text(words)]);
+    assert_eq!(told["content"][0]["top_logprobs"].as_array().unwrap().len(), 2);
+    assert_eq!(streamed(Format::OpenaiChat, &sure).choices[0].logprobs, Some(told));
+}
+
+#[test]
+fn a_bound_on_tokens_bounds_thinking_too() {
+    let bound = Request { max_tokens: Some(4), ..asking("one two three four five [mock: reasoning]") };
+    for format in Format::ALL {
+        let usage = whole(format, &bound).usage.unwrap();
+        assert!(usage.output_tokens.unwrap() <= 4, "{format:?} {usage:?}");
+    }
 }
 
 #[test]

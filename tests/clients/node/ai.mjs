@@ -98,8 +98,8 @@ function cases(kind) {
 
     ["rate_limited", ALL, async (target) => {
       const error = await raises(APICallError, () =>
-        generateText({ model: named(target), prompt: "[mock: status=429, retry_after=7]", ...once }));
-      same([error.statusCode, error.isRetryable, error.responseHeaders["retry-after"]], [429, true, "7"]);
+        generateText({ model: named(target), prompt: "[mock: status=429, retry_after=17]", ...once }));
+      same([error.statusCode, error.isRetryable, error.responseHeaders["retry-after"]], [429, true, "17"]);
     }],
 
     ["stream_that_dies", ALL, async (target) => {

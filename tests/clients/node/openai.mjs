@@ -151,8 +151,8 @@ export const table = [
   }],
 
   ["upstream_errors", ALL, async (target) => {
-    const limited = await raises(OpenAI.RateLimitError, () => fault(target, "[mock: status=429, retry_after=7]"));
-    same(limited.headers.get("retry-after"), "7");
+    const limited = await raises(OpenAI.RateLimitError, () => fault(target, "[mock: status=429, retry_after=17]"));
+    same(limited.headers.get("retry-after"), "17");
     await raises(OpenAI.InternalServerError, () => fault(target, "[mock: status=500]"));
   }],
 

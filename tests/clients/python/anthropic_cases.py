@@ -315,8 +315,8 @@ def bad_request(target):
 
 @case(on=TARGETS)
 def rate_limited(target):
-    error = raises(anthropic.RateLimitError, lambda: fault(target, "[mock: status=429, retry_after=7]"))
-    same(error.response.headers["retry-after"], "7")
+    error = raises(anthropic.RateLimitError, lambda: fault(target, "[mock: status=429, retry_after=17]"))
+    same(error.response.headers["retry-after"], "17")
     same(error.body["error"]["type"], "rate_limit_error")
 
 

@@ -330,9 +330,9 @@ def bad_request(target):
 
 @case(on=TARGETS)
 def rate_limited(target):
-    error = fails(429, lambda: fault(target, "[mock: status=429, retry_after=7]"))
+    error = fails(429, lambda: fault(target, "[mock: status=429, retry_after=17]"))
     same(error.status, "RESOURCE_EXHAUSTED")
-    same(error.response.headers["retry-after"], "7")
+    same(error.response.headers["retry-after"], "17")
 
 
 @case(on=TARGETS)

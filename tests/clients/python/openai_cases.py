@@ -347,9 +347,9 @@ def bad_request(target):
 
 @case(on=TARGETS)
 def rate_limited(target):
-    error = raises(openai.RateLimitError, lambda: fault(target, "[mock: status=429, retry_after=7]"))
+    error = raises(openai.RateLimitError, lambda: fault(target, "[mock: status=429, retry_after=17]"))
     same(error.status_code, 429)
-    same(error.response.headers["retry-after"], "7")
+    same(error.response.headers["retry-after"], "17")
 
 
 @case(on=TARGETS)
