@@ -10,6 +10,7 @@
     reason = "tests are told by the environment what they must not skip, and wait for programs"
 )]
 
+mod agents;
 mod auth;
 mod bad_input;
 mod budget;
