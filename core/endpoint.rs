@@ -126,7 +126,15 @@ fn with_models(path: Cow<'_, str>) -> Cow<'_, str> {
     if name.starts_with("models/") || !KNOWN_VERBS.iter().any(|v| name.ends_with(v)) {
         return path;
     }
-    Cow::Owned(format!("/v1beta/models/{name}"))
+    Cow::Owned(format!("/v1beta/models/{}", without_place(name)))
+}
+
+/// Vertex's clients say where a model lives: `[projects/P/locations/L/]publishers/google/models/NAME`. Here its name says it.
+fn without_place(name: &str) -> &str {
+    let project = name.strip_prefix("projects/").and_then(|rest| rest.split_once("/locations/"));
+    let place = project.filter(|(project, _)| !project.contains('/')).and_then(|(_, rest)| rest.split_once('/'));
+    let publisher = place.map_or(name, |(_, rest)| rest);
+    publisher.strip_prefix("publishers/google/models/").unwrap_or(name)
 }
 
 /// `/anthropic/v1/messages` → (anthropic's format, `/v1/messages`).
@@ -219,6 +227,12 @@ mod tests {
             ("/v1/models/mock/a:b:generateContent", "mock/a:b"),
             ("/v1beta/openai/gpt-4o:generateContent", "openai/gpt-4o"),
             ("/gemini/v1beta1/models/openai%2Fgpt-4o:generateContent", "openai/gpt-4o"),
+            ("/v1beta1/publishers/google/models/openai/gpt-4o:generateContent", "openai/gpt-4o"),
+            ("/v1/projects/p/locations/eu/publishers/google/models/gemini-2.5-pro:countTokens", "gemini-2.5-pro"),
+            (
+                "/v1beta1/projects/p/q/locations/eu/publishers/google/models/m:countTokens",
+                "projects/p/q/locations/eu/publishers/google/models/m",
+            ),
         ] {
             assert_eq!(found("POST", path).expect("found").model.as_deref(), Some(model));
         }

@@ -150,6 +150,11 @@ export const table = [
     assert.ok(got.length > 0 && !got.some((c) => c.candidates?.[0]?.finishReason));
   }],
 
+  ["as_vertex", ALL, async (target) => {
+    const vertex = new GoogleGenAI({ vertexai: true, apiKey: KEY, httpOptions: { baseUrl: URL_ } });
+    same((await vertex.models.generateContent({ model: TARGETS[target], contents: "vertex" })).text, said(target, "vertex"));
+  }],
+
   ["under_a_prefix", null, async () => {
     const answer = await connect(KEY, `${URL_}/gemini`).models.generateContent({ model: "mock", contents: "prefix" });
     same(answer.text, said("mock", "prefix"));

@@ -5,6 +5,7 @@ import base64
 import json
 import math
 
+import google.oauth2.credentials
 from google import genai
 from google.genai import errors, types
 from pydantic import BaseModel
@@ -387,3 +388,18 @@ def many_at_once():
 def under_a_prefix():
     prefixed = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=f"{URL}/gemini"))
     same(prefixed.models.generate_content(model="mock", contents="prefix").text, said("mock", "prefix"))
+
+
+@case(on=TARGETS)
+def as_vertex(target):
+    """The same SDK as Vertex's client: the path says publisher, project and region, the key is a token or a key."""
+    options = types.HttpOptions(base_url=URL)
+    token = google.oauth2.credentials.Credentials(token=KEY)
+    for vertex in (
+        genai.Client(vertexai=True, api_key=KEY, http_options=options),
+        genai.Client(vertexai=True, project="p", location="europe-west4", credentials=token, http_options=options),
+    ):
+        same(vertex.models.generate_content(model=TARGETS[target], contents="vertex").text, said(target, "vertex"))
+        chunks = vertex.models.generate_content_stream(model=TARGETS[target], contents="vertex")
+        same("".join(c.text or "" for c in chunks), said(target, "vertex"))
+        assert vertex.models.count_tokens(model=TARGETS[target], contents="how long is this?").total_tokens > 0

@@ -2,15 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::upstream::{PROOF, TEXT, THOUGHT, read, turn};
+use super::{
+    PIXEL, behind, model,
+    upstream::{PROOF, TEXT, THOUGHT, read},
+};
 use crate::{
-    family::{Anthropic, FAMILIES, Family, Gemini, Openai, events},
-    support::{Answer, Gateway, Upstream},
+    family::{Anthropic, FAMILIES, Gemini, Openai, events},
+    support::{Answer, Gateway},
 };
 
 const BETAS: &str =
     "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27,effort-2025-11-24";
-const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 fn tools() -> Vec<Value> {
     let mut tools: Vec<Value> = (0..22)
@@ -85,20 +87,6 @@ async fn send(gateway: &Gateway, body: &Value) -> Answer {
     let answer = gateway.post_with("/v1/messages?beta=true", &headers, &body.to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer
-}
-
-fn model(family: Family) -> &'static str {
-    match family {
-        Openai => "gpt-5.1",
-        Anthropic => "claude-sonnet-4-6",
-        Gemini => "gemini-3-pro",
-    }
-}
-
-async fn behind(family: Family) -> (Upstream, Gateway) {
-    let upstream = Upstream::saying(turn(family)).await;
-    let gateway = Gateway::start(&upstream.provider("up", family.format())).await;
-    (upstream, gateway)
 }
 
 /// The content blocks that a client puts together from the stream.

@@ -180,9 +180,15 @@ impl Session {
                 _ => {
                     self.answers.push(said);
                     for call in list(&message["tool_calls"]) {
-                        let arguments = text(&call["function"]["arguments"]);
-                        let arguments = serde_json::from_str(&arguments).expect("arguments are JSON");
-                        self.calls.push((text(&call["id"]), text(&call["function"]["name"]), arguments));
+                        let function = &call["function"];
+                        let (name, arguments) = match &call["custom"] {
+                            Value::Null => (
+                                text(&function["name"]),
+                                serde_json::from_str(&text(&function["arguments"])).expect("arguments are JSON"),
+                            ),
+                            custom => (text(&custom["name"]), json!({"input": custom["input"]})),
+                        };
+                        self.calls.push((text(&call["id"]), name, arguments));
                     }
                 }
             }
