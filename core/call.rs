@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 use serde_json::Value;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     limit::{Class, Reserved},
     model::Operation,
-    provider::KeyChoice,
+    provider::{Granted, KeyChoice, Unsigned},
     route::Target,
     server::TraceContext,
     transport::Sealed,
@@ -82,13 +82,22 @@ impl Call {
         Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped, customs })
     }
 
-    /// Puts the key on it. The permit gives the right to, which is used up here. With one key nothing is kept back for another.
-    pub fn sign(&mut self, target: &Target, choice: KeyChoice, right: Reserved) -> Result<Sealed> {
+    /// Puts the proof on it: a key, or the token that was granted. The permit gives the right to, which is used up here. With
+    /// one key nothing is kept back for another.
+    pub fn sign(
+        &mut self,
+        target: &Target,
+        choice: KeyChoice,
+        granted: Option<&Granted>,
+        right: Reserved,
+    ) -> Result<Sealed> {
         let (Class::Client | Class::System) = right.class();
-        let last = target.provider.keys() <= 1;
+        // A token that is refused may be tried again with a new one.
+        let last = target.provider.keys() <= 1 && target.provider.source.is_none();
         let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
         let body = if last { std::mem::take(&mut self.body) } else { self.body.clone() };
-        let signed = target.provider.sign(self.url.clone(), headers, choice)?;
+        let unsigned = Unsigned { method: Method::POST, url: self.url.clone(), headers, body: &body };
+        let signed = target.provider.sign(unsigned, choice, granted)?;
         Ok(Sealed { signed, body })
     }
 }

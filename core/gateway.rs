@@ -302,7 +302,7 @@ impl Gateway {
         exchange.record.target = Some(target.name.clone());
         exchange.dropped = call.dropped.clone();
         let mut tried = Vec::new();
-        let mut last: Option<Error> = None;
+        let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
             let choice = self.state.keys.pick(&target.provider, &target.model, &tried, Instant::now());
             match choice {
@@ -338,6 +338,11 @@ impl Gateway {
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
                         && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
                 }
+                // A token may have been revoked before its end.
+                (KeyChoice::Open, Some(fault)) if !renewed && matches!(fault.status, 401 | 403) => {
+                    renewed = self.state.tokens.refused(&target.provider);
+                    renewed
+                }
                 _ => false,
             };
             if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
@@ -360,11 +365,15 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let outgoing = call.sign(target, choice, right)?;
         let began = Instant::now();
         let stream = document.stream();
         let whole = exchange.cx.until(target.timeouts.whole);
         let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
+        let granted = match target.provider.source {
+            None => None,
+            Some(_) => transport::before(until, Box::pin(self.state.tokens.of(&target.provider))).await??,
+        };
+        let outgoing = call.sign(target, choice, granted.as_ref(), right)?;
         let incoming = transport::before(until, self.state.transport.send(outgoing, target)).await??;
         exchange.upstream_answered(&incoming.headers);
         if !incoming.status.is_success() {

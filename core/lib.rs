@@ -23,6 +23,7 @@ pub mod route;
 pub mod provider;
 pub mod reserve;
 pub mod call;
+pub mod token;
 pub mod transport;
 pub mod upstream;
 pub mod answer;

@@ -27,6 +27,7 @@ use crate::{
     script::{self, Scripts},
     seal::Seals,
     server::{BodyLimits, BodyMemory},
+    token::Tokens,
     transport::Transport,
 };
 
@@ -57,6 +58,8 @@ pub struct State {
     pub health: Health,
     pub keys: KeyRests,
     pub transport: Transport,
+    /// Of the gateway's own identities at clouds.
+    pub tokens: Tokens,
     pub body_memory: BodyMemory,
     pub settle: SettleQueue,
     /// The change that did not go live, until one does.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 
@@ -37,9 +37,14 @@ impl Transport {
         Transport { client: Client::new(proxy), trust: std::sync::Mutex::default() }
     }
 
+    /// For the gateway's own calls: the same connections and the same proxies.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Sends and waits for the head. Dropping the future, or the answer, cancels the upstream.
     pub async fn send(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
-        let (url, headers) = sealed.signed.into_parts();
+        let (method, url, headers) = sealed.signed.into_parts();
         match target.provider.transport {
             provider::Transport::Mock => Box::pin(mocked(url, headers, sealed.body)).await,
             provider::Transport::Http => {
@@ -53,7 +58,7 @@ impl Transport {
                     }
                 };
                 let body = sealed.body.into();
-                let out = Outgoing { method: Method::POST, url, headers, body, egress, trust, http2: provider.http2 };
+                let out = Outgoing { method, url, headers, body, egress, trust, http2: provider.http2 };
                 let limits = SendLimits { connect: target.timeouts.connect };
                 match known {
                     Some(destination) => self.client.send_to(destination, out, &limits).await,

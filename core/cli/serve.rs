@@ -33,6 +33,7 @@ use crate::{
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
     store::{self, Directory, Store},
     telemetry::{self, Ring, metrics},
+    token::Tokens,
     transport::Transport,
 };
 
@@ -148,6 +149,7 @@ impl Running {
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.set_teams(&config.teams);
         budgets.prepare().await;
+        let transport = Transport::new(&proxies());
         let gateway = Arc::new(Gateway {
             state: State {
                 auth: keys.table().clone(),
@@ -157,7 +159,8 @@ impl Running {
                 estimates,
                 health: Health::default(),
                 keys: KeyRests::default(),
-                transport: Transport::new(&proxies()),
+                tokens: Tokens::new(transport.client()),
+                transport,
                 body_memory: BodyMemory::new(config.server.body_memory),
                 settle: queue,
                 refused: ArcSwapOption::empty(),

@@ -1,16 +1,20 @@
 //! The shape of gateway.toml: plain structures without logic. `shape` checks a file against the schema made from them,
 //! `resolve` turns them into finished objects. The comments here are what editors show, through `portcullis schema`.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+mod login;
 mod money;
 mod team;
+mod unit;
 
+pub use login::{Aws, Entra, Google};
 pub use money::{Bodies, PriceTier, Pricing, Records, Usd};
 pub use team::{Budget, Per, Priority, TeamLimits};
+pub use unit::{OneOrMany, Size, Span};
 
 /// Configuration of Portcullis.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -138,6 +142,22 @@ pub struct Provider {
     pub key: Option<OneOrMany>,
     /// The same as `key` with a list.
     pub keys: Option<Vec<String>>,
+    /// In place of a key: requests are signed for AWS.
+    pub aws: Option<Aws>,
+    /// In place of a key: tokens of Google.
+    pub google: Option<Google>,
+    /// In place of a key: tokens of Microsoft Entra.
+    pub entra: Option<Entra>,
+    /// AWS: where the models run (`us-east-1`).
+    pub region: Option<String>,
+    /// Google Cloud: the project's id.
+    pub project: Option<String>,
+    /// Google Cloud: `global`, a region (`europe-west4`), or `us` or `eu`.
+    pub location: Option<String>,
+    /// Azure: the resource's name, the first part of its address.
+    pub resource: Option<String>,
+    /// Azure: the API's version, where its paths need one.
+    pub api_version: Option<String>,
     /// Model-name prefixes that reach this provider without `provider/`.
     pub models: Option<Vec<String>>,
     /// Headers sent with every request. Not for secrets.
@@ -331,113 +351,4 @@ pub struct Limits {
     pub memory: Option<Size>,
     /// Plugins: processor time a call. Default: 10ms.
     pub cpu: Option<Span>,
-}
-
-/// A duration as written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Span(pub String);
-
-impl JsonSchema for Span {
-    fn schema_name() -> Cow<'static, str> {
-        "Duration".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "description": "A duration.",
-            "pattern": "^([0-9]+(ms|s|m|h|d))+$",
-            "examples": ["500ms", "2s", "10m", "1h30m", "7d"]
-        })
-    }
-}
-
-/// A size as written: text with a unit, or bytes.
-#[derive(Debug, Clone)]
-pub enum Size {
-    Text(String),
-    Bytes(u64),
-}
-
-impl JsonSchema for Size {
-    fn schema_name() -> Cow<'static, str> {
-        "Size".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "A size with its unit, or bytes.",
-            "examples": ["64KB", "32MiB", "1GiB", 4096],
-            "anyOf": [
-                { "type": "string", "pattern": "^[0-9]+ ?([KMG]i?B|TiB|B)?$" },
-                { "type": "integer", "minimum": 0 }
-            ]
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Size;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-                Ok(Size::Text(text.to_owned()))
-            }
-
-            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Size, E> {
-                u64::try_from(bytes).map(Size::Bytes).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// One text or a list of texts.
-#[derive(Debug, Clone)]
-pub enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl JsonSchema for OneOrMany {
-    fn schema_name() -> Cow<'static, str> {
-        "OneOrMany".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
-    }
-}
-
-impl<'de> Deserialize<'de> for OneOrMany {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = OneOrMany;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a list of texts")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
-                Ok(OneOrMany::One(text.to_owned()))
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<OneOrMany, A::Error> {
-                let mut all = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    all.push(item);
-                }
-                Ok(OneOrMany::Many(all))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
 }

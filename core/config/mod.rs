@@ -11,12 +11,14 @@ use crate::model::Format;
 pub mod env;
 pub mod file;
 mod later;
+mod login;
 pub mod read;
 mod resolve;
 pub mod secret;
 mod shape;
 mod source;
 pub mod sources;
+mod stage;
 mod team;
 mod text;
 mod toml_json;
@@ -25,9 +27,11 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
 pub use sources::Sources;
+pub use stage::{Isolation, OnError, Only, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
 pub use text::usd;
 pub use toml_json::toml;
@@ -130,6 +134,10 @@ pub struct Provider {
     pub keys: Vec<Secret>,
     /// Why there is no key (`environment variable OPENAI_API_KEY is not set`).
     pub missing: Option<String>,
+    /// In place of keys: an identity at a cloud.
+    pub login: Option<Login>,
+    /// What stands for `{region}`, `{project}`, … in the row's address.
+    pub places: Places,
     /// Model-name prefixes claimed by this provider, besides its row's.
     pub models: Vec<String>,
     pub headers: BTreeMap<String, String>,
@@ -230,106 +238,6 @@ pub struct Prices {
 pub struct PriceTier {
     pub above: u64,
     pub prices: Prices,
-}
-
-/// `[[stages]]`.
-#[derive(Debug, Clone)]
-pub struct Stage {
-    /// As written: `scripts/route.rhai`, `plugins/redact.wasm`, `builtin/…`.
-    pub uses: String,
-    pub on_error: OnError,
-    pub stream: Option<StreamMode>,
-    pub only: Option<Only>,
-    pub config: serde_json::Map<String, serde_json::Value>,
-    pub limits: StageLimits,
-    /// Plugins: imports that they may use (`kv`, `http:api.example.com`).
-    pub grant: Vec<String>,
-    pub isolation: Isolation,
-    /// Line in gateway.toml, for messages.
-    pub line: u32,
-}
-
-impl Stage {
-    /// A file of scripts/ or plugins/ that nobody listed.
-    pub fn automatic(name: &str) -> Stage {
-        Stage {
-            uses: name.to_owned(),
-            on_error: OnError::default(),
-            stream: None,
-            only: None,
-            config: serde_json::Map::new(),
-            limits: StageLimits::default(),
-            grant: Vec::new(),
-            isolation: Isolation::default(),
-            line: 0,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnError {
-    #[default]
-    Reject,
-    Skip,
-}
-
-/// How a stage wants streams (ARCHITECTURE §4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StreamMode {
-    Event,
-    Window,
-    Whole,
-    Observe,
-}
-
-impl StreamMode {
-    pub const fn name(self) -> &'static str {
-        match self {
-            StreamMode::Event => "event",
-            StreamMode::Window => "window",
-            StreamMode::Whole => "whole",
-            StreamMode::Observe => "observe",
-        }
-    }
-}
-
-/// Whose instance of a plugin serves a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Isolation {
-    /// Its own.
-    #[default]
-    Request,
-    /// One that served others before.
-    Pooled,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Only {
-    pub teams: Option<Vec<String>>,
-    pub models: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StageLimits {
-    /// Rhai operations a call: 200,000.
-    pub operations: u64,
-    /// Wall-time backstop a call: 50 ms.
-    pub wall: Duration,
-    /// Bytes of a plugin instance's memory: 32 MiB.
-    pub memory: u64,
-    /// Processor time of a plugin's call: 10 ms.
-    pub cpu: Duration,
-}
-
-impl Default for StageLimits {
-    fn default() -> Self {
-        StageLimits {
-            operations: 200_000,
-            wall: Duration::from_millis(50),
-            memory: 32 << 20,
-            cpu: Duration::from_millis(10),
-        }
-    }
 }
 
 /// One problem, where it stands. `check --json` prints these.

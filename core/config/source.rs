@@ -264,8 +264,24 @@ const SECRETIVE: [&str; 7] = ["key", "token", "secret", "password", "authorizati
 const OPEN: [&str; 6] = ["server", "store", "auth", "models", "teams", "stages"];
 
 /// Keys of the other sections whose texts are none.
-const HARMLESS: [&str; 11] =
-    ["row", "base_url", "format", "auth", "ca", "listen", "connect", "first_event", "idle", "whole", "kind"];
+const HARMLESS: [&str; 16] = [
+    "row",
+    "base_url",
+    "format",
+    "auth",
+    "ca",
+    "listen",
+    "connect",
+    "first_event",
+    "idle",
+    "whole",
+    "kind",
+    "region",
+    "project",
+    "location",
+    "resource",
+    "api_version",
+];
 
 /// Characters of a line that an excerpt shows.
 const WIDEST: usize = 160;

@@ -12,8 +12,19 @@ pub struct Row {
     pub name: &'static str,
     pub title: &'static str,
     pub format: Format,
+    /// With `{region}`, `{project}`, `{location}` or `{resource}` where the configuration fills in a name.
     pub base_url: Option<&'static str>,
+    /// The address at locations that have one of their own (`global`).
+    pub base_urls: &'static [(&'static str, &'static str)],
     pub auth: AuthScheme,
+    /// Identities of a cloud that it takes besides keys.
+    pub logins: &'static [Cloud],
+    /// AWS: the service that signatures are for.
+    pub service: Option<&'static str>,
+    /// Entra: what tokens are for.
+    pub scope: Option<&'static str>,
+    /// For paths that name one.
+    pub api_version: Option<&'static str>,
     /// The variable in which its key is usually found.
     pub env: Option<&'static str>,
     /// Prefixes of bare model names.
@@ -27,10 +38,25 @@ pub struct Row {
     pub date: &'static str,
 }
 
+impl Row {
+    /// Keys of the configuration without which it has no address.
+    pub fn wants(&self) -> Vec<&'static str> {
+        let Some(url) = self.base_url else { return vec!["base_url"] };
+        let mut names: Vec<_> = url.split('{').skip(1).filter_map(|rest| Some(rest.split_once('}')?.0)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
 /// Where operations lie that are not at their format's usual place.
 #[derive(Debug, Default, PartialEq)]
 pub struct Paths {
+    /// `{model}` is the model's name as one encoded segment, `{api_version}` the API's version.
     pub chat: Option<&'static str>,
+    /// Chat that streams, where it lies elsewhere.
+    pub stream: Option<&'static str>,
+    pub count_tokens: Option<&'static str>,
     pub embeddings: Option<&'static str>,
     pub models: Option<&'static str>,
 }
@@ -46,6 +72,26 @@ pub struct Quirks {
     pub media_urls: bool,
     pub refuses: &'static [&'static str],
     pub lacks: &'static [&'static str],
+}
+
+/// Whose identities a provider may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cloud {
+    Aws,
+    Google,
+    Entra,
+}
+
+impl Cloud {
+    /// As the configuration calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cloud::Aws => "aws",
+            Cloud::Google => "google",
+            Cloud::Entra => "entra",
+        }
+    }
 }
 
 /// How a key travels.
@@ -118,7 +164,12 @@ fn plain_row(format: Format) -> Row {
         title: "",
         format,
         base_url: None,
+        base_urls: &[],
         auth: AuthScheme::usual(format),
+        logins: &[],
+        service: None,
+        scope: None,
+        api_version: None,
         env: None,
         models: &[],
         headers: if matches!(format, Format::AnthropicMessages) { &["anthropic-beta"] } else { &[] },
@@ -156,7 +207,14 @@ struct RawRow {
     title: String,
     format: Format,
     base_url: Option<String>,
+    #[serde(default)]
+    base_urls: BTreeMap<String, String>,
     auth: AuthScheme,
+    #[serde(default)]
+    logins: Vec<Cloud>,
+    service: Option<String>,
+    scope: Option<String>,
+    api_version: Option<String>,
     env: Option<String>,
     #[serde(default)]
     models: Vec<String>,
@@ -175,6 +233,8 @@ struct RawRow {
 #[serde(deny_unknown_fields, default)]
 struct RawPaths {
     chat: Option<String>,
+    stream: Option<String>,
+    count_tokens: Option<String>,
     embeddings: Option<String>,
     models: Option<String>,
 }
@@ -202,19 +262,45 @@ enum MaxTokens {
 
 impl RawRow {
     fn finish(self, name: String) -> Row {
-        let RawRow { title, format, base_url, auth, env, models, headers, version, paths, quirks, source, date } = self;
+        let RawRow {
+            title,
+            format,
+            base_url,
+            base_urls,
+            auth,
+            logins,
+            service,
+            scope,
+            api_version,
+            env,
+            models,
+            headers,
+            version,
+            paths,
+            quirks,
+            source,
+            date,
+        } = self;
+        let base_urls: Vec<_> = base_urls.into_iter().map(|(place, url)| (keep(place), keep(url))).collect();
         Row {
             name: keep(name),
             title: keep(title),
             format,
             base_url: base_url.map(keep),
+            base_urls: base_urls.leak(),
             auth,
+            logins: logins.leak(),
+            service: service.map(keep),
+            scope: scope.map(keep),
+            api_version: api_version.map(keep),
             env: env.map(keep),
             models: keep_all(models),
             headers: keep_all(headers),
             version: version.map(keep),
             paths: Paths {
                 chat: paths.chat.map(keep),
+                stream: paths.stream.map(keep),
+                count_tokens: paths.count_tokens.map(keep),
                 embeddings: paths.embeddings.map(keep),
                 models: paths.models.map(keep),
             },

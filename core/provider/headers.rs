@@ -1,16 +1,13 @@
 //! What travels upstream in headers: a short list, never the caller's credentials, cookies or hop-by-hop fields
-//! (promise 29). The key is added last, after every stage, by `Provider::sign`.
+//! (promise 29). The proof of who we are is added last, after every stage, by `Provider::sign`.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
 };
 
-use super::{Provider, Transport, catalog::AuthScheme, mock};
-use crate::{
-    codec::{JSON, framing::Framing},
-    config::Secret,
-};
+use super::{Provider, Transport, mock, sign};
+use crate::codec::{JSON, framing::Framing};
 
 /// Everything but the key. `same_format`: the caller speaks the provider's format, so its allowed headers mean the same.
 pub(super) fn build(provider: &Provider, client: &HeaderMap, same_format: bool, stream: bool) -> HeaderMap {
@@ -46,37 +43,13 @@ fn version_of(client: &HeaderMap, same_format: bool) -> Option<HeaderValue> {
     (date.len() == 10 && date.iter().all(|b| b.is_ascii_digit() || *b == b'-')).then(|| value.clone())
 }
 
-/// Removes what must not travel, whoever put it there, and adds the key.
-pub(super) fn sign(auth: AuthScheme, key: Option<&Secret>, headers: &mut HeaderMap) -> Result<(), &'static str> {
-    if headers.keys().any(|name| never(name.as_str())) {
-        let found: Vec<HeaderName> = headers.keys().filter(|name| never(name.as_str())).cloned().collect();
-        for name in found {
-            headers.remove(name);
-        }
-    }
-    // Answers are read as they come; a compressed stream could not be.
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let Some(key) = key else { return Ok(()) };
-    let (name, text) = match auth {
-        AuthScheme::Bearer => (AUTHORIZATION, format!("Bearer {}", key.expose())),
-        AuthScheme::XApiKey => (HeaderName::from_static("x-api-key"), key.expose().to_owned()),
-        AuthScheme::XGoogApiKey => (HeaderName::from_static("x-goog-api-key"), key.expose().to_owned()),
-        AuthScheme::ApiKey => (HeaderName::from_static("api-key"), key.expose().to_owned()),
-        AuthScheme::None => return Ok(()),
-    };
-    let mut value = HeaderValue::from_str(&text).map_err(|_| "a key has characters that no header can carry")?;
-    value.set_sensitive(true);
-    headers.insert(name, value);
-    Ok(())
-}
-
 /// A header that the configuration fixes for a provider.
 pub(super) fn fixed(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let lower = name.to_ascii_lowercase();
     if CREDENTIALS.contains(&lower.as_str()) {
         return Err(format!("header `{name}` carries a credential: use `key` and `auth`"));
     }
-    if never(&lower) || lower == "content-type" {
+    if sign::never(&lower) || lower == "content-type" {
         return Err(format!("header `{name}` is the gateway's own business and cannot be set"));
     }
     let header = HeaderName::try_from(lower).map_err(|_| format!("`{name}` is no header name"))?;
@@ -88,35 +61,3 @@ const VERSION: &str = "anthropic-version";
 
 const CREDENTIALS: &[&str] =
     &["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "proxy-authorization"];
-
-/// Credentials of anybody else, hop-by-hop fields, and what the transport writes itself.
-fn never(name: &str) -> bool {
-    matches!(
-        name,
-        "authorization"
-            | "x-api-key"
-            | "x-goog-api-key"
-            | "api-key"
-            | "cookie"
-            | "set-cookie"
-            | "proxy-authorization"
-            | "proxy-authenticate"
-            | "proxy-connection"
-            | "connection"
-            | "keep-alive"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "expect"
-            | "host"
-            | "content-length"
-            | "content-encoding"
-            | "accept-encoding"
-            | "forwarded"
-            | "x-forwarded-for"
-            | "x-forwarded-host"
-            | "x-forwarded-proto"
-            | "x-real-ip"
-    )
-}

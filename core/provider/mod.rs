@@ -7,6 +7,8 @@ mod headers;
 pub mod keys;
 pub mod mock;
 mod paths;
+mod places;
+pub mod sign;
 pub mod url;
 
 #[cfg(test)]
@@ -19,11 +21,13 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use self::sign::{Identity, Scope};
 pub use self::{
-    catalog::{AuthScheme, Row, catalog_names, row},
+    catalog::{AuthScheme, Cloud, Row, catalog_names, row},
     keys::{KeyChoice, KeyRests},
+    sign::{Granted, Source, Unsigned},
     url::Base,
 };
 use crate::{
@@ -51,6 +55,11 @@ pub struct Provider {
     pub ca: Option<PathBuf>,
     pub http2: Option<bool>,
     pub timeouts: Timeouts,
+    /// Where its tokens come from, when its proof is one.
+    pub source: Option<Source>,
+    /// Service and region of its signatures.
+    scope: Option<Scope>,
+    api_version: Option<Box<str>>,
     /// What the transport worked out about this provider.
     pub memo: Memo,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -80,16 +89,17 @@ pub enum Transport {
     Mock,
 }
 
-/// A key and what names it where the key itself must not stand.
+/// A key, ready for use, and what names it where the key itself must not stand. No identity: nothing is sent.
 #[derive(Debug, Clone)]
 struct Key {
-    secret: Secret,
+    identity: Option<Identity>,
     print: [u8; 16],
 }
 
-/// An upstream request's head with its key on it. Only a provider makes one, for its own host: nothing changes after.
+/// An upstream request's head with its proof on it. Only a provider makes one, for its own host: nothing changes after.
 #[derive(Debug)]
 pub struct Signed {
+    method: Method,
     url: Uri,
     headers: HeaderMap,
 }
@@ -99,8 +109,8 @@ impl Signed {
         &self.url
     }
 
-    pub fn into_parts(self) -> (Uri, HeaderMap) {
-        (self.url, self.headers)
+    pub fn into_parts(self) -> (Method, Uri, HeaderMap) {
+        (self.method, self.url, self.headers)
     }
 }
 
@@ -115,6 +125,8 @@ impl Provider {
             auth,
             keys,
             missing,
+            login,
+            places,
             models,
             headers: fixed,
             private,
@@ -124,19 +136,25 @@ impl Provider {
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;
         let format = format.unwrap_or(found.format);
-        let base_text = base_url.as_deref().or(found.base_url).ok_or_else(|| needs_base(&name, found))?;
-        let base = Base::parse(base_text)?;
+        let base = Base::parse(&places::address(&name, found, base_url, &places)?)?;
         // A key that was asked for and is not there makes an unknown server unusable, one of the catalogue's local ones not.
         let keyed = !keys.is_empty() || (found.name.is_empty() && missing.is_some());
         let auth = scheme(auth.as_deref(), found, format, keyed)?;
         let transport = if found.name == MOCK { Transport::Mock } else { Transport::Http };
-        let missing = match auth {
-            AuthScheme::None => None,
+        let missing = match (auth, &login) {
+            (_, Some(_)) | (AuthScheme::None, None) => None,
             _ if keys.is_empty() => Some(missing.unwrap_or_else(|| needs_key(&name, found))),
             _ => None,
         };
-        let provider = Provider {
+        let told = |why: String| format!("provider {name}: {why}");
+        let mut keys = keys.iter().map(|key| Key::new(auth, key)).collect::<Result<Vec<_>, _>>().map_err(told)?;
+        let (aws, source) = places::login(&name, found, login.as_ref(), &places)?;
+        keys.extend(aws);
+        Ok(Provider {
             memo: Memo::default(),
+            scope: places::scope(found, &places),
+            api_version: places.api_version.as_deref().or(found.api_version).map(Into::into),
+            source,
             private: private || base.is_private(),
             name: name.into(),
             row: found,
@@ -150,10 +168,8 @@ impl Provider {
             http2,
             timeouts,
             headers: fixed.iter().map(|(n, v)| headers::fixed(n, v)).collect::<Result<_, _>>()?,
-            keys: keys.into_iter().map(Key::new).collect(),
-        };
-        provider.check_keys()?;
-        Ok(provider)
+            keys,
+        })
     }
 
     /// The built-in provider, for configurations that do not name it.
@@ -201,18 +217,24 @@ impl Provider {
         headers::build(self, client, same_format, stream)
     }
 
-    /// Puts the chosen key on a request to this provider's own host. Last step before the wire.
-    pub fn sign(&self, url: Uri, mut headers: HeaderMap, choice: KeyChoice) -> Result<Signed> {
-        let key = match choice {
+    /// Puts the chosen key, or the token that was granted, on a request to this provider's own host. Last step before the
+    /// wire.
+    pub fn sign(&self, mut request: Unsigned<'_>, choice: KeyChoice, granted: Option<&Granted>) -> Result<Signed> {
+        let identity = match choice {
+            KeyChoice::Open if self.source.is_some() => Some(&granted.ok_or_else(|| self.no_key())?.identity),
             KeyChoice::Open => None,
-            KeyChoice::Key(index) => Some(&self.keys.get(index).ok_or_else(|| self.no_key())?.secret),
+            KeyChoice::Key(index) => self.keys.get(index).ok_or_else(|| self.no_key())?.identity.as_ref(),
             KeyChoice::Resting(_) | KeyChoice::Refused(_) => return Err(self.no_key()),
         };
-        if !self.base.holds(&url) {
+        if !self.base.holds(&request.url) {
             return Err(Error::new(Kind::Internal, "a request was about to leave for another host than its key's"));
         }
-        headers::sign(self.auth, key, &mut headers).map_err(|why| Error::new(Kind::UpstreamAuth, why))?;
-        Ok(Signed { url, headers })
+        sign::strip(&mut request.headers);
+        if let Some(identity) = identity {
+            identity.apply(&mut request, self.scope.as_ref())?;
+        }
+        let Unsigned { method, url, headers, body: _ } = request;
+        Ok(Signed { method, url, headers })
     }
 
     /// What to tell a caller who asked for a provider that has no key.
@@ -229,25 +251,17 @@ impl Provider {
     fn no_key(&self) -> Error {
         Error::new(Kind::UpstreamAuth, format!("no key of {} is usable right now", self.name))
     }
-
-    fn check_keys(&self) -> Result<(), String> {
-        for key in &self.keys {
-            if key.secret.expose().is_empty() {
-                return Err(format!("provider {}: a key is empty", self.name));
-            }
-            headers::sign(self.auth, Some(&key.secret), &mut HeaderMap::new())
-                .map_err(|why| format!("provider {}: {why}", self.name))?;
-        }
-        Ok(())
-    }
 }
 
 impl Key {
-    fn new(secret: Secret) -> Key {
+    fn new(auth: AuthScheme, secret: &Secret) -> Result<Key, String> {
+        if secret.expose().is_empty() {
+            return Err("a key is empty".to_owned());
+        }
         let hash = digest::digest(&digest::SHA256, secret.expose().as_bytes());
         let mut print = [0; 16];
         print.copy_from_slice(&hash.as_ref()[..16]);
-        Key { secret, print }
+        Ok(Key { identity: Identity::key(auth, secret)?, print })
     }
 }
 
@@ -289,15 +303,14 @@ fn scheme(wanted: Option<&str>, row: &'static Row, format: Format, has_key: bool
     })
 }
 
-fn needs_base(name: &str, row: &Row) -> String {
-    let title = if row.title.is_empty() { "this server" } else { row.title };
-    format!("provider {name}: `base_url` is missing, and {title} has no address that is the same for everybody")
-}
-
 fn needs_key(name: &str, row: &Row) -> String {
+    let or = match row.logins.first() {
+        Some(cloud) => format!(", or `{} = {{}}` for an identity of the cloud", cloud.name()),
+        None => String::new(),
+    };
     match row.env {
-        Some(env) => format!("set `key = \"env:{env}\"` under [providers.{name}] and the variable {env}"),
-        None => format!("set `key` under [providers.{name}]"),
+        Some(env) => format!("set `key = \"env:{env}\"` under [providers.{name}] and the variable {env}{or}"),
+        None => format!("set `key` under [providers.{name}]{or}"),
     }
 }
 

@@ -10,6 +10,17 @@ use crate::{
 impl Provider {
     /// Begins with a slash.
     pub(super) fn path(&self, operation: Operation, model: &str, stream: bool) -> Result<String> {
+        let own = &self.row.paths;
+        let template = match operation {
+            Operation::Chat if stream => own.stream.or(own.chat),
+            Operation::Chat => own.chat,
+            Operation::Embeddings => own.embeddings,
+            Operation::CountTokens => own.count_tokens,
+            Operation::ListModels | Operation::OneModel => None,
+        };
+        if let Some(template) = template.filter(|path| path.contains('{')) {
+            return self.filled(template, model);
+        }
         match self.format {
             Format::OpenaiChat => self.openai_path(operation, model),
             Format::OpenaiResponses if operation == Operation::Chat => {
@@ -22,6 +33,12 @@ impl Provider {
             Format::Cohere => self.cohere_path(operation),
             Format::Ollama => self.ollama_path(operation),
         }
+    }
+
+    /// A row's own path with the model's name and the API's version in it.
+    fn filled(&self, template: &str, model: &str) -> Result<String> {
+        let version = self.api_version.as_deref().unwrap_or_default();
+        Ok(template.replace("{api_version}", version).replace("{model}", &url::segment(model)?))
     }
 
     fn bedrock_path(&self, operation: Operation, model: &str, stream: bool) -> Result<String> {
@@ -68,7 +85,7 @@ impl Provider {
     fn anthropic_path(&self, operation: Operation, model: &str) -> Result<String> {
         Ok(match operation {
             Operation::Chat => self.row.paths.chat.unwrap_or("/messages").to_owned(),
-            Operation::CountTokens => "/messages/count_tokens".to_owned(),
+            Operation::CountTokens => self.row.paths.count_tokens.unwrap_or("/messages/count_tokens").to_owned(),
             Operation::ListModels => "/models".to_owned(),
             Operation::OneModel => format!("/models/{}", url::segment(model)?),
             Operation::Embeddings => return Err(self.lacks(operation)),

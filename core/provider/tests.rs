@@ -6,7 +6,7 @@ use std::{
 use http::{HeaderMap, HeaderValue};
 
 use super::{catalog::rows, *};
-use crate::config::Provider as Settings;
+use crate::config::{Places, Provider as Settings};
 
 const SECRET: &str = "sk-very-secret-0123456789";
 
@@ -14,13 +14,29 @@ fn settings(name: &str) -> Settings {
     Settings { name: name.to_owned(), keys: vec![Secret::new(SECRET)], ..Settings::default() }
 }
 
-/// Every row, with a key, and with an address where the row has none.
+/// Every row, with a key, and with the names that its address is made of.
 fn provider(name: &str) -> Provider {
-    let mut settings = settings(name);
-    if row(name).is_some_and(|r| r.base_url.is_none()) {
-        settings.base_url = Some("https://res.example.com/openai/v1".to_owned());
+    Provider::resolve(Settings { places: places(name), ..settings(name) }).unwrap()
+}
+
+fn places(name: &str) -> Places {
+    let row = row(name).unwrap();
+    let wants = |word: &str, value: &str| {
+        let there = row.base_url.is_some_and(|url| url.contains(word));
+        there.then(|| value.to_owned())
+    };
+    Places {
+        region: wants("{region}", "eu-west-1"),
+        project: wants("{project}", "acme"),
+        location: wants("{location}", "europe-west4"),
+        resource: wants("{resource}", "res"),
+        api_version: None,
     }
-    Provider::resolve(settings).unwrap()
+}
+
+/// A key put on a call with an empty body.
+fn sign(provider: &Provider, url: Uri, headers: HeaderMap, choice: KeyChoice) -> Result<Signed> {
+    provider.sign(Unsigned { method: Method::POST, url, headers, body: &[] }, choice, None)
 }
 
 fn with_keys(count: usize) -> Provider {
@@ -75,7 +91,7 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
         ),
         (
             "azure",
-            "https://res.example.com/openai/v1/chat/completions",
+            "https://res.openai.azure.com/openai/v1/chat/completions",
             "api-key",
             "max_completion_tokens",
             true,
@@ -146,7 +162,7 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
         let chat = provider.url(Operation::Chat, "m", false).unwrap();
         assert_eq!(chat.to_string(), url);
         let headers = provider.headers(&HeaderMap::new(), true, false);
-        let (_, headers) = provider.sign(chat, headers, KeyChoice::Key(0)).unwrap().into_parts();
+        let (_, _, headers) = sign(&provider, chat, headers, KeyChoice::Key(0)).unwrap().into_parts();
         let carried = headers[header].to_str().unwrap();
         assert_eq!(carried, if header == bearer { format!("Bearer {SECRET}") } else { SECRET.to_owned() }, "{name}");
         assert!(headers[header].is_sensitive());
@@ -225,10 +241,11 @@ fn a_key_leaves_only_for_its_own_host() {
         "https://api.openai.com.evil.example/v1/chat/completions",
         "https://api.openai.com/other",
     ] {
-        let error = openai.sign(url.parse().unwrap(), HeaderMap::new(), KeyChoice::Key(0)).unwrap_err();
+        let error = sign(&openai, url.parse().unwrap(), HeaderMap::new(), KeyChoice::Key(0)).unwrap_err();
         assert_eq!(error.kind, Kind::Internal, "{url}");
     }
-    let error = openai.sign(
+    let error = sign(
+        &openai,
         openai.url(Operation::Chat, "m", false).unwrap(),
         HeaderMap::new(),
         KeyChoice::Resting(Duration::from_secs(1)),
@@ -261,7 +278,7 @@ fn only_listed_headers_travel() {
         for same_format in [false, true] {
             let url = provider.url(Operation::Chat, "m", true).unwrap();
             let headers = provider.headers(&client, same_format, true);
-            let (_, sent) = provider.sign(url, headers, KeyChoice::Key(0)).unwrap().into_parts();
+            let (_, _, sent) = sign(&provider, url, headers, KeyChoice::Key(0)).unwrap().into_parts();
             let mut allowed = vec!["content-type", "accept", "user-agent", "accept-encoding"];
             allowed.extend(["authorization", "x-api-key", "x-goog-api-key", "api-key"]);
             match (name, same_format) {
@@ -295,7 +312,7 @@ fn a_stage_cannot_smuggle_credentials_or_framing_past_the_signature() {
         headers.insert(name, HeaderValue::from_static("from-a-stage"));
     }
     headers.insert("x-mine", HeaderValue::from_static("kept"));
-    let (_, sent) = openai.sign(url, headers, KeyChoice::Key(0)).unwrap().into_parts();
+    let (_, _, sent) = sign(&openai, url, headers, KeyChoice::Key(0)).unwrap().into_parts();
     assert!(sent.values().all(|v| v != "from-a-stage"));
     assert_eq!(sent["x-mine"], "kept");
 }
@@ -318,7 +335,7 @@ fn configured_headers_are_fixed_and_never_credentials() {
 fn keys_show_in_no_debug_output() {
     let provider = provider("openai");
     let url = provider.url(Operation::Chat, "m", false).unwrap();
-    let signed = provider.sign(url, provider.headers(&HeaderMap::new(), true, false), KeyChoice::Key(0)).unwrap();
+    let signed = sign(&provider, url, provider.headers(&HeaderMap::new(), true, false), KeyChoice::Key(0)).unwrap();
     for text in
         [format!("{provider:?}"), format!("{provider:#?}"), format!("{signed:?}"), format!("{:?}", KeyRests::default())]
     {

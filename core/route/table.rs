@@ -379,14 +379,10 @@ fn problem(config: &Config, key: &str, why: impl std::fmt::Display) -> Problem {
 
 fn unconfigured_row(row: &provider::Row) -> Error {
     let name = row.name;
-    let why = match (row.env, row.base_url) {
-        (Some(env), Some(_)) => {
-            format!("add [providers.{name}] with `key = \"env:{env}\"` to gateway.toml and set {env}")
-        }
-        (Some(env), None) => {
-            format!("add [providers.{name}] with `base_url` and `key = \"env:{env}\"` to gateway.toml and set {env}")
-        }
-        (None, _) => format!("add [providers.{name}] to gateway.toml"),
+    let names: String = row.wants().iter().map(|name| format!("`{name}`, ")).collect();
+    let why = match row.env {
+        Some(env) => format!("add [providers.{name}] with {names}`key = \"env:{env}\"` to gateway.toml and set {env}"),
+        None => format!("add [providers.{name}] to gateway.toml"),
     };
     provider::not_configured(name, &why)
 }

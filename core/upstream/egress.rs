@@ -11,6 +11,9 @@ use std::{
 pub struct Egress {
     /// Loopback, private and link-local addresses may be dialled. Never the cloud's metadata service.
     pub private: bool,
+    /// The metadata service may be dialled too: the gateway's own question for the identity of its machine, never a
+    /// caller's call.
+    pub metadata: bool,
     /// The only hosts this call may go to, by name without port; empty: any.
     pub hosts: Arc<[String]>,
 }
@@ -21,7 +24,12 @@ impl Egress {
     pub fn of_provider(host: &str, private: bool) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let private = private || is_local_name(&host) || literal(&host).is_some_and(|a| classify(a).is_private());
-        Egress { private, hosts: Arc::new([host]) }
+        Egress { private, metadata: false, hosts: Arc::new([host]) }
+    }
+
+    /// The leave to ask the machine that the gateway runs on who it is.
+    pub fn of_machine(host: &str) -> Self {
+        Egress { metadata: true, ..Egress::of_provider(host, false) }
     }
 
     pub(super) fn knows(&self, host: &str) -> bool {
@@ -30,7 +38,9 @@ impl Egress {
 
     pub fn permits(&self, address: IpAddr) -> bool {
         let class = classify(address);
-        class == AddressClass::Global || (self.private && class.is_private())
+        class == AddressClass::Global
+            || (self.private && class.is_private())
+            || (self.metadata && class == AddressClass::Metadata)
     }
 }
 

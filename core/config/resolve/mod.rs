@@ -16,6 +16,7 @@ use super::{
     text,
 };
 
+mod logins;
 mod models;
 mod pricing;
 mod providers;

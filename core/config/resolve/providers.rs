@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Found, Resolver, path};
 use crate::{
-    config::{Provider, Secret, file, source::dotted, text},
+    config::{Places, Provider, Secret, file, source::dotted, text},
     model::Format,
 };
 
@@ -29,7 +29,9 @@ impl Resolver<'_, '_, '_> {
             self.fault_at_key(&at, format!("provider name {name:?}: use lower-case letters, digits, `-`, `_` and `.`"));
         }
         self.row(&name, &raw);
-        let (keys, missing) = self.keys(&at, &raw);
+        let (keys, no_key) = self.keys(&at, &raw);
+        let (login, no_login) = self.login(&at, &raw);
+        let places = self.places(&at, &raw);
         if matches!(raw.auth, Some(file::AuthScheme::None)) && (raw.key.is_some() || raw.keys.is_some()) {
             self.tell(&key("auth"), format!("`{}` is \"none\", but a key is given: remove one", dotted(&key("auth"))));
         }
@@ -54,7 +56,9 @@ impl Resolver<'_, '_, '_> {
             }),
             auth: raw.auth.map(|auth| word(auth).to_owned()),
             keys,
-            missing,
+            missing: no_key.or(no_login),
+            login,
+            places,
             models: raw.models.unwrap_or_default(),
             headers: raw.headers,
             private: raw.private.unwrap_or(false),
@@ -130,6 +134,29 @@ impl Resolver<'_, '_, '_> {
             missing.clear();
         }
         (keys, (!missing.is_empty()).then(|| missing.join(", ")))
+    }
+
+    /// They become parts of a host or of a path: names, and nothing that could be more (promise 3).
+    fn places(&mut self, at: &[String], raw: &file::Provider) -> Places {
+        let mut name = |key: &str, written: &Option<String>, more: &str| {
+            let name = written.as_deref()?;
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || more.contains(c);
+            let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+            if name.len() <= 63 && name.chars().all(plain) && edge(name.chars().next()) && edge(name.chars().last()) {
+                return Some(name.to_owned());
+            }
+            let at = [at, &path(&[key])].concat();
+            let message = format!("`{}` must be a plain name: lower-case letters, digits and `-`", dotted(&at));
+            self.fault(&at, message)
+        };
+        Places {
+            region: name("region", &raw.region, ""),
+            // Projects of old may stand under a domain: `example.com:name`.
+            project: name("project", &raw.project, ".:"),
+            location: name("location", &raw.location, ""),
+            resource: name("resource", &raw.resource, ""),
+            api_version: name("api_version", &raw.api_version, ""),
+        }
     }
 
     fn base_url(&mut self, at: &[String], written: String) -> Option<String> {

@@ -174,11 +174,23 @@ async fn a_pooled_connection_of_a_private_provider_serves_no_other() {
 async fn a_call_goes_only_to_the_hosts_it_is_bound_to() {
     let peer = peer(|mut talk, _| async move { talk.answer("hi").await }).await;
     let mut out = call(peer.url());
-    out.egress = Egress { private: true, hosts: Arc::new(["api.openai.com".to_owned()]) };
+    out.egress = Egress { private: true, hosts: Arc::new(["api.openai.com".to_owned()]), ..Egress::default() };
     let error = whole(&Client::default(), out).await.unwrap_err();
     assert_eq!(error.code(), "egress_refused");
     assert_eq!(peer.count(), 0);
     let mut bound = call(peer.url());
     bound.egress = Egress::of_provider("127.0.0.1", false);
     assert!(soon(Client::default().send(bound, &LIMITS)).await.is_ok());
+}
+
+#[test]
+fn only_the_leave_to_ask_the_machine_opens_its_metadata_service() {
+    let machine = Egress::of_machine("169.254.169.254");
+    for (address, allowed) in
+        [("169.254.169.254", true), ("169.254.170.2", true), ("10.1.1.1", false), ("0.0.0.0", false)]
+    {
+        assert_eq!(machine.permits(address.parse().unwrap()), allowed, "{address}");
+    }
+    let named = Egress::of_machine("metadata.example");
+    assert!(named.permits("169.254.169.254".parse().unwrap()) && !named.permits("10.1.1.1".parse().unwrap()));
 }

@@ -1,0 +1,165 @@
+//! `aws`, `google` and `entra` of a provider: which identity is meant, and where it comes from. An empty table looks where
+//! the cloud's own tools look, in the environment that the configuration is read with.
+
+use std::path::PathBuf;
+
+use super::{Found, MOST_SECRET, Resolver, path};
+use crate::config::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Secret, file, source::dotted, sources};
+
+impl Resolver<'_, '_, '_> {
+    /// The login, or why there is none yet.
+    pub(super) fn login(&mut self, at: &[String], raw: &file::Provider) -> (Option<Login>, Option<String>) {
+        let key = |key: &str| [at, &path(&[key])].concat();
+        let named: Vec<&str> =
+            [("aws", raw.aws.is_some()), ("google", raw.google.is_some()), ("entra", raw.entra.is_some())]
+                .into_iter()
+                .filter_map(|(name, there)| there.then_some(name))
+                .collect();
+        if let [first, second, ..] = named[..] {
+            self.fault_at_key(&key(second), format!("`{}` and `{first}`: keep one of them", dotted(&key(second))));
+        } else if let ([only], true) = (&named[..], raw.key.is_some() || raw.keys.is_some()) {
+            self.fault_at_key(&key(only), format!("`{}` and a key: keep one of them", dotted(&key(only))));
+        }
+        let mut missing = None;
+        let login = if let Some(aws) = &raw.aws {
+            self.aws(&key("aws"), aws, &mut missing).map(Login::Aws)
+        } else if let Some(google) = &raw.google {
+            self.google(&key("google"), google, &mut missing).map(Login::Google)
+        } else if let Some(entra) = &raw.entra {
+            self.entra(&key("entra"), entra, &mut missing).map(Login::Entra)
+        } else {
+            None
+        };
+        (login, missing)
+    }
+
+    fn aws(&mut self, at: &[String], raw: &file::Aws, missing: &mut Option<String>) -> Option<AwsLogin> {
+        let file::Aws {
+            access_key_id,
+            secret_access_key,
+            session_token,
+            role_arn,
+            token_file,
+            session_name,
+            token_url,
+        } = raw;
+        let env = self.around.env;
+        if access_key_id.is_some() || secret_access_key.is_some() || session_token.is_some() {
+            let (Some(id), Some(secret)) = (access_key_id, secret_access_key) else {
+                let name = dotted(at);
+                return self.fault(at, format!("`{name}` needs `access_key_id` and `secret_access_key` together"));
+            };
+            let id = self.held(at, "access_key_id", id, missing);
+            let secret = self.held(at, "secret_access_key", secret, missing);
+            let session = session_token.as_ref().map(|token| self.held(at, "session_token", token, missing));
+            return Some(AwsLogin::Keys { id: id?, secret: secret?, session: session.flatten() });
+        }
+        let token_url = token_url.clone();
+        let web = |arn: String, file: PathBuf| {
+            AwsLogin::Role(AwsRole::WebIdentity {
+                arn,
+                session: session_name.clone(),
+                file,
+                token_url: token_url.clone(),
+            })
+        };
+        match (role_arn, token_file) {
+            (Some(arn), Some(file)) => return Some(web(arn.clone(), self.around.root.join(file))),
+            (None, None) => {}
+            _ => {
+                let name = dotted(at);
+                return self.fault(at, format!("`{name}` needs `role_arn` and `token_file` together"));
+            }
+        }
+        // The order of AWS's own chain.
+        if let (Some(id), Some(secret)) = (env("AWS_ACCESS_KEY_ID"), env("AWS_SECRET_ACCESS_KEY")) {
+            let session = env("AWS_SESSION_TOKEN").map(Secret::new);
+            return Some(AwsLogin::Keys { id: Secret::new(id), secret: Secret::new(secret), session });
+        }
+        if let (Some(arn), Some(file)) = (env("AWS_ROLE_ARN"), env("AWS_WEB_IDENTITY_TOKEN_FILE")) {
+            return Some(web(arn, file.into()));
+        }
+        let relative = env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").filter(|uri| uri.starts_with('/'));
+        let full = relative.map(|uri| format!("http://169.254.170.2{uri}"));
+        if let Some(url) = full.or_else(|| env("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
+            let token = env("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(Secret::new);
+            let token_file = env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").map(PathBuf::from);
+            return Some(AwsLogin::Role(AwsRole::Container { url: token_url.unwrap_or(url), token, token_file }));
+        }
+        Some(AwsLogin::Role(AwsRole::Instance { token_url }))
+    }
+
+    fn google(&mut self, at: &[String], raw: &file::Google, missing: &mut Option<String>) -> Option<GoogleLogin> {
+        let file::Google { credentials, token_url } = raw;
+        let at = [at, &path(&["credentials"])].concat();
+        let named = credentials.clone();
+        let usual = || (self.around.env)("GOOGLE_APPLICATION_CREDENTIALS").map(|file| format!("file:{file}"));
+        let credentials = match named.or_else(usual) {
+            None => None,
+            Some(written) => match self.document(&at, &written)? {
+                Found::Value(secret) => Some(secret),
+                Found::Missing(why) => {
+                    *missing = Some(why);
+                    return None;
+                }
+            },
+        };
+        Some(GoogleLogin { credentials, token_url: token_url.clone() })
+    }
+
+    fn entra(&mut self, at: &[String], raw: &file::Entra, missing: &mut Option<String>) -> Option<EntraLogin> {
+        let file::Entra { tenant, client_id, client_secret, token_file, scope, token_url } = raw;
+        let env = self.around.env;
+        let written = client_secret.is_some() || token_file.is_some();
+        let client_secret = match client_secret {
+            Some(written) => Some(self.held(at, "client_secret", written, missing)?),
+            None if written => None,
+            None => env("AZURE_CLIENT_SECRET").map(Secret::new),
+        };
+        let token_file = match token_file {
+            Some(file) => Some(self.around.root.join(file)),
+            None if written => None,
+            None => env("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
+        };
+        Some(EntraLogin {
+            tenant: tenant.clone().or_else(|| env("AZURE_TENANT_ID")),
+            client_id: client_id.clone().or_else(|| env("AZURE_CLIENT_ID")),
+            client_secret,
+            token_file,
+            scope: scope.clone(),
+            token_url: token_url.clone(),
+        })
+    }
+
+    fn held(&mut self, at: &[String], key: &str, written: &str, missing: &mut Option<String>) -> Option<Secret> {
+        match self.secret(&[at, &path(&[key])].concat(), written)? {
+            Found::Value(secret) => Some(secret),
+            Found::Missing(why) => {
+                missing.get_or_insert(why);
+                None
+            }
+        }
+    }
+
+    /// A secret of several lines, from a file or a variable.
+    fn document(&mut self, at: &[String], written: &str) -> Option<Found> {
+        let name = dotted(at);
+        if let Some(variable) = written.strip_prefix("env:") {
+            return Some(match (self.around.env)(variable).filter(|value| !value.trim().is_empty()) {
+                Some(value) => Found::Value(Secret::new(value)),
+                None => Found::Missing(format!("environment variable {variable} is not set")),
+            });
+        }
+        let Some(file) = written.strip_prefix("file:") else {
+            let why = "must say where the credentials are, not hold them: \"file:secrets/google.json\" or \"env:NAME\"";
+            return self.fault(at, format!("`{name}` {why}"));
+        };
+        let full = self.around.root.join(file);
+        self.files.push(full.clone());
+        match sources::text(&full, MOST_SECRET) {
+            Ok(Some(text)) => Some(Found::Value(Secret::new(text))),
+            Ok(None) => self.fault(at, format!("`{name}`: there is no file {file:?} (from gateway.toml's folder)")),
+            Err(e) => self.fault(at, format!("`{name}`: file {file:?} {e}")),
+        }
+    }
+}
