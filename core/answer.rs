@@ -20,6 +20,7 @@ use crate::{
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     reply,
     route::{Flight, Target},
+    transport,
     upstream::Answer,
 };
 
@@ -95,7 +96,7 @@ impl Streaming {
         };
         let encoder = codec(exchange.cx.format).stream_encoder(&view);
         Streaming {
-            answer: Some(answer),
+            answer: Some(transport::unwrapped(answer, target, server.max_event)),
             way,
             observer,
             encoder,

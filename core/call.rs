@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     codec::{codec, custom, document::Document},
@@ -12,7 +12,7 @@ use crate::{
     error::Result,
     limit::{Class, Reserved},
     model::Operation,
-    provider::{Granted, KeyChoice, Unsigned},
+    provider::{Granted, KeyChoice, Unsigned, hosted::Overrides},
     route::Target,
     server::TraceContext,
     transport::Sealed,
@@ -51,10 +51,11 @@ impl Call {
         let stream = document.stream();
         let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
         let mut customs = Vec::new();
-        let (body, dropped) = match (cx.operation, same_format) {
+        let (overrides, beta) = provider.overrides(cx.operation, client, same_format);
+        let (body, mut dropped) = match (cx.operation, same_format) {
             (_, true) => {
                 document.refuse_lacking(dialect)?;
-                document.patch(dialect, asks_usage)?
+                document.patch_with(dialect, asks_usage, &overrides)?
             }
             (Operation::Embeddings, false) => {
                 let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, dialect)?;
@@ -64,7 +65,7 @@ impl Call {
                 match codec(provider.format).encode_count(document.request()?, dialect) {
                     Some(encoded) => {
                         let encoded = encoded?;
-                        (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+                        (vec![written(encoded.body, &overrides)], encoded.dropped)
                     }
                     None => (Vec::new(), Vec::new()),
                 }
@@ -72,9 +73,10 @@ impl Call {
             _ => {
                 let encoded = document.encode(provider.format, dialect)?;
                 customs = custom::names(document.request()?);
-                (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+                (vec![written(encoded.body, &overrides)], encoded.dropped)
             }
         };
+        dropped.extend(beta);
         let mut headers = provider.headers(client, same_format, stream);
         headers.extend(extra);
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
@@ -100,6 +102,17 @@ impl Call {
         let signed = target.provider.sign(unsigned, choice, granted)?;
         Ok(Sealed { signed, body })
     }
+}
+
+/// A body made anew, with what the provider's platform wants otherwise.
+fn written(mut body: Map<String, Value>, overrides: &Overrides) -> Bytes {
+    for (key, value) in overrides {
+        match value.as_ref().and_then(|value| serde_json::from_slice(value).ok()) {
+            Some(value) => drop(body.insert((*key).to_owned(), value)),
+            None => drop(body.shift_remove(*key)),
+        }
+    }
+    Value::Object(body).to_string().into()
 }
 
 /// The clocks of one call: when it was sent, until when the first output must come, until when the whole.

@@ -380,7 +380,7 @@ impl Gateway {
             return Err(Box::pin(transport::refusal(incoming, target, exchange.cx.format, until)).await);
         }
         exchange.accepted();
-        if stream && transport::stream_of(&incoming.headers, target.provider.format).is_some() {
+        if stream && transport::stream_of(&incoming.headers, target).is_some() {
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
             let waits = Waits { began, until, whole };
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;

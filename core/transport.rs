@@ -11,7 +11,7 @@ use http_body_util::StreamBody;
 
 pub use crate::upstream::Incoming;
 use crate::{
-    codec::{codec, framing::Framing},
+    codec::{anthropic_messages::Unwrap, codec, framing::Framing},
     error::{Error, Kind, Result},
     model::Format,
     provider::{self, Signed, mock},
@@ -115,8 +115,9 @@ pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until:
         Ok(Err(error)) | Err(error) => return error,
     };
     let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let mut error = codec(target.provider.format).decode_error(status.as_u16(), &header, &body);
-    if target.provider.format != client
+    let shape = target.provider.error_format(&body);
+    let mut error = codec(shape).decode_error(status.as_u16(), &header, &body);
+    if shape != client
         && let Some(fault) = &mut error.upstream
     {
         fault.body = None;
@@ -124,10 +125,39 @@ pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until:
     error
 }
 
-/// How its stream is framed, if it is one that an upstream of this format may send.
-pub fn stream_of(headers: &HeaderMap, format: Format) -> Option<Framing> {
+/// A stream without the frames that its platform puts around the format's own events. `limit`: the most bytes of a frame.
+pub fn unwrapped(answer: Answer, target: &Target, limit: usize) -> Answer {
+    if !target.provider.framed() {
+        return answer;
+    }
+    let frames = stream::unfold(Some((answer, Unwrap::new(limit))), async |state| {
+        let (mut answer, mut unwrap) = state?;
+        loop {
+            let mut out = Vec::new();
+            let end = match answer.frame().await {
+                Some(Ok(bytes)) => unwrap.push(&bytes, &mut out),
+                Some(Err(error)) => Err(error),
+                None => match unwrap.finish() {
+                    Ok(()) => return None,
+                    Err(error) => Err(error),
+                },
+            };
+            match end {
+                Ok(()) if out.is_empty() => {}
+                Ok(()) => return Some((Ok(Frame::data(Bytes::from(out))), Some((answer, unwrap)))),
+                Err(error) => return Some((Err(error), None)),
+            }
+        }
+    });
+    Answer::body(StreamBody::new(frames))
+}
+
+/// How its stream is framed, if it is one that this upstream may send.
+pub fn stream_of(headers: &HeaderMap, target: &Target) -> Option<Framing> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    Framing::told(kind).filter(|framing| *framing == Framing::of(format))
+    let provider = &target.provider;
+    let own = if provider.framed() { Framing::EventStream } else { Framing::of(provider.format) };
+    Framing::told(kind).filter(|framing| *framing == own)
 }
 
 /// A file of certificate authorities.

@@ -294,9 +294,21 @@ impl Document {
     /// For a target of the same format: the client's bytes with the model's name, edited fields and, for streams that
     /// should report usage, `stream_options` patched in. `usage`: ask for the usage chunk.
     pub fn patch(&mut self, dialect: &Dialect, usage: bool) -> Result<(Vec<Bytes>, Vec<&'static str>)> {
+        self.patch_with(dialect, usage, &[])
+    }
+
+    /// The same, with top-level fields that the target's platform wants set, or (`None`) left out.
+    pub fn patch_with(
+        &mut self,
+        dialect: &Dialect,
+        usage: bool,
+        overrides: &[(&'static str, Option<Bytes>)],
+    ) -> Result<(Vec<Bytes>, Vec<&'static str>)> {
         let mut patches: Vec<(&str, Option<Bytes>)> = Vec::with_capacity(2);
+        patches.extend(overrides.iter().cloned());
         let mut dropped = Vec::new();
-        if let Some(at) = self.envelope.value(&self.bytes, "model") {
+        let own_model = patches.iter().all(|(key, _)| *key != "model");
+        if own_model && let Some(at) = self.envelope.value(&self.bytes, "model") {
             // Gemini's bodies may repeat the path's model as a resource name.
             let head = if self.format == Format::Gemini { "models/" } else { "" };
             let name = quoted(head, &dialect.model);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
+use super::hosted::Hosted;
 use crate::model::Format;
 
 /// One provider as the catalogue knows it. Everything lives as long as the process.
@@ -33,6 +34,8 @@ pub struct Row {
     pub headers: &'static [&'static str],
     pub version: Option<&'static str>,
     pub paths: Paths,
+    /// Another vendor's format at a cloud.
+    pub hosted: Option<Hosted>,
     pub quirks: Quirks,
     pub source: &'static str,
     pub date: &'static str,
@@ -175,6 +178,7 @@ fn plain_row(format: Format) -> Row {
         headers: if matches!(format, Format::AnthropicMessages) { &["anthropic-beta"] } else { &[] },
         version: matches!(format, Format::AnthropicMessages).then_some("2023-06-01"),
         paths: Paths::default(),
+        hosted: None,
         quirks: Quirks {
             max_tokens: "max_tokens",
             developer: false,
@@ -223,6 +227,7 @@ struct RawRow {
     version: Option<String>,
     #[serde(default)]
     paths: RawPaths,
+    hosted: Option<RawHosted>,
     #[serde(default)]
     quirks: RawQuirks,
     source: String,
@@ -253,6 +258,24 @@ struct RawQuirks {
     lacks: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHosted {
+    version: String,
+    #[serde(default)]
+    betas: Vec<String>,
+    #[serde(default)]
+    framed: bool,
+    errors: Option<Format>,
+}
+
+impl RawHosted {
+    fn finish(self) -> Hosted {
+        let RawHosted { version, betas, framed, errors } = self;
+        Hosted { version: keep(version), betas: keep_all(betas), framed, errors }
+    }
+}
+
 #[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
 enum MaxTokens {
@@ -277,6 +300,7 @@ impl RawRow {
             headers,
             version,
             paths,
+            hosted,
             quirks,
             source,
             date,
@@ -304,6 +328,7 @@ impl RawRow {
                 embeddings: paths.embeddings.map(keep),
                 models: paths.models.map(keep),
             },
+            hosted: hosted.map(RawHosted::finish),
             quirks: quirks.finish(),
             source: keep(source),
             date: keep(date),

@@ -13,7 +13,14 @@ use crate::codec::{JSON, framing::Framing};
 pub(super) fn build(provider: &Provider, client: &HeaderMap, same_format: bool, stream: bool) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(8);
     out.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-    out.insert(ACCEPT, HeaderValue::from_static(if stream { Framing::of(provider.format).accept() } else { JSON }));
+    out.insert(
+        ACCEPT,
+        HeaderValue::from_static(if stream && !provider.framed() {
+            Framing::of(provider.format).accept()
+        } else {
+            JSON
+        }),
+    );
     out.insert(USER_AGENT, HeaderValue::from_static(concat!("portcullis/", env!("CARGO_PKG_VERSION"))));
     if same_format {
         for name in provider.row.headers {

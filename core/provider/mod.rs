@@ -4,6 +4,7 @@
 pub mod capability;
 pub mod catalog;
 mod headers;
+pub mod hosted;
 pub mod keys;
 pub mod mock;
 mod paths;

@@ -98,6 +98,78 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
             true,
             false,
         ),
+        (
+            "azure-legacy",
+            "https://res.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21",
+            "api-key",
+            "max_completion_tokens",
+            true,
+            true,
+            false,
+        ),
+        (
+            "azure-anthropic",
+            "https://res.services.ai.azure.com/anthropic/v1/messages",
+            "x-api-key",
+            "max_tokens",
+            false,
+            false,
+            false,
+        ),
+        (
+            "bedrock-anthropic",
+            "https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/invoke",
+            bearer,
+            "max_tokens",
+            false,
+            false,
+            false,
+        ),
+        (
+            "bedrock-mantle",
+            "https://bedrock-mantle.eu-west-1.api.aws/anthropic/v1/messages",
+            bearer,
+            "max_tokens",
+            false,
+            false,
+            false,
+        ),
+        (
+            "bedrock-openai",
+            "https://bedrock-mantle.eu-west-1.api.aws/v1/chat/completions",
+            bearer,
+            "max_completion_tokens",
+            true,
+            true,
+            false,
+        ),
+        (
+            "vertex",
+            "https://europe-west4-aiplatform.googleapis.com/v1/projects/acme/locations/europe-west4/publishers/google/models/m:generateContent",
+            bearer,
+            "max_tokens",
+            false,
+            false,
+            false,
+        ),
+        (
+            "vertex-anthropic",
+            "https://europe-west4-aiplatform.googleapis.com/v1/projects/acme/locations/europe-west4/publishers/anthropic/models/m:rawPredict",
+            bearer,
+            "max_tokens",
+            false,
+            false,
+            false,
+        ),
+        (
+            "vertex-openai",
+            "https://europe-west4-aiplatform.googleapis.com/v1/projects/acme/locations/europe-west4/endpoints/openapi/chat/completions",
+            bearer,
+            "max_tokens",
+            true,
+            false,
+            false,
+        ),
         ("mistral", "https://api.mistral.ai/v1/chat/completions", bearer, "max_tokens", false, false, false),
         (
             "groq",
@@ -282,8 +354,11 @@ fn only_listed_headers_travel() {
             let mut allowed = vec!["content-type", "accept", "user-agent", "accept-encoding"];
             allowed.extend(["authorization", "x-api-key", "x-goog-api-key", "api-key"]);
             match (name, same_format) {
-                ("anthropic", true) => allowed.extend(["anthropic-version", "anthropic-beta"]),
-                ("anthropic", false) => allowed.push("anthropic-version"),
+                ("anthropic" | "azure-anthropic" | "bedrock-mantle", true) => {
+                    allowed.extend(["anthropic-version", "anthropic-beta"]);
+                }
+                ("vertex-anthropic", true) => allowed.push("anthropic-beta"),
+                ("anthropic" | "azure-anthropic" | "bedrock-mantle", false) => allowed.push("anthropic-version"),
                 ("mock", _) => allowed.push("x-portcullis-mock"),
                 _ => {}
             }
@@ -291,7 +366,7 @@ fn only_listed_headers_travel() {
                 assert!(allowed.contains(&header.as_str()), "{name}: {header}");
                 assert!(!value.to_str().unwrap().contains("sk-pc-caller"), "{name}: the caller's own key travels");
             }
-            assert_eq!(sent["accept"], "text/event-stream");
+            assert_eq!(sent["accept"] == "text/event-stream", !provider.framed(), "{name}");
         }
     }
     let anthropic = provider("anthropic");

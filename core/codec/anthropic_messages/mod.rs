@@ -6,6 +6,7 @@ mod error;
 mod request;
 mod response;
 mod stream;
+mod unwrap;
 mod wire;
 
 #[cfg(test)]
@@ -26,6 +27,8 @@ use crate::{
     error::{Error, Kind, Result},
     model::{Format, Request, Response},
 };
+
+pub use unwrap::Unwrap;
 
 pub struct AnthropicMessages;
 
