@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     codec::{codec, custom, document::Document},
     context::Context,
-    error::Result,
+    error::{Error, Kind, Result},
     limit::{Class, Reserved},
     model::Operation,
     provider::{Granted, KeyChoice, Unsigned, hosted::Overrides},
@@ -82,6 +82,16 @@ impl Call {
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
         headers.insert(TRACEPARENT, trace.child().header());
         Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped, customs })
+    }
+
+    /// Of a strict model: an error that names what would be dropped. Nothing was spent yet, and another target may take it.
+    pub fn refuse_dropping(&self, target: &Target) -> Result<()> {
+        if !target.strict || self.dropped.is_empty() {
+            return Ok(());
+        }
+        let names = self.dropped.join(", ");
+        let message = format!("{} cannot take {names}; leave it out, or choose another model", target.name);
+        Err(Error::new(Kind::Unsupported, message).with_code("unsupported_parameter").at(self.dropped[0]))
     }
 
     /// Puts the proof on it: a key, or the token that was granted. The permit gives the right to, which is used up here. With

@@ -300,6 +300,7 @@ impl Gateway {
         let document = own.as_mut().unwrap_or(document);
         let mut call = Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?;
         exchange.record.target = Some(target.name.clone());
+        call.refuse_dropping(target)?;
         exchange.dropped = call.dropped.clone();
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);

@@ -2,6 +2,9 @@
 //! without anybody waiting. Calls go out through the upstream client, as the gateway's own (`Class::System` in kind: they
 //! cost nobody tokens). What a token is and how one is asked for stands in `provider::sign`.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},

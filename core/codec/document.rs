@@ -323,15 +323,20 @@ impl Document {
             patches.push(("stream_options", Some(options)));
         }
         self.adapt(dialect)?;
-        for knob in dialect.refuses {
-            if self.envelope.value(&self.bytes, knob).is_some() {
-                patches.push((knob, None));
+        for knob in dialect.refuses.iter().chain(self.unsampled(dialect)) {
+            let key = self.key_of(knob);
+            let written = self.envelope.value(&self.bytes, key).is_some();
+            if written && !dropped.contains(knob) {
                 dropped.push(*knob);
+            }
+            // A stage or a team's default may have set it too.
+            if written || !self.dirty.is_empty() {
+                patches.push((key, None));
             }
         }
         if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
             let Encoded { mut body, dropped: missing } = self.encode(self.format, dialect)?;
-            dropped.extend(missing);
+            dropped.extend(missing.into_iter().filter(|knob| !patches.iter().any(|(k, _)| k == knob)));
             for key in self.dirty.iter().flat_map(|f| codec(self.format).wire_fields(*f)) {
                 if patches.iter().all(|(k, _)| k != key) {
                     patches.push((key, body.remove(*key).map(|v| to_bytes(&v))));
@@ -349,6 +354,24 @@ impl Document {
             }
         }
         Ok((self.splice(&patches), dropped))
+    }
+
+    /// Sampling parameters, where they are refused as such: by some models, and by the newer version of the API for any model.
+    fn unsampled(&self, dialect: &Dialect) -> &'static [&'static str] {
+        let newer = || dialect.version.is_some() && self.version.as_deref() == Some(WITHOUT_SAMPLING);
+        if self.format == Format::AnthropicMessages && (dialect.no_sampling || newer()) {
+            return &["temperature", "top_p", "top_k"];
+        }
+        &[]
+    }
+
+    /// The top-level field in which this format writes a knob.
+    fn key_of(&self, knob: &'static str) -> &'static str {
+        match knob {
+            "stop" if self.format == Format::AnthropicMessages => "stop_sequences",
+            "reasoning" => "reasoning_effort",
+            knob => knob,
+        }
     }
 
     /// Requests inside a Gemini body name their model again, each as a resource: they all follow the path.
@@ -378,6 +401,15 @@ impl Document {
         let bound = dialect.max_tokens_field == "max_tokens" && has("max_completion_tokens");
         let developer = !dialect.developer_role && self.envelope.has_developer;
         let ids = dialect.short_tool_ids && memchr::memmem::find(&self.bytes, b"\"tool_call_id\"").is_some();
+        let sampled = self.format == Format::Gemini
+            && dialect.no_sampling
+            && ["generationConfig", "generation_config"].iter().any(|key| has(key))
+            && [&b"temperature"[..], b"topP", b"topK", b"top_p", b"top_k"]
+                .iter()
+                .any(|word| memchr::memmem::find(&self.bytes, word).is_some());
+        if sampled {
+            self.edit(Field::Sampling)?;
+        }
         if bound {
             self.edit(Field::MaxTokens)?;
         }
@@ -588,6 +620,9 @@ fn quoted(head: &str, name: &str) -> Bytes {
     text.push(b'"');
     text.into()
 }
+
+/// The `anthropic-version` since which sampling parameters are refused.
+const WITHOUT_SAMPLING: &str = "2026-10-21";
 
 fn to_bytes(value: &Value) -> Bytes {
     Bytes::from(value.to_string())

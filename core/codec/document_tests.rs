@@ -201,3 +201,60 @@ fn developer_turns_are_rewritten_only_where_the_target_does_not_know_them() {
     let plain = r#"{"model":"m","messages":[{"role":"user","content":"developer"}]}"#;
     assert_eq!(document(plain).patch(&lacks, false).expect("patched").0.concat(), plain.as_bytes());
 }
+
+#[test]
+fn knobs_that_a_target_refuses_leave_the_bytes_and_are_named() {
+    let claude = |version: Option<&'static str>, body: &str| {
+        let inbound = Inbound { version, ..Inbound::default() };
+        Document::new(Format::AnthropicMessages, Bytes::copy_from_slice(body.as_bytes()), inbound).expect("a request")
+    };
+    let body = r#"{"model":"m","max_tokens":9,"temperature":0.5,"top_p":1,"top_k":3,"stop_sequences":["x"],"messages":[{"role":"user","content":"hi"}]}"#;
+    let plain = Dialect { version: Some("2023-06-01"), ..Dialect::of("m") };
+    for (version, dialect, gone) in [
+        (Some("2023-06-01"), plain.clone(), &[][..]),
+        (None, plain.clone(), &[]),
+        (Some("2026-10-21"), plain.clone(), &["temperature", "top_p", "top_k"]),
+        // Where the body says the version itself, the caller's does not travel.
+        (Some("2026-10-21"), Dialect { version: None, ..plain.clone() }, &[]),
+        (Some("2023-06-01"), Dialect { no_sampling: true, ..plain.clone() }, &["temperature", "top_p", "top_k"]),
+        (None, Dialect { refuses: &["stop", "top_k"], ..plain.clone() }, &["stop", "top_k"]),
+    ] {
+        let mut doc = claude(version, body);
+        let (parts, dropped) = doc.patch(&dialect, false).expect("patched");
+        let sent = joined(parts);
+        assert_eq!(dropped, gone, "{version:?}");
+        for (knob, key) in
+            [("temperature", "temperature"), ("top_p", "top_p"), ("top_k", "top_k"), ("stop", "stop_sequences")]
+        {
+            assert_eq!(sent.get(key).is_some(), !gone.contains(&knob), "{version:?} {key}");
+        }
+        assert_eq!(sent["messages"][0]["content"], "hi");
+    }
+    // What a team's default set is dropped like what the caller wrote.
+    let mut doc =
+        claude(Some("2026-10-21"), r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#);
+    doc.edit(Field::Sampling).expect("decoded").sampling.temperature = Some(0.2);
+    let (parts, _) = doc.patch(&plain, false).expect("patched");
+    assert_eq!(joined(parts).get("temperature"), None);
+}
+
+#[test]
+fn a_platforms_own_fields_are_spliced_into_the_callers_bytes() {
+    let body = r#"{"model":"a/b","stream":true,"messages":[{"role":"user","content":"hi"}],"n":1.0}"#;
+    let overrides: [(&'static str, Option<Bytes>); 3] =
+        [("model", None), ("stream", None), ("anthropic_version", Some(Bytes::from_static(b"\"v\"")))];
+    let parts = document(body).patch_with(&Dialect::of("b"), false, &overrides).expect("patched").0;
+    assert_eq!(parts.concat(), br#"{"messages":[{"role":"user","content":"hi"}],"n":1.0,"anthropic_version":"v"}"#);
+}
+
+#[test]
+fn gemini_models_without_sampling_get_none() {
+    let inbound = Inbound { model: Some("g"), stream: Some(false), ..Inbound::default() };
+    let body = br#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}],"generationConfig":{"temperature":0.5,"topK":3,"maxOutputTokens":7,"x":1}}"#;
+    let mut doc = Document::new(Format::Gemini, Bytes::from_static(body), inbound).expect("a request");
+    let dialect = Dialect { no_sampling: true, ..Dialect::of("g") };
+    let (parts, dropped) = doc.patch(&dialect, false).expect("patched");
+    let sent = joined(parts);
+    assert_eq!(dropped, ["temperature", "top_k"]);
+    assert_eq!(sent["generationConfig"], serde_json::json!({"maxOutputTokens": 7, "x": 1}));
+}

@@ -404,6 +404,21 @@ fn bounds(map: &Map<String, Value>, out: &mut Map<String, Value>, notes: &mut Ve
             notes.push(format!("{words} {n}"));
         }
     }
+    // What shapes an answer and has no word here is told to the model.
+    if map.get("uniqueItems") == Some(&Value::Bool(true)) {
+        notes.push("items differ from each other".to_owned());
+    }
+    for (key, words) in [
+        ("additionalProperties", "any other property"),
+        ("patternProperties", "properties by pattern"),
+        ("not", "never"),
+        ("contains", "contains"),
+    ] {
+        let said = map.get(key).filter(|v| v.as_object().is_some_and(|o| !o.is_empty()));
+        if let Some(said) = said.map(Value::to_string).filter(|said| said.len() <= MAX_NOTE) {
+            notes.push(format!("{words}: {said}"));
+        }
+    }
 }
 
 fn note(out: &mut Map<String, Value>, notes: &[String]) {
@@ -421,6 +436,8 @@ fn note(out: &mut Map<String, Value>, notes: &[String]) {
 /// A schema of a few kilobytes can blow up without end by references that double at each step.
 const MAX_NODES: usize = 20_000;
 const MAX_DEPTH: usize = 64;
+/// A part of a schema that is told in words.
+const MAX_NOTE: usize = 400;
 
 #[cfg(test)]
 mod tests;

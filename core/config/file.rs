@@ -220,6 +220,8 @@ pub struct Model {
     /// not at all. Never more than a fifth of a target's calls, and four attempts in all.
     #[schemars(range(min = 0, max = 3))]
     pub retries: Option<u32>,
+    /// A parameter that a target cannot take is an error (400) that names it, not dropped and reported. Default: false.
+    pub strict: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -170,6 +170,8 @@ pub struct Alias {
     pub timeouts: Timeouts,
     /// On each target before the next; `None`: one where no other target is left.
     pub retries: Option<u32>,
+    /// What a target cannot take is an error, not dropped.
+    pub strict: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -25,6 +25,7 @@ pub struct Capability {
     pub lacks: &'static [&'static str],
     pub features: &'static [&'static str],
     pub source: &'static str,
+    pub date: &'static str,
 }
 
 /// The longest prefix that fits; for an unknown model what is true of most that speak the format.
@@ -64,11 +65,45 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
     }
 }
 
-/// A model's name as the program's tables compare it.
+/// A model's name as the program's tables compare it: without a vendor's path, and without where AWS has it answered and
+/// whose it is (`us.anthropic.claude-…`).
 pub fn normal(model: &str) -> String {
     let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
-    if name.starts_with("claude") { name.replace('.', "-") } else { name }
+    let mut rest = name.as_str();
+    for table in [AREAS, VENDORS] {
+        if let Some((first, tail)) = rest.split_once('.')
+            && table.contains(&first)
+        {
+            rest = tail;
+        }
+    }
+    if rest.starts_with("claude") { rest.replace('.', "-") } else { rest.to_owned() }
 }
+
+/// First words of AWS's names for models that are answered in more than one region.
+const AREAS: &[&str] = &["us", "eu", "apac", "jp", "au", "ca", "in", "us-gov", "global"];
+/// First words of AWS's names for models: their vendors.
+const VENDORS: &[&str] = &[
+    "ai21",
+    "amazon",
+    "anthropic",
+    "cohere",
+    "deepseek",
+    "google",
+    "luma",
+    "meta",
+    "minimax",
+    "mistral",
+    "moonshot",
+    "moonshotai",
+    "nvidia",
+    "openai",
+    "qwen",
+    "stability",
+    "writer",
+    "xai",
+    "zai",
+];
 
 type Words = &'static [&'static str];
 
@@ -150,6 +185,7 @@ struct RawModel {
     lacks: Vec<String>,
     features: Vec<String>,
     source: String,
+    date: String,
 }
 
 impl RawModel {
@@ -168,6 +204,7 @@ impl RawModel {
             lacks: keep_all(self.lacks),
             features: keep_all(self.features),
             source: keep(self.source),
+            date: keep(self.date),
         }
     }
 }

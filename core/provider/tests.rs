@@ -60,7 +60,12 @@ fn catalogue_and_capabilities_are_well_formed() {
     let models = capability::parse(include_str!("capability.toml")).unwrap();
     let prefixes: HashSet<_> = models.iter().map(|m| m.prefix).collect();
     assert_eq!(prefixes.len(), models.len(), "a prefix stands twice");
-    assert!(models.iter().all(|m| m.prefix == m.prefix.to_ascii_lowercase() && m.source.starts_with("https://")));
+    for model in &models {
+        assert!(model.prefix == model.prefix.to_ascii_lowercase() && model.source.starts_with("https://"), "{model:?}");
+        assert!(model.date.len() == 10 && model.prefix == capability::normal(model.prefix), "{model:?}");
+        let both: Vec<_> = model.features.iter().filter(|f| model.lacks.contains(f)).collect();
+        assert!(both.is_empty(), "{} has and lacks {both:?}", model.prefix);
+    }
 }
 
 #[test]
@@ -516,6 +521,49 @@ fn models_meet_providers_in_one_dialect() {
     // Joined lists are kept once, however often they are asked for.
     let (a, b) = (openai.dialect("gpt-5-mini").refuses, openai.dialect("gpt-5-nano").refuses);
     assert!(std::ptr::eq(a, b));
+}
+
+#[test]
+fn a_model_is_known_by_whatever_name_a_cloud_gives_it() {
+    for (name, known) in [
+        ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5-20250929-v1:0"),
+        ("anthropic.claude-opus-4-8", "claude-opus-4-8"),
+        ("global.anthropic.claude-opus-4.8", "claude-opus-4-8"),
+        ("arn:aws:bedrock:us-east-1:1:inference-profile/eu.amazon.nova-pro-v1:0", "nova-pro-v1:0"),
+        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5@20250929"),
+        ("meta/llama-4-maverick-17b-128e-instruct-maas", "llama-4-maverick-17b-128e-instruct-maas"),
+        ("openai/gpt-4.1", "gpt-4.1"),
+        ("gpt-5.1", "gpt-5.1"),
+        ("us.custom", "custom"),
+    ] {
+        assert_eq!(capability::normal(name), known);
+    }
+    let nova = provider("bedrock-openai").capability("us.amazon.nova-micro-v1:0");
+    assert!(nova.context == Some(128_000) && nova.lacks.contains(&"images"));
+    // People's usual models, each on its own row, have their limits.
+    for (row, models) in [
+        ("openai", &["gpt-4o", "gpt-4.1-mini", "gpt-5", "gpt-5.5", "gpt-6-sol", "o3", "o4-mini", "gpt-audio"][..]),
+        ("anthropic", &["claude-opus-5-5", "claude-sonnet-4-5", "claude-3-5-haiku-20241022"]),
+        ("gemini", &["gemini-2.5-flash", "gemini-3.1-pro-preview", "gemini-4-argon"]),
+        ("mistral", &["mistral-large-latest", "mistral-small-2603", "magistral-medium-latest", "codestral-2508"]),
+        ("deepseek", &["deepseek-chat", "deepseek-reasoner", "deepseek-v4-pro"]),
+        ("xai", &["grok-4", "grok-4.20-reasoning", "grok-code-fast-1"]),
+        ("alibaba", &["qwen3-max", "qwen3.8-flash", "qwen-plus"]),
+        ("cohere", &["command-a-03-2025", "command-r-08-2024"]),
+        ("moonshot", &["kimi-k2.6", "kimi-k3"]),
+        ("zai", &["glm-4.6", "glm-5.3"]),
+        ("groq", &["llama-3.3-70b-versatile", "openai/gpt-oss-120b"]),
+        ("vertex-openai", &["meta/llama-4-scout-17b-16e-instruct-maas"]),
+        (
+            "bedrock-openai",
+            &["us.meta.llama4-maverick-17b-instruct-v1:0", "amazon.nova-2-lite-v1:0", "amazon.titan-text-express-v1"],
+        ),
+    ] {
+        for model in models {
+            let can = provider(row).capability(model);
+            assert!(can.context.is_some() && can.output.is_some() || row == "xai", "{row}/{model}: {can:?}");
+        }
+    }
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct Target {
     pub timeouts: Timeouts,
     /// On this target, before the next one is tried; `None`: the default of `retry`.
     pub retries: Option<u32>,
+    /// Knobs that it cannot take are an error.
+    pub strict: bool,
     pub dialect: Dialect,
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,

@@ -35,6 +35,7 @@ struct Alias {
 struct Terms {
     timeouts: config::Timeouts,
     retries: Option<u32>,
+    strict: bool,
 }
 
 /// What a name turned out to be.
@@ -322,6 +323,7 @@ impl Table {
             weight,
             timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
             retries: terms.retries,
+            strict: terms.strict,
             provider: provider.clone(),
         }
     }
@@ -329,7 +331,7 @@ impl Table {
 
 impl Terms {
     fn of(alias: &config::Alias) -> Terms {
-        Terms { timeouts: alias.timeouts, retries: alias.retries }
+        Terms { timeouts: alias.timeouts, retries: alias.retries, strict: alias.strict }
     }
 }
 

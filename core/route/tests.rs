@@ -53,6 +53,7 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),
         timeouts: config::Timeouts::default(),
         retries: None,
+        strict: false,
     }
 }
 

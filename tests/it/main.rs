@@ -15,6 +15,7 @@ mod auth;
 mod bad_input;
 mod budget;
 mod bounds;
+mod capability;
 mod clouds;
 mod corpus;
 mod examples;

@@ -62,7 +62,14 @@ impl Resolver<'_, '_, '_> {
             self.reference(&at, next, providers, names);
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
-        Alias { strategy, targets, failover: raw.failover, timeouts, retries: raw.retries }
+        Alias {
+            strategy,
+            targets,
+            failover: raw.failover,
+            timeouts,
+            retries: raw.retries,
+            strict: raw.strict.unwrap_or(false),
+        }
     }
 
     fn target(

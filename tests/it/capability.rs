@@ -1,0 +1,119 @@
+//! What a model cannot take: a knob is dropped and named, or refused by a strict model; a feature passes the target over, and
+//! nothing is spent. And the versions of Anthropic's API, which differ in what they take.
+
+use serde_json::json;
+
+use crate::support::{Gateway, Say, Upstream};
+
+const OPENAI: &str = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hello","refusal":null},"finish_reason":"stop","logprobs":null}],"usage":{"prompt_tokens":4,"completion_tokens":2,"total_tokens":6}}"#;
+const CLAUDE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"Hello"}],"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":9,"output_tokens":3}}"#;
+
+/// A row of the catalogue at this upstream.
+fn row(name: &str, row: &str, upstream: &Upstream) -> String {
+    format!("[providers.{name}]\nrow = \"{row}\"\nbase_url = \"http://{}/v1\"\nkey = \"file:key\"\n", upstream.addr)
+}
+
+async fn gateway(config: &str) -> Gateway {
+    Gateway::with(config, &[("key", "sk-upstream")]).await
+}
+
+#[tokio::test]
+async fn a_knob_is_dropped_and_named_or_refused_by_a_strict_model() {
+    let (first, second) = (Upstream::saying(Say::json(OPENAI)).await, Upstream::saying(Say::json(OPENAI)).await);
+    let config = format!(
+        "{}{}[models.loose]\ntargets = [{{ provider = \"a\", model = \"gpt-5\" }}]\n\
+         [models.strict]\nstrict = true\ntargets = [{{ provider = \"a\", model = \"gpt-5\" }}]\n\
+         [models.both]\nstrict = true\ntargets = [{{ provider = \"a\", model = \"gpt-5\" }}, {{ provider = \"b\", model = \"gpt-4.1\" }}]\n",
+        row("a", "openai", &first),
+        row("b", "openai", &second)
+    );
+    let gateway = gateway(&config).await;
+    let body = |model: &str, more: &str| {
+        format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"hi"}}]{more}}}"#)
+    };
+    let knobs = r#","temperature":0.5,"top_p":0.9"#;
+    let answer = gateway.chat(&body("loose", knobs)).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, Some("temperature,top_p")));
+    let sent = first.last().json();
+    assert!(sent.get("temperature").is_none() && sent.get("top_p").is_none(), "{sent}");
+    let answer = gateway.chat(&body("strict", knobs)).await;
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (answer.status, &error["code"], &error["param"]),
+        (400, &json!("unsupported_parameter"), &json!("temperature"))
+    );
+    assert!(error["message"].as_str().unwrap().contains("temperature, top_p"), "{error}");
+    assert_eq!(first.heard().len(), 1, "nothing was sent");
+    assert_eq!(gateway.chat(&body("strict", "")).await.status, 200, "what it can take, it takes");
+    // The same from another format, and with another target that takes them.
+    let claude = r#"{"model":"strict","max_tokens":9,"temperature":0.5,"messages":[{"role":"user","content":"hi"}]}"#;
+    let answer = gateway.post("/v1/messages", claude).await;
+    assert_eq!((answer.status, &answer.json()["error"]["type"]), (400, &json!("invalid_request_error")));
+    let answer = gateway.chat(&body("both", knobs)).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-target")), (200, Some("b/gpt-4.1")));
+    assert_eq!(second.last().json()["temperature"], json!(0.5));
+}
+
+#[tokio::test]
+async fn a_feature_passes_the_target_over_and_is_refused_where_none_has_it() {
+    let (text, images) = (Upstream::saying(Say::json(OPENAI)).await, Upstream::saying(Say::json(OPENAI)).await);
+    let config = format!(
+        "{}{}[models.eyes]\ntargets = [{{ provider = \"d\", model = \"deepseek-chat\" }}, {{ provider = \"a\", model = \"gpt-4.1\" }}]\n",
+        row("d", "deepseek", &text),
+        row("a", "openai", &images)
+    );
+    let gateway = gateway(&config).await;
+    let picture = r#"[{"type":"text","text":"what is it?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}]"#;
+    let body = |model: &str| format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":{picture}}}]}}"#);
+    let answer = gateway.chat(&body("eyes")).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-target")), (200, Some("a/gpt-4.1")));
+    assert_eq!(answer.header("x-portcullis-attempts"), Some("1"), "who cannot is not asked");
+    let answer = gateway.chat(&body("d/deepseek-chat")).await;
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (answer.status, &error["code"], &error["param"]),
+        (400, &json!("unsupported_feature"), &json!("images")),
+        "{error}"
+    );
+    assert_eq!(text.heard().len(), 0, "nothing was spent");
+}
+
+#[tokio::test]
+async fn both_versions_of_anthropics_api_are_spoken() {
+    let upstream = Upstream::saying(Say::json(CLAUDE)).await;
+    let chat = Upstream::saying(Say::json(OPENAI)).await;
+    let config =
+        format!("[auth]\nrequired = true\n{}{}", row("anthropic", "anthropic", &upstream), row("o", "openai", &chat));
+    let gateway = gateway(&config).await;
+    let (_, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let body =
+        r#"{"model":"claude-sonnet-4-5","max_tokens":9,"temperature":0.5,"messages":[{"role":"user","content":"hi"}]}"#;
+    let newer = body.replace("claude-sonnet-4-5", "claude-opus-5-5");
+    // (credential, version, body) → the version upstream, and whether sampling goes along.
+    for (credential, version, body, sent, sampled) in [
+        (("x-api-key", key.as_str()), Some("2023-06-01"), body, "2023-06-01", true),
+        (("authorization", bearer.as_str()), Some("2026-10-21"), body, "2026-10-21", false),
+        (("authorization", bearer.as_str()), None, body, "2023-06-01", true),
+        (("x-api-key", key.as_str()), Some("2023-06-01"), newer.as_str(), "2023-06-01", false),
+    ] {
+        let mut headers = vec![credential];
+        headers.extend(version.map(|version| ("anthropic-version", version)));
+        let answer = gateway.post_with("/v1/messages", &headers, body).await;
+        assert_eq!(answer.text(), CLAUDE);
+        assert_eq!(answer.header("x-portcullis-dropped-params"), (!sampled).then_some("temperature"), "{version:?}");
+        let heard = upstream.last();
+        assert_eq!(heard.header("anthropic-version"), Some(sent));
+        assert_eq!((heard.header("x-api-key"), heard.header("authorization")), (Some("sk-upstream"), None));
+        assert_eq!(heard.json().get("temperature").is_some(), sampled, "{version:?}");
+    }
+    // From another format the row's own version is spoken; towards another one the caller's counts for nothing.
+    let openai = r#"{"model":"claude-sonnet-4-5","temperature":0.5,"messages":[{"role":"user","content":"hi"}]}"#;
+    gateway.post_with("/v1/chat/completions", &[("authorization", &bearer)], openai).await;
+    let heard = upstream.last();
+    assert_eq!((heard.header("anthropic-version"), &heard.json()["temperature"]), (Some("2023-06-01"), &json!(0.5)));
+    let headers = [("authorization", bearer.as_str()), ("anthropic-version", "2026-10-21")];
+    let answer = gateway.post_with("/v1/messages", &headers, &body.replace("claude-sonnet-4-5", "o/gpt-4.1")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(chat.last().json()["temperature"], json!(0.5));
+}
