@@ -167,11 +167,22 @@ const FIELD_WORDS: &[&str] = &[
     "openai-project",
     "openai shape",
     "/openai",
+    // A key of gateway.toml: whose identity is meant.
+    "google: option<google>",
+    "login::{aws, entra, google}",
 ];
 
 const VENDOR_HOMES: &[&str] =
     // Formats are named after whose they are.
-    &["core/codec/", "core/provider/", "core/endpoint.rs", "core/model/extra.rs", "core/config/read.rs"];
+    &[
+        "core/config/login.rs",
+        "core/config/file/login.rs",
+        "core/codec/",
+        "core/provider/",
+        "core/endpoint.rs",
+        "core/model/extra.rs",
+        "core/config/read.rs",
+    ];
 
 /// Examples inside messages and help, where a real name says more than a made-up one.
 const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];

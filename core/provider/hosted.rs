@@ -32,7 +32,7 @@ impl Provider {
         client: &HeaderMap,
         same_format: bool,
     ) -> (Overrides, Option<&'static str>) {
-        let Some(hosted) = &self.row.hosted else { return (Vec::new(), None) };
+        let Some(hosted) = self.hosted() else { return (Vec::new(), None) };
         let mut fields: Overrides = vec![("anthropic_version", Some(quoted(hosted.version)))];
         if operation == Operation::Chat {
             fields.push(("model", None));
@@ -60,7 +60,7 @@ impl Provider {
 
     /// In whose shape an error of this upstream is: a platform has its own words where the request never reached the model.
     pub fn error_format(&self, body: &[u8]) -> Format {
-        let platform = self.row.hosted.as_ref().and_then(|hosted| hosted.errors);
+        let platform = self.hosted().and_then(|hosted| hosted.errors);
         match platform {
             Some(platform) if !is_own(body) => platform,
             _ => self.format,
@@ -69,7 +69,12 @@ impl Provider {
 
     /// Its streams come in AWS's frames around the format's own events.
     pub fn framed(&self) -> bool {
-        self.row.hosted.as_ref().is_some_and(|hosted| hosted.framed)
+        self.hosted().is_some_and(|hosted| hosted.framed)
+    }
+
+    /// A configuration may build another format on the same row: that one has no wrapping.
+    fn hosted(&self) -> Option<&'static Hosted> {
+        self.row.hosted.as_ref().filter(|_| self.format == self.row.format)
     }
 }
 
