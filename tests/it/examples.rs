@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::support::Gateway;
 
-const FOLDERS: [&str; 4] = ["failover", "local-models", "quality-gate", "team-keys"];
+const FOLDERS: [&str; 5] = ["clouds", "failover", "local-models", "quality-gate", "team-keys"];
 
 #[test]
 fn all_are_in_the_table_and_in_the_list() {
@@ -49,6 +49,16 @@ async fn local_models_answer_as_mock_when_none_runs() {
     assert_eq!(answer.status, 200, "{}", answer.text());
     let embedded = gateway.post("/v1/embeddings", r#"{"model": "embed", "input": "hello"}"#).await;
     assert_eq!(embedded.status, 200, "{}", embedded.text());
+}
+
+#[tokio::test]
+async fn clouds_without_credentials_are_passed_over() {
+    let gateway = start("clouds").await;
+    for model in ["claude", "claude-strict"] {
+        let answer = gateway.chat(&ask(model, "hello")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("x-portcullis-target"), Some("mock/claude"));
+    }
 }
 
 #[tokio::test]
