@@ -115,9 +115,9 @@ pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until:
         Ok(Err(error)) | Err(error) => return error,
     };
     let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let shape = target.provider.error_format(&body);
+    let (shape, whole) = target.provider.error_format(&body);
     let mut error = codec(shape).decode_error(status.as_u16(), &header, &body);
-    if shape != client
+    if (shape != client || !whole)
         && let Some(fault) = &mut error.upstream
     {
         fault.body = None;

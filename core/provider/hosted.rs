@@ -58,12 +58,12 @@ impl Provider {
         (fields, dropped)
     }
 
-    /// In whose shape an error of this upstream is: a platform has its own words where the request never reached the model.
-    pub fn error_format(&self, body: &[u8]) -> Format {
-        let platform = self.hosted().and_then(|hosted| hosted.errors);
-        match platform {
-            Some(platform) if !is_own(body) => platform,
-            _ => self.format,
+    /// How to read an error of this upstream, and whether its body may go on as it is to a client of that format: a platform
+    /// has its own shape where the request never reached the model.
+    pub fn error_format(&self, body: &[u8]) -> (Format, bool) {
+        match self.hosted() {
+            Some(hosted) if !is_own(body) => (hosted.errors.unwrap_or(self.format), hosted.errors.is_some()),
+            _ => (self.format, true),
         }
     }
 

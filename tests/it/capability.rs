@@ -70,11 +70,8 @@ async fn a_feature_passes_the_target_over_and_is_refused_where_none_has_it() {
     assert_eq!(answer.header("x-portcullis-attempts"), Some("1"), "who cannot is not asked");
     let answer = gateway.chat(&body("d/deepseek-chat")).await;
     let error = &answer.json()["error"];
-    assert_eq!(
-        (answer.status, &error["code"], &error["param"]),
-        (400, &json!("unsupported_feature"), &json!("images")),
-        "{error}"
-    );
+    assert_eq!((answer.status, &error["code"]), (400, &json!("unsupported_feature")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("images"), "{error}");
     assert_eq!(text.heard().len(), 0, "nothing was spent");
 }
 

@@ -150,25 +150,31 @@ async fn a_framed_stream_that_fails_or_dies_ends_as_an_error() {
     let gateway =
         with_aws(&format!("{row}[models.m]\nretries = 0\ntargets = [{{ provider = \"aws\", model = \"m\" }}]\n")).await;
     let body = r#"{"model":"m","stream":true,"max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
-    let (head, exception) = (&story()[..4], r#"{"message":"Too many requests"}"#);
-    let mut say = framed(head);
-    eventstream::write(Said::Exception, "throttlingException", exception.as_bytes(), &mut say.chunks[0].1);
-    upstream.then(say);
+    let (story, exception) = (story(), r#"{"message":"Too many requests"}"#);
+    let throttled = || {
+        let mut frame = Vec::new();
+        eventstream::write(Said::Exception, "throttlingException", exception.as_bytes(), &mut frame);
+        frame
+    };
+    // Output first, so that there is no way back, and a moment later these bytes.
+    let then = |rest: Vec<u8>| {
+        let mut say = framed(&story[..4]);
+        say.chunks.push((Duration::from_millis(50), rest));
+        say
+    };
+    upstream.then(then(throttled()));
     let text = gateway.post("/v1/messages", body).await.text();
     assert!(text.contains("Welt") && text.contains("event: error") && text.contains("rate_limit_error"), "{text}");
     assert!(!text.contains("message_stop"), "{text}");
     // Before any output it is a real status.
-    let mut say = framed(&[]);
-    eventstream::write(Said::Exception, "throttlingException", exception.as_bytes(), &mut say.chunks[0].1);
-    upstream.then(say);
+    upstream.then(Say::of(200, eventstream::CONTENT_TYPE, throttled()));
     assert_eq!(gateway.post("/v1/messages", body).await.status, 429);
     // Cut inside a frame, damaged, or ended without its terminal.
-    let mut damaged = framed(head);
-    let last = damaged.chunks[0].1.len() - 10;
-    damaged.chunks[0].1[last] ^= 1;
-    let mut cut = framed(head);
-    cut.chunks[0].1.truncate(last);
-    for say in [damaged, cut.clone(), cut.end(End::Cut), framed(head)] {
+    let rest = framed(&story[4..]).chunks.remove(0).1;
+    let mut damaged = rest.clone();
+    damaged[60] ^= 1;
+    let cut = rest[..rest.len() - 10].to_vec();
+    for say in [then(damaged), then(cut.clone()), then(cut).end(End::Cut), then(Vec::new())] {
         upstream.then(say);
         let text = gateway.post("/v1/messages", body).await.text();
         assert!(text.contains("event: error") && !text.contains("message_stop"), "{text}");
