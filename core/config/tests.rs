@@ -487,3 +487,69 @@ fn prices_that_cannot_be_counted_are_told_at_their_lines() {
     let twice = "[[pricing]]\nmodel = \"a\"\ninput = 1\n".repeat(2);
     assert!(problem(&twice).contains("gateway.toml:5: `pricing[1].model`: \"a\" has a price already"));
 }
+
+fn login_of(case: &Case) -> (Option<Login>, Option<String>) {
+    let provider = case.config().providers.remove(0);
+    (provider.login, provider.missing)
+}
+
+#[test]
+fn identities_at_clouds_come_from_the_file_or_from_where_the_clouds_tools_look() {
+    let aws = |toml: &str| Case::new(&format!("[providers.azure]\naws = {toml}\n"));
+    let keys = aws(r#"{ access_key_id = "env:ID", secret_access_key = "file:s", session_token = "env:T" }"#);
+    let (login, missing) =
+        login_of(&aws(r#"{ access_key_id = "env:ID", secret_access_key = "file:s" }"#).with("s", "x"));
+    assert!(login.is_none() && missing.is_some_and(|why| why.contains("ID is not set")));
+    let (login, _) = login_of(&keys.with("s", "shh\n").env("ID", "AK").env("T", "tok"));
+    let Some(Login::Aws(AwsLogin::Keys { id, secret, session: Some(session) })) = login else { panic!("{login:?}") };
+    assert_eq!((id.expose(), secret.expose(), session.expose()), ("AK", "shh", "tok"));
+    // The order of AWS's own chain.
+    let chain = || aws("{}");
+    let both = chain().env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "S").env("AWS_ROLE_ARN", "arn");
+    assert!(matches!(login_of(&both).0, Some(Login::Aws(AwsLogin::Keys { session: None, .. }))));
+    let web = chain().env("AWS_ROLE_ARN", "arn").env("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token");
+    assert!(matches!(login_of(&web).0, Some(Login::Aws(AwsLogin::Role(AwsRole::WebIdentity { .. })))));
+    let ecs = chain().env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x");
+    let Some(Login::Aws(AwsLogin::Role(AwsRole::Container { url, .. }))) = login_of(&ecs).0 else {
+        panic!("container")
+    };
+    assert_eq!(url, "http://169.254.170.2/v2/x");
+    let evil = chain().env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "@evil.example/");
+    assert!(matches!(login_of(&evil).0, Some(Login::Aws(AwsLogin::Role(AwsRole::Instance { .. })))));
+    // Google's document has several lines, and none of them is shown.
+    let google = Case::new("[providers.gemini]\ngoogle = {}\n").env("GOOGLE_APPLICATION_CREDENTIALS", "sa.json");
+    let Some(Login::Google(login)) = login_of(&google.with("sa.json", "{\n \"type\": \"x\"\n}\n")).0 else { panic!() };
+    assert!(login.credentials.is_some() && !format!("{login:?}").contains("type"));
+    let (login, _) = login_of(&Case::new("[providers.azure]\nentra = {}\n").env("AZURE_CLIENT_ID", "app"));
+    assert!(matches!(login, Some(Login::Entra(EntraLogin { client_id: Some(_), client_secret: None, .. }))));
+}
+
+#[test]
+fn identities_that_cannot_be_meant_are_told() {
+    for (toml, says) in [
+        ("aws = { access_key_id = \"env:A\" }", "together"),
+        ("aws = { role_arn = \"arn\" }", "`role_arn` and `token_file` together"),
+        ("aws = {}\ngoogle = {}", "keep one of them"),
+        ("key = \"env:K\"\nentra = {}", "keep one of them"),
+        ("google = { credentials = \"{}\" }", "say where the credentials are"),
+        ("google = { credentials = \"file:none.json\" }", "there is no file"),
+        ("entra = { tennant = \"x\" }", "did you mean `tenant`"),
+        ("region = \"evil.example/\"", "plain name"),
+        ("region = \"US\"", "plain name"),
+        ("region = \"\"", "plain name"),
+        ("resource = \"a.b\"", "plain name"),
+        ("location = \"-x\"", "plain name"),
+        ("api_version = \"1&x=y\"", "plain name"),
+        ("project = \"a/b\"", "plain name"),
+    ] {
+        let told = problem(&format!("[providers.azure]\n{toml}\n"));
+        assert!(told.contains(says), "{toml}: {told}");
+    }
+    let secret = "wJalrXUtnFEMIK7MDENG";
+    let held = Case::new(&format!(
+        "[providers.azure]\naws = {{ access_key_id = \"{secret}\", secret_access_key = \"{secret}\" }}\n"
+    ));
+    for problem in held.read().problems {
+        assert!(!format!("{problem}").contains(secret), "{problem}");
+    }
+}

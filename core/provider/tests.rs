@@ -524,6 +524,43 @@ fn models_meet_providers_in_one_dialect() {
 }
 
 #[test]
+fn a_clouds_address_is_made_of_names_and_of_nothing_else() {
+    let at = |row: &str, places: Places| {
+        let provider = Provider::resolve(Settings { places, ..settings(row) })?;
+        Ok::<_, String>(provider.url(Operation::Chat, "m", false).unwrap().to_string())
+    };
+    let vertex = |location: &str| {
+        let places = Places { location: Some(location.to_owned()), project: Some("p".to_owned()), ..Places::default() };
+        at("vertex-anthropic", places).unwrap()
+    };
+    for (location, host) in [
+        ("global", "aiplatform.googleapis.com"),
+        ("us", "aiplatform.us.rep.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+        ("europe-west1", "europe-west1-aiplatform.googleapis.com"),
+    ] {
+        let path = format!("v1/projects/p/locations/{location}/publishers/anthropic/models/m:rawPredict");
+        assert_eq!(vertex(location), format!("https://{host}/{path}"));
+    }
+    // Even what slipped past the configuration's own check leads nowhere else.
+    for name in ["evil.example/", "x@evil.example", "evil.example#", "evil.example?", "a:80", "..", "", "a b"] {
+        let places = Places { region: Some(name.to_owned()), ..Places::default() };
+        let url = at("bedrock-anthropic", places);
+        assert!(
+            url.as_ref().is_err() || url.as_ref().is_ok_and(|u| u.contains(".amazonaws.com/model/m/invoke")),
+            "{url:?}"
+        );
+        assert!(!url.is_ok_and(|u| u.contains("evil.example/") || u.contains('@') || u.contains('#')), "{name}");
+    }
+    assert!(at("bedrock-anthropic", Places::default()).unwrap_err().contains("`region` is missing"));
+    let stray = Places { project: Some("p".to_owned()), ..Places::default() };
+    assert!(at("openai", stray).unwrap_err().contains("`project` means nothing"));
+    let login = Some(config::Login::Google(config::GoogleLogin::default()));
+    let error = Provider::resolve(Settings { login, keys: vec![], ..settings("openai") }).unwrap_err();
+    assert!(error.contains("`google` means nothing"), "{error}");
+}
+
+#[test]
 fn a_model_is_known_by_whatever_name_a_cloud_gives_it() {
     for (name, known) in [
         ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "claude-sonnet-4-5-20250929-v1:0"),
