@@ -163,9 +163,18 @@ impl Document {
         if self.operation != Operation::Chat || dialect.lacks.is_empty() {
             return Ok(());
         }
+        // Only what may be there is worth reading the body for.
+        let has = |keys: &[&str]| keys.iter().any(|key| self.envelope.value(&self.bytes, key).is_some());
+        let config = &["generationConfig", "generation_config"];
         let could = |lack: &str| match lack {
             "tools" => self.has_tools(),
             "images" | "documents" | "audio" | "video" => self.envelope.has_media,
+            "n" | "logprobs" => has(&[lack]) || has(config),
+            "json_schema" => {
+                has(&["response_format", "output_config", "output_format", "outputConfig", "text"]) || has(config)
+            }
+            // Other operations, and what the caller's own format says for itself.
+            "embeddings" | "dimensions" | "count_tokens" | "reasoning" | "prefill" => false,
             _ => true,
         };
         if dialect.lacks.iter().any(|lack| could(lack)) {

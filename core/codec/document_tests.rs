@@ -258,3 +258,20 @@ fn gemini_models_without_sampling_get_none() {
     assert_eq!(dropped, ["temperature", "top_k"]);
     assert_eq!(sent["generationConfig"], serde_json::json!({"maxOutputTokens": 7, "x": 1}));
 }
+
+#[test]
+fn a_body_is_not_read_for_what_it_cannot_hold() {
+    let lacks = &["embeddings", "audio", "n", "logprobs", "json_schema", "prefill", "count_tokens"];
+    let dialect = Dialect { lacks, ..Dialect::of("m") };
+    let mut plain = document(r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"temperature":0}"#);
+    plain.refuse_lacking(&dialect).expect("nothing is lacking");
+    assert!(!plain.is_decoded());
+    for more in [
+        r#""n":2"#,
+        r#""logprobs":true"#,
+        r#""response_format":{"type":"json_schema","json_schema":{"name":"a","schema":{"type":"object"}}}"#,
+    ] {
+        let mut asks = document(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{more}}}"#));
+        assert_eq!(asks.refuse_lacking(&dialect).expect_err("refused").kind, crate::error::Kind::Unsupported, "{more}");
+    }
+}

@@ -52,6 +52,11 @@ pub fn encode(messages: &[Message], dialect: &Dialect, dropped: &mut Vec<&'stati
     let mut turns = writer.turns;
     results_first(&mut turns);
     trim_prefill(&mut turns);
+    if dialect.lacks.contains(&"prefill") && is_prefill(&turns) {
+        let message = "this model cannot go on with an answer that was begun for it; end with a user message, or choose \
+                       another model";
+        return Err(Error::unsupported("prefill", message).at("messages"));
+    }
     if turns.is_empty() {
         let message =
             "this model wants at least one user turn beside the system prompt; send the task as a user message";
@@ -275,6 +280,11 @@ fn trim_prefill(turns: &mut [Turn]) {
     let Some(block) = last.blocks.last_mut().filter(|block| block["type"] == "text") else { return };
     let text = block["text"].as_str().unwrap_or_default().trim_end().to_owned();
     block["text"] = text.into();
+}
+
+fn is_prefill(turns: &[Turn]) -> bool {
+    let last = turns.last().filter(|turn| turn.role == "assistant");
+    last.and_then(|turn| turn.blocks.last()).is_some_and(|block| block["type"] == "text")
 }
 
 fn lacks_thinking(turns: &[Turn]) -> bool {

@@ -248,6 +248,16 @@ fn blank_text_is_left_out_and_a_prefill_loses_its_trailing_space() {
 }
 
 #[test]
+fn a_prefill_is_refused_where_the_model_takes_none() {
+    let messages = vec![user("go"), Message::new(Role::Assistant, vec![Part::text("{")])];
+    let dialect = Dialect { lacks: &["prefill"], ..Dialect::of("claude") };
+    let error = encode_for(&ask(messages.clone()), &dialect).expect_err("refused");
+    assert_eq!((error.kind, error.param.as_deref()), (Kind::Unsupported, Some("messages")));
+    assert!(encode_for(&ask(messages), &Dialect::of("claude")).is_ok());
+    assert!(encode_for(&ask(vec![user("go")]), &dialect).is_ok());
+}
+
+#[test]
 fn only_own_signed_reasoning_goes_back() {
     let reasoning = |origin| {
         Part::Reasoning(Reasoning {
