@@ -25,6 +25,14 @@ pub enum AwsLogin {
 pub enum AwsRole {
     /// A cluster's service account (IRSA): its token lies in a file that is kept fresh.
     WebIdentity { arn: String, session: Option<String>, file: PathBuf, token_url: Option<String> },
+    /// Another role, taken on with what `base` is.
+    Assume {
+        base: Box<AwsLogin>,
+        arn: String,
+        session: Option<String>,
+        external_id: Option<String>,
+        token_url: Option<String>,
+    },
     /// ECS and EKS Pod Identity.
     Container { url: String, token: Option<Secret>, token_file: Option<PathBuf> },
     /// EC2.
@@ -80,6 +88,12 @@ impl Login {
                 [Some("web"), Some(arn), session.as_deref(), Some(&file), token_url.as_deref()]
                     .into_iter()
                     .for_each(add);
+            }
+            Login::Aws(AwsLogin::Role(AwsRole::Assume { base, arn, session, external_id, token_url })) => {
+                let base = Login::Aws((**base).clone()).print();
+                let base: String = base.iter().map(|byte| format!("{byte:02x}")).collect();
+                let all = [session.as_deref(), external_id.as_deref(), token_url.as_deref()];
+                [Some("assume"), Some(&base), Some(arn)].into_iter().chain(all).for_each(add);
             }
             Login::Aws(AwsLogin::Role(AwsRole::Container { url, token, token_file })) => {
                 let file = token_file.as_ref().map(path);

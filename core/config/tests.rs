@@ -516,6 +516,9 @@ fn identities_at_clouds_come_from_the_file_or_from_where_the_clouds_tools_look()
     assert_eq!(url, "http://169.254.170.2/v2/x");
     let evil = chain().env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "@evil.example/");
     assert!(matches!(login_of(&evil).0, Some(Login::Aws(AwsLogin::Role(AwsRole::Instance { .. })))));
+    let assumed = aws(r#"{ role_arn = "arn" }"#).env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "S");
+    let Some(Login::Aws(AwsLogin::Role(AwsRole::Assume { base, .. }))) = login_of(&assumed).0 else { panic!("assume") };
+    assert!(matches!(*base, AwsLogin::Keys { .. }));
     // Google's document has several lines, and none of them is shown.
     let google = Case::new("[providers.gemini]\ngoogle = {}\n").env("GOOGLE_APPLICATION_CREDENTIALS", "sa.json");
     let Some(Login::Google(login)) = login_of(&google.with("sa.json", "{\n \"type\": \"x\"\n}\n")).0 else { panic!() };
@@ -528,7 +531,7 @@ fn identities_at_clouds_come_from_the_file_or_from_where_the_clouds_tools_look()
 fn identities_that_cannot_be_meant_are_told() {
     for (toml, says) in [
         ("aws = { access_key_id = \"env:A\" }", "together"),
-        ("aws = { role_arn = \"arn\" }", "`role_arn` and `token_file` together"),
+        ("aws = { token_file = \"f\" }", "`role_arn` and `token_file` together"),
         ("aws = {}\ngoogle = {}", "keep one of them"),
         ("key = \"env:K\"\nentra = {}", "keep one of them"),
         ("google = { credentials = \"{}\" }", "say where the credentials are"),

@@ -15,8 +15,10 @@ pub struct Aws {
     pub secret_access_key: Option<String>,
     /// For temporary keys: `env:NAME` or `file:PATH`.
     pub session_token: Option<String>,
-    /// The role to take on with the token in `token_file`.
+    /// The role to take on: with the token in `token_file`, or with the keys given here or found.
     pub role_arn: Option<String>,
+    /// What the owner of the role asks for besides.
+    pub external_id: Option<String>,
     /// A cluster's token, read again whenever keys are asked for.
     pub token_file: Option<String>,
     /// What the session is called in AWS's logs. Default: portcullis.

@@ -33,7 +33,21 @@ impl Resolver<'_, '_, '_> {
         (login, missing)
     }
 
+    /// A role is taken on with whatever identity there is, unless a cluster's token proves it already.
     fn aws(&mut self, at: &[String], raw: &file::Aws, missing: &mut Option<String>) -> Option<AwsLogin> {
+        let (Some(arn), None) = (&raw.role_arn, &raw.token_file) else { return self.aws_base(at, raw, missing) };
+        // Another address is that of the service which hands out the role.
+        let base = file::Aws { role_arn: None, token_url: None, ..raw.clone() };
+        Some(AwsLogin::Role(AwsRole::Assume {
+            base: Box::new(self.aws_base(at, &base, missing)?),
+            arn: arn.clone(),
+            session: raw.session_name.clone(),
+            external_id: raw.external_id.clone(),
+            token_url: raw.token_url.clone(),
+        }))
+    }
+
+    fn aws_base(&mut self, at: &[String], raw: &file::Aws, missing: &mut Option<String>) -> Option<AwsLogin> {
         let file::Aws {
             access_key_id,
             secret_access_key,
@@ -42,6 +56,7 @@ impl Resolver<'_, '_, '_> {
             token_file,
             session_name,
             token_url,
+            external_id: _,
         } = raw;
         let env = self.around.env;
         if access_key_id.is_some() || secret_access_key.is_some() || session_token.is_some() {

@@ -1,5 +1,5 @@
-//! Keys of an AWS role, by the ways of the default credential chain that need no files of a person's own: the token of a
-//! cluster's service account, the container's credentials (ECS, EKS Pod Identity), the instance's role (IMDSv2). Profiles,
+//! Keys of an AWS role: another one that an identity takes on, or by the ways of the default credential chain that need no
+//! files of a person's own: the token of a cluster's service account, the container's credentials (ECS, EKS Pod Identity), the instance's role (IMDSv2). Profiles,
 //! SSO and programs that print keys are not read.
 
 use std::path::PathBuf;
@@ -9,8 +9,9 @@ use http::Method;
 use serde_json::Value;
 
 use super::{
-    AwsKeys, Identity,
+    AwsKeys, Identity, Scope, Unsigned,
     grant::{self, Ask, Granted, Outside, Reach, failed},
+    sigv4,
 };
 use crate::{
     config::{self, Secret},
@@ -19,9 +20,34 @@ use crate::{
 
 #[derive(Debug)]
 pub enum Role {
-    WebIdentity { url: String, arn: String, session: String, file: PathBuf },
-    Container { url: String, token: Option<Secret>, token_file: Option<PathBuf> },
-    Instance { base: String },
+    WebIdentity {
+        url: String,
+        arn: String,
+        session: String,
+        file: PathBuf,
+    },
+    /// With an identity that there is already.
+    Assume {
+        base: Base,
+        url: String,
+        region: String,
+        fields: Vec<(&'static str, String)>,
+    },
+    Container {
+        url: String,
+        token: Option<Secret>,
+        token_file: Option<PathBuf>,
+    },
+    Instance {
+        base: String,
+    },
+}
+
+/// Who takes on a role.
+#[derive(Debug)]
+pub enum Base {
+    Keys(AwsKeys),
+    Role(Box<Role>),
 }
 
 impl Role {
@@ -30,7 +56,25 @@ impl Role {
             config::AwsRole::WebIdentity { arn, session, file, token_url } => {
                 let region = region.ok_or("`region` is missing")?;
                 let url = token_url.unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com/"));
-                Role::WebIdentity { url, arn, session: session.unwrap_or_else(|| "portcullis".to_owned()), file }
+                Role::WebIdentity { url, arn, session: session.unwrap_or_else(|| SESSION.to_owned()), file }
+            }
+            config::AwsRole::Assume { base, arn, session, external_id, token_url } => {
+                let region = region.ok_or("`region` is missing")?.to_owned();
+                let base = match *base {
+                    config::AwsLogin::Keys { id, secret, session } => {
+                        Base::Keys(AwsKeys::new(&id, &secret, session.as_ref()))
+                    }
+                    config::AwsLogin::Role(role) => Base::Role(Box::new(Role::of(&role, Some(&region))?)),
+                };
+                let mut fields = vec![
+                    ("Action", "AssumeRole".to_owned()),
+                    ("Version", "2011-06-15".to_owned()),
+                    ("RoleArn", arn),
+                    ("RoleSessionName", session.unwrap_or_else(|| SESSION.to_owned())),
+                ];
+                fields.extend(external_id.map(|id| ("ExternalId", id)));
+                let url = token_url.unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com/"));
+                Role::Assume { base, url, region, fields }
             }
             config::AwsRole::Container { url, token, token_file } => Role::Container { url, token, token_file },
             config::AwsRole::Instance { token_url } => {
@@ -53,6 +97,23 @@ impl Role {
                 ];
                 let body = grant::ask(outside, STS, Ask::form(url, &fields)?).await?;
                 from_xml(&body, outside)
+            }
+            Role::Assume { base, url, region, fields } => {
+                let first = match base {
+                    Base::Keys(keys) => Identity::Aws(keys.clone()),
+                    Base::Role(role) => Box::pin(role.grant(outside)).await?.identity,
+                };
+                let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let mut ask = Ask::form(url, &fields)?;
+                if let Identity::Aws(keys) = &first {
+                    let scope = Scope { service: "sts", region: region.clone() };
+                    let body = [ask.body.clone()];
+                    let (method, url) = (ask.method.clone(), ask.url.clone());
+                    let mut request = Unsigned { method, url, headers: std::mem::take(&mut ask.headers), body: &body };
+                    sigv4::sign(keys, &scope, &mut request, outside.now())?;
+                    ask.headers = request.headers;
+                }
+                from_xml(&grant::ask(outside, STS, ask).await?, outside)
             }
             Role::Container { url, token, token_file } => {
                 let mut ask = Ask::get(url, Reach::Machine)?;
@@ -132,6 +193,8 @@ fn keys(
     Ok(Granted { identity: Identity::Aws(AwsKeys::new(&id, &secret, session.as_ref())), lifetime })
 }
 
+/// What a session is called in AWS's logs.
+const SESSION: &str = "portcullis";
 const STS: &str = "AWS STS";
 const CONTAINER: &str = "the container's credential service of AWS";
 const INSTANCE: &str = "the machine's metadata service of AWS";

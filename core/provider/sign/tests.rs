@@ -405,6 +405,38 @@ fn a_role_of_aws_gives_keys_that_sign() {
 }
 
 #[test]
+fn another_role_is_taken_on_with_a_signed_call() {
+    let xml = "<Credentials><AccessKeyId>AK2</AccessKeyId><SecretAccessKey>S2</SecretAccessKey>\
+               <SessionToken>T2</SessionToken><Expiration>2026-11-26T01:32:03Z</Expiration></Credentials>";
+    let assume = |base: AwsLogin| {
+        let role = AwsRole::Assume {
+            base: Box::new(base),
+            arn: "arn:aws:iam::2:role/models".to_owned(),
+            session: None,
+            external_id: Some("xyz".to_owned()),
+            token_url: None,
+        };
+        Source::of(&Login::Aws(AwsLogin::Role(role)), Some("us-east-1"), None).unwrap()
+    };
+    let own = AwsLogin::Keys { id: Secret::new("AKIDEXAMPLE"), secret: Secret::new("s"), session: None };
+    let world = World::saying(&[(200, json!(xml))]);
+    assert_eq!(granted(&assume(own.clone()), &world).unwrap().lifetime, Duration::from_secs(1800));
+    let asked = world.asked().remove(0);
+    assert_eq!(asked.url.to_string(), "https://sts.us-east-1.amazonaws.com/");
+    let proof = asked.headers[AUTHORIZATION].to_str().unwrap();
+    assert!(proof.contains("Credential=AKIDEXAMPLE/20261126/us-east-1/sts/aws4_request"), "{proof}");
+    let fields = form(&asked);
+    assert_eq!((fields["Action"].as_str(), fields["ExternalId"].as_str()), ("AssumeRole", "xyz"));
+    // The machine's role takes on another one.
+    let keys = json!({"AccessKeyId": "MACHINE", "SecretAccessKey": "S", "Token": "T"});
+    let world = World::saying(&[(200, json!("session")), (200, json!("gate")), (200, keys), (200, json!(xml))]);
+    let from_machine = assume(AwsLogin::Role(AwsRole::Instance { token_url: None }));
+    granted(&from_machine, &world).unwrap();
+    assert!(world.asked()[3].headers[AUTHORIZATION].to_str().unwrap().contains("Credential=MACHINE/"));
+    assert_ne!(from_machine.print(), assume(own).print(), "each has a token of its own");
+}
+
+#[test]
 fn a_refused_login_says_what_to_look_at_and_holds_no_secret() {
     let login = EntraLogin {
         tenant: Some("t".to_owned()),
