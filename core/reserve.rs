@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::Exchange,
     limit::{Need, Reserved},
-    model::{Format, Operation},
+    model::{Format, Operation, Units},
     route::Target,
 };
 
@@ -45,10 +45,13 @@ pub async fn reserve(
     let Some(budget) = inner.bounds.budget() else {
         return Ok(Right { reserved: permit.reserve(need).await?, max_tokens: None });
     };
+    let sells = target.rates.as_ref().is_some_and(|rates| rates.sells_searches());
+    let searches = (sells && document.has_tools()).then_some(MOST_SEARCHES);
+    let besides = Units { web_searches: searches, ..Units::default() };
     let with_margin = input + input / 4 + MARGIN;
     let cost = |output: u64| {
         let output = output.saturating_mul(answer.choices);
-        let most = target.rates.as_ref().map(|rates| rates.most(with_margin, output));
+        let most = target.rates.as_ref().map(|rates| rates.most(with_margin, output, &besides));
         most.map_or(budget.unpriced_nano_usd, |nano| u64::try_from(nano).unwrap_or(0)).saturating_add(used_nano)
     };
     let most = answer.asked.unwrap_or(answer.most);
@@ -84,7 +87,7 @@ impl Answer {
             return Answer { asked: None, most: 0, known: true, choices: 1 };
         }
         let bound = document.output_bound();
-        let (most, known) = match target.provider.capability(&target.model).output {
+        let (most, known) = match target.limits.output {
             // Its format wants a bound, and gets this one.
             _ if target.provider.format == Format::AnthropicMessages => (target.dialect.default_max_tokens, true),
             Some(output) => (output, true),
@@ -113,5 +116,7 @@ const USUAL_OUTPUT: u64 = 1024;
 const UNKNOWN_OUTPUT: u64 = 8192;
 /// An answer cut shorter than this would help nobody.
 const LEAST_OUTPUT: u64 = 256;
+/// Of the web, that a provider runs for one answer with tools; few run more.
+const MOST_SEARCHES: u64 = 10;
 /// Tokens around a prompt's text.
 const MARGIN: u64 = 32;

@@ -68,7 +68,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
     (
         &["toml"],
-        &["core/config/", "core/provider/", "core/account/catalog.rs", "core/cli/"],
+        &["core/config/", "core/provider/", "core/cli/"],
         "files are for people; nothing inside speaks TOML",
     ),
 ];

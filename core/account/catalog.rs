@@ -1,21 +1,70 @@
-//! The built-in prices: `prices.toml`, read once. What no row fits has no price: a wrong one would be worse than none.
+//! Prices by provider and model: the built-in ones (`prices.toml`), read once, and those of a catalogue file. What no row
+//! fits has no price: a wrong one would be worse than none.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
-use serde::Deserialize;
-
 use super::price::Rates;
-use crate::config::{self, PriceTier, Prices};
+use crate::config::{Catalogue, CatalogueRow};
 
-/// The prices of a model at the provider of that catalogue row. `name`: as the provider's tables write names.
+/// What a catalogue knows of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    pub rates: Option<Arc<Rates>>,
+    pub context: Option<u64>,
+    pub output_limit: Option<u64>,
+    pub features: &'static [&'static str],
+}
+
+/// A catalogue, ready to be asked.
+#[derive(Debug, Default)]
+pub struct Prices(HashMap<String, Vec<(String, Arc<Known>)>>);
+
+impl Prices {
+    pub fn new(catalogue: &Catalogue) -> Prices {
+        let mut rows: HashMap<String, Vec<(String, Arc<Known>)>> = HashMap::new();
+        for row in &catalogue.rows {
+            let CatalogueRow { provider, models, sheet, context, output_limit, features, .. } = row;
+            let rates = sheet.has_price().then(|| Arc::new(Rates::new(sheet)));
+            let features = kept(features);
+            let known = Arc::new(Known { rates, context: *context, output_limit: *output_limit, features });
+            let listed = rows.entry(provider.clone()).or_default();
+            listed.extend(models.iter().map(|model| (model.clone(), known.clone())));
+        }
+        Prices(rows)
+    }
+
+    /// A model at the provider of that catalogue row. `name`: as the provider's tables write names.
+    pub fn find(&self, row: &str, name: &str) -> Option<&Arc<Known>> {
+        let fits =
+            |(known, _): &&(String, _)| known == "*" || name.strip_prefix(known.as_str()).is_some_and(is_version);
+        self.0.get(row)?.iter().filter(fits).max_by_key(|(known, _)| known.len()).map(|(_, known)| known)
+    }
+}
+
+/// The built-in price of a model at the provider of that catalogue row.
 pub fn rates(row: &str, name: &str) -> Option<Arc<Rates>> {
-    let rows = CATALOGUE.get(row)?;
-    let fits =
-        |(known, _): &&(String, Arc<Rates>)| known == "*" || name.strip_prefix(known.as_str()).is_some_and(is_version);
-    rows.iter().filter(fits).max_by_key(|(known, _)| known.len()).map(|(_, rates)| rates.clone())
+    BUILT_IN.find(row, name)?.rates.clone()
+}
+
+/// The built-in prices, as they stand in the program.
+pub fn built_in() -> Catalogue {
+    // The file is part of the program; a test reads it, so a broken one never ships.
+    Catalogue::parse(TEXT).unwrap_or_default()
+}
+
+/// There are few words and fewer lists of them: each list is kept for good, once.
+fn kept(features: &[&'static str]) -> &'static [&'static str] {
+    static LISTS: Mutex<Vec<&'static [&'static str]>> = Mutex::new(Vec::new());
+    let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = lists.iter().find(|list| **list == features) {
+        return known;
+    }
+    let list: &'static [&'static str] = Box::leak(features.into());
+    lists.push(list);
+    list
 }
 
 /// Nothing, or what says which build of the same model: `-2024-08-06`, `-0709`, `@20250929`, `-latest`. A shorter number
@@ -27,100 +76,6 @@ fn is_version(rest: &str) -> bool {
     numbers || version == "latest"
 }
 
-type Rows = HashMap<String, Vec<(String, Arc<Rates>)>>;
+static BUILT_IN: LazyLock<Prices> = LazyLock::new(|| Prices::new(&built_in()));
 
-static CATALOGUE: LazyLock<Rows> = LazyLock::new(|| {
-    // The file is part of the program; a test reads it, so a broken one never ships.
-    parse(include_str!("prices.toml")).unwrap_or_default()
-});
-
-pub(super) fn parse(text: &str) -> Result<Rows, String> {
-    let file: File = toml::from_str(text).map_err(|e| e.to_string())?;
-    let mut rows = Rows::new();
-    for row in file.price {
-        let tiers = row.tiers.iter().map(|t| Ok(PriceTier { above: t.above, prices: t.prices()? }));
-        let tiers: Vec<PriceTier> = tiers.collect::<Result<_, String>>()?;
-        let rates = Arc::new(Rates::new(&row.prices()?, &tiers));
-        let listed = rows.entry(row.provider.clone()).or_default();
-        for model in &row.models {
-            if listed.iter().any(|(known, _)| known == model) {
-                return Err(format!("{}/{model} stands there twice", row.provider));
-            }
-            listed.push((model.clone(), rates.clone()));
-        }
-        if row.source.is_empty() || row.date.is_empty() {
-            return Err(format!("{} {:?}: where was it read, and when?", row.provider, row.models));
-        }
-    }
-    Ok(rows)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    price: Vec<Row>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    provider: String,
-    models: Vec<String>,
-    input: Option<String>,
-    cache_read: Option<String>,
-    cache_write: Option<String>,
-    cache_write_1h: Option<String>,
-    input_audio: Option<String>,
-    output: Option<String>,
-    reasoning: Option<String>,
-    output_audio: Option<String>,
-    request: Option<String>,
-    #[serde(default)]
-    tiers: Vec<Tier>,
-    source: String,
-    date: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tier {
-    above: u64,
-    input: Option<String>,
-    cache_read: Option<String>,
-    cache_write: Option<String>,
-    cache_write_1h: Option<String>,
-    output: Option<String>,
-}
-
-impl Row {
-    fn prices(&self) -> Result<Prices, String> {
-        Ok(Prices {
-            input: usd(&self.input)?,
-            output: usd(&self.output)?,
-            cache_read: usd(&self.cache_read)?,
-            cache_write: usd(&self.cache_write)?,
-            cache_write_1h: usd(&self.cache_write_1h)?,
-            reasoning: usd(&self.reasoning)?,
-            input_audio: usd(&self.input_audio)?,
-            output_audio: usd(&self.output_audio)?,
-            request: usd(&self.request)?,
-        })
-    }
-}
-
-impl Tier {
-    fn prices(&self) -> Result<Prices, String> {
-        Ok(Prices {
-            input: usd(&self.input)?,
-            output: usd(&self.output)?,
-            cache_read: usd(&self.cache_read)?,
-            cache_write: usd(&self.cache_write)?,
-            cache_write_1h: usd(&self.cache_write_1h)?,
-            ..Prices::default()
-        })
-    }
-}
-
-fn usd(text: &Option<String>) -> Result<Option<i64>, String> {
-    text.as_deref().map(config::usd).transpose()
-}
+const TEXT: &str = include_str!("prices.toml");

@@ -23,7 +23,9 @@ pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
     let lacks = known.input_tokens.is_none() || (known.output_tokens.is_none() && size.arrived > 0);
     // Of a stream that ended early the upstream told what it knew at its beginning, if anything.
     let late = size.cut && size.arrived > known.output_tokens.unwrap_or(0);
-    if free || !(lacks || late) {
+    // A picture, a minute of sound or a rerank is known without tokens.
+    let by_piece = known.units.is_some() && row.cost_nano_usd.is_some() && known.output_tokens.is_none();
+    if free || by_piece || !(lacks || late) {
         return;
     }
     let input = known.input_tokens.unwrap_or_else(|| size.tokens(&row.target, estimates));

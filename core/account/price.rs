@@ -2,13 +2,20 @@
 //! nano-dollars, rounded once an attempt. Pure: usage and prices in, money out.
 
 use crate::{
-    config::{PriceTier, Prices},
-    model::Usage,
+    config::{PriceSheet, Prices},
+    model::{ServiceTier, Units, Usage},
 };
 
 /// The prices of one target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates {
+    usual: Plan,
+    services: Box<[(ServiceTier, Plan)]>,
+}
+
+/// The prices of one service.
+#[derive(Debug, Clone, PartialEq)]
+struct Plan {
     base: Kinds,
     /// In rising order: the highest one that the input passes holds for the whole request.
     tiers: Box<[(u64, Kinds)]>,
@@ -22,26 +29,64 @@ struct Kinds {
     cache_write: Option<i64>,
     cache_write_1h: Option<i64>,
     input_audio: Option<i64>,
+    input_image: Option<i64>,
     output: Option<i64>,
     reasoning: Option<i64>,
     output_audio: Option<i64>,
+    output_image: Option<i64>,
     request: i64,
+    /// There are pieces with a price and no tokens with one: what counts neither is unknown.
+    by_piece: bool,
+    characters: Option<i64>,
+    per_image: Option<i64>,
+    per_input_image: Option<i64>,
+    per_input_second: Option<i64>,
+    per_output_second: Option<i64>,
+    per_search: Option<i64>,
+    per_search_unit: Option<i64>,
 }
 
 impl Rates {
-    pub fn new(prices: &Prices, tiers: &[PriceTier]) -> Rates {
-        let tiers = tiers.iter().map(|tier| (tier.above, Kinds::of(&over(prices, &tier.prices)))).collect();
-        Rates { base: Kinds::of(prices), tiers }
+    pub fn new(sheet: &PriceSheet) -> Rates {
+        let PriceSheet { prices, tiers, services } = sheet;
+        // What a request with more than so many tokens costs, at the usual service.
+        let usual = |above: u64| {
+            let tier = tiers.iter().rev().find(|tier| tier.above <= above);
+            tier.map_or(*prices, |tier| tier.prices.over(prices))
+        };
+        let services = services.iter().map(|service| {
+            let own = |above: u64| {
+                let tier = service.tiers.iter().rev().find(|tier| tier.above <= above);
+                let own = tier.map_or(service.prices, |tier| tier.prices.over(&service.prices));
+                own.over(&usual(above).times(service.factor.unwrap_or(ONE)))
+            };
+            let mut steps: Vec<u64> = tiers.iter().chain(&service.tiers).map(|tier| tier.above).collect();
+            steps.sort_unstable();
+            steps.dedup();
+            (service.service, Plan::new(own(0), steps, own))
+        });
+        let services = services.collect();
+        Rates { usual: Plan::new(*prices, tiers.iter().map(|tier| tier.above), usual), services }
     }
 
     /// In nano-dollars, half of one rounded up. `None` when a kind that was used was not reported or has no price:
     /// unknown is never zero.
     pub fn cost(&self, usage: &Usage) -> Option<i64> {
-        let input = usage.input_tokens?;
-        let kinds = self.kinds(input);
+        let units = usage.units();
+        let kinds = self.plan(usage.service_tier).kinds(usage.input_tokens.unwrap_or(0));
+        let (pieces, counted) = kinds.pieces(usage, &units);
+        if kinds.by_piece && !counted {
+            return None;
+        }
+        let input = match usage.input_tokens {
+            // What is billed by the piece may have no tokens.
+            None if counted => 0,
+            input => input?,
+        };
         // An embedding has no output and its model no price for one.
         let output = match (usage.output_tokens, kinds.output) {
             (None, None | Some(0)) => 0,
+            (None, _) if counted => 0,
             (output, _) => output?,
         };
         // Each part is taken out of what is left of its whole, so that no token is counted twice, whatever was reported.
@@ -55,6 +100,7 @@ impl Rates {
         let write = take(usage.cache_write_tokens.map(|all| all.saturating_sub(hour)));
         let read = take(usage.cache_read_tokens);
         let heard = take(usage.input_audio_tokens);
+        let seen = take(units.input_image_tokens);
         let mut rest = output;
         let mut take = |count: Option<u64>| {
             let part = count.unwrap_or(0).min(rest);
@@ -62,55 +108,91 @@ impl Rates {
             part
         };
         let spoken = take(usage.output_audio_tokens);
+        let drawn = take(units.output_image_tokens);
         let thought = take(usage.reasoning_tokens);
-        let mut sum: i128 = 0;
+        let mut sum = pieces;
         for (count, price) in [
             (left, kinds.input),
             (read, kinds.cache_read),
             (write, kinds.cache_write),
             (hour, kinds.cache_write_1h),
             (heard, kinds.input_audio),
+            (seen, kinds.input_image),
             (rest, kinds.output),
             (thought, kinds.reasoning),
             (spoken, kinds.output_audio),
+            (drawn, kinds.output_image),
         ] {
             if count > 0 {
                 sum += i128::from(count) * i128::from(price?);
             }
         }
-        Some(nano((sum + MILLION / 2) / MILLION + i128::from(kinds.request)))
+        Some(nano((sum + MILLION / 2).div_euclid(MILLION) + i128::from(kinds.request)))
     }
 
-    /// The most that a request of so many tokens can cost, whatever their kinds turn out to be. Rounded up.
-    pub fn most(&self, input_tokens: u64, output_tokens: u64) -> i64 {
-        let passed = self.tiers.iter().filter(|(above, _)| input_tokens > *above).map(|(_, kinds)| kinds);
+    /// The most that a request of so many tokens can cost, whatever their kinds turn out to be, whichever service answers,
+    /// and with so much besides. Rounded up.
+    pub fn most(&self, input_tokens: u64, output_tokens: u64, units: &Units) -> i64 {
         let of = |kinds: &Kinds| {
             let dearest = |all: &[Option<i64>]| i128::from(all.iter().copied().flatten().max().unwrap_or(0));
-            let input = [kinds.input, kinds.cache_read, kinds.cache_write, kinds.cache_write_1h, kinds.input_audio];
-            let output = [kinds.output, kinds.reasoning, kinds.output_audio];
+            let input = [
+                kinds.input,
+                kinds.cache_read,
+                kinds.cache_write,
+                kinds.cache_write_1h,
+                kinds.input_audio,
+                kinds.input_image,
+            ];
+            let output = [kinds.output, kinds.reasoning, kinds.output_audio, kinds.output_image];
             let sum = i128::from(input_tokens) * dearest(&input) + i128::from(output_tokens) * dearest(&output);
-            nano((sum + MILLION - 1) / MILLION + i128::from(kinds.request))
+            let pieces: i128 = kinds.each(units).iter().map(|(_, _, cost)| cost.unwrap_or(0)).sum();
+            nano((sum + pieces + MILLION - 1).div_euclid(MILLION) + i128::from(kinds.request))
         };
         // The lower prices count too: an estimate of the input may be too high.
-        passed.chain([&self.base]).map(of).max().unwrap_or(0)
+        let plans = self.services.iter().map(|(_, plan)| plan).chain([&self.usual]);
+        plans.flat_map(|plan| plan.up_to(input_tokens)).map(of).max().unwrap_or(0)
     }
 
     /// Do prices depend on the service that was asked for?
     pub fn differ_by_service(&self) -> bool {
-        false
+        !self.services.is_empty()
+    }
+
+    /// Does it sell searches beside tokens?
+    pub fn sells_searches(&self) -> bool {
+        self.usual.base.per_search.is_some_and(|price| price > 0)
     }
 
     /// USD per million tokens, for stages that compare.
     pub fn input_usd(&self) -> Option<f64> {
-        self.base.input.map(usd)
+        self.usual.base.input.map(usd)
     }
 
     pub fn output_usd(&self) -> Option<f64> {
-        self.base.output.map(usd)
+        self.usual.base.output.map(usd)
+    }
+
+    /// A service without prices of its own costs what is usual.
+    fn plan(&self, service: Option<ServiceTier>) -> &Plan {
+        let own = |service| self.services.iter().find(|(of, _)| *of == service).map(|(_, plan)| plan);
+        service.and_then(own).unwrap_or(&self.usual)
+    }
+}
+
+impl Plan {
+    fn new(base: Prices, steps: impl IntoIterator<Item = u64>, at: impl Fn(u64) -> Prices) -> Plan {
+        let tiers = steps.into_iter().map(|above| (above, Kinds::of(&at(above)))).collect();
+        Plan { base: Kinds::of(&base), tiers }
     }
 
     fn kinds(&self, input_tokens: u64) -> &Kinds {
         self.tiers.iter().rev().find(|(above, _)| input_tokens > *above).map_or(&self.base, |(_, kinds)| kinds)
+    }
+
+    /// All that hold for a request of so much input or less.
+    fn up_to(&self, input_tokens: u64) -> impl Iterator<Item = &Kinds> {
+        let passed = self.tiers.iter().filter(move |(above, _)| input_tokens > *above).map(|(_, kinds)| kinds);
+        passed.chain([&self.base])
     }
 }
 
@@ -126,10 +208,22 @@ impl Kinds {
             reasoning,
             input_audio,
             output_audio,
+            input_image,
+            output_image,
+            characters,
             request,
+            per_image,
+            per_input_image,
+            per_input_second,
+            per_output_second,
+            per_search,
+            per_search_unit,
         } = *prices;
-        // A price a request, and none for tokens: tokens are free.
-        let free = (input.is_none() && request.is_some()).then_some(0);
+        let pieces = [characters, per_image, per_input_image, per_input_second, per_output_second, per_search_unit];
+        let has_pieces = pieces.iter().any(Option::is_some);
+        let by_piece = has_pieces && input.is_none() && input_audio.is_none() && request.is_none();
+        // A price a request or a piece, and none for tokens: tokens are free.
+        let free = (input.is_none() && (request.is_some() || has_pieces)).then_some(0);
         let input = input.or(free);
         let output = output.or(free);
         Kinds {
@@ -138,27 +232,68 @@ impl Kinds {
             cache_write: cache_write.or(input),
             cache_write_1h: cache_write_1h.or(cache_write).or(input),
             input_audio: input_audio.or(input),
+            input_image: input_image.or(input),
             output,
             reasoning: reasoning.or(output),
             output_audio: output_audio.or(output),
+            output_image: output_image.or(output),
             request: request.unwrap_or(0),
+            by_piece,
+            characters,
+            per_image,
+            per_input_image,
+            per_input_second,
+            per_output_second,
+            per_search,
+            per_search_unit,
         }
+    }
+
+    /// What costs by the piece, in millionths of a nano-dollar, and whether any of it is what was bought: not a search on the
+    /// way to an answer in tokens. What is counted in tokens as well is not charged again.
+    fn pieces(&self, usage: &Usage, units: &Units) -> (i128, bool) {
+        let none = |tokens: Option<u64>| tokens.unwrap_or(0) == 0;
+        let (mut sum, mut counted) = (0, false);
+        for (piece, bought, cost) in self.each(units) {
+            let again = match piece {
+                Piece::Characters => self.input.is_some_and(|price| price > 0) && !none(usage.input_tokens),
+                Piece::InputSound => !none(usage.input_audio_tokens),
+                Piece::OutputSound => !none(usage.output_audio_tokens),
+                Piece::InputImage => !none(units.input_image_tokens),
+                Piece::OutputImage => !none(units.output_image_tokens),
+                Piece::Search => false,
+            };
+            if let Some(cost) = cost.filter(|_| !again) {
+                sum += cost;
+                counted |= bought;
+            }
+        }
+        (sum, counted)
+    }
+
+    fn each(&self, units: &Units) -> [(Piece, bool, Option<i128>); 7] {
+        let cost =
+            |count: Option<u64>, price: Option<i64>, scale: i128| Some(i128::from(count?) * i128::from(price?) * scale);
+        [
+            (Piece::Characters, true, cost(units.characters, self.characters, 1)),
+            (Piece::OutputImage, true, cost(units.output_images, self.per_image, MILLION)),
+            (Piece::InputImage, true, cost(units.input_images, self.per_input_image, MILLION)),
+            (Piece::InputSound, true, cost(units.input_audio_ms, self.per_input_second, MILLION / 1000)),
+            (Piece::OutputSound, true, cost(units.output_audio_ms, self.per_output_second, MILLION / 1000)),
+            (Piece::Search, true, cost(units.search_units, self.per_search_unit, MILLION)),
+            (Piece::Search, false, cost(units.web_searches, self.per_search, MILLION)),
+        ]
     }
 }
 
-/// The tier's prices, and the base's where it has none.
-fn over(base: &Prices, tier: &Prices) -> Prices {
-    Prices {
-        input: tier.input.or(base.input),
-        output: tier.output.or(base.output),
-        cache_read: tier.cache_read.or(base.cache_read),
-        cache_write: tier.cache_write.or(base.cache_write),
-        cache_write_1h: tier.cache_write_1h.or(base.cache_write_1h),
-        reasoning: tier.reasoning.or(base.reasoning),
-        input_audio: tier.input_audio.or(base.input_audio),
-        output_audio: tier.output_audio.or(base.output_audio),
-        request: tier.request.or(base.request),
-    }
+#[derive(Clone, Copy)]
+enum Piece {
+    Characters,
+    InputSound,
+    OutputSound,
+    InputImage,
+    OutputImage,
+    Search,
 }
 
 /// Nano-dollars as USD, all their digits and no more: `0.0000125`, `3`.
@@ -209,4 +344,6 @@ fn usd(nano: i64) -> f64 {
 }
 
 const MILLION: i128 = 1_000_000;
+/// A factor that changes nothing, in billionths.
+const ONE: i64 = 1_000_000_000;
 const BILLION: u64 = 1_000_000_000;

@@ -12,7 +12,7 @@ mod team;
 mod unit;
 
 pub use login::{Aws, Entra, Google};
-pub use money::{Bodies, PriceTier, Pricing, Records, Usd};
+pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, Usd};
 pub use team::{Budget, Per, Priority, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -40,6 +40,8 @@ pub struct File {
     pub teams: BTreeMap<String, Team>,
     /// What models cost, where the built-in prices are not yours.
     pub pricing: Option<Vec<Pricing>>,
+    /// Prices and limits from a file.
+    pub catalogue: Option<Catalogue>,
     /// What is kept of each request.
     pub records: Option<Records>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.

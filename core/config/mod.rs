@@ -8,10 +8,12 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+pub mod catalogue;
 pub mod env;
 pub mod file;
 mod later;
 mod login;
+mod prices;
 pub mod read;
 mod resolve;
 pub mod secret;
@@ -27,13 +29,15 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use catalogue::{Catalogue, CatalogueRow};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
+pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing};
 pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
-pub use text::usd;
+pub use text::{decimal, usd};
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
 
@@ -56,6 +60,8 @@ pub struct Config {
     pub teams: BTreeMap<String, Team>,
     /// Prices of the user's own, in the file's order.
     pub pricing: Vec<Pricing>,
+    /// Prices and limits of the file that `[catalogue]` names.
+    pub catalogue: Arc<Catalogue>,
     pub records: Records,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
     pub budget_lease: Duration,
@@ -209,37 +215,6 @@ impl Default for Records {
     fn default() -> Self {
         Records { keep: Duration::from_secs(30 * 86_400) }
     }
-}
-
-/// `[[pricing]]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pricing {
-    /// `provider/model` or a model's name, `*` standing for anything.
-    pub model: String,
-    pub prices: Prices,
-    /// In rising order.
-    pub tiers: Vec<PriceTier>,
-}
-
-/// What tokens cost, in nano-dollars a million; `request` in nano-dollars each.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Prices {
-    pub input: Option<i64>,
-    pub output: Option<i64>,
-    pub cache_read: Option<i64>,
-    pub cache_write: Option<i64>,
-    pub cache_write_1h: Option<i64>,
-    pub reasoning: Option<i64>,
-    pub input_audio: Option<i64>,
-    pub output_audio: Option<i64>,
-    pub request: Option<i64>,
-}
-
-/// Prices of requests with more input tokens than `above`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PriceTier {
-    pub above: u64,
-    pub prices: Prices,
 }
 
 /// One problem, where it stands. `check --json` prints these.

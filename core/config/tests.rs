@@ -464,9 +464,9 @@ fn prices_are_taken_digit_by_digit() {
         request: Some(2_000_000_000),
         ..Prices::default()
     };
-    assert_eq!((house.model.as_str(), house.prices), ("house/llama", expected));
-    assert_eq!((house.tiers[0].above, house.tiers[0].prices.input), (1000, Some(300_000_000)));
-    assert_eq!(all.prices.input, Some(1));
+    assert_eq!((house.model.as_str(), house.sheet.prices), ("house/llama", expected));
+    assert_eq!((house.sheet.tiers[0].above, house.sheet.tiers[0].prices.input), (1000, Some(300_000_000)));
+    assert_eq!(all.sheet.prices.input, Some(1));
 }
 
 #[test]
@@ -556,3 +556,5 @@ fn identities_that_cannot_be_meant_are_told() {
         assert!(!format!("{problem}").contains(secret), "{problem}");
     }
 }
+
+mod money;

@@ -66,6 +66,14 @@ pub fn usd(text: &str) -> Result<i64, String> {
         .ok_or_else(|| format!("at most {MOST_USD} dollars can be stated"))
 }
 
+/// The same the other way: all digits that say something.
+pub fn decimal(nano: i64) -> String {
+    let (sign, size) = (if nano < 0 { "-" } else { "" }, nano.unsigned_abs());
+    let part = format!("{:09}", size % 1_000_000_000);
+    let text = format!("{sign}{}.{}", size / 1_000_000_000, part.trim_end_matches('0'));
+    text.trim_end_matches('.').to_owned()
+}
+
 /// So that sums of many fit in 64 bits of nano-dollars.
 const MOST_USD: i64 = 1_000_000_000;
 

@@ -93,7 +93,6 @@ impl Health {
 
     /// What stages see of a target.
     pub fn candidate(&self, target: &Target, now: Instant) -> Candidate {
-        let can = target.provider.capability(&target.model);
         let entry = self.entries.get(&target.name).map(|e| e.clone());
         Candidate {
             name: target.name.clone(),
@@ -106,8 +105,8 @@ impl Health {
             price_output: target.rates.as_ref().and_then(|r| r.output_usd()),
             quota_left: u64::MAX,
             quota_resets_in: None,
-            context_window: can.context,
-            capabilities: can.features,
+            context_window: target.limits.context,
+            capabilities: target.limits.features,
         }
     }
 

@@ -27,7 +27,12 @@ pub use self::{
     table::Table,
 };
 use crate::{
-    account::price::Rates, codec::Dialect, config::Strategy, error::Result, model::Operation, provider::Provider,
+    account::{catalog::Known, price::Rates},
+    codec::Dialect,
+    config::Strategy,
+    error::Result,
+    model::Operation,
+    provider::{Provider, capability::Capability},
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -50,8 +55,30 @@ pub struct Target {
     pub dialect: Dialect,
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
+    pub limits: Limits,
     /// Chat's two URLs, made once.
     pub urls: [OnceLock<Uri>; 2],
+}
+
+/// How much a model reads and writes, and what it can do: our own tables first, then the catalogue file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    pub context: Option<u64>,
+    pub output: Option<u64>,
+    /// What stages see as capabilities.
+    pub features: &'static [&'static str],
+}
+
+impl Limits {
+    fn of(can: &Capability, known: Option<&Known>) -> Limits {
+        // A model that no prefix fits has what is true of most: whoever knows it knows better.
+        let features = known.map(|k| k.features).filter(|f| can.prefix.is_empty() && !f.is_empty());
+        Limits {
+            context: can.context.or(known.and_then(|k| k.context)),
+            output: can.output.or(known.and_then(|k| k.output_limit)),
+            features: features.unwrap_or(can.features),
+        }
+    }
 }
 
 impl Target {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dashmap::DashMap;
 
-use super::{Group, Plan, Target, Timeouts, price::PriceList};
+use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
@@ -49,7 +49,7 @@ impl Table {
     pub fn build(config: &Config) -> Result<Table, Vec<Problem>> {
         let mut problems = Vec::new();
         let providers = providers(config, &mut problems);
-        let prices = PriceList::new(&config.pricing);
+        let prices = PriceList::new(&config.pricing, &config.catalogue);
         let mut table = Table { providers, aliases: BTreeMap::new(), prices, named: DashMap::new() };
         for (name, alias) in &config.models {
             let targets =
@@ -314,7 +314,9 @@ impl Table {
 impl Table {
     fn make(&self, provider: &Arc<Provider>, model: &str, weight: u32, terms: Terms) -> Target {
         let name = format!("{}/{model}", provider.name);
+        let limits = Limits::of(provider.capability(model), self.prices.known(provider, model));
         Target {
+            limits,
             urls: Default::default(),
             rates: self.prices.find(&name, provider, model),
             name: name.into(),
@@ -364,13 +366,12 @@ fn is_self(provider: &Provider, config: &Config) -> bool {
 }
 
 fn card(id: &str, owner: &str, target: &Target) -> ModelCard {
-    let can = target.provider.capability(&target.model);
     ModelCard {
         id: id.to_owned(),
         owner: owner.to_owned(),
         created: 0,
-        context_window: can.context,
-        max_output: can.output,
+        context_window: target.limits.context,
+        max_output: target.limits.output,
     }
 }
 

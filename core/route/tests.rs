@@ -27,6 +27,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
         teams: BTreeMap::new(),
         pricing: Vec::new(),
+        catalogue: Default::default(),
         records: config::Records::default(),
         stages: None,
         sources: config::Sources::default(),

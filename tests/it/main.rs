@@ -27,6 +27,7 @@ mod keys;
 mod limits;
 mod passthrough;
 mod plugins;
+mod prices;
 mod promises;
 mod readme;
 mod records;

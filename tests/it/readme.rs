@@ -92,6 +92,7 @@ fn its_configuration_table_has_every_key_that_exists() {
             "teams.NAME.defaults.",
             "stages[].config.",
             "pricing[].tiers[].",
+            "pricing[].services.",
         ]
         .iter()
         .any(|table| key.starts_with(table))

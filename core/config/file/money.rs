@@ -6,60 +6,120 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Span;
+use crate::config::PRICES;
 
-/// What a model costs, in USD per million tokens. These prices win over the catalogue's.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Pricing {
-    /// `provider/model`, or a model's name at any provider; `*` stands for anything.
-    pub model: String,
-    /// Tokens of the request that no other key counts.
-    pub input: Option<Usd>,
-    /// Tokens of the answer that no other key counts. Without it answers cost nothing (embeddings).
-    pub output: Option<Usd>,
-    /// Input that came out of the provider's prompt cache. Default: input.
-    pub cache_read: Option<Usd>,
-    /// Input that was put into the provider's prompt cache. Default: input.
-    pub cache_write: Option<Usd>,
-    /// The same, to be kept for an hour. Default: cache_write.
-    pub cache_write_1h: Option<Usd>,
-    /// Output that was thought and not said. Default: output.
-    pub reasoning: Option<Usd>,
-    /// Sound in the request. Default: input.
-    pub input_audio: Option<Usd>,
-    /// Sound in the answer. Default: output.
-    pub output_audio: Option<Usd>,
-    /// USD for each request, beside its tokens.
-    pub request: Option<Usd>,
-    /// Other prices for long requests: those of the highest tier that is passed hold for the whole request.
-    pub tiers: Option<Vec<PriceTier>>,
+/// A shape with a key for each thing that can have a price, besides its own.
+macro_rules! priced {
+    ($(#[$doc:meta])* $name:ident { $($(#[$own_doc:meta])* $own:ident: $type:ty,)* }) => {
+        priced! { @keys $(#[$doc])* $name { $($(#[$own_doc])* $own: $type,)* }
+            /// Tokens of the request that no other key counts.
+            input,
+            /// Tokens of the answer that no other key counts. Without it answers cost nothing (embeddings).
+            output,
+            /// Input that came out of the provider's prompt cache. Default: input.
+            cache_read,
+            /// Input that was put into the provider's prompt cache. Default: input.
+            cache_write,
+            /// The same, to be kept for an hour. Default: cache_write.
+            cache_write_1h,
+            /// Output that was thought and not said. Default: output.
+            reasoning,
+            /// Sound in the request, in tokens. Default: input.
+            input_audio,
+            /// Sound in the answer, in tokens. Default: output.
+            output_audio,
+            /// Pictures in the request, in tokens. Default: input.
+            input_image,
+            /// Pictures in the answer, in tokens. Default: output.
+            output_image,
+            /// USD per million characters to be spoken.
+            characters,
+            /// USD for each request, beside its tokens.
+            request,
+            /// USD for each picture made, unless it is counted in tokens.
+            per_image,
+            /// USD for each picture sent, unless it is counted in tokens.
+            per_input_image,
+            /// USD for each second of sound sent, unless it is counted in tokens.
+            per_input_second,
+            /// USD for each second of sound made, unless it is counted in tokens.
+            per_output_second,
+            /// USD for each search of the web that the provider runs.
+            per_search,
+            /// USD for each search unit of a rerank.
+            per_search_unit,
+        }
+    };
+    (@keys $(#[$doc:meta])* $name:ident { $($(#[$own_doc:meta])* $own:ident: $type:ty,)* }
+        $($(#[$key_doc:meta])* $key:ident,)*) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$own_doc])* pub $own: $type,)*
+            $($(#[$key_doc])* pub $key: Option<Usd>,)*
+        }
+
+        impl $name {
+            /// In the order of `Prices::KEYS`, which a test compares.
+            pub fn take_prices(&mut self) -> [Option<Usd>; PRICES] {
+                [$(self.$key.take()),*]
+            }
+        }
+    };
 }
 
-/// Prices of a request with more input than `above`; what is not written here stays as without the tier.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+priced! {
+    /// What a model costs, in USD per million tokens. These prices win over the catalogue's.
+    Pricing {
+        /// `provider/model`, or a model's name at any provider; `*` stands for anything.
+        model: String,
+        /// Other prices for long requests: those of the highest tier that is passed hold for the whole request.
+        tiers: Option<Vec<PriceTier>>,
+        /// Other prices for other services than the usual one.
+        services: Option<PriceServices>,
+    }
+}
+
+priced! {
+    /// Prices of a request with more input than `above`; what is not written here stays as without the tier.
+    PriceTier {
+        /// Input tokens, cached ones included.
+        #[schemars(range(min = 1))]
+        above: u64,
+    }
+}
+
+priced! {
+    /// Prices of a service; what is not written here costs what it usually does, times `factor`.
+    PriceService {
+        /// Times the usual prices of tokens, sound, pictures and characters (0.5 for a half).
+        factor: Option<Usd>,
+        /// Its own prices for long requests.
+        tiers: Option<Vec<PriceTier>>,
+    }
+}
+
+/// By the service that the answer names, or that the request asks for where the answer names none.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PriceTier {
-    /// Input tokens, cached ones included.
-    #[schemars(range(min = 1))]
-    pub above: u64,
-    /// Tokens of the request.
-    pub input: Option<Usd>,
-    /// Tokens of the answer.
-    pub output: Option<Usd>,
-    /// Out of the prompt cache.
-    pub cache_read: Option<Usd>,
-    /// Into the prompt cache.
-    pub cache_write: Option<Usd>,
-    /// Into it, for an hour.
-    pub cache_write_1h: Option<Usd>,
-    /// Thought and not said.
-    pub reasoning: Option<Usd>,
-    /// Sound in the request.
-    pub input_audio: Option<Usd>,
-    /// Sound in the answer.
-    pub output_audio: Option<Usd>,
-    /// Each request.
-    pub request: Option<Usd>,
+pub struct PriceServices {
+    /// Cheaper and slower.
+    pub flex: Option<PriceService>,
+    /// Dearer and steadier.
+    pub priority: Option<PriceService>,
+    /// Dearer and faster.
+    pub fast: Option<PriceService>,
+    /// Answered within a day.
+    pub batch: Option<PriceService>,
+}
+
+/// Prices and limits from a file, where there are no own ones; it goes before the built-in ones.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Catalogue {
+    /// As `portcullis catalogue import` writes it, from gateway.toml's folder.
+    pub file: Option<String>,
 }
 
 /// What is kept of each request.

@@ -54,6 +54,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let models = r.models(file.models, &providers);
     let teams = r.teams(file.teams, &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
+    let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
@@ -71,6 +72,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         models,
         teams,
         pricing,
+        catalogue,
         budget_lease,
         records,
         stages,

@@ -1,7 +1,15 @@
 //! `[[pricing]]` and `[records]`: prices of the user's own, in whole nano-dollars, and what is kept of each request.
 
+use std::sync::Arc;
+
 use super::{Resolver, path};
-use crate::config::{PriceTier, Prices, Pricing, Provider, Records, file, source::dotted, text};
+use crate::{
+    config::{
+        Catalogue, ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, Problem, Provider, Records,
+        catalogue::Mistake, file, source::dotted, sources, text,
+    },
+    model::ServiceTier,
+};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn pricing(&mut self, raw: Option<Vec<file::Pricing>>, providers: &[Provider]) -> Vec<Pricing> {
@@ -31,6 +39,32 @@ impl Resolver<'_, '_, '_> {
         all
     }
 
+    /// Each mistake with its own file and line.
+    pub(super) fn catalogue(&mut self, raw: file::Catalogue) -> Arc<Catalogue> {
+        let Some(name) = raw.file else { return Arc::default() };
+        let full = self.existing(&path(&["catalogue", "file"]), &name);
+        let text = match sources::text(&full, MOST_CATALOGUE) {
+            Ok(Some(text)) => text,
+            // Told already.
+            Ok(None) => return Arc::default(),
+            Err(message) => {
+                self.tell(&path(&["catalogue", "file"]), format!("`catalogue.file`: {name} {message}"));
+                return Arc::default();
+            }
+        };
+        let mistakes = match Catalogue::parse(&text) {
+            Ok(catalogue) => return Arc::new(catalogue),
+            Err(mistakes) => mistakes,
+        };
+        self.problems.extend(mistakes.into_iter().map(|Mistake { line, message }| Problem {
+            file: name.clone(),
+            line,
+            message,
+            excerpt: None,
+        }));
+        Arc::default()
+    }
+
     pub(super) fn records(&mut self, raw: file::Records) -> Records {
         let (None | Some(file::Bodies::Off)) = raw.bodies;
         let keep = self.span(&path(&["records", "keep"]), raw.keep);
@@ -41,63 +75,53 @@ impl Resolver<'_, '_, '_> {
         head == super::providers::MOCK || providers.iter().any(|p| p.name == head)
     }
 
-    fn priced(&mut self, at: &[String], raw: file::Pricing) -> Pricing {
-        let file::Pricing {
-            model,
-            input,
-            output,
-            cache_read,
-            cache_write,
-            cache_write_1h,
-            reasoning,
-            input_audio,
-            output_audio,
-            request,
-            tiers,
-        } = raw;
-        if input.is_none() && request.is_none() && !self.removed(&[at, &path(&["input"])].concat()) {
+    fn priced(&mut self, at: &[String], mut raw: file::Pricing) -> Pricing {
+        let written = raw.take_prices();
+        let named = Prices::KEYS.iter().zip(&written).any(|(key, price)| price.is_some() && ENOUGH.contains(key));
+        if !named && !self.removed(&[at, &path(&["input"])].concat()) {
             self.fault_at_key(at, format!("`{}` needs a price: input = \"0.50\", output = \"1.50\"", dotted(at)));
         }
-        let mut usd = |key: &str, raw: Option<file::Usd>| self.usd(&[at, &path(&[key])].concat(), raw);
-        let prices = Prices {
-            input: usd("input", input),
-            output: usd("output", output),
-            cache_read: usd("cache_read", cache_read),
-            cache_write: usd("cache_write", cache_write),
-            cache_write_1h: usd("cache_write_1h", cache_write_1h),
-            reasoning: usd("reasoning", reasoning),
-            input_audio: usd("input_audio", input_audio),
-            output_audio: usd("output_audio", output_audio),
-            request: usd("request", request),
-        };
+        let prices = self.prices(at, written);
+        let tiers = self.tiers(at, raw.tiers);
+        let file::PriceServices { flex, priority, fast, batch } = raw.services.unwrap_or_default();
+        let mut services = Vec::new();
+        for (service, raw) in [
+            (ServiceTier::Flex, flex),
+            (ServiceTier::Priority, priority),
+            (ServiceTier::Fast, fast),
+            (ServiceTier::Batch, batch),
+        ] {
+            let Some(mut raw) = raw else { continue };
+            let at = [at, &path(&["services", service.name()])].concat();
+            let prices = raw.take_prices();
+            let factor = self.usd(&[at.as_slice(), &path(&["factor"])].concat(), raw.factor);
+            let (prices, tiers) = (self.prices(&at, prices), self.tiers(&at, raw.tiers));
+            services.push(PriceService { service, factor, prices, tiers });
+        }
+        Pricing { model: raw.model, sheet: PriceSheet { prices, tiers, services } }
+    }
+
+    fn prices(&mut self, at: &[String], written: [Option<file::Usd>; PRICES]) -> Prices {
+        let mut prices = Prices::default();
+        for ((key, price), raw) in Prices::KEYS.iter().zip(prices.figures_mut()).zip(written) {
+            *price = self.usd(&[at, &path(&[key])].concat(), raw);
+        }
+        prices
+    }
+
+    fn tiers(&mut self, at: &[String], raw: Option<Vec<file::PriceTier>>) -> Vec<PriceTier> {
         let list = [at, &path(&["tiers"])].concat();
         let mut rising: Vec<PriceTier> = Vec::new();
-        for (n, raw) in tiers.into_iter().flatten().enumerate() {
+        for (n, mut raw) in raw.into_iter().flatten().enumerate() {
             let at = self.entry(&list, n);
             if rising.last().is_some_and(|last| last.above >= raw.above) {
                 self.tell(&at, format!("`{}`: write tiers in rising order of `above`", dotted(&at)));
                 continue;
             }
-            let tier = self.tier(&at, raw);
-            rising.push(tier);
+            let written = raw.take_prices();
+            rising.push(PriceTier { above: raw.above, prices: self.prices(&at, written) });
         }
-        Pricing { model, prices, tiers: rising }
-    }
-
-    fn tier(&mut self, at: &[String], raw: file::PriceTier) -> PriceTier {
-        let mut usd = |key: &str, raw: Option<file::Usd>| self.usd(&[at, &path(&[key])].concat(), raw);
-        let prices = Prices {
-            input: usd("input", raw.input),
-            output: usd("output", raw.output),
-            cache_read: usd("cache_read", raw.cache_read),
-            cache_write: usd("cache_write", raw.cache_write),
-            cache_write_1h: usd("cache_write_1h", raw.cache_write_1h),
-            reasoning: usd("reasoning", raw.reasoning),
-            input_audio: usd("input_audio", raw.input_audio),
-            output_audio: usd("output_audio", raw.output_audio),
-            request: usd("request", raw.request),
-        };
-        PriceTier { above: raw.above, prices }
+        rising
     }
 
     /// Nano-dollars.
@@ -108,3 +132,6 @@ impl Resolver<'_, '_, '_> {
         }
     }
 }
+
+/// The largest collection there is has three million bytes before it is brought into form.
+const MOST_CATALOGUE: u64 = 32 << 20;
