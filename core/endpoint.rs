@@ -43,6 +43,8 @@ pub const TABLE: &[Endpoint] = &[
     row("POST", "/v1/models/{model}:embedContent", Operation::Embeddings, Format::Gemini, None),
     row("POST", "/v1/models/{model}:batchEmbedContents", Operation::Embeddings, Format::Gemini, None),
     row("POST", "/v1/models/{model}:countTokens", Operation::CountTokens, Format::Gemini, None),
+    row("POST", "/model/{model}/converse", Operation::Chat, Format::BedrockConverse, Some(false)),
+    row("POST", "/model/{model}/converse-stream", Operation::Chat, Format::BedrockConverse, Some(true)),
     row("GET", "/v1beta1/models", Operation::ListModels, Format::Gemini, None),
     row("GET", "/v1beta1/models/{model}", Operation::OneModel, Format::Gemini, None),
 ];
@@ -100,7 +102,9 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
             stream: row.stream,
             model: captured.model,
             id: captured.id,
-            json_array: row.stream == Some(true) && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
+            json_array: row.format == Format::Gemini
+                && row.stream == Some(true)
+                && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
             single: verb == Some("embedContent"),
         });
     }
@@ -199,6 +203,8 @@ fn guess(prefix: Option<Format>, path: &str) -> Format {
         format
     } else if path.starts_with("/v1/messages") {
         Format::AnthropicMessages
+    } else if path.starts_with("/model/") {
+        Format::BedrockConverse
     } else if path.starts_with("/v1beta") || path.rsplit('/').next().is_some_and(|s| s.contains(':')) {
         Format::Gemini
     } else {
@@ -206,8 +212,12 @@ fn guess(prefix: Option<Format>, path: &str) -> Format {
     }
 }
 
-const PREFIXES: [(&str, Format); 3] =
-    [("/openai", Format::OpenaiChat), ("/anthropic", Format::AnthropicMessages), ("/gemini", Format::Gemini)];
+const PREFIXES: [(&str, Format); 4] = [
+    ("/openai", Format::OpenaiChat),
+    ("/anthropic", Format::AnthropicMessages),
+    ("/gemini", Format::Gemini),
+    ("/bedrock", Format::BedrockConverse),
+];
 
 const KNOWN_VERBS: [&str; 5] =
     [":generateContent", ":streamGenerateContent", ":embedContent", ":batchEmbedContents", ":countTokens"];
@@ -233,6 +243,19 @@ mod tests {
                 "/v1beta1/projects/p/q/locations/eu/publishers/google/models/m:countTokens",
                 "projects/p/q/locations/eu/publishers/google/models/m",
             ),
+            (
+                "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/converse",
+                "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            ),
+            ("/model/aws%2Famazon.nova-lite-v1:0/converse-stream", "aws/amazon.nova-lite-v1:0"),
+            (
+                "/bedrock/model/arn:aws:bedrock:eu-west-1:123456789012:inference-profile/a.b/converse",
+                "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/a.b",
+            ),
+            (
+                "/bedrock/model/arn%3Aaws%3Abedrock%3A%3A1%3Aprompt-router%2Fx/converse",
+                "arn:aws:bedrock::1:prompt-router/x",
+            ),
         ] {
             assert_eq!(found("POST", path).expect("found").model.as_deref(), Some(model));
         }
@@ -244,6 +267,10 @@ mod tests {
         assert_eq!((format, error.status()), (Format::AnthropicMessages, 405));
         assert!(error.message.contains("POST"));
         assert_eq!(found("POST", "/v1beta/none").expect_err("refused").0, Format::Gemini);
+        for path in ["/model/x/converse-sideways", "/model//converse", "/bedrock/none"] {
+            let (format, error) = found("POST", path).expect_err("refused");
+            assert_eq!((format, error.status()), (Format::BedrockConverse, 404), "{path}");
+        }
     }
 
     #[test]

@@ -158,7 +158,7 @@ impl Exchange {
 
     /// The upstream's own id, in any of the families' spellings.
     pub fn upstream_answered(&mut self, headers: &HeaderMap) {
-        let names = ["x-request-id", "request-id", "apim-request-id"];
+        let names = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
         self.upstream_id = names.iter().find_map(|n| headers.get(*n)).filter(|v| v.len() <= 128).cloned();
     }
 

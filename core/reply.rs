@@ -75,8 +75,10 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     let cx = &exchange.cx;
     let record = &exchange.record;
     insert(&mut headers, REQUEST_ID, &cx.id);
-    if cx.format == Format::AnthropicMessages {
-        insert(&mut headers, FAMILY_REQUEST_ID, &cx.id);
+    match cx.format {
+        Format::AnthropicMessages => insert(&mut headers, FAMILY_REQUEST_ID, &cx.id),
+        Format::BedrockConverse => insert(&mut headers, AMZN_REQUEST_ID, &cx.id),
+        _ => {}
     }
     if !record.model.is_empty() {
         insert(&mut headers, MODEL, &record.model);
@@ -184,6 +186,9 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut headers = head(exchange);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    if let Some((name, value)) = codec(format).error_header(error) {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     if let Some(wait) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil() as u64));
     }
@@ -387,6 +392,7 @@ const MAX_TRACE: usize = 8 << 10;
 /// Names that stand on every answer, made once.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FAMILY_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const MODEL: HeaderName = HeaderName::from_static("x-portcullis-model");
 const TARGET: HeaderName = HeaderName::from_static("x-portcullis-target");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");

@@ -176,7 +176,7 @@ fn refuse(code: &'static str, message: &str) -> Error {
 
 fn missing() -> Error {
     let message = "no API key: send a virtual key as `Authorization: Bearer sk-pc-…` (or x-api-key, x-goog-api-key, \
-                   api-key, ?key=); `portcullis keys create` makes one";
+                   api-key, ?key=; AWS SDKs take it from AWS_BEARER_TOKEN_BEDROCK); `portcullis keys create` makes one";
     refuse("key_missing", message)
 }
 

@@ -285,7 +285,8 @@ impl Document {
     }
 
     pub fn has_tools(&self) -> bool {
-        self.envelope.value(&self.bytes, "tools").is_some_and(|v| v.len() > 2)
+        let key = if self.format == Format::BedrockConverse { "toolConfig" } else { "tools" };
+        self.envelope.value(&self.bytes, key).is_some_and(|v| v.len() > 2)
     }
 
     /// May the client's bytes go to an upstream of `format`?

@@ -281,7 +281,7 @@ impl<'a> Scan<'a> {
     fn note_string(&mut self, watch: &mut Watch, depth: usize, text: Range<usize>) {
         let key = &self.body[watch.key.clone()];
         match key {
-            br#""data""# | br#""file_data""# | br#""url""# | br#""image_url""# => {
+            br#""data""# | br#""file_data""# | br#""url""# | br#""image_url""# | br#""bytes""# | br#""uri""# => {
                 self.envelope.has_media = true;
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
@@ -292,7 +292,11 @@ impl<'a> Scan<'a> {
             br#""signature""# | br#""thoughtSignature""# => {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
-            br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# => {
+            // Of a blob the tag is base64 as well.
+            br#""redactedContent""# => {
+                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"cGMxO");
+            }
+            br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# | br#""toolUseId""# => {
                 self.envelope.carries |= memchr::memmem::find(&self.body[text], b"__thought__").is_some();
             }
             br#""content""# | br#""text""# if watch.turns => {
@@ -430,7 +434,7 @@ fn fault(body: &[u8], at: usize, what: &str) -> Error {
 }
 
 /// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
-const ROUTING: [&[u8]; 15] = [
+const ROUTING: [&[u8]; 18] = [
     b"model",
     b"stream",
     b"messages",
@@ -446,6 +450,9 @@ const ROUTING: [&[u8]; 15] = [
     b"tools",
     b"stream_options",
     b"generationConfig",
+    b"inferenceConfig",
+    b"toolConfig",
+    b"additionalModelRequestFields",
 ];
 
 /// Message fields by which signatures and native parts travel through the OpenAI format.

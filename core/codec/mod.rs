@@ -4,6 +4,7 @@
 //! client speaks the format and when a provider does. Depends only on `model` and `error`.
 
 pub mod anthropic_messages;
+pub mod bedrock_converse;
 pub mod calls;
 pub mod custom;
 pub mod document;
@@ -15,6 +16,7 @@ pub mod gemini;
 pub mod glance;
 pub mod json;
 pub mod lane;
+mod mime;
 pub mod openai_chat;
 pub mod rate;
 pub mod schema;
@@ -38,8 +40,9 @@ pub fn codec(format: Format) -> &'static dyn Codec {
         Format::OpenaiChat => &openai_chat::OpenaiChat,
         Format::AnthropicMessages => &anthropic_messages::AnthropicMessages,
         Format::Gemini => &gemini::Gemini,
+        Format::BedrockConverse => &bedrock_converse::BedrockConverse,
         // Not in `Format::ALL` yet: no configuration and no path leads here.
-        Format::OpenaiResponses | Format::BedrockConverse | Format::Cohere | Format::Ollama => &openai_chat::OpenaiChat,
+        Format::OpenaiResponses | Format::Cohere | Format::Ollama => &openai_chat::OpenaiChat,
     }
 }
 
@@ -171,6 +174,11 @@ pub trait Codec: Send + Sync {
     fn decode_error(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error;
     /// Client side: the body of an error in the family's own shape.
     fn encode_error(&self, error: &Error, request_id: &str) -> Vec<u8>;
+
+    /// Client side: a header that tells SDKs of the family which error it is.
+    fn error_header(&self, _error: &Error) -> Option<(&'static str, &'static str)> {
+        None
+    }
 
     /// The wire's top-level keys that hold a canonical field: same-format edits replace just these.
     fn wire_fields(&self, field: Field) -> &'static [&'static str];

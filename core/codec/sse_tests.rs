@@ -1,5 +1,11 @@
 use super::{Decoder, Frame, write};
-use crate::error::Kind;
+use crate::{
+    codec::{
+        eventstream::{self, Said},
+        framing::Framing,
+    },
+    error::Kind,
+};
 
 fn read(pieces: &[&[u8]]) -> Vec<Frame> {
     let mut decoder = Decoder::default();
@@ -76,8 +82,14 @@ fn every_format_follows_the_limit_it_is_given() {
     for format in crate::model::Format::ALL {
         let push = |limit: usize| {
             let mut decoder = crate::codec::codec(format).stream_decoder(&crate::codec::Dialect::of("m"), limit);
-            let event = format!("data: {{\"x\":\"{}\"}}\n\n", "y".repeat(5_000));
-            decoder.push(event.as_bytes(), &mut Vec::new()).map_err(|e| e.message.clone())
+            let json = format!("{{\"x\":\"{}\"}}", "y".repeat(5_000));
+            let mut event = Vec::new();
+            match Framing::of(format) {
+                Framing::Sse => write(None, json.as_bytes(), &mut event),
+                Framing::EventStream => eventstream::write(Said::Event, "x", json.as_bytes(), &mut event),
+                Framing::Lines => event.extend([json.as_bytes(), b"\n"].concat()),
+            }
+            decoder.push(&event, &mut Vec::new()).map_err(|e| e.message.clone())
         };
         let over = push(4_000).expect_err("over the limit");
         assert!(over.contains("over 4000 bytes"), "{format:?}: {over}");

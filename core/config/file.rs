@@ -181,6 +181,7 @@ pub enum Format {
     OpenaiChat,
     AnthropicMessages,
     Gemini,
+    BedrockConverse,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

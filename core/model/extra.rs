@@ -17,7 +17,8 @@ pub enum Format {
 
 impl Format {
     /// Those that are built, in the order of the tables that are kept by format.
-    pub const ALL: [Format; 3] = [Format::OpenaiChat, Format::AnthropicMessages, Format::Gemini];
+    pub const ALL: [Format; 4] =
+        [Format::OpenaiChat, Format::AnthropicMessages, Format::Gemini, Format::BedrockConverse];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,6 +30,11 @@ impl Format {
             Format::Cohere => "cohere",
             Format::Ollama => "ollama",
         }
+    }
+
+    /// Does the path name the model, and not the body?
+    pub const fn model_in_path(self) -> bool {
+        matches!(self, Format::Gemini | Format::BedrockConverse)
     }
 
     pub fn parse(name: &str) -> Option<Format> {

@@ -57,9 +57,11 @@ fn facts(r: &mut Registrar<'_>) {
         },
     );
     r.get::<RequestView>("operation", "chat, embeddings or count_tokens", |v| v.0.cx(|cx| cx.operation.name().into()));
-    r.get::<RequestView>("format", "the caller's wire format: openai_chat, anthropic_messages or gemini", |v| {
-        v.0.doc(|doc| Ok(doc.format().name().into()))
-    });
+    r.get::<RequestView>(
+        "format",
+        "the caller's wire format: openai_chat, anthropic_messages, gemini or bedrock_converse",
+        |v| v.0.doc(|doc| Ok(doc.format().name().into())),
+    );
     r.get::<RequestView>("stream", "true: the answer is to be streamed", |v| v.0.doc(|doc| Ok(doc.stream().into())));
     r.get::<RequestView>("input_tokens", "an estimate from the length of the text", |v| {
         v.0.doc(|doc| Ok(convert::int(tokens(doc.text_bytes(), doc))))

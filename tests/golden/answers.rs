@@ -22,10 +22,10 @@ fn answers_reach_every_client_whole_and_streamed() {
                 Err(e) => faults.push(format!("{case}: response.json does not decode: {e}")),
             }
         }
-        if let Some(bytes) = case.bytes("stream.sse") {
+        if let Some(bytes) = case.stream() {
             match decode_stream(case.format, &bytes) {
                 Ok(events) => sources.push(("streamed", events.clone(), fold(events))),
-                Err(e) => faults.push(format!("{case}: stream.sse does not decode: {e}")),
+                Err(e) => faults.push(format!("{case}: the stream does not decode: {e}")),
             }
         }
         for (how, events, response) in &sources {
@@ -46,7 +46,7 @@ fn answers_reach_every_client_whole_and_streamed() {
 fn a_stream_folds_to_its_whole_answer() {
     let (mut faults, mut compared) = (Vec::new(), 0);
     for case in cases::all() {
-        let (Some(whole), Some(stream)) = (case.bytes("response.json"), case.bytes("stream.sse")) else { continue };
+        let (Some(whole), Some(stream)) = (case.bytes("response.json"), case.stream()) else { continue };
         compared += 1;
         let whole = codec(case.format).decode_response(&whole);
         let stream = decode_stream(case.format, &stream).map(fold);

@@ -1,9 +1,10 @@
 //! Recorded traffic, when `$PORTCULLIS_CORPUS` names a file of it: read, never copied into the repository. Each record of
-//! the three formats is crossed with every format and the table printed. A fifth of the records, by hash of the id,
+//! a format that is built is crossed with every format and the table printed. A fifth of the records, by hash of the id,
 //! stays unread unless `$PORTCULLIS_CORPUS_ALL` is set, so that there is something left to be surprised by.
 
 use std::{collections::BTreeMap, fs, io::Write};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use portcullis::{
     codec::{Dialect, Inbound, codec},
@@ -45,6 +46,7 @@ fn format_of(record: &Value) -> Option<Format> {
         // Other interfaces have endpoints of that name too.
         "messages" if record["path"].as_str()?.starts_with("/v1/messages") => Some(Format::AnthropicMessages),
         "generateContent" | "streamGenerateContent" => Some(Format::Gemini),
+        "converse" | "converse-stream" => Some(Format::BedrockConverse),
         _ => None,
     }
 }
@@ -60,6 +62,10 @@ fn walk(record: &Value, format: Format, table: &mut Table) {
     let failed = status >= 400;
     request(record, format, id, failed, table);
     let body = record["response_body"].as_str().unwrap_or_default();
+    let bytes = match record["response_body_encoding"].as_str() {
+        Some("base64") => BASE64_STANDARD.decode(body).unwrap(),
+        _ => body.as_bytes().to_vec(),
+    };
     if failed {
         let header = |name: &str| record["response_headers"][name].as_str().map(str::to_owned);
         let error = codec(format).decode_error(status, &header, &Bytes::from(body.to_owned()));
@@ -72,9 +78,9 @@ fn walk(record: &Value, format: Format, table: &mut Table) {
     let terminal_optional = record["provider"] == "local_openai_compat";
     let dialect = Dialect { terminal_optional, ..Dialect::of("golden-model") };
     let (events, whole) = match record["response_kind"].as_str() {
-        Some("sse") => match answers::decode_stream_of(format, body.as_bytes(), &dialect) {
+        Some("sse" | "eventstream" | "ndjson") => match answers::decode_stream_of(format, &bytes, &dialect) {
             Ok(events) => {
-                if let Err(e) = streams::survives_splits(format, body.as_bytes(), &dialect) {
+                if let Err(e) = streams::survives_splits(format, &bytes, &dialect) {
                     table.faults.push(format!("{id}: {e}"));
                 }
                 (events.clone(), answers::fold(events))

@@ -1,7 +1,11 @@
 //! Errors: an upstream's refusal, read, and told to clients of every family in that family's shape.
 
 use bytes::Bytes;
-use portcullis::{codec::codec, error::Error, model::Format};
+use portcullis::{
+    codec::codec,
+    error::{Error, Kind},
+    model::Format,
+};
 use serde_json::Value;
 
 use super::cases;
@@ -59,6 +63,8 @@ pub fn told(error: &Error, status: u16, client: Format) -> Vec<String> {
     }
     let right = match status {
         401..=403 => error.status() == 502,
+        // A quota that is used up says 400 in one family.
+        400 if error.kind == Kind::UpstreamRateLimited => error.status() == 429,
         400 | 404 | 409 | 413 | 422 => error.status() == status || error.status() == 502,
         429 => error.status() == 429,
         _ => error.status() >= 500,

@@ -77,7 +77,7 @@ fn seeds() -> Vec<(Format, What, Vec<u8>)> {
                 out.push((format, What::Refusal, codec(format).encode_error(&error, "req_golden")));
             }
         }
-        out.extend(case.bytes("stream.sse").map(|bytes| (case.format, What::Stream, bytes)));
+        out.extend(case.stream().map(|bytes| (case.format, What::Stream, bytes)));
         let (model, stream) = case.path_facts();
         let inbound = Inbound { model: model.as_deref(), stream, ..Inbound::default() };
         if let Some(Ok(request)) = case.bytes("request.json").map(|b| codec(case.format).decode_request(&b, inbound)) {

@@ -17,25 +17,37 @@ pub fn may_refuse(target: Format, feature: &str) -> bool {
     EVERYWHERE.contains(&feature) || REFUSED.iter().any(|(format, name)| *format == target && *name == feature)
 }
 
-const ANSWERS: [(Format, &str, &str); 2] = [
+const ANSWERS: [(Format, &str, &str); 3] = [
     (
         Format::AnthropicMessages,
         "media",
         "answers have no media blocks: they travel in `portcullis_native`, outside the content",
     ),
     (Format::Gemini, "cache writes", "usageMetadata has no figure for cache writes"),
+    (
+        Format::BedrockConverse,
+        "media",
+        "answers have image blocks only: other media travel in `additionalModelResponseFields`",
+    ),
 ];
 
-const REQUESTS: [(Format, &str, &str); 1] = [(
-    Format::AnthropicMessages,
-    "output",
-    "plain JSON mode has no field: a system line asks for it, noted as `response_format`",
-)];
+const REQUESTS: [(Format, &str, &str); 2] = [
+    (
+        Format::AnthropicMessages,
+        "output",
+        "plain JSON mode has no field: a system line asks for it, noted as `response_format`",
+    ),
+    (
+        Format::BedrockConverse,
+        "output",
+        "plain JSON mode has no field: a system line asks for it, noted as `response_format`",
+    ),
+];
 
 /// Things of one vendor that no other can do.
 const EVERYWHERE: [&str; 3] = ["files", "cached_content", "web_search"];
 
-const REFUSED: [(Format, &str); 9] = [
+const REFUSED: [(Format, &str); 20] = [
     (Format::AnthropicMessages, "n"),
     (Format::AnthropicMessages, "logprobs"),
     (Format::AnthropicMessages, "audio"),
@@ -45,7 +57,23 @@ const REFUSED: [(Format, &str); 9] = [
     (Format::AnthropicMessages, "assistant_media"),
     (Format::AnthropicMessages, "system_only"),
     (Format::AnthropicMessages, "image_output"),
+    (Format::BedrockConverse, "n"),
+    (Format::BedrockConverse, "logprobs"),
+    (Format::BedrockConverse, "image_type"),
+    (Format::BedrockConverse, "document_type"),
+    (Format::BedrockConverse, "assistant_media"),
+    (Format::BedrockConverse, "system_only"),
+    (Format::BedrockConverse, "image_output"),
+    (Format::BedrockConverse, "audio"),
+    (Format::BedrockConverse, "media_urls"),
+    (Format::Gemini, "file_id"),
+    (Format::OpenaiChat, "video"),
 ];
+
+/// A wire without a word for "no calls" says it by naming no tools.
+pub fn leaves_tools_out(target: Format) -> bool {
+    matches!(target, Format::BedrockConverse | Format::Ollama)
+}
 
 /// Reasons for which a wire has no word: the nearest one stands there, the raw word beside it.
 pub fn finish_is_free(answer: &portcullis::model::Response, client: Format) -> bool {

@@ -65,7 +65,8 @@ pub fn of_request(request: &Request, own: Format) -> Facts {
             Tool::Function(f) if allowed.as_ref().is_none_or(|names| names.contains(&f.name)) => {
                 let shape = if f.custom { String::new() } else { schema_shape(f.parameters.as_ref()) };
                 tools.push(format!("{} {shape}", f.name));
-                descriptions.extend(f.description.clone());
+                // Some wires refuse empty ones, which say nothing.
+                descriptions.extend(f.description.clone().filter(|text| !text.is_empty()));
                 descriptions.extend(if f.custom { Vec::new() } else { schema_descriptions(f.parameters.as_ref()) });
             }
             Tool::Function(_) => {}

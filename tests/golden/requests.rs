@@ -3,7 +3,7 @@
 use portcullis::{
     codec::{Dialect, Inbound, codec},
     error::Kind,
-    model::{Format, Part, Request, Tool},
+    model::{Format, Part, Request, Tool, ToolChoice},
 };
 use serde_json::Value;
 
@@ -82,7 +82,10 @@ pub fn cross(request: &Request, source: Format, target: Format) -> Outcome {
             *is = was;
         }
     }
-    let mut faults = meaning::lost(&before, &after, &json_mode);
+    let no_calls = matches!(request.tool_choice, Some(ToolChoice::None)) && known::leaves_tools_out(target);
+    let about_tools = ["tools", "tool descriptions", "tool_choice"];
+    let free = |name: &str| json_mode(name) || (no_calls && about_tools.contains(&name));
+    let mut faults = meaning::lost(&before, &after, &free);
     let raised = request.reasoning.is_some();
     let skip = |name: &str| {
         dropped(name)

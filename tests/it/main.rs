@@ -13,6 +13,7 @@
 mod agents;
 mod auth;
 mod bad_input;
+mod bedrock;
 mod budget;
 mod bounds;
 mod capability;

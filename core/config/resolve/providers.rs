@@ -53,6 +53,7 @@ impl Resolver<'_, '_, '_> {
                 file::Format::OpenaiChat => Format::OpenaiChat,
                 file::Format::AnthropicMessages => Format::AnthropicMessages,
                 file::Format::Gemini => Format::Gemini,
+                file::Format::BedrockConverse => Format::BedrockConverse,
             }),
             auth: raw.auth.map(|auth| word(auth).to_owned()),
             keys,

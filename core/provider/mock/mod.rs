@@ -299,6 +299,9 @@ fn refusal(format: Format, error: &Error, control: &Control) -> MockAnswer {
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let clean = Control { latency: control.latency, chunk: control.chunk, ..Control::default() };
     let mut answer = lay_out(status, JSON, vec![Chunk { delay: Duration::ZERO, bytes: body }], &clean);
+    if let Some((name, value)) = codec(format).error_header(error) {
+        answer.headers.insert(name, HeaderValue::from_static(value));
+    }
     if let Some(wait) = error.retry_after {
         answer.headers.insert(http::header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
     }
@@ -334,6 +337,18 @@ fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
             "countTokens" => Ask { operation: Operation::CountTokens, ..base },
             _ => return None,
         });
+    }
+    if let Some((_, rest)) = path.rsplit_once("/model/") {
+        let base = |model, stream| Ask {
+            model: Some(model),
+            stream: Some(stream),
+            ..plain(Format::BedrockConverse, Operation::Chat)
+        };
+        return match (rest.strip_suffix("/converse"), rest.strip_suffix("/converse-stream")) {
+            (Some(model), _) => Some(base(model, false)),
+            (_, Some(model)) => Some(base(model, true)),
+            (None, None) => None,
+        };
     }
     let family = if headers.contains_key("anthropic-version") {
         Format::AnthropicMessages

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    codec::{Dialect, EVENT_STREAM},
+    codec::Dialect,
     model::{
         EmbeddingInput, EmbeddingResponse, Encoding, FinishReason, LogprobsAsk, Message, Output, Part, ReasoningAsk,
         Response, Role, Tool, ToolCall, ToolChoice, ToolResult, fold::Fold, tool::Function,
@@ -27,6 +27,8 @@ fn path(format: Format, operation: Operation, stream: bool) -> &'static str {
         (Format::Gemini, Operation::Chat, true) => "/v1beta/models/mock/any:streamGenerateContent?alt=sse",
         (Format::Gemini, Operation::Chat, false) => "/v1beta/models/mock/any:generateContent",
         (Format::Gemini, Operation::CountTokens, _) => "/v1beta/models/mock/any:countTokens",
+        (Format::BedrockConverse, Operation::Chat, true) => "/model/mock/any/converse-stream",
+        (Format::BedrockConverse, Operation::Chat, false) => "/model/mock/any/converse",
         (Format::Gemini, Operation::Embeddings, _) => "/v1beta/models/mock/any:batchEmbedContents",
         other => panic!("{other:?}"),
     }
@@ -52,7 +54,7 @@ fn whole(format: Format, request: &Request) -> Response {
 fn streamed(format: Format, request: &Request) -> Response {
     let request = Request { stream: true, include_usage: true, ..request.clone() };
     let answer = exchange(format, &request);
-    assert_eq!(answer.headers[CONTENT_TYPE], EVENT_STREAM);
+    assert_eq!(answer.headers[CONTENT_TYPE], Framing::of(format).content_type());
     let mut decoder = codec(format).stream_decoder(&Dialect::of("mock/any"), crate::codec::sse::MAX_EVENT);
     let (mut events, mut fold) = (Vec::new(), Fold::default());
     for chunk in &answer.chunks {

@@ -80,13 +80,16 @@ fn case(value: Value, line: u32) -> Result<Case, String> {
     let name = map.remove("name").and_then(|n| n.as_str().map(str::to_owned)).ok_or("a case needs a name")?;
     let format = match map.remove("format") {
         None => Format::OpenaiChat,
-        Some(name) => {
-            name.as_str().and_then(Format::parse).ok_or("format must be openai_chat, anthropic_messages or gemini")?
-        }
+        Some(name) => name.as_str().and_then(Format::parse).ok_or(UNKNOWN_FORMAT)?,
     };
     request.entry("model").or_insert_with(|| "auto".into());
-    if format != Format::Gemini {
-        request.entry("messages").or_insert_with(|| serde_json::json!([{ "role": "user", "content": "hello" }]));
+    let content = match format {
+        Format::Gemini => None,
+        Format::BedrockConverse => Some(serde_json::json!([{ "text": "hello" }])),
+        _ => Some("hello".into()),
+    };
+    if let Some(content) = content {
+        request.entry("messages").or_insert_with(|| serde_json::json!([{ "role": "user", "content": content }]));
     }
     let targets = match map.remove("targets") {
         None => Vec::new(),
@@ -95,6 +98,8 @@ fn case(value: Value, line: u32) -> Result<Case, String> {
     };
     Ok(Case { name, line, request, format, context, targets, expect })
 }
+
+const UNKNOWN_FORMAT: &str = "format must be openai_chat, anthropic_messages, gemini or bedrock_converse";
 
 fn target(value: &Value) -> Result<Candidate, String> {
     let Value::Object(map) = value else { return Err("a target is a table with a name".into()) };

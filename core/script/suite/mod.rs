@@ -19,7 +19,6 @@ use crate::{
     config::{Config, Problem, Sources, Stage, StageLimits},
     context::Context,
     error::Error,
-    model::Format,
     pipeline::{Candidate, Chain, Effects, Entry, Flow, Pipeline, drive},
 };
 
@@ -240,7 +239,7 @@ fn check(case: &Case, pipeline: &Pipeline, names: &dyn Names) -> Vec<String> {
         Err(message) => return vec![message],
     };
     let body = Value::Object(case.request.clone()).to_string();
-    let path_model = case.request.get("model").and_then(Value::as_str).filter(|_| case.format == Format::Gemini);
+    let path_model = case.request.get("model").and_then(Value::as_str).filter(|_| case.format.model_in_path());
     let inbound = Inbound { model: path_model, ..Inbound::default() };
     let mut doc = match Document::new(case.format, body.into(), inbound) {
         Ok(doc) => doc,

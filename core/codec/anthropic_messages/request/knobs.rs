@@ -122,7 +122,7 @@ fn word(effort: &str) -> String {
     if effort == "minimal" { "low".to_owned() } else { effort.to_owned() }
 }
 
-fn budget_of(effort: &str) -> u64 {
+pub fn budget_of(effort: &str) -> u64 {
     match effort {
         "minimal" | "low" => LEAST_BUDGET,
         "high" => 16_384,

@@ -1,0 +1,126 @@
+//! Amazon Bedrock's Converse format, both sides: `POST /model/{model}/converse` and `/converse-stream`. Model and streaming
+//! stand in the path. Only wires the pieces together; it must hold no translation of its own.
+
+mod block;
+mod error;
+mod request;
+mod response;
+mod stream;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::{
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
+    glance::{FinishAt, Landmarks},
+    json,
+};
+use crate::{
+    error::{Error, Result},
+    model::{Format, Request, Response, Usage},
+};
+
+pub struct BedrockConverse;
+
+impl Codec for BedrockConverse {
+    fn format(&self) -> Format {
+        wire::FORMAT
+    }
+
+    fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
+        request::decode(body, inbound)
+    }
+
+    fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
+        request::encode(request, dialect)
+    }
+
+    fn decode_response(&self, body: &[u8]) -> Result<Response> {
+        response::decode(body)
+    }
+
+    fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+        response::encode(response, view)
+    }
+
+    fn stream_decoder(&self, _dialect: &Dialect, limit: usize) -> Box<dyn StreamDecoder> {
+        Box::new(stream::Decoder::new(limit))
+    }
+
+    fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {
+        Box::new(stream::Encoder::new(view.clone()))
+    }
+
+    fn decode_error(&self, status: u16, header: &dyn Fn(&str) -> Option<String>, body: &Bytes) -> Error {
+        error::decode(status, header, body)
+    }
+
+    fn encode_error(&self, error: &Error, _request_id: &str) -> Vec<u8> {
+        error::encode(error)
+    }
+
+    fn error_header(&self, error: &Error) -> Option<(&'static str, &'static str)> {
+        Some(("x-amzn-errortype", error::word(error)))
+    }
+
+    fn landmarks(&self) -> Option<Landmarks> {
+        Some(Landmarks {
+            content: "output",
+            usage: "usage",
+            finish: FinishAt::Top("stopReason"),
+            call: None,
+            stop: b"\"end_turn\"",
+            tools: Some(b"\"tool_use\""),
+            around: [br#"{"output":{"message":{"content":[]}},"stopReason":"#, b"}"],
+        })
+    }
+
+    fn read_usage(&self, object: &[u8]) -> Option<Usage> {
+        serde_json::from_slice::<Map<String, Value>>(object).ok().map(wire::read_usage)
+    }
+
+    fn wire_fields(&self, field: Field) -> &'static [&'static str] {
+        match field {
+            Field::Messages => &["system", "messages"],
+            Field::Tools | Field::ToolChoice => &["toolConfig"],
+            Field::Output => &["outputConfig", "system"],
+            Field::Sampling => &["inferenceConfig", "additionalModelRequestFields"],
+            Field::MaxTokens => &["inferenceConfig"],
+            Field::Reasoning => &["additionalModelRequestFields", "inferenceConfig", "outputConfig"],
+            Field::Metadata => &["requestMetadata"],
+            Field::ServiceTier => &["serviceTier"],
+            Field::N | Field::Logprobs | Field::User | Field::Stream | Field::Extra => &[],
+        }
+    }
+
+    fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
+        let config = field("inferenceConfig").unwrap_or_default();
+        OutputBound { tokens: config.get("maxTokens").and_then(Value::as_u64), choices: 1 }
+    }
+
+    fn encode_count_response(&self, tokens: u64) -> Vec<u8> {
+        json!({"inputTokens": tokens}).to_string().into_bytes()
+    }
+
+    fn encode_models(&self, models: &[ModelCard]) -> Vec<u8> {
+        let summaries: Vec<Value> = models.iter().map(card).collect();
+        json!({"modelSummaries": summaries}).to_string().into_bytes()
+    }
+
+    fn encode_model(&self, model: &ModelCard) -> Vec<u8> {
+        json!({"modelDetails": card(model)}).to_string().into_bytes()
+    }
+}
+
+fn card(model: &ModelCard) -> Value {
+    json!({
+        "modelId": model.id,
+        "modelName": model.id,
+        "providerName": model.owner,
+        "responseStreamingSupported": true,
+    })
+}
