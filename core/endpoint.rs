@@ -43,6 +43,8 @@ pub const TABLE: &[Endpoint] = &[
     row("POST", "/v1/models/{model}:embedContent", Operation::Embeddings, Format::Gemini, None),
     row("POST", "/v1/models/{model}:batchEmbedContents", Operation::Embeddings, Format::Gemini, None),
     row("POST", "/v1/models/{model}:countTokens", Operation::CountTokens, Format::Gemini, None),
+    row("POST", "/v2/chat", Operation::Chat, Format::Cohere, None),
+    row("POST", "/v2/embed", Operation::Embeddings, Format::Cohere, None),
     row("POST", "/model/{model}/converse", Operation::Chat, Format::BedrockConverse, Some(false)),
     row("POST", "/model/{model}/converse-stream", Operation::Chat, Format::BedrockConverse, Some(true)),
     row("GET", "/v1beta1/models", Operation::ListModels, Format::Gemini, None),
@@ -203,6 +205,8 @@ fn guess(prefix: Option<Format>, path: &str) -> Format {
         format
     } else if path.starts_with("/v1/messages") {
         Format::AnthropicMessages
+    } else if path.starts_with("/v2/") {
+        Format::Cohere
     } else if path.starts_with("/model/") {
         Format::BedrockConverse
     } else if path.starts_with("/v1beta") || path.rsplit('/').next().is_some_and(|s| s.contains(':')) {
@@ -212,11 +216,12 @@ fn guess(prefix: Option<Format>, path: &str) -> Format {
     }
 }
 
-const PREFIXES: [(&str, Format); 4] = [
+const PREFIXES: [(&str, Format); 5] = [
     ("/openai", Format::OpenaiChat),
     ("/anthropic", Format::AnthropicMessages),
     ("/gemini", Format::Gemini),
     ("/bedrock", Format::BedrockConverse),
+    ("/cohere", Format::Cohere),
 ];
 
 const KNOWN_VERBS: [&str; 5] =

@@ -36,7 +36,7 @@ use crate::{
 pub struct Args {
     /// The request's body; - or nothing reads standard input
     pub request: Option<PathBuf>,
-    /// The wire format of the body: openai_chat (default), anthropic_messages, gemini or bedrock_converse
+    /// The wire format of the body: openai_chat (default), anthropic_messages, gemini, bedrock_converse, cohere or ollama
     #[arg(long, default_value = "openai_chat")]
     pub format: String,
     /// The model, for formats whose body does not name it
@@ -79,7 +79,7 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let Some(format) = Format::parse(&args.format) else {
         writeln!(
             io::stderr(),
-            "portcullis: unknown format {}; openai_chat, anthropic_messages, gemini or bedrock_converse",
+            "portcullis: unknown format {}; openai_chat, anthropic_messages, gemini, bedrock_converse, cohere or ollama",
             args.format
         )?;
         return Ok(Exit::Usage);

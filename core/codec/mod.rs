@@ -6,6 +6,7 @@
 pub mod anthropic_messages;
 pub mod bedrock_converse;
 pub mod calls;
+pub mod cohere;
 pub mod custom;
 pub mod document;
 pub mod envelope;
@@ -17,6 +18,8 @@ pub mod glance;
 pub mod json;
 pub mod lane;
 mod mime;
+mod ndjson;
+pub mod ollama;
 pub mod openai_chat;
 pub mod rate;
 pub mod schema;
@@ -41,8 +44,10 @@ pub fn codec(format: Format) -> &'static dyn Codec {
         Format::AnthropicMessages => &anthropic_messages::AnthropicMessages,
         Format::Gemini => &gemini::Gemini,
         Format::BedrockConverse => &bedrock_converse::BedrockConverse,
+        Format::Cohere => &cohere::Cohere,
+        Format::Ollama => &ollama::Ollama,
         // Not in `Format::ALL` yet: no configuration and no path leads here.
-        Format::OpenaiResponses | Format::Cohere | Format::Ollama => &openai_chat::OpenaiChat,
+        Format::OpenaiResponses => &openai_chat::OpenaiChat,
     }
 }
 

@@ -182,6 +182,8 @@ pub enum Format {
     AnthropicMessages,
     Gemini,
     BedrockConverse,
+    Cohere,
+    Ollama,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

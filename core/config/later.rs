@@ -17,7 +17,7 @@ const WORDS: [(&[&str], &[&str]); 4] = [
     (&["records", "bodies"], &["sealed"]),
     (&["store", "kind"], &["redis"]),
     (&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"]),
-    (&["providers", "*", "format"], &["openai_responses", "bedrock_converse", "cohere", "ollama"]),
+    (&["providers", "*", "format"], &["openai_responses"]),
 ];
 
 /// Forms of a secret.

@@ -17,8 +17,14 @@ pub enum Format {
 
 impl Format {
     /// Those that are built, in the order of the tables that are kept by format.
-    pub const ALL: [Format; 4] =
-        [Format::OpenaiChat, Format::AnthropicMessages, Format::Gemini, Format::BedrockConverse];
+    pub const ALL: [Format; 6] = [
+        Format::OpenaiChat,
+        Format::AnthropicMessages,
+        Format::Gemini,
+        Format::BedrockConverse,
+        Format::Cohere,
+        Format::Ollama,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {

@@ -224,7 +224,8 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
             false,
             false,
         ),
-        ("cohere", "https://api.cohere.ai/compatibility/v1/chat/completions", bearer, "max_tokens", false, false, true),
+        ("cohere", "https://api.cohere.com/v2/chat", bearer, "max_tokens", false, false, false),
+        ("ollama-native", "http://127.0.0.1:11434/api/chat", bearer, "max_tokens", false, false, false),
         ("ollama", "http://127.0.0.1:11434/v1/chat/completions", bearer, "max_tokens", true, false, false),
         ("vllm", "http://127.0.0.1:8000/v1/chat/completions", bearer, "max_tokens", true, false, false),
         ("sglang", "http://127.0.0.1:30000/v1/chat/completions", bearer, "max_tokens", true, false, false),
@@ -371,7 +372,8 @@ fn only_listed_headers_travel() {
                 assert!(allowed.contains(&header.as_str()), "{name}: {header}");
                 assert!(!value.to_str().unwrap().contains("sk-pc-caller"), "{name}: the caller's own key travels");
             }
-            assert_eq!(sent["accept"] == "text/event-stream", !provider.framed(), "{name}");
+            let stream = crate::codec::framing::Framing::of(provider.format).accept();
+            assert_eq!(sent["accept"] == stream, !provider.framed(), "{name}");
         }
     }
     let anthropic = provider("anthropic");

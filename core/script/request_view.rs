@@ -59,7 +59,7 @@ fn facts(r: &mut Registrar<'_>) {
     r.get::<RequestView>("operation", "chat, embeddings or count_tokens", |v| v.0.cx(|cx| cx.operation.name().into()));
     r.get::<RequestView>(
         "format",
-        "the caller's wire format: openai_chat, anthropic_messages, gemini or bedrock_converse",
+        "the caller's wire format: openai_chat, anthropic_messages, gemini, bedrock_converse, cohere or ollama",
         |v| v.0.doc(|doc| Ok(doc.format().name().into())),
     );
     r.get::<RequestView>("stream", "true: the answer is to be streamed", |v| v.0.doc(|doc| Ok(doc.stream().into())));

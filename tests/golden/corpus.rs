@@ -47,6 +47,9 @@ fn format_of(record: &Value) -> Option<Format> {
         "messages" if record["path"].as_str()?.starts_with("/v1/messages") => Some(Format::AnthropicMessages),
         "generateContent" | "streamGenerateContent" => Some(Format::Gemini),
         "converse" | "converse-stream" => Some(Format::BedrockConverse),
+        // Another vendor's endpoint has that name too, and an older version of this one.
+        "cohere_chat" if record["path"] == "/v2/chat" => Some(Format::Cohere),
+        "ollama_chat" => Some(Format::Ollama),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ pub fn may_refuse(target: Format, feature: &str) -> bool {
     EVERYWHERE.contains(&feature) || REFUSED.iter().any(|(format, name)| *format == target && *name == feature)
 }
 
-const ANSWERS: [(Format, &str, &str); 3] = [
+const ANSWERS: [(Format, &str, &str); 7] = [
     (
         Format::AnthropicMessages,
         "media",
@@ -29,6 +29,10 @@ const ANSWERS: [(Format, &str, &str); 3] = [
         "media",
         "answers have image blocks only: other media travel in `additionalModelResponseFields`",
     ),
+    (Format::Cohere, "media", "answers hold text only: media travel in `portcullis_native`, beside the content"),
+    (Format::Ollama, "signatures", "no client speaks it: `thinking` is a text without a signature"),
+    (Format::Ollama, "citations", "no client speaks it: a message has no sources"),
+    (Format::Ollama, "media", "no client speaks it: a message has pictures only"),
 ];
 
 const REQUESTS: [(Format, &str, &str); 2] = [
@@ -47,7 +51,7 @@ const REQUESTS: [(Format, &str, &str); 2] = [
 /// Things of one vendor that no other can do.
 const EVERYWHERE: [&str; 3] = ["files", "cached_content", "web_search"];
 
-const REFUSED: [(Format, &str); 20] = [
+const REFUSED: [(Format, &str); 36] = [
     (Format::AnthropicMessages, "n"),
     (Format::AnthropicMessages, "logprobs"),
     (Format::AnthropicMessages, "audio"),
@@ -68,6 +72,22 @@ const REFUSED: [(Format, &str); 20] = [
     (Format::BedrockConverse, "media_urls"),
     (Format::Gemini, "file_id"),
     (Format::OpenaiChat, "video"),
+    (Format::Cohere, "n"),
+    (Format::Cohere, "logprobs"),
+    (Format::Cohere, "audio"),
+    (Format::Cohere, "video"),
+    (Format::Cohere, "documents"),
+    (Format::Cohere, "assistant_media"),
+    (Format::Cohere, "image_output"),
+    (Format::Ollama, "n"),
+    (Format::Ollama, "logprobs"),
+    (Format::Ollama, "audio"),
+    (Format::Ollama, "video"),
+    (Format::Ollama, "documents"),
+    (Format::Ollama, "assistant_media"),
+    (Format::Ollama, "image_output"),
+    (Format::Ollama, "media_urls"),
+    (Format::Ollama, "tool_choice"),
 ];
 
 /// A wire without a word for "no calls" says it by naming no tools.

@@ -54,6 +54,8 @@ impl Resolver<'_, '_, '_> {
                 file::Format::AnthropicMessages => Format::AnthropicMessages,
                 file::Format::Gemini => Format::Gemini,
                 file::Format::BedrockConverse => Format::BedrockConverse,
+                file::Format::Cohere => Format::Cohere,
+                file::Format::Ollama => Format::Ollama,
             }),
             auth: raw.auth.map(|auth| word(auth).to_owned()),
             keys,

@@ -318,6 +318,10 @@ fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
         ("/embeddings", Format::OpenaiChat, Operation::Embeddings),
         ("/messages", Format::AnthropicMessages, Operation::Chat),
         ("/messages/count_tokens", Format::AnthropicMessages, Operation::CountTokens),
+        ("/v2/chat", Format::Cohere, Operation::Chat),
+        ("/v2/embed", Format::Cohere, Operation::Embeddings),
+        ("/api/chat", Format::Ollama, Operation::Chat),
+        ("/api/embed", Format::Ollama, Operation::Embeddings),
     ] {
         if path.ends_with(tail) {
             return Some(plain(format, operation));

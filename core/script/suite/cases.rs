@@ -99,7 +99,8 @@ fn case(value: Value, line: u32) -> Result<Case, String> {
     Ok(Case { name, line, request, format, context, targets, expect })
 }
 
-const UNKNOWN_FORMAT: &str = "format must be openai_chat, anthropic_messages, gemini or bedrock_converse";
+const UNKNOWN_FORMAT: &str =
+    "format must be openai_chat, anthropic_messages, gemini, bedrock_converse, cohere or ollama";
 
 fn target(value: &Value) -> Result<Candidate, String> {
     let Value::Object(map) = value else { return Err("a target is a table with a name".into()) };

@@ -1,0 +1,244 @@
+//! The model to a chat body for an upstream. Refuses what the wire cannot say, drops knobs it does not have and says which.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        Dialect, Encoded,
+        json::{self},
+        wire::{self, FORMAT},
+    },
+    turns,
+};
+use crate::{
+    codec::{anthropic_messages::knobs, calls},
+    error::{Error, Result},
+    model::{Extra, Output, ReasoningAsk, Request, Sampling, Tool, ToolChoice, tool::Function},
+};
+
+pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
+    let Request {
+        model: _,
+        stream,
+        messages,
+        tools,
+        tool_choice,
+        parallel_tool_calls,
+        output,
+        sampling,
+        max_tokens,
+        n,
+        logprobs,
+        reasoning,
+        user,
+        metadata,
+        service_tier,
+        verbosity,
+        include_usage: _,
+        extra,
+    } = request;
+    let mut dropped = Vec::new();
+    if n.is_some_and(|n| n > 1) {
+        return Err(Error::unsupported("n", "this model gives one answer a request; leave out `n` or set it to 1"));
+    }
+    if logprobs.is_some() {
+        return Err(Error::unsupported(
+            "logprobs",
+            "this model's log probabilities have another shape; leave them out",
+        ));
+    }
+    foreign_features(extra)?;
+    let written = turns::encode(messages, dialect, &mut dropped)?;
+    let mut body = Map::new();
+    body.insert("model".to_owned(), dialect.model.as_str().into());
+    if *stream {
+        body.insert("stream".to_owned(), true.into());
+    }
+    body.insert("messages".to_owned(), Value::Array(written.messages));
+    if !written.documents.is_empty() {
+        body.insert("documents".to_owned(), Value::Array(written.documents));
+    }
+    tool_fields(tools, tool_choice.as_ref(), dialect, &mut body)?;
+    match output {
+        None => {}
+        Some(_) if dialect.lacks.contains(&"json_schema") && matches!(output, Some(Output::Schema { .. })) => {
+            let message = "this model cannot bind its answer to a JSON schema; choose one that can";
+            return Err(Error::unsupported("json_schema", message));
+        }
+        Some(Output::Text) => drop(body.insert("response_format".to_owned(), json!({"type": "text"}))),
+        Some(Output::Json) => drop(body.insert("response_format".to_owned(), json!({"type": "json_object"}))),
+        Some(Output::Schema { name: _, description: _, schema, strict: _ }) => {
+            let format = json!({"type": "json_object", "json_schema": schema});
+            body.insert("response_format".to_owned(), format);
+        }
+    }
+    knob("max_tokens", "max_tokens", max_tokens.map(Value::from), dialect, &mut dropped, &mut body);
+    sampling_fields(sampling, dialect, &mut dropped, &mut body);
+    let thinking = reasoning.as_ref().and_then(thinking);
+    knob("reasoning_effort", "thinking", thinking, dialect, &mut dropped, &mut body);
+    for (name, given) in [
+        ("parallel_tool_calls", parallel_tool_calls == &Some(false)),
+        ("user", user.is_some()),
+        ("metadata", !metadata.is_empty()),
+        ("service_tier", service_tier.is_some()),
+        ("verbosity", verbosity.is_some()),
+    ] {
+        if given {
+            dropped.push(name);
+        }
+    }
+    wire::give_back(&mut body, extra);
+    dropped.sort_unstable();
+    dropped.dedup();
+    Ok(Encoded { body, dropped })
+}
+
+fn knob(
+    name: &'static str,
+    key: &str,
+    value: Option<Value>,
+    dialect: &Dialect,
+    dropped: &mut Vec<&'static str>,
+    body: &mut Map<String, Value>,
+) {
+    let Some(value) = value else { return };
+    if dialect.refuses.contains(&name) {
+        dropped.push(name);
+    } else {
+        body.insert(key.to_owned(), value);
+    }
+}
+
+fn sampling_fields(
+    sampling: &Sampling,
+    dialect: &Dialect,
+    dropped: &mut Vec<&'static str>,
+    body: &mut Map<String, Value>,
+) {
+    let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } = sampling;
+    let stops = (!stop.is_empty()).then(|| stop.iter().map(|stop| Value::from(stop.as_str())).collect());
+    for (name, key, value) in [
+        ("temperature", "temperature", temperature.map(json::number)),
+        ("top_p", "p", top_p.map(json::number)),
+        ("top_k", "k", top_k.map(Value::from)),
+        ("frequency_penalty", "frequency_penalty", frequency_penalty.map(json::number)),
+        ("presence_penalty", "presence_penalty", presence_penalty.map(json::number)),
+        ("seed", "seed", seed.map(Value::from)),
+        ("stop", "stop_sequences", stops),
+    ] {
+        knob(name, key, value, dialect, dropped, body);
+    }
+    if logit_bias.is_some() {
+        dropped.push("logit_bias");
+    }
+}
+
+fn thinking(ask: &ReasoningAsk) -> Option<Value> {
+    let budget = match (ask.budget, ask.effort.as_deref()) {
+        (Some(0), _) | (None, Some("none")) => return Some(json!({"type": "disabled"})),
+        (Some(budget), _) if budget > 0 => budget.unsigned_abs(),
+        (Some(_), _) => return Some(json!({"type": "enabled"})),
+        (None, Some(effort)) => knobs::budget_of(effort),
+        (None, None) => return None,
+    };
+    Some(json!({"type": "enabled", "token_budget": budget}))
+}
+
+/// One of several, or a certain one: the others stay at home, and at least one call is asked for.
+fn tool_fields(
+    tools: &[Tool],
+    choice: Option<&ToolChoice>,
+    dialect: &Dialect,
+    body: &mut Map<String, Value>,
+) -> Result<()> {
+    if tools.is_empty() {
+        return Ok(());
+    }
+    if dialect.lacks.contains(&"tools") {
+        return Err(Error::unsupported("tools", "this model takes no tools; choose one that does"));
+    }
+    let (mut list, mut strict) = (Vec::new(), None);
+    for tool in tools {
+        let function = match tool {
+            Tool::Function(function) => function,
+            Tool::Hosted { format: FORMAT, kind: _, value } => {
+                list.push(value.clone());
+                continue;
+            }
+            Tool::Hosted { format, kind, value: _ } => {
+                let message = format!(
+                    "the tool `{kind}` runs at {} models only; leave it out or choose such a model",
+                    format.name()
+                );
+                return Err(Error::unsupported(kind, message));
+            }
+        };
+        let left_out = match choice {
+            Some(ToolChoice::Allowed { names, .. }) => !names.contains(&function.name),
+            Some(ToolChoice::Tool { name, custom: _ }) => *name != function.name,
+            _ => false,
+        };
+        if !left_out {
+            strict = strict.max(function.strict);
+            list.push(spec(function));
+        }
+    }
+    body.insert("tools".to_owned(), Value::Array(list));
+    if let Some(strict) = strict {
+        body.insert("strict_tools".to_owned(), strict.into());
+    }
+    let word = match choice {
+        None | Some(ToolChoice::Auto | ToolChoice::Allowed { required: false, .. }) => None,
+        Some(ToolChoice::None) => Some("NONE"),
+        Some(ToolChoice::Required | ToolChoice::Tool { .. } | ToolChoice::Allowed { required: true, .. }) => {
+            Some("REQUIRED")
+        }
+    };
+    if let Some(word) = word {
+        body.insert("tool_choice".to_owned(), word.into());
+    }
+    Ok(())
+}
+
+fn spec(function: &Function) -> Value {
+    let Function { name, description, parameters, strict: _, custom, cache: _, extra } = function;
+    let mut inner = Map::new();
+    inner.insert("name".to_owned(), name.as_str().into());
+    if let Some(description) = description {
+        inner.insert("description".to_owned(), description.as_str().into());
+    }
+    let schema = match parameters {
+        _ if *custom => calls::custom_schema(),
+        None => json!({"type": "object", "properties": {}}),
+        Some(given) => calls::rooted(given.clone()),
+    };
+    inner.insert("parameters".to_owned(), schema);
+    wire::give_back(&mut inner, extra);
+    json!({"type": "function", "function": inner})
+}
+
+/// Abilities that another family's request asks for and that are not here are refused by name instead of being lost.
+fn foreign_features(extra: &Extra) -> Result<()> {
+    let Some((_, fields)) = extra.any().filter(|(format, _)| *format != FORMAT) else { return Ok(()) };
+    let asks = |key: &str, what: &str| {
+        let inner = || fields.get("generationConfig").and_then(|config| config.get(key));
+        let list = fields.get(key).or_else(inner).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what))
+    };
+    for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
+        if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
+            let message = format!("this model answers in text, not in {what}; choose another model");
+            return Err(Error::unsupported(feature, message));
+        }
+    }
+    for (key, feature, message) in [
+        ("web_search_options", "web_search", "this model does not search the web; choose another model"),
+        ("cachedContent", "cached_content", "content cached at one vendor cannot be read by another; send it itself"),
+        ("cached_content", "cached_content", "content cached at one vendor cannot be read by another; send it itself"),
+    ] {
+        if fields.contains_key(key) {
+            return Err(Error::unsupported(feature, message));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! Whole answers, both ways. The wire has one message with a plan, content, calls and citations; what it has no place for
+//! travels beside them in `portcullis_native`, where SDKs do not trip over it.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    ClientView,
+    json::{self, Fields},
+    wire::{self, FORMAT},
+};
+use crate::{
+    codec::{calls, signature},
+    error::{Error, Kind, Result},
+    model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Text, ToolCall, ToolKind},
+};
+
+pub fn decode(body: &[u8]) -> Result<Response> {
+    message(json::parse_upstream(body)?).map_err(wire::upstream_fault)
+}
+
+fn message(value: Value) -> Result<Response> {
+    let mut f = Fields::new(value, "")?;
+    if !f.peek("message").is_some_and(Value::is_object) {
+        return Err(Error::new(Kind::Upstream, "the upstream's answer holds no message"));
+    }
+    let Some(mut message) = f.object("message")? else { return Err(json::missing("message")) };
+    let plan = message.string("tool_plan")?.filter(|plan| !plan.is_empty());
+    let mut parts: Vec<Part> = plan.map(wire::plan).into_iter().collect();
+    let plans = parts.len();
+    if let Some(content) = message.take("content") {
+        parts.extend(wire::read_content(content, "message.content")?);
+    }
+    wire::place_citations(&mut parts, plans, message.array("citations")?.unwrap_or_default());
+    for (i, call) in message.array("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
+        let mut call = wire::read_call(call, &format!("message.tool_calls[{i}]"))?;
+        if call.arguments.is_empty() {
+            call.arguments = "{}".to_owned();
+        }
+        parts.push(Part::ToolCall(call));
+    }
+    let choice =
+        Choice { parts, finish: f.string("finish_reason")?.map(|raw| wire::read_finish(&raw)), ..Choice::default() };
+    let usage = f.map("usage")?.map(wire::read_usage);
+    let id = f.string("id")?.unwrap_or_default();
+    Ok(Response { id, choices: vec![choice], usage, extra: f.rest(FORMAT), ..Response::default() })
+}
+
+pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+    let Response { id, model: _, created: _, choices, usage, service_tier: _, extra } = response;
+    let id = answer_id(id, view);
+    let choice = choices.first();
+    let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
+    let (mut content, mut calls, mut citations, mut beside) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut plan = String::new();
+    for (index, part) in parts.iter().enumerate() {
+        match part {
+            Part::Text(text) if wire::is_plan(&text.extra) && content.is_empty() => {
+                plan.push_str(&text.text);
+                citations.extend(text.citations.iter().map(|c| wire::write_citation(c, 0)));
+            }
+            Part::Text(text) => {
+                citations.extend(text.citations.iter().map(|c| wire::write_citation(c, content.len())));
+                content.push(text_item(text));
+            }
+            Part::Refusal(text) => content.push(json!({"type": "text", "text": text})),
+            Part::Reasoning(reasoning) => content.push(thinking_item(reasoning)),
+            Part::ToolCall(call) => calls.push(call_item(call, &call_seed(&id, index))),
+            Part::Native { format: FORMAT, kind: _, value } => content.push(value.clone()),
+            other => beside.extend(beside_content(other)),
+        }
+    }
+    let mut message = Map::new();
+    message.insert("role".to_owned(), "assistant".into());
+    if !plan.is_empty() {
+        message.insert("tool_plan".to_owned(), plan.into());
+    }
+    let called = !calls.is_empty();
+    for (key, list) in [("content", content), ("tool_calls", calls), ("citations", citations), (BESIDE, beside)] {
+        if !list.is_empty() {
+            message.insert(key.to_owned(), Value::Array(list));
+        }
+    }
+    let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
+    let word = wire::finish_reason(choice.and_then(|c| c.finish.as_ref()), called, refused);
+    let mut out = Map::new();
+    out.insert("id".to_owned(), id.into());
+    out.insert("message".to_owned(), Value::Object(message));
+    out.insert("finish_reason".to_owned(), word.into());
+    if let Some(usage) = usage {
+        out.insert("usage".to_owned(), Value::Object(wire::write_usage(usage)));
+    }
+    wire::give_back(&mut out, extra);
+    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
+}
+
+fn text_item(text: &Text) -> Value {
+    let mut out = Map::new();
+    out.insert("type".to_owned(), "text".into());
+    out.insert("text".to_owned(), text.text.as_str().into());
+    if let Some(signed) = &text.signature {
+        out.insert("signature".to_owned(), signature::write(signed, FORMAT).into());
+    }
+    wire::give_back(&mut out, &text.extra);
+    Value::Object(out)
+}
+
+fn thinking_item(reasoning: &Reasoning) -> Value {
+    let mut out = Map::new();
+    out.insert("type".to_owned(), "thinking".into());
+    out.insert("thinking".to_owned(), reasoning.text.as_str().into());
+    for (key, signed) in [("signature", &reasoning.signature), ("data", &reasoning.sealed)] {
+        if let Some(signed) = signed {
+            out.insert(key.to_owned(), signature::write(signed, FORMAT).into());
+        }
+    }
+    wire::give_back(&mut out, &reasoning.extra);
+    Value::Object(out)
+}
+
+fn call_item(call: &ToolCall, seed: &str) -> Value {
+    let ToolCall { id, name, kind, arguments, signature, cache: _, extra } = call;
+    let id = call_id(id, seed, signature.as_ref());
+    if *kind == ToolKind::Custom {
+        return wire::write_call(&id, name, &json!({"input": arguments}).to_string(), extra);
+    }
+    wire::write_call(&id, name, arguments, extra)
+}
+
+pub fn answer_id(id: &str, view: &ClientView) -> String {
+    if id.is_empty() { view.request_id.clone() } else { id.to_owned() }
+}
+
+/// What an id is made from when the upstream gave none: whole and streamed answers make the same.
+pub fn call_seed(id: &str, index: usize) -> String {
+    format!("{id}/{index}")
+}
+
+/// The id as the client sees it; a thought signature that belongs to the call rides in it.
+pub fn call_id(id: &str, seed: &str, signature: Option<&crate::model::Signature>) -> String {
+    match id {
+        "" => signature::join_id(&calls::made_id("call_", &[seed]), signature),
+        id => signature::join_id(id, signature),
+    }
+}
+
+/// A part that this wire has no place for.
+pub fn beside_content(part: &Part) -> Option<Value> {
+    match part {
+        Part::Native { format, kind, value } => Some(json!({"format": format.name(), "type": kind, "value": value})),
+        Part::Media(Media { kind, mime, source, name, .. }) => {
+            let kind = format!("{kind:?}").to_lowercase();
+            let mut out = json!({"type": kind, "media_type": mime, "name": name});
+            let (key, value) = match source {
+                MediaSource::Base64(data) => ("data", data),
+                MediaSource::Url(url) => ("url", url),
+                MediaSource::File { id, .. } => ("file_id", id),
+                MediaSource::Text(text) => ("text", text),
+                MediaSource::Parts(_) => return None,
+            };
+            out[key] = value.as_str().into();
+            Some(out)
+        }
+        _ => None,
+    }
+}
+
+pub const BESIDE: &str = "portcullis_native";
+
+/// Of the whole answer, in a stream.
+pub fn own(extra: &Extra) -> Map<String, Value> {
+    extra.of(FORMAT).cloned().unwrap_or_default()
+}

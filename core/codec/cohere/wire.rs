@@ -1,0 +1,294 @@
+//! The small words of the wire that requests, answers and streams share: finish reasons, usage, citations, content, tool
+//! calls. Each in both directions, next to each other.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    codec::{
+        json::{self, Fields},
+        signature,
+    },
+    error::{Error, Kind, Result},
+    model::{
+        Citation, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part, Reasoning, Signature, Text,
+        ToolCall, ToolKind, Usage,
+    },
+};
+
+pub const FORMAT: Format = Format::Cohere;
+
+/// An upstream that sends the wrong shape is the upstream's fault, not the caller's.
+pub fn upstream_fault(error: Error) -> Error {
+    if error.kind == Kind::InvalidRequest {
+        Error::new(Kind::Upstream, format!("the upstream's answer has an unexpected shape: {}", error.message))
+    } else {
+        error
+    }
+}
+
+/// `content`: a string or a list of `text`, `thinking` and `image_url`.
+pub fn read_content(content: Value, path: &str) -> Result<Vec<Part>> {
+    match content {
+        Value::String(text) => Ok(vec![Part::text(text)]),
+        Value::Array(items) => {
+            items.into_iter().enumerate().map(|(i, item)| read_item(item, &format!("{path}[{i}]"))).collect()
+        }
+        other => Err(json::wrong_type(path, "a string or an array of content", &other)),
+    }
+}
+
+fn read_item(item: Value, path: &str) -> Result<Part> {
+    let kind = match item.get("type") {
+        Some(Value::String(kind)) => kind.clone(),
+        _ if item.is_string() => return Ok(Part::text(item.as_str().unwrap_or_default())),
+        _ => return Err(json::missing(&format!("{path}.type"))),
+    };
+    let mut f = match kind.as_str() {
+        "text" | "thinking" | "image_url" | "document" => Fields::new(item, path)?,
+        _ => return Ok(Part::Native { format: FORMAT, kind, value: item }),
+    };
+    f.take("type");
+    match kind.as_str() {
+        "text" => {
+            let signature = read_signature(f.string("signature")?);
+            let text = f.required_string("text")?;
+            Ok(Part::Text(Text { text, signature, extra: f.rest(FORMAT), ..Text::default() }))
+        }
+        "thinking" => {
+            // The vendor signs nothing: these are other families', on their way back.
+            let signature = read_signature(f.string("signature")?);
+            let sealed = read_signature(f.string("data")?);
+            let text = f.string("thinking")?.unwrap_or_default();
+            Ok(Part::Reasoning(Reasoning { text, signature, sealed, extra: f.rest(FORMAT) }))
+        }
+        "image_url" => image(f),
+        _ => document(f.take("document").unwrap_or_default()),
+    }
+}
+
+pub fn read_signature(text: Option<String>) -> Option<Signature> {
+    text.filter(|t| !t.is_empty()).map(|t| signature::read(&t, FORMAT))
+}
+
+fn image(mut f: Fields) -> Result<Part> {
+    let path = f.path("image_url");
+    let mut inner = f.object("image_url")?.ok_or_else(|| json::missing(&path))?;
+    let url = inner.required_string("url")?;
+    let (mime, source) = match url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")) {
+        Some((mime, data)) => (Some(mime.to_owned()), MediaSource::Base64(data.to_owned())),
+        None => (None, MediaSource::Url(url)),
+    };
+    let mut media = Media::new(MediaKind::Image, mime, source);
+    media.detail = inner.string("detail")?;
+    media.extra = f.rest(FORMAT);
+    Ok(Part::Media(media))
+}
+
+/// A document that an answer may cite: a text, or an object of texts. To every other format it is a document of text; what it
+/// was stays with this one.
+pub fn document(given: Value) -> Result<Part> {
+    let field = |key: &str| given.pointer(&format!("/data/{key}")).and_then(Value::as_str);
+    let data = || given.get("data").filter(|data| !data.is_null());
+    let text = match (given.as_str(), field("text"), data()) {
+        (Some(text), _, _) | (None, Some(text), _) => text.to_owned(),
+        (None, None, Some(Value::String(text))) => text.clone(),
+        (None, None, Some(data)) => data.to_string(),
+        (None, None, None) => return Err(Error::invalid("documents", "a document must be a text or have `data`")),
+    };
+    let mut media = Media::new(MediaKind::Document, Some("text/plain".to_owned()), MediaSource::Text(text));
+    media.name = field("title").map(str::to_owned);
+    media.extra.insert(FORMAT, DOCUMENT, given);
+    Ok(Part::Media(media))
+}
+
+/// The document as it came, if its text is still the same.
+pub fn own_document(media: &Media) -> Option<Value> {
+    let kept = media.extra.of(FORMAT)?.get(DOCUMENT)?;
+    let Ok(Part::Media(again)) = document(kept.clone()) else { return None };
+    (again.source == media.source).then(|| kept.clone())
+}
+
+/// Among the extra fields of a document.
+const DOCUMENT: &str = "document";
+
+/// Marks the text that a model wrote about the calls it was going to make.
+pub const PLAN: &str = "tool_plan";
+
+pub fn plan(text: String) -> Part {
+    let mut extra = Extra::default();
+    extra.insert(FORMAT, PLAN, true.into());
+    Part::Text(Text { text, extra, ..Text::default() })
+}
+
+pub fn is_plan(extra: &Extra) -> bool {
+    extra.of(FORMAT).is_some_and(|kept| kept.contains_key(PLAN))
+}
+
+pub fn read_call(value: Value, path: &str) -> Result<ToolCall> {
+    let mut f = Fields::new(value, path)?;
+    f.take("type");
+    let path = f.path("function");
+    let mut function = f.object("function")?.ok_or_else(|| json::missing(&path))?;
+    let id = f.string("id")?.unwrap_or_default();
+    let (id, signature) = signature::split_id(&id);
+    Ok(ToolCall {
+        id: id.to_owned(),
+        name: function.required_string("name")?,
+        kind: ToolKind::Function,
+        arguments: function.string("arguments")?.unwrap_or_default(),
+        signature,
+        cache: None,
+        extra: f.rest(FORMAT),
+    })
+}
+
+pub fn write_call(id: &str, name: &str, arguments: &str, extra: &Extra) -> Value {
+    let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
+    let mut out = Map::new();
+    out.insert("id".to_owned(), id.into());
+    out.insert("type".to_owned(), "function".into());
+    out.insert("function".to_owned(), json!({"name": name, "arguments": arguments}));
+    give_back(&mut out, extra);
+    Value::Object(out)
+}
+
+/// `start` and `end` count characters of the answer's text, as in the model.
+/// Citations onto the texts that they stand on; `plans`: how many parts stand before the content.
+pub fn place_citations(parts: &mut [Part], plans: usize, citations: Vec<Value>) {
+    for value in citations {
+        let said = value.get("content_index").and_then(Value::as_u64).map(|i| plans.saturating_add(i as usize));
+        let on_plan = value.get("type").is_some_and(|kind| kind == "PLAN");
+        let is_text = |at: &usize| matches!(parts.get(*at), Some(Part::Text(_)));
+        let at = if on_plan { Some(0) } else { said.filter(is_text).or_else(|| (plans..parts.len()).find(is_text)) };
+        if let Some(Part::Text(text)) = at.and_then(|at| parts.get_mut(at)) {
+            text.citations.push(read_citation(value));
+        }
+    }
+}
+
+pub fn read_citation(value: Value) -> Citation {
+    let place = |key: &str| value.get(key).and_then(Value::as_u64);
+    let source = value.pointer("/sources/0");
+    let text = |pointer: &str| source.and_then(|s| s.pointer(pointer)).and_then(Value::as_str).map(str::to_owned);
+    Citation {
+        url: text("/document/url").or_else(|| text("/tool_output/url")),
+        title: text("/document/title").or_else(|| text("/tool_output/title")),
+        cited_text: text("/document/text").or_else(|| text("/document/snippet")),
+        start: place("start"),
+        end: place("end"),
+        native: Some((FORMAT, value)),
+    }
+}
+
+/// `content`: the index of the text that it stands on.
+pub fn write_citation(citation: &Citation, content: usize) -> Value {
+    let Citation { url, title, cited_text, start, end, native } = citation;
+    if let Some((FORMAT, value)) = native {
+        return value.clone();
+    }
+    let mut document = Map::new();
+    for (key, value) in [("url", url), ("title", title), ("text", cited_text)] {
+        if let Some(value) = value {
+            document.insert(key.to_owned(), value.as_str().into());
+        }
+    }
+    let id = url.as_deref().or(title.as_deref()).unwrap_or("source");
+    json!({
+        "start": start.unwrap_or(0),
+        "end": end.unwrap_or(0),
+        "text": "",
+        "sources": [{"type": "document", "id": id, "document": document}],
+        "content_index": content,
+        "type": "TEXT_CONTENT",
+    })
+}
+
+pub fn read_finish(raw: &str) -> Finish {
+    let reason = WORDS.iter().find(|(word, _)| *word == raw).map_or(FinishReason::Other, |(_, reason)| *reason);
+    Finish::new(reason, raw)
+}
+
+/// The vendor's own words come back as they were; others map by meaning.
+pub fn finish_reason(finish: Option<&Finish>, called: bool, refused: bool) -> &'static str {
+    let Some(finish) = finish else { return "COMPLETE" };
+    if let Some((word, _)) = WORDS.iter().find(|(word, reason)| *word == finish.raw && *reason == finish.reason) {
+        return word;
+    }
+    match finish.reason {
+        _ if refused => "ERROR_TOXIC",
+        FinishReason::ContentFilter => "ERROR_TOXIC",
+        FinishReason::Length => "MAX_TOKENS",
+        FinishReason::ToolCalls => "TOOL_CALL",
+        // Some families end with "stop" although calls were made.
+        FinishReason::Stop if called => "TOOL_CALL",
+        FinishReason::Stop if finish.stop_sequence.is_some() => "STOP_SEQUENCE",
+        FinishReason::Malformed => "ERROR",
+        FinishReason::Stop | FinishReason::Other => "COMPLETE",
+    }
+}
+
+const WORDS: [(&str, FinishReason); 7] = [
+    ("COMPLETE", FinishReason::Stop),
+    ("STOP_SEQUENCE", FinishReason::Stop),
+    ("MAX_TOKENS", FinishReason::Length),
+    ("TOOL_CALL", FinishReason::ToolCalls),
+    ("ERROR_TOXIC", FinishReason::ContentFilter),
+    ("ERROR", FinishReason::Malformed),
+    ("TIMEOUT", FinishReason::Other),
+];
+
+/// What is billed counts: `tokens` has the vendor's own prompt around the caller's, and `cached_tokens` are of those.
+pub fn read_usage(native: Map<String, Value>) -> Usage {
+    let count = |key: &str| {
+        let of = |object: &str| native.get(object).and_then(|o| o.get(key)).and_then(Value::as_u64);
+        of("billed_units").or_else(|| of("tokens"))
+    };
+    let reasoning = native.get("tokens").and_then(|o| o.get("reasoning_tokens")).and_then(Value::as_u64);
+    Usage {
+        input_tokens: count("input_tokens"),
+        output_tokens: count("output_tokens"),
+        reasoning_tokens: reasoning,
+        cache_read_tokens: native.get(CACHED).and_then(Value::as_u64),
+        cache_write_tokens: native.get(WRITTEN).and_then(Value::as_u64),
+        native: Some(Box::new((FORMAT, native))),
+        ..Usage::default()
+    }
+}
+
+pub fn write_usage(usage: &Usage) -> Map<String, Value> {
+    if let Some((FORMAT, native)) = usage.native.as_deref() {
+        return native.clone();
+    }
+    let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
+    let mut tokens = Map::new();
+    tokens.insert("input_tokens".to_owned(), input.into());
+    tokens.insert("output_tokens".to_owned(), output.into());
+    if let Some(reasoning) = usage.reasoning_tokens {
+        tokens.insert("reasoning_tokens".to_owned(), reasoning.into());
+    }
+    let mut out = Map::new();
+    out.insert("billed_units".to_owned(), json!({"input_tokens": input, "output_tokens": output}));
+    out.insert("tokens".to_owned(), Value::Object(tokens));
+    for (own, wire, count) in
+        [(CACHED, Some("cached_tokens"), usage.cache_read_tokens), (WRITTEN, None, usage.cache_write_tokens)]
+    {
+        if let Some(count) = count {
+            out.insert(own.to_owned(), count.into());
+            wire.map(|wire| out.insert(wire.to_owned(), count.into()));
+        }
+    }
+    out
+}
+
+/// Not the vendor's, whose `cached_tokens` are not of what is billed: other families' figures as they are.
+const CACHED: &str = "portcullis_cache_read_tokens";
+const WRITTEN: &str = "portcullis_cache_write_tokens";
+
+/// Gives unknown fields back to this format only.
+pub fn give_back(out: &mut Map<String, Value>, extra: &Extra) {
+    for (key, value) in extra.of(FORMAT).into_iter().flatten() {
+        if !out.contains_key(key) {
+            out.insert(key.clone(), value.clone());
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Answers, both ways, whole and as lines: a message that grows, and a last one with the figures. No client of the gateway
+//! speaks this format; answers in it are what the built-in upstream gives.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    ClientView, error,
+    json::{self, Fields},
+    wire::{self, FORMAT},
+};
+use crate::{
+    codec::{StreamDecoder, StreamEncoder, calls, ndjson},
+    error::{Error, Kind, Result},
+    model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, ToolKind, Usage},
+};
+
+pub fn decode(body: &[u8]) -> Result<Response> {
+    let value = json::parse_upstream(body)?;
+    if value.get("error").is_some_and(|e| !e.is_null()) {
+        return Err(error::decode_line(&value));
+    }
+    whole(value).map_err(wire::upstream_fault)
+}
+
+fn whole(value: Value) -> Result<Response> {
+    let mut f = Fields::new(value, "")?;
+    let Some(mut message) = f.object("message")? else {
+        return Err(Error::new(Kind::Upstream, "the upstream's answer holds no message"));
+    };
+    message.take("role");
+    let parts = wire::read_parts(&mut message, 0)?;
+    let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
+    f.take("done");
+    let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
+    let choice = Choice { parts, finish: Some(wire::read_finish(&raw, called)), ..Choice::default() };
+    let usage = wire::take_usage(&mut f);
+    let created = f.string("created_at")?.and_then(|text| wire::seconds(&text));
+    let model = f.string("model")?.unwrap_or_default();
+    Ok(Response { model, created, choices: vec![choice], usage, extra: f.rest(FORMAT), ..Response::default() })
+}
+
+pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+    let Response { id: _, model, created, choices, usage, service_tier: _, extra } = response;
+    let choice = choices.first();
+    let (mut text, mut thinking, mut images, mut calls) = (String::new(), String::new(), Vec::new(), Vec::new());
+    for (index, part) in choice.map(|c| c.parts.as_slice()).unwrap_or_default().iter().enumerate() {
+        match part {
+            Part::Text(t) => text.push_str(&t.text),
+            Part::Refusal(t) => text.push_str(t),
+            Part::Reasoning(r) => thinking.push_str(&r.text),
+            Part::ToolCall(call) => {
+                calls.push(wire::write_call(&call_id(&call.id, index), &call.name, &call.arguments, call.kind));
+            }
+            Part::Media(media) => images.extend(image(media)),
+            Part::ToolResult(_) | Part::Native { .. } => {}
+        }
+    }
+    let mut message = json!({"role": "assistant", "content": text});
+    for (key, value) in [("images", Value::Array(images)), ("tool_calls", Value::Array(calls))] {
+        if value.as_array().is_some_and(|list| !list.is_empty()) {
+            message[key] = value;
+        }
+    }
+    if !thinking.is_empty() {
+        message["thinking"] = thinking.into();
+    }
+    let mut out = head(model, *created, view);
+    out.insert("message".to_owned(), message);
+    end(choice.and_then(|c| c.finish.as_ref()), usage.as_ref(), extra, &mut out);
+    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
+}
+
+fn head(model: &str, created: Option<i64>, view: &ClientView) -> Map<String, Value> {
+    let mut out = Map::new();
+    out.insert("model".to_owned(), if model.is_empty() { view.model.as_str() } else { model }.into());
+    out.insert("created_at".to_owned(), wire::time(created.unwrap_or(view.now)).into());
+    out
+}
+
+fn end(finish: Option<&Finish>, usage: Option<&Usage>, extra: &Extra, out: &mut Map<String, Value>) {
+    out.insert("done".to_owned(), true.into());
+    out.insert("done_reason".to_owned(), wire::done_reason(finish).into());
+    out.extend(usage.map(wire::write_usage).unwrap_or_default());
+    for (key, value) in extra.of(FORMAT).into_iter().flatten() {
+        out.entry(key).or_insert_with(|| value.clone());
+    }
+}
+
+fn image(media: &crate::model::Media) -> Option<Value> {
+    match &media.source {
+        crate::model::MediaSource::Base64(data) if media.kind == crate::model::MediaKind::Image => {
+            Some(data.as_str().into())
+        }
+        _ => None,
+    }
+}
+
+fn call_id(id: &str, index: usize) -> String {
+    if id.is_empty() { calls::made_id("call_", &[&index.to_string()]) } else { id.to_owned() }
+}
+
+/// An upstream's lines to events.
+pub struct Decoder {
+    lines: ndjson::Decoder,
+    state: State,
+}
+
+impl Decoder {
+    /// `limit`: the most bytes of a line.
+    pub fn new(limit: usize) -> Self {
+        Decoder { lines: ndjson::Decoder::new(limit), state: State::default() }
+    }
+}
+
+impl StreamDecoder for Decoder {
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
+        let Decoder { lines, state } = self;
+        lines.push(bytes, |line| state.line(line, out))
+    }
+
+    fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        let Decoder { lines, state } = self;
+        lines.finish(|line| state.line(line, out))?;
+        if self.state.ended {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Upstream, "the upstream's stream ended before it was complete"))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    started: bool,
+    parts: u32,
+    calls: usize,
+    /// The open part, and whether it is reasoning.
+    open: Option<(u32, bool)>,
+    ended: bool,
+}
+
+impl State {
+    fn line(&mut self, line: &[u8], out: &mut Vec<Event>) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let value = json::parse_upstream(line)?;
+        if value.get("error").is_some_and(|e| !e.is_null()) {
+            return Err(error::decode_line(&value));
+        }
+        self.read(Fields::new(value, "").map_err(wire::upstream_fault)?, out).map_err(wire::upstream_fault)
+    }
+
+    fn read(&mut self, mut f: Fields, out: &mut Vec<Event>) -> Result<()> {
+        let model = f.string("model")?.unwrap_or_default();
+        let created = f.string("created_at")?.and_then(|text| wire::seconds(&text));
+        if !std::mem::replace(&mut self.started, true) {
+            out.push(Event::Start(Start { model, created, ..Start::default() }));
+        }
+        if let Some(mut message) = f.object("message")? {
+            for part in wire::read_parts(&mut message, self.calls)? {
+                self.part(part, out);
+            }
+        }
+        if f.bool("done")? != Some(true) {
+            return Ok(());
+        }
+        self.close(out);
+        let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
+        out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.calls > 0) });
+        out.extend(wire::take_usage(&mut f).map(Event::Usage));
+        let extra = f.rest(FORMAT);
+        if !extra.is_empty() {
+            out.push(Event::Extra(extra));
+        }
+        self.ended = true;
+        out.push(Event::End);
+        Ok(())
+    }
+
+    fn part(&mut self, part: Part, out: &mut Vec<Event>) {
+        match part {
+            Part::Text(text) => self.text(false, text.text, out),
+            Part::Reasoning(reasoning) => self.text(true, reasoning.text, out),
+            Part::ToolCall(call) => {
+                self.close(out);
+                self.calls += 1;
+                let index = self.next();
+                let (id, name, kind, extra) = (call.id, call.name, call.kind, call.extra);
+                let part = PartStart::ToolCall { id, name, kind, signature: None, extra };
+                out.push(Event::PartStart { choice: 0, index, part });
+                out.push(Event::Delta { choice: 0, index, delta: Delta::Text(call.arguments) });
+                out.push(Event::PartEnd { choice: 0, index });
+            }
+            whole => {
+                self.close(out);
+                let index = self.next();
+                out.push(Event::PartStart { choice: 0, index, part: PartStart::Whole(whole) });
+                out.push(Event::PartEnd { choice: 0, index });
+            }
+        }
+    }
+
+    fn next(&mut self) -> u32 {
+        self.parts += 1;
+        self.parts - 1
+    }
+
+    fn text(&mut self, reasoning: bool, text: String, out: &mut Vec<Event>) {
+        let index = match self.open {
+            Some((index, kind)) if kind == reasoning => index,
+            _ => {
+                self.close(out);
+                let (index, extra) = (self.next(), Extra::default());
+                let part = if reasoning { PartStart::Reasoning { extra } } else { PartStart::Text { extra } };
+                out.push(Event::PartStart { choice: 0, index, part });
+                self.open = Some((index, reasoning));
+                index
+            }
+        };
+        out.push(Event::Delta { choice: 0, index, delta: Delta::Text(text) });
+    }
+
+    fn close(&mut self, out: &mut Vec<Event>) {
+        if let Some((index, _)) = self.open.take() {
+            out.push(Event::PartEnd { choice: 0, index });
+        }
+    }
+}
+
+/// Events to lines. Calls are held until they are whole.
+#[derive(Default)]
+pub struct Encoder {
+    view: ClientView,
+    start: Start,
+    parts: BTreeMap<u32, Open>,
+    finish: Option<Finish>,
+    usage: Option<Usage>,
+    extra: Extra,
+    done: bool,
+}
+
+enum Open {
+    Text,
+    Reasoning,
+    Call { id: String, name: String, kind: ToolKind, arguments: String },
+}
+
+impl Encoder {
+    pub fn new(view: ClientView) -> Self {
+        Encoder { view, ..Encoder::default() }
+    }
+
+    fn line(&self, message: &Value, out: &mut Vec<u8>) {
+        let mut line = head(&self.start.model, self.start.created, &self.view);
+        line.insert("message".to_owned(), message.clone());
+        line.insert("done".to_owned(), false.into());
+        write(line, out);
+    }
+
+    fn begin(&mut self, index: u32, part: &PartStart, out: &mut Vec<u8>) {
+        let open = match part {
+            PartStart::Text { .. } | PartStart::Refusal => Open::Text,
+            PartStart::Reasoning { .. } => Open::Reasoning,
+            PartStart::ToolCall { id, name, kind, .. } => {
+                let (id, name) = (call_id(id, index as usize), name.clone());
+                Open::Call { id, name, kind: *kind, arguments: String::new() }
+            }
+            PartStart::Whole(Part::Text(text)) => {
+                return self.line(&json!({"role": "assistant", "content": text.text}), out);
+            }
+            PartStart::Whole(Part::Media(media)) => {
+                if let Some(image) = image(media) {
+                    self.line(&json!({"role": "assistant", "content": "", "images": [image]}), out);
+                }
+                return;
+            }
+            PartStart::Whole(_) => return,
+        };
+        self.parts.insert(index, open);
+    }
+
+    fn piece(&mut self, index: u32, text: &str, out: &mut Vec<u8>) {
+        let message = match self.parts.get_mut(&index) {
+            Some(Open::Text) => json!({"role": "assistant", "content": text}),
+            Some(Open::Reasoning) => json!({"role": "assistant", "content": "", "thinking": text}),
+            Some(Open::Call { arguments, .. }) => return arguments.push_str(text),
+            None => return,
+        };
+        self.line(&message, out);
+    }
+
+    fn close(&mut self, index: u32, out: &mut Vec<u8>) {
+        if let Some(Open::Call { id, name, kind, arguments }) = self.parts.remove(&index) {
+            let call = wire::write_call(&id, &name, &arguments, kind);
+            self.line(&json!({"role": "assistant", "content": "", "tool_calls": [call]}), out);
+        }
+    }
+}
+
+impl StreamEncoder for Encoder {
+    fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if self.done {
+            return;
+        }
+        match event {
+            Event::Start(start) => self.start = start.clone(),
+            Event::PartStart { choice: 0, index, part } => self.begin(*index, part, out),
+            Event::Delta { choice: 0, index, delta: Delta::Text(text) } => self.piece(*index, text, out),
+            Event::PartEnd { choice: 0, index } => self.close(*index, out),
+            Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
+            Event::Usage(usage) => match &mut self.usage {
+                Some(mine) => mine.merge(usage),
+                none => *none = Some(usage.clone()),
+            },
+            Event::Extra(extra) => {
+                for (key, value) in extra.of(FORMAT).into_iter().flatten() {
+                    self.extra.insert(FORMAT, key, value.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        while let Some(index) = self.parts.keys().next().copied() {
+            self.close(index, out);
+        }
+        let mut line = head(&self.start.model, self.start.created, &self.view);
+        line.insert("message".to_owned(), json!({"role": "assistant", "content": ""}));
+        end(self.finish.as_ref(), self.usage.as_ref(), &self.extra, &mut line);
+        write(line, out);
+    }
+
+    fn error(&mut self, error: &Error, _request_id: &str, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.done, true) {
+            out.extend_from_slice(&super::error::encode(error));
+            out.push(b'\n');
+        }
+    }
+
+    /// The framing has nothing that readers pass over.
+    fn keep_alive(&mut self, _out: &mut Vec<u8>) {}
+}
+
+fn write(line: Map<String, Value>, out: &mut Vec<u8>) {
+    out.extend_from_slice(Value::Object(line).to_string().as_bytes());
+    out.push(b'\n');
+}
