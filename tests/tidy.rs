@@ -159,7 +159,7 @@ const FIELD_WORDS: &[&str] = &[
     "format::anthropic",
     "family::openai",
     "family::anthropic",
-    "\"cohere\", \"ollama\"",
+    "cohere or ollama",
     "openai format",
     "anthropic format",
     "openai sdk",
@@ -181,6 +181,7 @@ const VENDOR_HOMES: &[&str] =
         "core/provider/",
         "core/endpoint.rs",
         "core/model/extra.rs",
+        "core/config/file.rs",
         "core/config/read.rs",
     ];
 

@@ -122,6 +122,15 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
             false,
         ),
         (
+            "bedrock",
+            "https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/converse",
+            bearer,
+            "max_tokens",
+            false,
+            false,
+            false,
+        ),
+        (
             "bedrock-anthropic",
             "https://bedrock-runtime.eu-west-1.amazonaws.com/model/m/invoke",
             bearer,

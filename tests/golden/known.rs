@@ -95,6 +95,16 @@ pub fn leaves_tools_out(target: Format) -> bool {
     matches!(target, Format::BedrockConverse | Format::Ollama)
 }
 
+/// A wire that says only "some call must be made".
+pub fn forces_the_only_tool(target: Format) -> bool {
+    target == Format::Cohere
+}
+
+/// A wire that refuses past calls of tools that are not declared.
+pub fn declares_past_calls(target: Format) -> bool {
+    target == Format::BedrockConverse
+}
+
 /// Reasons for which a wire has no word: the nearest one stands there, the raw word beside it.
 pub fn finish_is_free(answer: &portcullis::model::Response, client: Format) -> bool {
     use portcullis::model::FinishReason;

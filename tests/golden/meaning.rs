@@ -82,7 +82,8 @@ pub fn of_request(request: &Request, own: Format) -> Facts {
         ("own signatures", walk.signatures),
         ("tools", tools),
         ("tool descriptions", descriptions),
-        ("tool_choice", choice.into_iter().collect()),
+        // What is the rule need not be said.
+        ("tool_choice", choice.into_iter().filter(|choice| choice != "auto").collect()),
         ("output", request.output.iter().map(output).collect()),
     ]
 }
@@ -147,7 +148,10 @@ impl Walk {
                     for part in &result.parts {
                         match part {
                             Part::Text(t) => text.push_str(&squeeze(&t.text)),
-                            Part::Media(media) => self.media(who, media),
+                            Part::Media(media) => match document_text(media) {
+                                Some(words) => text.push_str(&squeeze(&words)),
+                                None => self.media(who, media),
+                            },
                             other => text.push_str(&format!("{other:?}")),
                         }
                     }

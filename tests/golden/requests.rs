@@ -56,6 +56,17 @@ fn refusal_is_known(request: &Request, target: Format, feature: &str) -> bool {
     hosted || parts().any(|p| native(p) || inside(p)) || known::may_refuse(target, feature)
 }
 
+/// A wire that cannot name a tool to be called forces the only one that is left.
+fn forced_alone(request: &Request, again: &Request, target: Format) -> bool {
+    let wanted = match &request.tool_choice {
+        Some(ToolChoice::Tool { name, .. }) => name,
+        Some(ToolChoice::Allowed { names, required: true }) if names.len() == 1 => &names[0],
+        _ => return false,
+    };
+    let alone = matches!(&again.tools[..], [Tool::Function(only)] if only.name == *wanted);
+    known::forces_the_only_tool(target) && alone && again.tool_choice == Some(ToolChoice::Required)
+}
+
 pub fn cross(request: &Request, source: Format, target: Format) -> Outcome {
     let dialect = Dialect::of("golden-model");
     let encoded = match codec(target).encode_request(request, &dialect) {
@@ -83,8 +94,11 @@ pub fn cross(request: &Request, source: Format, target: Format) -> Outcome {
         }
     }
     let no_calls = matches!(request.tool_choice, Some(ToolChoice::None)) && known::leaves_tools_out(target);
+    let no_calls = no_calls || forced_alone(request, &again, target);
     let about_tools = ["tools", "tool descriptions", "tool_choice"];
-    let free = |name: &str| json_mode(name) || (no_calls && about_tools.contains(&name));
+    let declared = request.tools.is_empty() && known::declares_past_calls(target);
+    let free =
+        |name: &str| json_mode(name) || (no_calls && about_tools.contains(&name)) || (declared && name == "tools");
     let mut faults = meaning::lost(&before, &after, &free);
     let raised = request.reasoning.is_some();
     let skip = |name: &str| {

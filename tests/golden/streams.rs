@@ -45,6 +45,10 @@ fn before_its_end(format: Format, bytes: &[u8]) -> Option<usize> {
         starts.push(at);
         at += end;
     }
+    if format == Format::Cohere {
+        // Behind it a mark comes that says nothing more.
+        return starts.into_iter().find(|at| bytes[*at..].starts_with(b"event: message-end"));
+    }
     if format == Format::BedrockConverse {
         // Behind it only the figures come.
         return starts.into_iter().find(|at| memchr::memmem::find(&bytes[*at..], b"messageStop") == Some(MESSAGE_STOP));

@@ -7,7 +7,7 @@ use portcullis::{
 use serde_json::{Value, json};
 
 use crate::{
-    family::{Anthropic, FAMILIES, Family, Gemini, Openai},
+    family::{Anthropic, FAMILIES, Family, Gemini, Openai, Refusal},
     support::{Answer, Gateway, Say, Upstream, eventually, request},
 };
 
@@ -21,6 +21,10 @@ fn asked(row: &Endpoint, model: &str) -> (String, String) {
         }
         (Format::Gemini, Operation::Embeddings) => json!({"content": {"parts": [{"text": "x"}]}}),
         (Format::Gemini, _) => json!({"contents": [{"role": "user", "parts": [{"text": "x"}]}]}),
+        (Format::BedrockConverse, _) => json!({"messages": [{"role": "user", "content": [{"text": "x"}]}]}),
+        (Format::Cohere, Operation::Embeddings) => {
+            json!({"model": model, "texts": ["x"], "input_type": "search_query"})
+        }
         (_, Operation::Embeddings) => json!({"model": model, "input": "x"}),
         _ => json!({"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
     };
@@ -33,6 +37,18 @@ fn family(row: &Endpoint) -> Family {
         Format::Gemini => Gemini,
         _ => Openai,
     }
+}
+
+/// Two families have no word for an error but the status, and what we say.
+pub fn refusal(row: &Endpoint, answer: &Answer) -> Refusal {
+    if !matches!(row.format, Format::BedrockConverse | Format::Cohere) {
+        return family(row).error(answer);
+    }
+    let value = answer.json();
+    let text = |key: &str| value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}")).to_owned();
+    let kind = answer.header("x-amzn-errortype").unwrap_or_default().to_owned();
+    assert_eq!(kind.is_empty(), row.format == Format::Cohere, "{value}");
+    Refusal { message: text("message"), code: text("code"), kind }
 }
 
 pub async fn walk(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>) -> Answer {
@@ -72,9 +88,9 @@ fn the_walk_knows_every_row_of_the_table() {
 #[tokio::test]
 async fn every_route_refuses_a_caller_without_a_key() {
     let gateway = closed().await;
-    for (row, family) in families() {
+    for (row, _) in families() {
         let answer = walk(&gateway, row, "mock", None).await;
-        let error = family.error(&answer);
+        let error = refusal(row, &answer);
         assert_eq!((answer.status, error.code.as_str()), (401, "key_missing"), "{} {}", row.method, row.path);
         assert!(error.message.contains("sk-pc-"), "{}", error.message);
     }
@@ -89,9 +105,9 @@ async fn every_route_refuses_a_revoked_key_from_the_next_request_on() {
         assert_eq!(answer.status, 200, "{} {}: {}", row.method, row.path, answer.text());
     }
     assert!(gateway.admin("DELETE", &format!("/api/v1/keys/{id}"), "").await.status < 300);
-    for (row, family) in families() {
+    for (row, _) in families() {
         let answer = walk(&gateway, row, "mock", Some(&key)).await;
-        let error = family.error(&answer);
+        let error = refusal(row, &answer);
         assert_eq!((answer.status, error.code.as_str()), (401, "key_revoked"), "{} {}", row.method, row.path);
     }
 }
@@ -100,10 +116,10 @@ async fn every_route_refuses_a_revoked_key_from_the_next_request_on() {
 async fn every_route_that_names_a_model_refuses_one_that_the_key_may_not_use() {
     let gateway = closed().await;
     let (_, key) = gateway.key(r#"{"name":"k","models":["mock/mine"]}"#).await;
-    for (row, family) in families().filter(|(row, _)| row.operation != Operation::ListModels) {
+    for (row, _) in families().filter(|(row, _)| row.operation != Operation::ListModels) {
         assert_eq!(walk(&gateway, row, "mock/mine", Some(&key)).await.status, 200, "{} {}", row.method, row.path);
         let answer = walk(&gateway, row, "mock/other", Some(&key)).await;
-        let error = family.error(&answer);
+        let error = refusal(row, &answer);
         // Reading about a model that is not yours is the same as reading about none.
         let wanted =
             if row.operation == Operation::OneModel { (404, "model_not_found") } else { (403, "model_not_allowed") };
@@ -127,15 +143,17 @@ async fn every_route_is_recorded_once_with_its_key() {
 async fn routes_answer_under_their_familys_prefix_too_and_ask_for_the_key_there() {
     let gateway = closed().await;
     for (row, family) in families() {
-        let prefix = match family {
-            Openai => "/openai",
-            Anthropic => "/anthropic",
-            Gemini => "/gemini",
+        let prefix = match (row.format, family) {
+            (Format::BedrockConverse, _) => "/bedrock",
+            (Format::Cohere, _) => "/cohere",
+            (_, Openai) => "/openai",
+            (_, Anthropic) => "/anthropic",
+            (_, Gemini) => "/gemini",
         };
         let (path, body) = asked(row, "mock");
         let answer = request(gateway.addr, row.method, &format!("{prefix}{path}"), &[], body.as_bytes()).await;
         assert_eq!(answer.status, 401, "{prefix}{path}");
-        family.error(&answer);
+        refusal(row, &answer);
     }
 }
 
@@ -143,10 +161,10 @@ async fn routes_answer_under_their_familys_prefix_too_and_ask_for_the_key_there(
 async fn every_route_that_names_a_model_passes_the_stages() {
     let script = "fn request(request, context) { return reject(451, \"seen \" + request.operation + \" of \" + request.model); }";
     let gateway = Gateway::with("", &[("scripts/a.rhai", script)]).await;
-    for (row, family) in families().filter(|(row, _)| row.method == "POST") {
+    for (row, _) in families().filter(|(row, _)| row.method == "POST") {
         let answer = walk(&gateway, row, "mock/mine", None).await;
         let said = format!("seen {} of mock/mine", row.operation.name());
-        assert_eq!((answer.status, family.error(&answer).message), (451, said), "{}", row.path);
+        assert_eq!((answer.status, refusal(row, &answer).message), (451, said), "{}", row.path);
     }
 }
 

@@ -3,15 +3,12 @@
 
 use std::time::Duration;
 
-use portcullis::{
-    endpoint::TABLE,
-    model::{Format, Operation},
-};
+use portcullis::{endpoint::TABLE, model::Operation};
 use serde_json::Value;
 
 use crate::{
-    auth::walk,
-    family::{Anthropic, FAMILIES, Family, Gemini, Openai},
+    auth::{refusal, walk},
+    family::{FAMILIES, Family, Openai},
     support::{Answer, End, Gateway, Process, Say, Upstream, begin, eventually, read_until, request},
 };
 
@@ -64,16 +61,11 @@ async fn every_route_that_may_cost_money_refuses_an_empty_budget() {
     let (gateway, key) = house(&research("usd = 0, per = \"day\"")).await;
     for row in TABLE {
         let answer = walk(&gateway, row, "mock", Some(&key)).await;
-        let family = match row.format {
-            Format::AnthropicMessages => Anthropic,
-            Format::Gemini => Gemini,
-            _ => Openai,
-        };
         if matches!(row.operation, Operation::ListModels | Operation::OneModel) {
             assert_eq!(answer.status, 200, "{} {}", row.method, row.path);
             continue;
         }
-        let error = family.error(&answer);
+        let error = refusal(row, &answer);
         assert_eq!((answer.status, error.code.as_str()), (429, "budget_exceeded"), "{} {}", row.method, row.path);
         assert!(error.message.contains("team `research`"), "{error:?}");
         let wait: u64 = answer.header("retry-after").expect("when it starts anew").parse().unwrap();

@@ -1,5 +1,5 @@
 //! Errors in the family's shape, both ways: `{"message"}`, with the exception's name in the header `x-amzn-ErrorType`, or in
-//! the frame where a stream has begun. What an upstream said is shown only as its own JSON message.
+//! the frame where a stream has begun; our own code stands beside the message. What an upstream said is shown only as its own JSON message.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Kind, UpstreamFault};
 
 pub fn encode(error: &Error) -> Vec<u8> {
-    json!({"message": error.message}).to_string().into_bytes()
+    json!({"message": error.message, "code": error.code()}).to_string().into_bytes()
 }
 
 /// The exception that the vendor's SDKs raise for it. A refusal in the family's own words keeps them.

@@ -1,4 +1,4 @@
-//! Errors in the family's shape, both ways: `{"message", "id"}`. What an upstream said is shown only as its own JSON message.
+//! Errors in the family's shape, both ways: `{"message", "id"}`, and our own code beside them. What an upstream said is shown only as its own JSON message.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Kind, UpstreamFault};
 
 pub fn encode(error: &Error, request_id: &str) -> Vec<u8> {
-    json!({"id": request_id, "message": error.message}).to_string().into_bytes()
+    json!({"id": request_id, "message": error.message, "code": error.code()}).to_string().into_bytes()
 }
 
 /// An upstream's refusal before its stream began.

@@ -1,8 +1,6 @@
 //! Answers, both ways, whole and as lines: a message that grows, and a last one with the figures. No client of the gateway
 //! speaks this format; answers in it are what the built-in upstream gives.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -11,7 +9,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, StreamEncoder, calls, ndjson},
+    codec::{StreamDecoder, StreamEncoder, calls, ndjson, serial::Serial},
     error::{Error, Kind, Result},
     model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, ToolKind, Usage},
 };
@@ -68,7 +66,10 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     }
     let mut out = head(model, *created, view);
     out.insert("message".to_owned(), message);
-    end(choice.and_then(|c| c.finish.as_ref()), usage.as_ref(), extra, &mut out);
+    let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
+    let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
+    let reason = wire::done_reason(choice.and_then(|c| c.finish.as_ref()), refused);
+    end(reason, usage.as_ref(), extra, &mut out);
     serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
 }
 
@@ -79,9 +80,9 @@ fn head(model: &str, created: Option<i64>, view: &ClientView) -> Map<String, Val
     out
 }
 
-fn end(finish: Option<&Finish>, usage: Option<&Usage>, extra: &Extra, out: &mut Map<String, Value>) {
+fn end(reason: String, usage: Option<&Usage>, extra: &Extra, out: &mut Map<String, Value>) {
     out.insert("done".to_owned(), true.into());
-    out.insert("done_reason".to_owned(), wire::done_reason(finish).into());
+    out.insert("done_reason".to_owned(), reason.into());
     out.extend(usage.map(wire::write_usage).unwrap_or_default());
     for (key, value) in extra.of(FORMAT).into_iter().flatten() {
         out.entry(key).or_insert_with(|| value.clone());
@@ -229,13 +230,52 @@ impl State {
     }
 }
 
-/// Events to lines. Calls are held until they are whole.
-#[derive(Default)]
+/// Events to lines. Parts follow one another; calls are held until they are whole.
 pub struct Encoder {
+    serial: Serial,
+    writer: Writer,
+}
+
+impl Encoder {
+    pub fn new(view: ClientView) -> Self {
+        Encoder { serial: Serial::default(), writer: Writer { view, ..Writer::default() } }
+    }
+}
+
+impl StreamEncoder for Encoder {
+    fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
+        let Encoder { serial, writer } = self;
+        if !writer.done {
+            serial.push(event, &mut |event| writer.event(event, out));
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        let Encoder { serial, writer } = self;
+        if !writer.done {
+            serial.finish(&mut |event| writer.event(event, out));
+            writer.end(out);
+        }
+    }
+
+    fn error(&mut self, error: &Error, _request_id: &str, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.writer.done, true) {
+            out.extend_from_slice(&super::error::encode(error));
+            out.push(b'\n');
+        }
+    }
+
+    /// The framing has nothing that readers pass over.
+    fn keep_alive(&mut self, _out: &mut Vec<u8>) {}
+}
+
+#[derive(Default)]
+struct Writer {
     view: ClientView,
     start: Start,
-    parts: BTreeMap<u32, Open>,
+    open: Option<Open>,
     finish: Option<Finish>,
+    refused: bool,
     usage: Option<Usage>,
     extra: Extra,
     done: bool,
@@ -247,68 +287,13 @@ enum Open {
     Call { id: String, name: String, kind: ToolKind, arguments: String },
 }
 
-impl Encoder {
-    pub fn new(view: ClientView) -> Self {
-        Encoder { view, ..Encoder::default() }
-    }
-
-    fn line(&self, message: &Value, out: &mut Vec<u8>) {
-        let mut line = head(&self.start.model, self.start.created, &self.view);
-        line.insert("message".to_owned(), message.clone());
-        line.insert("done".to_owned(), false.into());
-        write(line, out);
-    }
-
-    fn begin(&mut self, index: u32, part: &PartStart, out: &mut Vec<u8>) {
-        let open = match part {
-            PartStart::Text { .. } | PartStart::Refusal => Open::Text,
-            PartStart::Reasoning { .. } => Open::Reasoning,
-            PartStart::ToolCall { id, name, kind, .. } => {
-                let (id, name) = (call_id(id, index as usize), name.clone());
-                Open::Call { id, name, kind: *kind, arguments: String::new() }
-            }
-            PartStart::Whole(Part::Text(text)) => {
-                return self.line(&json!({"role": "assistant", "content": text.text}), out);
-            }
-            PartStart::Whole(Part::Media(media)) => {
-                if let Some(image) = image(media) {
-                    self.line(&json!({"role": "assistant", "content": "", "images": [image]}), out);
-                }
-                return;
-            }
-            PartStart::Whole(_) => return,
-        };
-        self.parts.insert(index, open);
-    }
-
-    fn piece(&mut self, index: u32, text: &str, out: &mut Vec<u8>) {
-        let message = match self.parts.get_mut(&index) {
-            Some(Open::Text) => json!({"role": "assistant", "content": text}),
-            Some(Open::Reasoning) => json!({"role": "assistant", "content": "", "thinking": text}),
-            Some(Open::Call { arguments, .. }) => return arguments.push_str(text),
-            None => return,
-        };
-        self.line(&message, out);
-    }
-
-    fn close(&mut self, index: u32, out: &mut Vec<u8>) {
-        if let Some(Open::Call { id, name, kind, arguments }) = self.parts.remove(&index) {
-            let call = wire::write_call(&id, &name, &arguments, kind);
-            self.line(&json!({"role": "assistant", "content": "", "tool_calls": [call]}), out);
-        }
-    }
-}
-
-impl StreamEncoder for Encoder {
-    fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
-        if self.done {
-            return;
-        }
+impl Writer {
+    fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
         match event {
             Event::Start(start) => self.start = start.clone(),
-            Event::PartStart { choice: 0, index, part } => self.begin(*index, part, out),
-            Event::Delta { choice: 0, index, delta: Delta::Text(text) } => self.piece(*index, text, out),
-            Event::PartEnd { choice: 0, index } => self.close(*index, out),
+            Event::PartStart { index, part, .. } => self.begin(*index, part, out),
+            Event::Delta { delta: Delta::Text(text), .. } => self.piece(text, out),
+            Event::PartEnd { .. } => self.close(out),
             Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
             Event::Usage(usage) => match &mut self.usage {
                 Some(mine) => mine.merge(usage),
@@ -323,28 +308,58 @@ impl StreamEncoder for Encoder {
         }
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.done, true) {
-            return;
-        }
-        while let Some(index) = self.parts.keys().next().copied() {
-            self.close(index, out);
-        }
+    fn line(&self, message: &Value, out: &mut Vec<u8>) {
         let mut line = head(&self.start.model, self.start.created, &self.view);
-        line.insert("message".to_owned(), json!({"role": "assistant", "content": ""}));
-        end(self.finish.as_ref(), self.usage.as_ref(), &self.extra, &mut line);
+        line.insert("message".to_owned(), message.clone());
+        line.insert("done".to_owned(), false.into());
         write(line, out);
     }
 
-    fn error(&mut self, error: &Error, _request_id: &str, out: &mut Vec<u8>) {
-        if !std::mem::replace(&mut self.done, true) {
-            out.extend_from_slice(&super::error::encode(error));
-            out.push(b'\n');
+    fn begin(&mut self, index: u32, part: &PartStart, out: &mut Vec<u8>) {
+        self.refused |= matches!(part, PartStart::Refusal);
+        self.open = match part {
+            PartStart::Text { .. } | PartStart::Refusal => Some(Open::Text),
+            PartStart::Reasoning { .. } => Some(Open::Reasoning),
+            PartStart::ToolCall { id, name, kind, .. } => {
+                let (id, name) = (call_id(id, index as usize), name.clone());
+                Some(Open::Call { id, name, kind: *kind, arguments: String::new() })
+            }
+            PartStart::Whole(whole) => {
+                if let Part::Media(media) = whole
+                    && let Some(image) = image(media)
+                {
+                    self.line(&json!({"role": "assistant", "content": "", "images": [image]}), out);
+                }
+                None
+            }
+        };
+    }
+
+    fn piece(&mut self, text: &str, out: &mut Vec<u8>) {
+        let message = match &mut self.open {
+            Some(Open::Text) => json!({"role": "assistant", "content": text}),
+            Some(Open::Reasoning) => json!({"role": "assistant", "content": "", "thinking": text}),
+            Some(Open::Call { arguments, .. }) => return arguments.push_str(text),
+            None => return,
+        };
+        self.line(&message, out);
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
+        if let Some(Open::Call { id, name, kind, arguments }) = self.open.take() {
+            let call = wire::write_call(&id, &name, &arguments, kind);
+            self.line(&json!({"role": "assistant", "content": "", "tool_calls": [call]}), out);
         }
     }
 
-    /// The framing has nothing that readers pass over.
-    fn keep_alive(&mut self, _out: &mut Vec<u8>) {}
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.done = true;
+        let mut line = head(&self.start.model, self.start.created, &self.view);
+        line.insert("message".to_owned(), json!({"role": "assistant", "content": ""}));
+        let reason = wire::done_reason(self.finish.as_ref(), self.refused);
+        end(reason, self.usage.as_ref(), &self.extra, &mut line);
+        write(line, out);
+    }
 }
 
 fn write(line: Map<String, Value>, out: &mut Vec<u8>) {

@@ -76,18 +76,22 @@ pub fn read_finish(raw: &str, called: bool) -> Finish {
         "stop" if called => FinishReason::ToolCalls,
         "stop" => FinishReason::Stop,
         "length" => FinishReason::Length,
+        // Not the vendor's: what other families say goes there and comes back.
+        FILTERED => FinishReason::ContentFilter,
         _ => FinishReason::Other,
     };
     Finish::new(reason, raw)
 }
 
-pub fn done_reason(finish: Option<&Finish>) -> String {
+const FILTERED: &str = "content_filter";
+
+pub fn done_reason(finish: Option<&Finish>, refused: bool) -> String {
     match finish.map(|finish| (finish.reason, finish.raw.as_str())) {
         Some((FinishReason::Length, _)) => "length".to_owned(),
+        Some((FinishReason::ContentFilter, _)) => FILTERED.to_owned(),
+        Some(_) if refused => FILTERED.to_owned(),
         // The wire's words for other ends are its own.
-        Some((FinishReason::Other | FinishReason::ContentFilter | FinishReason::Malformed, raw)) if !raw.is_empty() => {
-            raw.to_owned()
-        }
+        Some((FinishReason::Other | FinishReason::Malformed, raw)) if !raw.is_empty() => raw.to_owned(),
         _ => "stop".to_owned(),
     }
 }

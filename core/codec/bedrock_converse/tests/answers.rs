@@ -1,3 +1,5 @@
+//! Answers of other families for a client of this one, and the figures of its own.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Errors before a stream and inside it, both ways.
+
 use bytes::Bytes;
 use serde_json::json;
 
@@ -52,7 +54,7 @@ fn clients_are_told_by_the_exceptions_that_their_sdks_know() {
         let error = Error::new(kind, "what to do");
         assert_eq!(BedrockConverse.error_header(&error), Some(("x-amzn-errortype", word)), "{kind:?}");
         let body: Value = serde_json::from_slice(&BedrockConverse.encode_error(&error, "req_1")).expect("JSON");
-        assert_eq!(body, json!({"message": "what to do"}));
+        assert_eq!(body, json!({"message": "what to do", "code": error.code()}));
         let mut encoder = BedrockConverse.stream_encoder(&view());
         let mut bytes = Vec::new();
         encoder.error(&error, "req_1", &mut bytes);

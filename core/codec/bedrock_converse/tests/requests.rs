@@ -1,3 +1,5 @@
+//! Requests for an upstream of this format: what the wire wants, and what it cannot say.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Streams both ways: their end, damage, odd payloads, blocks one after the other.
+
 use serde_json::json;
 
 use super::*;

@@ -74,6 +74,7 @@ impl Writer<'_> {
             match part {
                 Part::Text(text) => content.push(self.text(text)),
                 Part::Refusal(text) => content.push(json!({"type": "text", "text": text})),
+                Part::Native { format, kind, value: _ } => return Err(foreign(kind, format.name())),
                 _ => {
                     let message = "a system prompt holds text only here; send media in a user turn";
                     return Err(Error::unsupported("system_media", message));
