@@ -14,6 +14,8 @@ SDKS = {
         ("google-genai", "google_cases"),
         ("litellm", "litellm_cases"),
         ("mistralai", "mistral_cases"),
+        ("boto3", "boto3_cases"),
+        ("cohere", "cohere_cases"),
     ],
     "old": [("anthropic", "anthropic_cases")],
 }
