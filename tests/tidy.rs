@@ -66,11 +66,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
-    (
-        &["toml"],
-        &["core/config/", "core/provider/", "core/cli/"],
-        "files are for people; nothing inside speaks TOML",
-    ),
+    (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
 
 /// The machine, who may touch it, and why.
