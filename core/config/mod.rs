@@ -37,7 +37,7 @@ pub use secret::Secret;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
-pub use text::{decimal, usd};
+pub use text::{decimal, hint, usd};
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
 

@@ -12,7 +12,7 @@ use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, ParseError, Posit
 use super::{
     desk::HostError,
     engine::{Host, place, within},
-    lint,
+    lint, property,
 };
 use crate::{
     config::{Problem, StageLimits, StreamMode},
@@ -82,6 +82,7 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
     // As written: for constants and for checks on what the author meant.
     let loose = host.loose.compile(source).map_err(|e| vec![book.syntax(&e)])?;
     let mut problems = lint::check(&loose, &book);
+    property::check(&loose, &book, &mut problems);
     let hooks = hooks(&loose, &book, &mut problems);
     let imports = lint::imports(host, &loose, &book, &mut problems);
     if !problems.is_empty() {

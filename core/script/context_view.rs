@@ -120,7 +120,7 @@ fn vars(r: &mut Registrar<'_>) {
         "Values that the stages of one request share: `context.vars.score = 3`. () when not set. Plain values only.",
     );
     r.engine.register_type_with_name::<Vars>("Vars");
-    r.engine.register_get("vars", |v: &mut ContextView| Vars(v.0.clone()));
+    r.part("Context", "vars", |v: &ContextView| Vars(v.0.clone()));
     r.tell("vars.name, vars[\"name\"]", "can be read and set (256 names)");
     r.engine.register_indexer_get(|v: &mut Vars, name: &str| -> Result<Dynamic, Fail> {
         v.0.cx(|cx| cx.vars.get(name).map_or(Dynamic::UNIT, convert::from_json))
@@ -151,7 +151,7 @@ fn kv(r: &mut Registrar<'_>) {
         "This node's memory per stage and tenant (10,000 entries, the oldest make room), gone with a restart: for hints, not for limits.",
     );
     r.engine.register_type_with_name::<KvView>("Kv");
-    r.engine.register_get("kv", |v: &mut ContextView| KvView(v.0.clone()));
+    r.part("Context", "kv", |v: &ContextView| KvView(v.0.clone()));
     r.tell("kv.get(key)", "the value, or ()");
     r.engine.register_fn("get", |v: &mut KvView, key: &str| -> Result<Dynamic, Fail> {
         space(&v.0, |space, now| space.get(key, now).map_or(Dynamic::UNIT, convert::from_json))

@@ -1,8 +1,8 @@
 //! The Rhai host: scripts as stages. What a script can see and do is registered here and nowhere else; nothing outside
 //! this folder knows Rhai.
 //!
-//! `engine` holds the language and its limits, `compile` turns a file into a checked program, `desk` is what one call
-//! sees, the `*_view` files are the objects on it, `stage` and `run` make a stage of it.
+//! `engine` holds the language and its limits, `compile` turns a file into a checked program (`lint` and `property` find
+//! mistakes in it before it runs), `desk` is what one call sees, the `*_view` files are the objects on it, `stage` and `run` make a stage of it.
 
 mod answer_view;
 mod compile;
@@ -13,6 +13,7 @@ mod desk;
 mod engine;
 mod lint;
 mod part_view;
+mod property;
 pub mod reference;
 mod request_view;
 mod run;

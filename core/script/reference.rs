@@ -1,7 +1,10 @@
 //! The script reference: what is registered with the engine, told in the order in which it is registered. Properties
 //! cannot be registered without a line here, so `scripts/README.md` cannot lag behind.
 
-use std::{fmt::Write, sync::Arc};
+use std::{
+    fmt::Write,
+    sync::{Arc, LazyLock},
+};
 
 use rhai::{Dynamic, Engine, Variant};
 
@@ -14,14 +17,20 @@ pub struct Registrar<'e> {
     objects: Vec<Object>,
 }
 
-struct Object {
-    name: &'static str,
+/// One object of the reference.
+pub struct Object {
+    pub name: &'static str,
     intro: &'static str,
     rows: Vec<Row>,
+    /// Properties that are objects of their own.
+    parts: Vec<&'static str>,
+    /// Is it a type, or only a heading?
+    kind: bool,
 }
 
 struct Row {
     name: String,
+    property: bool,
     settable: bool,
     text: &'static str,
 }
@@ -33,13 +42,16 @@ impl<'e> Registrar<'e> {
 
     /// The next rows belong to this object.
     pub fn object(&mut self, name: &'static str, intro: &'static str) {
-        self.objects.push(Object { name, intro, rows: Vec::new() });
+        self.objects.push(Object { name, intro, rows: Vec::new(), parts: Vec::new(), kind: false });
     }
 
     /// A script type and its name in error messages.
     pub fn kind<V: Variant + Clone>(&mut self, name: &'static str, intro: &'static str) {
         self.engine.register_type_with_name::<V>(name);
         self.object(name, intro);
+        if let Some(object) = self.objects.last_mut() {
+            object.kind = true;
+        }
     }
 
     /// A property that can be read.
@@ -50,7 +62,7 @@ impl<'e> Registrar<'e> {
         get: impl Fn(&V) -> Result<Dynamic, Fail> + Send + Sync + 'static,
     ) {
         self.engine.register_get(name, move |v: &mut V| -> Result<Dynamic, Fail> { get(v) });
-        self.row(name.to_owned(), false, text);
+        self.row(name, (true, false), text);
     }
 
     /// A property that can be read and written.
@@ -63,26 +75,64 @@ impl<'e> Registrar<'e> {
     ) {
         self.engine.register_get(name, move |v: &mut V| -> Result<Dynamic, Fail> { get(v) });
         self.engine.register_set(name, move |v: &mut V, value: Dynamic| -> Result<(), Fail> { set(v, value) });
-        self.row(name.to_owned(), true, text);
+        self.row(name, (true, true), text);
+    }
+
+    /// A property of the type `of` that is an object of its own, told in rows of its own.
+    pub fn part<V: Variant + Clone, P: Variant + Clone>(
+        &mut self,
+        of: &'static str,
+        name: &'static str,
+        get: impl Fn(&V) -> P + Send + Sync + 'static,
+    ) {
+        self.engine.register_get(name, move |v: &mut V| get(v));
+        if let Some(object) = self.objects.iter_mut().find(|object| object.name == of) {
+            object.parts.push(name);
+        }
     }
 
     /// A function or method, registered by hand beside this line.
     pub fn tell(&mut self, signature: &'static str, text: &'static str) {
-        self.row(signature.to_owned(), false, text);
+        self.row(signature, (false, false), text);
     }
 
-    fn row(&mut self, name: String, settable: bool, text: &'static str) {
+    fn row(&mut self, name: &str, (property, settable): (bool, bool), text: &'static str) {
         if let Some(object) = self.objects.last_mut() {
-            object.rows.push(Row { name, settable, text });
+            object.rows.push(Row { name: name.to_owned(), property, settable, text });
         }
     }
 }
 
+impl Object {
+    pub fn is_kind(&self) -> bool {
+        self.kind
+    }
+
+    /// Can this property be set? `None`: there is none of this name.
+    pub fn settable(&self, name: &str) -> Option<bool> {
+        let row = self.rows.iter().find(|row| row.property && row.name == name);
+        row.map(|row| row.settable).or_else(|| self.parts.contains(&name).then_some(false))
+    }
+
+    pub fn properties(&self) -> impl Iterator<Item = &str> {
+        let rows = self.rows.iter().filter(|row| row.property).map(|row| row.name.as_str());
+        rows.chain(self.parts.iter().copied())
+    }
+}
+
+/// All that is registered, made once.
+pub fn objects() -> &'static [Object] {
+    static OBJECTS: LazyLock<Vec<Object>> = LazyLock::new(|| {
+        let mut engine = Engine::new_raw();
+        let mut registrar = Registrar::new(&mut engine);
+        super::engine::register(&mut registrar);
+        registrar.objects
+    });
+    &OBJECTS
+}
+
 /// `scripts/README.md`.
 pub fn reference() -> String {
-    let mut engine = Engine::new_raw();
-    let mut registrar = Registrar::new(&mut engine);
-    super::engine::register(&mut registrar);
     let mut out = String::from(HEAD);
     let hooks: Vec<String> =
         TABLE.iter().map(|row| format!("`fn {}({})`", row.name, row.parameters.join(", "))).collect();
@@ -92,9 +142,9 @@ pub fn reference() -> String {
         line(&mut out, format_args!("| {hook} | {} | {} | {} | {verdicts} |", row.runs, row.sees, row.may_change));
     }
     out.push_str(STREAMS);
-    for Object { name, intro, rows } in &registrar.objects {
+    for Object { name, intro, rows, .. } in objects() {
         line(&mut out, format_args!("\n### {name}\n\n{intro}\n\n| name | can be set | what it is |\n|---|---|---|"));
-        for Row { name, settable, text } in rows {
+        for Row { name, settable, text, .. } in rows {
             let set = if *settable { "yes" } else { "" };
             line(&mut out, format_args!("| `{}` | {set} | {text} |", name.replace('|', "\\|")));
         }

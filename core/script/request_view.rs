@@ -289,7 +289,7 @@ fn last_user_text(desk: &Desk) -> Result<ImmutableString, Fail> {
 fn headers(r: &mut Registrar<'_>) {
     r.object("Request (headers)", "`request.headers[\"x-team\"]`, or () when absent. Never credentials or cookies.");
     r.engine.register_type_with_name::<HeadersView>("Headers");
-    r.engine.register_get("headers", |v: &mut RequestView| HeadersView(v.0.clone()));
+    r.part("Request", "headers", |v: &RequestView| HeadersView(v.0.clone()));
     r.tell(
         "headers[name]",
         "the caller's header; in fn attempt the header as it goes to the target, which can be set (() takes it out)",

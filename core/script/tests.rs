@@ -3,7 +3,11 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use serde_json::json;
 
-use super::{Scripts, reference, suite};
+use super::{
+    Scripts,
+    reference::{self, reference},
+    suite,
+};
 use crate::{
     codec::{Field, document::Document},
     config::{Config, OnError, Problem, Sources, Stage, StageLimits, StreamMode},

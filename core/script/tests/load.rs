@@ -267,3 +267,88 @@ expect = { status = 451, message = "no" }
     config.sources.scripts.insert("scripts/a.test.toml".into(), cases.into());
     assert_eq!(suite::gate(&config), []);
 }
+
+#[test]
+fn a_property_that_there_is_not_is_found_at_load_with_the_nearest_name() {
+    let request = |body: &str| problem(&format!("fn request(request, context) {{\n  {body}\n}}"));
+    assert_eq!(request("request.nope = 1;"), "2: request.nope: there is no such property");
+    assert_eq!(
+        request("request.temprature = 1;"),
+        "2: request.temprature: there is no such property; did you mean `temperature`?"
+    );
+    assert_eq!(
+        request("if context.taem == \"a\" { return; }"),
+        "2: context.taem: there is no such property; did you mean `team`?"
+    );
+    assert_eq!(request("request.stream = true;"), "2: request.stream: this can be read, not set");
+    assert!(request("request.max_token += 1;").contains("`max_tokens`"));
+    assert!(request("let x = request.mesages[0].text;").contains("`messages`"));
+    assert!(request("let x = request.header[\"a\"];").contains("`headers`"));
+    assert!(request("let x = `${request.modle}`;").contains("`model`"));
+    // Several are told at once, each with its place.
+    let both = problems("fn request(request, context) {\n request.a = 1;\n context.b = 2;\n}");
+    assert_eq!(both.iter().map(|p| (p.line, p.message.as_str())).collect::<Vec<_>>().len(), 2);
+    assert_eq!((both[0].line, both[1].line), (2, 3));
+    assert_eq!(both[0].excerpt.as_deref(), Some(" request.a = 1;\n         ^"));
+}
+
+#[test]
+fn properties_are_checked_in_every_hook_by_place_and_not_by_name() {
+    for (hook, told) in [
+        ("fn request(r, c) { r.modell }", "r.modell"),
+        ("fn route(request, targets, context) { request.modell }", "request.modell"),
+        ("fn attempt(target, request, context) { target.helthy }", "target.helthy"),
+        ("fn event(event, context) { event.txt }", "event.txt"),
+        ("const STREAM = \"whole\"; fn response(response, context) { response.finish }", "response.finish"),
+        ("fn error(error, context) { error.statsu = 500 }", "error.statsu"),
+        ("fn log(record, context) { record.costs }", "record.costs"),
+    ] {
+        assert!(problem(hook).contains(told), "{hook}: {}", problem(hook));
+    }
+}
+
+#[test]
+fn properties_are_checked_in_closures_that_take_the_object_in() {
+    let route = |body: &str| problem(&format!("fn route(request, targets, context) {{ {body} }}"));
+    assert!(route("targets.filter(|t| t.healthy && request.modell == t.model)").contains("request.modell"));
+    assert!(route("targets.filter(|t| [1].some(|x| context.taem == x))").contains("context.taem"));
+    assert_eq!(route("targets.filter(|t| t.healthy && request.model == t.model)"), "");
+    // A closure's own parameter of that name is its own.
+    assert_eq!(route("[#{ modell: 1 }].map(|request| request.modell); ()"), "");
+}
+
+#[test]
+fn what_may_be_anything_is_not_checked() {
+    let request = |body: &str| problem(&format!("fn request(request, context) {{ {body} }}"));
+    assert_eq!(request("let request = #{ nope: 1 }; let x = request.nope;"), "");
+    assert_eq!(request("for context in [#{ nope: 1 }] { let x = context.nope; }"), "");
+    assert_eq!(request("request = #{ nope: 1 }; let x = request.nope;"), "");
+    assert_eq!(request("try { throw #{ nope: 1 } } catch (context) { let x = context.nope; }"), "");
+    assert_eq!(
+        request("context.vars.any = 1; request.metadata.any = context.vars[\"any\"]; context.kv.get(\"a\");"),
+        ""
+    );
+    assert_eq!(request("let a = request.headers[\"x\"]; let b = request.headers.x; let c = context.tags.p;"), "");
+    assert_eq!(problem("fn mine(request) { request.nope } fn request(request, context) { mine(#{ nope: 1 }); }"), "");
+}
+
+#[test]
+fn every_property_of_the_reference_passes_the_check() {
+    for (kind, hook) in [
+        ("Request", "fn request(o, context) { let x = o.NAME; }"),
+        ("Target", "fn attempt(o, request, context) { let x = o.NAME; }"),
+        ("Event", "fn event(o, context) { let x = o.NAME; }"),
+        ("Response", "const STREAM = \"whole\"; fn response(o, context) { let x = o.NAME; }"),
+        ("Error", "fn error(o, context) { let x = o.NAME; }"),
+        ("Record", "fn log(o, context) { let x = o.NAME; }"),
+        ("Context", "fn request(request, o) { let x = o.NAME; }"),
+    ] {
+        let object = reference::objects().iter().find(|object| object.name == kind).expect("an object");
+        assert!(object.properties().count() > 3, "{kind}");
+        for name in object.properties() {
+            assert_eq!(problem(&hook.replace("NAME", name)), "", "{kind}.{name}");
+            let set = hook.replace("let x = o.NAME", &format!("o.{name} = 1"));
+            assert_eq!(problem(&set).is_empty(), object.settable(name) == Some(true), "{kind}.{name}");
+        }
+    }
+}
