@@ -111,7 +111,7 @@ impl Gateway {
         exchange.identify(principal);
         // 4. May they now: before the body is read.
         exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
-        exchange.permit = Some(self.state.limits.enter(&exchange.bounds, found.operation.spends())?);
+        exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),

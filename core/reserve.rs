@@ -28,9 +28,8 @@ pub async fn reserve(
 ) -> Result<Right> {
     let inner = &mut **exchange;
     let no_permit = || Error::new(Kind::Internal, "a call without a permit");
-    // A count of tokens is free wherever it is offered.
     let permit = inner.permit.as_ref().ok_or_else(no_permit)?;
-    if !permit.counts() || inner.cx.operation == Operation::CountTokens {
+    if !permit.counts() || !inner.cx.operation.spends() {
         return Ok(Right { reserved: permit.free(), max_tokens: None });
     }
     let (used_tokens, used_nano) = inner.used_before();

@@ -107,10 +107,11 @@ impl Limits {
         Bounds(Some(Arc::new(Caller { scopes: self.meters.of(caller), fund, now })))
     }
 
-    /// Before the body is read: a request and a place from each scope. `spends`: the operation may cost money.
-    pub fn enter(&self, bounds: &Bounds, spends: bool) -> Result<Permit> {
+    /// Before the body is read: a request and a place from each scope. Money is not asked for yet: what is free may pass
+    /// when nothing is left, and only the target tells.
+    pub fn enter(&self, bounds: &Bounds) -> Result<Permit> {
         if let Some(caller) = &bounds.0 {
-            caller.enter(spends)?;
+            caller.enter()?;
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Permit {
@@ -143,10 +144,7 @@ impl Limits {
 }
 
 impl Caller {
-    fn enter(&self, spends: bool) -> Result<()> {
-        if let Some((purse, budget)) = self.fund.as_ref().filter(|_| spends) {
-            purse.enter(budget, self.now)?;
-        }
+    fn enter(&self) -> Result<()> {
         for (at, scope) in self.scopes.iter().enumerate() {
             if let Err(refused) = scope.enter() {
                 self.scopes[..at].iter().for_each(Bound::undo);

@@ -77,15 +77,6 @@ impl Purse {
         Arc::new(Purse { team, per, window, state: Mutex::default(), granted: Notify::new(), wanted, epoch, lease })
     }
 
-    /// Is there anything left at all? `Err` is the caller's answer.
-    pub fn enter(&self, budget: &Budget, now: SystemTime) -> Result<()> {
-        let mut state = self.lock();
-        state.limit = budget.nano_usd;
-        let Some(counter) = &state.counter else { return Ok(()) };
-        let balance = counter.balance(budget.nano_usd, self.now());
-        if balance.left == 0 && balance.reserved == 0 { Err(self.exceeded(budget, now, Short::Spent)) } else { Ok(()) }
-    }
-
     /// Reserves `amount`, or raises `held` to it. Waits for a block when the leased one is too small, which is seldom.
     pub async fn hold(
         self: &Arc<Self>,

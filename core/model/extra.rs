@@ -59,9 +59,9 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// May it cost money? Counting tokens is free wherever it is offered, but it goes to an upstream.
+    /// May it cost money? Counting tokens goes to an upstream, but is free wherever it is offered.
     pub const fn spends(self) -> bool {
-        matches!(self, Operation::Chat | Operation::Embeddings | Operation::CountTokens)
+        matches!(self, Operation::Chat | Operation::Embeddings)
     }
 
     pub const fn name(self) -> &'static str {

@@ -58,10 +58,12 @@ async fn settled(gateway: &Gateway) -> Value {
 
 #[tokio::test]
 async fn every_route_that_may_cost_money_refuses_an_empty_budget() {
-    let (gateway, key) = house(&research("usd = 0, per = \"day\"")).await;
+    // The mock is free, and what is free passes: here it has a price.
+    let priced = "[[pricing]]\nmodel = \"mock/*\"\nrequest = 1\n";
+    let (gateway, key) = house(&format!("{priced}{}", research("usd = 0, per = \"day\""))).await;
     for row in TABLE {
         let answer = walk(&gateway, row, "mock", Some(&key)).await;
-        if matches!(row.operation, Operation::ListModels | Operation::OneModel) {
+        if matches!(row.operation, Operation::ListModels | Operation::OneModel | Operation::CountTokens) {
             assert_eq!(answer.status, 200, "{} {}", row.method, row.path);
             continue;
         }
@@ -71,6 +73,32 @@ async fn every_route_that_may_cost_money_refuses_an_empty_budget() {
         let wait: u64 = answer.header("retry-after").expect("when it starts anew").parse().unwrap();
         assert!((1..=86_400).contains(&wait) && answer.header("x-should-retry") == Some("false"));
     }
+}
+
+#[tokio::test]
+async fn a_spent_budget_refuses_what_costs_and_lets_through_what_is_known_to_be_free() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "{}{}[[pricing]]\nmodel = \"up/paid\"\nrequest = 1\n[[pricing]]\nmodel = \"up/free\"\ninput = 0\noutput = 0\n\
+         [models.cheap]\ntargets = [{{ provider = \"up\", model = \"paid\" }}]\nfailover = [\"up/free\"]\n",
+        research("usd = 1, per = \"total\""),
+        upstream.provider("up", "openai_chat")
+    );
+    let (gateway, key) = house(&config).await;
+    assert_eq!(ask(&gateway, Openai, &key, "up/paid").await.status, 200);
+    assert_eq!(usd(&settled(&gateway).await, "left_usd"), 0.0);
+    for family in FAMILIES {
+        let answer = ask(&gateway, family, &key, "up/paid").await;
+        assert_eq!((answer.status, family.error(&answer).code.as_str()), (429, "budget_exceeded"));
+        // Nobody knows what this one costs.
+        assert_eq!(ask(&gateway, family, &key, "up/unknown").await.status, 429);
+        assert_eq!(ask(&gateway, family, &key, "up/free").await.status, 200);
+        assert_eq!(ask(&gateway, family, &key, "mock").await.status, 200);
+        let answer = ask(&gateway, family, &key, "cheap").await;
+        assert_eq!((answer.status, answer.header("x-portcullis-target")), (200, Some("up/free")));
+    }
+    let budget = settled(&gateway).await;
+    assert_eq!((usd(&budget, "spent_usd"), usd(&budget, "left_usd")), (1.0, 0.0));
 }
 
 #[tokio::test]

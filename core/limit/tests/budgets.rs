@@ -193,7 +193,7 @@ async fn kept(store: Arc<dyn Store>, budget: Budget, ledger: Option<Arc<dyn Ledg
 
 async fn ask(limits: &Limits, budget: Budget, nano_usd: u64) -> crate::error::Result<Permit> {
     let bounds = limits.bounds(&caller(None, None, Some(budget)), SystemTime::now());
-    let mut permit = limits.enter(&bounds, true)?;
+    let mut permit = limits.enter(&bounds)?;
     permit.reserve(Need { nano_usd, ..Need::default() }).await?;
     Ok(permit)
 }

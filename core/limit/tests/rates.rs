@@ -121,7 +121,7 @@ fn what_is_more_than_the_whole_is_never_admitted() {
 fn who_has_no_limit_has_no_meter() {
     let limits = limits();
     let bounds = limits.bounds(&caller(None, None, None), SystemTime::now());
-    let permit = limits.enter(&bounds, true).unwrap();
+    let permit = limits.enter(&bounds).unwrap();
     assert!(!permit.counts() && bounds.rates().is_none());
     assert_eq!((limits.meters.count(), limits.in_flight()), (0, 1));
     drop(permit);
@@ -129,7 +129,7 @@ fn who_has_no_limit_has_no_meter() {
 }
 
 fn enter(limits: &Limits, caller: &Principal) -> crate::error::Result<Permit> {
-    limits.enter(&limits.bounds(caller, SystemTime::now()), true)
+    limits.enter(&limits.bounds(caller, SystemTime::now()))
 }
 
 #[test]
@@ -166,7 +166,7 @@ async fn tokens_are_reserved_and_corrected_by_what_was_used() {
     let limits = limits();
     let bounds = limits.bounds(&caller(tokens(1_000), None, None), SystemTime::now());
     let left = || bounds.rates().unwrap().tokens.unwrap().left;
-    let mut permit = limits.enter(&bounds, true).unwrap();
+    let mut permit = limits.enter(&bounds).unwrap();
     let need = Need { input_tokens: 300, output_tokens: 500, nano_usd: 0 };
     permit.reserve(need).await.unwrap();
     assert!((200..=202).contains(&left()));
@@ -181,7 +181,7 @@ async fn tokens_are_reserved_and_corrected_by_what_was_used() {
 async fn the_scope_that_refuses_tokens_leaves_the_others_whole() {
     let limits = limits();
     let bounds = limits.bounds(&caller(tokens(1_000), tokens(400), None), SystemTime::now());
-    let mut permit = limits.enter(&bounds, true).unwrap();
+    let mut permit = limits.enter(&bounds).unwrap();
     let refused = permit.reserve(Need { input_tokens: 500, output_tokens: 0, nano_usd: 0 }).await.unwrap_err();
     assert!(refused.retry_after.is_none() && refused.message.contains("about 500 tokens"), "{refused}");
     let alone = limits.bounds(&caller(tokens(1_000), None, None), SystemTime::now());
