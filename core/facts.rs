@@ -28,6 +28,8 @@ impl Gateway {
         let body = json!({
             "status": if draining { "draining" } else { "ready" },
             "config": runtime.config.hash,
+            // Requests are answered from memory: a store that takes no changes makes nobody unready.
+            "store": self.state.store.trouble().unwrap_or("ok"),
             "refused": refused.as_deref().map(|r| r.json()),
         });
         (!draining, body)
@@ -46,6 +48,8 @@ impl Facts for Gateway {
                 "outside": runtime.outside,
                 "warnings": runtime.warnings,
             },
+            // Changed in the file and not in the process.
+            "needs_restart": runtime.config.needs_restart(&self.state.started),
             "refused": refused.as_deref().map(|r| r.json()),
         })
     }
@@ -120,6 +124,7 @@ impl Facts for Gateway {
     }
 
     fn measure(&self) {
+        metrics().store_failing(self.state.store.trouble().is_some());
         let now = Instant::now();
         let runtime = self.runtime.load();
         for target in runtime.config.models.values().flat_map(|m| &m.targets) {

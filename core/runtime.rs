@@ -27,6 +27,7 @@ use crate::{
     script::{self, Scripts},
     seal::Seals,
     server::{BodyLimits, BodyMemory},
+    store::Store,
     token::Tokens,
     transport::Transport,
 };
@@ -62,6 +63,9 @@ pub struct State {
     pub tokens: Tokens,
     pub body_memory: BodyMemory,
     pub settle: SettleQueue,
+    /// What the process began with: a reload cannot change all of it.
+    pub started: Arc<Config>,
+    pub store: Arc<dyn Store>,
     /// The change that did not go live, until one does.
     pub refused: ArcSwapOption<Refused>,
     pub draining: AtomicBool,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Record, archive, hour::Hour, usage::Sums};
 use crate::{
+    config::Records,
     context::Trace,
     store::{Files, Result, Store, files::Appender},
     telemetry::{Ring, metrics, row},
@@ -79,7 +80,7 @@ impl Ledger {
     }
 
     /// Until `stop`: keeps files and sums in order.
-    pub async fn run(self: Arc<Self>, keep: impl Fn() -> Duration, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, keep: impl Fn() -> Records, stop: CancellationToken) {
         let mut tick = tokio::time::interval(SYNC);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0u32;
@@ -167,8 +168,8 @@ impl Ledger {
         }
     }
 
-    /// The sums are noted; an hour that ended is closed, and what is older than `keep` is forgotten.
-    pub async fn upkeep(self: &Arc<Self>, keep: Duration) {
+    /// The sums are noted; an hour that ended is closed, and what is older than it is kept is forgotten.
+    pub async fn upkeep(self: &Arc<Self>, keep: Records) {
         let now = (self.clock)();
         if let Err(error) = self.sums.checkpoint().await {
             tracing::debug!(%error, "sums of usage could not be noted: tried again");
@@ -176,8 +177,11 @@ impl Ledger {
             return;
         }
         self.sums.let_go(now);
+        if let Err(error) = self.sums.sweep(now, keep.usage).await {
+            tracing::warn!(%error, "old sums of usage could not be put together: tried again");
+        }
         let ledger = self.clone();
-        if let Err(error) = blocking(move || ledger.close_hours(now, keep)).await {
+        if let Err(error) = blocking(move || ledger.close_hours(now, keep.keep)).await {
             tracing::warn!(%error, "an hour of records could not be closed: tried again");
         }
     }

@@ -10,12 +10,15 @@ use std::{
 
 use serde::Deserialize;
 use serde_json::Number;
+use tokio::sync::RwLock;
 
 use super::{Record, hour::Hour, sum::Sum};
 use crate::{
     model::{Units, Usage},
     store::{Op, Result, Store, Table},
 };
+
+mod sweep;
 
 /// What a sum is by, beside the hour. Empty: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +35,8 @@ pub struct By<'a> {
 pub struct Sums {
     state: Mutex<State>,
     store: Arc<dyn Store>,
+    /// Held for writing while old rows become others.
+    moving: RwLock<()>,
 }
 
 #[derive(Default)]
@@ -45,6 +50,8 @@ struct State {
     covered: BTreeMap<Hour, u64>,
     /// The covering changed.
     moved: bool,
+    /// Hours before this one are sums of teams.
+    swept: Hour,
 }
 
 #[derive(Default)]
@@ -61,7 +68,7 @@ impl Sums {
         if let Some(bytes) = store.read(Table::Usage, COVERED).await? {
             state.covered = covered(&bytes);
         }
-        let sums = Sums { state: Mutex::new(state), store };
+        let sums = Sums { state: Mutex::new(state), store, moving: RwLock::default() };
         let mut after = Some(first.0.to_be_bytes().to_vec());
         while let Some(from) = after {
             let rows = sums.store.scan(Table::Usage, &[], Some(&from), PAGE).await?;
@@ -170,6 +177,7 @@ impl Sums {
 
     /// Every sum of the hours from `from` up to and without `to`.
     pub async fn each(&self, from: Hour, to: Hour, mut f: impl FnMut(By<'_>, &Sum)) -> Result<()> {
+        let _still = self.moving.read().await;
         let (first, mine) = {
             let state = self.lock();
             let within = |by: &By<'_>| by.hour >= from && by.hour < to && by.hour >= state.first;
@@ -239,24 +247,33 @@ impl State {
         let sum = self.sum(by);
         sum.requests += 1;
         sum.errors += u64::from(facts.error);
+        let mut attempts = attempts.peekable();
+        // Nearly every request is one attempt at its own target: one look is enough.
+        while let Some((_, usage, cost)) = attempts.next_if(|(target, ..)| *target == facts.target) {
+            sum.use_up(usage, cost);
+        }
         for (target, usage, cost) in attempts {
             self.sum(By { target, ..by }).use_up(usage, cost);
         }
     }
 
     fn sum(&mut self, by: By<'_>) -> &mut Sum {
-        let mut key = join(by);
-        if !self.rows.contains_key(&*key) {
-            let size = self.sizes.entry(by.hour).or_default();
-            if *size >= MOST_ROWS {
-                // Names that callers make up must not fill the store: the rest of the hour's are counted together.
-                key = join(By { key: OTHER, model: OTHER, target: OTHER, ..by });
-            }
-            *size += 1;
-        }
-        let entry = self.rows.entry(key).or_default();
+        let key = join(by);
+        let key = match self.rows.contains_key(&*key) {
+            true => key,
+            false => self.fresh(by, key),
+        };
+        let entry = self.rows.entry(key.into()).or_default();
         entry.dirty = true;
         &mut entry.sum
+    }
+
+    /// The key of a row that is not there yet.
+    fn fresh(&mut self, by: By<'_>, key: Vec<u8>) -> Vec<u8> {
+        let size = self.sizes.entry(by.hour).or_default();
+        *size += 1;
+        // Names that callers make up must not fill the store: the rest of the hour's are counted together.
+        if *size > MOST_ROWS { join(By { key: OTHER, model: OTHER, target: OTHER, ..by }) } else { key }
     }
 
     fn cover(&mut self, hour: Hour, to: u64) {
@@ -349,15 +366,18 @@ impl LineUsage {
 }
 
 /// The hour first, so that key order is time order.
-fn join(by: By<'_>) -> Box<[u8]> {
-    let mut key = by.hour.0.to_be_bytes().to_vec();
-    for (n, part) in [by.team, by.key, by.model, by.target].into_iter().enumerate() {
+fn join(by: By<'_>) -> Vec<u8> {
+    let parts = [by.team, by.key, by.model, by.target];
+    let mut key = Vec::with_capacity(8 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.extend_from_slice(&by.hour.0.to_be_bytes());
+    for (n, part) in parts.into_iter().enumerate() {
         if n > 0 {
             key.push(0);
         }
-        key.extend(part.bytes().filter(|b| *b != 0));
+        // A NUL stands in hardly any name: in runs, not byte by byte.
+        part.as_bytes().split(|b| *b == 0).for_each(|run| key.extend_from_slice(run));
     }
-    key.into()
+    key
 }
 
 fn split(key: &[u8]) -> Option<By<'_>> {

@@ -21,7 +21,7 @@ use crate::{
     admin,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
-    config::{Config, Place, Secret, StoreKind, env, watch},
+    config::{self, Config, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
     limit::{Budgets, Limits},
     plugin::Plugins,
@@ -163,6 +163,8 @@ impl Running {
                 transport,
                 body_memory: BodyMemory::new(config.server.body_memory),
                 settle: queue,
+                started: config.clone(),
+                store: store.clone(),
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 scripts,
@@ -319,7 +321,7 @@ pub fn reload(gateway: &Gateway, place: &Place) {
             gateway.state.refused.store(None);
         }
         Ok(new) => {
-            for name in new.config.needs_restart(&old.config) {
+            for name in new.config.needs_restart(&gateway.state.started) {
                 tracing::warn!(key = name, "this change needs a restart");
             }
             gateway.state.auth.set_teams(&new.config.teams);
@@ -344,10 +346,11 @@ pub fn reload(gateway: &Gateway, place: &Place) {
     }
 }
 
-/// For how long records are kept, as the running configuration says.
-fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> std::time::Duration + Send + 'static {
+/// For how long records and sums are kept, as the running configuration says.
+fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> config::Records + Send + 'static {
     let gateway = Arc::downgrade(gateway);
-    move || gateway.upgrade().map_or(std::time::Duration::MAX, |g| g.runtime.load().config.records.keep)
+    let for_ever = config::Records { keep: std::time::Duration::MAX, usage: std::time::Duration::MAX };
+    move || gateway.upgrade().map_or(for_ever, |g| g.runtime.load().config.records)
 }
 
 /// Names that may stand in metric labels.

@@ -205,15 +205,16 @@ pub struct Team {
     pub budget: Option<Budget>,
 }
 
-/// `[records]`.
+/// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Records {
     pub keep: Duration,
+    pub usage: Duration,
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Records { keep: Duration::from_secs(30 * 86_400) }
+        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400) }
     }
 }
 
@@ -281,6 +282,9 @@ impl Config {
         }
         if self.store != old.store {
             keys.push("store");
+        }
+        if self.budget_lease != old.budget_lease {
+            keys.push("store.budget_lease");
         }
         if self.admin.listen != old.admin.listen {
             keys.push("admin.listen");

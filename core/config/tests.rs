@@ -445,8 +445,10 @@ fn what_a_running_gateway_keeps_from_its_start_is_told() {
     new.admin.token = Some(Secret::new("another"));
     new.server.write_stall += Duration::from_secs(1);
     new.server.max_body += 1;
+    new.budget_lease += Duration::from_secs(1);
     let keys = new.needs_restart(&old);
-    assert_eq!((keys.len(), keys.contains(&"admin.token")), (2, true), "{keys:?}");
+    let limits = "server.drain, server.write_stall and other limits of connections";
+    assert_eq!(keys, [limits, "store.budget_lease", "admin.token"]);
 }
 
 #[test]

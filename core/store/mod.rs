@@ -68,6 +68,11 @@ pub trait Store: Send + Sync {
     /// All rows as they are at one moment, as a file: `to`, or one in the data directory.
     fn export(&self, to: Option<PathBuf>) -> BoxFuture<'_, Result<Exported>>;
 
+    /// Why it takes no changes at the moment, in words that anybody may read; `None` when all is well.
+    fn trouble(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Sentences on what had to be done to open it.
     fn notices(&self) -> &[String] {
         &[]
@@ -177,6 +182,16 @@ impl StoreError {
             StoreError::Damaged { reason, .. } => reason.clone(),
             StoreError::Stuck { seconds, .. } => format!("it did not open within {seconds} s"),
             other => other.to_string(),
+        }
+    }
+
+    /// What it means for changes, without a path or a cause.
+    fn trouble(&self) -> &'static str {
+        match self {
+            StoreError::Full(_) | StoreError::NoRoom { .. } => {
+                "the disk is full: changes are refused until there is room"
+            }
+            _ => "it failed: changes are refused until a restart, and the log says why",
         }
     }
 

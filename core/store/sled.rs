@@ -117,6 +117,10 @@ impl Store for Sled {
         })
     }
 
+    fn trouble(&self) -> Option<&'static str> {
+        self.shared.failed.load().as_ref().map(|error| error.trouble())
+    }
+
     fn notices(&self) -> &[String] {
         &self.notices
     }

@@ -51,6 +51,7 @@ pub struct Metrics {
     /// Those with a label of their own.
     teams: DashSet<String>,
     lease_failed: Counter,
+    store_failing: Gauge,
     lost: Counter,
     reload_success: Counter,
     reload_failure: Counter,
@@ -134,6 +135,7 @@ impl Default for Metrics {
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             teams: DashSet::new(),
             lease_failed: counter(names::LEASE_FAILED, vec![]),
+            store_failing: gauge(names::STORE_FAILING, vec![]),
             reload_success: counter(names::RELOAD_SUCCESS, vec![]),
             reload_failure: counter(names::RELOAD_FAILURE, vec![]),
             reload_time: gauge(names::RELOAD_TIME, vec![]),
@@ -224,6 +226,11 @@ impl Metrics {
             let labels = vec![Label::new("team", team.to_owned())];
             self.recorder.register_gauge(&key(name, labels), &METADATA).set(nano as f64 / 1e9);
         }
+    }
+
+    /// Does the store refuse changes?
+    pub fn store_failing(&self, failing: bool) {
+        self.store_failing.set(f64::from(u8::from(failing)));
     }
 
     pub fn lease_failed(&self) {

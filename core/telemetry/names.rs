@@ -89,6 +89,12 @@ pub const TABLE: &[Row] = &[
         help: "Blocks of budgets that the store did not take; they are kept in memory",
         labels: &[],
     },
+    Row {
+        name: STORE_FAILING,
+        kind: Kind::Gauge,
+        help: "1 while the store takes no changes: a full disk, or a failure that needs a restart",
+        labels: &[],
+    },
     Row { name: RELOAD_SUCCESS, kind: Kind::Counter, help: "Configurations that went live", labels: &[] },
     Row {
         name: RELOAD_FAILURE,
@@ -122,6 +128,7 @@ pub const BUDGET: &str = "portcullis_budget_usd";
 pub const BUDGET_SPENT: &str = "portcullis_budget_spent_usd";
 pub const BUDGET_RESERVED: &str = "portcullis_budget_reserved_usd";
 pub const LEASE_FAILED: &str = "portcullis_budget_lease_failures_total";
+pub const STORE_FAILING: &str = "portcullis_store_failing";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
 pub const RELOAD_TIME: &str = "portcullis_config_last_reload_success_timestamp_seconds";

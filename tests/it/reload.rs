@@ -243,3 +243,21 @@ async fn a_stop_as_a_library_waits_for_what_runs_and_writes_the_records() {
     assert_eq!((answer.status, Openai.text(&answer).as_str()), (200, "x"));
     assert!(tokio::net::TcpStream::connect(addr).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn what_only_a_restart_changes_is_told_until_it_is_taken_back() {
+    let lease = |time: &str| format!("[store]\nkind = \"memory\"\nbudget_lease = \"{time}\"\n");
+    let gateway = Gateway::start(&lease("60s")).await;
+    assert_eq!(status(&gateway).await["needs_restart"], serde_json::json!([]));
+    gateway.rewrite(&lease("90s"));
+    eventually("it is told", async || {
+        status(&gateway).await["needs_restart"] == serde_json::json!(["store.budget_lease"])
+    })
+    .await;
+    // Another change does not make it forgotten.
+    gateway.rewrite(&format!("{}{}", lease("90s"), alias("1")));
+    leads_to(&gateway, "mock/1").await;
+    assert_eq!(status(&gateway).await["needs_restart"], serde_json::json!(["store.budget_lease"]));
+    gateway.rewrite(&lease("60s"));
+    eventually("it is taken back", async || status(&gateway).await["needs_restart"] == serde_json::json!([])).await;
+}

@@ -94,6 +94,10 @@ fn a_full_disk_leaves_serving_alone_refuses_changes_and_heals() {
     }
     let (status, ready) = http(&admin, "GET", "/health/ready", "");
     assert_eq!(status, 200, "{ready}");
+    assert!(ready["store"].as_str().is_some_and(|s| s.starts_with("the disk is full")), "{ready}");
+    let clients = address.trim_start_matches("http://");
+    assert_eq!(http(clients, "GET", "/health/ready", "").1["store"], ready["store"]);
+    assert_eq!(failing(&admin), "1");
 
     fs::remove_file(data.join("ballast")).expect("room");
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -107,6 +111,10 @@ fn a_full_disk_leaves_serving_alone_refuses_changes_and_heals() {
     };
     assert_eq!(ask(&address, &after), 200);
     assert_eq!(http(&admin, "DELETE", &revoke, "").0, 200);
+    assert_eq!(
+        (http(&admin, "GET", "/health/ready", "").1["store"].as_str(), failing(&admin)),
+        (Some("ok"), "0".into())
+    );
     // What was acknowledged after it healed is as good as any.
     gateway.0.kill().expect("kill");
     gateway.0.wait().expect("wait");
@@ -330,6 +338,17 @@ pub fn http(address: &str, method: &str, path: &str, body: &str) -> (u16, serde_
     let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// The gauge of a store that takes no changes.
+fn failing(admin: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(admin).expect("connect");
+    let head = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    let line = answer.lines().find_map(|line| line.strip_prefix("portcullis_store_failing "));
+    line.unwrap_or_default().to_owned()
 }
 
 /// A small file system, gone with the test.

@@ -21,7 +21,7 @@ use crate::{
     config::{self, StoreKind},
     context::{Trace, mint_id},
     model::{Format, Operation, Usage},
-    store::{self, Store},
+    store::{self, Store, Table},
     telemetry::Ring,
 };
 
@@ -99,7 +99,10 @@ async fn sums(ledger: &Ledger) -> BTreeMap<String, Sum> {
     sums
 }
 
-const MONTH: Duration = Duration::from_secs(30 * 86_400);
+/// As configured when nothing is said.
+fn usual() -> config::Records {
+    config::Records::default()
+}
 
 #[tokio::test]
 async fn requests_page_from_memory_into_files_of_closed_and_running_hours() {
@@ -115,7 +118,7 @@ async fn requests_page_from_memory_into_files_of_closed_and_running_hours() {
             ids.extend(rows.iter().map(|(record, _)| record.id.to_string()));
             ledger.append(rows);
         }
-        ledger.upkeep(MONTH).await;
+        ledger.upkeep(usual()).await;
     }
     let files = ledger.files.clone().unwrap();
     assert_eq!(
@@ -146,7 +149,7 @@ async fn requests_page_from_memory_into_files_of_closed_and_running_hours() {
     assert_eq!(ledger.request("req_x").await.unwrap(), None);
 
     NOW.store((BEGIN + 5 * 3600) * 1000, Ordering::SeqCst);
-    ledger.upkeep(Duration::from_secs(4 * 3600)).await;
+    ledger.upkeep(config::Records { keep: Duration::from_secs(4 * 3600), ..usual() }).await;
     let kept = files.names().unwrap();
     assert!(kept.iter().all(|name| !name.starts_with("2030-03-17T18")), "what is too old is forgotten: {kept:?}");
     assert_eq!(all(&ledger, 7).await.len(), 24);
@@ -182,7 +185,7 @@ async fn after_a_crash_the_sums_are_those_of_the_ledger() {
             id = rows[0].0.id.to_string();
             ledger.append(rows);
             if random.bool() {
-                ledger.upkeep(MONTH).await;
+                ledger.upkeep(usual()).await;
             }
         }
         let _ = store.close().await;
@@ -270,7 +273,7 @@ async fn closing_an_hour_can_end_at_any_step() {
     let late = more[2].0.id.to_string();
     ledger.append(more);
     NOW.fetch_add(3_600_000, Ordering::SeqCst);
-    ledger.upkeep(MONTH).await;
+    ledger.upkeep(usual()).await;
     let lines = Lines::open(&files, hour).unwrap();
     assert!(lines.find(&late).unwrap().is_some() && lines.find(&ids[0]).unwrap().is_some());
     assert_eq!(sums(&ledger).await["hr"].requests, 404);
@@ -310,4 +313,48 @@ fn a_row_is_read_back_as_it_was() {
     assert_eq!((row["team"].as_str(), row["time"].as_str()), (Some("hr\u{1}"), Some("2030-03-17T17:46:40.123Z")));
     assert_eq!(row["ledger"][0]["cost_usd"].to_string(), "1.234500001");
     assert_eq!((row["duration_ms"].to_string(), row["usage"]["input_tokens"].as_u64()), ("3.14".into(), Some(3)));
+}
+
+#[tokio::test]
+async fn old_sums_become_one_a_team_and_nothing_of_them_is_lost() {
+    clock!(NOW, now);
+    let folder = tempfile::tempdir().unwrap();
+    let store = sled(&folder).await;
+    let ledger = Ledger::open(store.clone(), Arc::default(), now).await.unwrap();
+    let rows = async || store.scan(Table::Usage, &[], Some(&[0, 0, 0, 0]), 100_000).await.unwrap().len();
+    // More rows than a page has: 40 hours of 60 keys, two teams and nobody's.
+    for hour in 0..40 {
+        let batch = (0..60).map(|key| {
+            let (mut record, trace) = record(now(), ["red", "blue", ""][key % 3], Some(7));
+            record.key_id = format!("key_{key}").as_str().into();
+            (record, trace)
+        });
+        ledger.append(batch.collect());
+        if hour % 9 == 0 {
+            ledger.upkeep(usual()).await;
+        }
+        NOW.fetch_add(3600 * 1000, Ordering::SeqCst);
+    }
+    ledger.upkeep(usual()).await;
+    let (before, many) = (sums(&ledger).await, rows().await);
+    assert_eq!((many, before["red"].requests, before["red"].cost_nano_usd), (2400, 800, 5600));
+    // A month and a day later: all of it is in the store alone, and older than it is kept.
+    NOW.fetch_add(33 * 86_400 * 1000, Ordering::SeqCst);
+    let keep = config::Records { usage: Duration::from_secs(32 * 86_400), ..usual() };
+    let spent = ledger.sums.spent("red", SystemTime::UNIX_EPOCH, None).await.unwrap();
+    ledger.upkeep(keep).await;
+    assert_eq!(rows().await, 3, "one a team");
+    assert_eq!(sums(&ledger).await, before);
+    assert_eq!(ledger.sums.spent("red", SystemTime::UNIX_EPOCH, None).await.unwrap(), spent);
+    // What comes later is added to it, and hours that are young enough stay.
+    ledger.append(vec![record(now(), "red", Some(7))]);
+    ledger.upkeep(keep).await;
+    assert_eq!(rows().await, 4);
+    NOW.fetch_add(33 * 86_400 * 1000, Ordering::SeqCst);
+    ledger.upkeep(keep).await;
+    assert_eq!((rows().await, sums(&ledger).await["red"].requests), (3, 801));
+    drop(ledger);
+    store.close().await.unwrap();
+    let ledger = Ledger::open(sled(&folder).await, Arc::default(), now).await.unwrap();
+    assert_eq!(sums(&ledger).await["red"].cost_nano_usd, 5607);
 }

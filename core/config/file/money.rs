@@ -128,6 +128,9 @@ pub struct Catalogue {
 pub struct Records {
     /// How long records are kept, in files of an hour each. Default: 30d.
     pub keep: Option<Span>,
+    /// How long sums of usage are kept by hour, key, model and target; older ones are one sum a team. At least 32d.
+    /// Default: 366d.
+    pub usage: Option<Span>,
     /// Prompts and answers.
     pub bodies: Option<Bodies>,
 }

@@ -1,6 +1,6 @@
 //! `[[pricing]]` and `[records]`: prices of the user's own, in whole nano-dollars, and what is kept of each request.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{Resolver, path};
 use crate::{
@@ -68,7 +68,13 @@ impl Resolver<'_, '_, '_> {
     pub(super) fn records(&mut self, raw: file::Records) -> Records {
         let (None | Some(file::Bodies::Off)) = raw.bodies;
         let keep = self.span(&path(&["records", "keep"]), raw.keep);
-        Records { keep: keep.unwrap_or(Records::default().keep) }
+        let at = path(&["records", "usage"]);
+        let usage = self.span(&at, raw.usage).and_then(|usage| match usage < A_MONTH {
+            true => self.fault(&at, "`records.usage` must be at least \"32d\": budgets of a month are read from it"),
+            false => Some(usage),
+        });
+        let default = Records::default();
+        Records { keep: keep.unwrap_or(default.keep), usage: usage.unwrap_or(default.usage) }
     }
 
     fn names_provider(&self, head: &str, providers: &[Provider]) -> bool {
@@ -135,3 +141,5 @@ impl Resolver<'_, '_, '_> {
 
 /// The largest collection there is has three million bytes before it is brought into form.
 const MOST_CATALOGUE: u64 = 32 << 20;
+/// The longest month, and a day for clocks that differ.
+const A_MONTH: Duration = Duration::from_secs(32 * 86_400);
