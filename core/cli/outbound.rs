@@ -72,6 +72,11 @@ async fn call(
 }
 
 fn why(error: Error) -> OutboundError {
+    if error.code() == "egress_refused" {
+        return OutboundError::Refused(
+            "that address is not on the open internet: only a grant that is one opens it".into(),
+        );
+    }
     match error.kind {
         Kind::UpstreamTimeout => OutboundError::Timeout,
         Kind::Forbidden | Kind::InvalidRequest | Kind::Internal => OutboundError::Refused(error.message.clone()),

@@ -38,6 +38,7 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
         Some(stages) => stages.clone(),
         None => found.iter().copied().map(config::Stage::automatic).collect(),
     };
+    plugins.make_room(config.server.max_connections, wanted.iter().filter(|s| s.uses.ends_with(".wasm")).count());
     let mut entries = Vec::new();
     let mut listed = Vec::new();
     let mut seen = BTreeSet::new();

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::{OnError, StreamMode},
     context::{Context, Step, Verdict},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Side},
     model::{
         Delta, Event, Response,
         fold::{Fold, unfold},
@@ -125,9 +125,9 @@ impl Seat {
         cx.trace.push(Step::Stage { stage, phase: phase.name(), verdict, took, operations });
     }
 
-    fn fault(&mut self, cx: &Context, phase: Phase, fault: StageFault) -> Result<()> {
+    fn fault(&mut self, cx: &Context, phase: Phase, mut fault: StageFault) -> Result<()> {
         self.out = true;
-        if let Some(error) = fault.error {
+        if let Some(error) = fault.error.take_if(|error| error.side() == Side::Client) {
             // The caller's request is at fault, not the stage.
             return Err(error);
         }
@@ -137,6 +137,9 @@ impl Seat {
         // In the last two phases the answer is made: there is nothing left to protect.
         if matches!(phase, Phase::Error | Phase::Log) || (self.entry.on_error == OnError::Skip && !changed) {
             return Ok(());
+        }
+        if let Some(error) = fault.error {
+            return Err(error);
         }
         let message =
             format!("the stage {stage} failed; tell the gateway's operator this request's id: its log says why");

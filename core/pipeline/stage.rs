@@ -106,7 +106,8 @@ pub type Outcome<T> = Result<T, StageFault>;
 #[derive(Debug)]
 pub struct StageFault {
     pub message: String,
-    /// Set when it was the caller's request that could not be read: the caller gets this error, not the stage's.
+    /// The caller gets this error, not the stage's: its request could not be read (then whatever `on_error` says), or the
+    /// gateway has no room for the stage.
     pub error: Option<Error>,
 }
 

@@ -29,11 +29,11 @@ struct Ticker {
 }
 
 impl Engine {
-    /// With room for so many instances at once. Where the address space for a pool cannot be had, instances are made one
-    /// by one, which is slower and otherwise the same.
+    /// With room for so many instances at once, or for fewer where there is less address space. Where there is none for a
+    /// pool, instances are made one by one, which is slower and otherwise the same.
     pub fn start(places: u32) -> Result<Engine, String> {
-        let pooled = wasmtime::Engine::new(config().allocation_strategy(pool(places)));
-        let wasm = match pooled {
+        let pooled = |places| wasmtime::Engine::new(config().allocation_strategy(pool(places)));
+        let wasm = match pooled(places).or_else(|_| pooled(places.div_ceil(8))) {
             Ok(engine) => engine,
             Err(error) => {
                 tracing::warn!(%error, "no address space for a pool of plugin instances: each is made on its own");

@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     context::Context,
+    error::{Error, Kind},
     pipeline::{Phase, StageFault},
 };
 
@@ -47,7 +49,10 @@ impl Instance {
         let idle = loaded.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(instance) => Ok(instance),
-            None => Instance::open(loaded).await.map(Box::new).map_err(|e| fault(loaded, phase, &e)),
+            None => Instance::open(loaded).await.map(Box::new).map_err(|e| match full(&e) {
+                true => StageFault { error: Some(no_room()), ..fault(loaded, phase, &e) },
+                false => fault(loaded, phase, &e),
+            }),
         }
     }
 
@@ -149,6 +154,16 @@ pub fn wrong(loaded: &Loaded, phase: Phase, why: &str) -> StageFault {
     StageFault::new(format!("{} ({}): {why}", loaded.shared.name, phase.name()))
 }
 
+/// Every place for an instance is taken.
+fn full(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
+}
+
+fn no_room() -> Error {
+    let message = "more requests are under way than there is room for in the gateway's plugins; try again shortly";
+    Error::new(Kind::Overloaded, message).retry_after(A_MOMENT)
+}
+
 fn reason(loaded: &Loaded, error: &wasmtime::Error) -> String {
     let terms = loaded.terms;
     if error.is::<TimeUp>() {
@@ -157,7 +172,7 @@ fn reason(loaded: &Loaded, error: &wasmtime::Error) -> String {
     if error.is::<TooMuch>() {
         return format!("stopped: it wanted more than {} KiB of memory (limits.memory)", terms.memory >> 10);
     }
-    if error.is::<PoolConcurrencyLimitError>() {
+    if full(error) {
         return "there is no room for another instance: too many requests are in it".into();
     }
     match error.downcast_ref::<Trap>() {
@@ -179,3 +194,5 @@ const MAX_OUTPUT: usize = 16 << 20;
 /// An instance serves so many requests when it is pooled; and so many wait.
 const MAX_USES: u32 = 1_000;
 const MAX_IDLE: usize = 64;
+/// Nobody knows when a running request ends.
+const A_MOMENT: Duration = Duration::from_secs(1);

@@ -21,7 +21,10 @@ mod to_guest;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 pub use compile::{Description, Loaded, REFUSES, Terms};
@@ -42,13 +45,21 @@ pub struct Plugins {
     compiled: Mutex<HashMap<String, Arc<Program>>>,
     effects: Effects,
     outbound: Option<Arc<dyn Outbound>>,
-    places: u32,
+    /// Instances at once, of all plugins: settled when the engine starts.
+    places: AtomicU32,
 }
 
 impl Plugins {
     /// With a memory that lasts, metrics that are counted, and calls that go out.
     pub fn live(outbound: Option<Arc<dyn Outbound>>) -> Self {
-        Plugins { effects: Effects::live(), outbound, places: PLACES, ..Plugins::dry() }
+        Plugins { effects: Effects::live(), outbound, ..Plugins::dry() }
+    }
+
+    /// So many requests may be in flight, each with an instance of so many plugins. Heard before the first plugin is loaded:
+    /// later the engine has its size, and what does not fit is refused with 503.
+    pub fn make_room(&self, requests: usize, plugins: usize) {
+        let wanted = u32::try_from(requests.saturating_mul(plugins)).unwrap_or(u32::MAX);
+        self.places.store(wanted.clamp(FEWEST_PLACES, MOST_PLACES), Ordering::Relaxed);
     }
 
     /// For `check`, `test` and `explain`: nothing goes out, nothing stays.
@@ -58,7 +69,7 @@ impl Plugins {
             compiled: Mutex::default(),
             effects: Effects::dry(),
             outbound: None,
-            places: FEW_PLACES,
+            places: FEWEST_PLACES.into(),
         }
     }
 
@@ -100,13 +111,14 @@ impl Plugins {
     }
 
     fn engine(&self) -> Result<Arc<Engine>, String> {
-        self.engine.get_or_init(|| Engine::start(self.places).map(Arc::new)).clone()
+        self.engine.get_or_init(|| Engine::start(self.places.load(Ordering::Relaxed)).map(Arc::new)).clone()
     }
 }
 
-/// Instances at once, of all plugins: address space, not memory.
-const PLACES: u32 = 4_096;
-const FEW_PLACES: u32 = 64;
+/// Places are address space, not memory; of that a process has 128 TiB, and each takes 4 GiB so that guests need no checks
+/// of bounds.
+const MOST_PLACES: u32 = 16_384;
+const FEWEST_PLACES: u32 = 64;
 
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ mod examples;
 mod explain;
 mod facts;
 mod family;
+mod guests;
 mod held;
 mod keys;
 mod limits;

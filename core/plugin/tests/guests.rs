@@ -203,6 +203,23 @@ fn describe_runs_under_limits_and_what_it_says_is_checked() {
     assert!(load(&plugins, b"#!/bin/sh", &listed(&[])).err().unwrap().contains("no WebAssembly"));
 }
 
+#[test]
+fn a_full_pool_is_the_gateways_own_overload_and_not_the_plugins_fault() {
+    let plugins = Plugins::dry();
+    plugins.make_room(70, 1);
+    let stage = load(&plugins, HOSTILE, &listed(&[])).unwrap();
+    let mut visits: Vec<_> = (0..70).map(|_| stage.open()).collect();
+    for visit in &mut visits {
+        assert!(matches!(ask(&mut **visit, &mut context(), "hi"), Ok(RequestVerdict::Continue)));
+    }
+    let fault = once(&stage, "hi").unwrap_err();
+    assert!(fault.message.contains("no room"), "{}", fault.message);
+    let error = fault.error.unwrap();
+    assert_eq!((error.status(), error.retry_after.map(|wait| wait.as_secs())), (503, Some(1)));
+    drop(visits);
+    once(&stage, "hi").unwrap();
+}
+
 /// `cargo test --release --lib plugin::tests::guests::cost_of_a_call -- --ignored --nocapture`
 #[test]
 #[ignore = "a measurement"]
