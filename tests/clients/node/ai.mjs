@@ -1,7 +1,8 @@
-// Vercel's `ai` with its OpenAI (chat), Anthropic and Google providers, each over all upstream formats.
+// Vercel's `ai` with its OpenAI (chat and responses), Anthropic, Google and Bedrock providers, each over all upstream formats.
 
 import assert from "node:assert/strict";
 
+import { createAmazonBedrock } from "@ai-sdk/amazon-bedrock";
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createGoogleGenerativeAI } from "@ai-sdk/google";
 import { createOpenAI } from "@ai-sdk/openai";
@@ -13,6 +14,8 @@ import { ALL, KEY, PNG, SIGNATURE, TARGETS, THINKERS, URL_, WRONG_KEY, fresh, he
 // Their base URLs have the version segment in them.
 const makers = {
   openai: (apiKey) => createOpenAI({ baseURL: `${URL_}/v1`, apiKey }).chat,
+  responses: (apiKey) => createOpenAI({ baseURL: `${URL_}/v1`, apiKey }).responses,
+  bedrock: (apiKey) => createAmazonBedrock({ baseURL: URL_, apiKey, region: "us-east-1" }),
   anthropic: (apiKey) => createAnthropic({ baseURL: `${URL_}/v1`, apiKey }),
   google: (apiKey) => createGoogleGenerativeAI({ baseURL: `${URL_}/v1beta`, apiKey }),
 };
@@ -29,6 +32,13 @@ const tools = (answers) => ({
     execute: async () => (answers.push("clock"), "noon sharp"),
   }),
 });
+
+// Each provider brings its own copy of this class.
+async function refused(call) {
+  const error = await raises(Error, call);
+  assert.ok(APICallError.isInstance(error), error);
+  return error;
+}
 
 function cases(kind) {
   const make = makers[kind](KEY);
@@ -90,14 +100,14 @@ function cases(kind) {
 
     ["errors", null, async () => {
       const call = (key, name) => () => generateText({ model: makers[kind](key)(name), prompt: "x", ...once });
-      same((await raises(APICallError, call(WRONG_KEY, "mock"))).statusCode, 401);
-      const missing = await raises(APICallError, call(KEY, "nothing-here"));
+      same((await refused(call(WRONG_KEY, "mock"))).statusCode, 401);
+      const missing = await refused(call(KEY, "nothing-here"));
       same([missing.statusCode, missing.isRetryable], [404, false]);
       inside("nothing-here", missing.message);
     }],
 
     ["rate_limited", ALL, async (target) => {
-      const error = await raises(APICallError, () =>
+      const error = await refused(() =>
         generateText({ model: named(target), prompt: "[mock: status=429, retry_after=17]", ...once }));
       same([error.statusCode, error.isRetryable, error.responseHeaders["retry-after"]], [429, true, "17"]);
     }],
@@ -126,11 +136,17 @@ function cases(kind) {
 const thinking = {
   anthropic: { anthropic: { thinking: { type: "enabled", budgetTokens: 1024 } } },
   google: { google: { thinkingConfig: { includeThoughts: true, thinkingBudget: 1024 } } },
+  // The first keeps nothing here: what must come back travels in the answer. It takes models it does not know for ones
+  // that do not think.
+  responses: { openai: { store: false, reasoningEffort: "low", reasoningSummary: "auto", include: ["reasoning.encrypted_content"], forceReasoning: true } },
+  bedrock: { bedrock: { reasoningConfig: { type: "enabled", budgetTokens: 1024 } } },
 };
 
-const reasoning = (kind) => ["reasoning_round_trip", ["anthropic", "gemini"], async (target) => {
+const reasoning = (kind, on = ["anthropic", "gemini"]) => ["reasoning_round_trip", on, async (target) => {
   const mark = `ai ${kind} goes on ${target}`;
-  const all = { model: makers[kind](KEY)(THINKERS[target]), providerOptions: thinking[kind], maxRetries: 0 };
+  // The Bedrock provider asks models with this word in their names to think.
+  const name = kind === "bedrock" ? `anthropic/${THINKERS[target]}` : THINKERS[target];
+  const all = { model: makers[kind](KEY)(name), providerOptions: thinking[kind], maxRetries: 0 };
   const first = await generateText({ ...all, prompt: "think" });
   inside("A mock repeats", first.reasoningText);
   const messages = [{ role: "user", content: "think" }, ...first.response.messages, { role: "user", content: mark }];
@@ -150,4 +166,5 @@ export const tables = {
   openai: [...cases("openai"), vectors],
   anthropic: [...cases("anthropic"), reasoning("anthropic")],
   google: [...cases("google"), reasoning("google")],
+  bedrock: [...cases("bedrock"), reasoning("bedrock", ["anthropic"])],
 };
