@@ -130,10 +130,29 @@ fn answer(request: &Request, control: &Control, format: Format, seed: u64) -> (V
 
 fn heard(request: &Request, asked: &str) -> String {
     let name = request.model.strip_prefix("mock/").unwrap_or(&request.model);
-    match tool_answer(request) {
-        Some(result) => format!("mock/{name} read the tool's answer: {}", shorten(&result)),
-        None => format!("mock/{name} heard: {}", shorten(asked)),
+    match (tool_answer(request), remembered(request, asked)) {
+        (Some(result), _) => format!("mock/{name} read the tool's answer: {}", shorten(&result)),
+        (None, Some(told)) => format!("mock/{name} remembers: {}", shorten(&told)),
+        (None, None) => format!("mock/{name} heard: {}", shorten(asked)),
     }
+}
+
+/// `What is my NAME?` is answered from the last turn that said `My NAME is …`.
+fn remembered(request: &Request, asked: &str) -> Option<String> {
+    let lower = asked.to_ascii_lowercase();
+    let (_, rest) = lower.split_once("what is my ")?;
+    let thing = rest.split(|c: char| !c.is_alphanumeric()).next().filter(|thing| !thing.is_empty())?;
+    let said = format!("my {thing} is ");
+    request.messages.iter().rev().filter(|m| m.role == Role::User).find_map(|m| {
+        let text = m.joined_text();
+        // ASCII alone changes its case here: places stay the same.
+        let at = text.to_ascii_lowercase().find(&said)? + said.len();
+        text[at..]
+            .split(['.', ',', ';', '!', '?', '\n'])
+            .next()
+            .map(|told| told.trim().to_owned())
+            .filter(|t| !t.is_empty())
+    })
 }
 
 /// Stop sequences and the token bound act as they would upstream.

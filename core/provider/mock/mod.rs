@@ -2,8 +2,8 @@
 //! (`portcullis mock`). Deterministic: the same request gives the same bytes. `answer` is pure; only `run` waits.
 //!
 //! Answers say what they heard: `mock/<model> heard: <the last user text>`. A forced tool, or one whose name the last user
-//! text mentions, is called with arguments made from its JSON Schema; an output schema gets JSON that fits it; embeddings
-//! are unit vectors made from the text.
+//! text mentions, is called with arguments made from its JSON Schema; an output schema gets JSON that fits it; `What is my
+//! name?` is answered from an earlier `My name is …`; embeddings are unit vectors made from the text.
 //!
 //! A request steers it in the header `x-portcullis-mock`, or in its last user text inside `[mock: …]`, which passes through
 //! any SDK and any other gateway. Items stand between commas:

@@ -370,6 +370,18 @@ fn logprobs_come_word_by_word_when_they_are_asked_for() {
 }
 
 #[test]
+fn remembers_what_an_earlier_turn_said() {
+    for format in Format::ALL {
+        let mut request = asking("My name is Ada. Remember it.");
+        assert_eq!(whole(format, &request).text(), "mock/any heard: My name is Ada. Remember it.");
+        request.messages.push(Message::text(Role::Assistant, "I will."));
+        request.messages.push(Message::text(Role::User, "What is my name? One word."));
+        assert_eq!(whole(format, &request).text(), "mock/any remembers: Ada", "{format:?}");
+    }
+    assert_eq!(whole(Format::Gemini, &asking("What is my name?")).text(), "mock/any heard: What is my name?");
+}
+
+#[test]
 fn a_bound_on_tokens_bounds_thinking_too() {
     let bound = Request { max_tokens: Some(4), ..asking("one two three four five [mock: reasoning]") };
     for format in Format::ALL {
