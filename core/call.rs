@@ -12,10 +12,12 @@ use crate::{
     error::{Error, Kind, Result},
     limit::{Class, Reserved},
     model::Operation,
+    opaque::{Opaque, Prepared},
     provider::{Granted, KeyChoice, Unsigned, hosted::Overrides},
     route::Target,
     server::TraceContext,
     transport::Sealed,
+    upstream::Flow,
 };
 
 /// What goes upstream, but for the key.
@@ -23,6 +25,10 @@ pub struct Call {
     pub url: Uri,
     pub headers: HeaderMap,
     pub body: Vec<Bytes>,
+    /// `POST` but for what is opaque.
+    pub method: Method,
+    /// What follows the body's pieces.
+    pub flow: Option<Flow>,
     /// Client and upstream speak the same format.
     pub same_format: bool,
     /// The upstream was asked for a usage chunk.
@@ -81,7 +87,26 @@ impl Call {
         headers.extend(extra);
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
         headers.insert(TRACEPARENT, trace.child().header());
-        Ok(Call { url: target.url(cx.operation, stream)?, headers, body, same_format, asks_usage, dropped, customs })
+        let (method, flow) = (Method::POST, None);
+        let url = target.url(cx.operation, stream)?;
+        Ok(Call { url, method, headers, body, flow, same_format, asks_usage, dropped, customs })
+    }
+
+    /// The same for what no codec reads.
+    pub fn opaque(
+        cx: &Context,
+        opaque: &Opaque,
+        document: &mut Document,
+        target: &Target,
+        client: &HeaderMap,
+        extra: HeaderMap,
+    ) -> Result<Call> {
+        let Prepared { method, url, mut headers, body, flow } =
+            opaque.prepare(cx.operation, document, target, client)?;
+        headers.extend(extra);
+        headers.insert(TRACEPARENT, TraceContext::from_header(client.get(TRACEPARENT)).child().header());
+        let (dropped, customs) = (Vec::new(), Vec::new());
+        Ok(Call { url, method, headers, body, flow, same_format: true, asks_usage: false, dropped, customs })
     }
 
     /// Of a strict model: an error that names what would be dropped. Nothing was spent yet, and another target may take it.
@@ -108,9 +133,9 @@ impl Call {
         let last = target.provider.keys() <= 1 && target.provider.source.is_none();
         let headers = if last { std::mem::take(&mut self.headers) } else { self.headers.clone() };
         let body = if last { std::mem::take(&mut self.body) } else { self.body.clone() };
-        let unsigned = Unsigned { method: Method::POST, url: self.url.clone(), headers, body: &body };
+        let unsigned = Unsigned { method: self.method.clone(), url: self.url.clone(), headers, body: &body };
         let signed = target.provider.sign(unsigned, choice, granted)?;
-        Ok(Sealed { signed, body })
+        Ok(Sealed { signed, body, flow: self.flow.clone() })
     }
 }
 

@@ -13,8 +13,9 @@ use crate::{
 /// A row: what a path asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint {
+    /// `*`: any.
     pub method: &'static str,
-    /// Segments; `{model}` is all up to the row's verb, or to the end; `{id}` is one segment.
+    /// Segments; `{model}` is all up to the row's verb, or to the end; `{id}` is one segment, `{rest}` all that is left.
     pub path: &'static str,
     pub operation: Operation,
     pub format: Format,
@@ -49,7 +50,32 @@ pub const TABLE: &[Endpoint] = &[
     row("POST", "/model/{model}/converse-stream", Operation::Chat, Format::BedrockConverse, Some(true)),
     row("GET", "/v1beta1/models", Operation::ListModels, Format::Gemini, None),
     row("GET", "/v1beta1/models/{model}", Operation::OneModel, Format::Gemini, None),
+    // Bodies that go through untranslated.
+    opaque("POST", "/v1/rerank", Operation::Rerank),
+    opaque("POST", "/v2/rerank", Operation::Rerank),
+    opaque("POST", "/v1/moderations", Operation::Moderations),
+    opaque("POST", "/v1/images/generations", Operation::GenerateImage),
+    opaque("POST", "/v1/images/edits", Operation::EditImage),
+    opaque("POST", "/v1/images/variations", Operation::VaryImage),
+    opaque("POST", "/v1/audio/speech", Operation::Speech),
+    opaque("POST", "/v1/audio/transcriptions", Operation::Transcription),
+    opaque("POST", "/v1/audio/translations", Operation::Translation),
+    opaque("POST", "/v1/files", Operation::UploadFile),
+    opaque("GET", "/v1/files", Operation::ListFiles),
+    opaque("GET", "/v1/files/{id}", Operation::OneFile),
+    opaque("DELETE", "/v1/files/{id}", Operation::DeleteFile),
+    opaque("GET", "/v1/files/{id}/content", Operation::FileContent),
+    opaque("POST", "/v1/batches", Operation::CreateBatch),
+    opaque("GET", "/v1/batches", Operation::ListBatches),
+    opaque("GET", "/v1/batches/{id}", Operation::OneBatch),
+    opaque("POST", "/v1/batches/{id}/cancel", Operation::CancelBatch),
+    // A provider's own paths, as far as its row lists them; the format is the provider's.
+    opaque("*", "/providers/{id}/{rest}", Operation::Passthrough),
 ];
+
+const fn opaque(method: &'static str, path: &'static str, operation: Operation) -> Endpoint {
+    row(method, path, operation, Format::OpenaiChat, None)
+}
 
 const fn row(
     method: &'static str,
@@ -71,6 +97,8 @@ pub struct Found {
     pub model: Option<String>,
     /// The id in the path, decoded.
     pub id: Option<String>,
+    /// What the path has behind a provider's name, from its slash on, as it was written.
+    pub rest: Option<String>,
     /// Gemini's stream as a JSON array, not SSE.
     pub json_array: bool,
     /// Gemini's `:embedContent`: one vector was asked.
@@ -89,7 +117,7 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
     let mut allowed = Vec::new();
     for row in TABLE {
         let Some(captured) = matches(row.path, &rest) else { continue };
-        if row.method != method.as_str() {
+        if row.method != method.as_str() && row.method != "*" {
             allowed.push(row.method);
             continue;
         }
@@ -104,6 +132,7 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
             stream: row.stream,
             model: captured.model,
             id: captured.id,
+            rest: captured.rest,
             json_array: row.format == Format::Gemini
                 && row.stream == Some(true)
                 && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
@@ -160,14 +189,19 @@ fn split_prefix(path: &str) -> (Option<Format>, &str) {
 struct Captured {
     model: Option<String>,
     id: Option<String>,
+    rest: Option<String>,
 }
 
 /// `None`: no match.
 fn matches(pattern: &str, path: &str) -> Option<Captured> {
     let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8_lossy().into_owned());
+    if let Some(head) = pattern.strip_suffix("{id}/{rest}") {
+        let (id, rest) = path.strip_prefix(head).and_then(|path| path.split_at_checked(path.find('/')?))?;
+        return Some(Captured { id: decoded(id), rest: Some(rest.to_owned()), model: None });
+    }
     if let Some((head, tail)) = pattern.split_once("{id}") {
         let id = path.strip_prefix(head)?.strip_suffix(tail).filter(|id| !id.is_empty() && !id.contains('/'))?;
-        return Some(Captured { id: decoded(id), model: None });
+        return Some(Captured { id: decoded(id), ..Captured::default() });
     }
     let Some((head, tail)) = pattern.split_once("{model}") else {
         return (pattern == path).then(Captured::default);
@@ -177,7 +211,7 @@ fn matches(pattern: &str, path: &str) -> Option<Captured> {
     if model.is_empty() || (tail.is_empty() && KNOWN_VERBS.iter().any(|v| model.ends_with(v))) {
         return None;
     }
-    Some(Captured { model: decoded(model), id: None })
+    Some(Captured { model: decoded(model), ..Captured::default() })
 }
 
 /// `GET /v1/models` answers in the caller's family.

@@ -16,12 +16,14 @@ use crate::{
     auth::Principal,
     codec::{ClientView, document::Document},
     context::{Context, Step},
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     limit::{Bounds, Permit, Reservation},
     model::{Encoding, FinishReason, Operation, ServiceTier, Usage},
+    opaque::Opaque,
     pipeline::Chain,
     route::Target,
     server::BodyPermit,
+    upstream::Flow,
 };
 
 /// Everything one request owns.
@@ -55,6 +57,8 @@ pub struct Inner {
     pub dropped: Vec<&'static str>,
     /// The bound that the gateway set on the answer, because of a budget.
     pub max_tokens: Option<u64>,
+    /// Of an operation that no codec reads.
+    pub opaque: Option<Box<Opaque>>,
 }
 
 impl Inner {
@@ -123,6 +127,7 @@ impl Exchange {
             wire: Wire::default(),
             dropped: Vec::new(),
             max_tokens: None,
+            opaque: None,
         };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
@@ -160,6 +165,16 @@ impl Exchange {
     pub fn upstream_answered(&mut self, headers: &HeaderMap) {
         let names = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
         self.upstream_id = names.iter().find_map(|n| headers.get(*n)).filter(|v| v.len() <= 128).cloned();
+    }
+
+    /// The request's body streamed and is gone: it cannot be sent again.
+    pub fn body_is_gone(&self) -> bool {
+        self.opaque.as_ref().and_then(|o| o.flow()).is_some_and(Flow::begun)
+    }
+
+    /// What was wrong with a body that streamed: then its upstream is not to blame.
+    pub fn body_fault(&self) -> Option<Error> {
+        self.opaque.as_ref()?.flow()?.fault()
     }
 
     /// The answer is complete, or refused: `status` is what the client got.
@@ -250,7 +265,8 @@ impl Inner {
         }
         let usage = self.record.usage.clone();
         let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
-        let free = usage.is_none() && (!(accepted || lost) || self.cx.operation == Operation::CountTokens);
+        let free = usage.is_none()
+            && (!(accepted || lost) || (self.cx.operation == Operation::CountTokens || self.cx.operation.keeps()));
         let cost = match (&usage, &target.rates) {
             _ if free => Some(0),
             (Some(usage), Some(rates)) => rates.cost(usage),

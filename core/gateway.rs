@@ -21,6 +21,7 @@ use crate::{
     generated::Generated,
     limit::Reserved,
     model::Operation,
+    opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     reply::{self, Reply},
@@ -82,6 +83,14 @@ impl Gateway {
                 let body = Generated::new(|sink| streaming.run(exchange, sink));
                 head.map(|()| Body::stream(body))
             }
+            Ok(Reply::Through(mut through)) => {
+                let response = reply::through(&exchange, &mut through);
+                if through.ended {
+                    exchange.settle(response.status().as_u16());
+                    return response;
+                }
+                response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
+            }
             Ok(Reply::Whole { content_type, body, headers }) => {
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
@@ -116,6 +125,8 @@ impl Gateway {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
             Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
+            // What no codec reads goes the same way; boxed, because it is rare.
+            _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
         }
         // 5. The body, and one pass over it.
         let held = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory).await?;
@@ -133,9 +144,52 @@ impl Gateway {
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
         }
+        self.staged(runtime, exchange, &parts.headers, document).await
+    }
+
+    /// 5 for bodies that nobody translates: of them stages see what their document holds.
+    async fn opaque(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        found: &Found,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Reply> {
+        let state = &self.state;
+        let principal = exchange.cx.principal.clone();
+        if let Operation::ListFiles | Operation::ListBatches = found.operation {
+            return opaque::listed(&state.objects, found.operation, &principal, parts.uri.query())
+                .await
+                .map(Reply::json);
+        }
+        let house = opaque::House {
+            routes: &runtime.routes,
+            seals: &state.seals,
+            memory: &state.body_memory,
+            limits: &runtime.body_limits,
+            max_upload: runtime.config.server.max_upload,
+        };
+        let opened = opaque::open(found, parts, body, &principal, &house).await?;
+        exchange.cx.format = opened.format;
+        exchange.record.format = opened.format;
+        exchange.held = opened.held;
+        exchange.opaque = Some(Box::new(opened.opaque));
+        exchange.asked(&opened.document);
+        self.staged(runtime, exchange, &parts.headers, opened.document).await
+    }
+
+    /// 6 to 10.
+    async fn staged(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        mut document: Document,
+    ) -> Result<Reply> {
         exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
         if !exchange.chain.is_empty() {
-            exchange.cx.keep_headers(&parts.headers);
+            exchange.cx.keep_headers(client);
         }
         // 6. Request-side stages.
         let inner = &mut **exchange;
@@ -145,7 +199,7 @@ impl Gateway {
         // 7. Where it may go: the strategy's order, or what a stage chose.
         let targets = self.plan(runtime, exchange, &mut document).await?;
         // 8 to 10.
-        self.attempts(runtime, exchange, &parts.headers, &mut document, targets).await
+        self.attempts(runtime, exchange, client, &mut document, targets).await
     }
 
     /// 7. Names, the caller's or a stage's, pass the caller's allow-list.
@@ -211,6 +265,7 @@ impl Gateway {
                 Ok(Attempted::Answered(reply)) => return Ok(reply),
                 Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
                 Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
+                Err(error) if exchange.body_is_gone() => return Err(opaque::final_word(error)),
                 Err(error) if route::goes_on(&error) => {
                     exchange.cx.trace.passed_over(target, error.code());
                     errors.push(error);
@@ -248,7 +303,8 @@ impl Gateway {
             let now = Instant::now();
             let others = || rest.iter().any(|t| self.state.health.is_healthy(&t.name, now));
             let left = exchange.cx.left(target.timeouts.whole, now);
-            let Some(flight) = flight.as_ref().filter(|_| (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS) else {
+            let more = (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS && !exchange.body_is_gone();
+            let Some(flight) = flight.as_ref().filter(|_| more) else {
                 return Err(error);
             };
             let Some(wait) = retry::again(target, flight, &error, tries, others, left) else { return Err(error) };
@@ -298,7 +354,10 @@ impl Gateway {
         exchange.max_tokens = max_tokens;
         let mut right = Some(reserved);
         let document = own.as_mut().unwrap_or(document);
-        let mut call = Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?;
+        let mut call = match &exchange.opaque {
+            Some(opaque) => Call::opaque(&exchange.cx, opaque, document, target, client, extra)?,
+            None => Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?,
+        };
         exchange.record.target = Some(target.name.clone());
         call.refuse_dropping(target)?;
         exchange.dropped = call.dropped.clone();
@@ -346,7 +405,7 @@ impl Gateway {
                 }
                 _ => false,
             };
-            if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
+            if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS || exchange.body_is_gone() {
                 return Err(error);
             }
             last = Some(error);
@@ -375,12 +434,21 @@ impl Gateway {
             Some(_) => transport::before(until, Box::pin(self.state.tokens.of(&target.provider))).await??,
         };
         let outgoing = call.sign(target, choice, granted.as_ref(), right)?;
-        let incoming = transport::before(until, self.state.transport.send(outgoing, target)).await??;
+        let sent = transport::before(until, self.state.transport.send(outgoing, target)).await?;
+        // A body that broke off while it streamed is its client's doing.
+        let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
         exchange.upstream_answered(&incoming.headers);
         if !incoming.status.is_success() {
-            return Err(Box::pin(transport::refusal(incoming, target, exchange.cx.format, until)).await);
+            let error = Box::pin(transport::refusal(incoming, target, exchange.cx.format, until)).await;
+            return Err(match &exchange.opaque {
+                Some(opaque) => opaque.reword(error),
+                None => error,
+            });
         }
         exchange.accepted();
+        if exchange.opaque.is_some() {
+            return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
+        }
         if stream && transport::stream_of(&incoming.headers, target).is_some() {
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
             let waits = Waits { began, until, whole };
@@ -447,6 +515,40 @@ impl Gateway {
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
         Ok(Attempted::Answered(Reply::Stream(streaming)))
+    }
+
+    /// 9 and 10 for an answer that nobody translates: up to where it may go out.
+    async fn through(
+        &self,
+        exchange: &mut Exchange,
+        incoming: transport::Incoming,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        Waits { began, whole, .. }: Waits,
+    ) -> Result<Attempted> {
+        let answers = exchange.opaque.as_ref().map_or(Answers::Through, |o| o.answers);
+        let mut through = Box::new(Through::open(incoming, target, answers, began));
+        while !through.committed {
+            transport::before(whole, through.step(exchange.cx.operation)).await??;
+        }
+        if through.ended {
+            let (operation, principal) = (exchange.cx.operation, exchange.cx.principal.clone());
+            let (seals, objects) = (&self.state.seals, &self.state.objects);
+            opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
+            through.note(exchange);
+            exchange.took(&target.name, "ok", began.elapsed());
+        } else {
+            exchange.record.first_event = Some(exchange.cx.started.elapsed());
+        }
+        if let Some(mut flight) = flight.take() {
+            flight.answered(through.first_output_after());
+            if through.ended {
+                flight.succeeded();
+            } else {
+                through.flight = Some(flight);
+            }
+        }
+        Ok(Attempted::Answered(Reply::Through(through)))
     }
 
     /// 10. A whole answer: the upstream's bytes when nobody asked for more, else through the model and the stages.

@@ -22,6 +22,7 @@ pub mod plugin;
 pub mod route;
 pub mod provider;
 pub mod reserve;
+pub mod opaque;
 pub mod call;
 pub mod token;
 pub mod transport;

@@ -21,6 +21,7 @@ use crate::{
     exchange::Exchange,
     limit::{Rates, Standing},
     model::{self, Format, Operation, fold::unfold},
+    opaque::answer::Through,
     pipeline::{Candidate, ResponseFlow},
     route::{Table, Target},
     server::{Body, BodyPermit},
@@ -28,8 +29,14 @@ use crate::{
 
 /// What the client gets.
 pub enum Reply {
-    Whole { content_type: &'static str, body: Bytes, headers: Vec<(HeaderName, HeaderValue)> },
+    Whole {
+        content_type: &'static str,
+        body: Bytes,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
     Stream(Box<Streaming>),
+    /// An answer that nobody translates: all of it when it has ended, else its beginning.
+    Through(Box<Through>),
 }
 
 impl Reply {
@@ -170,6 +177,25 @@ pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) ->
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// An answer that nobody translates; it goes on streaming unless it has ended.
+pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
+    let headers = std::mem::take(&mut through.headers);
+    let mut response = if through.ended {
+        whole(exchange, JSON, through.body(), Vec::new())
+    } else {
+        let mut response = Response::new(Body::Empty);
+        *response.headers_mut() = head(exchange);
+        response.headers_mut().insert(TIMING, server_timing(exchange, through.began.elapsed()));
+        response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        response
+    };
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value);
+    }
+    *response.status_mut() = through.status;
     response
 }
 

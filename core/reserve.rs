@@ -3,7 +3,7 @@
 
 use crate::{
     account::estimate::Estimates,
-    codec::document::Document,
+    codec::{document::Document, opaque::Asked},
     error::{Error, Kind, Result},
     exchange::Exchange,
     limit::{Need, Reserved},
@@ -35,7 +35,10 @@ pub async fn reserve(
     let (used_tokens, used_nano) = inner.used_before();
     let permit = inner.permit.as_mut().ok_or_else(no_permit)?;
     let input = inner.size.tokens(&target.name, estimates);
-    let answer = Answer::of(document, target, inner.cx.operation);
+    let answer = match &inner.opaque {
+        Some(opaque) => Answer::opaque(document, target, inner.cx.operation, opaque.asked.pictures),
+        None => Answer::of(document, target, inner.cx.operation),
+    };
     let mut need = Need {
         input_tokens: used_tokens + input,
         output_tokens: answer.asked.unwrap_or(answer.most.min(USUAL_OUTPUT)).saturating_mul(answer.choices),
@@ -44,14 +47,18 @@ pub async fn reserve(
     let Some(budget) = inner.bounds.budget() else {
         return Ok(Right { reserved: permit.reserve(need).await?, max_tokens: None });
     };
+    let opaque = inner.opaque.as_ref().map(|o| o.asked);
     let sells = target.rates.as_ref().is_some_and(|rates| rates.sells_searches());
     let searches = (sells && document.has_tools()).then_some(MOST_SEARCHES);
-    let besides = Units { web_searches: searches, ..Units::default() };
+    let besides = Units { web_searches: searches, ..opaque.map(Asked::units).unwrap_or_default() };
     let with_margin = input + input / 4 + MARGIN;
     let cost = |output: u64| {
         let output = output.saturating_mul(answer.choices);
         let most = target.rates.as_ref().map(|rates| rates.most(with_margin, output, &besides));
-        most.map_or(budget.unpriced_nano_usd, |nano| u64::try_from(nano).unwrap_or(0)).saturating_add(used_nano)
+        let most = most.map_or(budget.unpriced_nano_usd, |nano| u64::try_from(nano).unwrap_or(0));
+        // What an opaque answer uses is known only afterwards, and in many units.
+        let most = if opaque.is_some() { most.max(budget.unpriced_nano_usd) } else { most };
+        most.saturating_add(used_nano)
     };
     let most = answer.asked.unwrap_or(answer.most);
     let left = permit.left().unwrap_or(u64::MAX);
@@ -94,6 +101,19 @@ impl Answer {
         };
         Answer { asked: bound.tokens, most, known, choices: bound.choices.max(1) }
     }
+
+    /// Of what no codec reads: nothing can be said to its upstream, so this is only reserved.
+    fn opaque(document: &Document, target: &Target, operation: Operation, pictures: u64) -> Answer {
+        let tokens = match operation {
+            Operation::Passthrough => {
+                let can = target.limits.output.unwrap_or(UNKNOWN_OUTPUT);
+                document.output_bound().tokens.unwrap_or(can)
+            }
+            Operation::Transcription | Operation::Translation => UNKNOWN_OUTPUT,
+            _ => pictures.saturating_mul(PICTURE_TOKENS),
+        };
+        Answer { asked: Some(tokens), most: tokens, known: true, choices: 1 }
+    }
 }
 
 /// The longest answer, shorter than `most`, whose cost is left; `None` when hardly one is.
@@ -111,6 +131,8 @@ fn fitting(cost: &impl Fn(u64) -> u64, most: u64, left: u64) -> Option<u64> {
 
 /// What an answer without a stated length counts as in tokens a minute, until it is there.
 const USUAL_OUTPUT: u64 = 1024;
+/// Of one picture, at the largest size and the best quality that token prices are stated for.
+const PICTURE_TOKENS: u64 = 6240;
 /// Of a model that nobody knows; it is told this bound.
 const UNKNOWN_OUTPUT: u64 = 8192;
 /// An answer cut shorter than this would help nobody.

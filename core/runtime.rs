@@ -20,6 +20,7 @@ use crate::{
     error,
     exchange::SettleQueue,
     limit::Limits,
+    opaque::objects::Objects,
     pipeline::{self, Pipeline, StageInfo},
     plugin::Plugins,
     provider::{self, KeyRests},
@@ -54,6 +55,8 @@ pub struct State {
     pub nobody: Arc<Principal>,
     /// Seals ids that live at an upstream.
     pub seals: Seals,
+    /// Files and batches by tenant.
+    pub objects: Objects,
     pub limits: Limits,
     pub estimates: Arc<Estimates>,
     pub health: Health,

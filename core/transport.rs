@@ -3,9 +3,9 @@
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 
@@ -16,7 +16,7 @@ use crate::{
     model::Format,
     provider::{self, Signed, mock},
     route::Target,
-    upstream::{Answer, Client, Destination, Egress, Outgoing, ProxyConfig, SendLimits, Trust},
+    upstream::{Answer, Client, Destination, Egress, Flow, Frames, Outgoing, ProxyConfig, SendLimits, Trust},
 };
 
 /// Lives across reloads: connections stay warm.
@@ -30,6 +30,8 @@ pub struct Transport {
 pub struct Sealed {
     pub signed: Signed,
     pub body: Vec<Bytes>,
+    /// What follows the body's pieces, as it comes.
+    pub flow: Option<Flow>,
 }
 
 impl Transport {
@@ -46,7 +48,9 @@ impl Transport {
     pub async fn send(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
         let (method, url, headers) = sealed.signed.into_parts();
         match target.provider.transport {
-            provider::Transport::Mock => Box::pin(mocked(url, headers, sealed.body)).await,
+            provider::Transport::Mock => {
+                Box::pin(mocked(method, url, headers, Frames::then(sealed.body, sealed.flow))).await
+            }
             provider::Transport::Http => {
                 let provider = &target.provider;
                 let known = provider.memo.get::<Destination>();
@@ -57,7 +61,7 @@ impl Transport {
                         (Egress::of_provider(provider.base.host(), provider.private), trust)
                     }
                 };
-                let body = sealed.body.into();
+                let body = Frames::then(sealed.body, sealed.flow);
                 let out = Outgoing { method, url, headers, body, egress, trust, http2: provider.http2 };
                 let limits = SendLimits { connect: target.timeouts.connect };
                 match known {
@@ -86,14 +90,26 @@ impl Transport {
     }
 }
 
-async fn mocked(url: http::Uri, headers: HeaderMap, body: Vec<Bytes>) -> Result<Incoming> {
+async fn mocked(method: Method, url: http::Uri, headers: HeaderMap, body: Frames) -> Result<Incoming> {
     let path = url.path_and_query().map_or("/", |p| p.as_str());
-    let (status, headers, body) = mock::run(path, &headers, body.concat().into()).await;
+    let body = heard(body).await?;
+    let (status, headers, body) = mock::run(&method, path, &headers, body).await;
     let frames = stream::unfold(body, |mut body| async move {
         let frame = body.frame().await?;
         Some((frame.map(Frame::data), body))
     });
     Ok(Incoming { status, headers, body: Answer::body(StreamBody::new(frames)), reused: true })
+}
+
+/// A body as far as the mock looks at it; the rest of it is taken and let go.
+async fn heard(mut body: Frames) -> Result<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = body.piece().await.transpose()? {
+        if !body.streams() || whole.len() + piece.len() <= MOST_HEARD {
+            whole.extend_from_slice(&piece);
+        }
+    }
+    Ok(whole.freeze())
 }
 
 /// Waits until a deadline.
@@ -159,6 +175,9 @@ pub fn stream_of(headers: &HeaderMap, target: &Target) -> Option<Framing> {
     let own = if provider.framed() { Framing::EventStream } else { Framing::of(provider.format) };
     Framing::told(kind).filter(|framing| *framing == own)
 }
+
+/// Of a body that streams.
+const MOST_HEARD: usize = 64 << 10;
 
 /// A file of certificate authorities.
 const MAX_AUTHORITIES: u64 = 4 << 20;

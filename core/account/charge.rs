@@ -14,7 +14,11 @@ use crate::{
 /// upstream tells nothing. What was turned away is free, and stays so.
 pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
     let alone = record.ledger.len() == 1;
-    let Some(row) = record.ledger.last_mut().filter(|_| record.operation != Operation::CountTokens) else { return };
+    let Some(row) =
+        record.ledger.last_mut().filter(|_| record.operation != Operation::CountTokens && !record.operation.keeps())
+    else {
+        return;
+    };
     let known = row.usage.clone().unwrap_or_default();
     if let (Some(tokens), true, 0) = (known.input_tokens, alone, size.media_bytes) {
         estimates.learn(&row.target, size.text_bytes, tokens);

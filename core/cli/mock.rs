@@ -94,7 +94,7 @@ impl Mock {
         let (head, body) = request.into_parts();
         let body = read_body(body, &head.headers, &self.limits, &self.memory).await?;
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
-        let (status, headers, body) = mock::run(path, &head.headers, body.bytes.clone()).await;
+        let (status, headers, body) = mock::run(&head.method, path, &head.headers, body.bytes.clone()).await;
         let mut response = Response::new(Body::stream(Frames(body)));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     Dialect, Encoded, Field, Inbound, OutputBound, codec,
     envelope::{Entry, Envelope},
+    opaque,
 };
 use crate::{
     error::{Error, Result},
@@ -136,6 +137,9 @@ impl Document {
                     counting: self.counting,
                 };
                 Arc::new(match self.operation {
+                    operation if operation.is_opaque() => {
+                        opaque::as_turns(operation, &self.bytes, &self.model, self.stream)?
+                    }
                     Operation::Embeddings => as_turns(codec(self.format).decode_embeddings(&self.bytes, inbound)?),
                     _ => codec(self.format).decode_request(&self.bytes, inbound)?,
                 })
@@ -156,6 +160,31 @@ impl Document {
             request.inputs = texts.map(EmbeddingInput::Text).chain(tokens).collect();
         }
         Ok(request)
+    }
+
+    /// The fields of a body that no codec reads, as stages left them; `None` when they left them alone.
+    pub fn opaque_fields(&mut self) -> Result<Option<Map<String, Value>>> {
+        if self.dirty.is_empty() {
+            return Ok(None);
+        }
+        let bytes = self.bytes.clone();
+        Ok(Some(opaque::rewritten(self.operation, &bytes, self.request()?)?))
+    }
+
+    /// The same as bytes, the client's own where nothing changed. `model`: the name that the upstream knows.
+    pub fn opaque_body(&mut self, model: Option<&str>) -> Result<Vec<Bytes>> {
+        if let Some(mut fields) = self.opaque_fields()? {
+            if let Some(model) = model {
+                fields.insert("model".to_owned(), Value::from(model));
+            }
+            return Ok(vec![to_bytes(&Value::Object(fields))]);
+        }
+        let named = model.map(|model| quoted("", model));
+        let at = self.envelope.value(&self.bytes, "model");
+        match (named, at) {
+            (Some(named), Some(at)) if self.bytes[at.clone()] != *named => Ok(self.splice(&[("model", Some(named))])),
+            _ => Ok(vec![self.bytes.clone()]),
+        }
     }
 
     /// For a target of the same format: what it cannot take is an error before anything is spent.
@@ -196,7 +225,8 @@ impl Document {
 
     /// The text of the last user turn; reads no more of the body than that turn.
     pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
-        if self.decoded.is_some() {
+        let no_turns = self.operation.is_opaque() && self.envelope.last_user.is_none();
+        if self.decoded.is_some() || no_turns {
             let request = self.request()?;
             let turn = request.messages.iter().rev().find(|m| m.role == Role::User && !m.joined_text().is_empty());
             return Ok(Cow::Owned(turn.map(|m| m.joined_text()).unwrap_or_default()));

@@ -57,6 +57,8 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// The most bytes a request body may have, decompressed. Default: 32MiB.
     pub max_body: Option<Size>,
+    /// The most bytes of a body that streams through without being held: files, pictures, sound. Default: 512MiB.
+    pub max_upload: Option<Size>,
     /// How long running requests may go on after a stop signal. Default: 300s.
     pub drain: Option<Span>,
     /// How long "not ready" is shown before the listener closes. Default: 5s.
@@ -173,6 +175,12 @@ pub struct Provider {
     pub http2: Option<bool>,
     /// For every model of this provider.
     pub timeouts: Option<Timeouts>,
+    /// What it offers besides chat and embeddings, in place of what the catalogue says: `rerank`, `moderations`, `images`,
+    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`.
+    pub offers: Option<Vec<String>>,
+    /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
+    /// `DELETE /cache`).
+    pub passthrough: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

@@ -77,6 +77,8 @@ pub struct Server {
     pub tls: Option<Tls>,
     /// Bytes of one request body, decompressed.
     pub max_body: u64,
+    /// Bytes of one body that streams through without being held.
+    pub max_upload: u64,
     pub drain: Duration,
     /// "Not ready" before the listener closes: 5 s; tests shorten it.
     pub drain_delay: Duration,
@@ -155,6 +157,9 @@ pub struct Provider {
     /// `http1` | `http2` | auto.
     pub http2: Option<bool>,
     pub timeouts: Timeouts,
+    /// In place of its row's: `provider::Offers`.
+    pub offers: Option<Vec<String>>,
+    pub passthrough: Option<Vec<String>>,
 }
 
 /// Absent values fall back: model → provider → these defaults: connect 5 s, first_event 60 s, idle 60 s, whole 10 m.
@@ -236,6 +241,7 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             tls: None,
             max_body: 32 << 20,
+            max_upload: 512 << 20,
             drain: Duration::from_secs(300),
             drain_delay: Duration::from_secs(5),
             write_stall: Duration::from_secs(60),

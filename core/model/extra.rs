@@ -56,12 +56,64 @@ pub enum Operation {
     CountTokens,
     ListModels,
     OneModel,
+    // No codec reads these; see `is_opaque`.
+    Rerank,
+    Moderations,
+    GenerateImage,
+    EditImage,
+    VaryImage,
+    Speech,
+    Transcription,
+    Translation,
+    UploadFile,
+    ListFiles,
+    OneFile,
+    FileContent,
+    DeleteFile,
+    CreateBatch,
+    ListBatches,
+    OneBatch,
+    CancelBatch,
+    Passthrough,
+    Realtime,
 }
 
 impl Operation {
     /// May it cost money? Counting tokens goes to an upstream, but is free wherever it is offered.
     pub const fn spends(self) -> bool {
-        matches!(self, Operation::Chat | Operation::Embeddings)
+        !matches!(self, Operation::ListModels | Operation::OneModel | Operation::CountTokens) && !self.keeps()
+    }
+
+    /// Its bodies go through untranslated: no codec knows them, and the canonical model has no words for them.
+    pub const fn is_opaque(self) -> bool {
+        !matches!(
+            self,
+            Operation::Chat
+                | Operation::Embeddings
+                | Operation::CountTokens
+                | Operation::ListModels
+                | Operation::OneModel
+        )
+    }
+
+    /// Looks after things that live at an upstream, at no charge.
+    pub const fn keeps(self) -> bool {
+        matches!(
+            self,
+            Operation::UploadFile
+                | Operation::ListFiles
+                | Operation::OneFile
+                | Operation::FileContent
+                | Operation::DeleteFile
+                | Operation::ListBatches
+                | Operation::OneBatch
+                | Operation::CancelBatch
+        )
+    }
+
+    /// Names no model: it goes to a provider.
+    pub const fn lacks_model(self) -> bool {
+        self.keeps() || matches!(self, Operation::CreateBatch)
     }
 
     pub const fn name(self) -> &'static str {
@@ -70,6 +122,31 @@ impl Operation {
             Operation::Embeddings => "embeddings",
             Operation::CountTokens => "count_tokens",
             Operation::ListModels | Operation::OneModel => "models",
+            Operation::Rerank => "rerank",
+            Operation::Moderations => "moderations",
+            Operation::GenerateImage => "image_generation",
+            Operation::EditImage => "image_edit",
+            Operation::VaryImage => "image_variation",
+            Operation::Speech => "speech",
+            Operation::Transcription => "transcription",
+            Operation::Translation => "translation",
+            Operation::UploadFile
+            | Operation::ListFiles
+            | Operation::OneFile
+            | Operation::FileContent
+            | Operation::DeleteFile => "files",
+            Operation::CreateBatch | Operation::ListBatches | Operation::OneBatch | Operation::CancelBatch => "batches",
+            Operation::Passthrough => "passthrough",
+            Operation::Realtime => "realtime",
+        }
+    }
+
+    /// What a provider must offer for it, in the words of its row.
+    pub fn offer(self) -> Option<&'static str> {
+        match self {
+            Operation::GenerateImage | Operation::EditImage | Operation::VaryImage => Some("images"),
+            Operation::Passthrough => None,
+            _ => self.is_opaque().then(|| self.name()),
         }
     }
 }

@@ -7,6 +7,7 @@ mod headers;
 pub mod hosted;
 pub mod keys;
 pub mod mock;
+mod offers;
 mod paths;
 mod places;
 pub mod sign;
@@ -28,6 +29,7 @@ use self::sign::{Identity, Scope};
 pub use self::{
     catalog::{AuthScheme, Cloud, Row, catalog_names, row},
     keys::{KeyChoice, KeyRests},
+    offers::Offers,
     sign::{Granted, Source, Unsigned},
     url::Base,
 };
@@ -63,6 +65,7 @@ pub struct Provider {
     api_version: Option<Box<str>>,
     /// What the transport worked out about this provider.
     pub memo: Memo,
+    offers: Offers,
     headers: Vec<(HeaderName, HeaderValue)>,
     keys: Vec<Key>,
 }
@@ -134,6 +137,8 @@ impl Provider {
             ca,
             http2,
             timeouts,
+            offers,
+            passthrough,
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;
         let format = format.unwrap_or(found.format);
@@ -168,6 +173,7 @@ impl Provider {
             ca,
             http2,
             timeouts,
+            offers: Offers::of(found.name, format, offers, passthrough),
             headers: fixed.iter().map(|(n, v)| headers::fixed(n, v)).collect::<Result<_, _>>()?,
             keys,
         })

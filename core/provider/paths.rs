@@ -3,7 +3,7 @@
 
 use super::{Provider, url};
 use crate::{
-    error::Result,
+    error::{Error, Result},
     model::{Format, Operation},
 };
 
@@ -16,7 +16,7 @@ impl Provider {
             Operation::Chat => own.chat,
             Operation::Embeddings => own.embeddings,
             Operation::CountTokens => own.count_tokens,
-            Operation::ListModels | Operation::OneModel => None,
+            _ => None,
         };
         if let Some(template) = template.filter(|path| path.contains('{')) {
             return self.filled(template, model);
@@ -47,7 +47,7 @@ impl Provider {
             Operation::Chat if stream => format!("/model/{model}/converse-stream"),
             Operation::Chat => format!("/model/{model}/converse"),
             Operation::CountTokens => format!("/model/{model}/count-tokens"),
-            Operation::Embeddings | Operation::ListModels | Operation::OneModel => return Err(self.lacks(operation)),
+            _ => return Err(self.lacks(operation)),
         })
     }
 
@@ -55,7 +55,7 @@ impl Provider {
         Ok(match operation {
             Operation::Chat => self.row.paths.chat.unwrap_or("/chat").to_owned(),
             Operation::Embeddings => self.row.paths.embeddings.unwrap_or("/embed").to_owned(),
-            Operation::CountTokens | Operation::ListModels | Operation::OneModel => return Err(self.lacks(operation)),
+            _ => return Err(self.lacks(operation)),
         })
     }
 
@@ -64,7 +64,7 @@ impl Provider {
             Operation::Chat => self.row.paths.chat.unwrap_or("/chat").to_owned(),
             Operation::Embeddings => self.row.paths.embeddings.unwrap_or("/embed").to_owned(),
             Operation::ListModels => "/tags".to_owned(),
-            Operation::CountTokens | Operation::OneModel => return Err(self.lacks(operation)),
+            _ => return Err(self.lacks(operation)),
         })
     }
 
@@ -78,7 +78,7 @@ impl Provider {
             Operation::Embeddings => paths.embeddings.unwrap_or("/embeddings").to_owned(),
             Operation::ListModels => paths.models.unwrap_or("/models").to_owned(),
             Operation::OneModel => format!("{}/{}", paths.models.unwrap_or("/models"), url::segment(model)?),
-            Operation::CountTokens => return Err(self.lacks(operation)),
+            _ => return Err(self.lacks(operation)),
         })
     }
 
@@ -88,7 +88,7 @@ impl Provider {
             Operation::CountTokens => self.row.paths.count_tokens.unwrap_or("/messages/count_tokens").to_owned(),
             Operation::ListModels => "/models".to_owned(),
             Operation::OneModel => format!("/models/{}", url::segment(model)?),
-            Operation::Embeddings => return Err(self.lacks(operation)),
+            _ => return Err(self.lacks(operation)),
         })
     }
 }
@@ -102,5 +102,8 @@ fn gemini_path(operation: Operation, model: &str, stream: bool) -> Result<String
         Operation::CountTokens => format!("/models/{model}:countTokens"),
         Operation::ListModels => "/models".to_owned(),
         Operation::OneModel => format!("/models/{model}"),
+        _ => {
+            return Err(Error::unsupported(operation.name(), "this provider has no such endpoint; choose another one"));
+        }
     })
 }

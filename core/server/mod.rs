@@ -12,6 +12,7 @@ mod listener;
 mod read;
 mod tls;
 mod traceparent;
+mod upload;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use self::{
     read::{BodyHeld, BodyLimits, BodyMemory, BodyPermit, read_body},
     tls::Certificates,
     traceparent::TraceContext,
+    upload::Upload,
 };
 
 /// What answers requests.

@@ -314,14 +314,14 @@ async fn inflate(
     }
 }
 
-fn too_large(limits: &BodyLimits) -> Error {
+pub(super) fn too_large(limits: &BodyLimits) -> Error {
     Error::new(
         Kind::TooLarge,
         format!("the request body is over the limit of {} bytes (server.max_body)", limits.max_body),
     )
 }
 
-fn too_slow() -> Error {
+pub(super) fn too_slow() -> Error {
     Error::new(Kind::RequestTimeout, "the request body came too slowly; send it again over a better connection")
 }
 
@@ -337,7 +337,7 @@ fn damaged(what: &str) -> Error {
 }
 
 /// The connection went, or what came was not a body.
-fn broken(cause: BoxError) -> Error {
+pub(super) fn broken(cause: BoxError) -> Error {
     let malformed = cause
         .downcast_ref::<hyper::Error>()
         .and_then(|e| std::error::Error::source(e)?.downcast_ref::<std::io::Error>())

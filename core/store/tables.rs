@@ -12,10 +12,12 @@ pub enum Table {
     Budgets,
     /// Sums of usage by hour: `account::usage`.
     Usage,
+    /// Files and batches at upstreams, by tenant: `opaque::objects`.
+    Objects,
 }
 
 impl Table {
-    pub const ALL: [Table; 4] = [Table::Meta, Table::Keys, Table::Budgets, Table::Usage];
+    pub const ALL: [Table; 5] = [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -23,6 +25,7 @@ impl Table {
             Table::Keys => 2,
             Table::Budgets => 3,
             Table::Usage => 4,
+            Table::Objects => 5,
         }
     }
 
@@ -33,6 +36,7 @@ impl Table {
             Table::Keys => "keys",
             Table::Budgets => "budgets",
             Table::Usage => "usage",
+            Table::Objects => "objects",
         }
     }
 

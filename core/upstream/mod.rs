@@ -25,7 +25,7 @@ use tokio::time::timeout;
 pub use self::{
     answer::Answer,
     egress::{AddressClass, Egress, classify},
-    frames::Frames,
+    frames::{Flow, Frames},
     proxy::ProxyConfig,
     trust::Trust,
 };

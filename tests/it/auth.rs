@@ -12,10 +12,32 @@ use crate::{
 };
 
 /// A row's path for a model, and a body that it would take.
-fn asked(row: &Endpoint, model: &str) -> (String, String) {
+fn asked(row: &Endpoint, model: &str, things: &Things) -> (String, String) {
     let path = row.path.replace("{model}", model);
+    let path = match row.operation {
+        // The passthrough's model stands in its body, as the provider knows it.
+        Operation::Passthrough => "/providers/mock/chat/completions".to_owned(),
+        Operation::OneBatch | Operation::CancelBatch => path.replace("{id}", &things.batch),
+        _ => path.replace("{id}", &things.file),
+    };
     let body = match (row.format, row.operation) {
-        _ if row.method == "GET" => Value::Null,
+        _ if row.method == "GET" || row.method == "DELETE" => Value::Null,
+        (_, Operation::CancelBatch) => Value::Null,
+        (_, Operation::Passthrough) => {
+            let model = model.strip_prefix("mock/").unwrap_or(model);
+            json!({"model": model, "messages": [{"role": "user", "content": "x"}]})
+        }
+        (_, Operation::Rerank) => json!({"model": model, "query": "q", "documents": ["a", "b"]}),
+        (_, Operation::Moderations) => json!({"model": model, "input": "x"}),
+        (_, Operation::GenerateImage) => json!({"model": model, "prompt": "x"}),
+        (_, Operation::Speech) => json!({"model": model, "input": "x", "voice": "v"}),
+        (_, Operation::CreateBatch) => {
+            json!({"input_file_id": things.file, "endpoint": "/v1/chat/completions", "completion_window": "24h"})
+        }
+        (_, Operation::UploadFile) => return (path, form(&[("purpose", "batch"), ("provider", "mock")])),
+        (_, Operation::EditImage | Operation::VaryImage | Operation::Transcription | Operation::Translation) => {
+            return (path, form(&[("model", model), ("prompt", "x")]));
+        }
         (Format::Gemini, Operation::Embeddings) if row.path.contains("batch") => {
             json!({"requests": [{"model": format!("models/{model}"), "content": {"parts": [{"text": "x"}]}}]})
         }
@@ -29,6 +51,54 @@ fn asked(row: &Endpoint, model: &str) -> (String, String) {
         _ => json!({"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),
     };
     (path, if body.is_null() { String::new() } else { body.to_string() })
+}
+
+/// A form with these fields and a small file behind them.
+pub fn form(fields: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    for (name, value) in fields {
+        out.push_str(&format!("--b1\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
+    }
+    out.push_str("--b1\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.jsonl\"\r\n");
+    out.push_str("content-type: application/octet-stream\r\n\r\n{\"a\": 1}\r\n--b1--\r\n");
+    out
+}
+
+pub const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=b1");
+
+/// Ids that rows about one thing need.
+pub struct Things {
+    file: String,
+    batch: String,
+}
+
+impl Things {
+    pub fn none() -> Things {
+        Things { file: "file-none".to_owned(), batch: "batch_none".to_owned() }
+    }
+
+    /// Two requests; ids of nothing for a key that may not make them.
+    pub async fn of(gateway: &Gateway, key: Option<&str>) -> Things {
+        let bearer = format!("Bearer {}", key.unwrap_or_default());
+        let mut headers = vec![("authorization", bearer.as_str()), FORM];
+        if key.is_none() {
+            headers.remove(0);
+        }
+        let id =
+            |answer: &Answer| serde_json::from_slice::<Value>(&answer.body).ok()?["id"].as_str().map(str::to_owned);
+        let body = form(&[("purpose", "batch"), ("provider", "mock")]);
+        let file = request(gateway.addr, "POST", "/v1/files", &headers, body.as_bytes()).await;
+        let file = id(&file).unwrap_or_else(|| "file-none".to_owned());
+        headers.pop();
+        let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+        let batch = request(gateway.addr, "POST", "/v1/batches", &headers, body.to_string().as_bytes()).await;
+        Things { batch: id(&batch).unwrap_or_else(|| "batch_none".to_owned()), file }
+    }
+}
+
+/// Its path names a thing that must be there.
+fn names_a_thing(row: &Endpoint) -> bool {
+    row.path.contains("{id}") && row.operation != Operation::Passthrough
 }
 
 fn family(row: &Endpoint) -> Family {
@@ -52,13 +122,20 @@ pub fn refusal(row: &Endpoint, answer: &Answer) -> Refusal {
 }
 
 pub async fn walk(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>) -> Answer {
-    let (path, body) = asked(row, model);
+    let needed = names_a_thing(row) || row.operation == Operation::CreateBatch;
+    let things = if needed { Things::of(gateway, key).await } else { Things::none() };
+    walk_on(gateway, row, model, key, &things).await
+}
+
+pub async fn walk_on(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>, things: &Things) -> Answer {
+    let (path, body) = asked(row, model, things);
     let bearer = format!("Bearer {}", key.unwrap_or_default());
-    let mut headers = vec![("content-type", "application/json")];
+    let mut headers = vec![if body.starts_with("--") { FORM } else { ("content-type", "application/json") }];
     if key.is_some() {
         headers.push(("authorization", &bearer));
     }
-    request(gateway.addr, row.method, &path, &headers, body.as_bytes()).await
+    let method = if row.method == "*" { "POST" } else { row.method };
+    request(gateway.addr, method, &path, &headers, body.as_bytes()).await
 }
 
 async fn closed() -> Gateway {
@@ -80,8 +157,11 @@ fn the_walk_knows_every_row_of_the_table() {
                 | Operation::CountTokens
                 | Operation::ListModels
                 | Operation::OneModel
+        ) || (row.operation.is_opaque() && row.operation != Operation::Realtime);
+        assert!(
+            known && matches!(row.method, "GET" | "POST" | "DELETE" | "*"),
+            "{row:?} is new: teach `asked` about it"
         );
-        assert!(known && matches!(row.method, "GET" | "POST"), "{row:?} is new: teach `asked` about it");
     }
 }
 
@@ -116,7 +196,18 @@ async fn every_route_refuses_a_revoked_key_from_the_next_request_on() {
 async fn every_route_that_names_a_model_refuses_one_that_the_key_may_not_use() {
     let gateway = closed().await;
     let (_, key) = gateway.key(r#"{"name":"k","models":["mock/mine"]}"#).await;
-    for (row, _) in families().filter(|(row, _)| row.operation != Operation::ListModels) {
+    let lists = [Operation::ListModels, Operation::ListFiles, Operation::ListBatches];
+    for (row, _) in families().filter(|(row, _)| !lists.contains(&row.operation) && !names_a_thing(row)) {
+        if row.operation == Operation::CreateBatch {
+            // Without a file there is no batch, and files are for keys that may use all of a provider.
+            assert_eq!(walk(&gateway, row, "mock/mine", Some(&key)).await.status, 404);
+            continue;
+        }
+        if row.operation == Operation::UploadFile {
+            let error = refusal(row, &walk(&gateway, row, "mock/mine", Some(&key)).await);
+            assert_eq!(error.code, "model_not_allowed", "{}", error.message);
+            continue;
+        }
         assert_eq!(walk(&gateway, row, "mock/mine", Some(&key)).await.status, 200, "{} {}", row.method, row.path);
         let answer = walk(&gateway, row, "mock/other", Some(&key)).await;
         let error = refusal(row, &answer);
@@ -131,9 +222,10 @@ async fn every_route_that_names_a_model_refuses_one_that_the_key_may_not_use() {
 async fn every_route_is_recorded_once_with_its_key() {
     let gateway = closed().await;
     let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let things = Things::of(&gateway, Some(&key)).await;
     for (count, (row, _)) in families().enumerate() {
-        let answer = walk(&gateway, row, "mock", Some(&key)).await;
-        let record = gateway.record(count + 1).await;
+        let answer = walk_on(&gateway, row, "mock", Some(&key), &things).await;
+        let record = gateway.record(count + 3).await;
         assert_eq!(record["id"].as_str(), answer.header("x-request-id"), "{} {}", row.method, row.path);
         assert_eq!(record["key_id"].as_str(), Some(id.as_str()));
     }
@@ -150,8 +242,9 @@ async fn routes_answer_under_their_familys_prefix_too_and_ask_for_the_key_there(
             (_, Anthropic) => "/anthropic",
             (_, Gemini) => "/gemini",
         };
-        let (path, body) = asked(row, "mock");
-        let answer = request(gateway.addr, row.method, &format!("{prefix}{path}"), &[], body.as_bytes()).await;
+        let (path, body) = asked(row, "mock", &Things::none());
+        let method = if row.method == "*" { "POST" } else { row.method };
+        let answer = request(gateway.addr, method, &format!("{prefix}{path}"), &[], body.as_bytes()).await;
         assert_eq!(answer.status, 401, "{prefix}{path}");
         refusal(row, &answer);
     }
@@ -161,9 +254,14 @@ async fn routes_answer_under_their_familys_prefix_too_and_ask_for_the_key_there(
 async fn every_route_that_names_a_model_passes_the_stages() {
     let script = "fn request(request, context) { return reject(451, \"seen \" + request.operation + \" of \" + request.model); }";
     let gateway = Gateway::with("", &[("scripts/a.rhai", script)]).await;
-    for (row, _) in families().filter(|(row, _)| row.method == "POST") {
+    for (row, _) in families().filter(|(row, _)| matches!(row.method, "POST" | "*")) {
+        // Nothing can be uploaded here that these could be about.
+        if matches!(row.operation, Operation::CreateBatch | Operation::CancelBatch) {
+            continue;
+        }
         let answer = walk(&gateway, row, "mock/mine", None).await;
-        let said = format!("seen {} of mock/mine", row.operation.name());
+        let model = if row.operation == Operation::UploadFile { "*" } else { "mine" };
+        let said = format!("seen {} of mock/{model}", row.operation.name());
         assert_eq!((answer.status, refusal(row, &answer).message), (451, said), "{}", row.path);
     }
 }

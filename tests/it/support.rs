@@ -611,6 +611,10 @@ impl Process {
     }
 
     /// SIGTERM.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn terminate(&self) {
         let pid = self.child.id().to_string();
         // The shell's own: small machines have no such program.

@@ -96,6 +96,7 @@ impl Resolver<'_, '_, '_> {
         Server {
             listen: self.address(&at("listen"), raw.listen.as_deref(), default.listen),
             tls: raw.tls.map(|tls| self.tls(tls)),
+            max_upload: self.size(&at("max_upload"), raw.max_upload, default.max_upload),
             max_body: self.size(&at("max_body"), raw.max_body, default.max_body),
             drain: self.span_or_zero(&at("drain"), raw.drain, default.drain),
             drain_delay: self.span_or_zero(&at("drain_delay"), raw.drain_delay, default.drain_delay),

@@ -45,6 +45,18 @@ impl Resolver<'_, '_, '_> {
         for (header, value) in &raw.headers {
             self.header(&key("headers"), header, value);
         }
+        for (n, offer) in raw.offers.iter().flatten().enumerate() {
+            if !OFFERS.contains(&offer.as_str()) {
+                let at = self.entry(&key("offers"), n);
+                self.tell(&at, format!("`{offer}` is nothing that can be offered; there are {}", OFFERS.join(", ")));
+            }
+        }
+        for (n, path) in raw.passthrough.iter().flatten().enumerate() {
+            if !path.split(' ').next_back().is_some_and(|p| p.starts_with('/')) || path.matches('*').count() > 1 {
+                let at = self.entry(&key("passthrough"), n);
+                self.tell(&at, format!("`{path}` is no path: it begins with a slash and has at most one `*`"));
+            }
+        }
         let timeouts = self.timeouts(&at, raw.timeouts);
         Provider {
             row: raw.row,
@@ -68,6 +80,8 @@ impl Resolver<'_, '_, '_> {
             ca: raw.ca.map(|ca| self.existing(&key("ca"), &ca)),
             http2: raw.http2,
             timeouts,
+            offers: raw.offers,
+            passthrough: raw.passthrough,
             name,
         }
     }
@@ -232,3 +246,7 @@ const OURS: [&str; 11] = [
     "trailer",
     "upgrade",
 ];
+
+/// As `provider::Offers` knows them.
+const OFFERS: [&str; 9] =
+    ["rerank", "moderations", "images", "speech", "transcription", "translation", "files", "batches", "realtime"];

@@ -26,6 +26,7 @@
 
 mod compose;
 mod control;
+mod others;
 mod shape;
 
 #[cfg(test)]
@@ -40,7 +41,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use tokio::time::Sleep;
 
 use self::control::Control;
@@ -90,7 +91,12 @@ struct Ask<'a> {
 }
 
 /// The answer to a request. `path` may have a query; an empty body on a models path is a GET.
-pub fn answer(path: &str, headers: &HeaderMap, body: &Bytes) -> MockAnswer {
+pub fn answer(method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> MockAnswer {
+    if let Some(asked) = others::find(method, path) {
+        let given = headers.get(CONTROL).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let outcome = others::answer(&asked, given, headers, body);
+        return outcome.unwrap_or_else(|error| refusal(Format::OpenaiChat, &error, &Control::default()));
+    }
     let Some(ask) = ask(path, headers) else {
         let error =
             Error::new(Kind::NotFound, format!("the mock knows no path {}", path.split('?').next().unwrap_or("")));
@@ -101,7 +107,7 @@ pub fn answer(path: &str, headers: &HeaderMap, body: &Bytes) -> MockAnswer {
         Operation::Chat => chat(&ask, given, body),
         Operation::CountTokens => count(&ask, given, body),
         Operation::Embeddings => embeddings(&ask, given, body),
-        Operation::ListModels | Operation::OneModel => models(&ask, given),
+        _ => models(&ask, given),
     };
     outcome.unwrap_or_else(|error| refusal(ask.format, &error, &Control::default()))
 }
@@ -112,8 +118,8 @@ pub fn family(path: &str, headers: &HeaderMap) -> Format {
 }
 
 /// The same in this process: waits as the answer says. The body's frames come with `MockBody::frame`.
-pub async fn run(path: &str, headers: &HeaderMap, body: Bytes) -> (StatusCode, HeaderMap, MockBody) {
-    let MockAnswer { status, headers, latency, chunks, end } = answer(path, headers, &body);
+pub async fn run(method: &Method, path: &str, headers: &HeaderMap, body: Bytes) -> (StatusCode, HeaderMap, MockBody) {
+    let MockAnswer { status, headers, latency, chunks, end } = answer(method, path, headers, &body);
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }

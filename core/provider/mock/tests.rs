@@ -9,6 +9,10 @@ use crate::{
     },
 };
 
+fn answer(path: &str, headers: &HeaderMap, body: &Bytes) -> MockAnswer {
+    super::answer(&Method::POST, path, headers, body)
+}
+
 fn asking(text: &str) -> Request {
     Request {
         model: "mock/any".to_owned(),
@@ -276,7 +280,8 @@ async fn a_stall_is_silence_and_the_wait_survives_a_dropped_call() {
     let mut request = asking("x [mock: stall=2, pace=5ms]");
     request.stream = true;
     let body = codec(Format::AnthropicMessages).encode_request(&request, &Dialect::of("m")).unwrap().body;
-    let (_, _, mut answer) = run("/v1/messages", &HeaderMap::new(), serde_json::to_vec(&body).unwrap().into()).await;
+    let (_, _, mut answer) =
+        run(&Method::POST, "/v1/messages", &HeaderMap::new(), serde_json::to_vec(&body).unwrap().into()).await;
     assert!(futures_util::poll!(std::pin::pin!(answer.frame())).is_pending(), "its pace comes first");
     assert!(answer.frame().await.is_some() && answer.frame().await.is_some());
     for _ in 0..3 {

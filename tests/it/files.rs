@@ -1,0 +1,245 @@
+//! Files and batches: with the provider that owns them, under ids that only their tenant can use.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    auth::{FORM, form},
+    support::{Answer, Gateway, Process, Say, Upstream, request},
+};
+
+const CLOSED: &str = "[auth]\nrequired = true\n[teams.red]\n[teams.blue]\n";
+const FILE: &str =
+    r#"{"id":"file-abc","object":"file","bytes":8,"created_at":1700000000,"filename":"a.jsonl","purpose":"batch"}"#;
+const BATCH: &str = r#"{"id":"batch_abc","object":"batch","endpoint":"/v1/chat/completions","input_file_id":"file-abc","output_file_id":"file-out","error_file_id":null,"status":"completed","created_at":1700000001}"#;
+
+fn keeper(upstream: &Upstream, name: &str) -> String {
+    format!("{}offers = [\"files\", \"batches\"]\n", upstream.provider(name, "openai_chat"))
+}
+
+struct Caller<'a>(&'a Gateway, String);
+
+impl<'a> Caller<'a> {
+    async fn new(gateway: &'a Gateway, team: &str) -> Caller<'a> {
+        let (_, key) = gateway.key(&json!({"name": team, "team": team}).to_string()).await;
+        Caller(gateway, format!("Bearer {key}"))
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let kind = if body.starts_with("--") { FORM } else { ("content-type", "application/json") };
+        request(self.0.addr, method, path, &[("authorization", &self.1), kind], body.as_bytes()).await
+    }
+
+    async fn upload(&self, path: &str) -> String {
+        let answer = self.ask("POST", path, &form(&[("purpose", "batch")])).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_file_belongs_to_its_tenant_and_its_provider() {
+    let upstream = Upstream::saying(Say::json(FILE)).await;
+    let gateway = Gateway::start(&format!("{CLOSED}{}", keeper(&upstream, "up"))).await;
+    let (red, blue) = (Caller::new(&gateway, "red").await, Caller::new(&gateway, "blue").await);
+    let body = form(&[("purpose", "batch")]);
+    let id = red.upload("/v1/files").await;
+    assert!(id.starts_with("file-") && !id.contains("abc"), "{id}");
+    let heard = upstream.last();
+    assert_eq!((heard.method.as_str(), heard.path.as_str()), ("POST", "/v1/files"));
+    assert_eq!(String::from_utf8_lossy(&heard.body), body);
+    // The same file is the same id to its tenant.
+    let answer = red.ask("GET", &format!("/v1/files/{id}"), "").await;
+    assert_eq!((answer.status, answer.json()["id"].as_str()), (200, Some(id.as_str())), "{}", answer.text());
+    assert_eq!((upstream.last().method.as_str(), upstream.last().path.as_str()), ("GET", "/v1/files/file-abc"));
+    upstream.always(Say::of(200, "application/octet-stream", b"{\"line\":1}\n".to_vec()));
+    let answer = red.ask("GET", &format!("/v1/files/{id}/content"), "").await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, "{\"line\":1}\n"));
+    assert_eq!(upstream.last().path, "/v1/files/file-abc/content");
+    // To others it does not exist, whatever they ask.
+    let asked = upstream.heard().len();
+    for (method, path) in [
+        ("GET", format!("/v1/files/{id}")),
+        ("GET", format!("/v1/files/{id}/content")),
+        ("DELETE", format!("/v1/files/{id}")),
+        ("GET", "/v1/files/file-abc".to_owned()),
+        ("GET", format!("/v1/batches/{}", id.replace("file-", "batch_"))),
+    ] {
+        let answer = blue.ask(method, &path, "").await;
+        assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text());
+        assert!(!answer.text().contains("red"), "{}", answer.text());
+    }
+    let foreign =
+        json!({"input_file_id": id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}).to_string();
+    assert_eq!(blue.ask("POST", "/v1/batches", &foreign).await.status, 404);
+    assert_eq!(upstream.heard().len(), asked, "nothing of it reached the provider");
+}
+
+#[tokio::test]
+async fn lists_hold_only_what_the_tenant_has() {
+    let upstream = Upstream::saying(Say::json(FILE)).await;
+    let gateway = Gateway::start(&format!("{CLOSED}{}", keeper(&upstream, "up"))).await;
+    let (red, blue) = (Caller::new(&gateway, "red").await, Caller::new(&gateway, "blue").await);
+    let id = red.upload("/v1/files").await;
+    let list = red.ask("GET", "/v1/files?limit=5&purpose=batch", "").await.json();
+    assert_eq!((list["object"].as_str(), list["data"][0]["id"].as_str()), (Some("list"), Some(id.as_str())), "{list}");
+    assert_eq!(blue.ask("GET", "/v1/files", "").await.json()["data"], json!([]));
+    assert_eq!(red.ask("GET", "/v1/files?limit=x", "").await.status, 400);
+    upstream.always(Say::json(r#"{"id":"file-abc","object":"file","deleted":true}"#));
+    let gone = red.ask("DELETE", &format!("/v1/files/{id}"), "").await;
+    assert_eq!((gone.json()["deleted"].as_bool(), gone.json()["id"].as_str()), (Some(true), Some(id.as_str())));
+    assert_eq!(upstream.last().method, "DELETE");
+    assert_eq!(red.ask("GET", "/v1/files", "").await.json()["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_batch_goes_where_its_file_is_and_every_id_in_it_is_sealed() {
+    let (one, two) = (Upstream::saying(Say::json(FILE)).await, Upstream::saying(Say::json(FILE)).await);
+    let gateway = Gateway::start(&format!("{CLOSED}{}{}", keeper(&one, "one"), keeper(&two, "two"))).await;
+    let red = Caller::new(&gateway, "red").await;
+    let refused = red.ask("POST", "/v1/files", &form(&[("purpose", "batch")])).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("`one`, `two`"), "{}", refused.text());
+    let file = red.upload("/v1/files?provider=two").await;
+    two.always(Say::json(BATCH));
+    let body =
+        json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}).to_string();
+    let batch = red.ask("POST", "/v1/batches", &body).await.json();
+    assert_eq!(two.last().json()["input_file_id"], "file-abc");
+    assert!(batch["id"].as_str().is_some_and(|id| id.starts_with("batch_") && !id.contains("abc")), "{batch}");
+    assert_eq!(batch["input_file_id"].as_str(), Some(file.as_str()));
+    let out = batch["output_file_id"].as_str().expect("an id").to_owned();
+    two.always(Say::of(200, "application/octet-stream", b"out".to_vec()));
+    assert_eq!(red.ask("GET", &format!("/v1/files/{out}/content"), "").await.text(), "out");
+    assert_eq!(two.last().path, "/v1/files/file-out/content");
+    two.always(Say::json(BATCH));
+    let id = batch["id"].as_str().expect("an id");
+    assert_eq!(red.ask("POST", &format!("/v1/batches/{id}/cancel"), "").await.status, 200);
+    assert_eq!(two.last().path, "/v1/batches/batch_abc/cancel");
+    assert_eq!(red.ask("GET", "/v1/batches", "").await.json()["data"][0]["id"].as_str(), Some(id));
+    assert!(one.heard().is_empty());
+    let other = red.ask("POST", "/v1/batches?provider=one", &body).await;
+    assert_eq!(other.status, 400, "{}", other.text());
+}
+
+#[tokio::test]
+async fn an_upstreams_own_id_is_in_no_error() {
+    let upstream = Upstream::saying(Say::json(FILE)).await;
+    let gateway = Gateway::start(&format!("{CLOSED}{}", keeper(&upstream, "up"))).await;
+    let red = Caller::new(&gateway, "red").await;
+    let id = red.upload("/v1/files").await;
+    for status in [404, 400] {
+        upstream.always(Say::error(status, r#"{"error":{"message":"No such File object: file-abc","type":"invalid_request_error","param":"id","code":null}}"#));
+        let answer = red.ask("GET", &format!("/v1/files/{id}"), "").await;
+        assert_eq!(answer.status, status);
+        assert!(!answer.text().contains("file-abc"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_key_bound_to_models_cannot_reach_past_them() {
+    let upstream = Upstream::saying(Say::json(FILE)).await;
+    let gateway = Gateway::start(&format!("[auth]\nrequired = true\n{}", keeper(&upstream, "up"))).await;
+    for (models, status) in [("[\"up/gpt\"]", 403), ("[\"up/g*\"]", 403), ("[\"up/*\"]", 200), ("[\"*\"]", 200)] {
+        let (_, key) = gateway.key(&format!("{{\"name\":\"k\",\"models\":{models}}}")).await;
+        let caller = Caller(&gateway, format!("Bearer {key}"));
+        assert_eq!(caller.ask("POST", "/v1/files", &form(&[("purpose", "batch")])).await.status, status, "{models}");
+    }
+}
+
+#[tokio::test]
+async fn sealed_ids_outlive_a_restart() {
+    let upstream = Upstream::saying(Say::json(FILE)).await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("data");
+    let config = format!("[store]\nkind = \"sled\"\npath = {:?}\n{CLOSED}{}", path, keeper(&upstream, "up"));
+    let gateway = Gateway::start(&config).await;
+    let red = Caller::new(&gateway, "red").await;
+    let (id, bearer) = (red.upload("/v1/files").await, red.1.clone());
+    gateway.stop().await;
+    let gateway = Gateway::start(&config).await;
+    let red = Caller(&gateway, bearer);
+    assert_eq!(red.ask("GET", &format!("/v1/files/{id}"), "").await.status, 200);
+    assert_eq!(red.ask("GET", "/v1/files", "").await.json()["data"][0]["id"].as_str(), Some(id.as_str()));
+    gateway.stop().await;
+}
+
+/// An upstream that takes what comes and keeps none of it.
+async fn sink() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let (addr, taken) =
+        (listener.local_addr().expect("addr"), std::sync::Arc::<std::sync::atomic::AtomicUsize>::default());
+    let count = taken.clone();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        let mut piece = vec![0; 65536];
+        let mut tail = Vec::new();
+        while !tail.ends_with(b"--b1--\r\n") {
+            let n = socket.read(&mut piece).await.expect("bytes");
+            count.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+            tail.extend_from_slice(&piece[..n]);
+            tail.drain(..tail.len().saturating_sub(16));
+        }
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{FILE}",
+            FILE.len()
+        );
+        socket.write_all(head.as_bytes()).await.expect("sent");
+    });
+    (addr, taken)
+}
+
+#[tokio::test]
+async fn a_large_upload_streams_through_in_little_memory() {
+    const SIZE: usize = 64 << 20;
+    let (addr, taken) = sink().await;
+    let config = format!(
+        "[providers.up]\nbase_url = \"http://{addr}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\noffers = [\"files\"]\n"
+    );
+    let gateway = Process::start(&config, &[]).await;
+    let before = peak(gateway.pid());
+    let (head, tail) = {
+        let whole = form(&[("purpose", "batch")]);
+        let (head, tail) = whole.split_once("{\"a\": 1}").expect("a file");
+        (head.to_owned(), tail.to_owned())
+    };
+    let length = (head.len() + SIZE + tail.len()).to_string();
+    let headers = [FORM, ("content-length", length.as_str())];
+    let mut socket = crate::support::begin(gateway.addr, "POST", "/v1/files", &headers, head.as_bytes()).await;
+    let piece = vec![b'y'; 1 << 20];
+    for _ in 0..SIZE / piece.len() {
+        socket.write_all(&piece).await.expect("sent");
+    }
+    socket.write_all(tail.as_bytes()).await.expect("sent");
+    let mut raw = Vec::new();
+    tokio::time::timeout(Duration::from_secs(60), socket.read_to_end(&mut raw))
+        .await
+        .expect("an end")
+        .expect("an answer");
+    let answer = crate::support::parse(&raw);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.json()["id"].as_str().is_some_and(|id| id.starts_with("file-")));
+    assert!(taken.load(std::sync::atomic::Ordering::Relaxed) > SIZE);
+    let grown = peak(gateway.pid()).saturating_sub(before);
+    assert!(grown < 24 << 10, "the process grew by {grown} KiB for {} KiB", SIZE >> 10);
+}
+
+/// The most memory that a process ever had, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process's status");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("a peak");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+}
+
+#[tokio::test]
+async fn what_is_over_the_limit_is_refused_by_its_length_and_by_its_bytes() {
+    let upstream = Upstream::saying(Say::json(FILE)).await;
+    let config = format!("[server]\nlisten = \"127.0.0.1:0\"\nmax_upload = \"64KiB\"\n{}", keeper(&upstream, "up"));
+    let gateway = Gateway::start(&config).await;
+    let body = form(&[("purpose", "batch")]).replace("{\"a\": 1}", &"y".repeat(100_000));
+    let told: Value = gateway.post_with("/v1/files", &[FORM], &body).await.json();
+    assert_eq!(told["error"]["code"].as_str(), Some("request_too_large"), "{told}");
+    assert!(upstream.heard().is_empty());
+}
