@@ -165,7 +165,16 @@ fn tags(text: &str) -> Vec<(String, String)> {
 }
 
 /// Request headers that no stage sees.
-const HIDDEN: [&str; 6] = ["authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie", "proxy-authorization"];
+const HIDDEN: [&str; 7] = [
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "api-key",
+    "cookie",
+    "proxy-authorization",
+    // Browsers have no other place for a key.
+    "sec-websocket-protocol",
+];
 
 impl Trace {
     pub fn push(&mut self, step: Step) {

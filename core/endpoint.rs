@@ -69,6 +69,8 @@ pub const TABLE: &[Endpoint] = &[
     opaque("GET", "/v1/batches", Operation::ListBatches),
     opaque("GET", "/v1/batches/{id}", Operation::OneBatch),
     opaque("POST", "/v1/batches/{id}/cancel", Operation::CancelBatch),
+    // A WebSocket.
+    opaque("GET", "/v1/realtime", Operation::Realtime),
     // A provider's own paths, as far as its row lists them; the format is the provider's.
     opaque("*", "/providers/{id}/{rest}", Operation::Passthrough),
 ];

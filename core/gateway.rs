@@ -2,7 +2,7 @@
 //!
 //! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -24,12 +24,14 @@ use crate::{
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
+    realtime::Session,
     reply::{self, Reply},
     reserve::{Right, reserve},
     route::{self, Flight, Order, Target, retry},
     runtime::{Runtime, State},
     server::{self, Body, Incoming, Peer},
     transport,
+    upstream::Opened,
 };
 
 /// The data plane. Holds the current runtime and what lives across reloads.
@@ -83,6 +85,12 @@ impl Gateway {
                 let body = Generated::new(|sink| streaming.run(exchange, sink));
                 head.map(|()| Body::stream(body))
             }
+            Ok(Reply::Session(session)) => {
+                let response = reply::session(&exchange, &session);
+                // It outlives this answer; the exchange goes with it.
+                tokio::spawn(session.run(exchange));
+                response
+            }
             Ok(Reply::Through(mut through)) => {
                 let response = reply::through(&exchange, &mut through);
                 if through.ended {
@@ -116,6 +124,7 @@ impl Gateway {
     ) -> Result<Reply> {
         // 3. Who calls.
         let credential = auth::credential(&parts.headers, parts.uri.query());
+        let credential = credential.or_else(|| auth::in_protocol(&parts.headers));
         let principal = self.state.auth.authenticate(credential.as_deref(), exchange.cx.now)?;
         exchange.identify(principal);
         // 4. May they now: before the body is read.
@@ -176,7 +185,12 @@ impl Gateway {
         exchange.held = opened.held;
         exchange.opaque = Some(Box::new(opened.opaque));
         exchange.asked(&opened.document);
-        self.staged(runtime, exchange, &parts.headers, opened.document).await
+        let mut reply = self.staged(runtime, exchange, &parts.headers, opened.document).await?;
+        if let Reply::Session(session) = &mut reply {
+            let credential = auth::credential(&parts.headers, parts.uri.query());
+            session.credential = credential.or_else(|| auth::in_protocol(&parts.headers)).map(Cow::into_owned);
+        }
+        Ok(reply)
     }
 
     /// 6 to 10.
@@ -434,6 +448,10 @@ impl Gateway {
             Some(_) => transport::before(until, Box::pin(self.state.tokens.of(&target.provider))).await??,
         };
         let outgoing = call.sign(target, choice, granted.as_ref(), right)?;
+        if exchange.cx.operation == Operation::Realtime {
+            let opening = self.session(runtime, exchange, outgoing, target, flight, Waits { began, until, whole });
+            return Box::pin(opening).await;
+        }
         let sent = transport::before(until, self.state.transport.send(outgoing, target)).await?;
         // A body that broke off while it streamed is its client's doing.
         let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
@@ -515,6 +533,42 @@ impl Gateway {
         }
         exchange.record.first_event = Some(exchange.cx.started.elapsed());
         Ok(Attempted::Answered(Reply::Stream(streaming)))
+    }
+
+    /// The upstream's side of a realtime session; the client's is answered when it is open.
+    async fn session(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        outgoing: transport::Sealed,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        Waits { began, until, .. }: Waits,
+    ) -> Result<Attempted> {
+        let server = &runtime.config.server;
+        let opening = self.state.transport.open(outgoing, target, server.max_event);
+        let upstream = match transport::before(until, opening).await?? {
+            Opened::Socket(socket) => socket,
+            Opened::Answer(answer) => return Err(transport::refusal(*answer, target, exchange.cx.format, until).await),
+        };
+        let gone = || Error::new(Kind::Internal, "a handshake was answered twice");
+        let upgrade = exchange.opaque.as_mut().and_then(|o| o.upgrade.take()).ok_or_else(gone)?;
+        exchange.accepted();
+        exchange.record.stream = true;
+        if !exchange.chain.is_empty() {
+            exchange.cx.trace.note("realtime", "the session's messages pass no stage");
+        }
+        Ok(Attempted::Answered(Reply::Session(Box::new(Session {
+            upgrade,
+            upstream,
+            target: target.clone(),
+            flight: flight.take(),
+            keys: self.state.auth.clone(),
+            credential: None,
+            began,
+            limit: server.max_event,
+            write_stall: server.write_stall,
+        }))))
     }
 
     /// 9 and 10 for an answer that nobody translates: up to where it may go out.

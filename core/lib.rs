@@ -29,6 +29,7 @@ pub mod transport;
 pub mod upstream;
 pub mod answer;
 pub mod generated;
+pub mod realtime;
 pub mod reply;
 pub mod account;
 pub mod store;

@@ -23,6 +23,7 @@ use crate::{
     model::{self, Format, Operation, fold::unfold},
     opaque::answer::Through,
     pipeline::{Candidate, ResponseFlow},
+    realtime::Session,
     route::{Table, Target},
     server::{Body, BodyPermit},
 };
@@ -37,6 +38,8 @@ pub enum Reply {
     Stream(Box<Streaming>),
     /// An answer that nobody translates: all of it when it has ended, else its beginning.
     Through(Box<Through>),
+    /// A WebSocket that is open upstream.
+    Session(Box<Session>),
 }
 
 impl Reply {
@@ -196,6 +199,14 @@ pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
         response.headers_mut().insert(name, value);
     }
     *response.status_mut() = through.status;
+    response
+}
+
+/// The answer to a WebSocket's handshake.
+pub fn session(exchange: &Exchange, session: &Session) -> Response<Body> {
+    let spoken = session.upgrade.protocols().iter().find(|p| *p == "realtime");
+    let mut response = session.upgrade.response(spoken.map(String::as_str));
+    response.headers_mut().extend(head(exchange));
     response
 }
 

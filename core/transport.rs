@@ -16,7 +16,9 @@ use crate::{
     model::Format,
     provider::{self, Signed, mock},
     route::Target,
-    upstream::{Answer, Client, Destination, Egress, Flow, Frames, Outgoing, ProxyConfig, SendLimits, Trust},
+    upstream::{
+        Answer, Client, Destination, Egress, Flow, Frames, Opened, Outgoing, ProxyConfig, SendLimits, Trust, within,
+    },
 };
 
 /// Lives across reloads: connections stay warm.
@@ -74,6 +76,22 @@ impl Transport {
                 }
             }
         }
+    }
+
+    /// Opens a WebSocket. `limit`: bytes of one message.
+    pub async fn open(&self, sealed: Sealed, target: &Target, limit: usize) -> Result<Opened> {
+        let (_, url, headers) = sealed.signed.into_parts();
+        let provider = &target.provider;
+        if provider.transport == provider::Transport::Mock {
+            let (ours, theirs) = tokio::io::duplex(MOST_HEARD);
+            let model = target.model.clone();
+            tokio::spawn(async move { mock::realtime(theirs, &model).await });
+            return Ok(Opened::Socket(Box::new(within(ours, limit).await)));
+        }
+        let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
+        let egress = Egress::of_provider(provider.base.host(), provider.private);
+        let out = Outgoing { method: Method::GET, url, headers, body: Frames::default(), egress, trust, http2: None };
+        self.client.websocket(out, &SendLimits { connect: target.timeouts.connect }, limit).await
     }
 
     fn trust(&self, path: &PathBuf) -> Result<Arc<Trust>> {

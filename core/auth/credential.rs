@@ -24,6 +24,12 @@ pub fn credential<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<
     first
 }
 
+/// The key among the subprotocols of a WebSocket's handshake, where browsers put it: they can set no header.
+pub fn in_protocol(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let values = headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    values.flat_map(|v| v.split(',')).find_map(|word| word.trim().strip_prefix(IN_PROTOCOL)).map(Cow::Borrowed)
+}
+
 /// Length and characters only: `sk-pc-` and 43 url-safe characters.
 pub fn well_formed(key: &str) -> bool {
     key.len() == LENGTH
@@ -65,3 +71,4 @@ fn in_query(query: &str) -> Option<Cow<'_, str>> {
 pub const PREFIX: &str = "sk-pc-";
 const LENGTH: usize = PREFIX.len() + 43;
 const NAMES: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+const IN_PROTOCOL: &str = "openai-insecure-api-key.";

@@ -9,7 +9,7 @@ pub mod keys;
 mod row;
 pub mod table;
 
-pub use credential::credential;
+pub use credential::{credential, in_protocol};
 pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::Table;

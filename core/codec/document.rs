@@ -374,6 +374,12 @@ impl Document {
                 patches.push((key, None));
             }
         }
+        for (from, to) in dialect.renames {
+            if let Some(at) = self.envelope.value(&self.bytes, from) {
+                patches.push((from, None));
+                patches.push((to, Some(self.bytes.slice(at))));
+            }
+        }
         if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
             let Encoded { mut body, dropped: missing } = self.encode(self.format, dialect)?;
             dropped.extend(missing.into_iter().filter(|knob| !patches.iter().any(|(k, _)| k == knob)));

@@ -107,6 +107,8 @@ pub struct Dialect {
     pub short_tool_ids: bool,
     /// Parameter knobs that this provider refuses, by canonical name (`seed`, `frequency_penalty`, `logit_bias`, …).
     pub refuses: &'static [&'static str],
+    /// Fields of an embeddings request under this provider's own name.
+    pub renames: &'static [(&'static str, &'static str)],
     /// Features that this target lacks, by name (`images`, `documents`, `audio`, `tools`, `json_schema`, `n`, `logprobs`, …).
     pub lacks: &'static [&'static str],
     /// Sampling parameters are refused (newer Claude models).
@@ -138,6 +140,7 @@ impl Dialect {
             reasoning_field: None,
             terminal_optional: false,
             short_tool_ids: false,
+            renames: &[],
             refuses: &[],
             lacks: &[],
             no_sampling: false,

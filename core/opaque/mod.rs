@@ -31,7 +31,7 @@ use crate::{
     provider::{Provider, Transport},
     route::{Table, Target},
     seal::{Seals, Tenant, Thing, not_found},
-    server::{BodyLimits, BodyMemory, BodyPermit, Incoming, Upload, read_body},
+    server::{BodyLimits, BodyMemory, BodyPermit, Incoming, Upgrade, Upload, read_body},
     upstream::Flow,
 };
 
@@ -40,6 +40,8 @@ pub struct Opaque {
     pub method: Method,
     pub answers: Answers,
     pub asked: Asked,
+    /// A session's handshake, until it is answered.
+    pub upgrade: Option<Upgrade>,
     place: Place,
     body: Payload,
 }
@@ -114,6 +116,7 @@ pub async fn open(
         Operation::UploadFile => upload(parts, body, house).await,
         Operation::CreateBatch => batch(parts, body, principal, house).await,
         Operation::Passthrough => raw(found, parts, body, house).await,
+        Operation::Realtime => session(parts),
         _ if operation.keeps() => kept(found, principal, house),
         _ => json(operation, parts, body, house).await,
     }
@@ -130,12 +133,18 @@ impl Opaque {
     ) -> Result<Prepared> {
         let provider = &target.provider;
         let url = match &self.place {
+            Place::Usual { id } if operation == Operation::Realtime => {
+                provider.session(&target.model, id.as_deref())?
+            }
             Place::Usual { id } => provider.place(operation, id.as_deref(), None)?,
             Place::Raw { rest, query } => provider.raw(&self.method, rest, query.as_deref())?,
         };
         let same = matches!(self.place, Place::Raw { .. }) || provider.format == Format::OpenaiChat;
         let mut headers = provider.headers(client, same, document.stream());
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        if operation == Operation::Realtime {
+            headers.extend(provider.session_headers(client));
+        }
         let (body, flow, content_type) = match &self.body {
             Payload::None => (Vec::new(), None, None),
             Payload::Document => {
@@ -206,8 +215,14 @@ async fn json(operation: Operation, parts: &Parts, body: Incoming, house: &House
     let inbound = Inbound { stream, ..Inbound::default() };
     let document = Document::open(Format::OpenaiChat, operation, held.bytes, inbound)?;
     let answers = if operation == Operation::Rerank { Answers::Ranking } else { Answers::Through };
-    let opaque =
-        Opaque { method: Method::POST, answers, asked, place: Place::Usual { id: None }, body: Payload::Document };
+    let opaque = Opaque {
+        method: Method::POST,
+        answers,
+        asked,
+        upgrade: None,
+        place: Place::Usual { id: None },
+        body: Payload::Document,
+    };
     Ok(Opened { document, opaque, held: Some(held.permit), format: Format::OpenaiChat })
 }
 
@@ -221,6 +236,7 @@ async fn form(operation: Operation, parts: &Parts, body: Incoming, house: &House
         method: Method::POST,
         answers: Answers::Through,
         asked,
+        upgrade: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -238,6 +254,7 @@ async fn upload(parts: &Parts, body: Incoming, house: &House<'_>) -> Result<Open
         method: Method::POST,
         answers: Answers::Ids(Thing::File),
         asked: Asked::default(),
+        upgrade: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -263,6 +280,7 @@ async fn batch(parts: &Parts, body: Incoming, principal: &Arc<Principal>, house:
         method: Method::POST,
         answers: Answers::Ids(Thing::Batch),
         asked: Asked::default(),
+        upgrade: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
@@ -284,7 +302,7 @@ fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<
     let answers = if found.operation == Operation::FileContent { Answers::Through } else { Answers::Ids(thing) };
     let document = of_provider(found.operation, &opened.target, Bytes::from_static(b"{}"))?;
     let place = Place::Usual { id: Some(opened.id) };
-    let opaque = Opaque { method, answers, asked: Asked::default(), place, body: Payload::None };
+    let opaque = Opaque { method, answers, asked: Asked::default(), upgrade: None, place, body: Payload::None };
     Ok(Opened { document, opaque, held: None, format: Format::OpenaiChat })
 }
 
@@ -311,7 +329,7 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
         let model = full(model.as_deref().unwrap_or("*"));
         let inbound = Inbound { model: Some(&model), stream: Some(streams), ..Inbound::default() };
         let document = Document::open(provider.format, Operation::Passthrough, held.bytes, inbound)?;
-        let opaque = Opaque { method, answers, asked, place, body: Payload::Document };
+        let opaque = Opaque { method, answers, asked, upgrade: None, place, body: Payload::Document };
         return Ok(Opened { document, opaque, held: Some(held.permit), format: provider.format });
     }
     let upload = Upload::open(body, &parts.headers, streaming(house))?;
@@ -323,8 +341,26 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
     let model = full(in_path.as_deref().unwrap_or("*"));
     let inbound = Inbound { model: Some(&model), stream: Some(false), ..Inbound::default() };
     let document = Document::open(provider.format, Operation::Passthrough, Bytes::from_static(b"{}"), inbound)?;
-    let opaque = Opaque { method, answers, asked, place, body };
+    let opaque = Opaque { method, answers, asked, upgrade: None, place, body };
     Ok(Opened { document, opaque, held: None, format: provider.format })
+}
+
+/// A WebSocket for a model that its address names.
+fn session(parts: &Parts) -> Result<Opened> {
+    let upgrade = Upgrade::of(parts)?;
+    let missing = || Error::invalid("model", "name the model in the address: /v1/realtime?model=…");
+    let model = param(parts.uri.query(), "model").ok_or_else(missing)?;
+    let inbound = Inbound { model: Some(&model), stream: Some(false), ..Inbound::default() };
+    let document = Document::open(Format::OpenaiChat, Operation::Realtime, Bytes::from_static(b"{}"), inbound)?;
+    let opaque = Opaque {
+        method: Method::GET,
+        answers: Answers::Through,
+        asked: Asked::default(),
+        upgrade: Some(upgrade),
+        place: Place::Usual { id: None },
+        body: Payload::None,
+    };
+    Ok(Opened { document, opaque, held: None, format: Format::OpenaiChat })
 }
 
 async fn read_form(parts: &Parts, body: Incoming, wants_model: bool, house: &House<'_>) -> Result<Form> {

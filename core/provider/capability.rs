@@ -54,6 +54,7 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         terminal_optional: quirks.open_end,
         short_tool_ids: quirks.short_ids,
         refuses,
+        renames: quirks.renames,
         lacks,
         no_sampling: can.no_sampling,
         thinking_budget: can.budget,

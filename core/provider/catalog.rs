@@ -74,6 +74,8 @@ pub struct Quirks {
     pub short_ids: bool,
     pub media_urls: bool,
     pub refuses: &'static [&'static str],
+    /// Fields of an embeddings request that it calls otherwise.
+    pub renames: &'static [(&'static str, &'static str)],
     pub lacks: &'static [&'static str],
 }
 
@@ -188,6 +190,7 @@ fn plain_row(format: Format) -> Row {
             short_ids: false,
             media_urls: matches!(format, Format::OpenaiChat | Format::AnthropicMessages),
             refuses: &[],
+            renames: &[],
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
         },
         source: "",
@@ -255,6 +258,7 @@ struct RawQuirks {
     short_ids: bool,
     media_urls: bool,
     refuses: Vec<String>,
+    renames: BTreeMap<String, String>,
     lacks: Vec<String>,
 }
 
@@ -347,6 +351,7 @@ impl RawQuirks {
             short_ids,
             media_urls,
             refuses,
+            renames,
             lacks,
         } = self;
         Quirks {
@@ -361,6 +366,7 @@ impl RawQuirks {
             short_ids,
             media_urls,
             refuses: keep_all(refuses),
+            renames: renames.into_iter().map(|(from, to)| (keep(from), keep(to))).collect::<Vec<_>>().leak(),
             lacks: keep_all(lacks),
         }
     }

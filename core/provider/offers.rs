@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use http::{Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::Deserialize;
 
 use super::{
@@ -94,6 +94,18 @@ impl Provider {
             path.push_str(query);
         }
         self.base.join(&path)
+    }
+
+    /// A realtime session with a model.
+    pub fn session(&self, model: &str, id: Option<&str>) -> Result<Uri> {
+        self.place(Operation::Realtime, id, Some(&format!("model={}", url::segment(model)?)))
+    }
+
+    /// What a browser could only say among its subprotocols.
+    pub fn session_headers(&self, client: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
+        let offered = client.get(http::header::SEC_WEBSOCKET_PROTOCOL).and_then(|v| v.to_str().ok())?;
+        offered.split(',').find(|word| word.trim() == "openai-beta.realtime-v1")?;
+        Some((HeaderName::from_static("openai-beta"), HeaderValue::from_static("realtime=v1")))
     }
 
     /// Where the raw passthrough leads. `rest` begins with a slash and is as the caller wrote it. 404: the row does not list it.

@@ -142,7 +142,7 @@ pub async fn run<A: App>(
             async move { Ok::<_, Infallible>(answer(app, peer, request, live, draining).await) }
         }
     });
-    let connection = pin!(builder.serve_connection(io, service));
+    let connection = pin!(builder.serve_connection_with_upgrades(io, service));
     watch(connection, &shared, &config, &signals).await;
 }
 
@@ -247,12 +247,12 @@ trait Graceful: Future {
     fn wind_down(self: Pin<&mut Self>);
 }
 
-impl<I, S, B> Graceful for auto::Connection<'_, I, S, StreamExecutor>
+impl<I, S, B> Graceful for auto::UpgradeableConnection<'_, I, S, StreamExecutor>
 where
     S: Service<http::Request<Incoming>, Response = http::Response<B>>,
     S::Future: 'static,
     S::Error: Into<BoxError>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: http_body::Body + 'static,
     B::Error: Into<BoxError>,
     StreamExecutor: auto::HttpServerConnExec<S::Future, B>,

@@ -13,6 +13,7 @@ mod read;
 mod tls;
 mod traceparent;
 mod upload;
+mod websocket;
 
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use self::{
     tls::Certificates,
     traceparent::TraceContext,
     upload::Upload,
+    websocket::{ClientSocket, Upgrade},
 };
 
 /// What answers requests.

@@ -12,6 +12,7 @@ mod frames;
 mod lease;
 mod pool;
 mod proxy;
+mod socket;
 mod trust;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use self::{
     egress::{AddressClass, Egress, classify},
     frames::{Flow, Frames},
     proxy::ProxyConfig,
+    socket::{Opened, Socket, within},
     trust::Trust,
 };
 use self::{

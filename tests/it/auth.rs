@@ -128,6 +128,9 @@ pub async fn walk(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&s
 }
 
 pub async fn walk_on(gateway: &Gateway, row: &Endpoint, model: &str, key: Option<&str>, things: &Things) -> Answer {
+    if row.operation == Operation::Realtime {
+        return crate::realtime::handshake(gateway.addr, model, key).await;
+    }
     let (path, body) = asked(row, model, things);
     let bearer = format!("Bearer {}", key.unwrap_or_default());
     let mut headers = vec![if body.starts_with("--") { FORM } else { ("content-type", "application/json") }];
@@ -157,7 +160,7 @@ fn the_walk_knows_every_row_of_the_table() {
                 | Operation::CountTokens
                 | Operation::ListModels
                 | Operation::OneModel
-        ) || (row.operation.is_opaque() && row.operation != Operation::Realtime);
+        ) || row.operation.is_opaque();
         assert!(
             known && matches!(row.method, "GET" | "POST" | "DELETE" | "*"),
             "{row:?} is new: teach `asked` about it"

@@ -38,6 +38,7 @@ mod promises;
 mod raw;
 mod readme;
 mod records;
+mod realtime;
 mod redact;
 mod reload;
 mod retries;

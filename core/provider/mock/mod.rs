@@ -27,6 +27,7 @@
 mod compose;
 mod control;
 mod others;
+mod realtime;
 mod shape;
 
 #[cfg(test)]
@@ -45,6 +46,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTE
 use tokio::time::Sleep;
 
 use self::control::Control;
+pub use self::realtime::realtime;
 use crate::{
     codec::{ClientView, Inbound, JSON, ModelCard, codec, framing::Framing},
     error::{Error, Kind, Result},

@@ -1,0 +1,238 @@
+//! A realtime session: two WebSockets and what goes between them, message by message. Counts what the upstream reports, and ends
+//! when either side does, when nobody speaks, when the key is revoked or the budget is used up. Translates nothing.
+
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_tungstenite::tungstenite::{
+    self, Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
+use crate::{
+    auth,
+    codec::{opaque, skim::Skim},
+    exchange::Exchange,
+    limit::Need,
+    model::{Operation, Usage},
+    route::{Flight, Target},
+    server::{ClientSocket, Upgrade},
+    upstream::Socket,
+};
+
+/// A session that is about to begin.
+pub struct Session {
+    pub upgrade: Upgrade,
+    pub upstream: Box<Socket>,
+    pub target: Arc<Target>,
+    pub flight: Option<Flight>,
+    pub keys: Arc<auth::Table>,
+    /// The caller's key, looked at again while it lasts.
+    pub credential: Option<String>,
+    pub began: Instant,
+    /// Bytes of one message.
+    pub limit: usize,
+    pub write_stall: Duration,
+}
+
+/// Why it ended: for the record, and for whoever is still there.
+struct Ending {
+    outcome: Cow<'static, str>,
+    code: CloseCode,
+    words: &'static str,
+}
+
+impl Session {
+    /// From the 101 to the end; a task of its own, which nobody waits for.
+    pub async fn run(self, exchange: Exchange) {
+        let Session { upgrade, upstream, target, flight, keys, credential, began, limit, write_stall } = self;
+        let mut live = Live { exchange: Some(exchange), target, flight, began, used: Usage::default(), spoke: false };
+        let Ok(client) = upgrade.open(limit).await else { return };
+        let ending = live.relay(client, *upstream, &keys, credential.as_deref(), write_stall).await;
+        live.settle(Some(ending));
+    }
+}
+
+/// A session with its owner: however it ends, what it used is counted.
+struct Live {
+    exchange: Option<Exchange>,
+    target: Arc<Target>,
+    flight: Option<Flight>,
+    began: Instant,
+    used: Usage,
+    /// The client has said something.
+    spoke: bool,
+}
+
+impl Live {
+    async fn relay(
+        &mut self,
+        mut client: ClientSocket,
+        mut upstream: Socket,
+        keys: &auth::Table,
+        credential: Option<&str>,
+        write_stall: Duration,
+    ) -> Ending {
+        let idle = self.target.timeouts.idle;
+        let mut heard = Instant::now();
+        let mut ticks = interval(LOOK.min(idle / 2).max(Duration::from_millis(10)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let ending = loop {
+            tokio::select! {
+                message = client.next() => match message {
+                    Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                        heard = Instant::now();
+                        self.spoke = true;
+                        if !passed(upstream.send(message), write_stall).await {
+                            break Ending::upstream();
+                        }
+                    }
+                    Some(Ok(Message::Close(_))) => break Ending::done(),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => break Ending::client(&error),
+                    None => break Ending::gone(),
+                },
+                message = upstream.next() => match message {
+                    Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                        heard = Instant::now();
+                        let usage = used(&message);
+                        if !passed(client.send(message), write_stall).await {
+                            break Ending::gone();
+                        }
+                        if let Some(usage) = usage
+                            && !self.charge(&usage).await
+                        {
+                            break Ending::new("budget_exceeded", CloseCode::Policy, "the budget or rate limit is used up");
+                        }
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        let _ = timeout(GOODBYE, client.close(frame)).await;
+                        break Ending::done();
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => break Ending::upstream(),
+                },
+                _ = ticks.tick() => {
+                    let patience = if self.spoke { idle.saturating_mul(PAUSES) } else { idle };
+                    if heard.elapsed() > patience {
+                        break Ending::new("idle", CloseCode::Policy, "nobody has spoken for too long");
+                    }
+                    if keys.authenticate(credential, SystemTime::now()).is_err() {
+                        break Ending::new("key_revoked", CloseCode::Policy, "the key is no longer good");
+                    }
+                }
+            }
+        };
+        // The upstream's side goes first: nothing more is to be paid for.
+        let _ = timeout(GOODBYE, upstream.close(None)).await;
+        drop(upstream);
+        let frame = CloseFrame { code: ending.code, reason: ending.words.into() };
+        let _ = timeout(GOODBYE, client.close(Some(frame))).await;
+        ending
+    }
+
+    /// Whether it may go on: what was used is reserved, and room for another answer.
+    async fn charge(&mut self, usage: &Usage) -> bool {
+        self.used.add(usage);
+        let Some(exchange) = &mut self.exchange else { return false };
+        let spent = self.target.rates.as_ref().and_then(|rates| rates.cost(&self.used));
+        let unpriced = exchange.bounds.budget().map_or(0, |b| b.unpriced_nano_usd);
+        let need = Need {
+            input_tokens: self.used.input_tokens.unwrap_or(0),
+            output_tokens: self.used.output_tokens.unwrap_or(0),
+            nano_usd: spent.and_then(|nano| u64::try_from(nano).ok()).unwrap_or(0).saturating_add(unpriced),
+        };
+        let Some(permit) = &mut exchange.permit else { return false };
+        permit.reserve(need).await.is_ok()
+    }
+
+    fn settle(&mut self, ending: Option<Ending>) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        if self.used != Usage::default() {
+            exchange.used(&self.used);
+        }
+        if let Some(flight) = self.flight.take() {
+            let mut flight = flight;
+            flight.succeeded();
+        }
+        let outcome = ending.map_or("client_gone".into(), |e| e.outcome);
+        if outcome != "ok" {
+            exchange.record.error_code = Some(outcome.clone().into_owned());
+        }
+        exchange.attempted(&self.target.name, outcome, self.began);
+        exchange.settle(SWITCHED);
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.settle(None);
+    }
+}
+
+impl Ending {
+    fn new(outcome: &'static str, code: CloseCode, words: &'static str) -> Ending {
+        Ending { outcome: outcome.into(), code, words }
+    }
+
+    fn done() -> Ending {
+        Ending::new("ok", CloseCode::Normal, "")
+    }
+
+    fn gone() -> Ending {
+        Ending::new("client_gone", CloseCode::Away, "")
+    }
+
+    fn upstream() -> Ending {
+        Ending::new("upstream_disconnected", CloseCode::Error, "the upstream closed the session")
+    }
+
+    fn client(error: &tungstenite::Error) -> Ending {
+        match error {
+            tungstenite::Error::Capacity(_) => {
+                Ending::new("request_too_large", CloseCode::Size, "the message is over server.max_event")
+            }
+            tungstenite::Error::Protocol(_) | tungstenite::Error::Utf8(_) => {
+                Ending::new("invalid_request", CloseCode::Protocol, "this is no WebSocket message")
+            }
+            _ => Ending::gone(),
+        }
+    }
+}
+
+/// Was it taken in time?
+async fn passed(sending: impl Future<Output = Result<(), tungstenite::Error>>, stall: Duration) -> bool {
+    matches!(timeout(stall, sending).await, Ok(Ok(())))
+}
+
+/// What an answer that is over used.
+fn used(message: &Message) -> Option<Usage> {
+    let Message::Text(text) = message else { return None };
+    let ends = |word: &str| memchr::memmem::find(text.as_bytes(), word.as_bytes()).is_some();
+    if !(ends("\"response.done\"") || ends("transcription.completed\"")) {
+        return None;
+    }
+    let event: Value = serde_json::from_str(text).ok()?;
+    let usage = match event["type"].as_str()? {
+        "response.done" => &event["response"]["usage"],
+        kind if kind.ends_with("transcription.completed") => &event["usage"],
+        _ => return None,
+    };
+    let mut skim = Skim::new(false, opaque::FIELDS);
+    skim.push(format!("{{\"usage\":{usage}}}").as_bytes());
+    opaque::usage(crate::model::Format::OpenaiChat, Operation::Realtime, &skim, opaque::Asked::default())
+}
+
+/// What the client's handshake was answered with.
+const SWITCHED: u16 = 101;
+/// How often the key is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A pause between two turns may be so many times as long as the silence before the first.
+const PAUSES: u32 = 5;
+const GOODBYE: Duration = Duration::from_secs(1);

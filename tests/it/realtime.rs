@@ -1,0 +1,242 @@
+//! Realtime sessions: a WebSocket on each side, under the same keys, limits and records as everything else.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{Request, Response},
+        protocol::Role,
+    },
+};
+
+use crate::support::{Answer, Gateway, eventually, parse, read_until};
+
+fn head(path: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!(
+        "GET {path} HTTP/1.1\r\nhost: gateway\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+    head + "\r\n"
+}
+
+/// The walks' way to a session: what was answered to the handshake, a 101 told as the 200 that it stands for.
+pub async fn handshake(addr: SocketAddr, model: &str, key: Option<&str>) -> Answer {
+    let bearer = format!("Bearer {}", key.unwrap_or_default());
+    let headers: &[_] = if key.is_some() { &[("authorization", bearer.as_str())] } else { &[] };
+    let mut socket = TcpStream::connect(addr).await.expect("connect");
+    let head = head(&format!("/v1/realtime?model={model}"), headers);
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    let mut raw = read_until(&mut socket, "\r\n\r\n").await;
+    if !raw.starts_with(b"HTTP/1.1 101") {
+        // An error's body has a length.
+        let stated = parse(&raw).header("content-length").and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        while parse(&raw).body.len() < stated {
+            let mut piece = [0; 4096];
+            let n = socket.read(&mut piece).await.expect("bytes");
+            raw.extend_from_slice(&piece[..n]);
+        }
+        return parse(&raw);
+    }
+    Answer { status: 200, ..parse(&raw) }
+}
+
+type Client = WebSocketStream<TcpStream>;
+
+async fn connect(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> (Answer, Client) {
+    let mut socket = TcpStream::connect(gateway.addr).await.expect("connect");
+    socket.write_all(head(path, headers).as_bytes()).await.expect("sent");
+    let raw = read_until(&mut socket, "\r\n\r\n").await;
+    let end = raw.windows(4).position(|w| w == b"\r\n\r\n").expect("a head") + 4;
+    let client = WebSocketStream::from_partially_read(socket, raw[end..].to_vec(), Role::Client, None).await;
+    (parse(&raw[..end]), client)
+}
+
+async fn next(client: &mut Client) -> Value {
+    let message = tokio::time::timeout(Duration::from_secs(5), client.next()).await.expect("a message in time");
+    let text = message.expect("a message").expect("no error").into_text().expect("text");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// How it was closed: the code.
+async fn closed(client: &mut Client) -> Option<u16> {
+    loop {
+        match tokio::time::timeout(Duration::from_secs(10), client.next()).await.expect("an end in time") {
+            Some(Ok(Message::Close(frame))) => return frame.map(|f| f.code.into()),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return None,
+        }
+    }
+}
+
+/// What an upstream heard: heads, messages, and how many sessions are over.
+#[derive(Default)]
+struct Heard {
+    heads: Vec<(String, Vec<(String, String)>)>,
+    messages: Vec<String>,
+    over: usize,
+}
+
+/// An upstream that says `says` first and then echoes.
+#[allow(clippy::result_large_err, reason = "the shape that the library asks of a handshake's callback")]
+async fn upstream(says: &'static [&'static str]) -> (String, Arc<Mutex<Heard>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let heard = Arc::<Mutex<Heard>>::default();
+    let all = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let heard = all.clone();
+            tokio::spawn(async move {
+                let mut seen = (String::new(), Vec::new());
+                let note = |request: &Request, response: Response| {
+                    seen.0 = request.uri().to_string();
+                    let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();
+                    seen.1 = request.headers().iter().map(|(n, v)| (n.to_string(), text(v))).collect();
+                    Ok(response)
+                };
+                let mut socket = accept_hdr_async(socket, note).await.expect("a handshake");
+                heard.lock().await.heads.push(seen);
+                for text in says {
+                    socket.send(Message::text(*text)).await.expect("sent");
+                }
+                while let Some(Ok(message)) = socket.next().await {
+                    if let Message::Text(text) = &message {
+                        heard.lock().await.messages.push(text.to_string());
+                        let _ = socket.send(message).await;
+                    }
+                }
+                heard.lock().await.over += 1;
+            });
+        }
+    });
+    let provider = format!(
+        "[providers.up]\nbase_url = \"http://{addr}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\noffers = [\"realtime\"]\n"
+    );
+    (provider, heard)
+}
+
+const DONE: &str = r#"{"type":"response.done","response":{"usage":{"input_tokens":7,"output_tokens":3,"input_token_details":{"audio_tokens":5}}}}"#;
+
+#[tokio::test]
+async fn messages_pass_both_ways_and_usage_is_counted() {
+    let (provider, heard) = upstream(&[DONE, DONE]).await;
+    let gateway = Gateway::start(&provider).await;
+    let (answer, mut client) =
+        connect(&gateway, "/v1/realtime?model=up/voice", &[("openai-beta", "realtime=v1")]).await;
+    assert_eq!((answer.status, answer.header("sec-websocket-accept")), (101, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+    assert_eq!(answer.header("x-portcullis-target"), Some("up/voice"));
+    assert_eq!(next(&mut client).await["type"], "response.done");
+    next(&mut client).await;
+    client.send(Message::text(r#"{"type":"response.create"}"#)).await.expect("sent");
+    assert_eq!(next(&mut client).await["type"], "response.create");
+    client.close(None).await.expect("closed");
+    let record = gateway.record(1).await;
+    assert_eq!((record["operation"].as_str(), record["status"].as_u64()), (Some("realtime"), Some(101)), "{record}");
+    let usage = if record["usage"].is_object() { &record["usage"] } else { &record["attempts"][0]["usage"] };
+    assert_eq!((usage["input_tokens"].as_u64(), usage["output_tokens"].as_u64()), (Some(14), Some(6)), "{record}");
+    let heard = heard.lock().await;
+    assert_eq!(heard.heads[0].0, "/v1/realtime?model=voice");
+    assert_eq!(heard.messages, [r#"{"type":"response.create"}"#]);
+}
+
+#[tokio::test]
+async fn a_browsers_key_is_a_subprotocol_and_goes_no_further() {
+    let (provider, heard) = upstream(&[]).await;
+    let gateway = Gateway::start(&format!("[auth]\nrequired = true\n{provider}")).await;
+    let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let offered = format!("realtime, openai-insecure-api-key.{key}, openai-beta.realtime-v1");
+    let headers = [("sec-websocket-protocol", offered.as_str()), ("cookie", "a=b")];
+    let (answer, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &headers).await;
+    assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, Some("realtime")));
+    client.send(Message::text("{}")).await.expect("sent");
+    assert_eq!(next(&mut client).await, json!({}));
+    {
+        let heard = heard.lock().await;
+        let (_, headers) = &heard.heads[0];
+        assert!(!headers.iter().any(|(n, v)| n == "cookie" || v.contains(&key)), "{headers:?}");
+        assert!(headers.iter().any(|(n, v)| n == "openai-beta" && v == "realtime=v1"), "{headers:?}");
+    }
+    // A key that is revoked ends its sessions.
+    assert!(gateway.admin("DELETE", &format!("/api/v1/keys/{id}"), "").await.status < 300);
+    assert_eq!(closed(&mut client).await, Some(1008));
+    assert_eq!(gateway.record(1).await["error_code"].as_str(), Some("key_revoked"));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_the_upstream_session_with_it() {
+    let (provider, heard) = upstream(&[]).await;
+    let config = format!("{provider}[auth]\nrequired = true\n[teams.t]\nlimits = {{ concurrent = 1 }}\n");
+    let gateway = Gateway::start(&config).await;
+    let (_, key) = gateway.key(r#"{"name":"k","team":"t"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let (answer, client) = connect(&gateway, "/v1/realtime?model=up/voice", &headers).await;
+    assert_eq!(answer.status, 101);
+    // The session holds the only place.
+    let (second, _) = connect(&gateway, "/v1/realtime?model=up/voice", &headers).await;
+    assert_eq!(second.status, 429);
+    drop(client);
+    eventually("the upstream session is over", async || heard.lock().await.over == 1).await;
+    eventually("the place is free", async || {
+        connect(&gateway, "/v1/realtime?model=up/voice", &headers).await.0.status == 101
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_in_which_nobody_speaks_is_closed() {
+    let (provider, heard) = upstream(&[]).await;
+    let gateway = Gateway::start(&format!("{provider}timeouts = {{ idle = \"200ms\" }}\n")).await;
+    let (_, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    assert_eq!(closed(&mut client).await, Some(1008));
+    eventually("the upstream session is over", async || heard.lock().await.over == 1).await;
+    assert_eq!(gateway.record(1).await["error_code"].as_str(), Some("idle"));
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_the_session() {
+    let (provider, heard) = upstream(&[]).await;
+    let config = format!("[server]\nlisten = \"127.0.0.1:0\"\nmax_event = \"64KiB\"\n{provider}");
+    let gateway = Gateway::start(&config).await;
+    let (_, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    let _ = client.send(Message::text("x".repeat(100_000))).await;
+    eventually("the upstream session is over", async || heard.lock().await.over == 1).await;
+    assert!(heard.lock().await.messages.is_empty());
+    assert_eq!(gateway.record(1).await["error_code"].as_str(), Some("request_too_large"));
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_or_no_model_is_refused_before_anything_is_opened() {
+    let (provider, heard) = upstream(&[]).await;
+    let gateway = Gateway::start(&provider).await;
+    let plain = gateway.get("/v1/realtime?model=up/voice").await;
+    assert_eq!((plain.status, plain.json()["error"]["code"].as_str()), (426, Some("upgrade_required")));
+    let (answer, _) = connect(&gateway, "/v1/realtime", &[]).await;
+    assert_eq!(answer.status, 400);
+    let (answer, _) = connect(&gateway, "/v1/realtime?model=none/x", &[]).await;
+    assert_eq!(answer.status, 404);
+    assert!(heard.lock().await.heads.is_empty());
+}
+
+#[tokio::test]
+async fn the_mock_speaks_too() {
+    let gateway = Gateway::start("").await;
+    let (answer, mut client) = connect(&gateway, "/v1/realtime?model=mock", &[]).await;
+    assert_eq!(answer.status, 101);
+    assert_eq!(next(&mut client).await["type"], "session.created");
+    client.send(Message::text(r#"{"type":"response.create"}"#)).await.expect("sent");
+    assert_eq!(next(&mut client).await["type"], "response.created");
+    assert!(next(&mut client).await["delta"].as_str().is_some_and(|t| t.contains("mock heard")));
+    assert_eq!(next(&mut client).await["response"]["usage"]["output_tokens"], 4);
+    client.close(None).await.expect("closed");
+    assert_eq!(gateway.record(1).await["target"].as_str(), Some("mock/mock"));
+}
