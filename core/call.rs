@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value};
 
 use crate::{
-    codec::{codec, custom, document::Document},
+    codec::{codec, custom, document::Document, pieces::pieces},
     context::Context,
     error::{Error, Kind, Result},
     limit::{Class, Reserved},
@@ -65,13 +65,13 @@ impl Call {
             }
             (Operation::Embeddings, false) => {
                 let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, dialect)?;
-                (vec![Value::Object(encoded.body).to_string().into()], encoded.dropped)
+                (pieces(encoded.body), encoded.dropped)
             }
             (Operation::CountTokens, false) => {
                 match codec(provider.format).encode_count(document.request()?, dialect) {
                     Some(encoded) => {
                         let encoded = encoded?;
-                        (vec![written(encoded.body, &overrides)], encoded.dropped)
+                        (written(encoded.body, &overrides), encoded.dropped)
                     }
                     None => (Vec::new(), Vec::new()),
                 }
@@ -79,7 +79,7 @@ impl Call {
             _ => {
                 let encoded = document.encode(provider.format, dialect)?;
                 customs = custom::names(document.request()?);
-                (vec![written(encoded.body, &overrides)], encoded.dropped)
+                (written(encoded.body, &overrides), encoded.dropped)
             }
         };
         dropped.extend(beta);
@@ -140,14 +140,14 @@ impl Call {
 }
 
 /// A body made anew, with what the provider's platform wants otherwise.
-fn written(mut body: Map<String, Value>, overrides: &Overrides) -> Bytes {
+fn written(mut body: Map<String, Value>, overrides: &Overrides) -> Vec<Bytes> {
     for (key, value) in overrides {
         match value.as_ref().and_then(|value| serde_json::from_slice(value).ok()) {
             Some(value) => drop(body.insert((*key).to_owned(), value)),
             None => drop(body.shift_remove(*key)),
         }
     }
-    Value::Object(body).to_string().into()
+    pieces(body)
 }
 
 /// The clocks of one call: when it was sent, until when the first output must come, until when the whole.

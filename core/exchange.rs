@@ -46,6 +46,8 @@ pub struct Inner {
     pub size: Size,
     /// The request body's share of `body_memory`.
     pub held: Option<BodyPermit>,
+    /// Those of media that were fetched for it.
+    pub fetched: Vec<BodyPermit>,
     /// The last upstream's own request id.
     pub upstream_id: Option<HeaderValue>,
     /// The attempt under way.
@@ -121,6 +123,7 @@ impl Exchange {
             reservation: None,
             size: Size::default(),
             held: None,
+            fetched: Vec::new(),
             upstream_id: None,
             running: None,
             spent: None,
@@ -241,7 +244,7 @@ impl Exchange {
         let Some(mut inner) = self.inner.take() else { return };
         // The place is free from here on; what was reserved is corrected behind the queue.
         inner.reservation = inner.permit.take().and_then(Permit::end);
-        inner.held = None;
+        (inner.held, inner.fetched) = (None, Vec::new());
         inner.record.duration = inner.cx.started.elapsed();
         inner.record.attempts = inner.cx.attempt;
         if inner.record.ledger.is_empty() {

@@ -20,6 +20,7 @@ use crate::{
     exchange::{Exchange, Wire},
     generated::Generated,
     limit::Reserved,
+    media,
     model::Operation,
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
@@ -80,7 +81,7 @@ impl Gateway {
         match outcome {
             Ok(Reply::Stream(streaming)) => {
                 // The prompt has been sent: its share of the memory is free for others.
-                exchange.held = None;
+                (exchange.held, exchange.fetched) = (None, Vec::new());
                 let head = reply::stream_head(&exchange, json_array, streaming.began.elapsed());
                 let body = Generated::new(|sink| streaming.run(exchange, sink));
                 head.map(|()| Body::stream(body))
@@ -344,6 +345,11 @@ impl Gateway {
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens && !target.provider.counts() {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+        }
+        if media::may_lack(document, target) {
+            let (fetcher, memory) = (self.state.transport.fetcher(), &self.state.body_memory);
+            let settings = &runtime.config.media;
+            Box::pin(media::bring(exchange, document, target, fetcher, memory, settings)).await?;
         }
         let next = exchange.cx.attempt + 1;
         exchange.chain.start(next);

@@ -21,6 +21,7 @@ pub mod script;
 pub mod plugin;
 pub mod route;
 pub mod provider;
+pub mod media;
 pub mod reserve;
 pub mod opaque;
 pub mod call;

@@ -17,13 +17,15 @@ use crate::{
     provider::{self, Signed, mock},
     route::Target,
     upstream::{
-        Answer, Client, Destination, Egress, Flow, Frames, Opened, Outgoing, ProxyConfig, SendLimits, Trust, within,
+        Answer, Client, Destination, Egress, Fetcher, Flow, Frames, Opened, Outgoing, ProxyConfig, SendLimits, Trust,
+        within,
     },
 };
 
 /// Lives across reloads: connections stay warm.
 pub struct Transport {
     client: Client,
+    fetcher: Fetcher,
     /// Certificate authorities of the user's own, by file.
     trust: std::sync::Mutex<HashMap<PathBuf, Arc<Trust>>>,
 }
@@ -38,12 +40,17 @@ pub struct Sealed {
 
 impl Transport {
     pub fn new(proxy: &ProxyConfig) -> Transport {
-        Transport { client: Client::new(proxy), trust: std::sync::Mutex::default() }
+        Transport { client: Client::new(proxy), fetcher: Fetcher::default(), trust: std::sync::Mutex::default() }
     }
 
     /// For the gateway's own calls: the same connections and the same proxies.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// For media that requests name.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
     }
 
     /// Sends and waits for the head. Dropping the future, or the answer, cancels the upstream.

@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),
     ("upstream", &["config", "error"]),
+    ("media", &["codec", "config", "error", "exchange", "model", "route", "server", "upstream"]),
     ("provider", &["codec", "config", "error", "model"]),
     ("token", &["config", "error", "provider", "upstream"]),
     ("route", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline", "provider"]),

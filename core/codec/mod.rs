@@ -23,6 +23,7 @@ mod ndjson;
 pub mod ollama;
 pub mod opaque;
 pub mod openai_chat;
+pub mod pieces;
 pub mod rate;
 pub mod schema;
 pub mod serial;
@@ -37,7 +38,7 @@ pub use rate::{RateFact, RateFacts};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Request, Response, Usage},
+    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Media, Request, Response, Usage},
 };
 
 /// The codec of a format.
@@ -189,6 +190,11 @@ pub trait Codec: Send + Sync {
     /// Client side: a header that tells SDKs of the family which error it is.
     fn error_header(&self, _error: &Error) -> Option<(&'static str, &'static str)> {
         None
+    }
+
+    /// Upstream side: may this stand in a request by its URL? What may not is fetched before, or refused.
+    fn takes_url(&self, _media: &Media, dialect: &Dialect) -> bool {
+        dialect.media_urls
     }
 
     /// The wire's top-level keys that hold a canonical field: same-format edits replace just these.

@@ -156,6 +156,25 @@ impl CatalogueRow {
         let list = |words: &[&str]| words.iter().map(|w| quoted(w)).collect::<Vec<_>>().join(", ");
         let models: Vec<&str> = self.models.iter().map(String::as_str).collect();
         out.push_str(&format!("\n[[price]]\nprovider = {}\nmodels = [{}]\n", quoted(&self.provider), list(&models)));
+        out.push_str(&self.prices_toml());
+        for (key, count) in [("context", self.context), ("output_limit", self.output_limit)] {
+            if let Some(count) = count {
+                out.push_str(&format!("{key} = {count}\n"));
+            }
+        }
+        if !self.features.is_empty() {
+            out.push_str(&format!("features = [{}]\n", list(&self.features)));
+        }
+        for (key, value) in [("source", &self.source), ("date", &self.date)] {
+            if !value.is_empty() {
+                out.push_str(&format!("{key} = {}\n", quoted(value)));
+            }
+        }
+    }
+
+    /// What it costs, as this file and `[[pricing]]` write it.
+    pub fn prices_toml(&self) -> String {
+        let mut out = String::new();
         for pair in pairs(&self.sheet.prices) {
             out.push_str(&format!("{pair}\n"));
         }
@@ -174,19 +193,7 @@ impl CatalogueRow {
             });
             out.push_str(&format!("services = {{ {} }}\n", services.collect::<Vec<_>>().join(", ")));
         }
-        for (key, count) in [("context", self.context), ("output_limit", self.output_limit)] {
-            if let Some(count) = count {
-                out.push_str(&format!("{key} = {count}\n"));
-            }
-        }
-        if !self.features.is_empty() {
-            out.push_str(&format!("features = [{}]\n", list(&self.features)));
-        }
-        for (key, value) in [("source", &self.source), ("date", &self.date)] {
-            if !value.is_empty() {
-                out.push_str(&format!("{key} = {}\n", quoted(value)));
-            }
-        }
+        out
     }
 }
 

@@ -42,6 +42,8 @@ pub struct File {
     pub pricing: Option<Vec<Pricing>>,
     /// Prices and limits from a file.
     pub catalogue: Option<Catalogue>,
+    /// Media that requests name by URL.
+    pub media: Option<Media>,
     /// What is kept of each request.
     pub records: Option<Records>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
@@ -80,6 +82,20 @@ pub struct Server {
     pub max_event: Option<Size>,
     /// A client hears something so often while a stage holds its stream back. Default: 15s.
     pub keep_alive: Option<Span>,
+}
+
+/// Media that a request names by URL are fetched where the provider takes bytes only.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Media {
+    /// Default: true. Otherwise such a request is refused.
+    pub fetch: Option<bool>,
+    /// Hosts that may be asked although they live on private addresses.
+    pub allow: Option<Vec<String>>,
+    /// The most bytes that one of them may have. Default: 20MiB.
+    pub max_size: Option<Size>,
+    /// How long fetching one may take. Default: 10s.
+    pub timeout: Option<Span>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

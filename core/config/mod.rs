@@ -62,6 +62,7 @@ pub struct Config {
     pub pricing: Vec<Pricing>,
     /// Prices and limits of the file that `[catalogue]` names.
     pub catalogue: Arc<Catalogue>,
+    pub media: Media,
     pub records: Records,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
     pub budget_lease: Duration,
@@ -220,6 +221,23 @@ pub struct Records {
 impl Default for Records {
     fn default() -> Self {
         Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400) }
+    }
+}
+
+/// `[media]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Media {
+    pub fetch: bool,
+    /// Hosts that may live on private addresses, in lower case.
+    pub allow: Vec<String>,
+    /// Bytes of one.
+    pub max_size: u64,
+    pub timeout: Duration,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Media { fetch: true, allow: Vec::new(), max_size: 20 << 20, timeout: Duration::from_secs(10) }
     }
 }
 

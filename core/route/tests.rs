@@ -28,6 +28,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         teams: BTreeMap::new(),
         pricing: Vec::new(),
         catalogue: Default::default(),
+        media: config::Media::default(),
         records: config::Records::default(),
         stages: None,
         sources: config::Sources::default(),

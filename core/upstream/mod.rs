@@ -8,6 +8,7 @@ mod answer;
 mod connect;
 mod egress;
 mod fault;
+mod fetch;
 mod frames;
 mod lease;
 mod pool;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 pub use self::{
     answer::Answer,
     egress::{AddressClass, Egress, classify},
+    fetch::{FetchRules, Fetched, Fetcher},
     frames::{Flow, Frames},
     proxy::ProxyConfig,
     socket::{Opened, Socket, within},

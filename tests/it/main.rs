@@ -29,6 +29,7 @@ mod held;
 mod keys;
 mod files;
 mod limits;
+mod media;
 mod ollama;
 mod operations;
 mod passthrough;

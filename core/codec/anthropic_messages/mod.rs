@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    model::{Format, Request, Response},
+    model::{Format, Media, MediaKind, MediaSource, Request, Response},
 };
 
 pub use unwrap::Unwrap;
@@ -83,6 +83,15 @@ impl Codec for AnthropicMessages {
             tools: Some(b"\"tool_use\""),
             around: [br#"{"type":"message","content":[],"stop_reason":"#, b"}"],
         })
+    }
+
+    /// Documents by URL are PDFs; others are told by their type, or by their name.
+    fn takes_url(&self, media: &Media, dialect: &Dialect) -> bool {
+        let MediaSource::Url(url) = &media.source else { return true };
+        let path = url.split(['?', '#']).next().unwrap_or(url).to_ascii_lowercase();
+        let text = media.mime.as_deref().is_some_and(|mime| mime.starts_with("text/"))
+            || [".txt", ".md", ".csv", ".json"].iter().any(|end| path.ends_with(end));
+        dialect.media_urls && !(media.kind == MediaKind::Document && text)
     }
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {

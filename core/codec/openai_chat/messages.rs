@@ -447,13 +447,7 @@ impl Writer<'_> {
             }
             MediaSource::Url(url) => {
                 let web = url.starts_with("https://") || url.starts_with("http://");
-                let taken = match media.kind {
-                    MediaKind::Image => self.dialect.media_urls,
-                    _ => {
-                        own || matches!(self.dialect.provider.as_str(), "perplexity" | "openrouter")
-                            || !vendor(self.dialect) && media.kind != MediaKind::Document
-                    }
-                };
+                let taken = own && media.kind != MediaKind::Image || takes_url(media, self.dialect);
                 if web && taken {
                     Ok(url.clone())
                 } else {
@@ -468,6 +462,17 @@ impl Writer<'_> {
 
     fn lacking(&self, feature: &str, text: &str) -> Error {
         Error::unsupported(feature, text).with_code("unsupported_feature")
+    }
+}
+
+/// Pictures by URL are common; of the rest each server knows what it knows.
+pub fn takes_url(media: &Media, dialect: &Dialect) -> bool {
+    match media.kind {
+        MediaKind::Image => dialect.media_urls,
+        kind => {
+            matches!(dialect.provider.as_str(), "perplexity" | "openrouter")
+                || !vendor(dialect) && kind != MediaKind::Document
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response},
+    model::{EmbeddingRequest, EmbeddingResponse, Format, Media, Request, Response},
 };
 
 pub struct OpenaiChat;
@@ -81,6 +81,10 @@ impl Codec for OpenaiChat {
 
     fn read_usage(&self, object: &[u8]) -> Option<crate::model::Usage> {
         usage::read(object)
+    }
+
+    fn takes_url(&self, media: &Media, dialect: &Dialect) -> bool {
+        messages::takes_url(media, dialect)
     }
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {

@@ -197,16 +197,18 @@ pub fn usage_value(usage: &Usage) -> Option<Value> {
 }
 
 /// The source in a URL field: a `data:` URL becomes its bytes and its mime type.
-pub fn source(url: String) -> (MediaSource, Option<String>) {
+pub fn source(mut url: String) -> (MediaSource, Option<String>) {
     let Some((head, data)) = data_url(&url) else { return (MediaSource::Url(url), None) };
     let mut words = head.split(';').map(str::trim);
     let mime = words.next().filter(|m| !m.is_empty()).map(str::to_ascii_lowercase);
-    let data = if words.any(|w| w.eq_ignore_ascii_case("base64")) {
-        data.to_owned()
-    } else {
-        BASE64.encode(percent_encoding::percent_decode_str(data).collect::<Vec<u8>>())
-    };
-    (MediaSource::Base64(data), mime)
+    if !words.any(|w| w.eq_ignore_ascii_case("base64")) {
+        let data = BASE64.encode(percent_encoding::percent_decode_str(data).collect::<Vec<u8>>());
+        return (MediaSource::Base64(data), mime);
+    }
+    // In place: such a text may be as large as the whole body.
+    let head = url.len() - data.len();
+    url.drain(..head);
+    (MediaSource::Base64(url), mime)
 }
 
 fn data_url(url: &str) -> Option<(&str, &str)> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Admin, Auth, Config, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
+    Admin, Auth, Config, Media, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
     shape::Sound,
     source::{Source, dotted, step},
     sources::{self, Sources},
@@ -55,6 +55,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let teams = r.teams(file.teams, &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
     let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
+    let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
@@ -73,6 +74,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         teams,
         pricing,
         catalogue,
+        media,
         budget_lease,
         records,
         stages,
@@ -118,6 +120,25 @@ impl Resolver<'_, '_, '_> {
             cert: self.existing(&at("cert"), &raw.cert),
             key: self.existing(&at("key"), &raw.key),
             client_ca: raw.client_ca.map(|ca| self.existing(&at("client_ca"), &ca)),
+        }
+    }
+
+    fn media(&mut self, raw: file::Media) -> Media {
+        let default = Media::default();
+        let at = |key: &str| path(&["media", key]);
+        let plain = |host: &String| !host.is_empty() && !host.contains(['/', '*', '@', ' ', '[']);
+        let allow = raw.allow.unwrap_or_default();
+        if let Some(odd) = allow.iter().find(|host| !plain(host)) {
+            let text = format!(
+                "`media.allow`: {odd:?} is not a host's name such as \"files.internal\", without scheme, port or path"
+            );
+            self.tell(&at("allow"), text);
+        }
+        Media {
+            fetch: raw.fetch.unwrap_or(default.fetch),
+            allow: allow.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            max_size: self.size(&at("max_size"), raw.max_size, default.max_size),
+            timeout: self.span(&at("timeout"), raw.timeout).unwrap_or(default.timeout),
         }
     }
 

@@ -1,0 +1,114 @@
+//! A body made anew, as the pieces that go on the wire: what is long and needs no escapes (a picture's base64) is a piece
+//! of its own and is not copied. Pure.
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+/// The body's JSON, in order. One piece, unless it holds long texts.
+pub fn pieces(body: Map<String, Value>) -> Vec<Bytes> {
+    let body = Value::Object(body);
+    if !holds_long(&body) {
+        return vec![Bytes::from(body.to_string())];
+    }
+    let mut out = Pieces::default();
+    out.write(body);
+    out.cut();
+    out.done
+}
+
+#[derive(Default)]
+struct Pieces {
+    done: Vec<Bytes>,
+    open: Vec<u8>,
+}
+
+impl Pieces {
+    fn write(&mut self, value: Value) {
+        match value {
+            Value::String(text) if is_long(&text) => {
+                self.open.push(b'"');
+                self.cut();
+                self.done.push(Bytes::from(text));
+                self.open.push(b'"');
+            }
+            Value::Array(list) => {
+                self.open.push(b'[');
+                for (n, value) in list.into_iter().enumerate() {
+                    self.comma(n);
+                    self.write(value);
+                }
+                self.open.push(b']');
+            }
+            Value::Object(map) => {
+                self.open.push(b'{');
+                for (n, (key, value)) in map.into_iter().enumerate() {
+                    self.comma(n);
+                    self.open.extend_from_slice(Value::String(key).to_string().as_bytes());
+                    self.open.push(b':');
+                    self.write(value);
+                }
+                self.open.push(b'}');
+            }
+            plain => self.open.extend_from_slice(plain.to_string().as_bytes()),
+        }
+    }
+
+    fn comma(&mut self, n: usize) {
+        if n > 0 {
+            self.open.push(b',');
+        }
+    }
+
+    fn cut(&mut self) {
+        if !self.open.is_empty() {
+            self.done.push(Bytes::from(std::mem::take(&mut self.open)));
+        }
+    }
+}
+
+fn holds_long(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_long(text),
+        Value::Array(list) => list.iter().any(holds_long),
+        Value::Object(map) => map.values().any(holds_long),
+        _ => false,
+    }
+}
+
+/// Stands in JSON as it is.
+fn is_long(text: &str) -> bool {
+    text.len() >= LONG && !text.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\')
+}
+
+/// Shorter ones cost less to copy than to keep apart.
+const LONG: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_pieces_are_the_body_and_long_texts_are_not_copied() {
+        let long = "A".repeat(LONG);
+        let at = |text: &str| text.as_ptr();
+        for (body, count) in [
+            (json!({ "a": [1, 2.50, null, true, {}], "b\"": { "c": "d\n" } }), 1),
+            (json!({ "a": [long, { "x": long }], "b": "c" }), 5),
+            (json!({ "a": format!("{long}\n") }), 1),
+        ] {
+            let Value::Object(map) = body.clone() else { panic!("an object") };
+            let made = pieces(map);
+            assert_eq!((made.len(), made.concat()), (count, body.to_string().into_bytes()));
+        }
+        let text = long.clone();
+        let place = at(&text);
+        let made = pieces(Map::from_iter([("data".to_owned(), Value::String(text))]));
+        assert_eq!(made.iter().map(|piece| piece.as_ptr()).filter(|p| *p == place).count(), 1, "the same bytes");
+        // Numbers are as they were written.
+        let odd: Value = serde_json::from_str(&format!(r#"{{"n":1.10,"t":"{long}"}}"#)).expect("json");
+        let Value::Object(map) = odd else { panic!("an object") };
+        assert!(pieces(map).concat().starts_with(br#"{"n":1.10,"#));
+    }
+}
