@@ -70,6 +70,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["sled"], &["core/store/"], "another store must be able to take its place"),
     (&["aws_smithy_eventstream"], &["core/codec/eventstream.rs"], "frames are read and written in one place"),
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
+    (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),

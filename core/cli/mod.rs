@@ -12,10 +12,12 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::config::{Config, Place, Problem};
 
 mod caller;
+pub mod catalogue;
 pub mod check;
 pub mod keys;
 pub mod mock;
 pub mod explain;
+pub mod import;
 mod outbound;
 pub mod plugin;
 pub mod schema;
@@ -63,6 +65,10 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
+    /// Bring in prices and limits of models from collections that others keep
+    Catalogue(catalogue::Args),
+    /// Turn another gateway's configuration into a gateway.toml
+    Import(import::Args),
     /// Begin a plugin, or look into a plugin's file
     Plugin(plugin::Args),
     /// Print the JSON Schema of gateway.toml, for editors
@@ -110,6 +116,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
+        Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
+        Some(Command::Import(args)) => import::run(&args),
         Some(Command::Plugin(args)) => plugin::run(&args),
         Some(Command::Schema(_)) => schema::run(),
     }
