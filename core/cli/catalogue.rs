@@ -96,7 +96,7 @@ Example:
 
 pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let Command::Import(import) = &args.command;
-    let today = jiff::Zoned::now().date().to_string();
+    let today: String = jiff::Timestamp::now().to_string().chars().take(10).collect();
     let effective = import.effective.clone().unwrap_or(today);
     if effective.parse::<jiff::civil::Date>().is_err() {
         writeln!(io::stderr(), "portcullis: --effective wants a date such as 2026-11-26")?;
