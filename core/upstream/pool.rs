@@ -35,6 +35,7 @@ struct Key {
     https: bool,
     http2: Option<bool>,
     private: bool,
+    metadata: bool,
     trust: u64,
 }
 
@@ -51,6 +52,7 @@ impl Pool {
             https: place.https,
             http2: place.http2,
             private: place.egress.private,
+            metadata: place.egress.metadata,
             trust: place.trust.as_ref().map_or(0, |t| t.id),
         };
         if let Some(origin) = self.origins.get(&key) {

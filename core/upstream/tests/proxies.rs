@@ -97,3 +97,17 @@ fn the_configuration_shows_no_password() {
     let config = ProxyConfig { all: Some("http://user:hunter2@proxy".into()), ..ProxyConfig::default() };
     assert!(!format!("{config:?}").contains("hunter2"));
 }
+
+#[tokio::test]
+async fn the_machine_is_asked_directly_who_it_is() {
+    let answering = |mut talk: Talk, _| async move {
+        while let Some(request) = talk.request().await {
+            talk.answer(&request).await;
+        }
+    };
+    let (proxy, machine) = (peer(answering).await, peer(answering).await);
+    let mut out = call(&format!("http://{}/latest", machine.addr));
+    out.egress = Egress::of_machine("127.0.0.1");
+    whole(&through(&proxy, None), out).await.unwrap();
+    assert_eq!((proxy.count(), machine.count()), (0, 1));
+}
