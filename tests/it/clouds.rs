@@ -207,6 +207,50 @@ async fn bedrock_says_no_in_its_own_shape_and_the_client_reads_its_own() {
 }
 
 #[tokio::test]
+async fn converse_on_bedrock_is_signed_whole_and_streamed() {
+    let answer = r#"{"metrics":{"latencyMs":5},"output":{"message":{"role":"assistant","content":[{"text":"Hello"}]}},"stopReason":"end_turn","usage":{"inputTokens":4,"outputTokens":2,"totalTokens":6}}"#;
+    let upstream = Upstream::saying(Say::json(answer)).await;
+    let row = provider("aws", "bedrock", &upstream, "", &format!("region = \"ap-south-1\"\n{AWS}"));
+    let gateway = with_aws(&row).await;
+    let body = r#"{"model":"aws/amazon.nova-pro-v1:0","messages":[{"role":"user","content":"hi"}]}"#;
+    assert_eq!(gateway.chat(body).await.json()["choices"][0]["message"]["content"], "Hello");
+    let heard = upstream.last();
+    assert_eq!(heard.path, "/model/amazon.nova-pro-v1%3A0/converse");
+    proves(&heard, "bedrock", "ap-south-1", true);
+    // In its own format the caller's bytes are what is signed.
+    let own = r#"{"messages":[{"role":"user","content":[{"text":"hi"}]}],"inferenceConfig":{"temperature":1.0}}"#;
+    assert_eq!(gateway.post("/model/aws%2Fus.amazon.nova-pro-v1:0/converse", own).await.text(), answer);
+    let heard = upstream.last();
+    assert_eq!(
+        (heard.path.as_str(), heard.body.as_slice()),
+        ("/model/us.amazon.nova-pro-v1%3A0/converse", own.as_bytes())
+    );
+    proves(&heard, "bedrock", "ap-south-1", true);
+    let mut stream = Vec::new();
+    for (name, payload) in [
+        ("messageStart", r#"{"role":"assistant"}"#),
+        ("contentBlockDelta", r#"{"contentBlockIndex":0,"delta":{"text":"Hello"}}"#),
+        ("contentBlockStop", r#"{"contentBlockIndex":0}"#),
+        ("messageStop", r#"{"stopReason":"end_turn"}"#),
+        ("metadata", r#"{"usage":{"inputTokens":4,"outputTokens":2,"totalTokens":6},"metrics":{"latencyMs":5}}"#),
+    ] {
+        eventstream::write(Said::Event, name, payload.as_bytes(), &mut stream);
+    }
+    upstream.then(Say::of(200, eventstream::CONTENT_TYPE, stream).bytewise());
+    let streamed = gateway.chat(&body.replace("\"messages\"", "\"stream\":true,\"messages\"")).await.text();
+    assert!(streamed.contains("Hello") && streamed.ends_with("data: [DONE]\n\n"), "{streamed}");
+    let heard = upstream.last();
+    assert_eq!(heard.path, "/model/amazon.nova-pro-v1%3A0/converse-stream");
+    proves(&heard, "bedrock", "ap-south-1", true);
+    // Wrong credentials are the operator's business, told without AWS's own words about them.
+    let said = r#"{"message":"The security token included in the request is invalid."}"#;
+    upstream.always(Say::error(403, said).header("x-amzn-errortype", "UnrecognizedClientException"));
+    let refused = gateway.chat(body).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (502, &json!("upstream_auth_error")));
+    assert!(!refused.text().contains("security token"), "{}", refused.text());
+}
+
+#[tokio::test]
 async fn a_bedrock_api_key_is_a_bearer_token_and_the_newer_address_speaks_plain_messages() {
     let upstream = Upstream::saying(Say::json(ANSWER)).await;
     let keyed = provider("keyed", "bedrock-anthropic", &upstream, "", "region = \"us-east-1\"\nkey = \"file:id\"");
