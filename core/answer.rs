@@ -83,7 +83,7 @@ impl Streaming {
         server: &Server,
         began: Instant,
     ) -> Self {
-        let format = target.provider.format;
+        let format = call.format;
         let need = exchange.chain.stream_need();
         let view = exchange.view();
         let decoder =

@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     error::{Error, Kind, Result},
     limit::{Class, Reserved},
-    model::Operation,
+    model::{Format, Operation},
     opaque::{Opaque, Prepared},
     provider::{Granted, KeyChoice, Unsigned, hosted::Overrides},
     route::Target,
@@ -29,6 +29,8 @@ pub struct Call {
     pub method: Method,
     /// What follows the body's pieces.
     pub flow: Option<Flow>,
+    /// What is spoken with this upstream.
+    pub format: Format,
     /// Client and upstream speak the same format.
     pub same_format: bool,
     /// The upstream was asked for a usage chunk.
@@ -53,9 +55,12 @@ impl Call {
         let provider = &target.provider;
         let dialect = &target.dialect;
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
-        let same_format = document.same_format(provider.format) && !single;
+        let format = provider.speaks(document.format());
+        let same_format = document.same_format(format) && !single;
         let stream = document.stream();
-        let asks_usage = stream && cx.operation == Operation::Chat && dialect.stream_options;
+        // One format alone has to be asked for usage.
+        let asked = format == Format::OpenaiChat && dialect.stream_options;
+        let asks_usage = stream && cx.operation == Operation::Chat && asked;
         let mut customs = Vec::new();
         let (overrides, beta) = provider.overrides(cx.operation, client, same_format);
         let (body, mut dropped) = match (cx.operation, same_format) {
@@ -64,20 +69,18 @@ impl Call {
                 document.patch_with(dialect, asks_usage, &overrides)?
             }
             (Operation::Embeddings, false) => {
-                let encoded = codec(provider.format).encode_embeddings(&document.embeddings()?, dialect)?;
+                let encoded = codec(format).encode_embeddings(&document.embeddings()?, dialect)?;
                 (pieces(encoded.body), encoded.dropped)
             }
-            (Operation::CountTokens, false) => {
-                match codec(provider.format).encode_count(document.request()?, dialect) {
-                    Some(encoded) => {
-                        let encoded = encoded?;
-                        (written(encoded.body, &overrides), encoded.dropped)
-                    }
-                    None => (Vec::new(), Vec::new()),
+            (Operation::CountTokens, false) => match codec(format).encode_count(document.request()?, dialect) {
+                Some(encoded) => {
+                    let encoded = encoded?;
+                    (written(encoded.body, &overrides), encoded.dropped)
                 }
-            }
+                None => (Vec::new(), Vec::new()),
+            },
             _ => {
-                let encoded = document.encode(provider.format, dialect)?;
+                let encoded = document.encode(format, dialect)?;
                 customs = custom::names(document.request()?);
                 (written(encoded.body, &overrides), encoded.dropped)
             }
@@ -88,8 +91,8 @@ impl Call {
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
         headers.insert(TRACEPARENT, trace.child().header());
         let (method, flow) = (Method::POST, None);
-        let url = target.url(cx.operation, stream)?;
-        Ok(Call { url, method, headers, body, flow, same_format, asks_usage, dropped, customs })
+        let url = target.url(format, cx.operation, stream)?;
+        Ok(Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs })
     }
 
     /// The same for what no codec reads.
@@ -105,8 +108,8 @@ impl Call {
             opaque.prepare(cx.operation, document, target, client)?;
         headers.extend(extra);
         headers.insert(TRACEPARENT, TraceContext::from_header(client.get(TRACEPARENT)).child().header());
-        let (dropped, customs) = (Vec::new(), Vec::new());
-        Ok(Call { url, method, headers, body, flow, same_format: true, asks_usage: false, dropped, customs })
+        let (dropped, customs, format) = (Vec::new(), Vec::new(), target.provider.format);
+        Ok(Call { url, method, headers, body, flow, format, same_format: true, asks_usage: false, dropped, customs })
     }
 
     /// Of a strict model: an error that names what would be dropped. Nothing was spent yet, and another target may take it.

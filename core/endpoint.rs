@@ -26,6 +26,8 @@ pub struct Endpoint {
 /// Every path of the data plane, without its optional family prefix. Tests walk this table.
 pub const TABLE: &[Endpoint] = &[
     row("POST", "/v1/chat/completions", Operation::Chat, Format::OpenaiChat, None),
+    row("POST", "/v1/responses", Operation::Chat, Format::OpenaiResponses, None),
+    row("POST", "/v1/responses/input_tokens", Operation::CountTokens, Format::OpenaiResponses, None),
     row("POST", "/v1/embeddings", Operation::Embeddings, Format::OpenaiChat, None),
     row("GET", "/v1/models", Operation::ListModels, Format::OpenaiChat, None),
     row("GET", "/v1/models/{model}", Operation::OneModel, Format::OpenaiChat, None),
@@ -147,6 +149,12 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
         // It reads like a model's name, and nobody posts to one.
         let message = format!("no model has the method `:{verb}` here; there are {}", KNOWN_VERBS.join(", "));
         Err((format, Error::new(Kind::NotFound, message)))
+    } else if rest.starts_with("/v1/conversations") {
+        let message = "the gateway keeps no conversations; send `previous_response_id`, or the whole `input`";
+        Err((format, Error::new(Kind::NotFound, message)))
+    } else if allowed == ["POST"] && headers.contains_key(http::header::UPGRADE) {
+        let message = format!("{path} takes no WebSocket; POST with `\"stream\": true` gives the same events");
+        Err((format, Error::new(Kind::MethodNotAllowed, message).at("POST")))
     } else if allowed.is_empty() {
         let message = format!("there is no {path} here; see /v1/models for models and the README for paths");
         Err((format, Error::new(Kind::NotFound, message)))
@@ -245,6 +253,8 @@ fn guess(prefix: Option<Format>, path: &str) -> Format {
         Format::Cohere
     } else if path.starts_with("/model/") {
         Format::BedrockConverse
+    } else if path.starts_with("/v1/responses") || path.starts_with("/v1/conversations") {
+        Format::OpenaiResponses
     } else if path.starts_with("/v1beta") || path.rsplit('/').next().is_some_and(|s| s.contains(':')) {
         Format::Gemini
     } else {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -61,6 +62,8 @@ pub struct Inner {
     pub max_tokens: Option<u64>,
     /// Of an operation that no codec reads.
     pub opaque: Option<Box<Opaque>>,
+    /// What an answer that is written anew repeats of its request.
+    pub echo: Option<Arc<Map<String, Value>>>,
 }
 
 impl Inner {
@@ -131,6 +134,7 @@ impl Exchange {
             dropped: Vec::new(),
             max_tokens: None,
             opaque: None,
+            echo: None,
         };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
@@ -161,6 +165,7 @@ impl Exchange {
             json_array,
             base64,
             single,
+            echo: self.echo.clone(),
         }
     }
 

@@ -343,7 +343,9 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        if exchange.cx.operation == Operation::CountTokens && !target.provider.counts() {
+        if exchange.cx.operation == Operation::CountTokens
+            && !target.provider.counts(target.provider.speaks(exchange.cx.format))
+        {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
         }
         if media::may_lack(document, target) {
@@ -380,6 +382,9 @@ impl Gateway {
         };
         exchange.record.target = Some(target.name.clone());
         call.refuse_dropping(target)?;
+        if !call.same_format && exchange.echo.is_none() {
+            exchange.echo = document.echo();
+        }
         exchange.dropped = call.dropped.clone();
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
@@ -463,7 +468,7 @@ impl Gateway {
         let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
         exchange.upstream_answered(&incoming.headers);
         if !incoming.status.is_success() {
-            let error = Box::pin(transport::refusal(incoming, target, exchange.cx.format, until)).await;
+            let error = Box::pin(transport::refusal(incoming, target, (call.format, exchange.cx.format), until)).await;
             return Err(match &exchange.opaque {
                 Some(opaque) => opaque.reword(error),
                 None => error,
@@ -473,7 +478,7 @@ impl Gateway {
         if exchange.opaque.is_some() {
             return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
         }
-        if stream && transport::stream_of(&incoming.headers, target).is_some() {
+        if stream && transport::stream_of(&incoming.headers, target, call.format).is_some() {
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
             let waits = Waits { began, until, whole };
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
@@ -485,7 +490,7 @@ impl Gateway {
         let length = body.len() as u64;
         let mut outcome = match exchange.cx.operation {
             Operation::Chat => self.whole(exchange, call, target, body).await,
-            _ => reply::other(exchange, document, call, target, body).map(Attempted::Answered),
+            _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
         };
         // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
         if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
@@ -555,7 +560,9 @@ impl Gateway {
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {
             Opened::Socket(socket) => socket,
-            Opened::Answer(answer) => return Err(transport::refusal(*answer, target, exchange.cx.format, until).await),
+            Opened::Answer(answer) => {
+                return Err(transport::refusal(*answer, target, (exchange.cx.format, exchange.cx.format), until).await);
+            }
         };
         let gone = || Error::new(Kind::Internal, "a handshake was answered twice");
         let upgrade = exchange.opaque.as_mut().and_then(|o| o.upgrade.take()).ok_or_else(gone)?;
@@ -619,7 +626,7 @@ impl Gateway {
         target: &Arc<Target>,
         body: Bytes,
     ) -> Result<Attempted> {
-        let format = target.provider.format;
+        let format = call.format;
         // An upstream that does not stream may still answer a client that asked for a stream.
         let stream = exchange.record.stream;
         if call.same_format && !stream && exchange.chain.stream_need() == StreamNeed::None {

@@ -18,7 +18,7 @@ use crate::{
 
 /// May there be something to fetch? Reads no body.
 pub fn may_lack(document: &Document, target: &Target) -> bool {
-    let format = target.provider.format;
+    let format = target.provider.speaks(document.format());
     document.has_media() && !(document.same_format(format) && target.dialect.media_urls)
 }
 
@@ -31,7 +31,7 @@ pub async fn bring(
     memory: &BodyMemory,
     settings: &config::Media,
 ) -> Result<()> {
-    let codec = codec(target.provider.format);
+    let codec = codec(target.provider.speaks(document.format()));
     let mut wanted: Vec<(Wanted, usize)> = Vec::new();
     for message in &document.request()?.messages {
         list(&message.parts, codec, &target.dialect, &mut wanted);

@@ -24,7 +24,7 @@ use crate::{
     opaque::answer::Through,
     pipeline::{Candidate, ResponseFlow},
     realtime::Session,
-    route::{Table, Target},
+    route::Table,
     server::{Body, BodyPermit},
 };
 
@@ -329,8 +329,8 @@ pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Res
 }
 
 /// Embeddings and token counts.
-pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, target: &Target, body: Bytes) -> Result<Reply> {
-    let (from, to) = (codec(target.provider.format), codec(exchange.cx.format));
+pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: Bytes) -> Result<Reply> {
+    let (from, to) = (codec(call.format), codec(exchange.cx.format));
     match exchange.cx.operation {
         Operation::CountTokens => {
             if call.same_format {

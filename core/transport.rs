@@ -145,7 +145,8 @@ pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
 }
 
 /// What an upstream refused, as an error. Its own words reach a client of the same format only.
-pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until: Instant) -> Error {
+/// `spoken`: with the upstream, and by the client.
+pub async fn refusal(incoming: Incoming, target: &Target, spoken: (Format, Format), until: Instant) -> Error {
     let Incoming { status, headers, body, .. } = incoming;
     if status.is_redirection() {
         let message = format!("{} answered with a redirect; check its `base_url`", target.provider.name);
@@ -156,9 +157,9 @@ pub async fn refusal(incoming: Incoming, target: &Target, client: Format, until:
         Ok(Err(error)) | Err(error) => return error,
     };
     let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let (shape, whole) = target.provider.error_format(&body);
+    let (shape, whole) = target.provider.error_format(spoken.0, &body);
     let mut error = codec(shape).decode_error(status.as_u16(), &header, &body);
-    if (shape != client || !whole)
+    if (shape != spoken.1 || !whole)
         && let Some(fault) = &mut error.upstream
     {
         fault.body = None;
@@ -194,10 +195,10 @@ pub fn unwrapped(answer: Answer, target: &Target, limit: usize) -> Answer {
 }
 
 /// How its stream is framed, if it is one that this upstream may send.
-pub fn stream_of(headers: &HeaderMap, target: &Target) -> Option<Framing> {
+pub fn stream_of(headers: &HeaderMap, target: &Target, spoken: Format) -> Option<Framing> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let provider = &target.provider;
-    let own = if provider.framed() { Framing::EventStream } else { Framing::of(provider.format) };
+    let own = if provider.framed() { Framing::EventStream } else { Framing::of(spoken) };
     Framing::told(kind).filter(|framing| *framing == own)
 }
 

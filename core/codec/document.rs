@@ -232,6 +232,10 @@ impl Document {
             return Ok(Cow::Owned(turn.map(|m| m.joined_text()).unwrap_or_default()));
         }
         let Some(turn) = self.envelope.last_user.clone() else { return Ok(Cow::Borrowed("")) };
+        if self.bytes[turn.start] == b'"' {
+            // The whole prompt is one string.
+            return Ok(std::str::from_utf8(&self.bytes[turn]).map(borrowed_text).unwrap_or_default());
+        }
         let turn: Turn<'_> = serde_json::from_slice(&self.bytes[turn])
             .map_err(|e| Error::invalid("messages", format!("the last user turn cannot be read: {e}")))?;
         Ok(turn.text())
@@ -304,7 +308,7 @@ impl Document {
     }
 
     /// A top-level field of the client's own bytes, where it stands once.
-    fn field(&self, name: &str) -> Option<Value> {
+    pub fn field(&self, name: &str) -> Option<Value> {
         let mut named =
             self.envelope.fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == name.as_bytes());
         let entry = named.next()?;
@@ -312,6 +316,11 @@ impl Document {
             return None;
         }
         serde_json::from_slice(&self.bytes[entry.value.clone()]).ok()
+    }
+
+    /// What answers in this format repeat of the request.
+    pub fn echo(&self) -> Option<Arc<Map<String, Value>>> {
+        codec(self.format).echo(&|name| self.field(name))
     }
 
     pub fn has_tools(&self) -> bool {

@@ -77,8 +77,10 @@ struct Scan<'a> {
 /// What the walk below the top level looks for.
 #[derive(Default)]
 struct Watch {
-    /// Inside `messages` or `contents`: elements are turns.
+    /// Inside `messages`, `contents` or `input`: elements are turns.
     turns: bool,
+    /// Inside `input`: an element without a role is no turn, but an item of another kind.
+    items: bool,
     /// Start of the turn that is being read.
     turn: usize,
     /// The turn's role, if it named one.
@@ -150,11 +152,19 @@ impl<'a> Scan<'a> {
         self.at += 1;
         self.space();
         let start = self.at;
-        let turns = name == b"messages" || name == b"contents";
-        if !self.notes && matches!(self.peek(), Some(b'{' | b'[')) {
+        let items = name == b"input";
+        let turns = name == b"messages" || name == b"contents" || items;
+        if items && self.notes && self.peek() == Some(b'"') {
+            // A prompt that is one string.
+            let text = self.string()?;
+            self.envelope.text_bytes += (text.end - text.start - 2) as u64;
+            self.envelope.last_user = Some(text.clone());
+            self.envelope.last_user_texts = Some((text.clone(), text));
+            self.envelope.last_user_plain = true;
+        } else if !self.notes && matches!(self.peek(), Some(b'{' | b'[')) {
             self.skip()?;
         } else {
-            self.value(Watch { turns, key: key.clone(), ..Watch::default() })?;
+            self.value(Watch { turns, items, key: key.clone(), ..Watch::default() })?;
         }
         if self.envelope.fields.len() >= MAX_FIELDS {
             return Err(self.fault("it has too many top-level fields"));
@@ -289,15 +299,18 @@ impl<'a> Scan<'a> {
                 self.envelope.has_developer |= &self.body[text.clone()] == br#""developer""#;
                 watch.role = Some(text);
             }
-            br#""signature""# | br#""thoughtSignature""# => {
+            br#""signature""# | br#""thoughtSignature""# | br#""encrypted_content""# => {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
             // Of a blob the tag is base64 as well.
             br#""redactedContent""# => {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"cGMxO");
             }
-            br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# | br#""toolUseId""# => {
-                self.envelope.carries |= memchr::memmem::find(&self.body[text], b"__thought__").is_some();
+            br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# | br#""toolUseId""# | br#""call_id""# => {
+                let id = &self.body[text];
+                self.envelope.carries |= memchr::memmem::find(id, b"__thought__").is_some();
+                // An item's id of our making stands for nothing at an upstream.
+                self.envelope.carries |= OUR_IDS.iter().any(|ours| id.starts_with(ours));
             }
             br#""content""# | br#""text""# if watch.turns => {
                 self.envelope.text_bytes += (text.end - text.start - 2) as u64;
@@ -311,7 +324,7 @@ impl<'a> Scan<'a> {
     /// After a bracket closed: was it a turn?
     fn end_turn(&mut self, watch: &Watch, depth: usize, open: u128) {
         if watch.turns && depth == 1 && open & 1 == 0 {
-            let user = watch.role.as_ref().is_none_or(|r| &self.body[r.clone()] == br#""user""#);
+            let user = watch.role.as_ref().map_or(!watch.items, |r| &self.body[r.clone()] == br#""user""#);
             if user {
                 self.envelope.last_user = Some(watch.turn..self.at);
                 self.envelope.last_user_texts = watch.texts.clone();
@@ -434,7 +447,13 @@ fn fault(body: &[u8], at: usize, what: &str) -> Error {
 }
 
 /// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
-const ROUTING: [&[u8]; 18] = [
+const ROUTING: [&[u8]; 24] = [
+    b"input",
+    b"instructions",
+    b"max_output_tokens",
+    b"previous_response_id",
+    b"store",
+    b"background",
     b"model",
     b"stream",
     b"messages",
@@ -454,6 +473,9 @@ const ROUTING: [&[u8]; 18] = [
     b"toolConfig",
     b"additionalModelRequestFields",
 ];
+
+/// How ids begin that `openai_responses` makes for items without one.
+const OUR_IDS: [&[u8]; 5] = [b"\"rs_pc_", b"\"msg_pc_", b"\"fc_pc_", b"\"ctc_pc_", b"\"ig_pc_"];
 
 /// Message fields by which signatures and native parts travel through the OpenAI format.
 const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"extra_content", b"reasoning_content"];

@@ -90,7 +90,8 @@ fn decoded(format: Format, body: &[u8]) -> Result<Glance> {
 fn read_usage(format: Format, key: &str, usage: &[u8]) -> Option<Usage> {
     codec(format).read_usage(usage).or_else(|| {
         // The least that every format takes for an answer, with the usage in it.
-        let around = format!(r#"{{"choices":[],"content":[],"candidates":[{{"finishReason":"STOP"}}],"{key}":"#);
+        let around =
+            format!(r#"{{"choices":[],"content":[],"output":[],"candidates":[{{"finishReason":"STOP"}}],"{key}":"#);
         codec(format).decode_response(&[around.as_bytes(), usage, b"}"].concat()).ok()?.usage
     })
 }

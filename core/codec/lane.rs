@@ -194,6 +194,7 @@ impl Lane {
                     }
                 }
                 Format::AnthropicMessages if frame.starts_with(b"event: content_block_") => return Ok(true),
+                Format::OpenaiResponses if passes(frame) => return Ok(true),
                 Format::OpenaiChat if !matters(frame) => return Ok(true),
                 _ => {}
             }
@@ -250,6 +251,14 @@ fn forward(bytes: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
 
 fn has(frame: &[u8], needle: &[u8]) -> bool {
     memchr::memmem::find(frame, needle).is_some()
+}
+
+/// Is this an event of the Responses format that tells only text, arguments, or what its last event repeats?
+fn passes(frame: &[u8]) -> bool {
+    let Some(name) = frame.strip_prefix(b"event: response.") else { return false };
+    let telling: [&[u8]; 7] =
+        [b"created", b"in_progress", b"output_item.added", b"completed", b"incomplete", b"failed", b"cancelled"];
+    !telling.iter().any(|word| name.starts_with(word))
 }
 
 /// Can an OpenAI chunk after the first output hold usage, a finish, an error or the terminal?

@@ -23,6 +23,7 @@ mod ndjson;
 pub mod ollama;
 pub mod opaque;
 pub mod openai_chat;
+pub mod openai_responses;
 pub mod pieces;
 pub mod rate;
 pub mod schema;
@@ -30,6 +31,8 @@ pub mod serial;
 pub mod signature;
 pub mod skim;
 pub mod sse;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -47,11 +50,10 @@ pub fn codec(format: Format) -> &'static dyn Codec {
         Format::OpenaiChat => &openai_chat::OpenaiChat,
         Format::AnthropicMessages => &anthropic_messages::AnthropicMessages,
         Format::Gemini => &gemini::Gemini,
+        Format::OpenaiResponses => &openai_responses::OpenaiResponses,
         Format::BedrockConverse => &bedrock_converse::BedrockConverse,
         Format::Cohere => &cohere::Cohere,
         Format::Ollama => &ollama::Ollama,
-        // Not in `Format::ALL` yet: no configuration and no path leads here.
-        Format::OpenaiResponses => &openai_chat::OpenaiChat,
     }
 }
 
@@ -81,6 +83,8 @@ pub struct ClientView {
     pub include_usage: bool,
     /// Gemini: the stream is a JSON array, not SSE (no `alt=sse`).
     pub json_array: bool,
+    /// OpenAI Responses: fields of the request that every answer repeats.
+    pub echo: Option<Arc<Map<String, Value>>>,
     /// OpenAI embeddings: how vectors are written; Gemini: whether one or many were asked.
     pub base64: bool,
     pub single: bool,
@@ -114,6 +118,8 @@ pub struct Dialect {
     pub lacks: &'static [&'static str],
     /// Sampling parameters are refused (newer Claude models).
     pub no_sampling: bool,
+    /// It is known to think: sealed thoughts may be asked for (OpenAI Responses).
+    pub reasons: bool,
     /// Takes `thinking: {type: enabled, budget_tokens}` (older Claude) rather than adaptive + effort.
     pub thinking_budget: bool,
     /// Takes structured output natively (`output_config.format`); else a forced tool stands in.
@@ -145,6 +151,7 @@ impl Dialect {
             refuses: &[],
             lacks: &[],
             no_sampling: false,
+            reasons: true,
             thinking_budget: true,
             native_schema: true,
             json_schema: true,
@@ -206,6 +213,11 @@ pub trait Codec: Send + Sync {
         // Who sends both is bound by one of them: servers differ in which.
         let both = number("max_completion_tokens").into_iter().chain(number("max_tokens"));
         OutputBound { tokens: both.max(), choices: number("n").unwrap_or(1) }
+    }
+
+    /// Client side: fields of the request that its answers repeat, as they stand there.
+    fn echo(&self, _field: &dyn Fn(&str) -> Option<Value>) -> Option<Arc<Map<String, Value>>> {
+        None
     }
 
     /// Client side: what a caller is told of its rate limits.

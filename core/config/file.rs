@@ -203,6 +203,7 @@ pub struct Provider {
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     OpenaiChat,
+    OpenaiResponses,
     AnthropicMessages,
     Gemini,
     BedrockConverse,

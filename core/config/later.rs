@@ -13,11 +13,10 @@ const KEYS: [&[&str]; 8] = [
 ];
 
 /// Words of a key.
-const WORDS: [(&[&str], &[&str]); 4] = [
+const WORDS: [(&[&str], &[&str]); 3] = [
     (&["records", "bodies"], &["sealed"]),
     (&["store", "kind"], &["redis"]),
     (&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"]),
-    (&["providers", "*", "format"], &["openai_responses"]),
 ];
 
 /// Forms of a secret.

@@ -17,13 +17,14 @@ pub enum Format {
 
 impl Format {
     /// Those that are built, in the order of the tables that are kept by format.
-    pub const ALL: [Format; 6] = [
+    pub const ALL: [Format; 7] = [
         Format::OpenaiChat,
         Format::AnthropicMessages,
         Format::Gemini,
         Format::BedrockConverse,
         Format::Cohere,
         Format::Ollama,
+        Format::OpenaiResponses,
     ];
 
     pub const fn name(self) -> &'static str {

@@ -57,6 +57,7 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         renames: quirks.renames,
         lacks,
         no_sampling: can.no_sampling,
+        reasons: can.features.contains(&"reasoning"),
         thinking_budget: can.budget,
         native_schema: can.schema,
         json_schema: can.json_schema,

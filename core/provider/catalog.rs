@@ -13,6 +13,8 @@ pub struct Row {
     pub name: &'static str,
     pub title: &'static str,
     pub format: Format,
+    /// Formats that it speaks besides, each for clients of that format.
+    pub also: &'static [Format],
     /// With `{region}`, `{project}`, `{location}` or `{resource}` where the configuration fills in a name.
     pub base_url: Option<&'static str>,
     /// The address at locations that have one of their own (`global`).
@@ -60,6 +62,8 @@ pub struct Paths {
     /// Chat that streams, where it lies elsewhere.
     pub stream: Option<&'static str>,
     pub count_tokens: Option<&'static str>,
+    /// Of the format `openai_responses`, where that is not the row's first.
+    pub responses: Option<&'static str>,
     pub embeddings: Option<&'static str>,
     pub models: Option<&'static str>,
 }
@@ -168,6 +172,7 @@ fn plain_row(format: Format) -> Row {
         name: "",
         title: "",
         format,
+        also: &[],
         base_url: None,
         base_urls: &[],
         auth: AuthScheme::usual(format),
@@ -188,7 +193,7 @@ fn plain_row(format: Format) -> Row {
             reasoning: Some("reasoning_content"),
             open_end: false,
             short_ids: false,
-            media_urls: matches!(format, Format::OpenaiChat | Format::AnthropicMessages),
+            media_urls: matches!(format, Format::OpenaiChat | Format::OpenaiResponses | Format::AnthropicMessages),
             refuses: &[],
             renames: &[],
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
@@ -213,6 +218,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Row>, toml::de::Error> {
 struct RawRow {
     title: String,
     format: Format,
+    #[serde(default)]
+    also: Vec<Format>,
     base_url: Option<String>,
     #[serde(default)]
     base_urls: BTreeMap<String, String>,
@@ -243,6 +250,7 @@ struct RawPaths {
     chat: Option<String>,
     stream: Option<String>,
     count_tokens: Option<String>,
+    responses: Option<String>,
     embeddings: Option<String>,
     models: Option<String>,
 }
@@ -292,6 +300,7 @@ impl RawRow {
         let RawRow {
             title,
             format,
+            also,
             base_url,
             base_urls,
             auth,
@@ -314,6 +323,7 @@ impl RawRow {
             name: keep(name),
             title: keep(title),
             format,
+            also: Box::leak(also.into_boxed_slice()),
             base_url: base_url.map(keep),
             base_urls: base_urls.leak(),
             auth,
@@ -329,6 +339,7 @@ impl RawRow {
                 chat: paths.chat.map(keep),
                 stream: paths.stream.map(keep),
                 count_tokens: paths.count_tokens.map(keep),
+                responses: paths.responses.map(keep),
                 embeddings: paths.embeddings.map(keep),
                 models: paths.models.map(keep),
             },

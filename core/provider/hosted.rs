@@ -60,10 +60,10 @@ impl Provider {
 
     /// How to read an error of this upstream, and whether its body may go on as it is to a client of that format: a platform
     /// has its own shape where the request never reached the model.
-    pub fn error_format(&self, body: &[u8]) -> (Format, bool) {
+    pub fn error_format(&self, spoken: Format, body: &[u8]) -> (Format, bool) {
         match self.hosted() {
-            Some(hosted) if !is_own(body) => (hosted.errors.unwrap_or(self.format), hosted.errors.is_some()),
-            _ => (self.format, true),
+            Some(hosted) if !is_own(body) => (hosted.errors.unwrap_or(spoken), hosted.errors.is_some()),
+            _ => (spoken, true),
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Provider {
     pub name: Arc<str>,
     pub row: &'static Row,
     pub format: Format,
+    /// What it speaks besides, to clients of that format.
+    pub also: &'static [Format],
     pub auth: AuthScheme,
     pub base: Base,
     pub transport: Transport,
@@ -141,6 +143,8 @@ impl Provider {
             passthrough,
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;
+        // Who names a format means that one.
+        let also = if format.is_none() { found.also } else { &[] };
         let format = format.unwrap_or(found.format);
         let base = Base::parse(&places::address(&name, found, base_url, &places)?)?;
         // A key that was asked for and is not there makes an unknown server unusable, one of the catalogue's local ones not.
@@ -165,6 +169,7 @@ impl Provider {
             name: name.into(),
             row: found,
             format,
+            also,
             auth,
             base,
             transport,
@@ -207,16 +212,27 @@ impl Provider {
         capability::capability(model, self.format)
     }
 
-    /// Has the upstream an endpoint that counts tokens?
-    pub fn counts(&self) -> bool {
-        matches!(self.format, Format::AnthropicMessages | Format::Gemini)
+    /// The format in which a client of `client` is served: its own where the provider speaks that.
+    pub fn speaks(&self, client: Format) -> Format {
+        if self.also.contains(&client) { client } else { self.format }
+    }
+
+    /// Has the upstream an endpoint that counts tokens, in this format?
+    pub fn counts(&self, format: Format) -> bool {
+        matches!(format, Format::AnthropicMessages | Format::Gemini | Format::OpenaiResponses)
             && !self.row.quirks.lacks.contains(&"count_tokens")
     }
 
     /// The only place where an upstream URL is made. `model` is the upstream's own name.
-    pub fn url(&self, operation: Operation, model: &str, stream: bool) -> Result<Uri> {
+    pub fn url_for(&self, format: Format, operation: Operation, model: &str, stream: bool) -> Result<Uri> {
         url::check_model(model)?;
-        self.base.join(&self.path(operation, model, stream)?)
+        self.base.join(&self.path(format, operation, model, stream)?)
+    }
+
+    /// The same in the format that it speaks first.
+    #[cfg(test)]
+    pub fn url(&self, operation: Operation, model: &str, stream: bool) -> Result<Uri> {
+        self.url_for(self.format, operation, model, stream)
     }
 
     /// Headers before the `attempt` stages saw them: no key yet.

@@ -9,8 +9,9 @@ use crate::{
 
 impl Provider {
     /// Begins with a slash.
-    pub(super) fn path(&self, operation: Operation, model: &str, stream: bool) -> Result<String> {
+    pub(super) fn path(&self, format: Format, operation: Operation, model: &str, stream: bool) -> Result<String> {
         let own = &self.row.paths;
+        let first = format == self.row.format;
         let template = match operation {
             Operation::Chat if stream => own.stream.or(own.chat),
             Operation::Chat => own.chat,
@@ -18,13 +19,18 @@ impl Provider {
             Operation::CountTokens => own.count_tokens,
             _ => None,
         };
-        if let Some(template) = template.filter(|path| path.contains('{')) {
+        if let Some(template) = template.filter(|path| first && path.contains('{')) {
             return self.filled(template, model);
         }
-        match self.format {
+        match format {
             Format::OpenaiChat => self.openai_path(operation, model),
             Format::OpenaiResponses if operation == Operation::Chat => {
-                Ok(self.row.paths.chat.unwrap_or("/responses").to_owned())
+                let first = self.row.paths.chat.filter(|_| self.row.format == format);
+                Ok(self.row.paths.responses.or(first).unwrap_or("/responses").to_owned())
+            }
+            Format::OpenaiResponses if operation == Operation::CountTokens => {
+                let first = self.row.paths.chat.filter(|_| self.row.format == format);
+                Ok(format!("{}/input_tokens", self.row.paths.responses.or(first).unwrap_or("/responses")))
             }
             Format::OpenaiResponses => self.openai_path(operation, model),
             Format::AnthropicMessages => self.anthropic_path(operation, model),

@@ -283,7 +283,12 @@ fn operations_lie_where_the_format_says() {
         let error = url(name, Operation::Embeddings, false).unwrap_err();
         assert_eq!((error.status(), error.code()), (400, "unsupported_feature"), "{name}");
     }
-    assert!(provider("gemini").counts() && provider("anthropic").counts() && !provider("openai").counts());
+    let counts = |name: &str| {
+        let provider = provider(name);
+        provider.counts(provider.format)
+    };
+    assert!(counts("gemini") && counts("anthropic") && !counts("openai"));
+    assert!(provider("openai").counts(Format::OpenaiResponses) && !provider("groq").counts(Format::OpenaiResponses));
 }
 
 #[test]
@@ -681,4 +686,24 @@ fn made_up_models_do_not_fill_the_memory_of_rests() {
         rests.refused(&provider, 0, &format!("m{n}"), 429, Some(Duration::from_secs(60)), now);
     }
     assert!(rests.len() <= 4096, "{}", rests.len());
+}
+
+#[test]
+fn a_row_that_speaks_two_formats_serves_each_client_in_its_own() {
+    let openai = provider("openai");
+    let path = |format: Format, operation: Operation| {
+        openai.url_for(openai.speaks(format), operation, "m", false).unwrap().path().to_owned()
+    };
+    assert_eq!(path(Format::OpenaiChat, Operation::Chat), "/v1/chat/completions");
+    assert_eq!(path(Format::OpenaiResponses, Operation::Chat), "/v1/responses");
+    assert_eq!(path(Format::OpenaiResponses, Operation::CountTokens), "/v1/responses/input_tokens");
+    assert_eq!(path(Format::AnthropicMessages, Operation::Chat), "/v1/chat/completions");
+    // Who names a format means that one.
+    let named = Provider::resolve(config::Provider {
+        name: "openai".to_owned(),
+        format: Some(Format::OpenaiChat),
+        ..config::Provider::default()
+    })
+    .unwrap();
+    assert_eq!(named.speaks(Format::OpenaiResponses), Format::OpenaiChat);
 }

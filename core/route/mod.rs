@@ -31,7 +31,7 @@ use crate::{
     codec::Dialect,
     config::Strategy,
     error::Result,
-    model::Operation,
+    model::{Format, Operation},
     provider::{Provider, capability::Capability},
 };
 
@@ -56,8 +56,8 @@ pub struct Target {
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
     pub limits: Limits,
-    /// Chat's two URLs, made once.
-    pub urls: [OnceLock<Uri>; 2],
+    /// Chat's URLs, made once: whole and streamed, in the provider's first format and in its second.
+    pub urls: [OnceLock<Uri>; 4],
 }
 
 /// How much a model reads and writes, and what it can do: our own tables first, then the catalogue file.
@@ -83,12 +83,13 @@ impl Limits {
 
 impl Target {
     /// Where an operation on this target goes.
-    pub fn url(&self, operation: Operation, stream: bool) -> Result<Uri> {
-        let made = || self.provider.url(operation, &self.model, stream);
-        if operation != Operation::Chat {
+    pub fn url(&self, format: Format, operation: Operation, stream: bool) -> Result<Uri> {
+        let made = || self.provider.url_for(format, operation, &self.model, stream);
+        let second = self.provider.also.first() == Some(&format);
+        if operation != Operation::Chat || !(second || format == self.provider.format) {
             return made();
         }
-        let slot = &self.urls[usize::from(stream)];
+        let slot = &self.urls[usize::from(stream) + if second { 2 } else { 0 }];
         match slot.get() {
             Some(url) => Ok(url.clone()),
             None => made().map(|url| slot.get_or_init(|| url).clone()),

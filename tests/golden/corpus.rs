@@ -43,6 +43,7 @@ fn recorded_traffic_keeps_its_meaning() {
 fn format_of(record: &Value) -> Option<Format> {
     match record["endpoint"].as_str()? {
         "chat_completions" => Some(Format::OpenaiChat),
+        "responses" => Some(Format::OpenaiResponses),
         // Other interfaces have endpoints of that name too.
         "messages" if record["path"].as_str()?.starts_with("/v1/messages") => Some(Format::AnthropicMessages),
         "generateContent" | "streamGenerateContent" => Some(Format::Gemini),

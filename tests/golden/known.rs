@@ -51,7 +51,11 @@ const REQUESTS: [(Format, &str, &str); 2] = [
 /// Things of one vendor that no other can do.
 const EVERYWHERE: [&str; 3] = ["files", "cached_content", "web_search"];
 
-const REFUSED: [(Format, &str); 36] = [
+const REFUSED: [(Format, &str); 40] = [
+    (Format::OpenaiResponses, "n"),
+    (Format::OpenaiResponses, "video"),
+    (Format::OpenaiResponses, "audio_urls"),
+    (Format::OpenaiResponses, "documents"),
     (Format::AnthropicMessages, "n"),
     (Format::AnthropicMessages, "logprobs"),
     (Format::AnthropicMessages, "audio"),

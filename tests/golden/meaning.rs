@@ -63,7 +63,7 @@ pub fn of_request(request: &Request, own: Format) -> Facts {
     for tool in &request.tools {
         match tool {
             Tool::Function(f) if allowed.as_ref().is_none_or(|names| names.contains(&f.name)) => {
-                let shape = if f.custom { String::new() } else { schema_shape(f.parameters.as_ref()) };
+                let shape = if f.custom { ".input!".to_owned() } else { schema_shape(f.parameters.as_ref()) };
                 tools.push(format!("{} {shape}", f.name));
                 // Some wires refuse empty ones, which say nothing.
                 descriptions.extend(f.description.clone().filter(|text| !text.is_empty()));

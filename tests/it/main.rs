@@ -42,6 +42,7 @@ mod records;
 mod realtime;
 mod redact;
 mod reload;
+mod responses;
 mod retries;
 mod review;
 mod routing;

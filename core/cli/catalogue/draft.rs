@@ -19,7 +19,7 @@ pub struct Entry {
     pub providers: Vec<&'static str>,
     pub models: Vec<String>,
     /// By service and by the input above which they hold.
-    prices: BTreeMap<(Option<&'static str>, u64), Prices>,
+    pub(super) prices: BTreeMap<(Option<&'static str>, u64), Prices>,
     pub context: Option<u64>,
     pub output_limit: Option<u64>,
     pub features: Vec<&'static str>,

@@ -5,14 +5,14 @@
 mod assistant;
 mod content;
 mod embeddings;
-mod error;
+pub(super) mod error;
 mod messages;
-mod models;
+pub(super) mod models;
 mod request;
 mod response;
 mod stream;
 mod usage;
-mod wire;
+pub(super) mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -63,6 +63,7 @@ impl Resolver<'_, '_, '_> {
             base_url,
             format: raw.format.map(|format| match format {
                 file::Format::OpenaiChat => Format::OpenaiChat,
+                file::Format::OpenaiResponses => Format::OpenaiResponses,
                 file::Format::AnthropicMessages => Format::AnthropicMessages,
                 file::Format::Gemini => Format::Gemini,
                 file::Format::BedrockConverse => Format::BedrockConverse,

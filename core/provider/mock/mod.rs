@@ -259,6 +259,7 @@ fn view(ask: &Ask<'_>, model: &str, seed: u64, include_usage: bool) -> ClientVie
         now: compose::CREATED,
         include_usage,
         json_array: ask.json_array,
+        echo: None,
         base64: false,
         single: ask.single,
     }
@@ -324,6 +325,8 @@ fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
     for (tail, format, operation) in [
         ("/chat/completions", Format::OpenaiChat, Operation::Chat),
         ("/embeddings", Format::OpenaiChat, Operation::Embeddings),
+        ("/responses", Format::OpenaiResponses, Operation::Chat),
+        ("/responses/input_tokens", Format::OpenaiResponses, Operation::CountTokens),
         ("/messages", Format::AnthropicMessages, Operation::Chat),
         ("/messages/count_tokens", Format::AnthropicMessages, Operation::CountTokens),
         ("/v2/chat", Format::Cohere, Operation::Chat),

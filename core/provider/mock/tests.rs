@@ -26,6 +26,8 @@ fn path(format: Format, operation: Operation, stream: bool) -> &'static str {
     match (format, operation, stream) {
         (Format::OpenaiChat, Operation::Chat, _) => "/v1/chat/completions",
         (Format::OpenaiChat, Operation::Embeddings, _) => "/v1/embeddings",
+        (Format::OpenaiResponses, Operation::Chat, _) => "/v1/responses",
+        (Format::OpenaiResponses, Operation::CountTokens, _) => "/v1/responses/input_tokens",
         (Format::AnthropicMessages, Operation::CountTokens, _) => "/v1/messages/count_tokens",
         (Format::AnthropicMessages, Operation::Chat, _) => "/v1/messages",
         (Format::Gemini, Operation::Chat, true) => "/v1beta/models/mock/any:streamGenerateContent?alt=sse",

@@ -106,7 +106,7 @@ async fn the_machine_is_asked_directly_who_it_is() {
         }
     };
     let (proxy, machine) = (peer(answering).await, peer(answering).await);
-    let mut out = call(&format!("http://{}/latest", machine.addr));
+    let mut out = call(format!("http://{}/latest", machine.addr));
     out.egress = Egress::of_machine("127.0.0.1");
     whole(&through(&proxy, None), out).await.unwrap();
     assert_eq!((proxy.count(), machine.count()), (0, 1));

@@ -319,8 +319,9 @@ impl Choice {
     /// A thinking block: a fragment of one (LiteLLM), or the whole one after its text went by as `reasoning_content`.
     fn block(&mut self, block: Reasoning, has_text: bool) {
         let Reasoning { text, signature, sealed, extra: _ } = block;
-        let open = self.reasoning.as_ref().filter(|r| r.open && !r.done());
-        let complete = !has_text && !text.is_empty() && open.is_some_and(|r| r.text == text);
+        // It may be told when something else has begun already: the whole text again is no second thought.
+        let last = self.reasoning.as_ref().filter(|r| !r.done());
+        let complete = !has_text && !text.is_empty() && last.is_some_and(|r| r.text == text);
         if !has_text && !complete {
             self.reasoning_text(&text, None);
         }

@@ -1,0 +1,409 @@
+//! Events to a client's stream. Items are numbered as they begin; a message or a thought stays open until something else
+//! begins, since the pieces of one item may be parts of their own. What was told is kept, because the last event repeats
+//! the whole answer.
+
+mod parts;
+mod whole;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        error,
+        response::{Frame, log_list},
+        wire::{F, item_id, plain, response_id},
+    },
+    told::{Call, Item, Say, State},
+};
+use crate::{
+    codec::{ClientView, StreamEncoder, sse},
+    error::Error,
+    model::{Delta, Event, Finish, PartStart, Start, ToolCall, ToolKind, Usage},
+};
+
+pub struct Encoder {
+    view: ClientView,
+    start: Start,
+    id: String,
+    begun: bool,
+    sequence: u64,
+    items: Vec<Item>,
+    /// Where each part of the answer went: its number, the item, the place in it.
+    places: Vec<(u32, usize, usize)>,
+    message: Option<usize>,
+    thought: Option<usize>,
+    /// Log probabilities that wait for their text.
+    logprobs: Vec<Value>,
+    usage: Option<Usage>,
+    finish: Option<Finish>,
+    beside: Vec<Value>,
+    refused: bool,
+    over: bool,
+}
+
+impl Encoder {
+    pub fn new(view: ClientView) -> Self {
+        Encoder {
+            id: response_id("", &view.request_id),
+            view,
+            start: Start::default(),
+            begun: false,
+            sequence: 0,
+            items: Vec::new(),
+            places: Vec::new(),
+            message: None,
+            thought: None,
+            logprobs: Vec::new(),
+            usage: None,
+            finish: None,
+            beside: Vec::new(),
+            refused: false,
+            over: false,
+        }
+    }
+
+    fn frame(&self) -> Frame<'_> {
+        Frame {
+            id: &self.id,
+            model: &self.start.model,
+            created: self.start.created,
+            service_tier: self.start.service_tier.as_deref(),
+            extra: &self.start.extra,
+            view: &self.view,
+        }
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        let response = self.frame().running();
+        for name in ["response.created", "response.in_progress"] {
+            self.emit(name, json!({ "response": response }), out);
+        }
+    }
+
+    /// One event with its type and number.
+    fn emit(&mut self, name: &'static str, fields: Value, out: &mut Vec<u8>) {
+        let mut event = Map::new();
+        event.insert("type".into(), name.into());
+        event.insert("sequence_number".into(), self.sequence.into());
+        self.sequence += 1;
+        if let Value::Object(fields) = fields {
+            event.extend(fields);
+        }
+        sse::write(Some(name), Value::Object(event).to_string().as_bytes(), out);
+    }
+
+    /// A piece of text: what nearly all events are.
+    fn piece(
+        &mut self,
+        name: &'static str,
+        item: usize,
+        place: Place,
+        delta: &str,
+        logs: Option<&[Value]>,
+        out: &mut Vec<u8>,
+    ) {
+        let (content_index, summary_index) = match place {
+            Place::Content(at) => (Some(at), None),
+            Place::Summary(at) => (None, Some(at)),
+            Place::Item => (None, None),
+        };
+        let event = Piece {
+            kind: name,
+            sequence_number: self.sequence,
+            item_id: &self.items[item].id,
+            output_index: item,
+            content_index,
+            summary_index,
+            delta,
+            logprobs: logs,
+        };
+        self.sequence += 1;
+        out.extend_from_slice(b"event: ");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\ndata: ");
+        let before = out.len();
+        if serde_json::to_writer(&mut *out, &event).is_err() {
+            // Texts and numbers always serialise; a frame must stay valid JSON all the same.
+            out.truncate(before);
+            out.extend_from_slice(b"{}");
+        }
+        out.extend_from_slice(b"\n\n");
+    }
+
+    fn add(&mut self, id: String, state: State, out: &mut Vec<u8>) -> usize {
+        let item = Item { id, state, detached: false, done: false };
+        let value = item.added();
+        self.items.push(item);
+        let index = self.items.len() - 1;
+        self.emit("response.output_item.added", json!({"output_index": index, "item": value}), out);
+        index
+    }
+
+    fn made_id(&self, kind: &str) -> String {
+        item_id(kind, &self.id, self.items.len())
+    }
+
+    /// Something else begins: what stayed open ends, or ends with its last part.
+    fn let_go(&mut self, message: bool, thought: bool, out: &mut Vec<u8>) {
+        let open = [(message, self.message), (thought, self.thought)];
+        for item in open.into_iter().filter_map(|(go, item)| item.filter(|_| go)) {
+            self.items[item].detached = true;
+            self.close_if_over(item, out);
+        }
+        if message {
+            self.message = None;
+        }
+        if thought {
+            self.thought = None;
+        }
+    }
+
+    fn close_if_over(&mut self, item: usize, out: &mut Vec<u8>) {
+        if self.items[item].detached && self.items[item].all_ended() {
+            self.close(item, out);
+        }
+    }
+
+    fn close(&mut self, at: usize, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.items[at].done, true) {
+            return;
+        }
+        if let State::Message { says, .. } = &self.items[at].state {
+            for sub in 0..says.len() {
+                self.say_done(at, sub, out);
+            }
+        }
+        if let State::Thought(think) = &self.items[at].state {
+            for sub in 0..think.pieces.len() {
+                self.think_done(at, sub, out);
+            }
+        }
+        if let State::Call(_) = &self.items[at].state {
+            self.call_done(at, out);
+        }
+        let value = self.items[at].value();
+        self.emit("response.output_item.done", json!({"output_index": at, "item": value}), out);
+    }
+
+    fn part_start(&mut self, part: u32, start: &PartStart, out: &mut Vec<u8>) {
+        match start {
+            PartStart::Text { extra } => self.say(part, Say::text(extra.clone()), Some(extra), out),
+            PartStart::Refusal => self.say(part, Say::refusal(), None, out),
+            PartStart::Reasoning { extra } => self.think(part, extra, out),
+            PartStart::ToolCall { id, name, kind, signature, extra } => {
+                let call = ToolCall {
+                    id: id.clone(),
+                    name: name.clone(),
+                    kind: *kind,
+                    arguments: String::new(),
+                    signature: signature.clone(),
+                    cache: None,
+                    extra: extra.clone(),
+                };
+                self.call(part, call, out);
+            }
+            PartStart::Whole(whole) => self.whole(part, whole, out),
+        }
+    }
+
+    fn delta(&mut self, part: u32, delta: &Delta, out: &mut Vec<u8>) {
+        let Some((_, item, sub)) = self.places.iter().rev().find(|(p, ..)| *p == part).copied() else { return };
+        match &mut self.items[item].state {
+            State::Message { says, .. } => {
+                let say = &mut says[sub];
+                match delta {
+                    Delta::Text(text) => {
+                        say.text.text.push_str(text);
+                        let (name, logs) = if say.refusal {
+                            ("response.refusal.delta", None)
+                        } else {
+                            ("response.output_text.delta", Some(std::mem::take(&mut self.logprobs)))
+                        };
+                        say.logprobs.extend(logs.iter().flatten().cloned());
+                        self.piece(name, item, Place::Content(sub), text, logs.as_deref(), out);
+                    }
+                    Delta::Citation(citation) => {
+                        let at = say.annotations();
+                        say.text.citations.push(citation.clone());
+                        if let Some(annotation) = say.annotation(citation) {
+                            let id = self.items[item].id.clone();
+                            let event = json!({
+                                "item_id": id, "output_index": item, "content_index": sub,
+                                "annotation_index": at, "annotation": annotation,
+                            });
+                            self.emit("response.output_text.annotation.added", event, out);
+                        }
+                    }
+                    Delta::Signature(signature) => say.text.signature = Some(signature.clone()),
+                    Delta::Sealed(_) => {}
+                }
+            }
+            State::Thought(_) => match delta {
+                Delta::Text(text) => {
+                    let Some((raw, at)) = self.think_place(item, sub, out) else { return };
+                    if let State::Thought(think) = &mut self.items[item].state {
+                        think.push(sub, text);
+                    }
+                    let (name, place) = if raw {
+                        ("response.reasoning_text.delta", Place::Content(at))
+                    } else {
+                        ("response.reasoning_summary_text.delta", Place::Summary(at))
+                    };
+                    self.piece(name, item, place, text, None, out);
+                }
+                Delta::Signature(signature) => {
+                    if !self.items[item].done {
+                        self.think_place(item, sub, out);
+                    }
+                    if let State::Thought(think) = &mut self.items[item].state {
+                        think.sign(signature);
+                    }
+                }
+                Delta::Sealed(sealed) => {
+                    if let State::Thought(think) = &mut self.items[item].state {
+                        think.sealed = Some(sealed.clone());
+                    }
+                }
+                Delta::Citation(_) => {}
+            },
+            State::Call(Call { call, ended: false, .. }) => {
+                if let Delta::Text(text) = delta {
+                    call.arguments.push_str(text);
+                    let name = match call.kind {
+                        ToolKind::Function => "response.function_call_arguments.delta",
+                        ToolKind::Custom => "response.custom_tool_call_input.delta",
+                    };
+                    self.piece(name, item, Place::Item, text, None, out);
+                }
+            }
+            State::Call(_) | State::Whole(_) => {}
+        }
+    }
+
+    fn part_end(&mut self, part: u32, out: &mut Vec<u8>) {
+        let Some((_, item, sub)) = self.places.iter().rev().find(|(p, ..)| *p == part).copied() else { return };
+        match &mut self.items[item].state {
+            State::Message { says, .. } => says[sub].ended = true,
+            State::Thought(think) => think.pieces[sub].ended = true,
+            State::Call(call) => {
+                call.ended = true;
+                self.items[item].detached = true;
+            }
+            State::Whole(_) => return,
+        }
+        if matches!(self.items[item].state, State::Thought(_)) {
+            self.think_done(item, sub, out);
+        }
+        self.close_if_over(item, out);
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        self.begin(out);
+        self.late_logprobs();
+        for item in 0..self.items.len() {
+            self.close(item, out);
+        }
+        let output: Vec<Value> = self.items.iter().map(Item::value).collect();
+        let beside = std::mem::take(&mut self.beside);
+        let response = self.frame().over(output, self.finish.as_ref(), self.refused, self.usage.as_ref(), beside);
+        let incomplete = response.get("status").is_some_and(|s| s == "incomplete");
+        let name = if incomplete { "response.incomplete" } else { "response.completed" };
+        self.emit(name, json!({ "response": response }), out);
+    }
+
+    /// Log probabilities that came behind all text stand on the last one.
+    fn late_logprobs(&mut self) {
+        let late = std::mem::take(&mut self.logprobs);
+        let says = self.items.iter_mut().rev().find_map(|item| match &mut item.state {
+            State::Message { says, .. } => says.last_mut(),
+            _ => None,
+        });
+        if let Some(say) = says {
+            say.logprobs.extend(late);
+        }
+    }
+}
+
+impl StreamEncoder for Encoder {
+    fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if self.over {
+            return;
+        }
+        match event {
+            Event::Start(start) => {
+                self.id = response_id(&start.id, &self.view.request_id);
+                self.start = start.clone();
+                self.begin(out);
+            }
+            Event::PartStart { choice: 0, index, part } => {
+                self.begin(out);
+                self.part_start(*index, part, out);
+            }
+            Event::Delta { choice: 0, index, delta } => self.delta(*index, delta, out),
+            Event::PartEnd { choice: 0, index } => self.part_end(*index, out),
+            Event::ChoiceExtra { choice: 0, logprobs, extra: _ } => {
+                self.logprobs.extend(log_list(logprobs.as_ref()).into_iter().flatten());
+            }
+            Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
+            Event::Usage(usage) => match &mut self.usage {
+                Some(mine) => mine.merge(usage),
+                none => *none = Some(usage.clone()),
+            },
+            Event::Extra(extra) => {
+                let mut late = Map::new();
+                plain(extra, &mut late);
+                for (key, value) in late {
+                    self.start.extra.insert(F, &key, value);
+                }
+            }
+            Event::Ping => self.keep_alive(out),
+            Event::End => self.end(out),
+            Event::PartStart { .. }
+            | Event::Delta { .. }
+            | Event::PartEnd { .. }
+            | Event::ChoiceExtra { .. }
+            | Event::Finish { .. } => {}
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        self.end(out);
+    }
+
+    fn error(&mut self, error: &Error, _request_id: &str, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.over, true) {
+            let event = error::event(error, self.sequence);
+            sse::write(Some("error"), event.to_string().as_bytes(), out);
+        }
+    }
+}
+
+enum Place {
+    Content(usize),
+    Summary(usize),
+    /// The item has one text.
+    Item,
+}
+
+#[derive(Serialize)]
+struct Piece<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    sequence_number: u64,
+    item_id: &'a str,
+    output_index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary_index: Option<usize>,
+    delta: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<&'a [Value]>,
+}

@@ -1,0 +1,9 @@
+//! Streams, both ways, as machines without I/O: `decoder` for what an upstream sends, `encoder` for what a client reads.
+
+mod decoder;
+mod encoder;
+mod open;
+mod told;
+
+pub use decoder::Decoder;
+pub use encoder::Encoder;

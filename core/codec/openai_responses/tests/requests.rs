@@ -1,0 +1,160 @@
+//! Requests: what is kept, what is refused by name, what differs from the vendor's other format.
+
+use serde_json::{Value, json};
+
+use crate::{
+    codec::{Codec, Dialect, Inbound, openai_chat::OpenaiChat, openai_responses::OpenaiResponses},
+    model::{Format, Message, Part, Reasoning, Request, Role, Signature, Tool, ToolChoice},
+};
+
+fn decode(body: Value) -> Request {
+    OpenaiResponses.decode_request(body.to_string().as_bytes(), Inbound::default()).unwrap()
+}
+
+fn encode(request: &Request, provider: &str) -> (Value, Vec<&'static str>) {
+    let dialect = Dialect { provider: provider.to_owned(), ..Dialect::of("m") };
+    let encoded = OpenaiResponses.encode_request(request, &dialect).unwrap();
+    (Value::Object(encoded.body), encoded.dropped)
+}
+
+fn error(body: Value) -> String {
+    let e = OpenaiResponses.decode_request(body.to_string().as_bytes(), Inbound::default()).unwrap_err();
+    e.param.clone().unwrap_or_default()
+}
+
+#[test]
+fn errors_name_the_field_at_fault() {
+    for (body, path) in [
+        (json!({"model": "m"}), "input"),
+        (json!({"model": "m", "input": 3}), "input"),
+        (json!({"model": "m", "input": [{"role": "user"}]}), "input[0].content"),
+        (json!({"model": "m", "input": [{"role": "robot", "content": "x"}]}), "input[0].role"),
+        (json!({"model": "m", "input": [{"type": "function_call_output", "output": "x"}]}), "input[0].call_id"),
+        (json!({"model": "m", "input": [{"type": "function_call", "call_id": "c"}]}), "input[0].name"),
+        (json!({"model": "m", "input": "x", "tools": [{"type": "function"}]}), "tools[0].name"),
+        (json!({"model": "m", "input": "x", "tool_choice": "maybe"}), "tool_choice"),
+        (json!({"model": "m", "input": "x", "max_output_tokens": "many"}), "max_output_tokens"),
+        (
+            json!({"model": "m", "input": "x", "text": {"format": {"type": "json_schema", "name": "n"}}}),
+            "text.format.schema",
+        ),
+    ] {
+        assert_eq!(error(body.clone()), path, "{body}");
+    }
+}
+
+#[test]
+fn a_chat_clients_functions_stay_lenient_where_silence_means_strict() {
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]});
+    let request = OpenaiChat.decode_request(body.to_string().as_bytes(), Inbound::default()).unwrap();
+    assert_eq!(encode(&request, "openai").0["tools"][0]["strict"], false);
+    let own =
+        decode(json!({"model": "m", "input": "x", "tools": [{"type": "function", "name": "f", "parameters": {}}]}));
+    assert_eq!(encode(&own, "openai").0["tools"][0].get("strict"), None);
+}
+
+#[test]
+fn what_other_formats_ask_is_kept_by_nobody_and_thoughts_can_be_sent_again() {
+    let request = Request {
+        model: "m".to_owned(),
+        messages: vec![Message::text(Role::User, "x")],
+        max_tokens: Some(5),
+        ..Request::default()
+    };
+    let (body, dropped) = encode(&request, "openai");
+    assert_eq!(body["store"], false);
+    assert_eq!(body["include"], json!(["reasoning.encrypted_content"]));
+    // Its least.
+    assert_eq!((body["max_output_tokens"].as_u64(), dropped), (Some(16), vec!["max_tokens"]));
+    let plain = Dialect { reasons: false, ..Dialect::of("m") };
+    assert!(!OpenaiResponses.encode_request(&request, &plain).unwrap().body.contains_key("include"));
+}
+
+#[test]
+fn thoughts_go_back_only_to_who_made_them() {
+    let thought = |signature: Option<Signature>| Request {
+        messages: vec![
+            Message::text(Role::User, "q"),
+            Message::new(
+                Role::Assistant,
+                vec![
+                    Part::Reasoning(Reasoning { text: "hm".to_owned(), signature, ..Reasoning::default() }),
+                    Part::text("a"),
+                ],
+            ),
+        ],
+        ..Request::default()
+    };
+    let own = Signature { origin: Format::OpenaiResponses, data: "gAAA".to_owned() };
+    let (body, dropped) = encode(&thought(Some(own)), "openai");
+    assert_eq!(body["input"][1]["encrypted_content"], "gAAA");
+    assert!(dropped.is_empty());
+    let other = Signature { origin: Format::AnthropicMessages, data: "Eq".to_owned() };
+    for signature in [Some(other), None] {
+        let (body, dropped) = encode(&thought(signature), "openai");
+        assert_eq!(body["input"].as_array().unwrap().len(), 2, "{body}");
+        assert_eq!(dropped, ["reasoning"]);
+    }
+    // A server that takes its thoughts in the clear gets them.
+    let open = Dialect { reasoning_field: Some("reasoning_content"), ..Dialect::of("m") };
+    let body = OpenaiResponses.encode_request(&thought(None), &open).unwrap().body;
+    assert_eq!(body["input"][1]["content"][0]["text"], "hm");
+}
+
+#[test]
+fn an_edited_request_keeps_its_items_as_they_were() {
+    let body = json!({"model": "m", "instructions": "Be brief.", "store": false, "input": [
+        {"role": "user", "content": "q"},
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}], "encrypted_content": "gA"},
+        {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "phase": "commentary", "content": [
+            {"type": "output_text", "text": "x", "annotations": []}, {"type": "output_text", "text": "y", "annotations": []}]},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}},
+        {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "namespace": "n", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "t", "mark": 1}]},
+        {"type": "item_reference", "id": "msg_0"},
+        {"type": "computer_call_output", "call_id": "c2", "output": {"type": "computer_screenshot", "file_id": "f"}},
+        {"type": "compaction", "id": "cmp_1", "encrypted_content": "gB"},
+    ]});
+    let (written, dropped) = encode(&decode(body.clone()), "openai");
+    assert!(dropped.is_empty(), "{dropped:?}");
+    assert_eq!(written["instructions"], "Be brief.");
+    let (was, is) = (body["input"].as_array().unwrap(), written["input"].as_array().unwrap());
+    assert_eq!(was.len(), is.len(), "{written:#}");
+    for (was, is) in was.iter().zip(is) {
+        for (key, value) in was.as_object().unwrap() {
+            assert_eq!(is.get(key), Some(value), "{key} of {was}");
+        }
+    }
+}
+
+#[test]
+fn a_choice_of_the_vendors_tool_stays_as_it_was_said() {
+    let body =
+        json!({"model": "m", "input": "x", "tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}});
+    let request = decode(body.clone());
+    assert_eq!(request.tool_choice, Some(ToolChoice::Required));
+    assert!(matches!(&request.tools[0], Tool::Hosted { kind, .. } if kind == "web_search"));
+    assert_eq!(encode(&request, "openai").0["tool_choice"], body["tool_choice"]);
+    let refused = OpenaiChat.encode_request(&request, &Dialect::of("m")).unwrap_err();
+    assert_eq!(refused.param.as_deref(), Some("web_search"));
+}
+
+#[test]
+fn prompt_templates_are_refused_for_others_and_kept_here() {
+    let request = decode(json!({"model": "m", "prompt": {"id": "pmpt_1"}, "input": "x"}));
+    assert_eq!(encode(&request, "openai").0["prompt"]["id"], "pmpt_1");
+    let refused = OpenaiChat.encode_request(&request, &Dialect::of("m")).unwrap_err();
+    assert_eq!(refused.param.as_deref(), Some("prompt"));
+}
+
+#[test]
+fn counts_take_only_what_weighs() {
+    let request = decode(json!({"model": "m", "input": "x", "max_output_tokens": 99, "temperature": 1, "store": true,
+        "instructions": "Be brief.", "tools": [{"type": "function", "name": "f", "parameters": {}}]}));
+    let body = OpenaiResponses.encode_count(&request, &Dialect::of("m")).unwrap().unwrap().body;
+    let keys: Vec<&str> = body.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["model", "instructions", "input", "tools"]);
+    assert_eq!(OpenaiResponses.decode_count(br#"{"object":"response.input_tokens","input_tokens":11}"#).unwrap(), 11);
+    assert!(OpenaiResponses.decode_count(b"{}").is_err());
+}

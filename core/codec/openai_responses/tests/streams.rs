@@ -1,0 +1,205 @@
+//! Streams, answers and usage: the order of events, and what goes wrong inside them.
+
+use serde_json::{Value, json};
+
+use crate::{
+    codec::{ClientView, Codec, Dialect, openai_responses::OpenaiResponses, sse},
+    error::{Error, Kind},
+    model::{Delta, Event, Extra, Finish, FinishReason, Format, PartStart, Signature, Start, ToolKind},
+};
+
+fn view() -> ClientView {
+    ClientView { model: "m".to_owned(), request_id: "req_1".to_owned(), now: 5, ..ClientView::default() }
+}
+
+fn frames(bytes: &[u8]) -> Vec<(String, Value)> {
+    let mut out = Vec::new();
+    let mut decoder = sse::Decoder::new(sse::MAX_EVENT);
+    decoder
+        .push(bytes, |frame| {
+            out.push((frame.event.clone(), serde_json::from_str(&frame.data).unwrap()));
+            Ok(())
+        })
+        .unwrap();
+    out
+}
+
+fn encoded(events: &[Event]) -> Vec<(String, Value)> {
+    let (mut encoder, mut bytes) = (OpenaiResponses.stream_encoder(&view()), Vec::new());
+    events.iter().for_each(|event| encoder.push(event, &mut bytes));
+    encoder.finish(&mut bytes);
+    frames(&bytes)
+}
+
+fn text(index: u32, text: &str) -> [Event; 3] {
+    [
+        Event::PartStart { choice: 0, index, part: PartStart::Text { extra: Extra::default() } },
+        Event::Delta { choice: 0, index, delta: Delta::Text(text.to_owned()) },
+        Event::PartEnd { choice: 0, index },
+    ]
+}
+
+fn call(index: u32, id: &str) -> Event {
+    let part = PartStart::ToolCall {
+        id: id.to_owned(),
+        name: "f".to_owned(),
+        kind: ToolKind::Function,
+        signature: None,
+        extra: Extra::default(),
+    };
+    Event::PartStart { choice: 0, index, part }
+}
+
+/// Every event has its type and the next number; every item and part begins, says and ends in order.
+fn in_order(frames: &[(String, Value)]) {
+    let mut open: Vec<String> = Vec::new();
+    for (at, (name, event)) in frames.iter().enumerate() {
+        assert_eq!(event["type"], name.as_str());
+        assert_eq!(event["sequence_number"], at as u64, "{event}");
+        let item = event["output_index"].as_u64();
+        let part = event.get("content_index").or(event.get("summary_index")).map(Value::to_string);
+        let key = format!("{item:?}/{part:?}");
+        if name.ends_with("_item.added") || name.ends_with("_part.added") {
+            assert!(!open.contains(&key), "{key} begins twice");
+            open.push(key);
+        } else if name.ends_with("_item.done") || name.ends_with("_part.done") {
+            let at = open.iter().position(|k| *k == key).unwrap_or_else(|| panic!("{key} ends without beginning"));
+            open.remove(at);
+        } else if item.is_some() {
+            assert!(open.contains(&key), "{name} outside of {key}");
+        }
+    }
+    assert!(open.is_empty(), "{open:?} did not end");
+}
+
+#[test]
+fn events_come_in_the_order_that_clients_know() {
+    let mut events = vec![Event::Start(Start { id: "x".to_owned(), model: "up".to_owned(), ..Start::default() })];
+    let reasoning = PartStart::Reasoning { extra: Extra::default() };
+    events.push(Event::PartStart { choice: 0, index: 0, part: reasoning });
+    events.push(Event::Delta { choice: 0, index: 0, delta: Delta::Text("hm".to_owned()) });
+    let signature = Signature { origin: Format::AnthropicMessages, data: "sig".to_owned() };
+    events.push(Event::Delta { choice: 0, index: 0, delta: Delta::Signature(signature) });
+    events.push(Event::PartEnd { choice: 0, index: 0 });
+    events.extend(text(1, "one"));
+    events.extend(text(2, "two"));
+    events.push(call(3, "c"));
+    events.push(Event::PartEnd { choice: 0, index: 3 });
+    events.push(Event::Finish { choice: 0, finish: Finish::new(FinishReason::ToolCalls, "tool_use") });
+    events.push(Event::End);
+    let frames = encoded(&events);
+    in_order(&frames);
+    let names: Vec<&str> = frames.iter().map(|(name, _)| name.trim_start_matches("response.")).collect();
+    assert_eq!(
+        names,
+        [
+            "created",
+            "in_progress",
+            "output_item.added",
+            "reasoning_summary_part.added",
+            "reasoning_summary_text.delta",
+            "reasoning_summary_text.done",
+            "reasoning_summary_part.done",
+            "output_item.done",
+            "output_item.added",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+            "output_item.done",
+            "output_item.added",
+            "function_call_arguments.delta",
+            "function_call_arguments.done",
+            "output_item.done",
+            "completed",
+        ]
+    );
+    let last = &frames.last().unwrap().1["response"];
+    assert_eq!(last["id"], "resp_1");
+    assert_eq!(last["output"][0]["encrypted_content"], "pc1:anthropic_messages:sig");
+    assert_eq!(last["output"][1]["content"].as_array().unwrap().len(), 2);
+    // Nothing means `{}`, and who puts the pieces together must come to the same.
+    assert_eq!(last["output"][2]["arguments"], "{}");
+    assert_eq!(frames[19].1["delta"], "{}");
+}
+
+#[test]
+fn calls_whose_arguments_arrive_in_turns_stay_apart() {
+    let piece = |index, text: &str| Event::Delta { choice: 0, index, delta: Delta::Text(text.to_owned()) };
+    let mut events = vec![call(0, "a"), call(1, "b"), piece(1, "{\"b\""), piece(0, "{\"a\":1}"), piece(1, ":2}")];
+    events.extend([Event::PartEnd { choice: 0, index: 0 }, Event::PartEnd { choice: 0, index: 1 }, Event::End]);
+    let frames = encoded(&events);
+    in_order(&frames);
+    let output = &frames.last().unwrap().1["response"]["output"];
+    assert_eq!((&output[0]["arguments"], &output[1]["arguments"]), (&json!("{\"a\":1}"), &json!("{\"b\":2}")));
+}
+
+#[test]
+fn a_stream_that_dies_says_so_and_ends_without_an_answer() {
+    let (mut encoder, mut bytes) = (OpenaiResponses.stream_encoder(&view()), Vec::new());
+    text(0, "half").iter().for_each(|event| encoder.push(event, &mut bytes));
+    encoder.error(&Error::new(Kind::Upstream, "it broke"), "req_1", &mut bytes);
+    encoder.finish(&mut bytes);
+    encoder.error(&Error::new(Kind::Upstream, "again"), "req_1", &mut bytes);
+    let frames = frames(&bytes);
+    let (name, last) = frames.last().unwrap();
+    assert_eq!((name.as_str(), &last["type"], &last["message"]), ("error", &json!("error"), &json!("it broke")));
+    assert_eq!(last["code"], "upstream_failed");
+    assert_eq!(last["sequence_number"], frames.len() as u64 - 1);
+    assert!(frames.iter().all(|(name, _)| name != "response.completed"));
+}
+
+#[test]
+fn failures_inside_a_stream_are_errors_with_their_side() {
+    let created = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"output\":[]}}\n\n";
+    for (event, status, retry) in [
+        (r#"{"type":"error","code":"rate_limit_exceeded","message":"slow"}"#, 429, true),
+        (r#"{"type":"error","error":{"type":"invalid_request_error","message":"no"}}"#, 400, false),
+        (
+            r#"{"type":"response.failed","response":{"id":"resp_1","status":"failed","error":{"code":"server_error","message":"no"}}}"#,
+            502,
+            true,
+        ),
+        (
+            r#"{"type":"response.failed","response":{"status":"failed","error":{"code":"invalid_prompt","message":"no"}}}"#,
+            400,
+            false,
+        ),
+    ] {
+        let mut decoder = OpenaiResponses.stream_decoder(&Dialect::of("m"), 1 << 20);
+        let mut out = Vec::new();
+        let bytes = format!("{created}data: {event}\n\n");
+        let error = decoder.push(bytes.as_bytes(), &mut out).unwrap_err();
+        assert_eq!((error.status(), error.retryable()), (status, retry), "{event}: {error}");
+        assert!(matches!(out.as_slice(), [Event::Start(_)]), "{out:?}");
+    }
+}
+
+#[test]
+fn failed_answers_are_errors() {
+    for body in [
+        r#"{"id":"resp_1","status":"failed","error":{"code":"server_error","message":"no"},"output":[]}"#,
+        r#"{"id":"resp_1","status":"failed","output":[]}"#,
+        r#"{"error":{"message":"no"}}"#,
+        r#"{"id":"resp_1"}"#,
+    ] {
+        assert!(OpenaiResponses.decode_response(body.as_bytes()).unwrap_err().retryable(), "{body}");
+    }
+}
+
+#[test]
+fn usage_is_read_the_same_from_bytes_and_from_a_tree() {
+    for object in [
+        r#"{"input_tokens":3,"output_tokens":2,"total_tokens":5}"#,
+        r#"{"input_tokens":30,"input_tokens_details":{"cached_tokens":7,"cache_write_tokens":2},"output_tokens":12,"output_tokens_details":{"reasoning_tokens":10},"total_tokens":42,"cost":0.5}"#,
+        r#"{"input_tokens":3,"input_tokens_details":{"cached_tokens":9},"output_tokens":null}"#,
+    ] {
+        let slow = super::super::wire::usage(&serde_json::from_str(object).unwrap());
+        let slow = slow.map(|usage| crate::model::Usage { native: None, ..usage });
+        assert_eq!(OpenaiResponses.read_usage(object.as_bytes()), slow, "{object}");
+    }
+}

@@ -1,0 +1,422 @@
+//! Names, marks and small readers that requests, answers and streams of this format share: finish words, usage, citations,
+//! ids, logprobs. Knows nothing of whole bodies.
+//!
+//! Keys of an `Extra` that begin with `$` are this codec's notes to itself and never reach a wire as they are: `$item` holds
+//! the fields of an item around its first part, `$more` marks a further part of the same item, the others are named below.
+
+use serde_json::{Map, Value, json};
+
+pub use crate::codec::openai_chat::wire::{code_points, data_url_of, kind_of, sniff, source, upstream_shape};
+use crate::{
+    codec::{
+        figures::{Figure, figures},
+        json::{Fields, as_u64},
+        openai_chat::wire::{made_id, output_tokens},
+        signature,
+    },
+    model::{Citation, Extra, Finish, FinishReason, Format, Part, Response, Signature, Usage},
+};
+
+pub const F: Format = Format::OpenaiResponses;
+
+pub const ITEM: &str = "$item";
+pub const MORE: &str = "$more";
+/// Reasoning that stood in `content`, not in `summary`.
+pub const CONTENT: &str = "$content";
+/// The message is the request's `instructions`.
+pub const INSTRUCTIONS: &str = "$instructions";
+/// The end-user id came as `safety_identifier`.
+pub const SAFETY_ID: &str = "$safety_identifier";
+/// A tool of this format that says nothing of `strict`: here that means "if you can".
+pub const IMPLICIT_STRICT: &str = "$implicit_strict";
+/// What other formats say beside a text or an answer.
+pub const SPECIFIC: &str = "provider_specific_fields";
+
+/// A mark or an unknown field.
+pub fn mark<'a>(extra: &'a Extra, key: &str) -> Option<&'a Value> {
+    extra.of(F).and_then(|fields| fields.get(key))
+}
+
+pub fn marked(extra: &Extra, key: &str) -> bool {
+    mark(extra, key).is_some()
+}
+
+/// Unknown fields that go back as they are.
+pub fn plain(extra: &Extra, out: &mut Map<String, Value>) {
+    for (key, value) in extra.of(F).into_iter().flatten() {
+        if !key.starts_with('$') && !out.contains_key(key) {
+            out.insert(key.clone(), value.clone());
+        }
+    }
+}
+
+/// The fields of the item around a part.
+pub fn item_fields(extra: &Extra) -> Option<&Map<String, Value>> {
+    mark(extra, ITEM).and_then(Value::as_object)
+}
+
+/// What every item has, and what is written anew: the rest stays with its first part.
+pub fn around(mut fields: Map<String, Value>) -> Map<String, Value> {
+    fields.retain(|key, value| !value.is_null() && !AROUND.contains(&key.as_str()));
+    fields
+}
+
+/// Marks for the part at `at` of an item.
+pub fn part_extra(item: &Map<String, Value>, at: usize, own: Map<String, Value>) -> Extra {
+    let mut extra = Extra::new(F, own);
+    if at > 0 {
+        extra.insert(F, MORE, true.into());
+    } else if !item.is_empty() {
+        extra.insert(F, ITEM, Value::Object(item.clone()));
+    }
+    extra
+}
+
+const AROUND: [&str; 7] = ["type", "role", "status", "content", "summary", "encrypted_content", "object"];
+
+/// Items that the client answers in its next request.
+pub fn asks_client(kind: &str) -> bool {
+    matches!(
+        kind,
+        "function_call"
+            | "custom_tool_call"
+            | "computer_call"
+            | "local_shell_call"
+            | "shell_call"
+            | "apply_patch_call"
+            | "mcp_approval_request"
+    )
+}
+
+/// `status` and `incomplete_details.reason` to a finish; `None` while the answer is not over.
+pub fn finish(status: &str, reason: Option<&str>, called: bool, refused: bool) -> Option<Finish> {
+    let (reason, raw) = match (status, reason) {
+        ("queued" | "in_progress", _) => return None,
+        ("incomplete", Some(raw @ ("max_output_tokens" | "max_tokens"))) => (FinishReason::Length, raw),
+        ("incomplete", Some(raw @ "content_filter")) => (FinishReason::ContentFilter, raw),
+        ("incomplete", Some(raw)) => (FinishReason::Other, raw),
+        ("incomplete", None) => (FinishReason::Length, "incomplete"),
+        ("completed" | "", _) if called => (FinishReason::ToolCalls, "completed"),
+        ("completed" | "", _) if refused => (FinishReason::ContentFilter, "completed"),
+        ("completed" | "", _) => (FinishReason::Stop, "completed"),
+        (other, _) => (FinishReason::Other, other),
+    };
+    Some(Finish::new(reason, raw))
+}
+
+/// `status` and `incomplete_details` of an answer that ended so. A refusal in its own part needs no other word.
+pub fn status(finish: Option<&Finish>, refused: bool) -> (&'static str, Value) {
+    let incomplete = |reason: &str| ("incomplete", json!({ "reason": reason }));
+    match finish.map(|f| f.reason) {
+        Some(FinishReason::Length) => incomplete("max_output_tokens"),
+        Some(FinishReason::ContentFilter) if !refused => incomplete("content_filter"),
+        _ => ("completed", Value::Null),
+    }
+}
+
+/// Words of this format, which need not be told beside it.
+pub fn native_finish(finish: &Finish) -> Option<&str> {
+    let own = ["", "completed", "incomplete", "max_output_tokens", "content_filter"];
+    (!own.contains(&finish.raw.as_str())).then_some(finish.raw.as_str())
+}
+
+pub fn refused(parts: &[Part]) -> bool {
+    parts.iter().any(|p| matches!(p, Part::Refusal(_)))
+}
+
+/// Reads a usage object. `None` when it tells nothing.
+pub fn usage(value: &Value) -> Option<Usage> {
+    let native = value.as_object().filter(|map| !map.is_empty())?;
+    let at = |outer: &str, key: &str| value.get(outer)?.get(key)?.as_number().and_then(as_u64);
+    let top = |key: &str| value.get(key).and_then(Value::as_number).and_then(as_u64);
+    let input = top("input_tokens");
+    let reasoning = at("output_tokens_details", "reasoning_tokens");
+    let cached = at("input_tokens_details", "cached_tokens");
+    Some(Usage {
+        input_tokens: input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all }),
+        output_tokens: output_tokens(input, top("output_tokens"), reasoning, top("total_tokens")),
+        cache_read_tokens: cached,
+        cache_write_tokens: at("input_tokens_details", "cache_write_tokens"),
+        reasoning_tokens: reasoning,
+        input_audio_tokens: at("input_tokens_details", "audio_tokens"),
+        output_audio_tokens: at("output_tokens_details", "audio_tokens"),
+        native: Some(Box::new((F, native.clone()))),
+        ..Usage::default()
+    })
+}
+
+/// The same figures straight from the bytes, without a tree; `None` for anything unusual.
+pub fn read_usage(object: &[u8]) -> Option<Usage> {
+    let (mut top, mut total) = (Usage::default(), None);
+    figures(object, |outer, key, figure| {
+        let place = match (outer, key) {
+            (b"", b"input_tokens") => &mut top.input_tokens,
+            (b"", b"output_tokens") => &mut top.output_tokens,
+            (b"", b"total_tokens") => &mut total,
+            (b"input_tokens_details", b"cached_tokens") => &mut top.cache_read_tokens,
+            (b"input_tokens_details", b"cache_write_tokens") => &mut top.cache_write_tokens,
+            (b"input_tokens_details", b"audio_tokens") => &mut top.input_audio_tokens,
+            (b"output_tokens_details", b"reasoning_tokens") => &mut top.reasoning_tokens,
+            (b"output_tokens_details", b"audio_tokens") => &mut top.output_audio_tokens,
+            _ => return Some(()),
+        };
+        *place = match figure {
+            Figure::Whole(number) => Some(number),
+            Figure::Null => None,
+            Figure::Other => return None,
+        };
+        Some(())
+    })?;
+    let (input, cached) = (top.input_tokens, top.cache_read_tokens);
+    top.output_tokens = output_tokens(input, top.output_tokens, top.reasoning_tokens, total);
+    top.input_tokens = input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all });
+    Some(top)
+}
+
+/// Writes a usage object: the native one as it was, else with every field that the SDKs' types require.
+pub fn usage_value(usage: &Usage) -> Value {
+    if let Some((F, native)) = usage.native.as_deref() {
+        return Value::Object(native.clone());
+    }
+    let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
+    let mut read = Map::new();
+    read.insert("cached_tokens".into(), usage.cache_read_tokens.unwrap_or(0).into());
+    let mut written = Map::new();
+    written.insert("reasoning_tokens".into(), usage.reasoning_tokens.unwrap_or(0).into());
+    let more = [
+        (&mut read, "cache_write_tokens", usage.cache_write_tokens),
+        (&mut written, "audio_tokens", usage.output_audio_tokens),
+    ];
+    for (map, key, figure) in more {
+        if let Some(figure) = figure {
+            map.insert(key.into(), figure.into());
+        }
+    }
+    if let Some(figure) = usage.input_audio_tokens {
+        read.insert("audio_tokens".into(), figure.into());
+    }
+    json!({
+        "input_tokens": input,
+        "input_tokens_details": read,
+        "output_tokens": output,
+        "output_tokens_details": written,
+        "total_tokens": input.saturating_add(output),
+    })
+}
+
+/// An annotation of an answer's text.
+pub fn citation(value: Value) -> Citation {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let number = |key: &str| value.get(key).and_then(Value::as_number).and_then(as_u64);
+    Citation {
+        url: text("url"),
+        title: text("title").or_else(|| text("filename")),
+        cited_text: None,
+        start: number("start_index"),
+        end: number("end_index"),
+        native: Some((F, value)),
+    }
+}
+
+/// A citation as an annotation, if this format can say it. `length`: code points of the text it stands on.
+pub fn annotation(citation: &Citation, length: u64) -> Option<Value> {
+    if let Some((F, native)) = &citation.native {
+        return Some(native.clone());
+    }
+    let url = citation.url.as_deref()?;
+    Some(json!({
+        "type": "url_citation",
+        "start_index": citation.start.unwrap_or(0),
+        "end_index": citation.end.unwrap_or(length),
+        "url": url,
+        "title": citation.title.as_deref().filter(|t| !t.is_empty()).unwrap_or(url),
+    }))
+}
+
+/// What the annotations do not say of a text's citations: those without an address, and each one's own form.
+pub fn other_citations(citations: &[Citation]) -> Vec<Value> {
+    let mut out = Vec::new();
+    for citation in citations {
+        let Citation { url, title, cited_text, start: _, end: _, native } = citation;
+        let native = native.as_ref().filter(|(format, _)| *format != F);
+        if native.is_none() && (url.is_some() || cited_text.is_none()) {
+            continue;
+        }
+        let mut entry = Map::new();
+        for (key, text) in [("url", url), ("title", title), ("cited_text", cited_text)] {
+            if let Some(text) = text {
+                entry.insert(key.into(), text.as_str().into());
+            }
+        }
+        if let Some((format, value)) = native {
+            entry.insert("format".into(), format.name().into());
+            entry.insert("native".into(), value.clone());
+        }
+        out.push(Value::Object(entry));
+    }
+    out
+}
+
+/// Reads what `other_citations` wrote: natives go to the annotations they belong to, the rest behind them.
+pub fn join_citations(known: &mut Vec<Citation>, others: &[Value]) {
+    for entry in others {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        let format = text("format").and_then(|name| Format::parse(&name));
+        let native = format.and_then(|format| Some((format, entry.get("native")?.clone())));
+        let url = text("url");
+        let mut same = known.iter_mut().filter(|c| c.url == url && matches!(c.native, Some((F, _))));
+        match same.next() {
+            Some(mine) if url.is_some() => (mine.native, mine.cited_text) = (native, text("cited_text")),
+            _ => known.push(Citation {
+                url,
+                title: text("title"),
+                cited_text: text("cited_text"),
+                native,
+                ..Citation::default()
+            }),
+        }
+    }
+}
+
+/// What stands in `provider_specific_fields` of a text: a signature and citations of other formats.
+pub fn text_specific(signature: Option<&Signature>, citations: &[Citation]) -> Option<Value> {
+    let mut specific = Map::new();
+    if let Some(signature) = signature {
+        specific.insert("signature".into(), signature::write(signature, F).into());
+    }
+    let others = other_citations(citations);
+    if !others.is_empty() {
+        specific.insert("citations".into(), Value::Array(others));
+    }
+    (!specific.is_empty()).then_some(Value::Object(specific))
+}
+
+/// Takes it back out of a content part.
+pub fn take_specific(fields: &mut Fields) -> (Option<Signature>, Vec<Value>) {
+    let Some(Value::Object(mut specific)) = fields.take(SPECIFIC) else { return (None, Vec::new()) };
+    let signature = match specific.shift_remove("signature") {
+        Some(Value::String(text)) => Some(signature::read(&text, F)),
+        _ => None,
+    };
+    let citations = match specific.shift_remove("citations") {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    if !specific.is_empty() {
+        fields.put(SPECIFIC, Value::Object(specific));
+    }
+    (signature, citations)
+}
+
+/// An id for an item that has none. The gateway knows its own ids again: they stand for nothing at an upstream.
+pub fn item_id(kind: &str, answer: &str, at: usize) -> String {
+    let prefix = match kind {
+        "message" => "msg",
+        "reasoning" => "rs",
+        "custom_tool_call" => "ctc",
+        "image_generation_call" => "ig",
+        _ => "fc",
+    };
+    format!("{prefix}_{OURS}{}", &made_id(&[answer, kind, &at.to_string()])[5..])
+}
+
+/// Stands in the ids that `item_id` makes, behind the kind.
+pub const OURS: &str = "pc_";
+
+pub fn is_ours(id: &str) -> bool {
+    id.split_once('_').is_some_and(|(_, rest)| rest.starts_with(OURS))
+}
+
+/// The id of a call that the upstream gave none: the same place and name give the same one.
+pub fn call_id(id: &str, signature: Option<&Signature>, answer: &str, at: usize, name: &str) -> String {
+    let id = if id.is_empty() { made_id(&[answer, &at.to_string(), name]) } else { id.to_owned() };
+    signature::join_id(&id, signature)
+}
+
+/// Ids of answers begin with `resp` here. One of another format need not be the only one of its name, and the gateway
+/// finds stored answers by it: the request's own id stands in its place.
+pub fn response_id(id: &str, request_id: &str) -> String {
+    if id.starts_with("resp") { id.to_owned() } else { format!("resp_{}", request_id.trim_start_matches("req_")) }
+}
+
+/// Parts that this format has no place for travel beside the answer.
+pub fn beside(part: &Part) -> Option<Value> {
+    use crate::model::{Media, MediaKind, MediaSource};
+    match part {
+        Part::Native { format, kind, value } if *format != F => {
+            Some(json!({"format": format.name(), "kind": kind, "value": value}))
+        }
+        Part::Media(Media { kind, mime, source, .. }) => {
+            let kind_word = match kind {
+                MediaKind::Image => "image",
+                MediaKind::Document => "document",
+                MediaKind::Audio => "audio",
+                MediaKind::Video => "video",
+            };
+            let url = match source {
+                MediaSource::Base64(data) => data_url_of(mime.as_deref().unwrap_or_else(|| sniff(data, *kind)), data),
+                MediaSource::Url(url) => url.clone(),
+                MediaSource::File { id, .. } => id.clone(),
+                MediaSource::Text(text) => return Some(json!({"kind": kind_word, "text": text})),
+                MediaSource::Parts(_) => return None,
+            };
+            Some(json!({"kind": kind_word, "media": url}))
+        }
+        _ => None,
+    }
+}
+
+pub fn read_beside(entry: &Value) -> Option<Part> {
+    use crate::model::{Media, MediaKind, MediaSource};
+    let text = |key: &str| entry.get(key).and_then(Value::as_str);
+    let kind = || match text("kind") {
+        Some("video") => MediaKind::Video,
+        Some("audio") => MediaKind::Audio,
+        Some("image") => MediaKind::Image,
+        _ => MediaKind::Document,
+    };
+    if let Some(url) = text("media") {
+        let (source, mime) = source(url.to_owned());
+        return Some(Part::Media(Media::new(kind(), mime, source)));
+    }
+    if let Some(text) = text("text") {
+        return Some(Part::Media(Media::new(kind(), None, MediaSource::Text(text.to_owned()))));
+    }
+    let format = Format::parse(text("format")?)?;
+    Some(Part::Native { format, kind: text("kind")?.to_owned(), value: entry.get("value")?.clone() })
+}
+
+/// What of an answer other formats say and this one has no field for.
+pub fn answer_specific(finish: Option<&Finish>, beside: Vec<Value>) -> Option<Value> {
+    let mut specific = Map::new();
+    if let Some(finish) = finish {
+        if let Some(word) = native_finish(finish) {
+            specific.insert("native_finish_reason".into(), word.into());
+        }
+        if let Some(sequence) = &finish.stop_sequence {
+            specific.insert("stop_sequence".into(), sequence.as_str().into());
+        }
+        if let Some(details) = &finish.details {
+            specific.insert("stop_details".into(), details.clone());
+        }
+    }
+    if !beside.is_empty() {
+        specific.insert("native".into(), Value::Array(beside));
+    }
+    (!specific.is_empty()).then_some(Value::Object(specific))
+}
+
+/// The parts beside an answer, and what is left of that field.
+pub fn take_beside(fields: &mut Map<String, Value>) -> Vec<Part> {
+    let Some(Value::Object(specific)) = fields.get_mut(SPECIFIC) else { return Vec::new() };
+    let Some(Value::Array(entries)) = specific.shift_remove("native") else { return Vec::new() };
+    if specific.is_empty() {
+        fields.shift_remove(SPECIFIC);
+    }
+    entries.iter().filter_map(read_beside).collect()
+}
+
+/// Only the first choice has a place here.
+pub fn parts(response: &Response) -> &[Part] {
+    response.choices.first().map_or(&[], |choice| choice.parts.as_slice())
+}

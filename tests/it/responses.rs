@@ -1,0 +1,192 @@
+//! OpenAI Responses through the gateway: the same format as it came, every other one translated, and what is kept for a
+//! conversation's next turn.
+
+use serde_json::{Value, json};
+
+use crate::{
+    family::{FAMILIES, Openai},
+    support::{Answer, Gateway, Say, Upstream, request},
+};
+
+/// Spacing and order of keys are the upstream's own.
+const WHOLE: &str = r#"{ "id":"resp_up1","object":"response","created_at":1790000000,"status":"completed","model":"gpt-x","output":[{"id":"rs_1","type":"reasoning","summary":[],"encrypted_content":"gAAAAAseal"},{"id":"msg_1","type":"message","status":"completed","role":"assistant","content":[{"type":"output_text","annotations":[],"logprobs":[],"text":"tide"}]}],"usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":2},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":4},"total_tokens":18},"store":false,"own":1.50 }"#;
+
+fn frames() -> Vec<String> {
+    let head = r#"{"id":"resp_up2","object":"response","created_at":1790000000,"status":"in_progress","model":"gpt-x","output":[]}"#;
+    let item = r#"{"id":"msg_1","type":"message","status":"completed","role":"assistant","content":[{"type":"output_text","annotations":[],"logprobs":[],"text":"high tide"}]}"#;
+    let done = head
+        .replace("in_progress", "completed")
+        .replace("[]", &format!("[{item}]"))
+        .replace(r#""object""#, r#""usage":{"input_tokens":11,"output_tokens":7,"total_tokens":18},"object""#);
+    let place = r#""item_id":"msg_1","output_index":0,"content_index":0"#;
+    let empty = r#"{"type":"output_text","annotations":[],"logprobs":[],"text":""}"#;
+    let events = [
+        ("created", format!(r#""response":{head}"#)),
+        ("in_progress", format!(r#""response":{head}"#)),
+        (
+            "output_item.added",
+            r#""output_index":0,"item":{"id":"msg_1","type":"message","status":"in_progress","role":"assistant","content":[]}"#
+                .to_owned(),
+        ),
+        ("content_part.added", format!(r#"{place},"part":{empty}"#)),
+        ("output_text.delta", format!(r#"{place},"delta":"high ","logprobs":[],"obfuscation":"x1"#)+"\""),
+        ("output_text.delta", format!(r#"{place},"delta":"tide","logprobs":[]"#)),
+        ("output_text.done", format!(r#"{place},"text":"high tide","logprobs":[]"#)),
+        ("content_part.done", format!(r#"{place},"part":{}"#, empty.replace(r#""text":"""#, r#""text":"high tide""#))),
+        ("output_item.done", format!(r#""output_index":0,"item":{item}"#)),
+        ("completed", format!(r#""response":{done}"#)),
+    ];
+    let frame = |(at, (name, fields)): (usize, &(&str, String))| {
+        format!("event: response.{name}\ndata: {{\"type\":\"response.{name}\",\"sequence_number\":{at},{fields}}}\n\n")
+    };
+    events.iter().enumerate().map(frame).collect()
+}
+
+fn stream() -> String {
+    frames().concat()
+}
+
+fn body(model: &str, stream: bool) -> String {
+    json!({"model": model, "input": "when?", "stream": stream, "store": false}).to_string()
+}
+
+async fn pair(say: Say, format: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::saying(say).await;
+    let gateway = Gateway::start(&upstream.provider("up", format)).await;
+    (upstream, gateway)
+}
+
+fn events(answer: &Answer) -> Vec<Value> {
+    answer.text().lines().filter_map(|l| l.strip_prefix("data: ")).map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+fn text_of(response: &Value) -> String {
+    let items = response["output"].as_array().cloned().unwrap_or_default();
+    items
+        .iter()
+        .flat_map(|i| i["content"].as_array().cloned().unwrap_or_default())
+        .map(|c| c["text"].as_str().unwrap_or("").to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_same_format_goes_through_byte_for_byte_whole_and_streamed_at_any_chunking() {
+    let (upstream, gateway) = pair(Say::json(WHOLE), "openai_responses").await;
+    let asked = r#"{ "model" : "up/gpt-x","input":[{"role":"user","content":"when?"}],"store":false,"own":1.50 }"#;
+    let answer = gateway.post("/v1/responses", asked).await;
+    assert_eq!((answer.status, answer.text()), (200, WHOLE.to_owned()));
+    let heard = upstream.last();
+    assert_eq!(heard.path, "/v1/responses");
+    assert_eq!(String::from_utf8_lossy(&heard.body), asked.replace("up/gpt-x", "gpt-x"));
+    let record = gateway.record(1).await;
+    assert_eq!(
+        (record["usage"]["input_tokens"].as_u64(), record["usage"]["output_tokens"].as_u64()),
+        (Some(11), Some(7))
+    );
+    for say in [Say::sse(stream()), Say::sse(stream()).bytewise()] {
+        upstream.then(say);
+        let answer = gateway.post("/v1/responses", &body("up/gpt-x", true)).await;
+        assert_eq!((answer.status, answer.text()), (200, stream()));
+    }
+    let record = gateway.record(3).await;
+    assert_eq!(record["usage"]["output_tokens"].as_u64(), Some(7));
+    assert_eq!(record["finish_reason"], "stop");
+}
+
+#[tokio::test]
+async fn a_provider_that_speaks_both_is_spoken_to_in_the_clients_own_format() {
+    let upstream = Upstream::saying(Say::json(WHOLE)).await;
+    let gateway = Gateway::start(&format!(
+        "[providers.house]\nrow = \"vllm\"\nbase_url = \"http://{}/v1\"\nauth = \"none\"\n",
+        upstream.addr
+    ))
+    .await;
+    let answer = gateway.post("/v1/responses", &body("house/m", false)).await;
+    assert_eq!((answer.text(), upstream.last().path.as_str()), (WHOLE.to_owned(), "/v1/responses"));
+    upstream.then(Say::json(Openai.whole("chat")));
+    let answer = Openai.ask(&gateway, "house/m", false).await;
+    assert_eq!((Openai.text(&answer).as_str(), upstream.last().path.as_str()), ("chat", "/v1/chat/completions"));
+    // The body of a stream asks for no chunk that only the other format has.
+    upstream.then(Say::sse(stream()));
+    assert_eq!(gateway.post("/v1/responses", &body("house/m", true)).await.text(), stream());
+    assert_eq!(upstream.last().json().get("stream_options"), None);
+}
+
+#[tokio::test]
+async fn every_family_answers_a_responses_client_and_is_answered_by_a_responses_upstream() {
+    for family in FAMILIES {
+        let (upstream, gateway) = pair(Say::json(family.whole("hello there")), family.format()).await;
+        let answer = gateway.post("/v1/responses", &body("up/m", false)).await;
+        assert_eq!(answer.status, 200, "{family:?}: {}", answer.text());
+        let response = answer.json();
+        assert_eq!((text_of(&response).as_str(), &response["status"]), ("hello there", &json!("completed")));
+        assert!(response["id"].as_str().unwrap().starts_with("resp_"));
+        assert_eq!(response["store"], false, "what was asked comes back");
+        let frames = family.frames(&["hello ", "there"]);
+        upstream.then(Say::frames(&frames.iter().map(String::as_str).collect::<Vec<_>>(), std::time::Duration::ZERO));
+        let answer = gateway.post("/v1/responses", &body("up/m", true)).await;
+        let told = events(&answer);
+        assert_eq!(told.last().unwrap()["type"], "response.completed", "{family:?}: {}", answer.text());
+        assert_eq!(text_of(&told.last().unwrap()["response"]), "hello there");
+        let numbers: Vec<u64> = told.iter().map(|e| e["sequence_number"].as_u64().unwrap()).collect();
+        assert!(numbers.iter().enumerate().all(|(at, n)| at as u64 == *n), "{numbers:?}");
+
+        let (upstream, gateway) = pair(Say::json(WHOLE), "openai_responses").await;
+        assert_eq!(family.text(&family.ask(&gateway, "up/m", false).await), "tide");
+        let heard = upstream.last().json();
+        assert_eq!(heard["store"], false, "nobody asked the vendor to keep it");
+        upstream.then(Say::sse(stream()));
+        assert_eq!(family.text(&family.ask(&gateway, "up/m", true).await), "high tide");
+    }
+}
+
+#[tokio::test]
+async fn errors_come_in_the_formats_own_shape_and_with_their_status() {
+    let refusal = r#"{"error":{"message":"too long","type":"invalid_request_error","param":"input","code":"context_length_exceeded"}}"#;
+    let (_upstream, gateway) = pair(Say::error(400, refusal), "openai_responses").await;
+    let answer = gateway.post("/v1/responses", &body("up/m", false)).await;
+    assert_eq!((answer.status, answer.text()), (400, refusal.to_owned()));
+    for (say, status) in [
+        (Say::json(r#"{"id":"r","status":"failed","error":{"code":"server_error","message":"no"},"output":[]}"#), 502),
+        (Say::sse("event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"no\"}\n\n"), 502),
+        (Say::sse(frames()[..4].concat()), 502),
+        (Say::json("{}"), 502),
+    ] {
+        let (_upstream, gateway) = pair(say, "openai_responses").await;
+        let answer = gateway.post("/v1/responses", &body("up/m", true)).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+    for (path, said) in [("/v1/conversations", "conversations"), ("/v1/conversations/conv_1/items", "conversations")] {
+        let answer = gateway.post(path, "{}").await;
+        let error = Openai.error(&answer);
+        assert_eq!(answer.status, 404);
+        assert!(error.message.contains(said), "{}", error.message);
+    }
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
+    let answer = request(gateway.addr, "GET", "/v1/responses", &upgrade, b"").await;
+    assert_eq!(answer.status, 405);
+    assert!(Openai.error(&answer).message.contains("WebSocket"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_stream_that_dies_after_its_first_output_ends_in_an_error_event() {
+    let say = Say::frames(&frames().iter().map(String::as_str).collect::<Vec<_>>()[..6], std::time::Duration::ZERO);
+    let (_upstream, gateway) = pair(say.end(crate::support::End::Cut), "openai_responses").await;
+    let answer = gateway.post("/v1/responses", &body("up/m", true)).await;
+    let told = events(&answer);
+    assert_eq!(told.last().unwrap()["type"], "error", "{}", answer.text());
+    assert!(told.iter().all(|e| e["type"] != "response.completed"));
+}
+
+#[tokio::test]
+async fn tokens_are_counted_by_the_upstream_that_can() {
+    let (upstream, gateway) =
+        pair(Say::json(r#"{"object":"response.input_tokens","input_tokens":11}"#), "openai_responses").await;
+    let answer = gateway.post("/v1/responses/input_tokens", &body("up/m", false)).await;
+    assert_eq!(answer.json()["input_tokens"], 11);
+    assert_eq!(upstream.last().path, "/v1/responses/input_tokens");
+    let (_upstream, gateway) = pair(Say::json("{}"), "openai_chat").await;
+    let answer = gateway.post("/v1/responses/input_tokens", &body("up/m", false)).await;
+    assert_eq!(answer.header("x-portcullis-estimated"), Some("true"));
+    assert_eq!(answer.json()["object"], "response.input_tokens");
+}
