@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::{
     account::estimate::tokens_of,
     call::Call,
-    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane},
+    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, standin},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -86,8 +86,11 @@ impl Streaming {
         let format = call.format;
         let need = exchange.chain.stream_need();
         let view = exchange.view();
-        let decoder =
-            || custom::restored(&call.customs, codec(format).stream_decoder(&target.dialect, server.max_event));
+        let decoder = || {
+            let inner = codec(format).stream_decoder(&target.dialect, server.max_event);
+            let inner = if call.stands_in { standin::restored(inner) } else { inner };
+            custom::restored(&call.customs, inner)
+        };
         let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri};
 use serde_json::{Map, Value};
 
 use crate::{
-    codec::{codec, custom, document::Document, pieces::pieces},
+    codec::{codec, custom, document::Document, pieces::pieces, standin},
     context::Context,
     error::{Error, Kind, Result},
     limit::{Class, Reserved},
@@ -39,6 +39,8 @@ pub struct Call {
     pub dropped: Vec<&'static str>,
     /// Tools with free text, which this upstream calls with JSON: their calls are turned back.
     pub customs: Vec<String>,
+    /// A tool stands in for the output schema: its call is the answer.
+    pub stands_in: bool,
 }
 
 impl Call {
@@ -61,7 +63,7 @@ impl Call {
         // One format alone has to be asked for usage.
         let asked = format == Format::OpenaiChat && dialect.stream_options;
         let asks_usage = stream && cx.operation == Operation::Chat && asked;
-        let mut customs = Vec::new();
+        let (mut customs, mut stands_in) = (Vec::new(), false);
         let (overrides, beta) = provider.overrides(cx.operation, client, same_format);
         let (body, mut dropped) = match (cx.operation, same_format) {
             (_, true) => {
@@ -82,6 +84,7 @@ impl Call {
             _ => {
                 let encoded = document.encode(format, dialect)?;
                 customs = custom::names(document.request()?);
+                stands_in = format == Format::AnthropicMessages && standin::wanted(document.request()?, dialect);
                 (written(encoded.body, &overrides), encoded.dropped)
             }
         };
@@ -92,7 +95,7 @@ impl Call {
         headers.insert(TRACEPARENT, trace.child().header());
         let (method, flow) = (Method::POST, None);
         let url = target.url(format, cx.operation, stream)?;
-        Ok(Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs })
+        Ok(Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs, stands_in })
     }
 
     /// The same for what no codec reads.
@@ -109,7 +112,19 @@ impl Call {
         headers.extend(extra);
         headers.insert(TRACEPARENT, TraceContext::from_header(client.get(TRACEPARENT)).child().header());
         let (dropped, customs, format) = (Vec::new(), Vec::new(), target.provider.format);
-        Ok(Call { url, method, headers, body, flow, format, same_format: true, asks_usage: false, dropped, customs })
+        Ok(Call {
+            url,
+            method,
+            headers,
+            body,
+            flow,
+            format,
+            same_format: true,
+            asks_usage: false,
+            dropped,
+            customs,
+            stands_in: false,
+        })
     }
 
     /// Of a strict model: an error that names what would be dropped. Nothing was spent yet, and another target may take it.

@@ -13,7 +13,7 @@ use crate::{
     answer::Streaming,
     auth,
     call::{Call, Waits},
-    codec::{Field, Inbound, codec, custom, document::Document},
+    codec::{Field, Inbound, codec, custom, document::Document, standin},
     context::Context,
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
@@ -635,6 +635,9 @@ impl Gateway {
         }
         let mut response = codec(format).decode_response(&body)?;
         custom::restore(&call.customs, &mut response);
+        if call.stands_in {
+            standin::restore(&mut response);
+        }
         let came = (call.same_format && !stream).then(|| response.clone());
         if let Some(usage) = &response.usage {
             exchange.used(usage);

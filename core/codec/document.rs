@@ -207,8 +207,10 @@ impl Document {
             _ => true,
         };
         if dialect.lacks.iter().any(|lack| could(lack)) {
-            // The codec knows what is a feature: its own encoder refuses, its result is not needed.
-            self.encode(self.format, dialect)?;
+            // The codec knows what is a feature: its own encoder refuses, its result is not needed. What is only guessed of a
+            // model is not refused to a caller who speaks its format.
+            let dialect = Dialect { native_schema: true, ..dialect.clone() };
+            self.encode(self.format, &dialect)?;
         }
         Ok(())
     }
@@ -390,7 +392,8 @@ impl Document {
             }
         }
         if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
-            let Encoded { mut body, dropped: missing } = self.encode(self.format, dialect)?;
+            let own = Dialect { native_schema: true, ..dialect.clone() };
+            let Encoded { mut body, dropped: missing } = self.encode(self.format, &own)?;
             dropped.extend(missing.into_iter().filter(|knob| !patches.iter().any(|(k, _)| k == knob)));
             for key in self.dirty.iter().flat_map(|f| codec(self.format).wire_fields(*f)) {
                 if patches.iter().all(|(k, _)| k != key) {

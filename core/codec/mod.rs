@@ -31,6 +31,7 @@ pub mod serial;
 pub mod signature;
 pub mod skim;
 pub mod sse;
+pub mod standin;
 
 use std::sync::Arc;
 

@@ -59,7 +59,8 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         no_sampling: can.no_sampling,
         reasons: can.features.contains(&"reasoning"),
         thinking_budget: can.budget,
-        native_schema: can.schema,
+        // The table says it of one vendor's models; of others, and of unknown ones, the format decides.
+        native_schema: can.schema || !can.prefix.starts_with("claude"),
         json_schema: can.json_schema,
         media_urls: quirks.media_urls,
         mid_system: can.mid_system,
@@ -138,9 +139,9 @@ const DEFAULT_OUTPUT: u64 = 8192;
 const MOST_OUTPUT: u64 = 64_000;
 
 static UNKNOWN: LazyLock<[Capability; Format::ALL.len()]> = LazyLock::new(|| {
-    Format::ALL.map(|format| Capability {
+    Format::ALL.map(|_| Capability {
         budget: true,
-        schema: !matches!(format, Format::AnthropicMessages),
+        schema: true,
         json_schema: true,
         features: &["tools"],
         ..Capability::default()

@@ -114,3 +114,44 @@ async fn both_versions_of_anthropics_api_are_spoken() {
     assert_eq!(answer.status, 200);
     assert_eq!(chat.last().json()["temperature"], json!(0.5));
 }
+
+#[tokio::test]
+async fn an_output_schema_is_bound_natively_by_a_tool_or_as_the_caller_wrote_it() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&row("c", "anthropic", &upstream)).await;
+    let schema =
+        r#"{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],"additionalProperties":false}"#;
+    let openai = |model: &str| {
+        format!(
+            r#"{{"model":"c/{model}","messages":[{{"role":"user","content":"hi"}}],"response_format":{{"type":"json_schema","json_schema":{{"name":"x","strict":true,"schema":{schema}}}}}}}"#
+        )
+    };
+    let answer = |content: &str, stop: &str| {
+        Say::json(CLAUDE.replace(r#"{"type":"text","text":"Hello"}"#, content).replace("end_turn", stop))
+    };
+    // Nobody knows this model: it is taken for capable.
+    upstream.then(answer(r#"{"type":"text","text":"{\"a\":1}"}"#, "end_turn"));
+    assert_eq!(gateway.chat(&openai("house-model")).await.status, 200);
+    assert_eq!(upstream.last().json()["output_config"]["format"]["type"], "json_schema");
+    // This one cannot bind its answer: a tool stands in, and its call comes back as the answer.
+    let called = r#"{"type":"tool_use","id":"toolu_1","name":"portcullis_answer","input":{"a":1}}"#;
+    upstream.then(answer(called, "tool_use"));
+    let told = gateway.chat(&openai("claude-3-5-haiku-20241022")).await.json();
+    let sent = upstream.last().json();
+    assert_eq!(sent["tool_choice"], json!({"type": "tool", "name": "portcullis_answer"}));
+    assert_eq!(sent["tools"][0]["input_schema"]["required"], json!(["a"]));
+    let choice = &told["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("stop"), &json!("{\"a\":1}")),
+        "{told}"
+    );
+    assert!(choice["message"].get("tool_calls").is_none_or(serde_json::Value::is_null), "{told}");
+    // In the upstream's own format nothing is refused for what is only guessed of a model.
+    upstream.then(answer(r#"{"type":"text","text":"{\"a\":1}"}"#, "end_turn"));
+    let own = format!(
+        r#"{{"model":"c/claude-3-5-haiku-20241022","max_tokens":9,"messages":[{{"role":"user","content":"hi"}}],"output_config":{{"format":{{"type":"json_schema","schema":{schema}}}}}}}"#
+    );
+    assert_eq!(gateway.post("/v1/messages", &own).await.status, 200);
+    assert_eq!(upstream.last().json()["output_config"]["format"]["type"], "json_schema");
+}

@@ -8,6 +8,7 @@ use super::{
     knobs, schema, tools, turns,
 };
 use crate::{
+    codec::standin,
     error::{Error, Result},
     model::{Extra, Output, Request, Sampling},
 };
@@ -46,10 +47,19 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         written.system.push(json!({"type": "text", "text": JSON_ONLY}));
         dropped.push("response_format");
     }
-    let tools_out = tools::encode(tools, tool_choice.as_ref(), dialect, &mut dropped)?;
+    let mut tools_out = tools::encode(tools, tool_choice.as_ref(), dialect, &mut dropped)?;
+    // A model that cannot bind its answer to a schema can fill in a tool.
+    let stands_in = standin::wanted(request, dialect);
+    let choice = match output {
+        Some(Output::Schema { schema, .. }) if stands_in => {
+            let choice = tools::answer_choice(tool_choice.as_ref(), *parallel_tool_calls, !tools_out.is_empty());
+            tools_out.push(tools::answer(schema));
+            choice
+        }
+        _ => tools::choice(tool_choice.as_ref(), *parallel_tool_calls, !tools_out.is_empty()),
+    };
     let has_tools = !tools_out.is_empty();
-    let choice = tools::choice(tool_choice.as_ref(), *parallel_tool_calls, has_tools);
-    let thinking = knobs::thinking(request, dialect, written.lacks_thinking, &mut dropped);
+    let thinking = knobs::thinking(request, dialect, written.lacks_thinking || stands_in, &mut dropped);
 
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
@@ -73,7 +83,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     put("messages", Value::Array(written.messages));
     choice.map(|choice| put("tool_choice", choice));
     thinking.thinking().map(|thinking| put("thinking", thinking));
-    let config = output_config(output.as_ref(), thinking.effort(), extra, dialect)?;
+    let output = output.as_ref().filter(|_| !stands_in);
+    let config = output_config(output, thinking.effort(), extra, dialect)?;
     config.map(|config| put("output_config", config));
     sampling_fields(sampling, thinking.is_on(), dialect, &mut dropped, &mut body);
     if let Some(metadata) = metadata_field(user.as_deref(), extra) {

@@ -7,7 +7,10 @@ use super::{
     schema,
 };
 use crate::{
-    codec::calls::{custom_schema, rooted},
+    codec::{
+        calls::{custom_schema, rooted},
+        standin,
+    },
     error::{Error, Result},
     model::{Tool, ToolChoice, tool::Function},
 };
@@ -79,6 +82,28 @@ fn function(function: &Function, index: usize, dialect: &Dialect, dropped: &mut 
 
 fn is_legal_name(name: &str) -> bool {
     name.len() <= 128 && wire::is_legal_id(name)
+}
+
+/// The tool whose input is the answer (`codec::standin`).
+pub fn answer(schema: &Value) -> Value {
+    json!({
+        "name": standin::NAME,
+        "description": "Give the answer by calling this tool, once, at the end.",
+        "input_schema": rooted(schema.clone()),
+    })
+}
+
+/// Its choice: forced, unless the caller forces a tool of its own; beside free ones, one of them or the answer.
+pub fn answer_choice(choice: Option<&ToolChoice>, parallel: Option<bool>, has_tools: bool) -> Option<Value> {
+    match choice {
+        Some(ToolChoice::Required | ToolChoice::Tool { .. } | ToolChoice::Allowed { required: true, .. }) => {
+            self::choice(choice, parallel, true)
+        }
+        None | Some(ToolChoice::Auto | ToolChoice::Allowed { required: false, .. }) if has_tools => {
+            self::choice(Some(&ToolChoice::Required), parallel, true)
+        }
+        _ => Some(json!({"type": "tool", "name": standin::NAME})),
+    }
 }
 
 /// `tool_choice`, with parallel calls switched off inside it when the caller wants one at a time.
