@@ -20,6 +20,7 @@ use crate::{
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     reply,
     route::{Flight, Target},
+    stored::Keep,
     transport,
     upstream::Answer,
 };
@@ -337,6 +338,12 @@ impl Streaming {
         let mut live = Live { streaming: self, exchange: Some(exchange) };
         let failed = loop {
             let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
+            if exchange.keep.is_some()
+                && let Some(answer) = streaming.out.iter().rev().find_map(Keep::seen)
+                && let Some(keep) = exchange.keep.take()
+            {
+                keep.answered(&answer);
+            }
             streaming.hand_over(&sink).await;
             if streaming.ended {
                 break None;

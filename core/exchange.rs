@@ -24,6 +24,7 @@ use crate::{
     pipeline::Chain,
     route::Target,
     server::BodyPermit,
+    stored::Keep,
     upstream::Flow,
 };
 
@@ -62,6 +63,8 @@ pub struct Inner {
     pub max_tokens: Option<u64>,
     /// Of an operation that no codec reads.
     pub opaque: Option<Box<Opaque>>,
+    /// The answer is to be kept for later requests.
+    pub keep: Option<Box<Keep>>,
     /// What an answer that is written anew repeats of its request.
     pub echo: Option<Arc<Map<String, Value>>>,
 }
@@ -134,6 +137,7 @@ impl Exchange {
             dropped: Vec::new(),
             max_tokens: None,
             opaque: None,
+            keep: None,
             echo: None,
         };
         Exchange { inner: Some(Box::new(inner)), settle }

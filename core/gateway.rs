@@ -80,8 +80,11 @@ impl Gateway {
         // 12. Whatever it was is settled once: here, or when the stream ends.
         match outcome {
             Ok(Reply::Stream(streaming)) => {
-                // The prompt has been sent: its share of the memory is free for others.
-                (exchange.held, exchange.fetched) = (None, Vec::new());
+                // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
+                exchange.fetched = Vec::new();
+                if exchange.keep.is_none() {
+                    exchange.held = None;
+                }
                 let head = reply::stream_head(&exchange, json_array, streaming.began.elapsed());
                 let body = Generated::new(|sink| streaming.run(exchange, sink));
                 head.map(|()| Body::stream(body))
@@ -101,6 +104,9 @@ impl Gateway {
                 response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
             }
             Ok(Reply::Whole { content_type, body, headers }) => {
+                if let Some(keep) = exchange.keep.take() {
+                    keep.answered(&body);
+                }
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
                 response
@@ -133,6 +139,10 @@ impl Gateway {
         exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
+            Operation::Stored => {
+                let id = found.id.as_deref().unwrap_or_default();
+                return self.state.stored.serve(&exchange.cx.principal, id, parts).map(Reply::json);
+            }
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
             Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
             // What no codec reads goes the same way; boxed, because it is rare.
@@ -148,6 +158,9 @@ impl Gateway {
             counting: found.operation == Operation::CountTokens,
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
+        let inner = &mut **exchange;
+        let keep = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo)?;
+        exchange.keep = keep.filter(|_| found.operation == Operation::Chat);
         exchange.asked(&document);
         exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
         // They are about answers: a count of tokens or a vector has none.

@@ -16,6 +16,7 @@ pub mod seal;
 pub mod limit;
 pub mod model;
 pub mod codec;
+pub mod stored;
 pub mod pipeline;
 pub mod script;
 pub mod plugin;

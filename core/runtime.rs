@@ -29,6 +29,7 @@ use crate::{
     seal::Seals,
     server::{BodyLimits, BodyMemory},
     store::Store,
+    stored::Stored,
     token::Tokens,
     transport::Transport,
 };
@@ -65,6 +66,8 @@ pub struct State {
     /// Of the gateway's own identities at clouds.
     pub tokens: Tokens,
     pub body_memory: BodyMemory,
+    /// Answers that later requests go on from.
+    pub stored: Arc<Stored>,
     pub settle: SettleQueue,
     /// What the process began with: a reload cannot change all of it.
     pub started: Arc<Config>,

@@ -29,6 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
     ("auth", &["config", "error", "store"]),
     ("seal", &["auth", "error"]),
+    ("stored", &["auth", "codec", "error", "model", "seal"]),
     ("limit", &["auth", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),
@@ -46,7 +47,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "exchange",
         &[
             "account", "auth", "codec", "config", "context", "error", "limit", "model", "pipeline", "route", "server",
-            "upstream",
+            "stored", "upstream",
         ],
     ),
 ];

@@ -164,6 +164,7 @@ impl Running {
                 tokens: Tokens::new(transport.client()),
                 transport,
                 body_memory: BodyMemory::new(config.server.body_memory),
+                stored: Arc::default(),
                 settle: queue,
                 started: config.clone(),
                 store: store.clone(),

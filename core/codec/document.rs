@@ -32,6 +32,8 @@ pub struct Document {
     dirty: Vec<Field>,
     /// Made from a canonical request: there are no client bytes to patch.
     made: bool,
+    /// The gateway keeps the answer, so that no upstream need do it.
+    kept_here: bool,
 }
 
 impl Document {
@@ -66,6 +68,7 @@ impl Document {
             decoded: None,
             dirty: Vec::new(),
             made: false,
+            kept_here: false,
         })
     }
 
@@ -83,7 +86,24 @@ impl Document {
             decoded: Some(Arc::new(request)),
             dirty: Vec::new(),
             made: true,
+            kept_here: false,
         }
+    }
+
+    /// The same request with another body.
+    pub fn reopened(&self, bytes: Bytes) -> Result<Document> {
+        let inbound = Inbound {
+            model: None,
+            stream: Some(self.stream),
+            version: self.version.as_deref(),
+            counting: self.counting,
+        };
+        Document::open(self.format, self.operation, bytes, inbound)
+    }
+
+    /// Upstreams of the same format are told to keep nothing.
+    pub fn keep_here(&mut self) {
+        self.kept_here = true;
     }
 
     pub fn format(&self) -> Format {
@@ -358,6 +378,10 @@ impl Document {
         let mut patches: Vec<(&str, Option<Bytes>)> = Vec::with_capacity(2);
         patches.extend(overrides.iter().cloned());
         let mut dropped = Vec::new();
+        if self.kept_here && self.operation == Operation::Chat {
+            let fields = codec(self.format).unkept(&|name| self.field(name), dialect);
+            patches.extend(fields.into_iter().map(|(key, value)| (key, Some(to_bytes(&value)))));
+        }
         let own_model = patches.iter().all(|(key, _)| *key != "model");
         if own_model && let Some(at) = self.envelope.value(&self.bytes, "model") {
             // Gemini's bodies may repeat the path's model as a resource name.

@@ -221,6 +221,11 @@ pub trait Codec: Send + Sync {
         None
     }
 
+    /// Upstream side: fields that make an upstream keep nothing, and tell all that a later request needs.
+    fn unkept(&self, _field: &dyn Fn(&str) -> Option<Value>, _dialect: &Dialect) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+
     /// Client side: what a caller is told of its rate limits.
     fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
         rate::plain(facts)

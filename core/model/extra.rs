@@ -57,6 +57,8 @@ pub enum Operation {
     CountTokens,
     ListModels,
     OneModel,
+    /// What is done with an answer that the gateway keeps.
+    Stored,
     // No codec reads these; see `is_opaque`.
     Rerank,
     Moderations,
@@ -82,7 +84,8 @@ pub enum Operation {
 impl Operation {
     /// May it cost money? Counting tokens goes to an upstream, but is free wherever it is offered.
     pub const fn spends(self) -> bool {
-        !matches!(self, Operation::ListModels | Operation::OneModel | Operation::CountTokens) && !self.keeps()
+        !matches!(self, Operation::ListModels | Operation::OneModel | Operation::CountTokens | Operation::Stored)
+            && !self.keeps()
     }
 
     /// Its bodies go through untranslated: no codec knows them, and the canonical model has no words for them.
@@ -94,6 +97,7 @@ impl Operation {
                 | Operation::CountTokens
                 | Operation::ListModels
                 | Operation::OneModel
+                | Operation::Stored
         )
     }
 
@@ -123,6 +127,7 @@ impl Operation {
             Operation::Embeddings => "embeddings",
             Operation::CountTokens => "count_tokens",
             Operation::ListModels | Operation::OneModel => "models",
+            Operation::Stored => "stored_responses",
             Operation::Rerank => "rerank",
             Operation::Moderations => "moderations",
             Operation::GenerateImage => "image_generation",

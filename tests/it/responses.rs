@@ -190,3 +190,103 @@ async fn tokens_are_counted_by_the_upstream_that_can() {
     assert_eq!(answer.header("x-portcullis-estimated"), Some("true"));
     assert_eq!(answer.json()["object"], "response.input_tokens");
 }
+
+#[tokio::test]
+async fn a_conversation_goes_on_from_what_was_stored_at_whatever_provider() {
+    let first = Upstream::saying(Say::json(WHOLE)).await;
+    let second = Upstream::saying(Say::json(Openai.whole("noon"))).await;
+    let gateway = Gateway::start(&format!(
+        "{}{}",
+        first.provider("one", "openai_responses"),
+        second.provider("two", "openai_chat")
+    ))
+    .await;
+    let asked = json!({"model": "one/gpt-x", "input": "when?", "reasoning": {"effort": "low"}}).to_string();
+    let answer = gateway.post("/v1/responses", &asked).await;
+    assert_eq!(answer.text(), WHOLE, "the answer is the upstream's own");
+    let heard = first.last().json();
+    assert_eq!((&heard["store"], &heard["include"]), (&json!(false), &json!(["reasoning.encrypted_content"])));
+    let next = json!({"model": "two/m", "input": "and then?", "previous_response_id": "resp_up1"}).to_string();
+    let answer = gateway.post("/v1/responses", &next).await;
+    let turn = answer.json();
+    assert_eq!((answer.status, &turn["previous_response_id"]), (200, &json!("resp_up1")), "{}", answer.text());
+    let said: Vec<Value> =
+        second.last().json()["messages"].as_array().unwrap().iter().map(|m| m["content"].clone()).collect();
+    assert_eq!(said, [json!("when?"), json!("tide"), json!("and then?")]);
+    // And back to the first, which gets its own sealed thought again.
+    let id = turn["id"].as_str().unwrap();
+    let next = json!({"model": "one/gpt-x", "input": "why?", "previous_response_id": id}).to_string();
+    assert_eq!(gateway.post("/v1/responses", &next).await.status, 200);
+    let heard = first.last().json();
+    assert_eq!(heard.get("previous_response_id"), None);
+    let input = heard["input"].as_array().unwrap();
+    assert!(input.iter().any(|i| i["encrypted_content"] == "gAAAAAseal"), "{heard}");
+    assert_eq!(input.iter().filter(|i| i["role"] == "user").count(), 3, "{heard}");
+
+    let read = gateway.get(&format!("/v1/responses/{id}")).await;
+    assert_eq!(read.json(), turn);
+    let items = gateway.get(&format!("/v1/responses/{id}/input_items?order=asc")).await.json();
+    assert_eq!(items["data"].as_array().unwrap().len(), 4, "{items}");
+    let cancel = gateway.post(&format!("/v1/responses/{id}/cancel"), "").await;
+    assert_eq!((cancel.status, Openai.error(&cancel).code.as_str()), (400, "response_not_cancellable"));
+    let gone = request(gateway.addr, "DELETE", &format!("/v1/responses/{id}"), &[], b"").await;
+    assert_eq!(gone.json()["deleted"], true);
+    for answer in [gateway.get(&format!("/v1/responses/{id}")).await, gateway.post("/v1/responses", &next).await] {
+        assert_eq!((answer.status, Openai.error(&answer).code.as_str()), (404, "response_not_found"));
+    }
+}
+
+#[tokio::test]
+async fn streams_are_stored_when_they_end_well_and_nothing_is_that_was_not_to_be() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&upstream.provider("up", "openai_responses")).await;
+    let asked = json!({"model": "up/m", "input": "x", "stream": true}).to_string();
+    upstream.then(Say::sse(stream()).bytewise());
+    assert_eq!(gateway.post("/v1/responses", &asked).await.text(), stream());
+    assert_eq!(text_of(&gateway.get("/v1/responses/resp_up2").await.json()), "high tide");
+    let gone = request(gateway.addr, "DELETE", "/v1/responses/resp_up2", &[], b"").await;
+    assert_eq!(gone.status, 200);
+    let all = frames();
+    let cut = Say::frames(&all.iter().map(String::as_str).collect::<Vec<_>>()[..8], std::time::Duration::ZERO);
+    upstream.then(cut.end(crate::support::End::Cut));
+    gateway.post("/v1/responses", &asked).await;
+    upstream.then(Say::sse(stream()));
+    gateway.post("/v1/responses", &body("up/m", true)).await;
+    assert_eq!(gateway.get("/v1/responses/resp_up2").await.status, 404);
+    // A stream that is translated is told under the id that it is kept under.
+    let mock = gateway
+        .post("/v1/messages", r#"{"model":"mock","max_tokens":9,"messages":[{"role":"user","content":"x"}]}"#)
+        .await;
+    assert_eq!(mock.status, 200);
+    let answer = gateway.post("/v1/responses", r#"{"model":"mock","input":"x","stream":true}"#).await;
+    let last = events(&answer).pop().unwrap();
+    let id = last["response"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(gateway.get(&format!("/v1/responses/{id}")).await.json(), last["response"]);
+}
+
+#[tokio::test]
+async fn another_tenant_finds_nothing_and_what_is_not_offered_is_refused() {
+    let gateway = Gateway::start("[auth]\nrequired = true\n").await;
+    let (_, mine) = gateway.key(r#"{"name":"a"}"#).await;
+    let (_, theirs) = gateway.key(r#"{"name":"b"}"#).await;
+    let bearer = |key: &str| format!("Bearer {key}");
+    let (mine, theirs) = (bearer(&mine), bearer(&theirs));
+    let post = async |key: &str, body: &str| gateway.post_with("/v1/responses", &[("authorization", key)], body).await;
+    let answer = post(&mine, r#"{"model":"mock","input":"secret"}"#).await;
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    let next = json!({"model": "mock", "input": "and?", "previous_response_id": id}).to_string();
+    let other = post(&theirs, &next).await;
+    assert_eq!((other.status, Openai.error(&other).code.as_str()), (404, "response_not_found"));
+    for (method, path) in [("GET", ""), ("DELETE", ""), ("GET", "/input_items"), ("POST", "/cancel")] {
+        let path = format!("/v1/responses/{id}{path}");
+        let answer = request(gateway.addr, method, &path, &[("authorization", theirs.as_str())], b"").await;
+        assert_eq!(answer.status, 404, "{method} {path}");
+    }
+    assert_eq!(post(&mine, &next).await.status, 200);
+    for (field, value) in [("background", json!(true)), ("conversation", json!("conv_1"))] {
+        let mut body = json!({"model": "mock", "input": "x"});
+        body[field] = value;
+        let answer = post(&mine, &body.to_string()).await;
+        assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some(field)));
+    }
+}

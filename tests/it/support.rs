@@ -386,13 +386,6 @@ impl Gateway {
         request(self.addr, "GET", path, &[], b"").await
     }
 
-    /// The most bytes that it ever had in memory.
-    pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-    }
-
     pub async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
         let host = self.admin.to_string();
         request(self.admin, method, path, &[("host", &host), ("content-type", "application/json")], body.as_bytes())
@@ -583,6 +576,13 @@ impl Process {
         eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
         let found = addresses();
         Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }
+    }
+
+    /// The most bytes that it ever had in memory.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     /// `kill -9`, and a new process on the same folder.

@@ -100,6 +100,22 @@ impl Codec for OpenaiResponses {
         Some(Arc::new(echo))
     }
 
+    fn unkept(&self, field: &dyn Fn(&str) -> Option<Value>, dialect: &Dialect) -> Vec<(&'static str, Value)> {
+        let mut fields = vec![("store", Value::Bool(false))];
+        // Models that do not think answer 400 to it.
+        if dialect.reasons || field("reasoning").is_some_and(|v| v.is_object()) {
+            let mut list = match field("include") {
+                Some(Value::Array(list)) => list,
+                _ => Vec::new(),
+            };
+            if !list.iter().any(|v| v == request::SEALED) {
+                list.push(request::SEALED.into());
+                fields.push(("include", Value::Array(list)));
+            }
+        }
+        fields
+    }
+
     fn landmarks(&self) -> Option<Landmarks> {
         Some(Landmarks {
             content: "output",

@@ -8,4 +8,4 @@ mod tools;
 mod turns;
 
 pub use decode::decode;
-pub use encode::encode;
+pub use encode::{SEALED, encode};
