@@ -57,7 +57,13 @@ async fn pair(say: Say, format: &str) -> (Upstream, Gateway) {
 }
 
 fn events(answer: &Answer) -> Vec<Value> {
-    answer.text().lines().filter_map(|l| l.strip_prefix("data: ")).map(|l| serde_json::from_str(l).unwrap()).collect()
+    answer
+        .text()
+        .lines()
+        .filter_map(|l| l.strip_prefix("data: "))
+        .filter(|l| *l != "[DONE]")
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
 }
 
 fn text_of(response: &Value) -> String {

@@ -5,6 +5,7 @@
 mod content;
 mod error;
 mod item;
+mod namespace;
 mod request;
 mod response;
 mod stream;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     error,
     item::Items,
+    namespace,
     wire::{
         CONTENT, F, MORE, answer_specific, beside, call_id, finish, item_fields, item_id, marked, parts, plain,
         refused, response_id, status, take_beside, upstream_shape, usage, usage_value,
@@ -105,7 +106,7 @@ fn answer_value(response: &Response, view: &ClientView) -> Map<String, Value> {
     let logprobs = choices.first().and_then(|c| c.logprobs.as_ref());
     let finish = choices.first().and_then(|c| c.finish.as_ref());
     let frame = Frame { id: &id, model, created: *created, service_tier: service_tier.as_deref(), extra, view };
-    let output = output(parts, &id, logprobs);
+    let output = output(parts, &id, logprobs, view.echo.as_deref());
     frame.over(output, finish, refused(parts), usage.as_ref(), parts.iter().filter_map(stray).collect())
 }
 
@@ -150,7 +151,8 @@ impl Frame<'_> {
         let mut out = Map::new();
         out.insert("id".into(), (*id).into());
         out.insert("object".into(), "response".into());
-        out.insert("created_at".into(), created.unwrap_or(view.now).into());
+        let began = created.unwrap_or(view.now);
+        out.insert("created_at".into(), began.into());
         out.insert("status".into(), status.into());
         out.insert("error".into(), Value::Null);
         out.insert("incomplete_details".into(), details);
@@ -167,31 +169,60 @@ impl Frame<'_> {
         // What the request said comes back in every answer, and the SDKs' types require the rest.
         for (key, value) in view.echo.iter().flat_map(|echo| echo.iter()) {
             if !out.contains_key(key) {
-                out.insert(key.clone(), value.clone());
+                out.insert(key.clone(), if key == "tools" { told_tools(value) } else { value.clone() });
             }
         }
-        let defaults = json!({
-            "instructions": null,
-            "max_output_tokens": null,
-            "metadata": {},
-            "parallel_tool_calls": true,
-            "previous_response_id": null,
-            "reasoning": {"effort": null, "summary": null},
-            "store": false,
-            "temperature": null,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": null,
-            "truncation": "disabled",
-        });
-        if let Value::Object(defaults) = defaults {
+        let over = status != "in_progress";
+        out.entry("completed_at").or_insert_with(|| if over { view.now.max(began).into() } else { Value::Null });
+        if let Value::Object(defaults) = defaults() {
             for (key, value) in defaults {
                 out.entry(key).or_insert(value);
             }
         }
         out
     }
+}
+
+/// Tools as answers repeat them: every field of a function, told or not.
+fn told_tools(tools: &Value) -> Value {
+    let Value::Array(tools) = tools else { return tools.clone() };
+    let told = tools.iter().cloned().map(|mut tool| {
+        if let Some(function) = tool.as_object_mut().filter(|t| t.get("type").is_some_and(|kind| kind == "function")) {
+            for key in ["description", "parameters", "strict"] {
+                function.entry(key).or_insert(Value::Null);
+            }
+        }
+        tool
+    });
+    Value::Array(told.collect())
+}
+
+/// What an answer says where nobody said otherwise: clients check that every field is there.
+fn defaults() -> Value {
+    json!({
+        "background": false,
+        "frequency_penalty": 0.0,
+        "instructions": null,
+        "max_output_tokens": null,
+        "max_tool_calls": null,
+        "metadata": {},
+        "parallel_tool_calls": true,
+        "presence_penalty": 0.0,
+        "previous_response_id": null,
+        "prompt_cache_key": null,
+        "reasoning": {"effort": null, "summary": null},
+        "safety_identifier": null,
+        "service_tier": "default",
+        "store": false,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_logprobs": 0,
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "user": null,
+    })
 }
 
 /// Parts that have no place in the output.
@@ -209,8 +240,8 @@ pub fn placed(media: &Media) -> bool {
 }
 
 /// An answer's items.
-pub fn output(parts: &[Part], answer: &str, logprobs: Option<&Value>) -> Vec<Value> {
-    let mut w = Writer { answer, out: Vec::new(), message: None, thought: None, logprobs: log_list(logprobs) };
+pub fn output(parts: &[Part], answer: &str, logprobs: Option<&Value>, echo: Option<&Map<String, Value>>) -> Vec<Value> {
+    let mut w = Writer { answer, echo, out: Vec::new(), message: None, thought: None, logprobs: log_list(logprobs) };
     for part in parts {
         w.part(part);
     }
@@ -224,6 +255,7 @@ pub fn log_list(logprobs: Option<&Value>) -> Option<Vec<Value>> {
 
 struct Writer<'a> {
     answer: &'a str,
+    echo: Option<&'a Map<String, Value>>,
     out: Vec<Value>,
     /// The open message: its parts and its own fields.
     message: Option<(Vec<Value>, Map<String, Value>)>,
@@ -256,14 +288,15 @@ impl Writer<'_> {
                 }
             }
             Part::ToolCall(call) => {
-                let kind =
-                    if call.kind == crate::model::ToolKind::Custom { "custom_tool_call" } else { "function_call" };
-                let id = self.id(kind);
+                let mut call = call.clone();
+                namespace::tell(&call.name, &mut call.extra, self.echo);
+                let custom = call.kind == crate::model::ToolKind::Custom;
+                let id = self.id(if custom { "custom_tool_call" } else { "function_call" });
                 let id = write::own_id(&call.extra, None).unwrap_or(&id).to_owned();
                 let at = self.out.len();
                 let call_id = call_id(&call.id, call.signature.as_ref(), self.answer, at, &call.name);
                 let arguments = write::arguments(call.kind, &call.arguments);
-                self.push(write::call(call, Some(&id), &call_id, Some("completed"), arguments));
+                self.push(write::call(&call, Some(&id), &call_id, Some("completed"), arguments));
             }
             Part::Native { format: F, kind: _, value } => self.push(value.clone()),
             // Told beside the answer.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{
-    content,
+    content, namespace,
     wire::{F, IMPLICIT_STRICT, mark, marked, plain},
 };
 use crate::{
@@ -17,7 +17,29 @@ use crate::{
 };
 
 pub fn decode(items: Vec<Value>) -> Result<Vec<Tool>> {
-    items.into_iter().enumerate().map(|(i, item)| tool(item, format!("tools[{i}]"))).collect()
+    // A name says which function is called: one that two have is their vendor's own affair.
+    let mut taken: Vec<String> = items.iter().filter_map(own_name).collect();
+    let mut tools = Vec::with_capacity(items.len());
+    for (i, item) in items.into_iter().enumerate() {
+        let path = format!("tools[{i}]");
+        let functions = namespace::functions(&item);
+        let names: Vec<String> = functions.iter().flatten().filter_map(own_name).collect();
+        match functions.filter(|_| !names.iter().any(|name| taken.contains(name))) {
+            None => tools.push(tool(item, path)?),
+            Some(functions) => {
+                taken.extend(names);
+                for (n, function) in functions.into_iter().enumerate() {
+                    tools.push(tool(function, format!("{path}.tools[{n}]"))?);
+                }
+            }
+        }
+    }
+    Ok(tools)
+}
+
+fn own_name(tool: &Value) -> Option<String> {
+    let named = matches!(tool.get("type").and_then(Value::as_str), Some("function" | "custom"));
+    tool.get("name").filter(|_| named).and_then(Value::as_str).map(str::to_owned)
 }
 
 fn tool(value: Value, path: String) -> Result<Tool> {
@@ -112,7 +134,7 @@ pub fn encode(
             return Err(Error::unsupported("tools", text));
         }
         let values: Result<Vec<Value>> = tools.iter().map(|tool| write(tool, dialect, notes)).collect();
-        body.insert("tools".into(), Value::Array(values?));
+        body.insert("tools".into(), Value::Array(namespace::regroup(tools, values?)));
     }
     if let Some(choice) = tool_choice.as_ref().filter(|c| !tools.is_empty() || matches!(c, ToolChoice::None)) {
         let told = mark(extra, "$tool_choice").filter(|told| same(told, choice));

@@ -316,6 +316,8 @@ impl Encoder {
         let incomplete = response.get("status").is_some_and(|s| s == "incomplete");
         let name = if incomplete { "response.incomplete" } else { "response.completed" };
         self.emit(name, json!({ "response": response }), out);
+        // Not needed by its own vendor's clients, and taken for the end by all.
+        sse::write(None, b"[DONE]", out);
     }
 
     /// Log probabilities that came behind all text stand on the last one.

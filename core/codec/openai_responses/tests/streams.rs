@@ -17,6 +17,9 @@ fn frames(bytes: &[u8]) -> Vec<(String, Value)> {
     let mut decoder = sse::Decoder::new(sse::MAX_EVENT);
     decoder
         .push(bytes, |frame| {
+            if frame.data == "[DONE]" {
+                return Ok(());
+            }
             out.push((frame.event.clone(), serde_json::from_str(&frame.data).unwrap()));
             Ok(())
         })

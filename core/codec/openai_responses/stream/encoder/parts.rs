@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         super::{
+            namespace,
             wire::{CONTENT, MORE, call_id, item_fields, marked},
             write,
         },
@@ -137,8 +138,9 @@ impl Encoder {
         self.emit(names[1], event, out);
     }
 
-    pub(super) fn call(&mut self, part: u32, call: ToolCall, out: &mut Vec<u8>) {
+    pub(super) fn call(&mut self, part: u32, mut call: ToolCall, out: &mut Vec<u8>) {
         self.let_go(true, true, out);
+        namespace::tell(&call.name, &mut call.extra, self.view.echo.as_deref());
         let kind = if call.kind == ToolKind::Custom { "custom_tool_call" } else { "function_call" };
         let id = write::own_id(&call.extra, None).map_or_else(|| self.made_id(kind), str::to_owned);
         let call_id = call_id(&call.id, call.signature.as_ref(), &self.id, self.items.len(), &call.name);
