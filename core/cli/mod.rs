@@ -79,6 +79,7 @@ const EXAMPLE: &str = "\
 Example:
   portcullis                            run with ./gateway.toml
   portcullis check --config other.toml  see what would run
+  portcullis import litellm config.yaml bring another gateway's configuration
   portcullis COMMAND --help             more, with an example each";
 
 /// Parses and runs; all errors are told here, once.
