@@ -12,6 +12,7 @@ pub mod document;
 pub mod envelope;
 pub mod eventstream;
 mod figures;
+mod foreign;
 pub mod framing;
 pub mod form;
 pub mod gemini;

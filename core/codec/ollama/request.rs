@@ -9,7 +9,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::calls,
+    codec::{calls, foreign},
     error::{Error, Result},
     model::{
         Extra, Message, Output, Part, ReasoningAsk, Request, Role, Sampling, Tool, ToolChoice, ToolKind, ToolResult,
@@ -188,7 +188,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
             return Err(Error::unsupported(feature, format!("this server has no `{feature}`; leave it out")));
         }
     }
-    foreign_features(extra)?;
+    foreign::refuse(extra, FORMAT)?;
+    foreign::note(extra, FORMAT, &mut dropped);
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
     put("model", dialect.model.as_str().into());
@@ -335,30 +336,4 @@ fn tool_list(tools: &[Tool], choice: Option<&ToolChoice>, dialect: &Dialect) -> 
         out.push(json!({"type": "function", "function": inner}));
     }
     Ok(out)
-}
-
-/// Abilities that another family's request asks for and that are not here are refused by name instead of being lost.
-fn foreign_features(extra: &Extra) -> Result<()> {
-    let Some((_, fields)) = extra.any().filter(|(format, _)| *format != FORMAT) else { return Ok(()) };
-    let asks = |key: &str, what: &str| {
-        let inner = || fields.get("generationConfig").and_then(|config| config.get(key));
-        let list = fields.get(key).or_else(inner).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what))
-    };
-    for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
-        if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
-            let message = format!("this model answers in text, not in {what}; choose another model");
-            return Err(Error::unsupported(feature, message));
-        }
-    }
-    for (key, feature) in [
-        ("web_search_options", "web_search"),
-        ("cachedContent", "cached_content"),
-        ("cached_content", "cached_content"),
-    ] {
-        if fields.contains_key(key) {
-            return Err(Error::unsupported(feature, format!("this server has no `{feature}`; choose another model")));
-        }
-    }
-    Ok(())
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Dialect, Encoded,
+        Dialect, Encoded, foreign,
         json::{Fields, as_i64, missing, number, parse, wrong_type},
         signature,
     },
@@ -356,6 +356,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         }
     }
     plain(&request.extra, &mut w.body);
+    foreign::note(&request.extra, F, &mut w.dropped);
     w.stream(request);
     w.body.retain(|_, v| !v.is_null());
     Ok(Encoded { body: w.body, dropped: w.dropped })

@@ -8,7 +8,7 @@ use super::{
     knobs, schema, tools, turns,
 };
 use crate::{
-    codec::standin,
+    codec::{foreign, standin},
     error::{Error, Result},
     model::{Extra, Output, Request, Sampling},
 };
@@ -41,7 +41,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if logprobs.is_some() {
         return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
     }
-    foreign_features(extra, &mut dropped)?;
+    foreign::refuse(extra, FORMAT)?;
+    foreign::note(extra, FORMAT, &mut dropped);
     let mut written = turns::encode(messages, dialect, &mut dropped)?;
     if matches!(output, Some(Output::Json)) {
         written.system.push(json!({"type": "text", "text": JSON_ONLY}));
@@ -191,43 +192,6 @@ fn metadata_field(user: Option<&str>, extra: &Extra) -> Option<Value> {
     (!out.is_empty()).then_some(Value::Object(out))
 }
 
-/// Unknown fields of another family are not for this wire; those that are known to ask for an ability are refused by
-/// name instead of being lost.
-fn foreign_features(extra: &Extra, dropped: &mut Vec<&'static str>) -> Result<()> {
-    let Some((format, fields)) = extra.any() else { return Ok(()) };
-    if format == FORMAT {
-        return Ok(());
-    }
-    let asks = |key: &str, what: &str| {
-        let inner = || fields.get("generationConfig").and_then(|config| config.get(key));
-        let list = fields.get(key).or_else(inner).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what))
-    };
-    for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
-        if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
-            return Err(Error::unsupported(
-                feature,
-                format!("this model answers in text, not in {what}; choose another model"),
-            ));
-        }
-    }
-    if fields.contains_key("web_search_options") {
-        let message =
-            "this model's web search is asked for as a tool of its own; choose a model of your format's vendor";
-        return Err(Error::unsupported("web_search", message));
-    }
-    if fields.contains_key("cachedContent") || fields.contains_key("cached_content") {
-        let message = "content cached at one vendor cannot be read by another; send the content itself";
-        return Err(Error::unsupported("cached_content", message));
-    }
-    for (key, name) in KNOBS {
-        if fields.contains_key(key) {
-            dropped.push(name);
-        }
-    }
-    Ok(())
-}
-
 fn is_plain(block: &Value) -> bool {
     block.as_object().is_some_and(|block| block.len() == 2)
 }
@@ -241,16 +205,4 @@ const REFUSABLE: [(&str, &str); 4] = [
     ("user", "metadata"),
     ("service_tier", "service_tier"),
     ("reasoning_effort", "thinking"),
-];
-
-/// Other families' knobs that are worth a note when they are dropped.
-const KNOBS: [(&str, &str); 8] = [
-    ("prediction", "prediction"),
-    ("store", "store"),
-    ("prompt_cache_key", "prompt_cache_key"),
-    ("prompt_cache_retention", "prompt_cache_retention"),
-    ("moderation", "moderation"),
-    ("safetySettings", "safety_settings"),
-    ("labels", "labels"),
-    ("min_p", "min_p"),
 ];

@@ -13,8 +13,9 @@ use super::{
     turns::{self, Written},
 };
 use crate::{
+    codec::foreign,
     error::{Error, Result},
-    model::{Extra, Output, Request, Sampling},
+    model::{Output, Request, Sampling},
 };
 
 pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
@@ -45,7 +46,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if logprobs.is_some() {
         return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
     }
-    foreign_features(extra, &mut dropped)?;
+    foreign::refuse(extra, FORMAT)?;
+    foreign::note(extra, FORMAT, &mut dropped);
     let mut written = turns::encode(messages, dialect, &mut dropped)?;
     if matches!(output, Some(Output::Json)) {
         written.system.push(json!({"text": JSON_ONLY}));
@@ -178,48 +180,5 @@ fn strings(metadata: &Map<String, Value>, dropped: &mut Vec<&'static str>) -> Ma
     texts.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// Unknown fields of another family are not for this wire; those that are known to ask for an ability are refused by
-/// name instead of being lost.
-fn foreign_features(extra: &Extra, dropped: &mut Vec<&'static str>) -> Result<()> {
-    let Some((format, fields)) = extra.any() else { return Ok(()) };
-    if format == FORMAT {
-        return Ok(());
-    }
-    let asks = |key: &str, what: &str| {
-        let inner = || fields.get("generationConfig").and_then(|config| config.get(key));
-        let list = fields.get(key).or_else(inner).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what))
-    };
-    for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
-        if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
-            let message = format!("this model answers in text, not in {what}; choose another model");
-            return Err(Error::unsupported(feature, message));
-        }
-    }
-    for (key, feature, message) in [
-        ("web_search_options", "web_search", "this model's web search is a tool of its own; choose another model"),
-        ("cachedContent", "cached_content", "content cached at one vendor cannot be read by another; send it itself"),
-        ("cached_content", "cached_content", "content cached at one vendor cannot be read by another; send it itself"),
-    ] {
-        if fields.contains_key(key) {
-            return Err(Error::unsupported(feature, message));
-        }
-    }
-    dropped.extend(KNOBS.iter().filter(|(key, _)| fields.contains_key(*key)).map(|(_, name)| *name));
-    Ok(())
-}
-
 /// The wire has no word for "any JSON"; this line asks for it.
 const JSON_ONLY: &str = "Answer with one JSON object and nothing else.";
-
-/// Other families' knobs that are worth a note when they are dropped.
-const KNOBS: [(&str, &str); 8] = [
-    ("prediction", "prediction"),
-    ("store", "store"),
-    ("prompt_cache_key", "prompt_cache_key"),
-    ("prompt_cache_retention", "prompt_cache_retention"),
-    ("moderation", "moderation"),
-    ("safetySettings", "safety_settings"),
-    ("labels", "labels"),
-    ("min_p", "min_p"),
-];

@@ -11,9 +11,9 @@ use super::{
     turns,
 };
 use crate::{
-    codec::{anthropic_messages::knobs, calls},
+    codec::{anthropic_messages::knobs, calls, foreign},
     error::{Error, Result},
-    model::{Extra, Output, ReasoningAsk, Request, Sampling, Tool, ToolChoice, tool::Function},
+    model::{Output, ReasoningAsk, Request, Sampling, Tool, ToolChoice, tool::Function},
 };
 
 pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
@@ -47,7 +47,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
             "this model's log probabilities have another shape; leave them out",
         ));
     }
-    foreign_features(extra)?;
+    foreign::refuse(extra, FORMAT)?;
+    foreign::note(extra, FORMAT, &mut dropped);
     let written = turns::encode(messages, dialect, &mut dropped)?;
     let mut body = Map::new();
     body.insert("model".to_owned(), dialect.model.as_str().into());
@@ -215,30 +216,4 @@ fn spec(function: &Function) -> Value {
     inner.insert("parameters".to_owned(), schema);
     wire::give_back(&mut inner, extra);
     json!({"type": "function", "function": inner})
-}
-
-/// Abilities that another family's request asks for and that are not here are refused by name instead of being lost.
-fn foreign_features(extra: &Extra) -> Result<()> {
-    let Some((_, fields)) = extra.any().filter(|(format, _)| *format != FORMAT) else { return Ok(()) };
-    let asks = |key: &str, what: &str| {
-        let inner = || fields.get("generationConfig").and_then(|config| config.get(key));
-        let list = fields.get(key).or_else(inner).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(Value::as_str).any(|word| word.eq_ignore_ascii_case(what))
-    };
-    for (what, feature) in [("audio", "audio"), ("image", "image_output")] {
-        if ["modalities", "responseModalities"].iter().any(|key| asks(key, what)) {
-            let message = format!("this model answers in text, not in {what}; choose another model");
-            return Err(Error::unsupported(feature, message));
-        }
-    }
-    for (key, feature, message) in [
-        ("web_search_options", "web_search", "this model does not search the web; choose another model"),
-        ("cachedContent", "cached_content", "content cached at one vendor cannot be read by another; send it itself"),
-        ("cached_content", "cached_content", "content cached at one vendor cannot be read by another; send it itself"),
-    ] {
-        if fields.contains_key(key) {
-            return Err(Error::unsupported(feature, message));
-        }
-    }
-    Ok(())
 }

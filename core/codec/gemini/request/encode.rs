@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Dialect, Encoded,
+        Dialect, Encoded, foreign,
         gemini::wire::{GEMINI, MADE_ID, SKIP_SIGNATURE, args_object, fill, generation, is_gemini_3},
         signature::split_id,
     },
@@ -85,6 +85,7 @@ pub fn request(request: &Request, dialect: &Dialect) -> Result<Encoded> {
             body.insert(key.clone(), value.clone());
         }
     }
+    foreign::note(extra, GEMINI, &mut dropped);
     Ok(Encoded { body, dropped })
 }
 
