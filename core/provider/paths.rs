@@ -53,6 +53,8 @@ impl Provider {
             Operation::Chat if stream => format!("/model/{model}/converse-stream"),
             Operation::Chat => format!("/model/{model}/converse"),
             Operation::CountTokens => format!("/model/{model}/count-tokens"),
+            // Each maker's own body.
+            Operation::Embeddings => format!("/model/{model}/invoke"),
             _ => return Err(self.lacks(operation)),
         })
     }

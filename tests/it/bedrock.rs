@@ -257,6 +257,36 @@ async fn refusals_have_the_shape_that_its_sdks_raise() {
 }
 
 #[tokio::test]
+async fn embeddings_are_asked_of_the_models_own_interface() {
+    let upstream = Upstream::saying(Say::json(r#"{"embedding":[0.5,-1],"inputTextTokenCount":3}"#)).await;
+    let gateway = gateway(&upstream).await;
+    let ask = json!({"model": "aws/amazon.titan-embed-text-v2:0", "input": "hello", "encoding_format": "float"});
+    let answer = gateway.post("/v1/embeddings", &ask.to_string()).await;
+    assert_eq!(
+        (answer.status, &answer.json()["data"][0]["embedding"]),
+        (200, &json!([0.5, -1.0])),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(answer.json()["usage"]["prompt_tokens"], 3);
+    let heard = upstream.last();
+    assert_eq!(heard.path, "/v1/model/amazon.titan-embed-text-v2%3A0/invoke");
+    assert_eq!(heard.json(), json!({"inputText": "hello"}));
+}
+
+#[tokio::test]
+async fn what_only_it_can_do_is_named_when_another_answers() {
+    let upstream = Upstream::saying(Say::json(Family::Openai.whole("hello"))).await;
+    let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
+    let body = json!({
+        "messages": [{"role": "user", "content": [{"text": "hello"}]}],
+        "guardrailConfig": {"guardrailIdentifier": "g", "guardrailVersion": "1"},
+    });
+    let answer = gateway.post("/model/up%2Fm/converse", &body.to_string()).await;
+    assert_eq!(answer.header("x-portcullis-dropped-params"), Some("guardrail_config"), "{}", answer.text());
+}
+
+#[tokio::test]
 async fn the_mock_speaks_it() {
     let gateway = Gateway::start("").await;
     let answer = gateway.post("/model/mock/converse", &body()).await;

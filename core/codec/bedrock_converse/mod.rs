@@ -2,6 +2,7 @@
 //! stand in the path. Only wires the pieces together; it must hold no translation of its own.
 
 mod block;
+mod embeddings;
 mod error;
 mod request;
 mod response;
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Format, Request, Response, Usage},
+    model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response, Usage},
 };
 
 pub struct BedrockConverse;
@@ -100,6 +101,14 @@ impl Codec for BedrockConverse {
     fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
         let config = field("inferenceConfig").unwrap_or_default();
         OutputBound { tokens: config.get("maxTokens").and_then(Value::as_u64), choices: 1 }
+    }
+
+    fn encode_embeddings(&self, request: &EmbeddingRequest, dialect: &Dialect) -> Result<Encoded> {
+        embeddings::encode(request, dialect)
+    }
+
+    fn decode_embeddings_response(&self, body: &[u8]) -> Result<EmbeddingResponse> {
+        embeddings::decode_response(body)
     }
 
     fn encode_count_response(&self, tokens: u64) -> Vec<u8> {

@@ -3,6 +3,7 @@
 
 mod answers;
 mod corpus;
+mod embeddings;
 mod errors;
 mod golden;
 mod requests;
