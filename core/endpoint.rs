@@ -26,6 +26,7 @@ pub struct Endpoint {
 /// Every path of the data plane, without its optional family prefix. Tests walk this table.
 pub const TABLE: &[Endpoint] = &[
     row("POST", "/v1/chat/completions", Operation::Chat, Format::OpenaiChat, None),
+    row("POST", LEGACY, Operation::Chat, Format::OpenaiChat, None),
     row("POST", "/v1/responses", Operation::Chat, Format::OpenaiResponses, None),
     row("POST", "/v1/responses/input_tokens", Operation::CountTokens, Format::OpenaiResponses, None),
     row("GET", "/v1/responses/{id}", Operation::Stored, Format::OpenaiResponses, None),
@@ -81,6 +82,8 @@ pub const TABLE: &[Endpoint] = &[
     opaque("*", "/providers/{id}/{rest}", Operation::Passthrough),
 ];
 
+const LEGACY: &str = "/v1/completions";
+
 const fn opaque(method: &'static str, path: &'static str, operation: Operation) -> Endpoint {
     row(method, path, operation, Format::OpenaiChat, None)
 }
@@ -111,6 +114,8 @@ pub struct Found {
     pub json_array: bool,
     /// Gemini's `:embedContent`: one vector was asked.
     pub single: bool,
+    /// OpenAI's legacy completions.
+    pub legacy: bool,
 }
 
 /// Looks a request up. The error is 404 or 405 and comes with the format in which to say so.
@@ -145,6 +150,7 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
                 && row.stream == Some(true)
                 && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
             single: verb == Some("embedContent"),
+            legacy: row.path == LEGACY,
         });
     }
     let format = guess(prefix, &rest);

@@ -100,13 +100,14 @@ pub struct Wire {
     pub json_array: bool,
     pub base64: bool,
     pub single: bool,
+    pub legacy: bool,
 }
 
 impl Wire {
     pub fn of(operation: Operation, json_array: bool, single: bool, document: &mut Document) -> Result<Wire> {
         let base64 = operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
         let include_usage = document.stream() && document.include_usage();
-        Ok(Wire { include_usage, json_array, base64, single })
+        Ok(Wire { include_usage, json_array, base64, single, legacy: document.legacy() })
     }
 }
 
@@ -160,7 +161,7 @@ impl Exchange {
 
     /// What a codec needs to write to this client. Made only when something is written anew.
     pub fn view(&self) -> ClientView {
-        let Wire { include_usage, json_array, base64, single } = self.wire;
+        let Wire { include_usage, json_array, base64, single, legacy } = self.wire;
         ClientView {
             model: self.record.model.clone(),
             request_id: self.cx.id.to_string(),
@@ -169,6 +170,7 @@ impl Exchange {
             json_array,
             base64,
             single,
+            legacy,
             echo: self.echo.clone(),
         }
     }

@@ -156,6 +156,7 @@ impl Gateway {
             stream: found.stream.or((found.operation != Operation::Chat).then_some(false)),
             version: parts.headers.get("anthropic-version").and_then(|v| v.to_str().ok()),
             counting: found.operation == Operation::CountTokens,
+            legacy: found.legacy,
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
         let inner = &mut **exchange;

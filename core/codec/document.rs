@@ -28,6 +28,8 @@ pub struct Document {
     stream: bool,
     version: Option<Arc<str>>,
     counting: bool,
+    /// A legacy completion: no upstream is sent these bytes.
+    legacy: bool,
     decoded: Option<Arc<Request>>,
     dirty: Vec<Field>,
     /// Made from a canonical request: there are no client bytes to patch.
@@ -65,6 +67,7 @@ impl Document {
             stream,
             version: inbound.version.map(Arc::from),
             counting: inbound.counting,
+            legacy: inbound.legacy,
             decoded: None,
             dirty: Vec::new(),
             made: false,
@@ -83,6 +86,7 @@ impl Document {
             stream: request.stream,
             version: None,
             counting: false,
+            legacy: false,
             decoded: Some(Arc::new(request)),
             dirty: Vec::new(),
             made: true,
@@ -97,6 +101,7 @@ impl Document {
             stream: Some(self.stream),
             version: self.version.as_deref(),
             counting: self.counting,
+            legacy: self.legacy,
         };
         Document::open(self.format, self.operation, bytes, inbound)
     }
@@ -104,6 +109,11 @@ impl Document {
     /// Upstreams of the same format are told to keep nothing.
     pub fn keep_here(&mut self) {
         self.kept_here = true;
+    }
+
+    /// Is it a legacy completion?
+    pub fn legacy(&self) -> bool {
+        self.legacy
     }
 
     pub fn format(&self) -> Format {
@@ -155,6 +165,7 @@ impl Document {
                     stream: Some(self.stream),
                     version: self.version.as_deref(),
                     counting: self.counting,
+                    legacy: self.legacy,
                 };
                 Arc::new(match self.operation {
                     operation if operation.is_opaque() => {
@@ -247,7 +258,7 @@ impl Document {
 
     /// The text of the last user turn; reads no more of the body than that turn.
     pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
-        let no_turns = self.operation.is_opaque() && self.envelope.last_user.is_none();
+        let no_turns = self.legacy || (self.operation.is_opaque() && self.envelope.last_user.is_none());
         if self.decoded.is_some() || no_turns {
             let request = self.request()?;
             let turn = request.messages.iter().rev().find(|m| m.role == Role::User && !m.joined_text().is_empty());
@@ -354,7 +365,7 @@ impl Document {
     pub fn same_format(&self, format: Format) -> bool {
         // What stages changed in them stands in other shapes than a chat's.
         let rewritten = self.operation != Operation::Chat && !self.dirty.is_empty();
-        self.format == format && !self.made && !rewritten
+        self.format == format && !self.made && !self.legacy && !rewritten
     }
 
     /// For a target of another format: the whole body anew.

@@ -70,6 +70,8 @@ pub struct Inbound<'a> {
     pub version: Option<&'a str>,
     /// The body is a token-count request: fields an answer needs (`max_tokens`) may be absent.
     pub counting: bool,
+    /// OpenAI's legacy completions: a prompt, not messages.
+    pub legacy: bool,
 }
 
 /// What the client's wire needs to know to write an answer.
@@ -85,6 +87,8 @@ pub struct ClientView {
     pub include_usage: bool,
     /// Gemini: the stream is a JSON array, not SSE (no `alt=sse`).
     pub json_array: bool,
+    /// OpenAI: the answer is to a legacy completion.
+    pub legacy: bool,
     /// OpenAI Responses: fields of the request that every answer repeats.
     pub echo: Option<Arc<Map<String, Value>>>,
     /// OpenAI embeddings: how vectors are written; Gemini: whether one or many were asked.

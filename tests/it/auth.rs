@@ -48,6 +48,7 @@ fn asked(row: &Endpoint, model: &str, things: &Things) -> (String, String) {
         (Format::Cohere, Operation::Embeddings) => {
             json!({"model": model, "texts": ["x"], "input_type": "search_query"})
         }
+        _ if row.path == "/v1/completions" => json!({"model": model, "prompt": "x"}),
         (Format::OpenaiResponses, _) => json!({"model": model, "input": "x"}),
         (_, Operation::Embeddings) => json!({"model": model, "input": "x"}),
         _ => json!({"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}),

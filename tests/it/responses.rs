@@ -296,3 +296,29 @@ async fn another_tenant_finds_nothing_and_what_is_not_offered_is_refused() {
         assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some(field)));
     }
 }
+
+#[tokio::test]
+async fn legacy_completions_are_answered_by_chat_models_of_every_family() {
+    for family in FAMILIES {
+        let (upstream, gateway) = pair(Say::json(family.whole("once upon")), family.format()).await;
+        let asked = json!({"model": "up/m", "prompt": "Tell", "max_tokens": 20}).to_string();
+        let answer = gateway.post("/v1/completions", &asked).await;
+        assert_eq!(
+            (answer.status, &answer.json()["choices"][0]["text"]),
+            (200, &json!("once upon")),
+            "{}",
+            answer.text()
+        );
+        let frames = family.frames(&["once ", "upon"]);
+        upstream.then(Say::frames(&frames.iter().map(String::as_str).collect::<Vec<_>>(), std::time::Duration::ZERO));
+        let asked = json!({"model": "up/m", "prompt": "Tell", "max_tokens": 20, "stream": true}).to_string();
+        let answer = gateway.post("/v1/completions", &asked).await;
+        let text: String =
+            events(&answer).iter().filter_map(|e| e["choices"][0]["text"].as_str().map(str::to_owned)).collect();
+        assert_eq!(text, "once upon", "{}", answer.text());
+        assert!(answer.text().ends_with("data: [DONE]\n\n"));
+    }
+    let gateway = Gateway::start("").await;
+    let answer = gateway.post("/v1/completions", r#"{"model":"mock","prompt":"x","echo":true}"#).await;
+    assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("echo")));
+}

@@ -3,6 +3,7 @@
 //! `thinking_blocks`, `provider_specific_fields`). Only glue here: each direction has its own file.
 
 mod assistant;
+mod completions;
 mod content;
 mod embeddings;
 pub(super) mod error;
@@ -35,7 +36,10 @@ impl Codec for OpenaiChat {
         wire::F
     }
 
-    fn decode_request(&self, body: &[u8], _inbound: Inbound<'_>) -> Result<Request> {
+    fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
+        if inbound.legacy {
+            return completions::decode(body, request::decode);
+        }
         request::decode(body)
     }
 
@@ -48,6 +52,9 @@ impl Codec for OpenaiChat {
     }
 
     fn encode_response(&self, response: &Response, view: &ClientView) -> Result<Vec<u8>> {
+        if view.legacy {
+            return completions::encode(response, view);
+        }
         response::encode(response, view)
     }
 
@@ -56,6 +63,9 @@ impl Codec for OpenaiChat {
     }
 
     fn stream_encoder(&self, view: &ClientView) -> Box<dyn StreamEncoder> {
+        if view.legacy {
+            return Box::new(completions::Encoder::new(view));
+        }
         Box::new(stream::Encoder::new(view))
     }
 

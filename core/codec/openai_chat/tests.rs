@@ -1,6 +1,7 @@
 //! The codec alone: each direction, the habits of servers, and the recorded corpus when it is at hand.
 
 mod answers;
+mod completions;
 mod corpus;
 mod requests;
 mod streams;

@@ -249,7 +249,7 @@ fn models(ask: &Ask<'_>, given: &str) -> Result<MockAnswer> {
 }
 
 fn inbound<'a>(ask: &Ask<'a>, counting: bool) -> Inbound<'a> {
-    Inbound { model: ask.model, stream: ask.stream, version: None, counting }
+    Inbound { model: ask.model, stream: ask.stream, version: None, counting, legacy: false }
 }
 
 fn view(ask: &Ask<'_>, model: &str, seed: u64, include_usage: bool) -> ClientView {
@@ -260,6 +260,7 @@ fn view(ask: &Ask<'_>, model: &str, seed: u64, include_usage: bool) -> ClientVie
         include_usage,
         json_array: ask.json_array,
         echo: None,
+        legacy: false,
         base64: false,
         single: ask.single,
     }

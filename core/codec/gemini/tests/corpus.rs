@@ -39,7 +39,7 @@ fn check(record: &Value, endpoint: &str) -> Result<(), String> {
     let request = &record["request_body"];
     let bytes = request.to_string();
     let counting = endpoint == "countTokens";
-    let inbound = Inbound { model: Some(model), stream: Some(false), version: None, counting };
+    let inbound = Inbound { model: Some(model), stream: Some(false), version: None, counting, legacy: false };
     let dialect = Dialect::of(model);
     if endpoint.to_lowercase().contains("embed") {
         let decoded = Gemini.decode_embeddings(bytes.as_bytes(), inbound).map_err(|e| e.to_string())?;

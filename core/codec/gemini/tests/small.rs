@@ -82,7 +82,7 @@ fn a_refusal_keeps_the_upstreams_details_before_ours() {
 }
 
 const INBOUND: Inbound<'_> =
-    Inbound { model: Some("gemini-embedding-001"), stream: None, version: None, counting: false };
+    Inbound { model: Some("gemini-embedding-001"), stream: None, version: None, counting: false, legacy: false };
 
 #[test]
 fn one_content_and_a_list_are_told_apart() {
