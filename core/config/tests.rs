@@ -229,10 +229,6 @@ fn a_server_of_ones_own_says_where_and_how() {
     assert!(problem(&house("base_url = \"http://h/v1\"\n")).contains("needs `format`"));
     assert!(problem(&house("base_url = \"h:80\"\nformat = \"gemini\"\n")).contains("http:// or https://"));
     assert!(problem(&house("base_url = \"http://h/v1?x\"\nformat = \"gemini\"\n")).contains("leave out `?…`"));
-    assert!(
-        problem(&house("base_url = \"http://h\"\nformat = \"openai_responses\"\n"))
-            .contains("not built in this version")
-    );
     assert!(problem(&house("row = \"opena\"\n")).contains("did you mean `openai`"));
     let config = Case::new(&house(
         "base_url = \"http://127.0.0.1:8000/v1/\"\nformat = \"openai_chat\"\nauth = \"none\"\nmodels = [\"llama\"]\n\

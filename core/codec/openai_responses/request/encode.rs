@@ -128,7 +128,7 @@ impl Writer<'_> {
                 "this target gives one choice only; leave `n` out or choose another model",
             ));
         }
-        let own = self.dialect.provider.is_empty() || matches!(self.dialect.provider.as_str(), "openai" | "azure");
+        let own = matches!(self.dialect.provider.as_str(), "openai" | "azure");
         let bound = request.max_tokens.map(|most| if own { most.max(LEAST_OUTPUT) } else { most });
         if bound != request.max_tokens {
             self.note("max_tokens");
