@@ -216,11 +216,11 @@ impl Kept {
 
 impl Keep {
     /// The answer, whole.
-    pub fn answered(self: Box<Self>, answer: &Bytes) {
+    pub fn answered(self, answer: &Bytes) {
         let id = Envelope::fields(answer).ok().and_then(|envelope| envelope.value(answer, "id"));
         let id = id.and_then(|at| serde_json::from_slice::<String>(&answer[at]).ok());
         if let Some(id) = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID) {
-            let Keep { stored, owner, request } = *self;
+            let Keep { stored, owner, request } = self;
             // A copy: the answer's bytes may hold a share of the memory for bodies.
             stored.put(Key { owner, id: id.into() }, request, Bytes::copy_from_slice(answer));
         }

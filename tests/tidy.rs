@@ -46,8 +46,8 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "exchange",
         &[
-            "account", "auth", "codec", "config", "context", "error", "limit", "model", "pipeline", "route", "server",
-            "stored", "upstream",
+            "account", "auth", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline", "route",
+            "server", "stored", "upstream",
         ],
     ),
 ];

@@ -92,7 +92,7 @@ fn a_call_is_told_with_its_namespace() {
     fold::unfold(&answer).iter().filter(|e| !matches!(e, Event::End)).for_each(|e| encoder.push(e, &mut bytes));
     encoder.finish(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();
-    let last = text.lines().filter_map(|l| l.strip_prefix("data: ")).filter(|l| *l != "[DONE]").next_back().unwrap();
+    let last = text.lines().filter_map(|l| l.strip_prefix("data: ")).rfind(|l| *l != "[DONE]").unwrap();
     let streamed: Value = serde_json::from_str(last).unwrap();
 
     for output in [&whole["output"], &streamed["response"]["output"]] {
