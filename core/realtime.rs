@@ -134,6 +134,8 @@ impl Live {
         drop(upstream);
         let frame = CloseFrame { code: ending.code, reason: ending.words.into() };
         let _ = timeout(GOODBYE, client.close(Some(frame))).await;
+        // Where the client closed first, the answer to that still waits to be written.
+        let _ = timeout(GOODBYE, client.flush()).await;
         ending
     }
 

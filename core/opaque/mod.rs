@@ -3,6 +3,7 @@
 //! is the gateway's own, with every step. Sends nothing and sequences nothing.
 
 pub mod answer;
+mod finish;
 mod form;
 pub mod ids;
 pub mod objects;
@@ -11,13 +12,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use self::{
-    answer::Through,
-    form::Form,
-    objects::{Objects, Page},
-};
+pub use self::finish::{final_word, finish, listed};
+use self::form::Form;
 use crate::{
     auth::Principal,
     codec::{
@@ -443,71 +441,4 @@ fn refuse_form(headers: &HeaderMap) -> Result<()> {
         return Err(Error::new(Kind::UnsupportedMediaType, "send this as application/json: it is no form"));
     }
     Ok(())
-}
-
-/// The fields of an answer, for whoever must change them.
-pub(crate) fn fields(body: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(body)
-        .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))
-}
-
-/// A list of what the caller's tenant has.
-pub async fn listed(
-    objects: &Objects,
-    operation: Operation,
-    principal: &Principal,
-    query: Option<&str>,
-) -> Result<Bytes> {
-    let thing = if operation == Operation::ListBatches { Thing::Batch } else { Thing::File };
-    let page = Page {
-        after: param(query, "after"),
-        limit: param(query, "limit"),
-        order: param(query, "order"),
-        purpose: param(query, "purpose"),
-    };
-    objects.list(thing, Tenant::of(principal), page).await.map(Bytes::from)
-}
-
-/// What a whole answer needs before it goes out: ids sealed and remembered, a ranking in the shape that callers know.
-pub async fn finish(
-    through: &mut Through,
-    answers: Answers,
-    operation: Operation,
-    principal: &Principal,
-    target: &Target,
-    seals: &Seals,
-    objects: &Objects,
-) -> Result<()> {
-    match answers {
-        Answers::Through => {}
-        Answers::Ranking if target.provider.lists() => {
-            let body = through.body();
-            through.replace(bodies::from_list(&body)?.into());
-        }
-        Answers::Ranking => {}
-        Answers::Ids(thing) => {
-            let mut answer = fields(&through.body())?;
-            let tenant = Tenant::of(principal);
-            ids::seal(seals, thing, tenant, &target.provider.name, &mut answer)?;
-            let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
-            let kept = match operation {
-                Operation::DeleteFile => objects.forget(thing, tenant, id).await,
-                _ => objects.keep(thing, tenant, &answer).await,
-            };
-            // The thing is there all the same, and its id works.
-            if let Err(error) = kept {
-                tracing::warn!(%error, "the list of files and batches lacks a change");
-            }
-            through.replace(Value::Object(answer).to_string().into());
-        }
-    }
-    Ok(())
-}
-
-/// A request that streamed cannot be sent again.
-pub fn final_word(mut error: Error) -> Error {
-    if error.retryable() {
-        error.message.push_str("; the request's body streamed and is gone, so no other try was made: send it again");
-    }
-    error
 }

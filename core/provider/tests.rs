@@ -240,6 +240,8 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
         ("sglang", "http://127.0.0.1:30000/v1/chat/completions", bearer, "max_tokens", true, false, false),
         ("llamacpp", "http://127.0.0.1:8080/v1/chat/completions", bearer, "max_tokens", true, false, false),
         ("lmstudio", "http://127.0.0.1:1234/v1/chat/completions", bearer, "max_tokens", true, false, false),
+        ("voyage", "https://api.voyageai.com/v1/chat/completions", bearer, "max_tokens", false, false, false),
+        ("jina", "https://api.jina.ai/v1/chat/completions", bearer, "max_tokens", false, false, false),
         ("litellm", "http://127.0.0.1:4000/v1/chat/completions", bearer, "max_tokens", true, true, false),
         ("mock", "http://mock.invalid/v1/chat/completions", bearer, "max_tokens", true, true, false),
     ];

@@ -1,7 +1,7 @@
 //! A WebSocket to an upstream: the same guard, proxy and TLS as any call, then the handshake (RFC 6455, §4.1). Its connection
 //! is its own and never pooled.
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Uri, Version, header};
 use tokio::time::timeout;
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
@@ -72,7 +72,12 @@ fn request(out: Outgoing, place: &Place) -> Result<Request<()>> {
     let mut request = Request::new(());
     *request.method_mut() = Method::GET;
     *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = out.url;
+    // The library asks for its own schemes.
+    let scheme = if place.https { "wss" } else { "ws" };
+    let path = out.url.path_and_query().map_or("/", |p| p.as_str());
+    let url = Uri::builder().scheme(scheme).authority(place.authority.clone()).path_and_query(path).build();
+    *request.uri_mut() =
+        url.map_err(|e| Error::new(Kind::Internal, "a WebSocket's URL could not be built").because(e))?;
     *request.headers_mut() = tidy(out.headers);
     let headers = request.headers_mut();
     headers.remove(header::ACCEPT_ENCODING);

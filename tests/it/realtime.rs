@@ -14,7 +14,7 @@ use tokio_tungstenite::{
     tungstenite::{
         Message,
         handshake::server::{Request, Response},
-        protocol::Role,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
     },
 };
 
@@ -138,7 +138,9 @@ async fn messages_pass_both_ways_and_usage_is_counted() {
     next(&mut client).await;
     client.send(Message::text(r#"{"type":"response.create"}"#)).await.expect("sent");
     assert_eq!(next(&mut client).await["type"], "response.create");
-    client.close(None).await.expect("closed");
+    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    client.close(Some(goodbye)).await.expect("closed");
+    assert_eq!(closed(&mut client).await, Some(1000), "a goodbye is answered");
     let record = gateway.record(1).await;
     assert_eq!((record["operation"].as_str(), record["status"].as_u64()), (Some("realtime"), Some(101)), "{record}");
     let usage = if record["usage"].is_object() { &record["usage"] } else { &record["attempts"][0]["usage"] };

@@ -23,7 +23,12 @@ pub async fn realtime(io: impl AsyncRead + AsyncWrite + Unpin, model: &str) {
         }
         let text = match socket.next().await {
             Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            Some(Ok(Message::Close(_))) => {
+                // The answer to it is made already, and waits to be written.
+                let _ = socket.flush().await;
+                return;
+            }
+            Some(Err(_)) | None => return,
             Some(Ok(_)) => continue,
         };
         heard += text.len();
