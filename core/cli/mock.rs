@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use http_body::Frame;
 use tokio::signal;
 use tokio_util::sync::CancellationToken;
@@ -25,14 +25,15 @@ use crate::{
     config,
     error::Error,
     model::Format,
+    opaque,
     provider::mock::{self, MockBody},
-    server::{self, App, Body, BodyLimits, BodyMemory, BoxError, Incoming, Listener, Peer, read_body},
+    server::{self, App, Body, BodyLimits, BodyMemory, BoxError, Incoming, Listener, Peer, Upgrade, read_body},
 };
 
 /// Answer like a model provider, without one
 ///
-/// Chat, streams, tools, embeddings, token counts and model lists in the OpenAI, Anthropic and Gemini formats: deterministic,
-/// with faults on request. Any key is taken. A request steers it in the header x-portcullis-mock, or in its last user text
+/// Chat, streams, tools, embeddings, pictures, sound, files, realtime sessions, token counts and model lists in the OpenAI,
+/// Anthropic and Gemini formats: deterministic, with faults on request. Any key is taken. A request steers it in the header x-portcullis-mock, or in its last user text
 /// inside [mock: …]: latency=200ms, pace=20ms, status=429, retry_after=2, cut=3, stall=2, chunk=5, usage=10/20, tokens=50,
 /// reasoning, finish=length, tool=NAME, text=hello.
 #[derive(Debug, clap::Args)]
@@ -92,6 +93,9 @@ impl App for Mock {
 impl Mock {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
+        if head.uri.path().ends_with("/realtime") {
+            return session(&head);
+        }
         let body = read_body(body, &head.headers, &self.limits, &self.memory).await?;
         let path = head.uri.path_and_query().map_or("/", |p| p.as_str());
         let (status, headers, body) = mock::run(&head.method, path, &head.headers, body.bytes.clone()).await;
@@ -100,6 +104,20 @@ impl Mock {
         *response.headers_mut() = headers;
         Ok(response)
     }
+}
+
+/// A realtime session, which outlives its handshake.
+fn session(head: &Parts) -> Result<Response<Body>, Error> {
+    let upgrade = Upgrade::of(head)?;
+    let spoken = upgrade.protocols().iter().any(|p| p == "realtime");
+    let response = upgrade.response(spoken.then_some("realtime"));
+    let model = opaque::param(head.uri.query(), "model").unwrap_or_else(|| "mock".to_owned());
+    tokio::spawn(async move {
+        if let Ok(socket) = upgrade.open(LONGEST_MESSAGE).await {
+            mock::realtime(socket.into_inner(), &model).await;
+        }
+    });
+    Ok(response)
 }
 
 struct Frames(MockBody);
@@ -119,6 +137,9 @@ fn refuse(error: &Error, format: Format) -> Response<Body> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
     response
 }
+
+/// Of a realtime session.
+const LONGEST_MESSAGE: usize = 16 << 20;
 
 async fn cancel_on_signal(shutdown: CancellationToken) {
     #[cfg(unix)]

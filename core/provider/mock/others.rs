@@ -80,6 +80,9 @@ pub(super) fn answer(asked: &Asked<'_>, given: &str, headers: &HeaderMap, body: 
     let counted = json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
     let json = |value: Value| Ok(whole(value.to_string().into_bytes(), JSON, &control));
     match asked.operation {
+        Operation::Rerank if fields.get("documents").and_then(Value::as_array).is_none_or(Vec::is_empty) => {
+            Err(Error::invalid("documents", "`documents` must hold one or more"))
+        }
         Operation::Rerank => json(ranking(&fields, input)),
         Operation::Moderations => {
             let flagged = said.contains("kill");
