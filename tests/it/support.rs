@@ -396,8 +396,10 @@ impl Gateway {
     pub async fn record(&self, count: usize) -> Value {
         let mut rows = Vec::new();
         eventually("the request is settled", async || {
-            rows =
-                self.admin("GET", "/api/v1/requests", "").await.json()["data"].as_array().cloned().unwrap_or_default();
+            rows = self.admin("GET", "/api/v1/requests?limit=200", "").await.json()["data"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             rows.len() >= count
         })
         .await;
