@@ -166,7 +166,8 @@ where
     B::Error: Into<BoxError>,
 {
     let began = Instant::now();
-    let mut frames: Vec<Bytes> = Vec::new();
+    let mut first: Option<Bytes> = None;
+    let mut whole: Option<BytesMut> = None;
     let mut total = 0u64;
     // Armed only when the body makes us wait: most bodies are there with their head.
     let mut timer = pin!(None);
@@ -199,28 +200,30 @@ where
             return Err(too_large(limits));
         }
         permit.grow_to(total)?;
-        if !data.is_empty() {
-            frames.push(data);
+        if data.is_empty() {
+            continue;
+        }
+        if let Some(whole) = &mut whole {
+            whole.extend_from_slice(&data);
+        } else if let Some(head) = first.take() {
+            // As long as it says it is, so that it never stands in memory twice; what is not written to yet is not in use.
+            let more = body.size_hint().exact().unwrap_or(0);
+            let room = usize::try_from(total.saturating_add(more).min(limits.max_body)).unwrap_or(0);
+            let mut joined = BytesMut::with_capacity(room);
+            joined.extend_from_slice(&head);
+            joined.extend_from_slice(&data);
+            whole = Some(joined);
+        } else {
+            first = Some(data);
         }
     }
-    Ok(join(frames, total))
+    Ok(whole.map(BytesMut::freeze).or(first).unwrap_or_default())
 }
 
 /// When the body is too slow, as things stand.
 fn due(began: Instant, total: u64, limits: &BodyLimits) -> Option<Instant> {
     let earned = total.saturating_mul(1000).checked_div(limits.min_rate)?;
     began.checked_add(limits.grace)?.checked_add(Duration::from_millis(earned))
-}
-
-fn join(mut frames: Vec<Bytes>, total: u64) -> Bytes {
-    if frames.len() <= 1 {
-        return frames.pop().unwrap_or_default();
-    }
-    let mut whole = BytesMut::with_capacity(total as usize);
-    for frame in frames {
-        whole.extend_from_slice(&frame);
-    }
-    whole.freeze()
 }
 
 /// One content coding of RFC 9110 §8.4.1 and its successors.

@@ -153,7 +153,7 @@ fn priced(
 }
 
 /// Their word, ours, and the power of ten between.
-const KEYS: [(&str, &str, i32); 13] = [
+const KEYS: [(&str, &str, i32); 14] = [
     ("input_mtok", "input", 0),
     ("output_mtok", "output", 0),
     ("cache_read_mtok", "cache_read", 0),
@@ -164,6 +164,7 @@ const KEYS: [(&str, &str, i32); 13] = [
     ("input_image_mtok", "input_image", 0),
     ("output_image_mtok", "output_image", 0),
     ("output_reasoning_mtok", "reasoning", 0),
+    ("input_mchars", "characters", 0),
     ("requests_kcount", "request", -3),
     ("web_searches_kcount", "per_search", -3),
     ("cache_write_5m_mtok", "cache_write", 0),

@@ -131,7 +131,7 @@ fn a_litellm_file_becomes_rows_and_what_it_says_besides_is_told() {
     assert!(!hosted.is_empty() && hosted.iter().all(|r| price(r, "input").as_deref() == Some("3")), "{hosted:?}");
     let told = draft.told();
     for says in [
-        "negative: input_cost_per_token: -1e-06 is no price: it is negative",
+        "negative: input_cost_per_token: -1e-6 is no price: it is negative",
         "absurd: input_cost_per_token: 3.0 is no price: input would be 3000000 USD",
         "words: input_cost_per_token: \"cheap\" is no price",
         "endless: max_input_tokens: ",

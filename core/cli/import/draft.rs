@@ -105,28 +105,31 @@ impl Draft {
         }
         for name in &names {
             while let Some(back) = self.ring(name) {
+                let mut lent: Vec<Target> = self.models.get(name).map(|m| m.targets.clone()).unwrap_or_default();
+                lent.sort_by_key(|t| t.order);
+                let lent = lent.iter().map(|t| format!("{}/{}", t.provider, t.model));
                 if let Some(model) = self.models.get_mut(&back) {
-                    let last = model.failover.iter().rposition(|next| names.contains(next));
-                    let gone = last.map(|at| model.failover.remove(at)).unwrap_or_default();
-                    let text = format!("{gone} leads back to where it came from; failovers here go one way");
-                    self.dropped(format!("fallback of {back}"), text);
+                    let at = model.failover.iter().position(|next| next == name).unwrap_or(0);
+                    model.failover.splice(at..(at + 1).min(model.failover.len()), lent);
                 }
+                let text = format!("{name} leads back here, which failovers may not: its targets are listed instead");
+                self.changed(format!("fallback of {back}"), text);
             }
         }
     }
 
-    /// Somebody on the way from `start` back to it.
+    /// Who names `start` on the way from it back to it.
     fn ring(&self, start: &str) -> Option<String> {
-        let mut way = vec![(start.to_owned(), start.to_owned())];
+        let mut way = vec![start.to_owned()];
         let mut seen = Vec::new();
-        while let Some((here, from)) = way.pop() {
+        while let Some(here) = way.pop() {
             for next in self.models.get(&here).into_iter().flat_map(|m| &m.failover) {
                 if next == start {
                     return Some(here);
                 }
                 if !seen.contains(next) {
                     seen.push(next.clone());
-                    way.push((next.clone(), from.clone()));
+                    way.push(next.clone());
                 }
             }
         }

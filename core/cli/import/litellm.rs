@@ -135,7 +135,9 @@ fn provider(draft: &mut Draft, prefix: &str, model: &str, params: &Map<String, V
     let text = |key: &str| params.get(key).and_then(Value::as_str).map(str::trim).filter(|t| !t.is_empty());
     let field = |key: &str| format!("{at}.litellm_params.{key}");
     let base = text("api_base").or(text("base_url"));
-    let row = row_of(prefix, model).filter(|row| !(prefix == "openai" && base.is_some()) || *row != "openai");
+    // With an address of its own it is a server that speaks like that vendor.
+    let own = prefix == "openai" && base.is_some();
+    let row = if own { None } else { row_of(prefix, model) };
     let mut upstream = Upstream { row, ..Upstream::default() };
     if row.is_none() && base.is_none() {
         let why = format!("there is no provider {prefix:?} here; one that speaks OpenAI's format needs an api_base");

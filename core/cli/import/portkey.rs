@@ -179,19 +179,24 @@ fn target(draft: &mut Draft, value: &Value, at: &str) -> Option<Target> {
         draft.dropped(dotted(at, "provider"), format!("there is no provider {called:?} here, and no custom_host"));
         return None;
     }
-    let usual = row.and_then(usual_env);
+    // A vendor's key goes to no other host.
+    let own = upstream.base_url.is_some();
+    let keyed = text("api_key").is_some() || text("virtual_key").is_some();
+    let usual = row.and_then(usual_env).filter(|_| !own);
     let taken: Vec<&str> = draft.upstreams.iter().filter_map(|(_, u)| u.env.as_deref()).collect();
     let same = row.is_some_and(|row| row == called);
     let env = match usual {
         Some(usual) if same || !taken.contains(&usual) && text("api_key").is_none() => usual.to_owned(),
-        _ => env_for(called, &[]),
+        _ => env_for(called, row.and_then(usual_env).as_slice()),
     };
     for key in ["api_key", "virtual_key"] {
         if text(key).is_some() {
             draft.changed(dotted(at, key), format!("keys are read from the environment: set the variable {env}"));
         }
     }
-    upstream.env = Some(env);
+    if keyed || !own {
+        upstream.env = Some(env);
+    }
     let lacks = row.is_some_and(|row| !super::upstreams::knows_its_place(row)) && upstream.base_url.is_none();
     if lacks {
         upstream.base_url = Some("https://name.invalid/v1".to_owned());

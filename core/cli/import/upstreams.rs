@@ -33,8 +33,8 @@ impl Upstream {
                 out.push(format!("{login} = {{ {} }}", all.join(", ")).replace("{  }", "{}"));
             }
             (Some(env), None, _) => out.push(format!("key = \"env:{env}\"")),
-            (None, None, None) => out.push("auth = \"none\"".to_owned()),
-            (None, None, Some(_)) => {}
+            (None, None, Some(_)) if self.base_url.is_none() => {}
+            (None, None, _) => out.push("auth = \"none\"".to_owned()),
         }
         out.extend(self.places.iter().map(|(key, value)| format!("{key} = {}", quoted(value))));
         out
