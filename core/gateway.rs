@@ -217,7 +217,7 @@ impl Gateway {
         mut document: Document,
     ) -> Result<Reply> {
         exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
-        if !exchange.chain.is_empty() {
+        if exchange.chain.reads_headers() {
             exchange.cx.keep_headers(client);
         }
         // 6. Request-side stages.
@@ -247,7 +247,8 @@ impl Gateway {
         };
         let mut targets = plan.order(seed, health, now);
         if choosing {
-            let candidates: Vec<Candidate> = targets.iter().map(|t| health.candidate(t, now)).collect();
+            let shown = if inner.chain.reads_targets() { &targets[..] } else { &[] };
+            let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
             if let Some(names) = inner.chain.route(&mut inner.cx, document, &candidates).await? {
                 plan = runtime.routes.resolve_list(&names, &inner.cx.principal)?;
                 targets = plan.order(seed, health, now);

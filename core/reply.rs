@@ -81,7 +81,7 @@ pub fn health(parts: &Parts, ready: impl FnOnce() -> (bool, Value)) -> Option<Re
 
 /// The head of every answer.
 pub fn head(exchange: &Exchange) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(12);
+    let mut headers = HeaderMap::with_capacity(HEADERS);
     let cx = &exchange.cx;
     let record = &exchange.record;
     insert(&mut headers, REQUEST_ID, &cx.id);
@@ -115,6 +115,9 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     }
     headers
 }
+
+/// More than stand on most answers, rates and the server's own included: a map that grows is hashed anew.
+const HEADERS: usize = 24;
 
 /// What is left of the caller's limits, in its family's names.
 fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {

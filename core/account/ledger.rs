@@ -101,6 +101,7 @@ impl Ledger {
     pub fn append(&self, batch: Vec<(Record, Trace)>) {
         let now = (self.clock)();
         let hour = Hour::of(now);
+        let stamp = row::Stamp::of(now);
         let mut open = self.lock();
         let Open { lines, starts, .. } = &mut *open;
         lines.clear();
@@ -108,7 +109,7 @@ impl Ledger {
         for (record, trace) in &batch {
             starts.push(lines.len() as u64);
             if self.files.is_some() {
-                row::write(record, Some(trace), now, lines);
+                row::write(record, Some(trace), &stamp, lines);
                 lines.push(b'\n');
             }
         }

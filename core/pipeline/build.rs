@@ -97,8 +97,13 @@ fn script(
     let window = window(config, stage, compiled.window)?;
     let stage_object: Arc<dyn Stage> =
         Arc::new(script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects()));
-    let entry = Entry { stage: stage_object, on_error: stage.on_error, only: stage.only.clone(), stream, window };
-    Ok((entry, info))
+    Ok((entry(stage_object, stage, stream, window), info))
+}
+
+/// At its place, as the configuration has it.
+fn entry(stage: Arc<dyn Stage>, listed: &config::Stage, stream: Option<StreamMode>, window: usize) -> Entry {
+    let reads = stage.reads();
+    Entry { stage, on_error: listed.on_error, only: listed.only.clone(), stream, window, reads }
 }
 
 fn plugin(config: &Config, plugins: &Plugins, stage: &config::Stage) -> Result<(Entry, StageInfo), Vec<Problem>> {
@@ -112,7 +117,7 @@ fn plugin(config: &Config, plugins: &Plugins, stage: &config::Stage) -> Result<(
     let info = StageInfo { uses: uses.to_owned(), hash: file.hash.clone(), phases: described.phase_names() };
     let window = window(config, stage, described.window)?;
     let stage_object: Arc<dyn Stage> = Arc::new(PluginStage::new(loaded));
-    Ok((Entry { stage: stage_object, on_error: stage.on_error, only: stage.only.clone(), stream, window }, info))
+    Ok((entry(stage_object, stage, stream, window), info))
 }
 
 /// Characters to hold back: the configuration's word, else the stage's own.

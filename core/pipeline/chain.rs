@@ -97,6 +97,16 @@ impl Chain {
         self.seats.is_empty()
     }
 
+    /// Does a stage look at the caller's headers?
+    pub fn reads_headers(&self) -> bool {
+        self.seats.iter().any(|seat| seat.entry.reads.headers)
+    }
+
+    /// Does a stage that routes look at what there is to choose from?
+    pub fn reads_targets(&self) -> bool {
+        self.seats.iter().any(|seat| seat.entry.reads.targets && seat.wants(Phase::Route))
+    }
+
     /// `Attempt` is also wanted by stages that look at whole streamed answers: they are told the target there.
     pub fn wants(&self, phase: Phase) -> bool {
         let needs_target = || matches!(self.stream_need(), StreamNeed::Whole | StreamNeed::Observe);

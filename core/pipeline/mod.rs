@@ -20,7 +20,7 @@ pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 pub use effects::Effects;
 pub use phase::Phase;
-pub use stage::{Candidate, Stage, StageFault, Visit};
+pub use stage::{Candidate, Reads, Stage, StageFault, Visit};
 
 use crate::{
     auth::{Principal, wildcard},
@@ -42,6 +42,7 @@ pub struct Entry {
     pub stream: Option<StreamMode>,
     /// Characters held back per part in `window` mode.
     pub window: usize,
+    pub reads: Reads,
 }
 
 /// Enough for card numbers, e-mail addresses, IBANs and most phrases.
@@ -50,8 +51,8 @@ pub const WINDOW: usize = 256;
 impl Entry {
     /// With the stage's own wishes and the default failure policy.
     pub fn new(stage: Arc<dyn Stage>) -> Self {
-        let stream = stage.stream();
-        Entry { stage, on_error: OnError::default(), only: None, stream, window: WINDOW }
+        let (stream, reads) = (stage.stream(), stage.reads());
+        Entry { stage, on_error: OnError::default(), only: None, stream, window: WINDOW, reads }
     }
 
     fn meets(&self, principal: &Principal, model: &str) -> bool {

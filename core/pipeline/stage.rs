@@ -22,8 +22,21 @@ pub trait Stage: Send + Sync {
     fn phases(&self) -> Phases;
     /// How it wants streamed answers; `None` when it looks at no answers.
     fn stream(&self) -> Option<StreamMode>;
+    /// What must be prepared for it before it runs.
+    fn reads(&self) -> Reads {
+        Reads { headers: true, targets: true }
+    }
     /// The request's own instance, made at the first phase that this stage wants.
     fn open(&self) -> Box<dyn Visit>;
+}
+
+/// What costs something to show, and is shown only to those that look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reads {
+    /// The caller's headers.
+    pub headers: bool,
+    /// In `route`: the candidates.
+    pub targets: bool,
 }
 
 /// One request's visit to a stage. Only the phases that `Stage::phases` names are called.

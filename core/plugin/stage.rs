@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     model::{Delta, Event, Response},
     pipeline::{
-        Candidate, Phase, Stage, StageFault, Visit,
+        Candidate, Phase, Reads, Stage, StageFault, Visit,
         parts::Parts,
         phase::Phases,
         stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
@@ -47,6 +47,10 @@ impl Stage for PluginStage {
 
     fn phases(&self) -> Phases {
         self.loaded.described.phases
+    }
+
+    fn reads(&self) -> Reads {
+        Reads { headers: self.loaded.described.needs.headers, targets: true }
     }
 
     fn stream(&self) -> Option<StreamMode> {

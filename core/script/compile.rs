@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::{Problem, StageLimits, StreamMode},
     pipeline::{
-        Phase,
+        Phase, Reads,
         phase::{Phases, TABLE},
     },
 };
@@ -41,8 +41,7 @@ pub struct Compiled {
     pub imports: bool,
     /// String constants of the script itself.
     pub literals: HashSet<String>,
-    /// `fn route` reads its targets.
-    pub reads_targets: bool,
+    pub reads: Reads,
     hooks: Vec<(Phase, Position)>,
 }
 
@@ -114,7 +113,10 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         window,
         imports,
         literals: literals(&loose),
-        reads_targets: lint::reads_parameter(&loose, Phase::Route, 1),
+        reads: Reads {
+            headers: lint::may_read(&loose, "headers"),
+            targets: lint::reads_parameter(&loose, Phase::Route, 1),
+        },
         hooks,
     })
 }

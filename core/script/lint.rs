@@ -181,6 +181,15 @@ pub fn reads_parameter(ast: &AST, phase: Phase, index: usize) -> bool {
     reads
 }
 
+/// May any of it look at a property of this name? A module that it imports may.
+pub fn may_read(ast: &AST, property: &str) -> bool {
+    !ast.walk(&mut |path: &[ASTNode<'_>]| match path.last() {
+        Some(ASTNode::Expr(Expr::Property(name, _))) => name.2 != property,
+        Some(ASTNode::Stmt(Stmt::Import(..))) => false,
+        _ => true,
+    })
+}
+
 /// Does a function still mention this name?
 pub fn names(ast: &AST, name: &str) -> bool {
     let mut functions = ast.clone();

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Kind},
     model::{Event, Part, Response},
     pipeline::{
-        Candidate, Effects, Phase, Stage, StageFault, Visit,
+        Candidate, Effects, Phase, Reads, Stage, StageFault, Visit,
         parts::{New, Parts},
         phase::Phases,
         stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
@@ -60,6 +60,10 @@ impl Stage for ScriptStage {
 
     fn phases(&self) -> Phases {
         self.program.phases
+    }
+
+    fn reads(&self) -> Reads {
+        self.program.reads
     }
 
     fn stream(&self) -> Option<StreamMode> {
@@ -213,7 +217,7 @@ impl ScriptVisit {
     fn on_route(&mut self, cx: &mut Context, doc: &mut Document, candidates: &[Candidate]) -> Outcome<RouteVerdict> {
         let target = |c: &Candidate| Dynamic::from(TargetView(Arc::new(c.clone())));
         let targets: Array =
-            if self.program.reads_targets { candidates.iter().map(target).collect() } else { Array::new() };
+            if self.program.reads.targets { candidates.iter().map(target).collect() } else { Array::new() };
         let args = vec![self.request_view(), targets.into(), self.context_view()];
         let value = self.with_document(Phase::Route, cx, doc, |_| {}, args)?;
         Ok(match self.verdict(Phase::Route, value)? {

@@ -18,7 +18,7 @@ pub fn trace_json(trace: &Trace) -> Value {
 /// One request's facts and, when it is given, its trace. `at`: when it was settled.
 pub fn record_json(record: &Record, trace: Option<&Trace>, at: SystemTime) -> Value {
     let mut out = Vec::new();
-    row::write(record, trace, at, &mut out);
+    row::write(record, trace, &row::Stamp::of(at), &mut out);
     read(&out)
 }
 

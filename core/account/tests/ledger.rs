@@ -307,7 +307,7 @@ fn a_row_is_read_back_as_it_was() {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_900_000_000_123);
     let (record, trace) = record(at, "hr\u{1}", Some(1_234_500_001));
     let mut line = Vec::new();
-    crate::telemetry::row::write(&record, Some(&trace), at, &mut line);
+    crate::telemetry::row::write(&record, Some(&trace), &crate::telemetry::row::Stamp::of(at), &mut line);
     assert!(!line.contains(&b'\n') && line.starts_with(b"{\"id\":\"req_"));
     let row: serde_json::Value = serde_json::from_slice(&line).unwrap();
     assert_eq!((row["team"].as_str(), row["time"].as_str()), (Some("hr\u{1}"), Some("2030-03-17T17:46:40.123Z")));
