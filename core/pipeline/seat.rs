@@ -28,6 +28,8 @@ pub struct Seat {
     visit: Option<Box<dyn Visit>>,
     /// Failed: out for the rest of the request.
     out: bool,
+    /// Wants nothing more of the request.
+    done: bool,
     pub changed: bool,
     adapter: Adapter,
     /// Event calls are told as one step.
@@ -57,6 +59,7 @@ impl Seat {
             phases,
             visit: None,
             out: false,
+            done: false,
             changed: false,
             adapter: Adapter::Direct,
             tally: Tally::default(),
@@ -71,12 +74,13 @@ impl Seat {
     }
 
     pub fn wants(&self, phase: Phase) -> bool {
-        !self.out && self.phases.has(phase)
+        !self.out && !self.done && self.phases.has(phase)
     }
 
     /// How it takes streamed answers; `None` when it looks at none.
     pub fn mode(&self) -> Option<StreamMode> {
-        if self.phases.has(Phase::Event) || self.phases.has(Phase::Response) { self.entry.stream } else { None }
+        let looks = self.phases.has(Phase::Event) || self.phases.has(Phase::Response);
+        self.entry.stream.filter(|_| looks && !self.done)
     }
 
     pub fn visit(&mut self) -> &mut dyn Visit {
@@ -101,6 +105,7 @@ impl Seat {
     ) -> Result<Option<T>> {
         let took = started.elapsed();
         let operations = self.visit.as_ref().map_or(0, |v| v.operations());
+        self.done |= self.visit.as_ref().is_some_and(|v| v.done());
         match outcome {
             Ok(value) => {
                 let verdict = verdict(&value);

@@ -106,6 +106,11 @@ pub trait Visit: Send {
         false
     }
 
+    /// It wants nothing more of this request: no later phase is called. Asked after each call.
+    fn done(&self) -> bool {
+        false
+    }
+
     /// Operations used by the last call, where the host counts them (scripts).
     fn operations(&self) -> u64 {
         0

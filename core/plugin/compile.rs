@@ -129,7 +129,8 @@ pub fn load(engine: &Arc<Engine>, program: &Arc<Program>, shared: Shared, terms:
     let (engine, program) = (engine.clone(), program.clone());
     let loaded = Loaded { engine, program, pre, shared, described, terms, indices, idle: Mutex::default() };
     // The types of its functions are looked at when they are loaded.
-    drive(Instance::open(&loaded)).map_err(|e| format!("does not fit {PACKAGE}@{VERSION}: {}", told(&e)))?;
+    let typed = drive(Instance::open(&loaded)).and_then(|mut instance| instance.check(&loaded));
+    typed.map_err(|e| format!("does not fit {PACKAGE}@{VERSION}: {}", told(&e)))?;
     Ok(loaded)
 }
 

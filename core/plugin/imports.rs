@@ -77,6 +77,10 @@ impl context::Host for Guest {
         Guest::note(self, &text);
     }
 
+    fn done(&mut self) {
+        self.call.done = true;
+    }
+
     fn get_var(&mut self, name: String) -> Option<String> {
         self.call.vars.get(&name).map(Value::to_string)
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, component};
 
 use super::{
     bind::exports::portcullis::plugin::{attempt, error, event, log, request, response, route},
@@ -24,6 +24,7 @@ use crate::{
 
 pub struct Instance {
     pub store: Store<Guest>,
+    pub made: component::Instance,
     pub exports: Exports,
     pub meter: Arc<Meter>,
     /// In a call, or left in one.
@@ -31,7 +32,8 @@ pub struct Instance {
     uses: u32,
 }
 
-/// The functions of the phases that the guest wants.
+/// The functions of the phases that the guest wants, looked up when they are first called: their types were checked when
+/// the file was loaded, and would be again.
 #[derive(Default)]
 pub struct Exports {
     pub request: Option<request::Guest>,
@@ -61,25 +63,22 @@ impl Instance {
         let mut store = store(&loaded.engine, &loaded.shared, loaded.terms);
         let meter = store.data().meter.clone();
         let made = metered(&meter, loaded.pre.instantiate_async(&mut store)).await?;
+        let exports = Exports::default();
+        Ok(Instance { store, made, exports, meter, calling: false, uses: 0 })
+    }
+
+    /// Every phase's function, for a look at its type.
+    pub fn check(&mut self, loaded: &Loaded) -> wasmtime::Result<()> {
         let indices = &loaded.indices;
-        macro_rules! load {
-            ($phase:ident) => {
-                match &indices.$phase {
-                    Some(indices) => Some(indices.load(&mut store, &made)?),
-                    None => None,
-                }
+        macro_rules! look {
+            ($($phase:ident),+) => {
+                $(if let Some(indices) = &indices.$phase {
+                    self.exports.$phase = Some(indices.load(&mut self.store, &self.made)?);
+                })+
             };
         }
-        let exports = Exports {
-            request: load!(request),
-            route: load!(route),
-            attempt: load!(attempt),
-            event: load!(event),
-            response: load!(response),
-            error: load!(error),
-            log: load!(log),
-        };
-        Ok(Instance { store, exports, meter, calling: false, uses: 0 })
+        look!(request, route, attempt, event, response, error, log);
+        Ok(())
     }
 
     /// Was it left in the middle of a call (the client went away)?

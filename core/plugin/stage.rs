@@ -66,6 +66,7 @@ impl Stage for PluginStage {
             changed: false,
             parts: Parts::default(),
             starts: true,
+            finished: false,
         })
     }
 }
@@ -79,6 +80,8 @@ struct PluginVisit {
     parts: Parts,
     /// The next `start` event begins an attempt.
     starts: bool,
+    /// The guest wants nothing more of this request.
+    finished: bool,
 }
 
 /// One call of a phase's function, with everything around it.
@@ -89,7 +92,12 @@ macro_rules! call {
         let Some(live) = &mut $self.live else { return Err(instance::wrong(&loaded, $phase, GONE)) };
         let _busy = loaded.engine.busy();
         live.begin(&loaded, $phase, $cx, $bytes);
-        let Instance { store, exports, meter, .. } = &mut **live;
+        let Instance { store, made, exports, meter, .. } = &mut **live;
+        let found = match (exports.$field.take(), &loaded.indices.$field) {
+            (None, Some(indices)) => indices.load(&mut *store, made).map(Some),
+            (found, _) => Ok(found),
+        };
+        exports.$field = found.map_err(|error| instance::fault(&loaded, $phase, &error))?;
         let Some(guest) = &exports.$field else { return Err(instance::wrong(&loaded, $phase, "it has no such phase")) };
         match metered(meter, guest.$function(store, $($arg),*)).await {
             Ok(value) => {
@@ -132,6 +140,10 @@ impl PluginVisit {
             Phase::Log => true,
             Phase::Attempt | Phase::Event | Phase::Response | Phase::Error => false,
         };
+        // Once an answer has begun something of it may be held back for the guest: then it stays to the end.
+        let early = matches!(phase, Phase::Request | Phase::Route | Phase::Attempt);
+        self.finished |= early && self.live.as_ref().is_some_and(|live| live.store.data().call.done);
+        let last = last || self.finished;
         if last {
             self.release();
         }
@@ -407,6 +419,10 @@ impl Visit for PluginVisit {
 
     fn changed(&self) -> bool {
         self.changed
+    }
+
+    fn done(&self) -> bool {
+        self.finished
     }
 }
 

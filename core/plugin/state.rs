@@ -55,6 +55,8 @@ pub struct Call {
     pub noted: u32,
     pub logged: u32,
     pub called: u32,
+    /// The guest wants nothing more of this request.
+    pub done: bool,
 }
 
 pub struct Caller {

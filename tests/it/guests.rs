@@ -224,6 +224,29 @@ async fn a_guest_rewrites_errors_or_answers_in_their_place_and_tags_the_record()
     .await;
 }
 
+#[tokio::test]
+async fn a_guest_that_wants_nothing_more_is_let_go_and_the_answer_passes_as_it_came() {
+    let upstream = Upstream::start().await;
+    let config = format!("{}{}", upstream.provider("up", "openai_chat"), probe(GRANTED));
+    let gateway = gateway(&config, "plugins/probe.wasm", PROBE).await;
+    let plain = Gateway::start(&upstream.provider("up", "openai_chat")).await;
+    // Bytes that no encoder would write so.
+    let odd = Openai.whole("left alone").replace(':', " :  ");
+    let frames = Openai.frames(&["left ", "alone"]).concat().replace("\"choices\"", "\"odd\" : 1, \"choices\"");
+    for (say, stream) in [(Say::json(odd), false), (Say::sse(frames), true)] {
+        upstream.always(say);
+        let as_it_came = plain.chat(&ask("up/m", "hi", stream)).await.text();
+        assert!(as_it_came.contains(if stream { "\"odd\" : 1" } else { " :  " }), "{as_it_came}");
+        let answer = gateway.chat(&ask("up/m", "probe done", stream)).await;
+        assert_eq!((answer.status, answer.text()), (200, as_it_came));
+        let record = record_of(&gateway, &answer).await;
+        assert!(notes(&record).is_empty() && record["tags"]["probe.status"].is_null(), "{record}");
+        // The next request has an instance of its own, which stays.
+        let answer = gateway.chat(&ask("up/m", "probe on", stream)).await;
+        assert!(answer.text().contains("(seen)"), "{}", answer.text());
+    }
+}
+
 /// Below what its types let a guest say.
 const LIES: [&str; 11] = [
     "case",

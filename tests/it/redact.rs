@@ -56,6 +56,31 @@ async fn the_upstream_hears_placeholders_and_the_caller_reads_values() {
 }
 
 #[tokio::test]
+async fn where_nothing_was_hidden_the_answer_passes_as_it_came() {
+    // Bytes that no encoder would write so: they show whether a stream went through the model.
+    let piece = |content: &str| {
+        format!(
+            "data: {{\"odd\" : 1, \"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\
+             \"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{content}\"}},\"finish_reason\":null}}]}}\n\n"
+        )
+    };
+    let end = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\
+               \"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let upstream = Upstream::saying(Say::sse(format!("{}{end}", piece("so [EMAIL_1]")))).await;
+    let gateway = gateway(&upstream, "openai_chat", "").await;
+    let stream = async |text: &str| {
+        let mut body = ask(text);
+        body["stream"] = true.into();
+        gateway.chat(&body.to_string()).await.text()
+    };
+    let clean = stream("what are tides?").await;
+    assert!(clean.contains("\"odd\" : 1") && clean.contains("so [EMAIL_1]"), "{clean}");
+    // With something to restore it is read, and restored.
+    let restored = stream("I am ann@example.com").await;
+    assert!(!restored.contains("\"odd\" : 1") && restored.contains("ann@example.com"), "{restored}");
+}
+
+#[tokio::test]
 async fn every_string_of_a_request_is_masked_wherever_it_stands() {
     let upstream = Upstream::saying(says("done")).await;
     let gateway = gateway(&upstream, "openai_chat", "").await;

@@ -6,7 +6,7 @@ use crate::{
     answer::{self, Answer, Piece},
     detect::{Hint, Kind},
     request::{self, Role, Text, mask},
-    settings::{Settings, Unscanned},
+    settings::{Mode, Settings, Unscanned},
     vault::{Vault, write_number},
 };
 
@@ -45,7 +45,13 @@ impl OnRequest for Redact {
             unscanned("signed reasoning", &t.path);
         });
         match mask(&settings, &mut self.vault, &texts) {
-            request::Verdict::Clean => RequestVerdict::Continue,
+            request::Verdict::Clean => {
+                // Nothing was hidden: there is nothing to restore.
+                if settings.mode == Mode::Restore {
+                    context::done();
+                }
+                RequestVerdict::Continue
+            }
             request::Verdict::Change(edits) => {
                 self.note();
                 RequestVerdict::Change(edits.into_iter().map(Edit::Text).collect())

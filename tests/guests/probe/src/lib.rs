@@ -54,6 +54,10 @@ impl OnRequest for Probe {
                 let (now, since) = (clock::now(), clock::monotonic());
                 respond(format!("{}", now > 1_600_000_000_000 && clock::monotonic() >= since))
             }
+            ("done", _) => {
+                context::done();
+                RequestVerdict::Continue
+            }
             _ => RequestVerdict::Continue,
         }
     }
