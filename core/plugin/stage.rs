@@ -62,11 +62,11 @@ impl Stage for PluginStage {
         Box::new(PluginVisit {
             loaded: self.loaded.clone(),
             live: None,
-            done: false,
+            tried: false,
             changed: false,
             parts: Parts::default(),
             starts: true,
-            finished: false,
+            done: false,
         })
     }
 }
@@ -75,13 +75,13 @@ struct PluginVisit {
     loaded: Arc<Loaded>,
     live: Option<Box<Instance>>,
     /// There was an instance, and there will be no other: what it knew is gone.
-    done: bool,
+    tried: bool,
     changed: bool,
     parts: Parts,
     /// The next `start` event begins an attempt.
     starts: bool,
     /// The guest wants nothing more of this request.
-    finished: bool,
+    done: bool,
 }
 
 /// One call of a phase's function, with everything around it.
@@ -121,10 +121,10 @@ impl PluginVisit {
             self.live = None;
         }
         if self.live.is_none() {
-            if self.done {
+            if self.tried {
                 return Err(instance::wrong(&self.loaded, phase, GONE));
             }
-            self.done = true;
+            self.tried = true;
             self.live = Some(Instance::take(&self.loaded, phase).await?);
         }
         Ok(())
@@ -142,8 +142,8 @@ impl PluginVisit {
         };
         // Once an answer has begun something of it may be held back for the guest: then it stays to the end.
         let early = matches!(phase, Phase::Request | Phase::Route | Phase::Attempt);
-        self.finished |= early && self.live.as_ref().is_some_and(|live| live.store.data().call.done);
-        let last = last || self.finished;
+        self.done |= early && self.live.as_ref().is_some_and(|live| live.store.data().call.done);
+        let last = last || self.done;
         if last {
             self.release();
         }
@@ -422,7 +422,7 @@ impl Visit for PluginVisit {
     }
 
     fn done(&self) -> bool {
-        self.finished
+        self.done
     }
 }
 
