@@ -34,6 +34,7 @@ mod shape;
 mod tests;
 
 use std::{
+    cell::OnceCell,
     collections::VecDeque,
     future::poll_fn,
     pin::Pin,
@@ -181,7 +182,12 @@ fn chat(ask: &Ask<'_>, given: &str, body: &Bytes) -> Result<MockAnswer> {
         request.stream = stream;
     }
     let response = compose::response(&request, &control, ask.format, seed(body));
-    let view = view(ask, &request.model, seed(body), request.include_usage);
+    let mut view = view(ask, &request.model, seed(body), request.include_usage);
+    let fields = OnceCell::new();
+    view.echo = codec.echo(&|name| {
+        let read = || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(body).unwrap_or_default();
+        fields.get_or_init(read).get(name).cloned()
+    });
     if !request.stream {
         return Ok(whole(codec.encode_response(&response, &view)?, JSON, &control));
     }
