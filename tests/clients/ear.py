@@ -60,8 +60,11 @@ class Requests:
 
     def __init__(self):
         self.buffer = b""
+        self.deaf = False
 
     def push(self, data):
+        if self.deaf:
+            return
         self.buffer += data
         while self.take():
             pass
@@ -86,7 +89,9 @@ class Requests:
                 return False
             body, self.buffer = rest[:length], rest[length:]
         HEARD.append({"path": lines[0].split(" ")[1], "headers": headers, "body": body.decode("utf-8", "replace")})
-        return True
+        # What follows an upgrade are no requests.
+        self.deaf = "upgrade" in headers
+        return not self.deaf
 
 
 def dechunk(rest):

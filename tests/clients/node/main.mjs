@@ -10,12 +10,16 @@ import { claudeTable } from "./commands.mjs";
 import { table as google } from "./google.mjs";
 import { table as llmprobe } from "./llmprobe.mjs";
 import { table as openai } from "./openai.mjs";
+import { table as operations } from "./operations.mjs";
 
 const read = (file) => JSON.parse(readFileSync(file, "utf8")).dependencies;
 const pins = read(new URL("package.json", import.meta.url));
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
-const sdks = [["openai", openai], ["@anthropic-ai/sdk", anthropic], ["@google/genai", google], ["llmprobe", llmprobe]]
+const sdks = [
+  ["openai", openai], ["openai", operations], ["@anthropic-ai/sdk", anthropic], ["@google/genai", google],
+  ["llmprobe", llmprobe],
+]
   .map(([name, table]) => [`node ${name} ${pins[name]}`, table])
   .concat(Object.entries(tables).map(([kind, table]) => [`node ai ${pins.ai} @ai-sdk/${kind}`, table]));
 

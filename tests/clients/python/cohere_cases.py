@@ -1,4 +1,4 @@
-"""The Python SDK `cohere` on chat and embeddings, over all upstream formats."""
+"""The Python SDK `cohere` on chat, embeddings and rankings, over all upstream formats."""
 
 import json
 
@@ -16,6 +16,7 @@ TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "description": "the weather", "parameters": WEATHER}},
     {"type": "function", "function": {"name": "get_clock", "description": "the time", "parameters": CLOCK}},
 ]
+DOCUMENTS = ["the gate is open", "bread and butter", "the gate is shut"]
 ONCE = {"request_options": {"max_retries": 0}}
 
 
@@ -136,11 +137,20 @@ def embed(target):
     assert len(answer.embeddings.float_[0]) > 8, answer
 
 
+@case(on=["mock"])
+def rerank(target):
+    answer = client.rerank(model=target, query="is the gate open?", documents=DOCUMENTS, top_n=2)
+    same(len(answer.results), 2)
+    assert all(0 <= r.index < 3 and r.relevance_score >= 0 for r in answer.results), answer
+    same([r.relevance_score for r in answer.results], sorted((r.relevance_score for r in answer.results), reverse=True))
+
+
 @case()
 def refusals():
     asks = [
         lambda c, model: c.chat(model=model, messages=[user("x")], **ONCE),
         lambda c, model: c.embed(model=model, texts=["x"], input_type="search_query", embedding_types=["float"], **ONCE),
+        lambda c, model: c.rerank(model=model, query="x", documents=DOCUMENTS, **ONCE),
     ]
     for make in asks:
         error = raises(cohere.UnauthorizedError, lambda: make(connect(WRONG_KEY), "mock"))

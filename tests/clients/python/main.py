@@ -10,6 +10,8 @@ import bench
 SDKS = {
     "new": [
         ("openai", "openai_cases"),
+        ("openai", "operations_cases"),
+        ("openai", "realtime_cases"),
         ("anthropic", "anthropic_cases"),
         ("google-genai", "google_cases"),
         ("litellm", "litellm_cases"),
