@@ -3,6 +3,7 @@
 //! nothing is lost on the way there and back. tests/clients runs the programs themselves.
 
 mod claude;
+mod codex;
 mod upstream;
 
 use crate::{
