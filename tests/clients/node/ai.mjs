@@ -166,5 +166,6 @@ export const tables = {
   openai: [...cases("openai"), vectors],
   anthropic: [...cases("anthropic"), reasoning("anthropic")],
   google: [...cases("google"), reasoning("google")],
+  responses: [...cases("responses"), reasoning("responses")],
   bedrock: [...cases("bedrock"), reasoning("bedrock", ["anthropic"])],
 };

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -98,6 +98,60 @@ export const claudeTable = [
       assert.notEqual(told.code, 0);
       const result = told.lines.find((l) => l.type === "result");
       same([result.is_error, result.api_error_status, result.api_error_code], [true, status, code]);
+    }
+  }],
+];
+
+// Its search runs at OpenAI only.
+const configuration = (model) => `
+model = "${model}"
+model_provider = "portcullis"
+web_search = "disabled"
+[model_providers.portcullis]
+name = "portcullis"
+base_url = "${URL_}/v1"
+env_key = "PORTCULLIS_KEY"
+wire_api = "responses"
+request_max_retries = 0
+stream_max_retries = 0
+`;
+
+const codex = (prompt, { key = KEY, model = "mock" }) =>
+  inHome(async (home, work) => {
+    await mkdir(join(home, ".codex"));
+    await writeFile(join(home, ".codex/config.toml"), configuration(model));
+    const args = [join(tools, "node_modules/@openai/codex/bin/codex.js"), "exec", "--json", "--skip-git-repo-check"];
+    return command(process.execPath, [...args, "--sandbox", "read-only", prompt], { home, work, env: { PORTCULLIS_KEY: key } });
+  });
+
+const items = (lines, type) => lines.filter((l) => l.type === "item.completed" && l.item.type === type).map((l) => l.item);
+
+export const codexTable = [
+  ["prints_an_answer", ALL, async (target) => {
+    const mark = `codex line ${target}`;
+    const { code, lines, err } = await codex(mark, { model: TARGETS[target] });
+    same([code, code && err], [0, 0]);
+    inside(mark, items(lines, "agent_message").at(-1).text);
+    const { usage } = lines.find((l) => l.type === "turn.completed");
+    assert.ok(usage.input_tokens > 0 && usage.output_tokens > 0, JSON.stringify(usage));
+  }],
+
+  ["calls_a_tool_and_reads_its_result", ALL, async (target) => {
+    const mark = `look with get_goal for ${target}`;
+    const { code, lines, err } = await codex(mark, { model: TARGETS[target] });
+    same([code, code && err], [0, 0]);
+    inside("read the tool's answer", items(lines, "agent_message").at(-1).text);
+    if (target === "mock") return;
+    const body = await heard(mark);
+    inside("coding agent", body);
+    inside("exec_command", body.tools);
+  }],
+
+  ["errors", null, async () => {
+    for (const [status, asked] of [["401", { key: WRONG_KEY }], ["nothing-here", { model: "nothing-here" }]]) {
+      const told = await codex("x", asked);
+      assert.notEqual(told.code, 0);
+      inside(status, told.lines.filter((l) => l.type === "turn.failed" || l.type === "error"));
     }
   }],
 ];

@@ -6,18 +6,19 @@ import { readFileSync } from "node:fs";
 import { tables } from "./ai.mjs";
 import { table as anthropic } from "./anthropic.mjs";
 import { run } from "./bench.mjs";
-import { claudeTable } from "./commands.mjs";
+import { claudeTable, codexTable } from "./commands.mjs";
 import { table as google } from "./google.mjs";
 import { table as llmprobe } from "./llmprobe.mjs";
 import { table as openai } from "./openai.mjs";
 import { table as operations } from "./operations.mjs";
+import { table as responses } from "./responses.mjs";
 
 const read = (file) => JSON.parse(readFileSync(file, "utf8")).dependencies;
 const pins = read(new URL("package.json", import.meta.url));
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
 const sdks = [
-  ["openai", openai], ["openai", operations], ["@anthropic-ai/sdk", anthropic], ["@google/genai", google],
+  ["openai", openai], ["openai", responses], ["openai", operations], ["@anthropic-ai/sdk", anthropic], ["@google/genai", google],
   ["llmprobe", llmprobe],
 ]
   .map(([name, table]) => [`node ${name} ${pins[name]}`, table])
@@ -26,7 +27,7 @@ const sdks = [
 // `main.mjs commands` has another lane: they are no packages of this folder.
 function commands() {
   const pins = read(`${process.env.PORTCULLIS_COMMANDS}/package.json`);
-  return [[`claude ${pins["@anthropic-ai/claude-code"]}`, claudeTable]];
+  return [[`claude ${pins["@anthropic-ai/claude-code"]}`, claudeTable], [`codex ${pins["@openai/codex"]}`, codexTable]];
 }
 
 const chosen = process.argv.slice(2);

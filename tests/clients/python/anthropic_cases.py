@@ -305,9 +305,9 @@ def model_not_allowed():
 
 @case(on=TARGETS)
 def bad_request(target):
-    error = raises(anthropic.BadRequestError, lambda: ask(target, "x", extra_body={"temperature": "hot"}))
+    error = raises(anthropic.BadRequestError, lambda: ask(target, "x", extra_body={"stop_sequences": 7}))
     same(error.body["error"]["type"], "invalid_request_error")
-    inside("temperature", error.body["error"]["message"])
+    inside("stop_sequences", error.body["error"]["message"])
     body = {"model": TARGETS[target], "max_tokens": 5}
     error = raises(anthropic.BadRequestError, lambda: client.post("/v1/messages", body=body, cast_to=object))
     inside("messages", error.body["error"]["message"])

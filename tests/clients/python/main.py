@@ -10,6 +10,7 @@ import bench
 SDKS = {
     "new": [
         ("openai", "openai_cases"),
+        ("openai", "responses_cases"),
         ("openai", "operations_cases"),
         ("openai", "realtime_cases"),
         ("anthropic", "anthropic_cases"),

@@ -13,9 +13,10 @@ def opened(model, key=KEY):
     return client.with_options(api_key=key).realtime.connect(model=model)
 
 
-@case()
-def text_over_a_socket():
-    with opened("mock") as socket:
+@case(on=["mock"])
+def text_over_a_socket(target):
+    model = {"mock": "mock", "openai": "gpt-realtime"}[target]
+    with opened(model) as socket:
         same(socket.recv().type, "session.created")
         socket.session.update(session={"type": "realtime", "output_modalities": ["text"]})
         content = [{"type": "input_text", "text": "hello realtime"}]
