@@ -13,7 +13,7 @@ def opened(model, key=KEY):
     return client.with_options(api_key=key).realtime.connect(model=model)
 
 
-@case(on=["mock"])
+@case(on=["mock", "openai"])
 def text_over_a_socket(target):
     model = {"mock": "mock", "openai": "gpt-realtime"}[target]
     with opened(model) as socket:
