@@ -1,11 +1,14 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
+mod timing;
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::Value;
 
+use self::timing::server_timing;
 use crate::{
     account::{Record, price::write_usd},
     answer::Streaming,
@@ -365,62 +368,6 @@ pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Resul
         exchange.finished(finish);
     }
     Ok(())
-}
-
-/// `more`: of the attempt that still runs.
-fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
-    let total = exchange.cx.started.elapsed();
-    let upstream = exchange.record.upstream_duration + more;
-    let gateway = total.saturating_sub(upstream);
-    // Milliseconds with two places, in whole numbers: this stands on every answer.
-    let (g, u) = (gateway.as_micros() / 10, upstream.as_micros() / 10);
-    let mut text = ArrayText::default();
-    text.push(b"gateway;dur=");
-    text.hundredths(g);
-    text.push(b", upstream;dur=");
-    text.hundredths(u);
-    HeaderValue::from_bytes(text.bytes()).unwrap_or(HeaderValue::from_static("gateway"))
-}
-
-/// A short text, written without the formatter.
-struct ArrayText {
-    bytes: [u8; 80],
-    length: usize,
-}
-
-impl Default for ArrayText {
-    fn default() -> Self {
-        ArrayText { bytes: [0; 80], length: 0 }
-    }
-}
-
-impl ArrayText {
-    /// What does not fit is left out.
-    fn push(&mut self, more: &[u8]) {
-        let room = &mut self.bytes[self.length..];
-        let fits = more.len().min(room.len());
-        room[..fits].copy_from_slice(&more[..fits]);
-        self.length += fits;
-    }
-
-    /// `1234` as `12.34`.
-    fn hundredths(&mut self, number: u128) {
-        let mut digits = [b'0'; 24];
-        let (mut left, mut at) = (u64::try_from(number).unwrap_or(u64::MAX), digits.len());
-        while left > 0 || digits.len() - at < 3 {
-            at -= 1;
-            digits[at] = b'0' + (left % 10) as u8;
-            left /= 10;
-        }
-        let (whole, part) = digits[at..].split_at(digits.len() - at - 2);
-        self.push(whole);
-        self.push(b".");
-        self.push(part);
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
-    }
 }
 
 /// A minute is what a rate limit takes to come back.
