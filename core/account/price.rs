@@ -78,13 +78,17 @@ impl Rates {
         if kinds.by_piece && !counted {
             return None;
         }
-        let input = match usage.input_tokens {
+        let (input, output) = match usage.billed {
+            Some(billed) => (billed.input_tokens, billed.output_tokens),
+            None => (usage.input_tokens, usage.output_tokens),
+        };
+        let input = match input {
             // What is billed by the piece may have no tokens.
             None if counted => 0,
             input => input?,
         };
         // An embedding has no output and its model no price for one.
-        let output = match (usage.output_tokens, kinds.output) {
+        let output = match (output, kinds.output) {
             (None, None | Some(0)) => 0,
             (None, _) if counted => 0,
             (output, _) => output?,
@@ -98,7 +102,8 @@ impl Rates {
         };
         let hour = take(usage.cache_write_1h_tokens);
         let write = take(usage.cache_write_tokens.map(|all| all.saturating_sub(hour)));
-        let read = take(usage.cache_read_tokens);
+        // Cached tokens are of those that were read, which need not be those that are billed.
+        let read = take(usage.cache_read_tokens.filter(|_| usage.billed.is_none()));
         let heard = take(usage.input_audio_tokens);
         let seen = take(units.input_image_tokens);
         let mut rest = output;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     codec::codec,
     config::{Catalogue, PriceService, PriceSheet, PriceTier, Prices, usd},
-    model::{Format, ServiceTier, Units, Usage},
+    model::{Billed, Format, ServiceTier, Units, Usage},
 };
 
 /// A different prime for each kind, so that a token counted as another kind, or twice, shows in the sum.
@@ -53,6 +53,15 @@ fn counts_every_kind_of_token_once() {
     let input = 600 * 2 + 40 * 23 + 100 * 5 + 40 * 7 + 20 * 11 + 200 * 17;
     let output = 42 * 3 + 30 * 13 + 5 * 19 + 3 * 29;
     assert_eq!(self::rates(primes(), &[]).cost(&all), Some(input + output + 100_000));
+}
+
+#[test]
+fn what_a_vendor_bills_is_charged_and_not_what_it_read() {
+    let rates = rates(Prices { input: Some(1_000_000), output: Some(2_000_000), ..Prices::default() }, &[]);
+    let billed = Billed { input_tokens: Some(12), output_tokens: Some(10) };
+    let used = Usage { cache_read_tokens: Some(480), billed: Some(billed), ..usage(614, 13) };
+    assert_eq!(rates.cost(&used), rates.cost(&usage(12, 10)));
+    assert_ne!(rates.cost(&used), rates.cost(&usage(614, 13)));
 }
 
 #[test]

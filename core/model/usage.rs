@@ -17,12 +17,21 @@ pub struct Usage {
     pub reasoning_tokens: Option<u64>,
     pub input_audio_tokens: Option<u64>,
     pub output_audio_tokens: Option<u64>,
+    /// What is paid for, where a vendor bills other counts than were read and written.
+    pub billed: Option<Billed>,
     /// The service that the answer says it had, where prices differ by it.
     pub service_tier: Option<ServiceTier>,
     /// What is counted besides; boxed, as most answers have none of it.
     pub units: Option<Box<Units>>,
     /// The usage object as its own format wrote it: given back to that format as it was.
     pub native: Option<Box<(Format, Map<String, Value>)>>,
+}
+
+/// Tokens that a vendor charges: its own prompt around the caller's is not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Billed {
+    pub input_tokens: Option<u64>,
+    pub output_tokens: Option<u64>,
 }
 
 /// What a vendor counts besides text and sound, or in other units than tokens.
@@ -173,6 +182,7 @@ impl Usage {
             reasoning_tokens,
             input_audio_tokens,
             output_audio_tokens,
+            billed,
             service_tier,
             units,
             native,
@@ -190,6 +200,7 @@ impl Usage {
         take(&mut self.reasoning_tokens, reasoning_tokens);
         take(&mut self.input_audio_tokens, input_audio_tokens);
         take(&mut self.output_audio_tokens, output_audio_tokens);
+        self.billed = billed.or(self.billed);
         self.service_tier = service_tier.or(self.service_tier);
         if let Some(theirs) = units {
             for (mine, (_, theirs)) in self.units_mut().figures_mut().into_iter().zip(theirs.named()) {
@@ -225,6 +236,11 @@ impl Usage {
         sum(&mut self.reasoning_tokens, other.reasoning_tokens);
         sum(&mut self.input_audio_tokens, other.input_audio_tokens);
         sum(&mut self.output_audio_tokens, other.output_audio_tokens);
+        if let Some(theirs) = other.billed {
+            let mine = self.billed.get_or_insert_default();
+            sum(&mut mine.input_tokens, theirs.input_tokens);
+            sum(&mut mine.output_tokens, theirs.output_tokens);
+        }
         if let Some(theirs) = other.units.as_deref() {
             for (mine, (_, theirs)) in self.units_mut().figures_mut().into_iter().zip(theirs.named()) {
                 sum(mine, theirs);

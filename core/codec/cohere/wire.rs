@@ -10,8 +10,8 @@ use crate::{
     },
     error::{Error, Kind, Result},
     model::{
-        Citation, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part, Reasoning, Signature, Text,
-        ToolCall, ToolKind, Usage,
+        Billed, Citation, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part, Reasoning,
+        Signature, Text, ToolCall, ToolKind, Usage,
     },
 };
 
@@ -237,19 +237,23 @@ const WORDS: [(&str, FinishReason); 7] = [
     ("TIMEOUT", FinishReason::Other),
 ];
 
-/// What is billed counts: `tokens` has the vendor's own prompt around the caller's, and `cached_tokens` are of those.
+/// `tokens` are what was read and written, the vendor's own prompt around the caller's included, and `cached_tokens` are of
+/// those; `billed_units` are what is paid for.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| {
-        let of = |object: &str| native.get(object).and_then(|o| o.get(key)).and_then(Value::as_u64);
-        of("billed_units").or_else(|| of("tokens"))
-    };
-    let reasoning = native.get("tokens").and_then(|o| o.get("reasoning_tokens")).and_then(Value::as_u64);
+    let of = |object: &str, key: &str| native.get(object).and_then(|o| o.get(key)).and_then(Value::as_u64);
+    let count = |key: &str| of("tokens", key).or_else(|| of("billed_units", key));
+    let reasoning = of("tokens", "reasoning_tokens");
+    let billed = native.get("billed_units").is_some_and(Value::is_object).then(|| Billed {
+        input_tokens: of("billed_units", "input_tokens"),
+        output_tokens: of("billed_units", "output_tokens"),
+    });
     Usage {
         input_tokens: count("input_tokens"),
         output_tokens: count("output_tokens"),
         reasoning_tokens: reasoning,
-        cache_read_tokens: native.get(CACHED).and_then(Value::as_u64),
+        cache_read_tokens: native.get("cached_tokens").and_then(Value::as_u64),
         cache_write_tokens: native.get(WRITTEN).and_then(Value::as_u64),
+        billed,
         native: Some(Box::new((FORMAT, native))),
         ..Usage::default()
     }
@@ -269,19 +273,15 @@ pub fn write_usage(usage: &Usage) -> Map<String, Value> {
     let mut out = Map::new();
     out.insert("billed_units".to_owned(), json!({"input_tokens": input, "output_tokens": output}));
     out.insert("tokens".to_owned(), Value::Object(tokens));
-    for (own, wire, count) in
-        [(CACHED, Some("cached_tokens"), usage.cache_read_tokens), (WRITTEN, None, usage.cache_write_tokens)]
-    {
+    for (key, count) in [("cached_tokens", usage.cache_read_tokens), (WRITTEN, usage.cache_write_tokens)] {
         if let Some(count) = count {
-            out.insert(own.to_owned(), count.into());
-            wire.map(|wire| out.insert(wire.to_owned(), count.into()));
+            out.insert(key.to_owned(), count.into());
         }
     }
     out
 }
 
-/// Not the vendor's, whose `cached_tokens` are not of what is billed: other families' figures as they are.
-const CACHED: &str = "portcullis_cache_read_tokens";
+/// Not the vendor's, which has no figure for it.
 const WRITTEN: &str = "portcullis_cache_write_tokens";
 
 /// Gives unknown fields back to this format only.

@@ -25,6 +25,7 @@ pub fn decode(native: &Map<String, Value>) -> Usage {
         reasoning_tokens: thoughts,
         input_audio_tokens: modality(native, "promptTokensDetails", "AUDIO"),
         output_audio_tokens: modality(native, "candidatesTokensDetails", "AUDIO"),
+        billed: None,
         service_tier: ["trafficType", "serviceTier"]
             .iter()
             .find_map(|key| native.get(*key)?.as_str().map(ServiceTier::named)),

@@ -96,6 +96,7 @@ pub fn read(object: &[u8]) -> Option<Usage> {
         reasoning_tokens: reasoning,
         input_audio_tokens: prompt.audio_tokens,
         output_audio_tokens: completion.audio_tokens,
+        billed: None,
         service_tier: None,
         units: Units {
             input_image_tokens: prompt.image_tokens,

@@ -138,6 +138,7 @@ pub fn usage(value: &Value) -> Option<Usage> {
         reasoning_tokens: reasoning,
         input_audio_tokens: at(&["prompt_tokens_details", "audio_tokens"]),
         output_audio_tokens: at(&["completion_tokens_details", "audio_tokens"]),
+        billed: None,
         service_tier: None,
         units: Units {
             input_image_tokens: at(&["prompt_tokens_details", "image_tokens"]),

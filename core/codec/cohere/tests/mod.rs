@@ -7,8 +7,8 @@ use crate::{
     codec::sse::MAX_EVENT,
     error::Kind,
     model::{
-        Delta, EmbeddingInput, Event, Extra, Media, MediaKind, MediaSource, Message, Part, PartStart, ReasoningAsk,
-        Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
+        Billed, Delta, EmbeddingInput, Event, Extra, Media, MediaKind, MediaSource, Message, Part, PartStart,
+        ReasoningAsk, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
         fold::{Fold, unfold},
         tool::Function,
     },
@@ -100,15 +100,16 @@ fn plain(value: &Value) -> Value {
 }
 
 #[test]
-fn what_is_billed_is_what_counts() {
+fn what_was_read_is_told_and_what_is_billed_is_kept_beside_it() {
     let native = json!({"billed_units": {"input_tokens": 12, "output_tokens": 10},
         "tokens": {"input_tokens": 614, "output_tokens": 13, "reasoning_tokens": 4}, "cached_tokens": 480});
     let usage = Cohere.read_usage(native.to_string().as_bytes()).expect("usage");
-    assert_eq!((usage.input_tokens, usage.output_tokens, usage.reasoning_tokens), (Some(12), Some(10), Some(4)));
-    assert_eq!(usage.cache_read_tokens, None, "of the vendor's own prompt, which is not billed");
+    assert_eq!((usage.input_tokens, usage.output_tokens, usage.reasoning_tokens), (Some(614), Some(13), Some(4)));
+    assert_eq!(usage.cache_read_tokens, Some(480));
+    assert_eq!(usage.billed, Some(Billed { input_tokens: Some(12), output_tokens: Some(10) }));
     let tokens = json!({"tokens": {"input_tokens": 5, "output_tokens": 2}});
     let usage = Cohere.read_usage(tokens.to_string().as_bytes()).expect("usage");
-    assert_eq!(usage.total_tokens(), Some(7), "where nothing else is told");
+    assert_eq!((usage.total_tokens(), usage.billed), (Some(7), None), "where nothing else is told");
 }
 
 #[test]
