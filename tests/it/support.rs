@@ -674,13 +674,13 @@ pub async fn read_rest(socket: &mut TcpStream, mut raw: Vec<u8>) -> Answer {
     parse(&raw)
 }
 
-/// Waits for an observable, at most five seconds.
+/// Waits for an observable, at most fifteen seconds: what takes a tenth of one alone may take several on a busy machine.
 pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    for _ in 0..250 {
+    for _ in 0..750 {
         if check().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("did not happen in 5 s: {what}");
+    panic!("did not happen in 15 s: {what}");
 }
