@@ -98,6 +98,12 @@ impl Codec for OpenaiResponses {
             ECHOED.iter().filter_map(|key| Some(((*key).to_owned(), field(key)?))).collect();
         // It is kept unless the caller says no.
         echo.entry("store").or_insert(Value::Bool(true));
+        // In an answer both of its fields stand, said or not.
+        if let Some(Value::Object(reasoning)) = echo.get_mut("reasoning") {
+            for key in ["effort", "summary"] {
+                reasoning.entry(key).or_insert(Value::Null);
+            }
+        }
         Some(Arc::new(echo))
     }
 
