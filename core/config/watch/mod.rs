@@ -93,8 +93,8 @@ impl<L: Fn() -> Watched, D: Fn()> Loop<L, D> {
 
     fn run(mut self, hear: &Receiver<Message>) {
         self.follow();
-        self.content = content(&(self.list)());
-        (self.on_dirty)();
+        let seen = content(&(self.list)());
+        self.act(seen);
         loop {
             let forced = match hear.recv_timeout(POLL) {
                 Ok(Message::Event) => match settle(hear) {
@@ -115,10 +115,21 @@ impl<L: Fn() -> Watched, D: Fn()> Loop<L, D> {
             self.facts = facts(&(self.list)());
             let seen = self.complete();
             if seen != self.content || forced {
-                self.content = seen;
-                (self.on_dirty)();
-                self.follow();
+                self.act(seen);
             }
+        }
+    }
+
+    /// What is built may be of a moment that no reading here saw: if there is other content right after, it is built again,
+    /// so that what goes away again is not missed.
+    fn act(&mut self, seen: Content) {
+        self.content = seen;
+        (self.on_dirty)();
+        self.follow();
+        if content(&(self.list)()) != self.content {
+            self.content = self.complete();
+            (self.on_dirty)();
+            self.follow();
         }
     }
 
