@@ -12,6 +12,9 @@ const SOON: Duration = Duration::from_secs(20);
 /// Longer than quiet, agreement and a poll together.
 const STILL: Duration = Duration::from_millis(3_000);
 
+/// Longer than the look behind a call takes.
+const LOOKED: Duration = Duration::from_millis(500);
+
 fn start(root: &Path) -> (Watcher, Receiver<String>) {
     let (tell, hear) = channel();
     let watched =
@@ -25,6 +28,8 @@ fn start(root: &Path) -> (Watcher, Receiver<String>) {
     )
     .unwrap();
     hear.recv_timeout(SOON).expect("a call at the start");
+    // The watcher looks once more behind each call: what a test then writes is to be a change of its own.
+    assert!(hear.recv_timeout(LOOKED).is_err());
     (watcher, hear)
 }
 
