@@ -21,7 +21,7 @@ use crate::{
     generated::Generated,
     limit::Reserved,
     media,
-    model::Operation,
+    model::{Format, Operation},
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
@@ -105,7 +105,7 @@ impl Gateway {
             }
             Ok(Reply::Whole { content_type, body, headers }) => {
                 if let Some(keep) = exchange.keep.take() {
-                    keep.answered(&body);
+                    Box::pin(keep.answered(&body)).await;
                 }
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
@@ -141,7 +141,8 @@ impl Gateway {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
                 let id = found.id.as_deref().unwrap_or_default();
-                return self.state.stored.serve(&exchange.cx.principal, id, parts).map(Reply::json);
+                let serving = self.state.stored.serve(&exchange.cx.principal, id, parts);
+                return Box::pin(serving).await.map(Reply::json);
             }
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
             Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
@@ -159,9 +160,13 @@ impl Gateway {
             legacy: found.legacy,
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
-        let inner = &mut **exchange;
-        let keep = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo)?;
-        exchange.keep = keep.filter(|_| found.operation == Operation::Chat);
+        // Only this format keeps anything.
+        if found.format == Format::OpenaiResponses {
+            let inner = &mut **exchange;
+            let beginning = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo);
+            let keep = Box::pin(beginning).await?;
+            exchange.keep = keep;
+        }
         exchange.asked(&document);
         exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
         // They are about answers: a count of tokens or a vector has none.

@@ -29,7 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
     ("auth", &["config", "error", "store"]),
     ("seal", &["auth", "error"]),
-    ("stored", &["auth", "codec", "error", "model", "seal"]),
+    ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
     ("limit", &["auth", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),

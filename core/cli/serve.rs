@@ -35,6 +35,7 @@ use crate::{
     store::{self, Directory, Store},
     telemetry::{self, Ring, metrics},
     token::Tokens,
+    stored::Stored,
     transport::Transport,
 };
 
@@ -152,6 +153,8 @@ impl Running {
         budgets.prepare().await;
         let transport = Transport::new(&proxies());
         let gateway = Arc::new(Gateway {
+        let durable = store.directory().filter(|_| config.responses.persist);
+        let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
             state: State {
                 auth: keys.table().clone(),
                 nobody: Arc::new(Principal::default()),
@@ -164,7 +167,8 @@ impl Running {
                 tokens: Tokens::new(transport.client()),
                 transport,
                 body_memory: BodyMemory::new(config.server.body_memory),
-                stored: Arc::default(),
+                stored,
+                sessions: Sessions::default(),
                 settle: queue,
                 started: config.clone(),
                 store: store.clone(),
@@ -239,6 +243,7 @@ impl Running {
         report.unwrap_or(DrainReport { open: 0, cut: 0, took: std::time::Duration::ZERO })
     }
 
+        self.gateway.state.stored.sync().await;
     /// The one screen of a start.
     fn greet(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
@@ -338,6 +343,7 @@ pub fn reload(gateway: &Gateway, place: &Place) {
             gateway.state.refused.store(None);
             metrics().reloaded(std::time::SystemTime::now());
         }
+            gateway.state.stored.set_bounds(new.config.responses);
         Err(refused) => {
             for problem in &refused.problems {
                 tracing::error!(file = %problem.file, line = problem.line, "{}", problem.message);
