@@ -195,6 +195,7 @@ impl Gateway {
         let house = opaque::House {
             routes: &runtime.routes,
             seals: &state.seals,
+            claims: &state.claims,
             memory: &state.body_memory,
             limits: &runtime.body_limits,
             max_upload: runtime.config.server.max_upload,
@@ -637,6 +638,8 @@ impl Gateway {
         }
         Ok(Attempted::Answered(Reply::Through(through)))
     }
+            let charges = opaque::batches::owed(&mut through, exchange).await;
+            exchange.charged(charges);
 
     /// 10. A whole answer: the upstream's bytes when nobody asked for more, else through the model and the stages.
     async fn whole(

@@ -20,7 +20,7 @@ use crate::{
     error,
     exchange::SettleQueue,
     limit::Limits,
-    opaque::objects::Objects,
+    opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},
     plugin::Plugins,
     provider::{self, KeyRests},
@@ -59,6 +59,8 @@ pub struct State {
     /// Files and batches by tenant.
     pub objects: Objects,
     pub limits: Limits,
+    /// Who charges a batch that is over.
+    pub claims: Arc<Claims>,
     pub estimates: Arc<Estimates>,
     pub health: Health,
     pub keys: KeyRests,

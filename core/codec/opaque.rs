@@ -187,8 +187,8 @@ fn native(format: Format, skim: &Skim) -> Option<Usage> {
     })
 }
 
-/// The words of pictures, sound, vectors and scores.
-fn figures(usage: &Value) -> Usage {
+/// The words of pictures, sound, vectors and scores, and of chats in a batch.
+pub fn figures(usage: &Value) -> Usage {
     let number = |names: &[&str]| names.iter().find_map(|n| usage[*n].as_u64());
     let detail = |side: &[&str], name: &str| side.iter().find_map(|s| usage[*s][name].as_u64());
     let (inputs, outputs) = (
@@ -229,6 +229,7 @@ pub fn to_list(mut fields: Map<String, Value>) -> Map<String, Value> {
             }
         }
     }
+        reasoning_tokens: detail(&outputs, "reasoning_tokens"),
     fields
 }
 
