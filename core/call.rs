@@ -84,6 +84,11 @@ impl Call {
             _ => {
                 let encoded = document.encode(format, dialect)?;
                 customs = custom::names(document.request()?);
+            (Operation::Compact, false) => {
+                let none = || Error::unsupported("compaction", "this target does not compact conversations");
+                let encoded = codec(format).encode_compaction(document.request()?, dialect).ok_or_else(none)??;
+                (written(encoded.body, &overrides), encoded.dropped)
+            }
                 stands_in = format == Format::AnthropicMessages && standin::wanted(document.request()?, dialect);
                 (written(encoded.body, &overrides), encoded.dropped)
             }

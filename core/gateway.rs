@@ -145,7 +145,7 @@ impl Gateway {
                 return Box::pin(serving).await.map(Reply::json);
             }
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
-            Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
+            Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
             _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
         }
@@ -368,6 +368,9 @@ impl Gateway {
             && !target.provider.counts(target.provider.speaks(exchange.cx.format))
         {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+        }
+        if exchange.cx.operation == Operation::Compact {
+            target.provider.must_compact(exchange.cx.format)?;
         }
         if media::may_lack(document, target) {
             let (fetcher, memory) = (self.state.transport.fetcher(), &self.state.body_memory);

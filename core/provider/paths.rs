@@ -33,6 +33,10 @@ impl Provider {
                 Ok(format!("{}/input_tokens", self.row.paths.responses.or(first).unwrap_or("/responses")))
             }
             Format::OpenaiResponses => self.openai_path(operation, model),
+            Format::OpenaiResponses if operation == Operation::Compact => {
+                let first = self.row.paths.chat.filter(|_| self.row.format == format);
+                Ok(format!("{}/compact", self.row.paths.responses.or(first).unwrap_or("/responses")))
+            }
             Format::AnthropicMessages => self.anthropic_path(operation, model),
             Format::Gemini => gemini_path(operation, model, stream),
             Format::BedrockConverse => self.bedrock_path(operation, model, stream),

@@ -453,3 +453,54 @@ async fn a_full_disk_fails_no_request_and_what_follows_is_kept_again() {
     assert_eq!(red.follow(&gateway, &during).await, 404, "it was in memory alone");
     assert_eq!(red.follow(&gateway, &after).await, 200);
 }
+
+const COMPACTED: &str = r#"{ "id":"resp_c1","object":"response.compaction","created_at":1790000000,"output":[{"type":"message","role":"user","content":[{"type":"input_text","text":"when?"}]},{"type":"compaction","id":"cmp_1","encrypted_content":"gAAAAAc"}],"usage":{"input_tokens":90,"output_tokens":12,"total_tokens":102},"own":1.50 }"#;
+
+#[tokio::test]
+async fn a_conversation_is_compacted_by_an_upstream_that_can_and_refused_at_others() {
+    let able = Upstream::saying(Say::json(WHOLE)).await;
+    let unable = Upstream::saying(Say::json("{}")).await;
+    let priced = "[[pricing]]\nmodel = \"up/*\"\ninput = 1\noutput = 2\n";
+    let config = format!(
+        "{}offers = [\"compaction\"]\n{}{priced}",
+        able.provider("up", "openai_responses"),
+        unable.provider("other", "openai_responses")
+    );
+    let hide = "fn request(request, context) { if request.last_user_text == \"secret\" { request.messages[0].text = \"hidden\"; } }";
+    let gateway = Gateway::with(&config, &[("scripts/hide.rhai", hide)]).await;
+    // What was stored here is put in front, and the caller's own bytes go on where nothing has to change.
+    let answer = gateway.post("/v1/responses", r#"{"model":"up/m","input":"when?"}"#).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    able.always(Say::json(COMPACTED));
+    let asked = r#"{"model":"up/m", "input":[{"role":"user","content":"when?"}],"instructions":"be short","tools":[],"own":1.50}"#;
+    let answer = gateway.post("/v1/responses/compact", asked).await;
+    assert_eq!((answer.status, answer.text()), (200, COMPACTED.to_owned()));
+    let heard = able.last();
+    assert_eq!(heard.path, "/v1/responses/compact");
+    assert_eq!(String::from_utf8_lossy(&heard.body), asked.replace("up/m", "m"));
+    let record = gateway.record(2).await;
+    assert_eq!((record["operation"].as_str(), record["cost_usd"].to_string()), (Some("compaction"), "0.000114".into()));
+    let asked = r#"{"model":"up/m","previous_response_id":"resp_up1"}"#;
+    assert_eq!(gateway.post("/v1/responses/compact", asked).await.status, 200);
+    let body = able.last().json();
+    assert_eq!(body["input"].as_array().map(Vec::len), Some(3), "{body}");
+    assert!(body.get("previous_response_id").is_none() && body.get("store").is_none(), "{body}");
+    // It is no answer that is kept.
+    assert_eq!(gateway.get("/v1/responses/resp_c1").await.status, 404);
+    // Stages see the conversation.
+    gateway.post("/v1/responses/compact", r#"{"model":"up/m","input":"secret","temperature":0.5}"#).await;
+    let body = able.last().json();
+    assert!(body.to_string().contains("hidden") && !body.to_string().contains("secret"), "{body}");
+    assert!(body.get("temperature").is_none() && body.get("stream").is_none(), "{body}");
+    // Where it cannot be done it is refused before anything is sent.
+    let answer = gateway.post("/v1/responses/compact", r#"{"model":"other/m","input":"x"}"#).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["param"].as_str()),
+        (400, Some("compaction")),
+        "{}",
+        answer.text()
+    );
+    assert!(unable.heard().is_empty());
+    able.always(Say::json(r#"{"id":"x"}"#));
+    assert_eq!(gateway.post("/v1/responses/compact", r#"{"model":"up/m","input":"x"}"#).await.status, 502);
+}
