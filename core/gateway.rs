@@ -92,7 +92,7 @@ impl Gateway {
             Ok(Reply::Session(session)) => {
                 let response = reply::session(&exchange, &session);
                 // It outlives this answer; the exchange goes with it.
-                tokio::spawn(session.run(exchange));
+                self.state.sessions.begin(session, exchange);
                 response
             }
             Ok(Reply::Through(mut through)) => {
@@ -583,6 +583,13 @@ impl Gateway {
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {
+        if let Some(stage) = exchange.chain.guards_answers() {
+            let text = format!(
+                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
+                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
+            );
+            return Err(Error::unsupported("realtime", text));
+        }
             Opened::Socket(socket) => socket,
             Opened::Answer(answer) => {
                 return Err(transport::refusal(*answer, target, (exchange.cx.format, exchange.cx.format), until).await);
@@ -593,7 +600,7 @@ impl Gateway {
         exchange.accepted();
         exchange.record.stream = true;
         if !exchange.chain.is_empty() {
-            exchange.cx.trace.note("realtime", "the session's messages pass no stage");
+            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
         }
         Ok(Attempted::Answered(Reply::Session(Box::new(Session {
             upgrade,
