@@ -365,7 +365,7 @@ impl Gateway {
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens
-            && !target.provider.counts(target.provider.speaks(exchange.cx.format))
+            && !target.provider.counts(target.provider.speaks(exchange.cx.format), &target.model)
         {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
         }
@@ -434,6 +434,9 @@ impl Gateway {
                 return result;
             };
             exchange.attempted(&target.name, error.code().to_owned(), began);
+            if exchange.cx.operation == Operation::CountTokens && target.provider.counts_not(&error) {
+                return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+            }
             if let Some(flight) = flight {
                 flight.failed(&error, Instant::now());
             }
@@ -580,9 +583,6 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, .. }: Waits,
     ) -> Result<Attempted> {
-        let server = &runtime.config.server;
-        let opening = self.state.transport.open(outgoing, target, server.max_event);
-        let upstream = match transport::before(until, opening).await?? {
         if let Some(stage) = exchange.chain.guards_answers() {
             let text = format!(
                 "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
@@ -590,6 +590,9 @@ impl Gateway {
             );
             return Err(Error::unsupported("realtime", text));
         }
+        let server = &runtime.config.server;
+        let opening = self.state.transport.open(outgoing, target, server.max_event);
+        let upstream = match transport::before(until, opening).await?? {
             Opened::Socket(socket) => socket,
             Opened::Answer(answer) => {
                 return Err(transport::refusal(*answer, target, (exchange.cx.format, exchange.cx.format), until).await);
@@ -635,6 +638,8 @@ impl Gateway {
             opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
             through.note(exchange);
             exchange.took(&target.name, "ok", began.elapsed());
+            let charges = opaque::batches::owed(&mut through, exchange).await;
+            exchange.charged(charges);
         } else {
             exchange.record.first_event = Some(exchange.cx.started.elapsed());
         }
@@ -648,8 +653,6 @@ impl Gateway {
         }
         Ok(Attempted::Answered(Reply::Through(through)))
     }
-            let charges = opaque::batches::owed(&mut through, exchange).await;
-            exchange.charged(charges);
 
     /// 10. A whole answer: the upstream's bytes when nobody asked for more, else through the model and the stages.
     async fn whole(
