@@ -342,7 +342,7 @@ impl Streaming {
                 && let Some(answer) = streaming.out.iter().rev().find_map(Keep::seen)
                 && let Some(keep) = exchange.keep.take()
             {
-                keep.answered(&answer);
+                Box::pin(keep.answered(&answer)).await;
             }
             streaming.hand_over(&sink).await;
             if streaming.ended {

@@ -227,6 +227,17 @@ impl Exchange {
         }
     }
 
+    /// A batch turned out to be over: what it cost is charged with this request, in rows of its own. Call it after the attempt
+    /// has its row.
+    pub fn charged(&mut self, rows: Vec<Attempt>) {
+        for row in rows {
+            if let Some(usage) = &row.usage {
+                self.record.usage.get_or_insert_default().add(usage);
+            }
+            self.record.charge(row);
+        }
+    }
+
     /// The answer names the service that it had.
     pub fn served(&mut self, tier: Option<&str>) {
         if let (Some(running), Some(tier)) = (&mut self.running, tier) {
@@ -280,7 +291,8 @@ impl Inner {
         let usage = self.record.usage.clone();
         let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
         let free = usage.is_none()
-            && (!(accepted || lost) || (self.cx.operation == Operation::CountTokens || self.cx.operation.keeps()));
+            && (!(accepted || lost)
+                || (self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model()));
         let cost = match (&usage, &target.rates) {
             _ if free => Some(0),
             (Some(usage), Some(rates)) => rates.cost(usage),

@@ -21,7 +21,7 @@ use crate::{
     generated::Generated,
     limit::Reserved,
     media,
-    model::Operation,
+    model::{Format, Operation},
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
@@ -92,7 +92,7 @@ impl Gateway {
             Ok(Reply::Session(session)) => {
                 let response = reply::session(&exchange, &session);
                 // It outlives this answer; the exchange goes with it.
-                tokio::spawn(session.run(exchange));
+                self.state.sessions.begin(session, exchange);
                 response
             }
             Ok(Reply::Through(mut through)) => {
@@ -105,7 +105,7 @@ impl Gateway {
             }
             Ok(Reply::Whole { content_type, body, headers }) => {
                 if let Some(keep) = exchange.keep.take() {
-                    keep.answered(&body);
+                    Box::pin(keep.answered(&body)).await;
                 }
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
@@ -141,10 +141,11 @@ impl Gateway {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
                 let id = found.id.as_deref().unwrap_or_default();
-                return self.state.stored.serve(&exchange.cx.principal, id, parts).map(Reply::json);
+                let serving = self.state.stored.serve(&exchange.cx.principal, id, parts);
+                return Box::pin(serving).await.map(Reply::json);
             }
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
-            Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
+            Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
             _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
         }
@@ -159,9 +160,13 @@ impl Gateway {
             legacy: found.legacy,
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
-        let inner = &mut **exchange;
-        let keep = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo)?;
-        exchange.keep = keep.filter(|_| found.operation == Operation::Chat);
+        // Only this format keeps anything.
+        if found.format == Format::OpenaiResponses {
+            let inner = &mut **exchange;
+            let beginning = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo);
+            let keep = Box::pin(beginning).await?;
+            exchange.keep = keep;
+        }
         exchange.asked(&document);
         exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
         // They are about answers: a count of tokens or a vector has none.
@@ -190,6 +195,7 @@ impl Gateway {
         let house = opaque::House {
             routes: &runtime.routes,
             seals: &state.seals,
+            claims: &state.claims,
             memory: &state.body_memory,
             limits: &runtime.body_limits,
             max_upload: runtime.config.server.max_upload,
@@ -359,9 +365,12 @@ impl Gateway {
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens
-            && !target.provider.counts(target.provider.speaks(exchange.cx.format))
+            && !target.provider.counts(target.provider.speaks(exchange.cx.format), &target.model)
         {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+        }
+        if exchange.cx.operation == Operation::Compact {
+            target.provider.must_compact(exchange.cx.format)?;
         }
         if media::may_lack(document, target) {
             let (fetcher, memory) = (self.state.transport.fetcher(), &self.state.body_memory);
@@ -425,6 +434,9 @@ impl Gateway {
                 return result;
             };
             exchange.attempted(&target.name, error.code().to_owned(), began);
+            if exchange.cx.operation == Operation::CountTokens && target.provider.counts_not(&error) {
+                return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+            }
             if let Some(flight) = flight {
                 flight.failed(&error, Instant::now());
             }
@@ -571,6 +583,13 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, .. }: Waits,
     ) -> Result<Attempted> {
+        if let Some(stage) = exchange.chain.guards_answers() {
+            let text = format!(
+                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
+                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
+            );
+            return Err(Error::unsupported("realtime", text));
+        }
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {
@@ -584,7 +603,7 @@ impl Gateway {
         exchange.accepted();
         exchange.record.stream = true;
         if !exchange.chain.is_empty() {
-            exchange.cx.trace.note("realtime", "the session's messages pass no stage");
+            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
         }
         Ok(Attempted::Answered(Reply::Session(Box::new(Session {
             upgrade,
@@ -619,6 +638,8 @@ impl Gateway {
             opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
             through.note(exchange);
             exchange.took(&target.name, "ok", began.elapsed());
+            let charges = opaque::batches::owed(&mut through, exchange).await;
+            exchange.charged(charges);
         } else {
             exchange.record.first_event = Some(exchange.cx.started.elapsed());
         }

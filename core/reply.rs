@@ -16,6 +16,7 @@ use crate::{
     codec::{
         ClientView, JSON, RateFact, RateFacts, codec,
         document::Document,
+        envelope::Envelope,
         framing::Framing,
         glance::{Glance, glance},
     },
@@ -334,7 +335,7 @@ pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Res
     Ok(Reply::json(codec(exchange.cx.format).encode_model(&card).into()))
 }
 
-/// Embeddings and token counts.
+/// Embeddings, token counts and compacted conversations.
 pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: Bytes) -> Result<Reply> {
     let (from, to) = (codec(call.format), codec(exchange.cx.format));
     match exchange.cx.operation {
@@ -343,6 +344,15 @@ pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: By
                 return Ok(Reply::json(body));
             }
             Ok(Reply::json(to.encode_count_response(from.decode_count(&body)?).into()))
+        }
+        Operation::Compact => {
+            let broken = || Error::new(Kind::Upstream, "the upstream's answer is no compacted conversation");
+            let envelope = Envelope::fields(&body).map_err(|e| broken().because(e))?;
+            envelope.value(&body, "output").ok_or_else(broken)?;
+            if let Some(usage) = envelope.value(&body, "usage").and_then(|at| from.read_usage(&body[at])) {
+                exchange.used(&usage);
+            }
+            Ok(Reply::json(body))
         }
         _ if call.same_format => {
             note_facts(exchange, document.format(), &body)?;

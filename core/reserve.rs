@@ -89,6 +89,9 @@ struct Answer {
 
 impl Answer {
     fn of(document: &Document, target: &Target, operation: Operation) -> Answer {
+        if operation == Operation::Compact {
+            return Answer { asked: Some(UNKNOWN_OUTPUT), most: UNKNOWN_OUTPUT, known: true, choices: 1 };
+        }
         if operation != Operation::Chat {
             return Answer { asked: None, most: 0, known: true, choices: 1 };
         }

@@ -20,10 +20,11 @@ use crate::{
     error,
     exchange::SettleQueue,
     limit::Limits,
-    opaque::objects::Objects,
+    opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},
     plugin::Plugins,
     provider::{self, KeyRests},
+    realtime::Sessions,
     route::{self, Health},
     script::{self, Scripts},
     seal::Seals,
@@ -58,6 +59,8 @@ pub struct State {
     pub seals: Seals,
     /// Files and batches by tenant.
     pub objects: Objects,
+    /// Who charges a batch that is over.
+    pub claims: Arc<Claims>,
     pub limits: Limits,
     pub estimates: Arc<Estimates>,
     pub health: Health,
@@ -68,6 +71,8 @@ pub struct State {
     pub body_memory: BodyMemory,
     /// Answers that later requests go on from.
     pub stored: Arc<Stored>,
+    /// Realtime sessions under way.
+    pub sessions: Sessions,
     pub settle: SettleQueue,
     /// What the process began with: a reload cannot change all of it.
     pub started: Arc<Config>,

@@ -29,7 +29,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
     ("auth", &["config", "error", "store"]),
     ("seal", &["auth", "error"]),
-    ("stored", &["auth", "codec", "error", "model", "seal"]),
+    ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
     ("limit", &["auth", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),
@@ -65,7 +65,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["rustix"], &["core/plugin/engine.rs"], "the processor time of a thread, which std does not tell"),
     (
         &["tokio_tungstenite"],
-        &["core/server/websocket.rs", "core/upstream/socket.rs", "core/realtime.rs", "core/provider/mock/realtime.rs"],
+        &["core/server/websocket.rs", "core/upstream/socket.rs", "core/realtime/", "core/provider/mock/realtime.rs"],
         "WebSockets: a handshake on each side, and the session between them",
     ),
     (&["sled"], &["core/store/"], "another store must be able to take its place"),

@@ -69,6 +69,11 @@ pub struct Attempt {
     pub took: Duration,
 }
 
+impl Attempt {
+    /// The outcome of a row that charges a batch: no attempt, but what a provider did on its own time.
+    pub const BATCH: &str = "batch";
+}
+
 impl Record {
     /// Adds an attempt's row: a request's charge is the sum of its rows.
     pub fn charge(&mut self, attempt: Attempt) {

@@ -9,7 +9,11 @@ use std::{
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::config::{Config, Place, Problem};
+use crate::{
+    config::{Config, Place, Problem},
+    model::Operation,
+    provider::Transport,
+};
 
 mod caller;
 pub mod catalogue;
@@ -142,13 +146,25 @@ fn tell(notices: &[String]) -> io::Result<()> {
 }
 
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
-fn compile(config: &Config) -> Vec<Problem> {
-    let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
-    match crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry()) {
+fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
+    let routes = crate::route::Table::build(config);
+    let built = crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry());
+    let mut notes = Vec::new();
+    if let (Ok(routes), Ok(built)) = (&routes, &built)
+        && routes.providers().any(|p| p.ready() && p.transport == Transport::Http && p.offers(Operation::Realtime))
+    {
+        // No guard is left out unseen: whoever needs sessions is told here, and not by their first caller.
+        let guards = built.pipeline.entries.iter().filter(|entry| entry.guards_answers());
+        notes.extend(guards.map(|entry| {
+            format!("{} looks at answers: realtime sessions that it would meet are refused", entry.stage.name())
+        }));
+    }
+    let mut problems = routes.err().unwrap_or_default();
+    match built {
         Ok(_) => problems.extend(crate::script::suite::gate(config)),
         Err(found) => problems.extend(found),
     }
-    problems
+    (problems, notes)
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -24,15 +25,17 @@ use crate::{
     config::{self, Config, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
     limit::{Budgets, Limits},
-    opaque::objects::Objects,
+    opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
+    realtime::Sessions,
     route::Health,
     runtime::{Refused, Runtime, State},
     script::Scripts,
     seal::Seals,
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
     store::{self, Directory, Store},
+    stored::Stored,
     telemetry::{self, Ring, metrics},
     token::Tokens,
     transport::Transport,
@@ -150,6 +153,8 @@ impl Running {
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.set_teams(&config.teams);
         budgets.prepare().await;
+        let durable = store.directory().filter(|_| config.responses.persist);
+        let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
         let transport = Transport::new(&proxies());
         let gateway = Arc::new(Gateway {
             state: State {
@@ -157,6 +162,7 @@ impl Running {
                 nobody: Arc::new(Principal::default()),
                 seals: Seals::new(&keys.secret_for("sealed ids"))?,
                 objects: Objects::new(store.clone()),
+                claims: Arc::new(Claims::new(store.clone(), ledger.clone())?),
                 limits: Limits::new(budgets.clone()),
                 estimates,
                 health: Health::default(),
@@ -164,7 +170,8 @@ impl Running {
                 tokens: Tokens::new(transport.client()),
                 transport,
                 body_memory: BodyMemory::new(config.server.body_memory),
-                stored: Arc::default(),
+                stored,
+                sessions: Sessions::default(),
                 settle: queue,
                 started: config.clone(),
                 store: store.clone(),
@@ -222,21 +229,28 @@ impl Running {
     /// As SIGTERM does: not ready, no new connections, streams finish within the grace, everything is written.
     pub async fn stop(self) -> DrainReport {
         self.gateway.state.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+        let server = &self.gateway.state.started.server;
+        let until = Instant::now() + server.drain_delay + server.drain;
         self.drain.cancel();
-        let report = self.serving.await;
+        // A server that panicked has cut everything it had.
+        let mut report = self.serving.await.unwrap_or(DrainReport { open: 0, cut: 0, took: Duration::ZERO });
+        // Sessions have left their connections behind, and have the same time.
+        let sessions = &self.gateway.state.sessions;
+        report.open += sessions.count();
+        report.cut += sessions.end(until).await;
         self.close.cancel();
         drop(self.watcher);
         for helper in self.helpers {
             let _ = helper.await;
         }
+        self.gateway.state.stored.sync().await;
         // The last exchange is gone when its gateway is: then the queue ends by itself.
         drop(self.gateway);
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
         self.budgets.close().await;
         self.ledger.close().await;
         let _ = self.store.close().await;
-        // A server that panicked has cut everything it had.
-        report.unwrap_or(DrainReport { open: 0, cut: 0, took: std::time::Duration::ZERO })
+        report
     }
 
     /// The one screen of a start.
@@ -329,6 +343,7 @@ pub fn reload(gateway: &Gateway, place: &Place) {
             }
             gateway.state.auth.set_teams(&new.config.teams);
             gateway.state.limits.set_teams(&new.config.teams);
+            gateway.state.stored.set_bounds(new.config.responses);
             gateway.state.body_memory.set_limit(new.config.server.body_memory);
             known(&new);
             tracing::info!(hash = %new.config.hash, was = %old.config.hash, "configuration reloaded");
@@ -352,7 +367,7 @@ pub fn reload(gateway: &Gateway, place: &Place) {
 /// For how long records and sums are kept, as the running configuration says.
 fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> config::Records + Send + 'static {
     let gateway = Arc::downgrade(gateway);
-    let for_ever = config::Records { keep: std::time::Duration::MAX, usage: std::time::Duration::MAX };
+    let for_ever = config::Records { keep: Duration::MAX, usage: Duration::MAX };
     move || gateway.upgrade().map_or(for_ever, |g| g.runtime.load().config.records)
 }
 
@@ -373,4 +388,4 @@ fn proxies() -> crate::upstream::ProxyConfig {
 }
 
 /// Records that are still on their way at the end.
-const SETTLE: std::time::Duration = std::time::Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(5);

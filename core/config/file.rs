@@ -46,6 +46,8 @@ pub struct File {
     pub media: Option<Media>,
     /// What is kept of each request.
     pub records: Option<Records>,
+    /// Answers that callers want kept (`store` of the Responses format).
+    pub responses: Option<Responses>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
     pub stages: Option<Vec<Stage>>,
 }
@@ -82,6 +84,20 @@ pub struct Server {
     pub max_event: Option<Size>,
     /// A client hears something so often while a stage holds its stream back. Default: 15s.
     pub keep_alive: Option<Span>,
+}
+
+/// Answers that callers want kept, for `previous_response_id` and for reading them again.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Responses {
+    /// How long an answer is kept. Default: 30d.
+    pub keep: Option<Span>,
+    /// The most bytes that all of them may have on the disk; the oldest ones make room. Default: 1GiB.
+    pub max_size: Option<Size>,
+    /// The most bytes of the newest ones in memory. Default: 64MiB.
+    pub memory: Option<Size>,
+    /// Whether they outlive the process, sealed in the data directory. Default: true. A change needs a restart.
+    pub persist: Option<bool>,
 }
 
 /// Media that a request names by URL are fetched where the provider takes bytes only.
@@ -192,7 +208,7 @@ pub struct Provider {
     /// For every model of this provider.
     pub timeouts: Option<Timeouts>,
     /// What it offers besides chat and embeddings, in place of what the catalogue says: `rerank`, `moderations`, `images`,
-    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`.
+    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`.
     pub offers: Option<Vec<String>>,
     /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
     /// `DELETE /cache`).

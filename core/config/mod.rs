@@ -64,6 +64,7 @@ pub struct Config {
     pub catalogue: Arc<Catalogue>,
     pub media: Media,
     pub records: Records,
+    pub responses: Responses,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
     pub budget_lease: Duration,
     /// `None`: every file directly in scripts/ and plugins/, in file-name order.
@@ -224,6 +225,24 @@ impl Default for Records {
     }
 }
 
+/// `[responses]`: answers that callers want kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Responses {
+    pub keep: Duration,
+    /// Bytes on the disk, of all tenants.
+    pub max_size: u64,
+    /// Bytes of the newest ones in memory.
+    pub memory: u64,
+    /// They outlive the process.
+    pub persist: bool,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
+    }
+}
+
 /// `[media]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Media {
@@ -306,6 +325,9 @@ impl Config {
         }
         if self.store != old.store {
             keys.push("store");
+        }
+        if self.responses.persist != old.responses.persist {
+            keys.push("responses.persist");
         }
         if self.budget_lease != old.budget_lease {
             keys.push("store.budget_lease");

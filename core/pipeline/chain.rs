@@ -97,6 +97,17 @@ impl Chain {
         self.seats.is_empty()
     }
 
+    /// The same stages from their beginning: for a message of its own.
+    pub fn again(&self) -> Chain {
+        Chain::new(self.seats.iter().map(|seat| seat.entry.clone()))
+    }
+
+    /// A stage that may change or refuse answers and must not be left out.
+    pub fn guards_answers(&self) -> Option<&str> {
+        let must = |seat: &&Seat| seat.entry.guards_answers() && seat.mode().is_some();
+        self.seats.iter().find(must).map(|seat| &**seat.entry.stage.name())
+    }
+
     /// Does a stage look at the caller's headers?
     pub fn reads_headers(&self) -> bool {
         self.seats.iter().any(|seat| seat.entry.reads.headers)

@@ -55,6 +55,13 @@ impl Entry {
         Entry { stage, on_error: OnError::default(), only: None, stream, window: WINDOW, reads }
     }
 
+    /// It may change or refuse an answer, and a request in which it cannot is refused.
+    pub fn guards_answers(&self) -> bool {
+        let phases = self.stage.phases();
+        let looks = phases.has(Phase::Event) || phases.has(Phase::Response);
+        looks && self.stream.is_some_and(|mode| mode != StreamMode::Observe) && self.on_error == OnError::Reject
+    }
+
     fn meets(&self, principal: &Principal, model: &str) -> bool {
         let Some(Only { teams, models }) = &self.only else { return true };
         let team = principal.team.as_deref();

@@ -23,6 +23,7 @@ pub use self::{
     breaker::Circuit,
     health::{Fare, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
+    price::PriceList,
     strategy::Order,
     table::Table,
 };

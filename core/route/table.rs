@@ -18,7 +18,7 @@ use crate::{
 pub struct Table {
     providers: BTreeMap<Arc<str>, Arc<Provider>>,
     aliases: BTreeMap<Arc<str>, Alias>,
-    prices: PriceList,
+    prices: Arc<PriceList>,
     /// `provider/model` names that callers used.
     named: DashMap<Box<str>, Arc<Target>>,
 }
@@ -49,7 +49,7 @@ impl Table {
     pub fn build(config: &Config) -> Result<Table, Vec<Problem>> {
         let mut problems = Vec::new();
         let providers = providers(config, &mut problems);
-        let prices = PriceList::new(&config.pricing, &config.catalogue);
+        let prices = Arc::new(PriceList::new(&config.pricing, &config.catalogue));
         let mut table = Table { providers, aliases: BTreeMap::new(), prices, named: DashMap::new() };
         for (name, alias) in &config.models {
             let targets =
@@ -81,6 +81,11 @@ impl Table {
 
     pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
         self.providers.get(name)
+    }
+
+    /// For what names its model only afterwards.
+    pub fn prices(&self) -> Arc<PriceList> {
+        self.prices.clone()
     }
 
     pub fn aliases(&self) -> impl Iterator<Item = &Arc<str>> {

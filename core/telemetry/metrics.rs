@@ -53,6 +53,7 @@ pub struct Metrics {
     lease_failed: Counter,
     store_failing: Gauge,
     lost: Counter,
+    unwritten: Counter,
     reload_success: Counter,
     reload_failure: Counter,
     reload_time: Gauge,
@@ -131,6 +132,7 @@ impl Default for Metrics {
             },
             attempts: DashMap::default(),
             lost: counter(names::RECORDS_LOST, vec![]),
+            unwritten: counter(names::RESPONSES_UNWRITTEN, vec![]),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             teams: DashSet::new(),
@@ -203,6 +205,11 @@ impl Metrics {
     /// Settled requests that could not be written down.
     pub fn records_lost(&self, count: u64) {
         self.lost.increment(count);
+    }
+
+    /// An answer that is to be kept lies in memory alone.
+    pub fn response_unwritten(&self) {
+        self.unwritten.increment(1);
     }
 
     /// One more request in flight, until the value is dropped.

@@ -78,6 +78,12 @@ pub const TABLE: &[Row] = &[
         help: "Settled requests that could not be written to the records",
         labels: &[],
     },
+    Row {
+        name: RESPONSES_UNWRITTEN,
+        kind: Kind::Counter,
+        help: "Answers that callers want kept and that could not be written to the disk",
+        labels: &[],
+    },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
     Row { name: LIMITED, kind: Kind::Counter, help: "Requests refused by a limit", labels: &["scope", "limit"] },
     Row { name: BUDGET, kind: Kind::Gauge, help: "What a team may spend in this window, USD", labels: &["team"] },
@@ -122,6 +128,7 @@ pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
 pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
+pub const RESPONSES_UNWRITTEN: &str = "portcullis_responses_unwritten_total";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const LIMITED: &str = "portcullis_limited_total";
 pub const BUDGET: &str = "portcullis_budget_usd";

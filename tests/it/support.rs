@@ -580,6 +580,11 @@ impl Process {
         Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }
     }
 
+    /// Where its gateway.toml lies.
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().expect("a folder").path()
+    }
+
     /// The most bytes that it ever had in memory.
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Admin, Auth, Config, Media, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
+    Admin, Auth, Config, Media, Problem, Responses, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
     shape::Sound,
     source::{Source, dotted, step},
     sources::{self, Sources},
@@ -57,6 +57,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
+    let responses = r.responses(file.responses.unwrap_or_default());
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
     beside.files.sort();
@@ -77,6 +78,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         media,
         budget_lease,
         records,
+        responses,
         stages,
         sources: Sources::default(),
     };
@@ -139,6 +141,17 @@ impl Resolver<'_, '_, '_> {
             allow: allow.iter().map(|host| host.to_ascii_lowercase()).collect(),
             max_size: self.size(&at("max_size"), raw.max_size, default.max_size),
             timeout: self.span(&at("timeout"), raw.timeout).unwrap_or(default.timeout),
+        }
+    }
+
+    fn responses(&mut self, raw: file::Responses) -> Responses {
+        let default = Responses::default();
+        let at = |key: &str| path(&["responses", key]);
+        Responses {
+            keep: self.span(&at("keep"), raw.keep).unwrap_or(default.keep),
+            max_size: self.size(&at("max_size"), raw.max_size, default.max_size),
+            memory: self.size(&at("memory"), raw.memory, default.memory),
+            persist: raw.persist.unwrap_or(default.persist),
         }
     }
 
