@@ -101,7 +101,11 @@ const MACHINE: [(&[&str], &[&str], &str); 5] = [
         "configuration is read by config, data by store",
     ),
     (&["process::exit", "process::abort"], &["core/main.rs"], "only main ends the process"),
-    (&["process::Command"], &[], "the gateway starts no programs"),
+    (
+        &["process::Command"],
+        &["core/cli/plugin/build.rs", "core/cli/plugin/build/"],
+        "the gateway starts no programs; a developer's command may call the developer's compilers",
+    ),
     (
         &["lookup_host", "to_socket_addrs"],
         &["core/upstream/"],

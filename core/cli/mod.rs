@@ -73,7 +73,7 @@ pub enum Command {
     Catalogue(catalogue::Args),
     /// Turn another gateway's configuration into a gateway.toml
     Import(import::Args),
-    /// Begin a plugin, or look into a plugin's file
+    /// Begin a plugin, build it, look into it, measure it
     Plugin(plugin::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
@@ -123,7 +123,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Test(args)) => test::run(&args, &place),
         Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
         Some(Command::Import(args)) => import::run(&args),
-        Some(Command::Plugin(args)) => plugin::run(&args),
+        Some(Command::Plugin(args)) => plugin::run(&args, &place),
         Some(Command::Schema(_)) => schema::run(),
     }
 }

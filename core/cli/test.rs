@@ -144,9 +144,13 @@ fn try_guests(guests: &[PathBuf], config: &Config, found: &mut Found) {
         let tests = wasm.with_extension("test.toml");
         let listed = config.stages.iter().flatten().find(|stage| stage.uses == uses).cloned();
         let stage = listed.unwrap_or_else(|| Stage { grant: plugin::all_grants(), ..Stage::automatic(&uses) });
+        let plugins = Plugins::dry();
+        let file = sources::Plugin::read(wasm).map_err(|e| problem(&uses, e));
+        // Compiled once; each case has a memory of its own.
+        let compiled = file.and_then(|file| plugins.load(&stage, &file).map(|_| file).map_err(|e| problem(&uses, e)));
         let alone = || -> Result<Pipeline, Problem> {
-            let file = sources::Plugin::read(wasm).map_err(|e| problem(&uses, e))?;
-            let loaded = Plugins::dry().load(&stage, &file).map_err(|e| problem(&uses, e))?;
+            let file = compiled.clone()?;
+            let loaded = plugins.afresh().load(&stage, &file).map_err(|e| problem(&uses, e))?;
             Ok(Pipeline::new(vec![Entry::new(std::sync::Arc::new(PluginStage::new(loaded)))]))
         };
         let shown = tests.display().to_string();

@@ -93,6 +93,11 @@ impl Instance {
         self.store.data_mut().begin(phase, cx, bytes);
     }
 
+    /// Bytes of all its memories.
+    pub fn memory(&self) -> u64 {
+        self.store.data().memory.used() as u64
+    }
+
     /// The call came back cleanly.
     pub fn end(&mut self, cx: &mut Context) {
         self.calling = false;
@@ -102,7 +107,7 @@ impl Instance {
     /// Back to those that wait, if it may serve again.
     pub fn give_back(mut self: Box<Self>, loaded: &Loaded) {
         self.uses += 1;
-        let roomy = self.store.data().memory.used() as u64 <= loaded.terms.memory / 2;
+        let roomy = self.memory() <= loaded.terms.memory / 2;
         if self.calling || self.uses >= MAX_USES || !roomy {
             return;
         }

@@ -3,8 +3,9 @@
 //!
 //! `engine` compiles and interrupts, `compile` turns a file into a program that was tried once, `grant` says what it may
 //! import and `imports` is what that does, `instance` is one of its lives, `to_guest`, `from_guest` and `texts` carry the
-//! model across, `stage` makes a stage of it all.
+//! model across, `stage` makes a stage of it all, `bench` times it.
 
+mod bench;
 mod bind;
 mod compile;
 mod engine;
@@ -27,6 +28,7 @@ use std::{
     },
 };
 
+pub use bench::{Figures, Load, Step, bench};
 pub use compile::{Description, Loaded, REFUSES, Terms};
 pub use grant::all_grants;
 pub use http::{Outbound, OutboundError};
@@ -70,6 +72,18 @@ impl Plugins {
             effects: Effects::dry(),
             outbound: None,
             places: FEWEST_PLACES.into(),
+        }
+    }
+
+    /// The same engine and compiled files, with a memory of its own.
+    pub fn afresh(&self) -> Self {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Plugins {
+            engine: self.engine.clone(),
+            compiled: Mutex::new(compiled),
+            effects: Effects { kv: Arc::default(), ..self.effects.clone() },
+            outbound: self.outbound.clone(),
+            places: self.places.load(Ordering::Relaxed).into(),
         }
     }
 

@@ -38,6 +38,19 @@ impl PluginStage {
     pub fn new(loaded: Arc<Loaded>) -> Self {
         PluginStage { loaded }
     }
+
+    pub fn visit(&self) -> PluginVisit {
+        PluginVisit {
+            loaded: self.loaded.clone(),
+            live: None,
+            tried: false,
+            changed: false,
+            parts: Parts::default(),
+            starts: true,
+            done: false,
+            memory: 0,
+        }
+    }
 }
 
 impl Stage for PluginStage {
@@ -59,19 +72,11 @@ impl Stage for PluginStage {
     }
 
     fn open(&self) -> Box<dyn Visit> {
-        Box::new(PluginVisit {
-            loaded: self.loaded.clone(),
-            live: None,
-            tried: false,
-            changed: false,
-            parts: Parts::default(),
-            starts: true,
-            done: false,
-        })
+        Box::new(self.visit())
     }
 }
 
-struct PluginVisit {
+pub struct PluginVisit {
     loaded: Arc<Loaded>,
     live: Option<Box<Instance>>,
     /// There was an instance, and there will be no other: what it knew is gone.
@@ -82,6 +87,8 @@ struct PluginVisit {
     starts: bool,
     /// The guest wants nothing more of this request.
     done: bool,
+    /// Bytes of its memories after the last call.
+    pub memory: u64,
 }
 
 /// One call of a phase's function, with everything around it.
@@ -102,6 +109,7 @@ macro_rules! call {
         match metered(meter, guest.$function(store, $($arg),*)).await {
             Ok(value) => {
                 live.end($cx);
+                $self.memory = live.memory();
                 $self.rest($phase);
                 value
             }
@@ -116,7 +124,7 @@ macro_rules! call {
 
 impl PluginVisit {
     /// Makes the instance when there has been none.
-    async fn ready(&mut self, phase: Phase) -> Result<(), StageFault> {
+    pub async fn ready(&mut self, phase: Phase) -> Result<(), StageFault> {
         if self.live.as_ref().is_some_and(|live| live.lost()) {
             self.live = None;
         }
@@ -125,7 +133,9 @@ impl PluginVisit {
                 return Err(instance::wrong(&self.loaded, phase, GONE));
             }
             self.tried = true;
-            self.live = Some(Instance::take(&self.loaded, phase).await?);
+            let live = Instance::take(&self.loaded, phase).await?;
+            self.memory = live.memory();
+            self.live = Some(live);
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ pub fn metrics() -> &'static Metrics {
 }
 
 pub struct Metrics {
-    recorder: Arc<PrometheusRecorder>,
+    pub(super) recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     hasher: foldhash::quality::RandomState,
     sets: DashMap<u64, Arc<Handles>, foldhash::fast::RandomState>,

@@ -114,6 +114,12 @@ pub const TABLE: &[Row] = &[
         help: "When the running configuration went live, Unix time",
         labels: &[],
     },
+    Row {
+        name: STAGE_LEFT_OUT,
+        kind: Kind::Counter,
+        help: "What scripts and plugins wanted to keep (kv) or measure (metric) beyond their bounds",
+        labels: &["stage", "what"],
+    },
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
 
@@ -139,6 +145,7 @@ pub const STORE_FAILING: &str = "portcullis_store_failing";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
 pub const RELOAD_TIME: &str = "portcullis_config_last_reload_success_timestamp_seconds";
+pub const STAGE_LEFT_OUT: &str = "portcullis_stage_left_out_total";
 pub const BUILD_INFO: &str = "portcullis_build_info";
 
 /// OpenTelemetry's buckets for model calls.

@@ -87,6 +87,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();
+    ::metrics::with_local_recorder(&*metrics.recorder, || crate::pipeline::effects::left_out("a", "kv", 1, "full"));
     let text = metrics.render();
     for row in names::TABLE {
         let kind = match row.kind {
