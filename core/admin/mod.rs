@@ -3,11 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{account::Ledger, auth::Keys, config::Secret};
+use crate::{account::Ledger, auth::Keys, config::Secret, error::Result, explain::Asked};
 
 pub mod client;
+mod explain;
 mod gate;
 mod keys;
 mod listen;
@@ -41,6 +43,8 @@ pub trait Facts: Send + Sync {
     fn teams(&self) -> Vec<Value>;
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);
+    /// What would become of a request now: nothing is sent, reserved or counted.
+    fn explain(&self, asked: Asked) -> BoxFuture<'_, Result<Value>>;
     /// Sets the gauges that are measured when somebody looks.
     fn measure(&self) {}
 }

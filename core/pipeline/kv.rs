@@ -13,10 +13,12 @@ use serde_json::Value;
 #[derive(Default)]
 pub struct Kv {
     spaces: DashMap<String, Arc<Mutex<Space>>>,
+    /// Where a rehearsal finds what it has not written itself.
+    under: Option<Arc<Kv>>,
 }
 
 /// One stage's entries for one tenant.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Space {
     entries: HashMap<String, Entry>,
     /// Keys by age; may name keys that are gone.
@@ -24,6 +26,7 @@ pub struct Space {
     written: u64,
 }
 
+#[derive(Clone)]
 struct Entry {
     value: Value,
     until: Option<Instant>,
@@ -31,6 +34,17 @@ struct Entry {
 }
 
 impl Kv {
+    /// A memory that begins as `under` stands and never changes it.
+    pub fn over(under: &Arc<Kv>) -> Kv {
+        Kv { spaces: DashMap::new(), under: Some(under.clone()) }
+    }
+
+    fn copy(&self, key: &str) -> Option<Arc<Mutex<Space>>> {
+        let space = self.spaces.get(key)?.clone();
+        let copy = space.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(Arc::new(Mutex::new(copy)))
+    }
+
     /// Runs `f` on the space of a stage and tenant.
     pub fn space<T>(&self, stage: &str, tenant: &str, f: impl FnOnce(&mut Space) -> T) -> T {
         let key = format!("{stage}\0{tenant}");
@@ -38,7 +52,8 @@ impl Kv {
             let victim = self.spaces.iter().next().map(|s| s.key().clone());
             victim.map(|v| self.spaces.remove(&v));
         }
-        let space = self.spaces.entry(key).or_default().clone();
+        let begun = || self.under.as_ref().and_then(|under| under.copy(&key)).unwrap_or_default();
+        let space = self.spaces.entry(key.clone()).or_insert_with(begun).clone();
         f(&mut space.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -51,6 +51,18 @@ impl ScriptStage {
     ) -> Self {
         ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects }
     }
+
+    fn visit(&self, effects: Effects) -> Box<dyn Visit> {
+        Box::new(ScriptVisit {
+            program: self.program.clone(),
+            limits: self.limits,
+            desk: Arc::new(Desk::new(self.name.clone(), effects, self.config.clone())),
+            operations: 0,
+            line: 0,
+            parts: Parts::default(),
+            starts: true,
+        })
+    }
 }
 
 impl Stage for ScriptStage {
@@ -70,15 +82,16 @@ impl Stage for ScriptStage {
         self.program.stream.or_else(|| self.program.event_line().map(|_| StreamMode::Event))
     }
 
+    fn holds_its_thread(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Box<dyn Visit> {
-        Box::new(ScriptVisit {
-            program: self.program.clone(),
-            limits: self.limits,
-            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
-            operations: 0,
-            parts: Parts::default(),
-            starts: true,
-        })
+        self.visit(self.effects.clone())
+    }
+
+    fn rehearse(&self) -> Box<dyn Visit> {
+        self.visit(self.effects.rehearsal())
     }
 }
 
@@ -87,6 +100,7 @@ struct ScriptVisit {
     limits: StageLimits,
     desk: Arc<Desk>,
     operations: u64,
+    line: u32,
     parts: Parts,
     /// The next `start` event begins an attempt.
     starts: bool,
@@ -110,7 +124,9 @@ impl ScriptVisit {
             lend(lent);
         });
         let (mut result, used) = run::call(&self.program, self.limits, phase, args);
-        self.operations = used;
+        self.operations = used.operations;
+        // What gave no verdict of its own stands for its hook.
+        self.line = if used.line > 0 { used.line } else { self.program.line(phase).unwrap_or(0) };
         let value = self.desk.with(|lent| {
             if let Some(own) = lent.cx.take() {
                 *cx = own;
@@ -411,6 +427,10 @@ impl Visit for ScriptVisit {
 
     fn operations(&self) -> u64 {
         self.operations
+    }
+
+    fn line(&self) -> u32 {
+        self.line
     }
 }
 
