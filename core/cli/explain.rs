@@ -16,7 +16,7 @@ use crate::{
     admin::client::Admin,
     cli::{Exit, caller, refuse},
     config::{Place, Secret, env, read},
-    explain::{Asked, World, decide, text},
+    explain::{Asked, World, decide, recorded, text},
     model::Format,
     pipeline::{build, drive},
     plugin::Plugins,
@@ -54,6 +54,9 @@ pub struct Args {
     /// Ask a running gateway: live health, limits, budgets. Its admin token is read from PORTCULLIS_ADMIN_TOKEN
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
+    /// Show the decision of a request that a running gateway has answered, by its x-request-id
+    #[arg(long, value_name = "ID", requires = "admin", conflicts_with_all = ["request", "key", "team", "user", "model", "seed"])]
+    pub record: Option<String>,
     /// One JSON object, as when the output is no terminal: targets, candidates, limits, budget, stages, cost, trace
     #[arg(long)]
     pub json: bool,
@@ -67,7 +70,8 @@ Example:
   echo '{\"model\": \"auto\", \"messages\": [{\"role\": \"user\", \"content\": \"draft an essay\"}]}' |
     portcullis explain --text
   portcullis explain --json request.json | jq .targets
-  portcullis explain --admin http://127.0.0.1:8081 --key key_019a0c5e2f41b7d24c10aa93 request.json";
+  portcullis explain --admin http://127.0.0.1:8081 --key key_019a0c5e2f41b7d24c10aa93 request.json
+  portcullis explain --admin http://127.0.0.1:8081 --record req_019a0c5e2f4170008d1c0b4f0d5c1f7e";
 
 pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let Some(format) = Format::parse(&args.format) else {
@@ -75,9 +79,10 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
         writeln!(io::stderr(), "portcullis: unknown format {}; there are {known}", args.format)?;
         return Ok(Exit::Usage);
     };
-    let told = match &args.admin {
-        Some(url) => remote(args, url)?,
-        None => match local(args, place, format)? {
+    let told = match (&args.admin, &args.record) {
+        (Some(url), Some(id)) => recorded(&ask(url, Method::GET, &format!("/api/v1/requests/{}", plain(id)), None)?),
+        (Some(url), None) => remote(args, url)?,
+        (None, _) => match local(args, place, format)? {
             Ok(told) => told,
             Err(exit) => return Ok(exit),
         },
@@ -102,11 +107,19 @@ fn remote(args: &Args, url: &str) -> anyhow::Result<Value> {
         asked.extend(value.as_ref().map(|value| (key.to_owned(), json!(value))));
     }
     asked.extend(args.seed.map(|seed| ("seed".to_owned(), json!(seed))));
+    ask(url, Method::POST, "/api/v1/explain", Some(&Value::Object(asked)))
+}
+
+fn ask(url: &str, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
     let token = env::var("PORTCULLIS_ADMIN_TOKEN").map(|token| Secret::new(token.trim()));
     let admin = Admin::new(url, token).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(admin.call(Method::POST, "/api/v1/explain", Some(&Value::Object(asked))));
-    answer.map_err(anyhow::Error::msg)
+    runtime.block_on(admin.call(method, path, body)).map_err(anyhow::Error::msg)
+}
+
+/// An id as a path's segment.
+fn plain(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
 
 /// As a gateway that has just started with these files would decide.

@@ -79,7 +79,7 @@ fn context(asked: &Asked) -> Result<Context> {
 /// Error stages may reword it, or answer in its place.
 async fn refused(chain: &mut Chain, cx: &mut Context, mut error: Error, decision: &mut Decision) {
     decision.targets.clear();
-    decision.cost = None;
+    decision.costs.clear();
     if let Some(response) = chain.error(cx, &mut error).await.filter(|_| cx.operation == Operation::Chat) {
         decision.status = Some(200);
         decision.text = Some(response.text());
@@ -203,7 +203,7 @@ impl Way<'_> {
             KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
             KeyChoice::Open | KeyChoice::Key(_) => {}
         }
-        decision.cost.get_or_insert(cost);
+        decision.costs.push(cost);
         Ok(true)
     }
 

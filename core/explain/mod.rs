@@ -16,7 +16,10 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 
-pub use self::{dry::decide, show::text};
+pub use self::{
+    dry::decide,
+    show::{recorded, text},
+};
 use crate::{
     account::estimate::Estimates,
     auth::Principal,
@@ -99,12 +102,12 @@ pub struct Decision {
     pub text: Option<String>,
     pub caller: Arc<Principal>,
     pub defaults: serde_json::Map<String, serde_json::Value>,
-    /// Of the first target.
-    pub cost: Option<Cost>,
+    /// Of each of the targets.
+    pub costs: Vec<Cost>,
     pub trace: Trace,
 }
 
-/// What the first target would cost.
+/// What a target would cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cost {
     pub target: Arc<str>,

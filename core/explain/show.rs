@@ -1,5 +1,7 @@
 //! A decision as JSON, and that JSON as text for people: the command prints either, wherever the decision was made.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::{Cost, Decision};
@@ -33,45 +35,76 @@ impl Decision {
             "stages": steps("stage").iter().map(plain).collect::<Vec<_>>(),
             "parked": steps("parked").iter().map(plain).collect::<Vec<_>>(),
             "notes": steps("note").iter().map(plain).collect::<Vec<_>>(),
-            "candidates": self.candidates(&trace),
-            "cost": self.cost.as_ref().map(cost),
+            "candidates": candidates(&trace, &self.targets, &self.costs),
+            "cost": self.costs.first().map(cost),
             "trace": trace,
         })
     }
+}
 
-    /// Every target that was considered: how it stood, and what became of it.
-    fn candidates(&self, trace: &Value) -> Vec<Value> {
-        let mut all: Vec<Map<String, Value>> = Vec::new();
-        for step in trace.as_array().into_iter().flatten() {
-            let kind = step["step"].as_str().unwrap_or_default();
-            if !matches!(kind, "weighed" | "passed_over" | "reserve") {
-                continue;
-            }
-            let at = all.iter().position(|known| known["target"] == step["target"]).unwrap_or_else(|| {
-                all.push(Map::from_iter([("target".to_owned(), step["target"].clone())]));
-                all.len() - 1
-            });
-            let mut facts = plain(step);
-            if let Some(facts) = facts.as_object_mut() {
-                facts.shift_remove("target");
-                match kind {
-                    "reserve" => drop(all[at].insert("reserve".to_owned(), Value::Object(std::mem::take(facts)))),
-                    _ => all[at].append(facts),
-                }
+/// A request's record in the same shape: what was decided, and what came of it.
+pub fn recorded(record: &Value) -> Value {
+    let trace = &record["trace"];
+    let planned = steps(trace, "planned").last().map_or(&Value::Null, |step| &step["targets"]);
+    let passed = |name: &Value| steps(trace, "passed_over").any(|step| step["target"] == *name);
+    let targets: Vec<Arc<str>> =
+        list(planned).filter(|name| !passed(name)).filter_map(Value::as_str).map(Arc::from).collect();
+    let plain = |kind: &str| steps(trace, kind).map(plain).collect::<Vec<_>>();
+    json!({
+        "targets": targets,
+        "asked": record["model"],
+        "model": record["model"],
+        "chosen": steps(trace, "chosen").last().map(|step| step["names"].clone()),
+        "status": record["status"],
+        "code": record["error_code"],
+        "caller": { "key": record["key_id"], "team": record["team"] },
+        "limits": steps(trace, "limits").last().map_or_else(|| json!([]), |step| step["limits"].clone()),
+        "budget": plain("budget").last(),
+        "stages": plain("stage"),
+        "parked": plain("parked"),
+        "notes": plain("note"),
+        "candidates": candidates(trace, &targets, &[]),
+        "target": record["target"],
+        "cost_usd": record["cost_usd"],
+        "trace": trace,
+    })
+}
+
+/// Every target that was considered: how it stood, and what became of it.
+fn candidates(trace: &Value, targets: &[Arc<str>], costs: &[Cost]) -> Vec<Value> {
+    let mut all: Vec<Map<String, Value>> = Vec::new();
+    for step in trace.as_array().into_iter().flatten() {
+        let kind = step["step"].as_str().unwrap_or_default();
+        if !matches!(kind, "weighed" | "passed_over" | "reserve") {
+            continue;
+        }
+        let at = all.iter().position(|known| known["target"] == step["target"]).unwrap_or_else(|| {
+            all.push(Map::from_iter([("target".to_owned(), step["target"].clone())]));
+            all.len() - 1
+        });
+        let mut facts = plain(step);
+        if let Some(facts) = facts.as_object_mut() {
+            facts.shift_remove("target");
+            match kind {
+                "reserve" => drop(all[at].insert("reserve".to_owned(), Value::Object(std::mem::take(facts)))),
+                _ => all[at].append(facts),
             }
         }
-        for candidate in &mut all {
-            let place = self.targets.iter().position(|target| candidate["target"] == **target);
-            let verdict = match place {
-                Some(0) => "taken",
-                Some(_) => "next",
-                None if candidate.contains_key("reason") => "passed_over",
-                None => "not_reached",
-            };
-            candidate.insert("verdict".to_owned(), verdict.into());
-        }
-        all.into_iter().map(Value::Object).collect()
     }
+    for candidate in &mut all {
+        let place = targets.iter().position(|target| candidate["target"] == **target);
+        let verdict = match place {
+            Some(0) => "taken",
+            Some(_) => "next",
+            None if candidate.contains_key("reason") => "passed_over",
+            None => "not_reached",
+        };
+        candidate.insert("verdict".to_owned(), verdict.into());
+        if let Some(mine) = costs.iter().find(|cost| candidate["target"] == *cost.target) {
+            candidate.insert("cost_usd".to_owned(), mine.nano_usd.map_or(Value::Null, number));
+        }
+    }
+    all.into_iter().map(Value::Object).collect()
 }
 
 fn cost(cost: &Cost) -> Value {
@@ -122,6 +155,10 @@ pub fn text(told: &Value) -> String {
             Some("note") => lines.add("note", format!("{}: {}", place(step), word(&step["text"]))),
             Some("chosen") => lines.add("chosen", words(&step["names"])),
             Some("dropped") => lines.add("dropped", word(&step["what"])),
+            Some("attempt") => {
+                let (number, target, outcome) = (&step["number"], word(&step["target"]), word(&step["outcome"]));
+                lines.add("attempt", format!("{number}. {target}: {outcome} [{} µs]", step["took_us"]));
+            }
             _ => {}
         }
     }
@@ -159,6 +196,12 @@ pub fn text(told: &Value) -> String {
     match (told["status"].as_u64(), &told["message"], &told["text"]) {
         (Some(status), Value::String(message), _) => lines.add("refused", format!("{status}: {message}")),
         (Some(_), _, Value::String(text)) => lines.add("answered", text.clone()),
+        // Of a request that ran.
+        (Some(status), ..) => {
+            let code = told["code"].as_str().map(|code| format!(" {code}")).unwrap_or_default();
+            let cost = Some(&told["cost_usd"]).filter(|usd| !usd.is_null()).map(|usd| format!(", {usd} USD"));
+            lines.add("ended", format!("{status}{code}{}", cost.unwrap_or_default()));
+        }
         _ => {}
     }
     lines.0
@@ -186,8 +229,9 @@ fn words(value: &Value) -> String {
 /// Who asks, and what follows from that.
 fn caller(who: &Value, lines: &mut Lines) {
     let mut told = Vec::new();
-    if let (Some(key), name) = (who["key"].as_str(), who["name"].as_str().unwrap_or_default()) {
-        told.push(format!("{key} ({name})"));
+    if let Some(key) = who["key"].as_str() {
+        let name = who["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
+        told.push(format!("{key}{name}"));
     }
     for kind in ["team", "user"] {
         told.extend(who[kind].as_str().map(|name| format!("{kind} {name}")));
@@ -278,6 +322,9 @@ fn facts(of: &Value) -> String {
     }
     if let (Some(n @ 1..), keys) = (of["keys_resting"].as_u64(), &of["keys"]) {
         parts.push(format!("{n} of {keys} keys rest"));
+    }
+    if !of["cost_usd"].is_null() {
+        parts.push(format!("about {} USD", of["cost_usd"]));
     }
     if !of["price_input"].is_null() {
         parts.push(format!("{} / {} USD a million tokens", of["price_input"], of["price_output"]));

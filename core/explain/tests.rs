@@ -68,13 +68,13 @@ fn decision() -> Decision {
         asked: "smart".to_owned(),
         model: "smart".to_owned(),
         targets: vec!["p/a".into(), "p/b".into()],
-        cost: Some(Cost {
+        costs: vec![Cost {
             target: "p/a".into(),
             input_tokens: 10,
             output_tokens: 100,
             nano_usd: Some(155_000),
             at_most: Some(200_000),
-        }),
+        }],
         trace,
         ..Decision::default()
     }
@@ -108,7 +108,7 @@ fn people_read_one_fact_a_line_and_no_terminal_is_written_to() {
         "budget    team red: 50 USD a month, 12.5 spent, 0 reserved, 37.5 left",
         "note      scripts/a.rhai:4: been here [2J",
         "stage     scripts/a.rhai:2 (request): continue [12 µs, 70 operations]",
-        "targets   1. p/a  [weight 3, 230.0 ms, 2 in flight, 1 of 2 keys rest, 0.5 / 1.5 USD a million tokens]",
+        "targets   1. p/a  [weight 3, 230.0 ms, 2 in flight, 1 of 2 keys rest, about 0.000155 USD, 0.5 / 1.5 USD a million tokens]",
         "          2. p/b  [",
         "passed    p/open (ejected): p/open rests",
         "passed    q/none (not_configured): q has no key",

@@ -20,6 +20,7 @@ mod capability;
 mod clouds;
 mod cohere;
 mod corpus;
+mod decisions;
 mod examples;
 mod explain;
 mod facts;
