@@ -1,5 +1,7 @@
 //! What one request carries from its first byte to its record.
 
+mod facts;
+
 use std::{
     borrow::Cow,
     sync::Arc,
@@ -9,6 +11,7 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
+pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
 use crate::{
     auth::Principal,
     model::{Format, Operation},
@@ -57,23 +60,51 @@ pub enum Priority {
 #[derive(Debug, Default)]
 pub struct Trace {
     pub steps: Vec<Step>,
+    /// A stage took longer than its `slow`.
+    pub slow: bool,
 }
 
 /// One decision.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// A stage ran.
-    Stage { stage: Arc<str>, phase: &'static str, verdict: Verdict, took: Duration, operations: u64 },
+    Stage {
+        stage: Arc<str>,
+        phase: &'static str,
+        verdict: Verdict,
+        /// Of all calls that this step tells.
+        took: Duration,
+        operations: u64,
+        /// Bytes of a plugin's instance.
+        memory: u64,
+        /// More than one for events that passed.
+        calls: u32,
+        /// Where in a script the verdict was given; 0: there is no such place.
+        line: u32,
+        slow: bool,
+    },
+    /// A stage that fails too often was left out, or stood in the way. The next try is due in so long.
+    Parked { stage: Arc<str>, wait: Duration },
     /// `context.note(text)`.
-    Note { stage: Arc<str>, text: String },
-    /// The strategy's order.
+    Note { stage: Arc<str>, line: u32, text: String },
+    /// The strategy's order, or what follows from a stage's choice.
     Planned { targets: Vec<Arc<str>> },
-    /// A target was passed over before it was tried.
-    PassedOver { target: Arc<str>, reason: Arc<str> },
+    /// A target was passed over before it was tried. `code`: the reason in one word, where there is one.
+    PassedOver { target: Arc<str>, code: &'static str, reason: Arc<str> },
     /// An attempt ended.
     Attempt { number: u32, target: Arc<str>, outcome: Cow<'static, str>, took: Duration },
     /// Something of the request or answer that a format could not say.
     Dropped { what: &'static str },
+    /// Explained requests: the names that a stage chose.
+    Chosen { names: Vec<Arc<str>> },
+    /// Explained requests: what the caller's limits leave it.
+    Limits(Box<[Allowance]>),
+    /// Explained requests: what the team's budget leaves it.
+    Budget(Box<Funds>),
+    /// Explained requests: a target that was considered.
+    Weighed(Box<Weighed>),
+    /// Explained requests: what an attempt takes from limits and budget.
+    Reserve(Box<Reserve>),
 }
 
 /// What a stage decided, as the trace keeps it.
@@ -187,18 +218,22 @@ impl Trace {
 
 impl Trace {
     pub fn note(&mut self, stage: &str, text: &str) {
-        self.push(Step::Note { stage: stage.into(), text: text.to_owned() });
+        self.push(Step::Note { stage: stage.into(), line: 0, text: text.to_owned() });
     }
 
     pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[(Arc<str>, Arc<str>)]) {
         for (target, reason) in passed {
-            self.push(Step::PassedOver { target: target.clone(), reason: reason.clone() });
+            self.push(Step::PassedOver { target: target.clone(), code: "not_configured", reason: reason.clone() });
         }
         self.push(Step::Planned { targets: targets.iter().map(|t| t.name.clone()).collect() });
     }
 
     pub fn passed_over(&mut self, target: &Target, reason: &str) {
-        self.push(Step::PassedOver { target: target.name.clone(), reason: reason.into() });
+        self.passed_for(target, "", reason);
+    }
+
+    pub fn passed_for(&mut self, target: &Target, code: &'static str, reason: &str) {
+        self.push(Step::PassedOver { target: target.name.clone(), code, reason: reason.into() });
     }
 }
 

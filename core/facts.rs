@@ -6,18 +6,47 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
     admin::Facts,
     auth::expiry,
     config::{Budget, Team},
+    error::Result,
+    explain::{self, Asked, World},
     gateway::Gateway,
     limit::usd,
     provider::Provider,
     route::{Circuit, Fare},
+    runtime::{Runtime, State},
     telemetry::metrics,
 };
+
+impl State {
+    /// What decisions are made on.
+    pub fn world<'a>(&'a self, runtime: &'a Runtime) -> World<'a> {
+        World {
+            config: &runtime.config,
+            routes: &runtime.routes,
+            pipeline: &runtime.pipeline,
+            health: &self.health,
+            keys: &self.keys,
+            limits: Some(&self.limits),
+            estimates: &self.estimates,
+            stored: Some(&self.stored),
+        }
+    }
+}
+
+impl Runtime {
+    /// Stages that fail too often and rest, and until the next try.
+    fn parked(&self) -> Vec<(&str, Duration)> {
+        let now = Instant::now();
+        let rest = |entry: &Arc<crate::pipeline::Entry>| entry.standing.parked(now);
+        self.pipeline.entries.iter().filter_map(|e| rest(e).map(|wait| (&**e.stage.name(), wait))).collect()
+    }
+}
 
 impl Gateway {
     /// Readiness, as both planes tell it: what runs, and what was refused.
@@ -30,6 +59,8 @@ impl Gateway {
             "config": runtime.config.hash,
             // Requests are answered from memory: a store that takes no changes makes nobody unready.
             "store": self.state.store.trouble().unwrap_or("ok"),
+            // Stages that rest: those that stand in the way have their requests refused, the others are skipped.
+            "parked": runtime.parked().iter().map(|(stage, _)| *stage).collect::<Vec<_>>(),
             "refused": refused.as_deref().map(|r| r.json()),
         });
         (!draining, body)
@@ -40,11 +71,20 @@ impl Facts for Gateway {
     fn config_status(&self) -> Value {
         let runtime = self.runtime.load();
         let refused = self.state.refused.load();
+        let parked = runtime.parked();
+        let rest =
+            |stage: &str| parked.iter().find(|(name, _)| *name == stage).map(|(_, wait)| wait.as_millis() as u64);
         json!({
             "running": {
                 "hash": runtime.config.hash,
                 "file": runtime.config.file,
-                "stages": runtime.stages.iter().map(|s| json!({"use": s.uses, "hash": s.hash, "phases": s.phases})).collect::<Vec<_>>(),
+                "stages": runtime.stages.iter().map(|s| json!({
+                    "use": s.uses,
+                    "hash": s.hash,
+                    // It fails too often; the next try is due in so long.
+                    "parked": rest(&s.uses).map(|wait| json!({"retry_in_ms": wait})),
+                    "phases": s.phases,
+                })).collect::<Vec<_>>(),
                 "outside": runtime.outside,
                 "warnings": runtime.warnings,
             },
@@ -123,10 +163,18 @@ impl Facts for Gateway {
         Gateway::ready(self)
     }
 
+    fn explain(&self, asked: Asked) -> BoxFuture<'_, Result<Value>> {
+        let runtime = self.runtime.load_full();
+        Box::pin(async move { Ok(explain::decide(&self.state.world(&runtime), asked).await?.json()) })
+    }
+
     fn measure(&self) {
         metrics().store_failing(self.state.store.trouble().is_some());
         let now = Instant::now();
         let runtime = self.runtime.load();
+        for entry in &runtime.pipeline.entries {
+            metrics().stage_parked(entry.stage.name(), entry.standing.parked(now).is_some());
+        }
         for target in runtime.config.models.values().flat_map(|m| &m.targets) {
             let name = format!("{}/{}", target.provider, target.model);
             let state = match self.state.health.fare(&name, now).circuit {

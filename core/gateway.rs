@@ -14,16 +14,17 @@ use crate::{
     auth,
     call::{Call, Waits},
     codec::{Field, Inbound, codec, custom, document::Document, standin},
-    context::Context,
+    context::{Context, Step},
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
     exchange::{Exchange, Wire},
+    explain,
     generated::Generated,
     limit::Reserved,
     media,
     model::{Format, Operation},
     opaque::{self, Answers, answer::Through},
-    pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
+    pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     realtime::Session,
     reply::{self, Reply},
@@ -232,38 +233,13 @@ impl Gateway {
             return reply::made(exchange, *response, document.stream()).await;
         }
         // 7. Where it may go: the strategy's order, or what a stage chose.
-        let targets = self.plan(runtime, exchange, &mut document).await?;
+        let inner = &mut **exchange;
+        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, &mut document).await?;
+        if inner.cx.explain {
+            explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+        }
         // 8 to 10.
         self.attempts(runtime, exchange, client, &mut document, targets).await
-    }
-
-    /// 7. Names, the caller's or a stage's, pass the caller's allow-list.
-    async fn plan(&self, runtime: &Runtime, exchange: &mut Exchange, document: &mut Document) -> Result<Order> {
-        let inner = &mut **exchange;
-        let (health, now, seed) = (&self.state.health, Instant::now(), inner.cx.seed);
-        let choosing = inner.chain.wants(Phase::Route);
-        let mut plan = match runtime.routes.plan(document.model(), &inner.cx.principal) {
-            Ok(plan) => plan,
-            // A stage may still choose for a name that stands for nothing.
-            Err(error) if choosing && error.kind != Kind::Forbidden => {
-                inner.cx.trace.note("route", &error.message);
-                route::Plan::default()
-            }
-            Err(error) => return Err(error),
-        };
-        let mut targets = plan.order(seed, health, now);
-        if choosing {
-            let shown = if inner.chain.reads_targets() { &targets[..] } else { &[] };
-            let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
-            if let Some(names) = inner.chain.route(&mut inner.cx, document, &candidates).await? {
-                plan = runtime.routes.resolve_list(&names, &inner.cx.principal)?;
-                targets = plan.order(seed, health, now);
-            } else if plan.is_empty() {
-                runtime.routes.plan(document.model(), &inner.cx.principal)?;
-            }
-        }
-        inner.cx.trace.planned(&targets, &plan.passed);
-        Ok(targets)
     }
 
     /// 8. Targets in order until one answers; each is visited once.
@@ -695,6 +671,43 @@ impl Gateway {
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
+}
+
+/// 7. Names, the caller's or a stage's, pass the caller's allow-list. Sends nothing: `explain` asks the same.
+pub async fn plan(
+    routes: &route::Table,
+    health: &route::Health,
+    chain: &mut Chain,
+    cx: &mut Context,
+    document: &mut Document,
+) -> Result<Order> {
+    let (now, seed) = (Instant::now(), cx.seed);
+    let choosing = chain.wants(Phase::Route);
+    let mut plan = match routes.plan(document.model(), &cx.principal) {
+        Ok(plan) => plan,
+        // A stage may still choose for a name that stands for nothing.
+        Err(error) if choosing && error.kind != Kind::Forbidden => {
+            cx.trace.note("route", &error.message);
+            route::Plan::default()
+        }
+        Err(error) => return Err(error),
+    };
+    let mut targets = plan.order(seed, health, now);
+    if choosing {
+        let shown = if chain.reads_targets() { &targets[..] } else { &[] };
+        let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
+        if let Some(names) = chain.route(cx, document, &candidates).await? {
+            if cx.explain {
+                cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
+            }
+            plan = routes.resolve_list(&names, &cx.principal)?;
+            targets = plan.order(seed, health, now);
+        } else if plan.is_empty() {
+            routes.plan(document.model(), &cx.principal)?;
+        }
+    }
+    cx.trace.planned(&targets, &plan.passed);
+    Ok(targets)
 }
 
 /// How a target's attempt ended when it did not fail.

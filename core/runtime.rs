@@ -191,4 +191,4 @@ impl Refused {
 }
 
 /// The default of `timeouts.whole`.
-const WHOLE: Duration = Duration::from_secs(600);
+pub const WHOLE: Duration = Duration::from_secs(600);

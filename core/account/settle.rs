@@ -63,8 +63,9 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
 fn finish(settled: Settled, rows: &Rows) {
     let Inner { cx, record, .. } = *settled.0;
     for step in &cx.trace.steps {
-        if let Step::Attempt { outcome, .. } = step {
-            metrics().attempt(outcome_label(outcome));
+        match step {
+            Step::Attempt { outcome, .. } => metrics().attempt(outcome_label(outcome)),
+            step => metrics().stage(step),
         }
     }
     telemetry::observe(&record);

@@ -3,11 +3,19 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{account::Ledger, auth::Keys, config::Secret};
+use crate::{
+    account::Ledger,
+    auth::Keys,
+    config::Secret,
+    error::{Error, Kind, Result},
+    explain::Asked,
+};
 
 pub mod client;
+mod explain;
 mod gate;
 mod keys;
 mod listen;
@@ -41,6 +49,11 @@ pub trait Facts: Send + Sync {
     fn teams(&self) -> Vec<Value>;
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);
+    /// What would become of a request now: nothing is sent, reserved or counted.
+    fn explain(&self, _asked: Asked) -> BoxFuture<'_, Result<Value>> {
+        let nothing = Error::new(Kind::NotFound, "there is nothing to explain here");
+        Box::pin(std::future::ready(Err(nothing)))
+    }
     /// Sets the gauges that are measured when somebody looks.
     fn measure(&self) {}
 }

@@ -151,6 +151,20 @@ fn schemas() -> Value {
         }))),
     });
     let bound = json!({
+        "Explain": object(&[], json!({
+            "request": { "type": "object", "description": "a client's body; absent: the whole body is one" },
+            "format": text(), "path": { "type": "string", "description": "as a client would call it; instead of format" },
+            "model": text(), "stream": { "type": "boolean" }, "key": { "type": "string", "description": "a key's id" },
+            "team": text(), "user": text(), "headers": { "type": "object" }, "seed": count(),
+        })),
+        "Decision": object(&["targets", "candidates", "trace"], json!({
+            "targets": { "type": "array", "items": text() }, "asked": text(), "model": text(), "chosen": maybe("array"),
+            "status": maybe("integer"), "code": maybe("string"), "message": maybe("string"), "text": maybe("string"),
+            "caller": { "type": "object" }, "limits": { "type": "array" }, "budget": maybe("object"),
+            "stages": { "type": "array" }, "parked": { "type": "array" }, "notes": { "type": "array" },
+            "candidates": { "type": "array", "items": { "type": "object" } }, "cost": maybe("object"),
+            "trace": { "type": "array", "items": { "type": "object" } },
+        })),
         "KeyChange": closed(&["limits"], json!({ "limits": limits })),
         "Limits": bounds,
         "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),

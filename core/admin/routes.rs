@@ -12,7 +12,7 @@ use http::{Method, Request, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::{AdminState, gate, keys, openapi, reads, reply, reply::Reply, usage};
+use super::{AdminState, explain, gate, keys, openapi, reads, reply, reply::Reply, usage};
 use crate::error::{Error, Kind, Result};
 
 /// A row.
@@ -86,6 +86,8 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "ConfigStatus", call: reads::config_status },
     Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", open: false,
         query: &[], body: None, answer: "StateExport", call: keys::export_state },
+    Route { method: Method::POST, path: "/api/v1/explain", summary: "What would become of a request now, without sending it", open: false,
+        query: &[], body: Some("Explain"), answer: "Decision", call: explain::explain },
     Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", open: false,
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,
@@ -115,7 +117,7 @@ async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: In
     }
     let (route, id) = found?;
     let query = parse_query(route, head.uri.query())?;
-    let body = if route.body.is_some() { read(body).await? } else { Bytes::new() };
+    let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
     (route.call)(state, Call { id, query, body }).await
 }
 
@@ -183,11 +185,18 @@ fn decode(text: &str) -> Option<String> {
     percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|t| t.into_owned())
 }
 
-async fn read(body: Incoming) -> Result<Bytes> {
-    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+/// Requests to models are larger than what operators write.
+fn most(route: &Route) -> usize {
+    if route.body == Some("Explain") { MAX_REQUEST } else { MAX_BODY }
+}
+
+async fn read(body: Incoming, most: usize) -> Result<Bytes> {
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
     match whole {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Error::new(Kind::TooLarge, "the body is larger than 1 MiB")),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => {
+            Err(Error::new(Kind::TooLarge, format!("the body is larger than {} MiB", most >> 20)))
+        }
         Ok(Err(e)) => Err(Error::new(Kind::InvalidRequest, "the body broke off").because(e)),
         Err(_elapsed) => Err(Error::new(Kind::RequestTimeout, "the body did not arrive within 10 s")),
     }
@@ -218,4 +227,5 @@ impl Call {
 }
 
 const MAX_BODY: usize = 1 << 20;
+const MAX_REQUEST: usize = 33 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -44,6 +44,10 @@ impl Facts for Told {
         let ready = self.0.load(Ordering::Relaxed);
         (ready, json!({ "status": if ready { "ready" } else { "draining" } }))
     }
+    fn explain(&self, asked: Asked) -> BoxFuture<'_, Result<Value>> {
+        let told = json!({ "format": asked.format.name(), "model": asked.model, "user": asked.principal.user });
+        Box::pin(std::future::ready(Ok(told)))
+    }
 }
 
 struct Plane {

@@ -53,7 +53,7 @@ Example:
 
 pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
     let _logs = telemetry::logs::init(env::log_filter(&env::var).as_deref()).map_err(anyhow::Error::msg)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
     runtime.block_on(async {
         let running = match Running::start_at(place.clone()).await {
             Ok(running) => running,
@@ -83,6 +83,10 @@ pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
         Ok(Exit::Done)
     })
 }
+
+/// Of a serving thread: a script may nest ten thousand lists in one another, and they are counted, shown and dropped level by
+/// level. Address space, not memory.
+const STACK: usize = 16 << 20;
 
 /// A gateway that serves. Tests start it as a library; dropping it does not stop it.
 pub struct Running {

@@ -348,6 +348,21 @@ pub struct Stage {
     pub isolation: Option<Isolation>,
     /// What one call may use.
     pub limits: Option<Limits>,
+    /// A call that takes longer is named in `server-timing` and in the trace. Default: 1ms.
+    pub slow: Option<Span>,
+    /// When it fails too often: it is left out, or its requests are refused (by `on_error`), until a probe goes well.
+    pub park: Option<Park>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Park {
+    /// Failures in a row; half of the last 64 is too often as well. 0: never. Default: 20.
+    pub failures: Option<u32>,
+    /// Failures that end sooner are a burst and park nothing. Default: 30s.
+    pub lasting: Option<Span>,
+    /// Until the first probe, then twice as long each time, up to 5 minutes. Default: 10s.
+    pub rest: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

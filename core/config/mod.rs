@@ -35,7 +35,7 @@ pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pr
 pub use read::{Loaded, Place, load, read};
 pub use secret::Secret;
 pub use sources::Sources;
-pub use stage::{Isolation, OnError, Only, Stage, StageLimits, StreamMode};
+pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
 pub use text::{decimal, hint, usd};
 pub use toml_json::toml;

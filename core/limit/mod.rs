@@ -166,6 +166,30 @@ impl Bounds {
     pub fn budget(&self) -> Option<&Budget> {
         self.0.as_ref()?.fund.as_ref().map(|(_, budget)| budget)
     }
+
+    // For decisions that are only looked at: nothing is taken, held or counted.
+
+    pub fn scopes(&self) -> &[Bound] {
+        self.0.as_ref().map_or(&[], |caller| &caller.scopes)
+    }
+
+    pub fn purse(&self) -> Option<(&Arc<Purse>, &Budget)> {
+        self.0.as_ref()?.fund.as_ref().map(|(purse, budget)| (purse, budget))
+    }
+
+    /// What `Limits::enter` would say now.
+    pub fn would_enter(&self) -> Result<()> {
+        self.scopes().iter().try_for_each(Bound::would_enter)
+    }
+
+    /// What `Permit::reserve` would say now to a request that holds nothing.
+    pub fn would_reserve(&self, need: Need) -> Result<()> {
+        self.scopes().iter().try_for_each(|scope| scope.would_take(need.input_tokens, need.output_tokens))?;
+        match self.0.as_deref() {
+            Some(Caller { fund: Some((purse, budget)), now, .. }) => purse.would_hold(need.nano_usd, budget, *now),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Permit {

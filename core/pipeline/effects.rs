@@ -26,6 +26,11 @@ impl Effects {
         Effects { kv: Arc::default(), metrics: false }
     }
 
+    /// For one visit that is only looked at: reads what lives, and what it writes is gone with it.
+    pub fn rehearsal(&self) -> Self {
+        Effects { kv: Arc::new(Kv::over(&self.kv)), metrics: false }
+    }
+
     /// Adds to the histogram `into` with labels stage and name.
     pub fn metric(&self, into: &'static str, stage: &Arc<str>, name: &str, value: f64) -> Result<(), String> {
         type Names = HashSet<(Arc<str>, String)>;

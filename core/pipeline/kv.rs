@@ -22,10 +22,12 @@ pub struct Kv {
     spaces: DashMap<String, Arc<Mutex<Space>>>,
     /// Bytes of all spaces of a stage.
     held: DashMap<String, AtomicUsize>,
+    /// Where a rehearsal finds what it has not written itself.
+    under: Option<Arc<Kv>>,
 }
 
 /// One stage's entries for one tenant.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Space {
     entries: HashMap<String, Entry>,
     /// Keys by age; may name keys that are gone.
@@ -39,6 +41,7 @@ pub struct Space {
     gone: bool,
 }
 
+#[derive(Clone)]
 struct Entry {
     value: Value,
     until: Option<Instant>,
@@ -47,13 +50,28 @@ struct Entry {
 }
 
 impl Kv {
+    /// A memory that begins as `under` stands and never changes it.
+    pub fn over(under: &Arc<Kv>) -> Kv {
+        Kv { under: Some(under.clone()), ..Kv::default() }
+    }
+
+    fn begun(&self, stage: &str, key: &str) -> Arc<Mutex<Space>> {
+        let Some(under) = self.under.as_ref().and_then(|under| under.spaces.get(key).map(|space| space.clone())) else {
+            return Arc::default();
+        };
+        let copy = locked(&under).clone();
+        self.count(stage, 0, copy.bytes);
+        Arc::new(Mutex::new(copy))
+    }
+
     /// Runs `f` on the space of a stage and tenant.
     pub fn space<T>(&self, stage: &str, tenant: &str, f: impl FnOnce(&mut Space) -> T) -> T {
         let key = format!("{stage}\0{tenant}");
         if !self.spaces.contains_key(&key) && self.spaces.len() >= MAX_SPACES {
             self.forget_one();
         }
-        let space = self.spaces.entry(key).or_default().clone();
+        let begun = || self.begun(stage, &key);
+        let space = self.spaces.entry(key.clone()).or_insert_with(begun).clone();
         let mut space = locked(&space);
         let before = space.bytes;
         let outcome = f(&mut space);

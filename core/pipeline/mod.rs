@@ -5,26 +5,31 @@ pub mod build;
 pub mod chain;
 pub mod effects;
 pub mod kv;
+mod parking;
 pub mod parts;
 pub mod phase;
 mod seat;
 pub mod stage;
+mod turn;
 
 use std::{
     pin::pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
+    time::Duration,
 };
 
 pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 pub use effects::Effects;
+pub use parking::{Admission, Parking, Standing};
 pub use phase::Phase;
 pub use stage::{Candidate, Reads, Stage, StageFault, Visit};
+use turn::Trust;
 
 use crate::{
     auth::{Principal, wildcard},
-    config::{OnError, Only, StreamMode},
+    config::{self, OnError, Only, StreamMode},
 };
 
 /// All stages of a runtime, in list order. Shared by all requests and never changed.
@@ -43,6 +48,12 @@ pub struct Entry {
     /// Characters held back per part in `window` mode.
     pub window: usize,
     pub reads: Reads,
+    /// From here on a call is told as slow.
+    pub slow: Duration,
+    /// Is it parked?
+    pub standing: Arc<Standing>,
+    /// May it run where its requests are?
+    trust: Trust,
 }
 
 /// Enough for card numbers, e-mail addresses, IBANs and most phrases.
@@ -52,7 +63,9 @@ impl Entry {
     /// With the stage's own wishes and the default failure policy.
     pub fn new(stage: Arc<dyn Stage>) -> Self {
         let (stream, reads) = (stage.stream(), stage.reads());
-        Entry { stage, on_error: OnError::default(), only: None, stream, window: WINDOW, reads }
+        let (on_error, slow, standing) = (OnError::default(), config::SLOW, Arc::new(Standing::new(None)));
+        let trust = Trust::new(stage.holds_its_thread());
+        Entry { stage, on_error, only: None, stream, window: WINDOW, reads, slow, standing, trust }
     }
 
     /// It may change or refuse an answer, and a request in which it cannot is refused.
@@ -92,5 +105,10 @@ impl Pipeline {
     /// none. Allocates nothing when there are no stages.
     pub fn select(&self, principal: &Principal, model: &str) -> Chain {
         Chain::new(self.entries.iter().filter(|e| e.meets(principal, model)).cloned())
+    }
+
+    /// The same for a decision that is only looked at: no effect of these stages lasts, and none is told of.
+    pub fn rehearse(&self, principal: &Principal, model: &str) -> Chain {
+        Chain::rehearsal(self.entries.iter().filter(|e| e.meets(principal, model)).cloned())
     }
 }

@@ -133,7 +133,7 @@ pub fn load(engine: &Arc<Engine>, program: &Arc<Program>, shared: Shared, terms:
     let (engine, program) = (engine.clone(), program.clone());
     let loaded = Loaded { engine, program, pre, shared, described, terms, indices, idle: Mutex::default() };
     // The types of its functions are looked at when they are loaded.
-    let typed = drive(Instance::open(&loaded)).and_then(|mut instance| instance.check(&loaded));
+    let typed = drive(Instance::open(&loaded, &loaded.shared)).and_then(|mut instance| instance.check(&loaded));
     typed.map_err(|e| format!("does not fit {PACKAGE}@{VERSION}: {}", told(&e)))?;
     Ok(loaded)
 }

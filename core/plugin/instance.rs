@@ -51,16 +51,21 @@ impl Instance {
         let idle = loaded.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(instance) => Ok(instance),
-            None => Instance::open(loaded).await.map(Box::new).map_err(|e| match full(&e) {
-                true => StageFault { error: Some(no_room()), ..fault(loaded, phase, &e) },
-                false => fault(loaded, phase, &e),
-            }),
+            None => Instance::fresh(loaded, &loaded.shared, phase).await,
         }
     }
 
-    pub async fn open(loaded: &Loaded) -> wasmtime::Result<Instance> {
+    /// One that nobody used before.
+    pub async fn fresh(loaded: &Loaded, shared: &Arc<Shared>, phase: Phase) -> Result<Box<Instance>, StageFault> {
+        Instance::open(loaded, shared).await.map(Box::new).map_err(|e| match full(&e) {
+            true => StageFault { error: Some(no_room()), ..fault(loaded, phase, &e) },
+            false => fault(loaded, phase, &e),
+        })
+    }
+
+    pub async fn open(loaded: &Loaded, shared: &Arc<Shared>) -> wasmtime::Result<Instance> {
         let _busy = loaded.engine.busy();
-        let mut store = store(&loaded.engine, &loaded.shared, loaded.terms);
+        let mut store = store(&loaded.engine, shared, loaded.terms);
         let meter = store.data().meter.clone();
         let made = metered(&meter, loaded.pre.instantiate_async(&mut store)).await?;
         let exports = Exports::default();

@@ -11,12 +11,9 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{
-    Target,
-    breaker::{Breaker, Circuit},
-    retry::Budget,
-};
+use super::{Target, retry::Budget};
 use crate::{
+    breaker::{Breaker, Circuit, Terms},
     error::{Error, Kind},
     pipeline::Candidate,
 };
@@ -165,7 +162,7 @@ impl Flight {
         match error.kind {
             Kind::UpstreamRefused => return self.succeeded(),
             Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => {
-                lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now);
+                lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
             }
             _ => {}
         }
@@ -201,3 +198,11 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 const MOST: usize = 4096;
+/// Of a target's breaker.
+const TERMS: Terms = Terms {
+    in_a_row: 5,
+    enough: 20,
+    lasting: Duration::ZERO,
+    first_rest: Duration::from_secs(10),
+    longest_rest: Duration::from_secs(300),
+};

@@ -66,7 +66,8 @@ impl Compiled {
         self.line(Phase::Response)
     }
 
-    fn line(&self, phase: Phase) -> Option<u32> {
+    /// Where a hook begins.
+    pub fn line(&self, phase: Phase) -> Option<u32> {
         self.position(phase).map(|p| p.line().unwrap_or(1) as u32)
     }
 }

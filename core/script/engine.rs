@@ -117,11 +117,20 @@ struct Budget {
     limit: Cell<u64>,
     used: Cell<u64>,
     deadline: Cell<Option<Instant>>,
+    /// Where the last verdict was made.
+    line: Cell<u32>,
+}
+
+/// What one call took, and where in the file its verdict was made (0: it made none).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub operations: u64,
+    pub line: u32,
 }
 
 thread_local! {
     static BUDGET: Budget =
-        const { Budget { limit: Cell::new(u64::MAX), used: Cell::new(0), deadline: Cell::new(None) } };
+        const { Budget { limit: Cell::new(u64::MAX), used: Cell::new(0), deadline: Cell::new(None), line: Cell::new(0) } };
 }
 
 impl Budget {
@@ -137,9 +146,19 @@ impl Budget {
     }
 }
 
-/// Runs `f` under limits; gives back the operations used as well.
-pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, u64) {
+/// A verdict was made here.
+pub fn mark(position: Position) {
+    BUDGET.with(|b| b.line.set(line_of(position)));
+}
+
+pub fn line_of(position: Position) -> u32 {
+    position.line().map_or(0, |line| u32::try_from(line).unwrap_or(u32::MAX))
+}
+
+/// Runs `f` under limits; tells what it took as well.
+pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, Used) {
     BUDGET.with(|b| {
+        b.line.set(0);
         b.limit.set(limits.operations);
         b.used.set(0);
         b.deadline.set(Instant::now().checked_add(limits.wall));
@@ -148,7 +167,7 @@ pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, u64) {
     let used = BUDGET.with(|b| {
         b.limit.set(u64::MAX);
         b.deadline.set(None);
-        b.used.get()
+        Used { operations: b.used.get(), line: b.line.get() }
     });
     (value, used)
 }

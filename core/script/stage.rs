@@ -1,9 +1,10 @@
 //! A script as a stage: moves the values of a call onto the desk and off it, and turns what a hook returned into its
 //! phase's verdict.
 
+mod calls;
+
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, ready};
 use rhai::{Array, Dynamic};
 
 use super::{
@@ -51,6 +52,18 @@ impl ScriptStage {
     ) -> Self {
         ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects }
     }
+
+    fn visit(&self, effects: Effects) -> Box<dyn Visit> {
+        Box::new(ScriptVisit {
+            program: self.program.clone(),
+            limits: self.limits,
+            desk: Arc::new(Desk::new(self.name.clone(), effects, self.config.clone())),
+            operations: 0,
+            line: 0,
+            parts: Parts::default(),
+            starts: true,
+        })
+    }
 }
 
 impl Stage for ScriptStage {
@@ -70,15 +83,16 @@ impl Stage for ScriptStage {
         self.program.stream.or_else(|| self.program.event_line().map(|_| StreamMode::Event))
     }
 
+    fn holds_its_thread(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Box<dyn Visit> {
-        Box::new(ScriptVisit {
-            program: self.program.clone(),
-            limits: self.limits,
-            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
-            operations: 0,
-            parts: Parts::default(),
-            starts: true,
-        })
+        self.visit(self.effects.clone())
+    }
+
+    fn rehearse(&self) -> Box<dyn Visit> {
+        self.visit(self.effects.rehearsal())
     }
 }
 
@@ -87,6 +101,7 @@ struct ScriptVisit {
     limits: StageLimits,
     desk: Arc<Desk>,
     operations: u64,
+    line: u32,
     parts: Parts,
     /// The next `start` event begins an attempt.
     starts: bool,
@@ -110,7 +125,9 @@ impl ScriptVisit {
             lend(lent);
         });
         let (mut result, used) = run::call(&self.program, self.limits, phase, args);
-        self.operations = used;
+        self.operations = used.operations;
+        // What gave no verdict of its own stands for its hook.
+        self.line = if used.line > 0 { used.line } else { self.program.line(phase).unwrap_or(0) };
         let value = self.desk.with(|lent| {
             if let Some(own) = lent.cx.take() {
                 *cx = own;
@@ -347,70 +364,6 @@ impl ScriptVisit {
             record.tags = own.tags;
         }
         self.only_verdict(Phase::Log, result?).map(|_| ())
-    }
-}
-
-impl Visit for ScriptVisit {
-    fn request<'a>(&'a mut self, cx: &'a mut Context, doc: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
-        Box::pin(ready(self.on_request(cx, doc)))
-    }
-
-    fn route<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        doc: &'a mut Document,
-        candidates: &'a [Candidate],
-    ) -> BoxFuture<'a, Outcome<RouteVerdict>> {
-        Box::pin(ready(self.on_route(cx, doc, candidates)))
-    }
-
-    fn attempt<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        target: &'a Candidate,
-        doc: &'a mut Document,
-        headers: &'a mut http::HeaderMap,
-    ) -> BoxFuture<'a, Outcome<AttemptVerdict>> {
-        Box::pin(ready(self.on_attempt(cx, target, doc, headers)))
-    }
-
-    fn start(&mut self, _attempt: u32) {
-        self.parts = Parts::default();
-        self.starts = true;
-    }
-
-    fn event<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        event: Event,
-        out: &'a mut Vec<Event>,
-    ) -> BoxFuture<'a, Outcome<EventVerdict>> {
-        Box::pin(ready(self.on_event(cx, event, out)))
-    }
-
-    fn response<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        target: &'a Candidate,
-        response: &'a mut Response,
-    ) -> BoxFuture<'a, Outcome<ResponseVerdict>> {
-        Box::pin(ready(self.on_response(cx, target, response)))
-    }
-
-    fn error<'a>(&'a mut self, cx: &'a mut Context, error: &'a mut Error) -> BoxFuture<'a, Outcome<ErrorVerdict>> {
-        Box::pin(ready(self.on_error(cx, error)))
-    }
-
-    fn log<'a>(&'a mut self, cx: &'a mut Context, record: &'a mut Record) -> BoxFuture<'a, Outcome<()>> {
-        Box::pin(ready(self.on_log(cx, record)))
-    }
-
-    fn changed(&self) -> bool {
-        self.desk.with(|lent| lent.changed)
-    }
-
-    fn operations(&self) -> u64 {
-        self.operations
     }
 }
 

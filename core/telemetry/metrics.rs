@@ -1,6 +1,8 @@
 //! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks its handles up by a hash
 //! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
+mod stages;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::BuildHasher,
@@ -48,6 +50,9 @@ pub struct Metrics {
     attempts: DashMap<Arc<str>, Counter, foldhash::fast::RandomState>,
     in_flight: Gauge,
     log_left_out: Counter,
+    stages: DashMap<u64, Arc<stages::Handles>, foldhash::fast::RandomState>,
+    /// Those with a label of their own.
+    stage_names: DashSet<String>,
     /// Those with a label of their own.
     teams: DashSet<String>,
     lease_failed: Counter,
@@ -135,6 +140,8 @@ impl Default for Metrics {
             unwritten: counter(names::RESPONSES_UNWRITTEN, vec![]),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
+            stages: DashMap::default(),
+            stage_names: DashSet::new(),
             teams: DashSet::new(),
             lease_failed: counter(names::LEASE_FAILED, vec![]),
             store_failing: gauge(names::STORE_FAILING, vec![]),

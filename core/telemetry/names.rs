@@ -12,7 +12,7 @@ pub struct Row {
 pub enum Kind {
     Counter,
     Gauge,
-    /// Upper bounds of its buckets, seconds.
+    /// Upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
@@ -65,6 +65,36 @@ pub const TABLE: &[Row] = &[
         kind: Kind::Gauge,
         help: "A target's breaker: 0 closed, 1 half open, 2 open",
         labels: &["model", "provider"],
+    },
+    Row {
+        name: STAGE_DURATION,
+        kind: Kind::Histogram(OVERHEADS),
+        help: "Wall time of one call of a stage; of the events of a stream, their mean",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_OPERATIONS,
+        kind: Kind::Histogram(OPERATIONS),
+        help: "Operations of one call of a script",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_MEMORY,
+        kind: Kind::Histogram(MEMORY),
+        help: "Memory of a plugin's instance after a call",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_FAILURES,
+        kind: Kind::Counter,
+        help: "Calls in which a stage failed: it threw, trapped or ran over a limit",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_PARKED,
+        kind: Kind::Gauge,
+        help: "1 while a stage rests because it fails too often",
+        labels: &["stage"],
     },
     Row {
         name: LOG_LEFT_OUT,
@@ -132,6 +162,11 @@ pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const STAGE_DURATION: &str = "portcullis_stage_duration_seconds";
+pub const STAGE_OPERATIONS: &str = "portcullis_stage_operations";
+pub const STAGE_MEMORY: &str = "portcullis_stage_memory_bytes";
+pub const STAGE_FAILURES: &str = "portcullis_stage_failures_total";
+pub const STAGE_PARKED: &str = "portcullis_stage_parked";
 pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
 pub const RESPONSES_UNWRITTEN: &str = "portcullis_responses_unwritten_total";
@@ -154,3 +189,18 @@ const DURATIONS: &[f64] =
 /// The gateway's own share is tens of microseconds when all is well.
 const OVERHEADS: &[f64] =
     &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0];
+/// A script may use 200,000 where nothing else is said.
+const OPERATIONS: &[f64] = &[10.0, 100.0, 1e3, 1e4, 5e4, 1e5, 2e5, 1e6, 1e7, 1e8];
+/// A plugin may have 32 MiB where nothing else is said.
+const MEMORY: &[f64] = &[
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    2_097_152.0,
+    4_194_304.0,
+    8_388_608.0,
+    16_777_216.0,
+    33_554_432.0,
+    134_217_728.0,
+    1_073_741_824.0,
+];

@@ -207,13 +207,17 @@ fn records_and_traces_read_as_json() {
         verdict: Verdict::Reject(413),
         took: Duration::from_micros(12),
         operations: 7,
+        memory: 0,
+        calls: 1,
+        line: 3,
+        slow: false,
     });
     trace.push(Step::Planned { targets: vec!["a/b".into()] });
     trace.push(Step::Attempt { number: 1, target: "a/b".into(), outcome: "ok".into(), took: Duration::from_millis(1) });
     let text = trace_json(&trace).to_string();
     let expected = concat!(
         r#"[{"step":"stage","stage":"scripts/route.rhai","phase":"route","took_us":12,"verdict":"reject","status":413,"#,
-        r#""operations":7},{"step":"planned","targets":["a/b"]},"#,
+        r#""operations":7,"line":3},{"step":"planned","targets":["a/b"]},"#,
         r#"{"step":"attempt","number":1,"target":"a/b","outcome":"ok","took_us":1000}]"#,
     );
     assert_eq!(text, expected);

@@ -22,15 +22,9 @@ fn file(bytes: &[u8]) -> sources::Plugin {
 
 fn listed(config: &[(&str, &str)]) -> Listed {
     Listed {
-        uses: "plugins/guest.wasm".into(),
-        on_error: Default::default(),
-        stream: None,
-        only: None,
         config: config.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect(),
-        limits: Default::default(),
-        grant: Vec::new(),
-        isolation: Default::default(),
         line: 1,
+        ..Listed::automatic("plugins/guest.wasm")
     }
 }
 
