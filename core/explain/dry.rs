@@ -39,7 +39,7 @@ pub async fn decide(world: &World<'_>, asked: Asked) -> Result<Decision> {
     let mut document = Document::open(asked.format, asked.operation, asked.body.clone(), inbound)?;
     if let Some(stored) = world.stored {
         // What it gives is the right to keep an answer: nothing is kept before there is one.
-        drop(stored.begin(&asked.principal, &mut document, &mut None)?);
+        drop(stored.begin(&asked.principal, &mut document, &mut None).await?);
     }
     let mut cx = context(&asked)?;
     let mut decision =
@@ -161,7 +161,9 @@ impl Way<'_> {
             Circuit::HalfOpen(true) => return Err(route::ejected(target, A_PROBE)),
             Circuit::HalfOpen(false) | Circuit::Closed => {}
         }
-        if cx.operation == Operation::CountTokens && !target.provider.counts(target.provider.speaks(cx.format)) {
+        if cx.operation == Operation::CountTokens
+            && !target.provider.counts(target.provider.speaks(cx.format), &target.model)
+        {
             if decision.targets.is_empty() {
                 cx.trace.note("count", &format!("{} cannot count: the gateway estimates", target.name));
             }

@@ -96,6 +96,6 @@ fn look(
     facts.reusable = described.reusable;
     facts.window = described.window;
     facts.needs = described.needs.names();
-    facts.memory = drive(Instance::open(&loaded)).map_err(|e| told(&e))?.memory();
+    facts.memory = drive(Instance::open(&loaded, &loaded.shared)).map_err(|e| told(&e))?.memory();
     Ok(())
 }

@@ -78,8 +78,6 @@ pub struct PluginVisit {
     /// A rehearsal: its instance has this for its own, comes from nowhere and goes nowhere.
     dry: Option<Arc<Shared>>,
     live: Option<Box<Instance>>,
-    /// Bytes of the instance's memory after the last call.
-    memory: u64,
     /// There was an instance, and there will be no other: what it knew is gone.
     tried: bool,
     changed: bool,
@@ -115,7 +113,6 @@ macro_rules! call {
                 value
             }
             Err(error) => {
-                $self.memory = live.store.data().memory.used() as u64;
                 // Never called again: what it holds may be half done.
                 $self.live = None;
                 return Err(instance::fault(&loaded, $phase, &error));

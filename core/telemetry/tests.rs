@@ -88,6 +88,18 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();
     ::metrics::with_local_recorder(&*metrics.recorder, || crate::pipeline::effects::left_out("a", "kv", 1, "full"));
+    metrics.stage_parked("scripts/a.rhai", true);
+    metrics.stage(&Step::Stage {
+        stage: "scripts/a.rhai".into(),
+        phase: "event",
+        verdict: Verdict::Failed("why".into()),
+        took: Duration::from_micros(10),
+        operations: 7,
+        memory: 65_536,
+        calls: 1,
+        line: 1,
+        slow: false,
+    });
     let text = metrics.render();
     for row in names::TABLE {
         let kind = match row.kind {
