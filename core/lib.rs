@@ -35,6 +35,7 @@ pub mod realtime;
 pub mod reply;
 pub mod account;
 pub mod store;
+pub mod versions;
 pub mod config;
 pub mod admin;
 pub mod telemetry;

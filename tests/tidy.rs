@@ -32,6 +32,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("stored", &["auth", "codec", "error", "model", "seal"]),
     ("limit", &["auth", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
+    ("versions", &["config", "error", "store"]),
     ("server", &["config", "error"]),
     ("upstream", &["config", "error"]),
     ("media", &["codec", "config", "error", "exchange", "model", "route", "server", "upstream"]),
@@ -74,6 +75,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
+    (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
 

@@ -5,11 +5,12 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{
-    Admin, Auth, Config, Media, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
+    Admin, Auth, Config, Content, Media, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
     shape::Sound,
     source::{Source, dotted, step},
     sources::{self, Sources},
@@ -20,6 +21,7 @@ mod logins;
 mod models;
 mod pricing;
 mod providers;
+mod rollout;
 mod stages;
 mod teams;
 
@@ -30,6 +32,8 @@ pub struct Surroundings<'s, 't> {
     pub env: &'s dyn Fn(&str) -> Option<String>,
     /// Names of the provider catalogue's rows.
     pub rows: &'s [&'s str],
+    /// In place of the files: what a version kept.
+    pub kept: Option<&'s Content>,
     pub source: &'s Source<'t>,
     pub sound: &'s Sound<'t>,
 }
@@ -42,7 +46,7 @@ pub struct Resolved {
 
 /// Files that were read on the way are added to `beside`.
 pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sources) -> Resolved {
-    let mut r = Resolver { around, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() };
+    let mut r = Resolver { around, problems: Vec::new(), warnings: Vec::new(), files: Vec::new(), texts: Vec::new() };
     let server = r.server(file.server.unwrap_or_default());
     let admin = r.admin(file.admin.unwrap_or_default(), &server);
     let auth = r.auth(file.auth.unwrap_or_default(), &server);
@@ -57,14 +61,17 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
+    let rollout = r.rollout(file.rollout);
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
     beside.files.sort();
     beside.files.dedup();
+    beside.texts = r.texts;
     let config = Config {
         root: around.root.to_owned(),
         file: around.file.to_owned(),
         hash: String::new(),
+        version: String::new(),
         server,
         admin,
         store,
@@ -77,6 +84,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         media,
         budget_lease,
         records,
+        rollout,
         stages,
         sources: Sources::default(),
     };
@@ -88,6 +96,8 @@ struct Resolver<'r, 's, 't> {
     problems: Vec<Problem>,
     warnings: Vec<String>,
     files: Vec<PathBuf>,
+    /// Those of them that are part of the configuration itself.
+    texts: Vec<(String, Arc<str>)>,
 }
 
 impl Resolver<'_, '_, '_> {
