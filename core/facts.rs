@@ -25,12 +25,19 @@ impl Gateway {
         let runtime = self.runtime.load();
         let draining = self.state.draining();
         let refused = self.state.refused.load();
+        let (standing, rollout) = (self.state.standing.load(), self.state.rollout.under_way());
         let body = json!({
             "status": if draining { "draining" } else { "ready" },
             "config": runtime.config.hash,
             // Requests are answered from memory: a store that takes no changes makes nobody unready.
             "store": self.state.store.trouble().unwrap_or("ok"),
             "refused": refused.as_deref().map(|r| r.json()),
+            "version": standing.named(),
+            // All is well, but what runs is not what lies in the folder.
+            "files": standing.why(rollout.as_deref()),
+            "pinned": standing.pin.as_ref().map(|pin| pin.json()),
+            "rollout": rollout.as_ref().map(|rollout| rollout.brief()),
+            "reverted": standing.held.as_ref().map(|held| held.json()),
         });
         (!draining, body)
     }
@@ -40,7 +47,8 @@ impl Facts for Gateway {
     fn config_status(&self) -> Value {
         let runtime = self.runtime.load();
         let refused = self.state.refused.load();
-        json!({
+        let standing = self.state.standing.load().json(self.state.rollout.under_way().as_deref());
+        let mut status = json!({
             "running": {
                 "hash": runtime.config.hash,
                 "file": runtime.config.file,
@@ -51,7 +59,11 @@ impl Facts for Gateway {
             // Changed in the file and not in the process.
             "needs_restart": runtime.config.needs_restart(&self.state.started),
             "refused": refused.as_deref().map(|r| r.json()),
-        })
+        });
+        for (name, value) in standing.as_object().into_iter().flatten() {
+            status[name] = value.clone();
+        }
+        status
     }
 
     fn models(&self) -> Vec<Value> {

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod runtime;
+pub mod rollout;
 pub mod server;
 pub mod gateway;
 pub mod facts;

@@ -43,12 +43,27 @@ const WALLS: &[(&str, &[&str])] = &[
     ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("plugin", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("telemetry", &["account", "context", "error", "model"]),
-    ("admin", &["account", "auth", "codec", "config", "context", "error", "model", "server", "store", "telemetry"]),
+    (
+        "admin",
+        &[
+            "account",
+            "auth",
+            "codec",
+            "config",
+            "context",
+            "error",
+            "model",
+            "server",
+            "store",
+            "telemetry",
+            "versions",
+        ],
+    ),
     (
         "exchange",
         &[
-            "account", "auth", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline", "route",
-            "server", "stored", "upstream",
+            "account", "auth", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline",
+            "rollout", "route", "server", "stored", "upstream",
         ],
     ),
 ];
