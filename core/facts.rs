@@ -57,10 +57,10 @@ impl Gateway {
         let body = json!({
             "status": if draining { "draining" } else { "ready" },
             "config": runtime.config.hash,
-            // Requests are answered from memory: a store that takes no changes makes nobody unready.
-            "store": self.state.store.trouble().unwrap_or("ok"),
             // Stages that rest: those that stand in the way have their requests refused, the others are skipped.
             "parked": runtime.parked().iter().map(|(stage, _)| *stage).collect::<Vec<_>>(),
+            // Requests are answered from memory: a store that takes no changes makes nobody unready.
+            "store": self.state.store.trouble().unwrap_or("ok"),
             "refused": refused.as_deref().map(|r| r.json()),
         });
         (!draining, body)
