@@ -22,6 +22,7 @@ use crate::{
     model::{Encoding, FinishReason, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    rollout::Trial,
     route::Target,
     server::BodyPermit,
     stored::Keep,
@@ -67,6 +68,8 @@ pub struct Inner {
     pub keep: Option<Box<Keep>>,
     /// What an answer that is written anew repeats of its request.
     pub echo: Option<Arc<Map<String, Value>>>,
+    /// A new version is being tried, and this request has a part in it.
+    pub trial: Option<Box<Trial>>,
 }
 
 impl Inner {
@@ -118,7 +121,10 @@ pub struct Settled(pub Box<Inner>);
 pub type SettleQueue = mpsc::UnboundedSender<Settled>;
 
 impl Exchange {
-    pub fn new(cx: Context, settle: SettleQueue) -> Self {
+    pub fn new(mut cx: Context, settle: SettleQueue, trial: Option<Box<Trial>>) -> Self {
+        if let Some(trial) = &trial {
+            trial.note(&mut cx);
+        }
         let record = Record::of(&cx);
         let chain = Chain::new(std::iter::empty());
         let inner = Inner {
@@ -140,6 +146,7 @@ impl Exchange {
             opaque: None,
             keep: None,
             echo: None,
+            trial,
         };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
@@ -269,6 +276,9 @@ impl Exchange {
         (inner.held, inner.fetched) = (None, Vec::new());
         inner.record.duration = inner.cx.started.elapsed();
         inner.record.attempts = inner.cx.attempt;
+        if let Some(trial) = inner.trial.take() {
+            trial.ended(&inner.record);
+        }
         if inner.record.ledger.is_empty() {
             inner.record.cost_nano_usd = Some(0);
         }

@@ -54,14 +54,21 @@ impl Gateway {
         let runtime = self.runtime.load();
         let draining = self.state.draining();
         let refused = self.state.refused.load();
+        let (standing, rollout) = (self.state.standing.load(), self.state.rollout.under_way());
         let body = json!({
             "status": if draining { "draining" } else { "ready" },
             "config": runtime.config.hash,
-            // Requests are answered from memory: a store that takes no changes makes nobody unready.
-            "store": self.state.store.trouble().unwrap_or("ok"),
             // Stages that rest: those that stand in the way have their requests refused, the others are skipped.
             "parked": runtime.parked().iter().map(|(stage, _)| *stage).collect::<Vec<_>>(),
+            // Requests are answered from memory: a store that takes no changes makes nobody unready.
+            "store": self.state.store.trouble().unwrap_or("ok"),
             "refused": refused.as_deref().map(|r| r.json()),
+            "version": standing.named(),
+            // All is well, but what runs is not what lies in the folder.
+            "files": standing.why(rollout.as_deref()),
+            "pinned": standing.pin.as_ref().map(|pin| pin.json()),
+            "rollout": rollout.as_ref().map(|rollout| rollout.brief()),
+            "reverted": standing.held.as_ref().map(|held| held.json()),
         });
         (!draining, body)
     }
@@ -74,7 +81,8 @@ impl Facts for Gateway {
         let parked = runtime.parked();
         let rest =
             |stage: &str| parked.iter().find(|(name, _)| *name == stage).map(|(_, wait)| wait.as_millis() as u64);
-        json!({
+        let standing = self.state.standing.load().json(self.state.rollout.under_way().as_deref());
+        let mut status = json!({
             "running": {
                 "hash": runtime.config.hash,
                 "file": runtime.config.file,
@@ -91,7 +99,11 @@ impl Facts for Gateway {
             // Changed in the file and not in the process.
             "needs_restart": runtime.config.needs_restart(&self.state.started),
             "refused": refused.as_deref().map(|r| r.json()),
-        })
+        });
+        for (name, value) in standing.as_object().into_iter().flatten() {
+            status[name] = value.clone();
+        }
+        status
     }
 
     fn models(&self) -> Vec<Value> {

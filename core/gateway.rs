@@ -56,7 +56,7 @@ impl Gateway {
             return answer;
         }
         // 1. The snapshot that this request keeps to its end, and its context.
-        let runtime = self.runtime.load_full();
+        let (runtime, trial) = self.state.rollout.assign(self.runtime.load_full(), &parts);
         // 2. What is asked, and in which format.
         let found = endpoint::find(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
         let (operation, format) = match &found {
@@ -64,7 +64,7 @@ impl Gateway {
             Err((format, _)) => (Operation::Chat, *format),
         };
         let cx = Context::open(operation, format, &parts, self.state.nobody.clone(), runtime.whole);
-        let mut exchange = Exchange::new(cx, self.state.settle.clone());
+        let mut exchange = Exchange::new(cx, self.state.settle.clone(), trial);
         let outcome = match &found {
             Ok(found) => self.run(&runtime, &mut exchange, found, &parts, body).await,
             Err((_, error)) => Err(error.copy()),
@@ -170,6 +170,9 @@ impl Gateway {
         }
         exchange.asked(&document);
         exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
+        if let Some(trial) = &exchange.trial {
+            trial.seen(&exchange.cx, &document, &parts.headers);
+        }
         // They are about answers: a count of tokens or a vector has none.
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod runtime;
+pub mod rollout;
 pub mod server;
 pub mod gateway;
 pub mod facts;
@@ -37,6 +38,7 @@ pub mod reply;
 pub mod explain;
 pub mod account;
 pub mod store;
+pub mod versions;
 pub mod config;
 pub mod admin;
 pub mod telemetry;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     plugin::Plugins,
     provider::{self, KeyRests},
     realtime::Sessions,
+    rollout::{Slot, Standing},
     route::{self, Health},
     script::{self, Scripts},
     seal::Seals,
@@ -80,6 +81,10 @@ pub struct State {
     /// The change that did not go live, until one does.
     pub refused: ArcSwapOption<Refused>,
     pub draining: AtomicBool,
+    /// A new version that is being tried, if there is one.
+    pub rollout: Slot,
+    /// Which version runs, and why it may be another than the files': for status pages.
+    pub standing: ArcSwap<Standing>,
     /// Compiled scripts and their memory.
     pub scripts: Scripts,
     /// The same for plugins.
@@ -96,8 +101,12 @@ pub struct Refused {
 impl Runtime {
     /// Reads, checks and compiles everything. Every problem at once.
     pub fn build(place: &Place, scripts: &Scripts, plugins: &Plugins) -> Result<Runtime, Refused> {
-        let Loaded { config, warnings, mut problems } =
-            config::read(place, &config::env::var, &provider::catalog_names());
+        Runtime::of(config::read(place, &config::env::var, &provider::catalog_names()), scripts, plugins)
+    }
+
+    /// The same of what was read already.
+    pub fn of(loaded: Loaded, scripts: &Scripts, plugins: &Plugins) -> Result<Runtime, Refused> {
+        let Loaded { config, warnings, mut problems } = loaded;
         let sound = problems.is_empty();
         // What follows from a mistake already told is not told again.
         let own = config.problem("", "").file;

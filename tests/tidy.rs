@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
     ("limit", &["auth", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
+    ("versions", &["config", "error", "store"]),
     ("server", &["config", "error"]),
     ("upstream", &["config", "error"]),
     ("media", &["codec", "config", "error", "exchange", "model", "route", "server", "upstream"]),
@@ -58,6 +59,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "server",
             "store",
             "telemetry",
+            "versions",
         ],
     ),
     (
@@ -86,8 +88,8 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "exchange",
         &[
-            "account", "auth", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline", "route",
-            "server", "stored", "upstream",
+            "account", "auth", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline",
+            "rollout", "route", "server", "stored", "upstream",
         ],
     ),
 ];
@@ -114,6 +116,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
+    (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
 

@@ -25,12 +25,10 @@ Example:
   portcullis check --config gateway.toml
   portcullis check --json | jq '.errors[] | \"\\(.file):\\(.line) \\(.message)\"'";
 
-/// `deeper` finds what reading alone cannot: scripts that do not compile, targets that lead nowhere; and what is worth a note.
-pub fn run(
-    args: &Args,
-    place: &Place,
-    deeper: &dyn Fn(&Config) -> (Vec<Problem>, Vec<String>),
-) -> anyhow::Result<Exit> {
+/// What reading alone cannot see: scripts that do not compile, targets that lead nowhere; and what is worth a note.
+type Deeper<'a> = &'a dyn Fn(&Config) -> (Vec<Problem>, Vec<String>);
+
+pub fn run(args: &Args, place: &Place, deeper: Deeper) -> anyhow::Result<Exit> {
     let mut loaded = read(place, &env::var, &provider::catalog_names());
     let own = loaded.problems.len();
     let (problems, notes) = deeper(&loaded.config);

@@ -28,6 +28,7 @@ pub mod schema;
 pub mod serve;
 pub mod state;
 pub mod test;
+pub mod versions;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,8 @@ pub enum Command {
     Check(check::Args),
     /// Make, list, revoke and rotate virtual keys
     Keys(keys::Args),
+    /// Look at versions of the configuration and scripts, compare them, return to one
+    Versions(versions::Args),
     /// Export the store to a file, or import one
     State(state::Args),
     /// Answer like a model provider, without one
@@ -117,6 +120,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),

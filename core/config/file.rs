@@ -8,11 +8,13 @@ use serde::Deserialize;
 
 mod login;
 mod money;
+mod rollout;
 mod team;
 mod unit;
 
 pub use login::{Aws, Entra, Google};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, Usd};
+pub use rollout::{RevertOn, Rollout, Sticky};
 pub use team::{Budget, Per, Priority, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -48,6 +50,8 @@ pub struct File {
     pub records: Option<Records>,
     /// Answers that callers want kept (`store` of the Responses format).
     pub responses: Option<Responses>,
+    /// How a saved change takes over from what runs. Without it: at once.
+    pub rollout: Option<Rollout>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
     pub stages: Option<Vec<Stage>>,
 }

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use crate::model::Format;
 
 pub mod catalogue;
+pub mod content;
 pub mod env;
 pub mod file;
 mod later;
@@ -16,6 +17,7 @@ mod login;
 mod prices;
 pub mod read;
 mod resolve;
+mod rollout;
 pub mod secret;
 mod shape;
 mod source;
@@ -30,10 +32,13 @@ pub mod watch;
 mod tests;
 
 pub use catalogue::{Catalogue, CatalogueRow};
+pub use content::Content;
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing};
-pub use read::{Loaded, Place, load, read};
+pub use read::{Loaded, Place, load, read, read_kept};
+pub use rollout::{Rollout, Sticky};
 pub use secret::Secret;
+pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
@@ -50,6 +55,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Of gateway.toml and of every file it led to: hex, 16 characters.
     pub hash: String,
+    /// Of its `Content` alone: the same when a secret or a certificate changed. Hex, 16 characters.
+    pub version: String,
     pub server: Server,
     pub admin: Admin,
     pub store: Store,
@@ -65,6 +72,8 @@ pub struct Config {
     pub media: Media,
     pub records: Records,
     pub responses: Responses,
+    /// How the next version takes over; `None`: at once.
+    pub rollout: Option<Rollout>,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
     pub budget_lease: Duration,
     /// `None`: every file directly in scripts/ and plugins/, in file-name order.

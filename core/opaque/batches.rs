@@ -255,7 +255,10 @@ mod tests {
         (model != "odd").then(|| Arc::new(Rates::new(&PriceSheet { prices, ..PriceSheet::default() })))
     }
 
-    fn counted(text: &str, size: usize) -> (Vec<(String, Option<u64>, Option<u64>, Option<i64>)>, u64) {
+    /// Model, tokens in and out, cost.
+    type Counted = (String, Option<u64>, Option<u64>, Option<i64>);
+
+    fn counted(text: &str, size: usize) -> (Vec<Counted>, u64) {
         let mut tally = Tally::default();
         text.as_bytes().chunks(size).for_each(|piece| tally.push(piece, &rates));
         if !tally.line.is_empty() {

@@ -25,7 +25,7 @@ pub use effects::Effects;
 pub use parking::{Admission, Parking, Standing};
 pub use phase::Phase;
 pub use stage::{Candidate, Reads, Stage, StageFault, Visit};
-use turn::Trust;
+pub use turn::Trust;
 
 use crate::{
     auth::{Principal, wildcard},
@@ -53,7 +53,7 @@ pub struct Entry {
     /// Is it parked?
     pub standing: Arc<Standing>,
     /// May it run where its requests are?
-    trust: Trust,
+    pub trust: Trust,
 }
 
 /// Enough for card numbers, e-mail addresses, IBANs and most phrases.

@@ -64,6 +64,16 @@ impl Plugins {
         self.places.store(wanted.clamp(FEWEST_PLACES, MOST_PLACES), Ordering::Relaxed);
     }
 
+    /// With the same engine and the files that are compiled already; nothing goes out, nothing stays.
+    pub fn beside(&self) -> Self {
+        let known = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Plugins {
+            engine: self.engine.get().cloned().map_or_else(OnceLock::new, OnceLock::from),
+            compiled: Mutex::new(known),
+            ..Plugins::dry()
+        }
+    }
+
     /// For `check`, `test` and `explain`: nothing goes out, nothing stays.
     pub fn dry() -> Self {
         Plugins {

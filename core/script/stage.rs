@@ -34,6 +34,7 @@ use crate::{
     },
 };
 
+#[derive(Clone)]
 pub struct ScriptStage {
     name: Arc<str>,
     program: Arc<Compiled>,
@@ -51,18 +52,6 @@ impl ScriptStage {
         effects: Effects,
     ) -> Self {
         ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects }
-    }
-
-    fn visit(&self, effects: Effects) -> Box<dyn Visit> {
-        Box::new(ScriptVisit {
-            program: self.program.clone(),
-            limits: self.limits,
-            desk: Arc::new(Desk::new(self.name.clone(), effects, self.config.clone())),
-            operations: 0,
-            line: 0,
-            parts: Parts::default(),
-            starts: true,
-        })
     }
 }
 
@@ -88,11 +77,19 @@ impl Stage for ScriptStage {
     }
 
     fn open(&self) -> Box<dyn Visit> {
-        self.visit(self.effects.clone())
+        Box::new(ScriptVisit {
+            program: self.program.clone(),
+            limits: self.limits,
+            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
+            operations: 0,
+            line: 0,
+            parts: Parts::default(),
+            starts: true,
+        })
     }
 
     fn rehearse(&self) -> Box<dyn Visit> {
-        self.visit(self.effects.rehearsal())
+        ScriptStage { effects: self.effects.rehearsal(), ..self.clone() }.open()
     }
 }
 

@@ -150,6 +150,25 @@ pub const TABLE: &[Row] = &[
         help: "What scripts and plugins wanted to keep (kv) or measure (metric) beyond their bounds",
         labels: &["stage", "what"],
     },
+    Row {
+        name: ROLLOUT_PHASE,
+        kind: Kind::Gauge,
+        help: "A new version that is being tried: 0 none, 1 in shadow, 2 serving a share",
+        labels: &[],
+    },
+    Row {
+        name: ROLLOUTS_ENDED,
+        kind: Kind::Counter,
+        help: "Rollouts by how they ended: promoted, reverted, aborted, superseded",
+        labels: &["outcome"],
+    },
+    Row {
+        name: SHADOW_DECISIONS,
+        kind: Kind::Counter,
+        help: "Decisions of a new version on copies of requests: same, or how they differ from the running version's",
+        labels: &["outcome"],
+    },
+    Row { name: PINNED, kind: Kind::Gauge, help: "1 while a version runs that is not the files'", labels: &[] },
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
 
@@ -181,6 +200,10 @@ pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
 pub const RELOAD_TIME: &str = "portcullis_config_last_reload_success_timestamp_seconds";
 pub const STAGE_LEFT_OUT: &str = "portcullis_stage_left_out_total";
+pub const ROLLOUT_PHASE: &str = "portcullis_rollout_phase";
+pub const ROLLOUTS_ENDED: &str = "portcullis_rollouts_ended_total";
+pub const SHADOW_DECISIONS: &str = "portcullis_shadow_decisions_total";
+pub const PINNED: &str = "portcullis_version_pinned";
 pub const BUILD_INFO: &str = "portcullis_build_info";
 
 /// OpenTelemetry's buckets for model calls.

@@ -56,4 +56,5 @@ mod streams;
 mod support;
 mod tools;
 mod usage;
+mod versions;
 mod wire;

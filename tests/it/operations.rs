@@ -351,7 +351,7 @@ async fn tokens_of_claude_at_bedrock_are_counted_there_and_estimated_where_that_
     let row = |name: &str, row: &str| {
         format!("[providers.{name}]\nrow = \"{row}\"\nbase_url = \"http://{}\"\nkey = \"file:key\"\n", upstream.addr)
     };
-    let config = row("converse", "bedrock") + &row("invoke", "bedrock-anthropic");
+    let config = [row("converse", "bedrock"), row("invoke", "bedrock-anthropic")].concat();
     let gateway = Gateway::with(&config, &[("key", "k")]).await;
     let ask = async |model: &str| {
         let body = format!(

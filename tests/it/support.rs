@@ -601,9 +601,42 @@ impl Process {
         Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }
     }
 
-    /// Where its gateway.toml lies.
+    /// Its folder.
     pub fn path(&self) -> &Path {
         self.dir.as_ref().expect("a folder").path()
+    }
+
+    /// Saves gateway.toml, or a file beside it, as an editor does.
+    pub fn save(&self, name: &str, text: &str) {
+        let text = if name == "gateway.toml" { complete(text) } else { text.to_owned() };
+        write(self.path(), name, &text);
+    }
+
+    /// The same of any bytes; `in_place`: in two halves over what the file holds.
+    pub fn put(&self, name: &str, bytes: &[u8], in_place: bool) {
+        let path = self.path().join(name);
+        if in_place {
+            let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+            let (first, second) = bytes.split_at(bytes.len() / 2);
+            std::io::Write::write_all(&mut file, first).expect("written");
+            std::io::Write::write_all(&mut file, second).expect("written");
+            file.set_len(bytes.len() as u64).expect("cut");
+            return;
+        }
+        let fresh = path.with_extension("new~");
+        std::fs::write(&fresh, bytes).expect("written");
+        std::fs::rename(&fresh, &path).expect("renamed");
+    }
+
+    /// As SIGTERM does; `again` starts it anew on the same folder.
+    pub fn halt(&mut self) {
+        self.terminate();
+        self.child.wait().expect("wait");
+    }
+
+    pub async fn again(&mut self) {
+        let dir = self.dir.take().expect("a folder");
+        *self = Process::run(dir).await;
     }
 
     /// The most bytes that it ever had in memory.

@@ -42,8 +42,11 @@ impl Resolver<'_, '_, '_> {
     /// Each mistake with its own file and line.
     pub(super) fn catalogue(&mut self, raw: file::Catalogue) -> Arc<Catalogue> {
         let Some(name) = raw.file else { return Arc::default() };
-        let full = self.existing(&path(&["catalogue", "file"]), &name);
-        let text = match sources::text(&full, MOST_CATALOGUE) {
+        let text = match self.around.kept {
+            Some(kept) => Ok(kept.text(&name)),
+            None => sources::text(&self.existing(&path(&["catalogue", "file"]), &name), MOST_CATALOGUE),
+        };
+        let text = match text {
             Ok(Some(text)) => text,
             // Told already.
             Ok(None) => return Arc::default(),
@@ -52,6 +55,7 @@ impl Resolver<'_, '_, '_> {
                 return Arc::default();
             }
         };
+        self.texts.push((name.clone(), text.as_str().into()));
         let mistakes = match Catalogue::parse(&text) {
             Ok(catalogue) => return Arc::new(catalogue),
             Err(mistakes) => mistakes,

@@ -71,7 +71,7 @@ impl Resolver<'_, '_, '_> {
         if cpu.is_some_and(|cpu| cpu > MOST_CPU) {
             self.tell(&limit("cpu"), "`limits.cpu` of a plugin may be at most \"10s\"");
         }
-        let slow = self.span(&at_key(at, "slow"), raw.slow).unwrap_or(SLOW);
+        let slow = self.span_or_zero(&at_key(at, "slow"), raw.slow, SLOW);
         let park = self.park(&at_key(at, "park"), raw.park.unwrap_or_default());
         Stage {
             slow,
@@ -107,10 +107,7 @@ impl Resolver<'_, '_, '_> {
     fn park(&mut self, at: &[String], raw: file::Park) -> Option<Park> {
         let usual = Park::default();
         let rest = self.span(&at_key(at, "rest"), raw.rest).unwrap_or(usual.rest);
-        if rest.is_zero() {
-            self.tell(&at_key(at, "rest"), "`park.rest` must be longer than nothing; `park.failures = 0` never parks");
-        }
-        let lasting = self.span(&at_key(at, "lasting"), raw.lasting).unwrap_or(usual.lasting);
+        let lasting = self.span_or_zero(&at_key(at, "lasting"), raw.lasting, usual.lasting);
         let failures = raw.failures.unwrap_or(usual.failures);
         (failures > 0).then_some(Park { failures, lasting, rest })
     }

@@ -45,10 +45,7 @@ fn artefact(printed: &str, manifest: &Path) -> Option<PathBuf> {
     let made = lines.filter(|line| line["reason"] == "compiler-artifact");
     let own = made.filter(|line| line["manifest_path"].as_str().is_some_and(|path| same(Path::new(path), manifest)));
     let names = own.flat_map(|line| line["filenames"].as_array().cloned().unwrap_or_default());
-    names
-        .filter_map(|name| Some(PathBuf::from(name.as_str()?)))
-        .filter(|p| p.extension().is_some_and(|e| e == "wasm"))
-        .next_back()
+    names.filter_map(|name| Some(PathBuf::from(name.as_str()?))).rfind(|p| p.extension().is_some_and(|e| e == "wasm"))
 }
 
 fn same(one: &Path, other: &Path) -> bool {
