@@ -167,6 +167,10 @@ pub fn usage(format: Format, operation: Operation, skim: &Skim, asked: Asked) ->
 }
 
 fn told(format: Format, operation: Operation, skim: &Skim) -> Option<Usage> {
+    // What a batch used is charged once, at its end; whoever looks at it uses nothing.
+    if operation.keeps() || operation == Operation::CreateBatch {
+        return None;
+    }
     if operation == Operation::Passthrough
         && let Some(usage) = native(format, skim)
     {

@@ -87,7 +87,15 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();
-    ::metrics::with_local_recorder(&*metrics.recorder, || crate::pipeline::effects::left_out("a", "kv", 1, "full"));
+    // What is counted where it happens.
+    ::metrics::with_local_recorder(&*metrics.recorder, || {
+        crate::pipeline::effects::left_out("a", "kv", 1, "full");
+        ::metrics::gauge!(names::ROLLOUT_PHASE).set(1.0);
+        ::metrics::gauge!(names::PINNED).set(1.0);
+        for name in [names::ROLLOUTS_ENDED, names::SHADOW_DECISIONS] {
+            ::metrics::counter!(name, "outcome" => "same").increment(1);
+        }
+    });
     metrics.stage_parked("scripts/a.rhai", true);
     metrics.stage(&Step::Stage {
         stage: "scripts/a.rhai".into(),

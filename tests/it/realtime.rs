@@ -310,7 +310,7 @@ async fn what_a_client_writes_passes_the_request_stages_message_by_message() {
 #[tokio::test]
 async fn a_stage_that_guards_answers_is_not_bypassed_by_a_session() {
     let (provider, heard) = upstream(&[]).await;
-    let guard = "fn response(response, context) { if response.text.contains(\"x\") { return reject(403, \"no\"); } }";
+    let guard = "const STREAM = \"whole\"; fn response(response, context) { if response.text.contains(\"x\") { return reject(403, \"no\"); } }";
     let gateway = Gateway::with(&provider, &[("scripts/guard.rhai", guard)]).await;
     let answer = handshake(gateway.addr, "up/voice", None).await;
     let error = answer.json()["error"].clone();
