@@ -13,6 +13,7 @@ use crate::{
     account::{Record, price::write_usd},
     answer::Streaming,
     call::Call,
+    clock,
     codec::{
         ClientView, JSON, RateFact, RateFacts, codec,
         document::Document,
@@ -197,7 +198,7 @@ pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
     } else {
         let mut response = Response::new(Body::Empty);
         *response.headers_mut() = head(exchange);
-        response.headers_mut().insert(TIMING, server_timing(exchange, through.began.elapsed()));
+        response.headers_mut().insert(TIMING, server_timing(exchange, clock::since(through.began)));
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         response
     };

@@ -26,12 +26,13 @@ const WALLS: &[(&str, &[&str])] = &[
     ("codec", &["error", "model"]),
     ("endpoint", &["error", "model"]),
     ("config", &["model"]),
-    ("context", &["auth", "model", "route"]),
+    ("clock", &[]),
+    ("context", &["auth", "clock", "model", "route"]),
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
     ("auth", &["config", "error", "store"]),
     ("seal", &["auth", "error"]),
     ("stored", &["auth", "codec", "error", "model", "seal"]),
-    ("limit", &["auth", "config", "error", "store", "telemetry"]),
+    ("limit", &["auth", "clock", "config", "error", "store", "telemetry"]),
     ("store", &["config", "error"]),
     ("server", &["config", "error"]),
     ("upstream", &["config", "error"]),
@@ -40,8 +41,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("token", &["config", "error", "provider", "upstream"]),
     ("route", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
     ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
-    ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
-    ("plugin", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("telemetry", &["account", "context", "error", "model"]),
     (
         "admin",
@@ -86,8 +87,8 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "exchange",
         &[
-            "account", "auth", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline", "route",
-            "server", "stored", "upstream",
+            "account", "auth", "clock", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline",
+            "route", "server", "stored", "upstream",
         ],
     ),
 ];

@@ -149,6 +149,7 @@ impl Running {
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
         let first_key = first_key(&config, &keys).await?;
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
+        ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
@@ -356,7 +357,8 @@ pub fn reload(gateway: &Gateway, place: &Place) {
 /// For how long records and sums are kept, as the running configuration says.
 fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> config::Records + Send + 'static {
     let gateway = Arc::downgrade(gateway);
-    let for_ever = config::Records { keep: std::time::Duration::MAX, usage: std::time::Duration::MAX };
+    let (keep, usage) = (std::time::Duration::MAX, std::time::Duration::MAX);
+    let for_ever = config::Records { keep, usage, bodies: false };
     move || gateway.upgrade().map_or(for_ever, |g| g.runtime.load().config.records)
 }
 
@@ -375,6 +377,9 @@ fn proxies() -> crate::upstream::ProxyConfig {
     let env::Proxies { http, https, all, no } = env::proxies(&env::var);
     crate::upstream::ProxyConfig { http, https, all, no }
 }
+
+/// What the key that seals recorded bodies is made for.
+pub const BODIES: &str = "recorded bodies";
 
 /// Records that are still on their way at the end.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(5);

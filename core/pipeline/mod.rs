@@ -68,7 +68,7 @@ impl Entry {
         Entry { stage, on_error, only: None, stream, window: WINDOW, reads, slow, standing, trust }
     }
 
-    fn meets(&self, principal: &Principal, model: &str) -> bool {
+    pub fn meets(&self, principal: &Principal, model: &str) -> bool {
         let Some(Only { teams, models }) = &self.only else { return true };
         let team = principal.team.as_deref();
         let in_team = |list: &Vec<String>| team.is_some_and(|t| list.iter().any(|p| wildcard(p, t)));

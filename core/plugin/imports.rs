@@ -174,7 +174,7 @@ impl kv::Host for Guest {
 impl Guest {
     fn space<T>(&self, f: impl FnOnce(&mut crate::pipeline::kv::Space, Instant) -> T) -> T {
         let shared = &self.shared;
-        shared.effects.kv.space(&shared.name, self.tenant(), |space| f(space, Instant::now()))
+        shared.effects.kv.space(&shared.name, self.tenant(), |space| f(space, crate::clock::now()))
     }
 }
 

@@ -73,6 +73,17 @@ impl Plugins {
         }
     }
 
+    /// For another thread's rehearsal: what is compiled already, and a memory of its own.
+    pub fn again(&self) -> Self {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let places = self.places.load(Ordering::Relaxed).into();
+        Plugins { engine: self.engine.clone(), compiled: Mutex::new(compiled), places, ..Plugins::dry() }
+    }
+
+    pub fn effects(&self) -> Effects {
+        self.effects.clone()
+    }
+
     /// A stage of a plugin's file, compiled, linked against its grants and tried once. Takes as long as the compiler
     /// takes: not for a thread that serves. The error is a sentence about the file.
     pub fn load(&self, stage: &Stage, file: &sources::Plugin) -> Result<Arc<Loaded>, String> {
