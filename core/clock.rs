@@ -1,6 +1,6 @@
-//! The monotonic clock of a request: intervals, deadlines and waits. Real everywhere but in a rehearsal (`test`, `replay`, the
-//! cases that run before a reload), where time is virtual: it stands still while something works and jumps to the next wait's
-//! end when all wait. It knows nothing of the wall clock, which each `Context` carries.
+//! The clock of a request: intervals, deadlines and waits. Real everywhere but in a rehearsal (`test`, `replay`, the cases that
+//! run before a reload), where time is virtual: it stands still while something works and jumps to the next wait's end when
+//! all wait. Windows of limits and what scripts call `now` are no business of it: each `Context` carries its own moment.
 //!
 //! A rehearsal runs on one thread, so virtual time belongs to the thread that polls it; a real request pays one look at a
 //! thread's flag.
@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::future::Either;
@@ -28,8 +28,15 @@ pub type Sleep = Either<tokio::time::Sleep, Alarm>;
 pub struct Elapsed;
 
 thread_local! {
-    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    static NOW: Cell<Option<Moment>> = const { Cell::new(None) };
     static ALARMS: RefCell<Alarms> = const { RefCell::new(Alarms { next: 0, set: BTreeMap::new() }) };
+}
+
+/// Of virtual time, on both clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    wall: SystemTime,
 }
 
 /// Who waits for what moment of virtual time.
@@ -39,7 +46,12 @@ struct Alarms {
 }
 
 pub fn now() -> Instant {
-    NOW.get().unwrap_or_else(Instant::now)
+    NOW.get().map_or_else(Instant::now, |moment| moment.at)
+}
+
+/// What a clock on the wall shows.
+pub fn wall() -> SystemTime {
+    NOW.get().map_or_else(SystemTime::now, |moment| moment.wall)
 }
 
 pub fn since(then: Instant) -> Duration {
@@ -70,33 +82,31 @@ pub async fn timeout_at<F: Future>(at: Instant, future: F) -> Result<F::Output, 
     .await
 }
 
-/// Runs a future in virtual time that begins at `start`. What else runs on this thread meanwhile keeps the real one.
-pub async fn virtually<F: Future>(start: Instant, future: F) -> F::Output {
+/// Runs a future in virtual time that begins at `start`, when it is `wall`. What else runs on this thread meanwhile keeps the
+/// real one.
+pub async fn virtually<F: Future>(start: Instant, wall: SystemTime, future: F) -> F::Output {
     let mut future = pin!(future);
-    let (mut now, mut patience) = (start, PATIENCE);
+    let (mut now, mut patience) = (Moment { at: start, wall }, PATIENCE);
+    // One poll at a time: between two of them the runtime sees to its other tasks, and renews this one's budget.
     poll_fn(|cx| {
         let _inside = Inside::enter(now);
-        loop {
-            let heard = Arc::new(Heard { heard: AtomicBool::new(false), outer: cx.waker().clone() });
-            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&Waker::from(heard.clone()))) {
-                return Poll::Ready(value);
-            }
-            if heard.heard.swap(false, Ordering::AcqRel) {
-                patience = PATIENCE;
-                continue;
-            }
-            // Tasks beside it may have something for it: they run first.
-            if patience > 0 {
-                patience -= 1;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let Some((at, waker)) = ALARMS.with_borrow_mut(Alarms::take) else { return Poll::Pending };
-            now = now.max(at);
-            NOW.set(Some(now));
-            waker.wake();
-            patience = PATIENCE;
+        let heard = Arc::new(Heard { heard: AtomicBool::new(false), outer: cx.waker().clone() });
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&Waker::from(heard.clone()))) {
+            return Poll::Ready(value);
         }
+        if heard.heard.load(Ordering::Acquire) {
+            patience = PATIENCE;
+        } else if patience > 0 {
+            // Tasks beside it may have something for it: they run first.
+            patience -= 1;
+            cx.waker().wake_by_ref();
+        } else if let Some((at, waker)) = ALARMS.with_borrow_mut(Alarms::take) {
+            let waited = at.saturating_duration_since(now.at);
+            now = Moment { at: now.at + waited, wall: now.wall + waited };
+            patience = PATIENCE;
+            waker.wake();
+        }
+        Poll::Pending
     })
     .await
 }
@@ -148,10 +158,10 @@ impl Alarms {
 }
 
 /// This thread is in virtual time until it is dropped.
-struct Inside(Option<Instant>);
+struct Inside(Option<Moment>);
 
 impl Inside {
-    fn enter(now: Instant) -> Inside {
+    fn enter(now: Moment) -> Inside {
         Inside(NOW.replace(Some(now)))
     }
 }
@@ -190,18 +200,19 @@ mod tests {
 
     fn run<F: Future>(future: F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(virtually(Instant::now(), future))
+        runtime.block_on(virtually(Instant::now(), SystemTime::UNIX_EPOCH, future))
     }
 
     #[test]
     fn an_hour_of_waiting_takes_no_time() {
         let real = Instant::now();
-        let waited = run(async {
+        let (waited, shown) = run(async {
             let began = now();
             sleep(Duration::from_secs(3600)).await;
-            since(began)
+            (since(began), wall())
         });
         assert_eq!(waited, Duration::from_secs(3600));
+        assert_eq!(shown, SystemTime::UNIX_EPOCH + waited, "the clock on the wall goes along");
         assert!(real.elapsed() < Duration::from_secs(60));
     }
 

@@ -126,7 +126,7 @@ const HEADERS: usize = 24;
 /// What is left of the caller's limits, in its family's names.
 fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
     let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let facts = RateFacts { requests: rates.requests.map(fact), tokens: rates.tokens.map(fact), now };
     for (name, value) in codec(format).rate_headers(&facts) {
         insert(headers, HeaderName::from_static(name), &value);

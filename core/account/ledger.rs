@@ -41,6 +41,8 @@ pub struct Ledger {
     pub(super) layout: RwLock<()>,
     /// Lines could not be written: said once.
     failing: AtomicBool,
+    /// The same of bodies.
+    losing: AtomicBool,
     clock: fn() -> SystemTime,
 }
 
@@ -71,6 +73,7 @@ impl Ledger {
             bodies: Mutex::default(),
             layout: RwLock::new(()),
             failing: false.into(),
+            losing: false.into(),
             clock,
         });
         let repaired = ledger.clone();
@@ -154,10 +157,17 @@ impl Ledger {
         let (Some(files), Some(sealer)) = (&self.files, self.sealer.get()) else { return };
         let kept = batch.iter().zip(taken).filter_map(|((record, _), bodies)| Some((record, bodies?)));
         let mut writer = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = writer.write(files, sealer, hour, kept) {
-            writer.let_go();
-            if !self.failing.load(Ordering::Relaxed) {
-                tracing::warn!(%error, "bodies of requests cannot be kept: these are lost");
+        match writer.write(files, sealer, hour, kept) {
+            Ok(()) => {
+                if self.losing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("bodies of requests are kept again");
+                }
+            }
+            Err(error) => {
+                writer.let_go();
+                if !self.losing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "bodies of requests cannot be kept: these are lost");
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The host's side of every import but `http`. Nothing here waits, and nothing a guest says grows without a bound.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wasmtime::component::{HasSelf, Linker};
@@ -189,7 +189,7 @@ impl metrics::Host for Guest {
 
 impl clock::Host for Guest {
     fn now(&mut self) -> u64 {
-        unix_ms(SystemTime::now())
+        unix_ms(crate::clock::wall())
     }
 
     fn monotonic(&mut self) -> u64 {

@@ -108,7 +108,7 @@ pub async fn play(house: &House, scene: &Scene) -> Result<Outcome, String> {
     // What draws lots (waits between retries) draws the same ones each time.
     fastrand::seed(scene.seed);
     let start = Instant::now();
-    let playing = clock::virtually(start, on(house, scene, start));
+    let playing = clock::virtually(start, scene.now, on(house, scene, start));
     tokio::time::timeout(PATIENCE, playing)
         .await
         .map_err(|_| format!("it did not end within {} s of real time", PATIENCE.as_secs()))?

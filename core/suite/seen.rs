@@ -31,7 +31,8 @@ impl Seen {
         if outcome.status >= 400 {
             let headers = &outcome.headers;
             let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-            let error = codec(format).decode_error(outcome.status, &header, &outcome.body);
+            let mut error = codec(format).decode_error(outcome.status, &header, &outcome.body);
+            read_message(&outcome.body, &mut error);
             return Seen { error: Some(error), ..Seen::default() };
         }
         if scene.operation != Operation::Chat {
@@ -81,7 +82,26 @@ fn streamed(format: Format, bytes: &Bytes) -> (Vec<Event>, Option<Error>) {
     let mut decoder = codec(format).stream_decoder(&Dialect::of(""), MOST_EVENT);
     let mut events = Vec::new();
     let end = decoder.push(bytes, &mut events).and_then(|()| decoder.finish(&mut events));
-    (events, end.err())
+    let error = end.err().map(|mut error| {
+        read_message(bytes, &mut error);
+        error
+    });
+    (events, error)
+}
+
+/// A codec reads an error as an upstream's, whose words it may not pass on; a client reads what stands there: in a body, or in
+/// the last frame of a stream that has an error in it.
+fn read_message(bytes: &[u8], error: &mut Error) {
+    let message = |line: &str| {
+        let value: Value = serde_json::from_str(line.trim_start_matches("data:").trim()).ok()?;
+        let value = if value.is_array() { &value[0] } else { &value };
+        let told = [&value["error"]["message"], &value["error"], &value["message"]];
+        told.into_iter().find_map(Value::as_str).map(str::to_owned)
+    };
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(told) = message(&text).or_else(|| text.lines().rev().find_map(message)) {
+        error.message = told;
+    }
 }
 
 /// As an answer's `events` are written.

@@ -104,12 +104,14 @@ impl Subject {
 
     pub fn stand(&self, config: &Config, covering: bool) -> Stand {
         let alone = self.alone(config);
+        let mut whole = config.clone();
+        whole.server.max_connections = PLACES;
         let made = |memory: Arc<Memory>| self.pipeline(&alone, &memory).map(|pipeline| (pipeline, memory));
         let pipeline = made(self.ready.get_or_init(Memory::new).again()).map_err(|problems| told(&problems));
         let marked = covering.then(|| self.marked(&alone)).flatten();
         Stand {
             config: Arc::new(alone),
-            whole: Arc::new(config.clone()),
+            whole: Arc::new(whole),
             alone: pipeline,
             marked,
             all: None,

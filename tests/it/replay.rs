@@ -258,3 +258,52 @@ fn without_a_token_bodies_are_not_shown_and_without_the_word_none_are_kept() {
     let names = fs::read_dir(place.path().join("data/records")).expect("records").flatten();
     assert!(names.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().ends_with(".bodies")));
 }
+
+#[test]
+fn a_full_disk_costs_bodies_not_requests_and_heals() {
+    let token = Some("the-admin-token-of-this-test");
+    let place = folder("");
+    let data = place.path().join("data");
+    let _disk = match crate::state::Disk::mount(&data, "24m") {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let (_gateway, address, admin) = guarded(place.path());
+    let ask = |text: &str| {
+        let body = json!({ "model": "smart", "messages": [{ "role": "user", "content": text }] }).to_string();
+        http(&address, "POST", "/v1/chat/completions", &body).0
+    };
+    let newest =
+        || with_token(&admin, "/api/v1/requests?limit=1", token).1["data"][0]["id"].as_str().map(str::to_owned);
+    let said =
+        |id: &str| with_token(&admin, &format!("/api/v1/requests/{id}?bodies=1"), token).1["bodies"]["request"].clone();
+    let after = |before: Option<String>| {
+        let begun = std::time::Instant::now();
+        loop {
+            match newest() {
+                Some(id) if Some(&id) != before.as_ref() => return id,
+                _ => std::thread::park_timeout(std::time::Duration::from_millis(20)),
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the request is settled");
+        }
+    };
+    assert_eq!(ask("before"), 200);
+    let first = after(None);
+    assert!(said(&first).as_str().is_some_and(|text| text.contains("before")));
+    crate::state::Disk::fill(&data);
+    // What does not compress into what is left of a page.
+    let mut mark = 7u64;
+    let noise = std::iter::repeat_with(|| {
+        mark = mark.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + (mark >> 59) as u8 % 26)
+    });
+    let long: String = noise.take(64 << 10).collect();
+    assert_eq!(ask(&long), 200, "serving goes on");
+    let second = after(Some(first.clone()));
+    assert!(said(&second).is_null(), "there was no room for it");
+    assert!(said(&first).is_string(), "what was kept stays");
+    fs::remove_file(data.join("ballast")).expect("room");
+    assert_eq!(ask("afterwards"), 200);
+    let third = after(Some(second));
+    assert!(said(&third).as_str().is_some_and(|text| text.contains("afterwards")), "bodies are kept again");
+}
