@@ -351,6 +351,17 @@ fn what_takes_too_long_before_a_reload_is_not_waited_for() {
 }
 
 #[test]
+fn lines_are_counted_in_scripts_whose_closures_name_constants() {
+    let script = "const WORDS = [\"a\", \"b\"];\nfn request(request, context) {\n    let text = request.last_user_text;\n    if WORDS.some(|w| text == w) {\n        return reject(400, \"no\");\n    }\n}\n";
+    let config =
+        config("", &[("a.rhai", script), ("a.test.toml", "[[case]]\nname = \"a\"\nexpect = { status = 200 }\n")]);
+    let options = Options { coverage: true, ..Options::default() };
+    let report = run(&config, &Subject::beside(&config), &options).remove(0).expect("read");
+    assert!(report.passed(), "{:?}", report.outcomes);
+    assert_eq!(report.coverage.map(|c| c.missed()), Some(vec![5]));
+}
+
+#[test]
 fn the_filter_leaves_others_out_and_says_how_many() {
     let cases =
         "[[case]]\nname = \"one\"\nexpect = { status = 200 }\n[[case]]\nname = \"two\"\nexpect = { status = 500 }\n";
