@@ -156,8 +156,7 @@ impl Policy {
         let (scripts, plugins) = (Scripts::dry(), Plugins::dry());
         let mut config = loaded.config;
         let mut problems = loaded.problems;
-        // Rehearsals come one at a time.
-        config.server.max_connections = PLACES;
+        rehearse::patient(&mut config);
         match pipeline::build(&config, &scripts, &plugins) {
             Ok(_) if problems.is_empty() => Ok(Policy { config: Arc::new(config), plugins }),
             Ok(_) => Err(problems),
@@ -265,7 +264,6 @@ fn seen(outcome: &Outcome) -> Decision {
 /// Records that are held at a time, with what became of them.
 const BATCH: usize = 512;
 const MOST_THREADS: usize = 16;
-const PLACES: usize = 8;
 
 /// The master key beside records.
 fn key_beside(folder: &Path) -> PathBuf {

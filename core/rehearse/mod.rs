@@ -31,6 +31,7 @@ use crate::{
     account::{Record, settle},
     auth::Principal,
     clock,
+    config::{Config, Stage},
     context::{Context, Priority, Step, Trace},
     endpoint::Found,
     model::{Format, Operation},
@@ -161,6 +162,20 @@ async fn on(house: &House, scene: &Scene, start: Instant) -> Result<Outcome, Str
     })
 }
 
+/// The stages of a configuration with much more real time: what a busy machine does to a script must not decide. What a script
+/// may do stays as it is, and so does where an endless one ends.
+pub fn patient(config: &mut Config) {
+    let automatic = || config.sources.live().into_iter().map(Stage::automatic).collect();
+    let mut stages: Vec<Stage> = config.stages.clone().unwrap_or_else(automatic);
+    for stage in &mut stages {
+        stage.limits.wall = stage.limits.wall.max(PATIENCE / 4);
+        stage.limits.cpu = stage.limits.cpu.saturating_mul(MORE);
+    }
+    config.stages = Some(stages);
+    // Rehearsals come one at a time.
+    config.server.max_connections = PLACES;
+}
+
 fn context(house: &House, scene: &Scene, start: Instant) -> Context {
     Context {
         id: scene.id.clone(),
@@ -184,5 +199,8 @@ fn context(house: &House, scene: &Scene, start: Instant) -> Context {
 
 /// 2026-01-01T00:00:00Z.
 const NEW_YEAR: Duration = Duration::from_secs(1_767_225_600);
+/// Of plugins' instances: one request's, and its neighbours.
+const PLACES: usize = 8;
+const MORE: u32 = 10;
 /// Of real time: what works longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);

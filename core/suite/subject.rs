@@ -11,7 +11,7 @@ use crate::{
     config::{Config, Problem, Sources, Stage, sources},
     pipeline::{self, Entry, Pipeline},
     plugin::{self, Plugins},
-    rehearse::House,
+    rehearse::{self, House},
     script::{ScriptStage, Scripts, cover},
 };
 
@@ -105,7 +105,7 @@ impl Subject {
     pub fn stand(&self, config: &Config, covering: bool) -> Stand {
         let alone = self.alone(config);
         let mut whole = config.clone();
-        whole.server.max_connections = PLACES;
+        rehearse::patient(&mut whole);
         let made = |memory: Arc<Memory>| self.pipeline(&alone, &memory).map(|pipeline| (pipeline, memory));
         let pipeline = made(self.ready.get_or_init(Memory::new).again()).map_err(|problems| told(&problems));
         let marked = covering.then(|| self.marked(&alone)).flatten();
@@ -126,7 +126,7 @@ impl Subject {
         alone.sources.scripts = (*self.scripts).clone();
         alone.sources.plugins = plugins;
         alone.stages = Some(vec![Stage { only: None, ..self.stage.clone() }]);
-        alone.server.max_connections = PLACES;
+        rehearse::patient(&mut alone);
         alone
     }
 
@@ -139,7 +139,7 @@ impl Subject {
         let (program, _) = self.marked_program()?;
         let memory = Memory::new();
         let built = self.pipeline(alone, &memory).ok()?;
-        let Stage { limits, config, .. } = &self.stage;
+        let Stage { limits, config, .. } = alone.stages.as_ref()?.first()?;
         let entries = built.entries.iter().map(|entry| {
             let effects = memory.scripts.effects();
             let stage = ScriptStage::new(program.clone(), &self.uses, *limits, config.clone(), effects);
@@ -208,6 +208,3 @@ fn told(problems: &[Problem]) -> String {
     let texts: Vec<String> = problems.iter().map(|p| format!("{}:{}: {}", p.file, p.line, p.message)).collect();
     texts.join("; ")
 }
-
-/// Of plugins' instances in a rehearsal: one request at a time, and its neighbours.
-const PLACES: usize = 8;
