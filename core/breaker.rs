@@ -41,6 +41,11 @@ pub enum Circuit {
 }
 
 impl Breaker {
+    /// One that opened once, until then.
+    pub fn opened(until: Instant) -> Breaker {
+        Breaker { open_until: Some(until), ejections: 1, ..Breaker::default() }
+    }
+
     pub fn circuit(&self, now: Instant) -> Circuit {
         match self.open_until {
             None => Circuit::Closed,

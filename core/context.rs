@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
 use crate::{
     auth::Principal,
+    clock,
     model::{Format, Operation},
     route::Target,
 };
@@ -131,11 +132,13 @@ impl Context {
     ) -> Context {
         let now = SystemTime::now();
         let started = Instant::now();
+        let id = mint_id(now);
         // Few requests have any of the gateway's own headers: one look at the names instead of a search for each.
         let own = parts.headers.keys().any(|name| name.as_str().starts_with("x-portcullis-"));
         let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
         Context {
-            id: mint_id(now),
+            seed: seed_of(&id),
+            id,
             operation,
             format,
             principal,
@@ -151,7 +154,6 @@ impl Context {
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
-            seed: fastrand::u64(..),
             vars: Map::new(),
             trace: Trace::default(),
         }
@@ -179,7 +181,7 @@ impl Context {
 
     /// The earlier of "so long from now" and the deadline.
     pub fn until(&self, wait: Duration) -> Instant {
-        let at = Instant::now() + wait;
+        let at = clock::now() + wait;
         self.deadline.map_or(at, |deadline| deadline.min(at))
     }
 }
@@ -238,6 +240,11 @@ impl Trace {
 }
 
 const MAX_STEPS: usize = 256;
+
+/// A request's seed is its id's random half: whoever has the record can draw the same lots again.
+pub fn seed_of(id: &str) -> u64 {
+    id.get(20..36).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
 
 /// A request id: `req_` and 32 hex digits, the first 12 the time in milliseconds (UUID version 7's layout), the rest
 /// random. Ids must be unique, not secret: a thread-local generator spares the system call.

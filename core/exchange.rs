@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     account::{Attempt, Record, estimate::Size},
     auth::Principal,
+    clock,
     codec::{ClientView, document::Document},
     context::{Context, Step},
     error::{Error, Kind, Result},
@@ -206,7 +207,7 @@ impl Exchange {
 
     /// An attempt at `target` ended.
     pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, began: Instant) {
-        self.took(target, outcome, began.elapsed());
+        self.took(target, outcome, clock::since(began));
     }
 
     /// An attempt at `target` ended after `took`.
@@ -258,7 +259,7 @@ impl Exchange {
         inner.size.begin(&target.rates);
         let asked =
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
-        let (target, began) = (target.clone(), Instant::now());
+        let (target, began) = (target.clone(), clock::now());
         inner.running = Some(Running { target, began, accepted: false, asked, served: None });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
@@ -274,7 +275,7 @@ impl Exchange {
         // The place is free from here on; what was reserved is corrected behind the queue.
         inner.reservation = inner.permit.take().and_then(Permit::end);
         (inner.held, inner.fetched) = (None, Vec::new());
-        inner.record.duration = inner.cx.started.elapsed();
+        inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;
         if let Some(trial) = inner.trial.take() {
             trial.ended(&inner.record);
@@ -323,7 +324,7 @@ impl Inner {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
-        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), r.began.elapsed())) {
+        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), clock::since(r.began))) {
             self.took(&target, CLIENT_LEFT, took);
         }
         if let Some(inner) = &mut self.inner {

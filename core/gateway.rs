@@ -2,7 +2,7 @@
 //!
 //! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use crate::{
     answer::Streaming,
     auth,
     call::{Call, Waits},
+    clock,
     codec::{Field, Inbound, codec, custom, document::Document, standin},
     context::{Context, Step},
     endpoint::{self, Found},
@@ -70,55 +71,22 @@ impl Gateway {
             Err((_, error)) => Err(error.copy()),
         };
         let json_array = found.is_ok_and(|f| f.json_array);
-        // 11. Errors become bytes in the client's format.
-        let outcome = match outcome {
-            Ok(reply) => Ok(reply),
-            Err(error) => {
-                exchange.wire.json_array = json_array;
-                reply::refused(&mut exchange, error).await
-            }
+        let outcome = worded(&mut exchange, outcome, json_array).await;
+        deliver(&self.state, exchange, outcome, json_array).await
+    }
+
+    /// A request whose body is there and whose caller is known already, from step 4 on: what a rehearsal runs.
+    pub async fn rehearse(&self, cx: Context, found: &Found, parts: &Parts, body: Bytes) -> Response<Body> {
+        let runtime = self.runtime.load_full();
+        let principal = cx.principal.clone();
+        let mut exchange = Exchange::new(cx, self.state.settle.clone());
+        exchange.identify(principal);
+        let outcome = match self.admit(&mut exchange) {
+            Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,
+            Err(error) => Err(error),
         };
-        // 12. Whatever it was is settled once: here, or when the stream ends.
-        match outcome {
-            Ok(Reply::Stream(streaming)) => {
-                // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
-                exchange.fetched = Vec::new();
-                if exchange.keep.is_none() {
-                    exchange.held = None;
-                }
-                let head = reply::stream_head(&exchange, json_array, streaming.began.elapsed());
-                let body = Generated::new(|sink| streaming.run(exchange, sink));
-                head.map(|()| Body::stream(body))
-            }
-            Ok(Reply::Session(session)) => {
-                let response = reply::session(&exchange, &session);
-                // It outlives this answer; the exchange goes with it.
-                self.state.sessions.begin(session, exchange);
-                response
-            }
-            Ok(Reply::Through(mut through)) => {
-                let response = reply::through(&exchange, &mut through);
-                if through.ended {
-                    exchange.settle(response.status().as_u16());
-                    return response;
-                }
-                response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
-            }
-            Ok(Reply::Whole { content_type, body, headers }) => {
-                if let Some(keep) = exchange.keep.take() {
-                    Box::pin(keep.answered(&body)).await;
-                }
-                let response = reply::whole(&exchange, content_type, body, headers);
-                exchange.settle(200);
-                response
-            }
-            Err(error) => {
-                let response = reply::error(&exchange, &error);
-                exchange.record.error_code = Some(error.code().to_owned());
-                exchange.settle(response.status().as_u16());
-                response
-            }
-        }
+        let outcome = worded(&mut exchange, outcome, found.json_array).await;
+        deliver(&self.state, exchange, outcome, found.json_array).await
     }
 
     /// Steps 3 to 10.
@@ -136,8 +104,7 @@ impl Gateway {
         let principal = self.state.auth.authenticate(credential.as_deref(), exchange.cx.now)?;
         exchange.identify(principal);
         // 4. May they now: before the body is read.
-        exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
-        exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
+        self.admit(exchange)?;
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
@@ -150,9 +117,28 @@ impl Gateway {
             // What no codec reads goes the same way; boxed, because it is rare.
             _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
         }
-        // 5. The body, and one pass over it.
+        // 5. The body, up to its limits.
         let held = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory).await?;
         exchange.held = Some(held.permit);
+        self.read(runtime, exchange, found, parts, held.bytes).await
+    }
+
+    /// 4. A place and a request from each limit that binds the caller.
+    fn admit(&self, exchange: &mut Exchange) -> Result<()> {
+        exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
+        exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
+        Ok(())
+    }
+
+    /// 5. One pass over the body.
+    async fn read(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        found: &Found,
+        parts: &Parts,
+        body: Bytes,
+    ) -> Result<Reply> {
         let inbound = Inbound {
             model: found.model.as_deref(),
             stream: found.stream.or((found.operation != Operation::Chat).then_some(false)),
@@ -160,7 +146,7 @@ impl Gateway {
             counting: found.operation == Operation::CountTokens,
             legacy: found.legacy,
         };
-        let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
+        let mut document = Document::open(found.format, found.operation, body, inbound)?;
         // Only this format keeps anything.
         if found.format == Format::OpenaiResponses {
             let inner = &mut **exchange;
@@ -232,7 +218,11 @@ impl Gateway {
         }
         // 6. Request-side stages.
         let inner = &mut **exchange;
-        if let Flow::Respond(response) = inner.chain.request(&mut inner.cx, &mut document).await? {
+        let flow = inner.chain.request(&mut inner.cx, &mut document).await;
+        if runtime.config.records.bodies && inner.opaque.is_none() {
+            inner.record.bodies.get_or_insert_default().asked(&document);
+        }
+        if let Flow::Respond(response) = flow? {
             return reply::made(exchange, *response, document.stream()).await;
         }
         // 7. Where it may go: the strategy's order, or what a stage chose.
@@ -258,7 +248,7 @@ impl Gateway {
         let mut unmet = None;
         for (at, target) in targets.iter().enumerate() {
             // What would fail for want of time says nothing about the target.
-            if exchange.cx.deadline.is_some_and(|at| at <= Instant::now()) {
+            if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
                 break;
             }
@@ -267,7 +257,7 @@ impl Gateway {
                 break;
             }
             // Health is read when the attempt starts, not when it was planned.
-            let flight = match self.state.health.enter(target, Instant::now()) {
+            let flight = match self.state.health.enter(target, clock::now()) {
                 Ok(flight) => flight,
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");
@@ -315,7 +305,7 @@ impl Gateway {
                 (Err(error), _) | (Ok(Attempted::Skipped), Some(error)) => error,
                 (result, _) => return result,
             };
-            let now = Instant::now();
+            let now = clock::now();
             let others = || rest.iter().any(|t| self.state.health.is_healthy(&t.name, now));
             let left = exchange.cx.left(target.timeouts.whole, now);
             let more = (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS && !exchange.body_is_gone();
@@ -325,7 +315,7 @@ impl Gateway {
             let Some(wait) = retry::again(target, flight, &error, tries, others, left) else { return Err(error) };
             exchange.cx.trace.note("retry", &format!("{} again in {} ms", target.name, wait.as_millis()));
             // A client that leaves drops this future: the wait, the permit and the flight with it.
-            tokio::time::sleep(wait).await;
+            clock::sleep(wait).await;
             if !flight.still_closed() {
                 return Err(error);
             }
@@ -362,7 +352,7 @@ impl Gateway {
         let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
         let mut extra = HeaderMap::new();
         if let Some(own) = &mut own {
-            let candidate = self.state.health.candidate(target, Instant::now());
+            let candidate = self.state.health.candidate(target, clock::now());
             let inner = &mut **exchange;
             inner.cx.attempt = next;
             let flow = inner.chain.attempt(&mut inner.cx, &candidate, own, &mut extra).await;
@@ -392,7 +382,7 @@ impl Gateway {
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
-            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, Instant::now());
+            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, clock::now());
             match choice {
                 KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
@@ -404,7 +394,7 @@ impl Gateway {
             };
             exchange.cx.attempt += 1;
             exchange.begins(target, document);
-            let began = Instant::now();
+            let began = clock::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
@@ -417,13 +407,13 @@ impl Gateway {
                 return Ok(Attempted::Answered(reply::estimate(exchange, document)));
             }
             if let Some(flight) = flight {
-                flight.failed(&error, Instant::now());
+                flight.failed(&error, clock::now());
             }
             // Another key of the same provider may be welcome.
             let another = match (choice, &error.upstream) {
                 (KeyChoice::Key(index), Some(fault)) => {
                     tried.push(index);
-                    let (now, wait) = (Instant::now(), error.retry_after);
+                    let (now, wait) = (clock::now(), error.retry_after);
                     self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
                         && tried.len() < target.provider.keys()
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
@@ -456,7 +446,7 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let began = Instant::now();
+        let began = clock::now();
         let stream = document.stream();
         let whole = exchange.cx.until(target.timeouts.whole);
         let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
@@ -485,6 +475,9 @@ impl Gateway {
             return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
         }
         if stream && transport::stream_of(&incoming.headers, target, call.format).is_some() {
+            if let Some(bodies) = &mut exchange.record.bodies {
+                bodies.begins(call.format, true);
+            }
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
             let waits = Waits { began, until, whole };
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
@@ -492,8 +485,12 @@ impl Gateway {
         let limit = runtime.config.server.max_event as u64;
         let mut share = self.state.body_memory.permit();
         let body = transport::before(whole, incoming.body.collect(limit, &mut |by| share.grow(by))).await??;
-        let took = began.elapsed();
+        let took = clock::since(began);
         let length = body.len() as u64;
+        if let Some(bodies) = &mut exchange.record.bodies {
+            bodies.begins(call.format, false);
+            bodies.heard(&body);
+        }
         let mut outcome = match exchange.cx.operation {
             Operation::Chat => self.whole(exchange, call, target, body).await,
             _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
@@ -529,7 +526,7 @@ impl Gateway {
         Waits { began, until, whole }: Waits,
     ) -> Result<Attempted> {
         let server = &runtime.config.server;
-        let candidate = self.state.health.candidate(target, Instant::now());
+        let candidate = self.state.health.candidate(target, clock::now());
         let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, server, began));
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
@@ -541,14 +538,14 @@ impl Gateway {
                     flight.answered(streaming.first_output_after());
                     flight.succeeded();
                 }
-                return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
+                return Ok(Attempted::Next(self.state.health.candidate(target, clock::now())));
             }
         }
         if let Some(mut flight) = flight.take() {
             flight.answered(streaming.first_output_after());
             streaming.flight = Some(flight);
         }
-        exchange.record.first_event = Some(exchange.cx.started.elapsed());
+        exchange.record.first_event = Some(clock::since(exchange.cx.started));
         Ok(Attempted::Answered(Reply::Stream(streaming)))
     }
 
@@ -616,11 +613,11 @@ impl Gateway {
             let (seals, objects) = (&self.state.seals, &self.state.objects);
             opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
             through.note(exchange);
-            exchange.took(&target.name, "ok", began.elapsed());
+            exchange.took(&target.name, "ok", clock::since(began));
             let charges = opaque::batches::owed(&mut through, exchange).await;
             exchange.charged(charges);
         } else {
-            exchange.record.first_event = Some(exchange.cx.started.elapsed());
+            exchange.record.first_event = Some(clock::since(exchange.cx.started));
         }
         if let Some(mut flight) = flight.take() {
             flight.answered(through.first_output_after());
@@ -658,7 +655,7 @@ impl Gateway {
             exchange.used(usage);
         }
         exchange.served(response.service_tier.as_deref());
-        let candidate = self.state.health.candidate(target, Instant::now());
+        let candidate = self.state.health.candidate(target, clock::now());
         let inner = &mut **exchange;
         let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;
         if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
@@ -684,7 +681,7 @@ pub async fn plan(
     cx: &mut Context,
     document: &mut Document,
 ) -> Result<Order> {
-    let (now, seed) = (Instant::now(), cx.seed);
+    let (now, seed) = (clock::now(), cx.seed);
     let choosing = chain.wants(Phase::Route);
     let mut plan = match routes.plan(document.model(), &cx.principal) {
         Ok(plan) => plan,
@@ -711,6 +708,61 @@ pub async fn plan(
     }
     cx.trace.planned(&targets, &plan.passed);
     Ok(targets)
+}
+
+/// 11. Errors pass their stages, and become bytes in the client's format.
+async fn worded(exchange: &mut Exchange, outcome: Result<Reply>, json_array: bool) -> Result<Reply> {
+    match outcome {
+        Ok(reply) => Ok(reply),
+        Err(error) => {
+            exchange.wire.json_array = json_array;
+            reply::refused(exchange, error).await
+        }
+    }
+}
+
+/// 12. Whatever it was is settled once: here, or when the stream ends.
+async fn deliver(state: &State, mut exchange: Exchange, outcome: Result<Reply>, json_array: bool) -> Response<Body> {
+    match outcome {
+        Ok(Reply::Stream(streaming)) => {
+            // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
+            exchange.fetched = Vec::new();
+            if exchange.keep.is_none() && exchange.record.bodies.is_none() {
+                exchange.held = None;
+            }
+            let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
+            let body = Generated::new(|sink| streaming.run(exchange, sink));
+            head.map(|()| Body::stream(body))
+        }
+        Ok(Reply::Session(session)) => {
+            let response = reply::session(&exchange, &session);
+            // It outlives this answer; the exchange goes with it.
+            state.sessions.begin(session, exchange);
+            response
+        }
+        Ok(Reply::Through(mut through)) => {
+            let response = reply::through(&exchange, &mut through);
+            if through.ended {
+                exchange.settle(response.status().as_u16());
+                return response;
+            }
+            response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
+        }
+        Ok(Reply::Whole { content_type, body, headers }) => {
+            if let Some(keep) = exchange.keep.take() {
+                Box::pin(keep.answered(&body)).await;
+            }
+            let response = reply::whole(&exchange, content_type, body, headers);
+            exchange.settle(200);
+            response
+        }
+        Err(error) => {
+            let response = reply::error(&exchange, &error);
+            exchange.record.error_code = Some(error.code().to_owned());
+            exchange.settle(response.status().as_u16());
+            response
+        }
+    }
 }
 
 /// How a target's attempt ended when it did not fail.

@@ -13,6 +13,7 @@ use crate::{
     account::{Record, price::write_usd},
     answer::Streaming,
     call::Call,
+    clock,
     codec::{
         ClientView, JSON, RateFact, RateFacts, codec,
         document::Document,
@@ -126,7 +127,7 @@ const HEADERS: usize = 24;
 /// What is left of the caller's limits, in its family's names.
 fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
     let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let facts = RateFacts { requests: rates.requests.map(fact), tokens: rates.tokens.map(fact), now };
     for (name, value) in codec(format).rate_headers(&facts) {
         insert(headers, HeaderName::from_static(name), &value);
@@ -198,7 +199,7 @@ pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
     } else {
         let mut response = Response::new(Body::Empty);
         *response.headers_mut() = head(exchange);
-        response.headers_mut().insert(TIMING, server_timing(exchange, through.began.elapsed()));
+        response.headers_mut().insert(TIMING, server_timing(exchange, clock::since(through.began)));
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         response
     };

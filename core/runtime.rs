@@ -27,11 +27,12 @@ use crate::{
     realtime::Sessions,
     rollout::{Slot, Standing},
     route::{self, Health},
-    script::{self, Scripts},
+    script::Scripts,
     seal::Seals,
     server::{BodyLimits, BodyMemory},
     store::Store,
     stored::Stored,
+    suite,
     token::Tokens,
     transport::Transport,
 };
@@ -114,7 +115,7 @@ impl Runtime {
         let routes = route::Table::build(&config).map_err(&mut add);
         let built = pipeline::build(&config, scripts, plugins).map_err(&mut add);
         if built.is_ok() && problems.is_empty() {
-            problems.extend(script::suite::gate(&config));
+            problems.extend(suite::gate(&config));
         }
         let (Ok(routes), Ok(built), true) = (routes, built, problems.is_empty()) else {
             let problems = problems.into_iter().map(|p| config.place(p)).collect();

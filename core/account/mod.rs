@@ -1,6 +1,7 @@
 //! Afterwards: what happened, once, whatever happened.
 
 mod archive;
+pub mod bodies;
 pub mod catalog;
 mod charge;
 pub mod estimate;
@@ -50,6 +51,8 @@ pub struct Record {
     pub first_event: Option<Duration>,
     pub upstream_duration: Duration,
     pub tags: Vec<(String, String)>,
+    /// What it said, on its way to where it is kept; `None` where nothing is.
+    pub bodies: Option<Box<bodies::Recording>>,
 }
 
 /// One attempt as the ledger keeps it.
@@ -121,6 +124,7 @@ impl Record {
             first_event: None,
             upstream_duration: Duration::ZERO,
             tags: cx.tags.clone(),
+            bodies: None,
         }
     }
 }

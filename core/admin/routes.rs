@@ -41,6 +41,8 @@ pub(super) struct Call {
 }
 
 const PAGING: &[(&str, &str)] = &[LIMIT, CURSOR];
+const BODIES: &[(&str, &str)] =
+    &[("bodies", "1: with what the request and its answer said, where records.bodies kept it; needs the admin token")];
 const REQUESTS: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
@@ -111,7 +113,7 @@ pub(super) const TABLE: &[Route] = &[
     Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", open: false,
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,
-        query: &[], body: None, answer: "RequestRecord", call: reads::request },
+        query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by whole hours; the last 30 days when no time is given", open: false,
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];

@@ -24,6 +24,7 @@ pub mod explain;
 pub mod import;
 mod outbound;
 pub mod plugin;
+pub mod replay;
 pub mod schema;
 pub mod serve;
 pub mod state;
@@ -72,6 +73,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
+    /// Run recorded requests through another configuration and say which decisions change
+    Replay(replay::Args),
     /// Bring in prices and limits of models from collections that others keep
     Catalogue(catalogue::Args),
     /// Turn another gateway's configuration into a gateway.toml
@@ -125,6 +128,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
+        Some(Command::Replay(args)) => replay::run(&args, &place),
         Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
         Some(Command::Import(args)) => import::run(&args),
         Some(Command::Plugin(args)) => plugin::run(&args, &place),
@@ -165,7 +169,7 @@ fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
     }
     let mut problems = routes.err().unwrap_or_default();
     match built {
-        Ok(_) => problems.extend(crate::script::suite::gate(config)),
+        Ok(_) => problems.extend(crate::suite::gate(config)),
         Err(found) => problems.extend(found),
     }
     (problems, notes)

@@ -172,6 +172,7 @@ impl Running {
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
         let first_key = first_key(&config, &keys).await?;
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
+        ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
@@ -377,7 +378,8 @@ fn watched(deploy: &Arc<Deploy>) -> io::Result<watch::Watcher> {
 /// For how long records and sums are kept, as the running configuration says.
 fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> config::Records + Send + 'static {
     let gateway = Arc::downgrade(gateway);
-    let for_ever = config::Records { keep: Duration::MAX, usage: Duration::MAX };
+    let (keep, usage) = (Duration::MAX, Duration::MAX);
+    let for_ever = config::Records { keep, usage, bodies: false };
     move || gateway.upgrade().map_or(for_ever, |g| g.runtime.load().config.records)
 }
 
@@ -385,6 +387,9 @@ fn proxies() -> crate::upstream::ProxyConfig {
     let env::Proxies { http, https, all, no } = env::proxies(&env::var);
     crate::upstream::ProxyConfig { http, https, all, no }
 }
+
+/// What the key that seals recorded bodies is made for.
+pub const BODIES: &str = "recorded bodies";
 
 /// Records that are still on their way at the end.
 const SETTLE: Duration = Duration::from_secs(5);

@@ -42,7 +42,7 @@ pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
-pub use text::{decimal, hint, usd};
+pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
 
@@ -226,11 +226,13 @@ pub struct Team {
 pub struct Records {
     pub keep: Duration,
     pub usage: Duration,
+    /// What requests and answers said is kept, sealed.
+    pub bodies: bool,
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400) }
+        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400), bodies: false }
     }
 }
 

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use super::gcra::{Bucket, Rate, Refused, Standing};
 use crate::{
     auth::Principal,
+    clock,
     config::Limits,
     error::{Error, Kind, Result},
     telemetry::metrics,
@@ -67,7 +68,7 @@ pub struct Rates {
 
 impl Default for Meters {
     fn default() -> Self {
-        Meters { by_scope: DashMap::new(), epoch: Instant::now() }
+        Meters { by_scope: DashMap::new(), epoch: clock::now() }
     }
 }
 
@@ -288,7 +289,7 @@ impl State {
 
 /// Read under a meter's lock, so that it never goes back from one caller to the next.
 fn nanos(epoch: Instant) -> u64 {
-    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(clock::since(epoch).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nobody knows when a running request ends.

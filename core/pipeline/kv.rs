@@ -64,6 +64,11 @@ impl Kv {
         Arc::new(Mutex::new(copy))
     }
 
+    /// Forgets everything: for rehearsals, which begin empty.
+    pub fn clear(&self) {
+        self.spaces.clear();
+    }
+
     /// Runs `f` on the space of a stage and tenant.
     pub fn space<T>(&self, stage: &str, tenant: &str, f: impl FnOnce(&mut Space) -> T) -> T {
         let key = format!("{stage}\0{tenant}");

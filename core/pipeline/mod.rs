@@ -75,7 +75,7 @@ impl Entry {
         looks && self.stream.is_some_and(|mode| mode != StreamMode::Observe) && self.on_error == OnError::Reject
     }
 
-    fn meets(&self, principal: &Principal, model: &str) -> bool {
+    pub fn meets(&self, principal: &Principal, model: &str) -> bool {
         let Some(Only { teams, models }) = &self.only else { return true };
         let team = principal.team.as_deref();
         let in_team = |list: &Vec<String>| team.is_some_and(|t| list.iter().any(|p| wildcard(p, t)));

@@ -30,6 +30,10 @@ pub trait Stage: Send + Sync {
     fn holds_its_thread(&self) -> bool {
         false
     }
+    /// Does it look at what requests or answers say? Then a request that only its facts are known of is not decided fully.
+    fn reads_text(&self) -> bool {
+        true
+    }
     /// The request's own instance, made at the first phase that this stage wants.
     fn open(&self) -> Box<dyn Visit>;
     /// The same for a decision that is only looked at: it reads what lives, and nothing that it does lasts or goes out.

@@ -85,16 +85,15 @@ impl Plugins {
         }
     }
 
-    /// The same engine and compiled files, with a memory of its own.
-    pub fn afresh(&self) -> Self {
+    /// For another thread's rehearsal: what is compiled already, and a memory of its own.
+    pub fn again(&self) -> Self {
         let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Plugins {
-            engine: self.engine.clone(),
-            compiled: Mutex::new(compiled),
-            effects: Effects { kv: Arc::default(), ..self.effects.clone() },
-            outbound: self.outbound.clone(),
-            places: self.places.load(Ordering::Relaxed).into(),
-        }
+        let places = self.places.load(Ordering::Relaxed).into();
+        Plugins { engine: self.engine.clone(), compiled: Mutex::new(compiled), places, ..Plugins::dry() }
+    }
+
+    pub fn effects(&self) -> Effects {
+        self.effects.clone()
     }
 
     /// A stage of a plugin's file, compiled, linked against its grants and tried once. Takes as long as the compiler

@@ -262,7 +262,7 @@ pub fn answer(needs: Needs, cx: &Context, target: &Candidate, response: &Respons
         model: response.model.clone(),
         target: target.name.to_string(),
         usage: usage(response.usage.as_ref()),
-        latency_ms: millis(cx.started.elapsed()),
+        latency_ms: millis(crate::clock::since(cx.started)),
         choices,
         texts,
         unread,

@@ -4,6 +4,7 @@
 pub mod health;
 pub mod outcome;
 mod price;
+mod rehearsed;
 pub mod retry;
 pub mod strategy;
 pub mod table;
@@ -19,9 +20,10 @@ use std::{
 use http::Uri;
 
 pub use self::{
-    health::{Fare, Flight, Health},
+    health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     price::PriceList,
+    rehearsed::Own,
     strategy::Order,
     table::Table,
 };

@@ -42,6 +42,8 @@ pub struct Compiled {
     /// String constants of the script itself.
     pub literals: HashSet<String>,
     pub reads: Reads,
+    /// It may look at what requests or answers say.
+    pub reads_text: bool,
     hooks: Vec<(Phase, Position)>,
 }
 
@@ -118,6 +120,8 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
             headers: lint::may_read(&loose, "headers"),
             targets: lint::reads_parameter(&loose, Phase::Route, 1),
         },
+        // By its words: rather once too often than a request that is said to be decided and is not.
+        reads_text: imports || TEXTS.iter().any(|word| source.contains(word)),
         hooks,
     })
 }
@@ -267,3 +271,23 @@ impl Book<'_> {
         self.problem(position, format!("at load, {}: {text}", place(position)))
     }
 }
+
+/// Words of scripts that look at what a request or an answer says.
+const TEXTS: [&str; 16] = [
+    "messages",
+    "last_user_text",
+    "system",
+    "topic",
+    "text_has",
+    "has_images",
+    ".text",
+    "tool_calls",
+    "tools",
+    "metadata",
+    "matches",
+    "headers",
+    "ask(",
+    "embed",
+    "fn event",
+    "fn response",
+];

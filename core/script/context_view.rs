@@ -182,7 +182,7 @@ fn kv(r: &mut Registrar<'_>) {
 
 fn space<T>(desk: &Desk, f: impl FnOnce(&mut Space, Instant) -> T) -> Result<T, Fail> {
     let tenant = desk.cx(|cx| cx.principal.tenant().to_owned())?;
-    Ok(desk.effects.kv.space(&desk.stage, &tenant, |space| f(space, Instant::now())))
+    Ok(desk.effects.kv.space(&desk.stage, &tenant, |space| f(space, crate::clock::now())))
 }
 
 fn set(desk: &Desk, key: &str, value: &Dynamic, ttl: Option<Duration>) -> Result<(), Fail> {

@@ -25,6 +25,8 @@ pub struct Host {
     /// Parses without strict names and without optimising: for checks on the program as it was written.
     pub loose: Engine,
     modules: Arc<Modules>,
+    /// Lines that run are counted.
+    counts: bool,
 }
 
 impl Host {
@@ -32,7 +34,7 @@ impl Host {
         let modules = Arc::new(Modules { files: sources.scripts.clone(), known: Mutex::default() });
         let mut loose = build(modules.clone());
         loose.set_optimization_level(OptimizationLevel::None);
-        Host { engine: strict(modules.clone()), loose, modules }
+        Host { engine: strict(modules.clone()), loose, modules, counts: false }
     }
 
     /// An engine for one script whose functions name constants that the optimiser left as names (`LIST.len()`).
@@ -41,6 +43,9 @@ impl Host {
         // An index means a variable of the function's own.
         #[expect(deprecated, reason = "marked by its authors as subject to change, not as going away")]
         engine.on_var(move |name, index, _| Ok(if index == 0 { constants.get(name).cloned() } else { None }));
+        if self.counts {
+            cover::register(&mut engine);
+        }
         engine
     }
 
@@ -49,6 +54,7 @@ impl Host {
         let mut host = Host::new(sources);
         cover::register(&mut host.engine);
         cover::register(&mut host.loose);
+        host.counts = true;
         host
     }
 }

@@ -72,7 +72,7 @@ impl Scripts {
     }
 
     /// The same with marks for coverage.
-    fn covering(sources: &Sources) -> Arc<Host> {
+    pub fn covering(sources: &Sources) -> Arc<Host> {
         Arc::new(Host::covering(sources))
     }
 

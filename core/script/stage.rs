@@ -68,6 +68,10 @@ impl Stage for ScriptStage {
         self.program.reads
     }
 
+    fn reads_text(&self) -> bool {
+        self.program.reads_text
+    }
+
     fn stream(&self) -> Option<StreamMode> {
         self.program.stream.or_else(|| self.program.event_line().map(|_| StreamMode::Event))
     }

@@ -43,6 +43,7 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         first_event,
         upstream_duration,
         tags,
+        bodies: _,
     } = record;
     // The id stands first: indexes look for it there.
     out.extend_from_slice(b"{\"id\":");

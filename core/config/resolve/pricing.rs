@@ -70,7 +70,7 @@ impl Resolver<'_, '_, '_> {
     }
 
     pub(super) fn records(&mut self, raw: file::Records) -> Records {
-        let (None | Some(file::Bodies::Off)) = raw.bodies;
+        let bodies = matches!(raw.bodies, Some(file::Bodies::Sealed));
         let keep = self.span(&path(&["records", "keep"]), raw.keep);
         let at = path(&["records", "usage"]);
         let usage = self.span(&at, raw.usage).and_then(|usage| match usage < A_MONTH {
@@ -78,7 +78,7 @@ impl Resolver<'_, '_, '_> {
             false => Some(usage),
         });
         let default = Records::default();
-        Records { keep: keep.unwrap_or(default.keep), usage: usage.unwrap_or(default.usage) }
+        Records { keep: keep.unwrap_or(default.keep), usage: usage.unwrap_or(default.usage), bodies }
     }
 
     fn names_provider(&self, head: &str, providers: &[Provider]) -> bool {

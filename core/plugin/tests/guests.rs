@@ -258,7 +258,7 @@ fn an_instance_serves_another_request_only_when_both_sides_agree() {
 fn a_fresh_copy_shares_what_is_compiled_and_no_memory() {
     let plugins = Plugins::dry();
     let one = plugins.load(&listed(&[]), &file(HELLO)).unwrap();
-    let copy = plugins.afresh();
+    let copy = plugins.again();
     let two = copy.load(&listed(&[]), &file(HELLO)).unwrap();
     assert!(Arc::ptr_eq(&one.program, &two.program) && Arc::ptr_eq(&one.engine, &two.engine));
     assert!(!Arc::ptr_eq(&plugins.effects.kv, &copy.effects.kv));
