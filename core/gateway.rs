@@ -79,7 +79,7 @@ impl Gateway {
     pub async fn rehearse(&self, cx: Context, found: &Found, parts: &Parts, body: Bytes) -> Response<Body> {
         let runtime = self.runtime.load_full();
         let principal = cx.principal.clone();
-        let mut exchange = Exchange::new(cx, self.state.settle.clone());
+        let mut exchange = Exchange::new(cx, self.state.settle.clone(), None);
         exchange.identify(principal);
         let outcome = match self.admit(&mut exchange) {
             Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,

@@ -187,7 +187,7 @@ impl Running {
                 nobody: Arc::new(Principal::default()),
                 seals: Seals::new(&keys.secret_for("sealed ids"))?,
                 objects: Objects::new(store.clone()),
-                claims: Arc::new(Claims::new(store.clone(), ledger.clone())?),
+                claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
                 limits: Limits::new(budgets.clone()),
                 estimates,
                 health: Health::default(),

@@ -81,6 +81,12 @@ impl Stored {
         Stored::open_at(directory, secret, bounds, now).await
     }
 
+    /// Nothing outlives the process.
+    pub fn in_memory(secret: &[u8; 32], bounds: config::Responses) -> Result<Arc<Stored>> {
+        let shelf = Arc::new(Mutex::new(Shelf::new(bounds)));
+        Ok(Arc::new(Stored { shelf, rest: Arc::new(AtRest::new(secret)?), clock: now, disk: None }))
+    }
+
     async fn open_at(
         directory: Option<&Directory>,
         secret: &[u8; 32],

@@ -185,7 +185,7 @@ pub fn attempts(outcome: &Outcome) -> Vec<Value> {
 pub fn passed_over(outcome: &Outcome) -> Map<String, Value> {
     let steps = outcome.trace.steps.iter();
     let passed = |step: &Step| match step {
-        Step::PassedOver { target, reason } => Some((target.to_string(), Value::String(reason.to_string()))),
+        Step::PassedOver { target, reason, .. } => Some((target.to_string(), Value::String(reason.to_string()))),
         _ => None,
     };
     steps.filter_map(passed).collect()

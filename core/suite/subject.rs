@@ -144,7 +144,7 @@ impl Subject {
             let effects = memory.scripts.effects();
             let stage = ScriptStage::new(program.clone(), &self.uses, *limits, config.clone(), effects);
             let Entry { on_error, stream, window, reads, .. } = **entry;
-            Entry { stage: Arc::new(stage), on_error, only: None, stream, window, reads }
+            Entry { on_error, stream, window, reads, ..Entry::new(Arc::new(stage)) }
         });
         Some((Pipeline::new(entries.collect()), memory))
     }
