@@ -292,7 +292,7 @@ async fn sums_of_a_hundred_thousand_random_costs_are_exact() {
             *expected.entry(team.clone()).or_default() += cost as u64;
             record(now(), &team, Some(cost))
         });
-        ledger.append(rows.collect());
+        ledger.append(rows.collect::<Vec<_>>());
         NOW.fetch_add(300_000, Ordering::SeqCst);
     }
     let found: BTreeMap<String, u64> = sums(&ledger).await.into_iter().map(|(t, s)| (t, s.cost_nano_usd)).collect();
@@ -329,7 +329,7 @@ async fn old_sums_become_one_a_team_and_nothing_of_them_is_lost() {
             record.key_id = format!("key_{key}").as_str().into();
             (record, trace)
         });
-        ledger.append(batch.collect());
+        ledger.append(batch.collect::<Vec<_>>());
         if hour % 9 == 0 {
             ledger.upkeep(usual()).await;
         }
