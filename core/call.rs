@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -99,8 +99,8 @@ impl Call {
         dropped.extend(beta);
         let mut headers = provider.headers(client, same_format, stream);
         headers.extend(extra);
-        let trace = TraceContext::from_header(client.get(TRACEPARENT));
-        headers.insert(TRACEPARENT, trace.child().header());
+        let trace = TraceContext::from_header(client.get(&TRACEPARENT));
+        headers.insert(TRACEPARENT.clone(), trace.child().header());
         let (method, flow) = (Method::POST, None);
         let url = target.url(format, cx.operation, stream)?;
         let call =
@@ -126,7 +126,7 @@ impl Call {
         let Prepared { method, url, mut headers, body, flow } =
             opaque.prepare(cx.operation, document, target, client)?;
         headers.extend(extra);
-        headers.insert(TRACEPARENT, TraceContext::from_header(client.get(TRACEPARENT)).child().header());
+        headers.insert(TRACEPARENT.clone(), TraceContext::from_header(client.get(&TRACEPARENT)).child().header());
         let (dropped, customs, format) = (Vec::new(), Vec::new(), target.provider.format);
         Ok(Call {
             url,
@@ -192,4 +192,4 @@ pub struct Waits {
 }
 
 /// W3C Trace Context: the caller's trace goes on in the upstream's spans.
-const TRACEPARENT: &str = "traceparent";
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -135,7 +135,6 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
             allowed.push(row.method);
             continue;
         }
-        let verb = row.path.rsplit_once(':').map(|(_, verb)| verb);
         let format = match row.operation {
             Operation::ListModels | Operation::OneModel => list_format(prefix, row.format, query, headers),
             _ => row.format,
@@ -150,7 +149,7 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
             json_array: row.format == Format::Gemini
                 && row.stream == Some(true)
                 && !query.is_some_and(|q| q.split('&').any(|p| p == "alt=sse")),
-            single: verb == Some("embedContent"),
+            single: row.path.ends_with(":embedContent"),
             legacy: row.path == LEGACY,
         });
     }
@@ -215,6 +214,13 @@ struct Captured {
 
 /// `None`: no match.
 fn matches(pattern: &str, path: &str) -> Option<Captured> {
+    // Most rows have no placeholder, or another beginning: a search for each would be the dearest part of a request's line.
+    let Some(open) = memchr::memchr(b'{', pattern.as_bytes()) else {
+        return (pattern == path).then(Captured::default);
+    };
+    if !path.as_bytes().starts_with(&pattern.as_bytes()[..open]) {
+        return None;
+    }
     let decoded = |text: &str| Some(percent_decode_str(text).decode_utf8_lossy().into_owned());
     if let Some(head) = pattern.strip_suffix("{id}/{rest}") {
         let (id, rest) = path.strip_prefix(head).and_then(|path| path.split_at_checked(path.find('/')?))?;
@@ -224,9 +230,7 @@ fn matches(pattern: &str, path: &str) -> Option<Captured> {
         let id = path.strip_prefix(head)?.strip_suffix(tail).filter(|id| !id.is_empty() && !id.contains('/'))?;
         return Some(Captured { id: decoded(id), ..Captured::default() });
     }
-    let Some((head, tail)) = pattern.split_once("{model}") else {
-        return (pattern == path).then(Captured::default);
-    };
+    let (head, tail) = pattern.split_once("{model}")?;
     let model = path.strip_prefix(head)?.strip_suffix(tail)?;
     // A row without a verb takes no path that has one: `:verb` belongs to POST rows.
     if model.is_empty() || (tail.is_empty() && KNOWN_VERBS.iter().any(|v| model.ends_with(v))) {

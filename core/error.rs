@@ -114,6 +114,8 @@ impl Kind {
 }
 
 impl Error {
+    #[cold]
+    #[inline(never)]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error(Box::new(Inner {
             kind,
@@ -127,10 +129,14 @@ impl Error {
         }))
     }
 
+    #[cold]
+    #[inline(never)]
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Error::new(Kind::InvalidRequest, message).at(param)
     }
 
+    #[cold]
+    #[inline(never)]
     /// 400 that names the feature no target can serve.
     pub fn unsupported(feature: &str, message: impl Into<String>) -> Self {
         Error::new(Kind::Unsupported, message).at(feature)
@@ -166,6 +172,8 @@ impl Error {
         self
     }
 
+    #[cold]
+    #[inline(never)]
     /// The same error without its cause, which cannot be copied.
     pub fn copy(&self) -> Error {
         Error(Box::new(Inner {

@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
 
 use crate::{
-    account::{Attempt, Record, estimate::Size},
+    account::{Attempt, Record, SettleQueue, estimate::Size},
     auth::Principal,
     clock,
     codec::{ClientView, document::Document},
@@ -118,38 +117,38 @@ impl Wire {
 /// A finished request on its way to its record: all that it was, but for what it held back from others.
 pub struct Settled(pub Box<Inner>);
 
-/// Unbounded on purpose: a full queue would lose money, or make answers wait for their records.
-pub type SettleQueue = mpsc::UnboundedSender<Settled>;
-
 impl Exchange {
     pub fn new(mut cx: Context, settle: SettleQueue, trial: Option<Box<Trial>>) -> Self {
         if let Some(trial) = &trial {
             trial.note(&mut cx);
         }
-        let record = Record::of(&cx);
-        let chain = Chain::new(std::iter::empty());
-        let inner = Inner {
-            cx,
-            chain,
-            record,
-            bounds: Bounds::default(),
-            permit: None,
-            reservation: None,
-            size: Size::default(),
-            held: None,
-            fetched: Vec::new(),
-            upstream_id: None,
-            running: None,
-            spent: None,
-            wire: Wire::default(),
-            dropped: Vec::new(),
-            max_tokens: None,
-            opaque: None,
-            keep: None,
-            echo: None,
-            trial,
-        };
-        Exchange { inner: Some(Box::new(inner)), settle }
+        // Made in its box: it is large.
+        let room = Box::new_uninit();
+        let inner = Box::write(
+            room,
+            Inner {
+                record: Record::of(&cx),
+                cx,
+                chain: Chain::new(std::iter::empty()),
+                bounds: Bounds::default(),
+                permit: None,
+                reservation: None,
+                size: Size::default(),
+                held: None,
+                fetched: Vec::new(),
+                upstream_id: None,
+                running: None,
+                spent: None,
+                wire: Wire::default(),
+                dropped: Vec::new(),
+                max_tokens: None,
+                opaque: None,
+                keep: None,
+                echo: None,
+                trial,
+            },
+        );
+        Exchange { inner: Some(inner), settle }
     }
 
     /// The caller is known.
@@ -185,8 +184,7 @@ impl Exchange {
 
     /// The upstream's own id, in any of the families' spellings.
     pub fn upstream_answered(&mut self, headers: &HeaderMap) {
-        let names = ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"];
-        self.upstream_id = names.iter().find_map(|n| headers.get(*n)).filter(|v| v.len() <= 128).cloned();
+        self.upstream_id = UPSTREAM_IDS.iter().find_map(|name| headers.get(name)).filter(|v| v.len() <= 128).cloned();
     }
 
     /// The request's body streamed and is gone: it cannot be sent again.
@@ -286,8 +284,7 @@ impl Exchange {
         if let Some(spent) = inner.spent.take() {
             inner.record.usage.get_or_insert_default().add(&spent);
         }
-        // The queue ends with the process: nobody is left to count.
-        let _ = self.settle.send(Settled(inner));
+        self.settle.send(Settled(inner));
     }
 }
 
@@ -348,6 +345,14 @@ impl std::ops::DerefMut for Exchange {
         self.inner.as_deref_mut().expect("taken only by hand_over, which ends the exchange")
     }
 }
+
+/// Where an upstream tells its own id of a request.
+static UPSTREAM_IDS: [HeaderName; 4] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("request-id"),
+    HeaderName::from_static("apim-request-id"),
+    HeaderName::from_static("x-amzn-requestid"),
+];
 
 /// Characters of a model's name.
 const MAX_MODEL: usize = 512;

@@ -2,11 +2,11 @@
 //!
 //! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, pin::pin, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 
 use crate::{
     account::estimate::tokens_of,
@@ -44,30 +44,35 @@ pub struct Gateway {
 }
 
 impl server::App for Gateway {
-    async fn call(self: Arc<Self>, _peer: Peer, request: Request<Incoming>) -> Response<Body> {
-        self.respond(request).await
+    fn call(
+        self: Arc<Self>,
+        _peer: Peer,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+        // Taken apart first: a future keeps to its end what it was given.
+        let (parts, body) = request.into_parts();
+        async move { self.respond(&parts, body).await }
     }
 }
 
 impl Gateway {
     /// One request, from its head to the head of its answer; a stream's body goes on from there.
-    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
-        if let Some(answer) = reply::health(&parts, || self.ready()) {
+    pub async fn respond(&self, parts: &Parts, body: Incoming) -> Response<Body> {
+        if let Some(answer) = reply::health(parts, || self.ready()) {
             return answer;
         }
         // 1. The snapshot that this request keeps to its end, and its context.
-        let (runtime, trial) = self.state.rollout.assign(self.runtime.load_full(), &parts);
+        let (runtime, trial) = self.state.rollout.assign(self.runtime.load_full(), parts);
         // 2. What is asked, and in which format.
         let found = endpoint::find(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
         let (operation, format) = match &found {
             Ok(found) => (found.operation, found.format),
             Err((format, _)) => (Operation::Chat, *format),
         };
-        let cx = Context::open(operation, format, &parts, self.state.nobody.clone(), runtime.whole);
+        let cx = Context::open(operation, format, parts, self.state.nobody.clone(), runtime.whole);
         let mut exchange = Exchange::new(cx, self.state.settle.clone(), trial);
         let outcome = match &found {
-            Ok(found) => self.run(&runtime, &mut exchange, found, &parts, body).await,
+            Ok(found) => self.run(&runtime, &mut exchange, found, parts, body).await,
             Err((_, error)) => Err(error.copy()),
         };
         let json_array = found.is_ok_and(|f| f.json_array);
@@ -142,7 +147,7 @@ impl Gateway {
         let inbound = Inbound {
             model: found.model.as_deref(),
             stream: found.stream.or((found.operation != Operation::Chat).then_some(false)),
-            version: parts.headers.get("anthropic-version").and_then(|v| v.to_str().ok()),
+            version: parts.headers.get(&VERSION).and_then(|v| v.to_str().ok()),
             counting: found.operation == Operation::CountTokens,
             legacy: found.legacy,
         };
@@ -163,7 +168,7 @@ impl Gateway {
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
         }
-        self.staged(runtime, exchange, &parts.headers, document).await
+        self.staged(runtime, exchange, &parts.headers, &mut document).await
     }
 
     /// 5 for bodies that nobody translates: of them stages see what their document holds.
@@ -190,13 +195,13 @@ impl Gateway {
             limits: &runtime.body_limits,
             max_upload: runtime.config.server.max_upload,
         };
-        let opened = opaque::open(found, parts, body, &principal, &house).await?;
+        let mut opened = opaque::open(found, parts, body, &principal, &house).await?;
         exchange.cx.format = opened.format;
         exchange.record.format = opened.format;
         exchange.held = opened.held;
         exchange.opaque = Some(Box::new(opened.opaque));
         exchange.asked(&opened.document);
-        let mut reply = self.staged(runtime, exchange, &parts.headers, opened.document).await?;
+        let mut reply = self.staged(runtime, exchange, &parts.headers, &mut opened.document).await?;
         if let Reply::Session(session) = &mut reply {
             let credential = auth::credential(&parts.headers, parts.uri.query());
             session.credential = credential.or_else(|| auth::in_protocol(&parts.headers)).map(Cow::into_owned);
@@ -210,7 +215,7 @@ impl Gateway {
         runtime: &Runtime,
         exchange: &mut Exchange,
         client: &HeaderMap,
-        mut document: Document,
+        document: &mut Document,
     ) -> Result<Reply> {
         exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
         if exchange.chain.reads_headers() {
@@ -218,21 +223,21 @@ impl Gateway {
         }
         // 6. Request-side stages.
         let inner = &mut **exchange;
-        let flow = inner.chain.request(&mut inner.cx, &mut document).await;
+        let flow = inner.chain.request(&mut inner.cx, document).await;
         if runtime.config.records.bodies && inner.opaque.is_none() {
-            inner.record.bodies.get_or_insert_default().asked(&document);
+            inner.record.bodies.get_or_insert_default().asked(document);
         }
         if let Flow::Respond(response) = flow? {
             return reply::made(exchange, *response, document.stream()).await;
         }
         // 7. Where it may go: the strategy's order, or what a stage chose.
         let inner = &mut **exchange;
-        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, &mut document).await?;
+        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
         }
         // 8 to 10.
-        self.attempts(runtime, exchange, client, &mut document, targets).await
+        self.attempts(runtime, exchange, client, document, targets).await
     }
 
     /// 8. Targets in order until one answers; each is visited once.
@@ -459,7 +464,8 @@ impl Gateway {
             let opening = self.session(runtime, exchange, outgoing, target, flight, Waits { began, until, whole });
             return Box::pin(opening).await;
         }
-        let sent = transport::before(until, self.state.transport.send(outgoing, target)).await?;
+        let sending = pin!(self.state.transport.send(outgoing, target));
+        let sent = transport::before(until, sending).await?;
         // A body that broke off while it streamed is its client's doing.
         let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
         exchange.upstream_answered(&incoming.headers);
@@ -484,7 +490,11 @@ impl Gateway {
         }
         let limit = runtime.config.server.max_event as u64;
         let mut share = self.state.body_memory.permit();
-        let body = transport::before(whole, incoming.body.collect(limit, &mut |by| share.grow(by))).await??;
+        let body = {
+            let mut grow = |by| share.grow(by);
+            let collecting = pin!(incoming.body.collect(limit, &mut grow));
+            transport::before(whole, collecting).await??
+        };
         let took = clock::since(began);
         let length = body.len() as u64;
         if let Some(bodies) = &mut exchange.record.bodies {
@@ -764,6 +774,7 @@ async fn deliver(state: &State, mut exchange: Exchange, outcome: Result<Reply>, 
         }
     }
 }
+static VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 /// How a target's attempt ended when it did not fail.
 enum Attempted {

@@ -163,7 +163,7 @@ pub fn whole(
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(cost) = cost(&exchange.record) {
-        response.headers_mut().insert("x-portcullis-cost-usd", cost);
+        response.headers_mut().insert(COST, cost);
     }
     response.headers_mut().extend(more);
     response
@@ -397,6 +397,7 @@ const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");
 const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
+const COST: HeaderName = HeaderName::from_static("x-portcullis-cost-usd");
 const EXPLAIN: HeaderName = HeaderName::from_static("x-portcullis-explain");
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -13,12 +13,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 
 use crate::{
-    account::estimate::Estimates,
+    account::{SettleQueue, estimate::Estimates},
     auth::{self, Principal},
     codec::{Field, document::Document},
     config::{self, Config, Loaded, Place, Problem},
     error,
-    exchange::SettleQueue,
     limit::Limits,
     opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},

@@ -1,13 +1,18 @@
 //! From a signed call to an upstream's answer: over the network, or in this process for the mock. Reads what an upstream
 //! refuses; knows deadlines but sets none.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::HashMap, future::poll_fn, path::PathBuf, pin::pin, sync::Arc, task::Poll, time::Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{future::BoxFuture, stream};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either},
+    stream,
+};
 use http::{HeaderMap, Method, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use tokio::task::unconstrained;
 
 pub use crate::upstream::Incoming;
 use crate::{
@@ -81,42 +86,42 @@ impl Transport {
     }
 
     /// Sends and waits for the head. Dropping the future, or the answer, cancels the upstream.
-    pub async fn send(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
-        let (method, url, headers) = sealed.signed.into_parts();
+    ///
+    /// What can be done at once is done before the future is made: see `Client::send_to`.
+    pub fn send<'a>(
+        &'a self,
+        sealed: Sealed,
+        target: &'a Target,
+    ) -> impl Future<Output = Result<Incoming>> + Send + 'a {
+        let provider = &target.provider;
+        let direct = provider.transport == provider::Transport::Http && self.stage.is_none();
+        match provider.memo.get::<Destination>().filter(|_| direct) {
+            Some(destination) => {
+                let out = outgoing(sealed, target, Egress::default(), None);
+                Either::Left(self.client.send_to(destination, out, limits(target)))
+            }
+            None => Either::Right(self.send_first(sealed, target).boxed()),
+        }
+    }
+
+    /// To a provider whose place was not looked at yet, to the mock, or in a rehearsal.
+    async fn send_first(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
+        let provider = &target.provider;
         if let Some(stage) = &self.stage {
-            let body = heard(Frames::then(sealed.body, sealed.flow));
-            return Box::pin(async move {
-                stage.answer(target, Outbound { method, url, headers, body: body.await? }).await
-            })
-            .await;
+            let (method, url, headers) = sealed.signed.into_parts();
+            let body = heard(Frames::then(sealed.body, sealed.flow)).await?;
+            return stage.answer(target, Outbound { method, url, headers, body }).await;
         }
-        match target.provider.transport {
-            provider::Transport::Mock => {
-                Box::pin(mocked(method, url, headers, Frames::then(sealed.body, sealed.flow))).await
-            }
-            provider::Transport::Http => {
-                let provider = &target.provider;
-                let known = provider.memo.get::<Destination>();
-                let (egress, trust) = match known {
-                    Some(_) => (Egress::default(), None),
-                    None => {
-                        let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
-                        (Egress::of_provider(provider.base.host(), provider.private), trust)
-                    }
-                };
-                let body = Frames::then(sealed.body, sealed.flow);
-                let out = Outgoing { method, url, headers, body, egress, trust, http2: provider.http2 };
-                let limits = SendLimits { connect: target.timeouts.connect };
-                match known {
-                    Some(destination) => self.client.send_to(destination, out, &limits).await,
-                    None => {
-                        let destination = self.client.destination(&out)?;
-                        provider.memo.keep(destination.clone());
-                        Box::pin(self.client.send_to(&destination, out, &limits)).await
-                    }
-                }
-            }
+        if provider.transport == provider::Transport::Mock {
+            let (method, url, headers) = sealed.signed.into_parts();
+            return mocked(method, url, headers, Frames::then(sealed.body, sealed.flow)).await;
         }
+        let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
+        let egress = Egress::of_provider(provider.base.host(), provider.private);
+        let out = outgoing(sealed, target, egress, trust);
+        let destination = self.client.destination(&out)?;
+        provider.memo.keep(destination.clone());
+        self.client.send_to(&destination, out, limits(target)).await
     }
 
     /// Opens a WebSocket. `limit`: bytes of one message.
@@ -135,7 +140,7 @@ impl Transport {
         let trust = provider.ca.as_ref().map(|path| self.trust(path)).transpose()?;
         let egress = Egress::of_provider(provider.base.host(), provider.private);
         let out = Outgoing { method: Method::GET, url, headers, body: Frames::default(), egress, trust, http2: None };
-        self.client.websocket(out, &SendLimits { connect: target.timeouts.connect }, limit).await
+        self.client.websocket(out, &limits(target), limit).await
     }
 
     fn trust(&self, path: &PathBuf) -> Result<Arc<Trust>> {
@@ -150,6 +155,16 @@ impl Transport {
         known.insert(path.clone(), trust.clone());
         Ok(trust)
     }
+}
+
+fn outgoing(sealed: Sealed, target: &Target, egress: Egress, trust: Option<Arc<Trust>>) -> Outgoing {
+    let (method, url, headers) = sealed.signed.into_parts();
+    let body = Frames::then(sealed.body, sealed.flow);
+    Outgoing { method, url, headers, body, egress, trust, http2: target.provider.http2 }
+}
+
+fn limits(target: &Target) -> SendLimits {
+    SendLimits { connect: target.timeouts.connect }
 }
 
 async fn mocked(method: Method, url: http::Uri, headers: HeaderMap, body: Frames) -> Result<Incoming> {
@@ -174,11 +189,28 @@ async fn heard(mut body: Frames) -> Result<Bytes> {
     Ok(whole.freeze())
 }
 
-/// Waits until a deadline.
+/// Waits until a deadline. What is ready at once needs no timer. Large futures are handed over pinned: moving them costs.
 pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
-    clock::timeout_at(until, future).await.map_err(|_| {
-        Error::new(Kind::UpstreamTimeout, "the upstream took too long to answer; try again, or raise `timeouts`")
+    let mut future = pin!(future);
+    let mut timer = pin!(None);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if timer.is_none() {
+            // The deadline holds also for one who never rests.
+            timer.set(Some(unconstrained(clock::sleep_until(until))));
+        }
+        match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(too_late())),
+            _ => Poll::Pending,
+        }
     })
+    .await
+}
+
+fn too_late() -> Error {
+    Error::new(Kind::UpstreamTimeout, "the upstream took too long to answer; try again, or raise `timeouts`")
 }
 
 /// What an upstream refused, as an error. Its own words reach a client of the same format only.

@@ -3,12 +3,14 @@
 //! charged by it where the upstream tells.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use foldhash::quality::RandomState;
 
 use super::price::Rates;
 use crate::codec::document::Document;
@@ -62,7 +64,7 @@ pub fn tokens_of(text_bytes: u64) -> u64 {
 
 impl Default for Estimates {
     fn default() -> Self {
-        Estimates { hasher: RandomState::new(), slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+        Estimates { hasher: RandomState::default(), slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 

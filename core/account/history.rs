@@ -10,10 +10,7 @@ use super::{
     hour::Hour,
     ledger::{Ledger, blocking},
 };
-use crate::{
-    store::Result,
-    telemetry::{record_json, ring::Place},
-};
+use crate::{store::Result, telemetry::ring::Place};
 
 /// Which requests are wanted.
 #[derive(Debug, Clone, Default)]
@@ -37,27 +34,31 @@ impl Ledger {
     /// The newest `limit` requests that are wanted and were settled before `before`. A page may be short, even empty, and
     /// still not the last.
     pub async fn page(self: &Arc<Self>, wanted: Wanted, before: Option<Place>, limit: usize) -> Result<Page> {
-        let (mine, oldest) = self.ring.page(before, limit, |row| wanted.takes(&row.record, row.at));
-        let mut rows: Vec<Value> = mine.iter().map(|row| record_json(&row.record, Some(&row.trace), row.at)).collect();
+        let ledger = self.clone();
+        blocking(move || ledger.newest(&wanted, before, limit)).await
+    }
+
+    fn newest(&self, wanted: &Wanted, before: Option<Place>, limit: usize) -> Result<Page> {
+        let (mine, oldest) = self.ring.page(before, limit, |line| wanted.row(line));
+        let last = mine.last().map(|(place, _)| *place);
+        let mut rows: Vec<Value> = mine.into_iter().map(|(_, row)| row).collect();
         if rows.len() >= limit {
-            return Ok(Page { next: mine.last().map(|row| row.place), rows });
+            return Ok(Page { next: last, rows });
         }
         // What is older than the ring, or than the page before, lies in the files.
         let start = match (before, oldest) {
             (Some(before), Some(oldest)) => Some(before.min(oldest)),
             (before, oldest) => before.or(oldest),
         };
-        let ledger = self.clone();
-        let left = limit - rows.len();
-        let (more, next) = blocking(move || ledger.older(&wanted, start, left)).await?;
+        let (more, next) = self.older(wanted, start, limit - rows.len())?;
         rows.extend(more);
         Ok(Page { rows, next })
     }
 
     /// One request, however old.
     pub async fn request(self: &Arc<Self>, id: &str) -> Result<Option<Value>> {
-        if let Some(row) = self.ring.find(id) {
-            return Ok(Some(record_json(&row.record, Some(&row.trace), row.at)));
+        if let Some(line) = self.ring.find(id) {
+            return Ok(serde_json::from_slice(&line).ok());
         }
         let Some(began) = Hour::of_id(id) else { return Ok(None) };
         let (ledger, id) = (self.clone(), id.to_owned());
@@ -117,10 +118,7 @@ impl Ledger {
             };
             while let Some((begins, piece)) = lines.before(to)? {
                 for (start, line) in lines_back(&piece) {
-                    let Ok(row) = serde_json::from_slice::<Value>(line) else { continue };
-                    if wanted.takes_row(&row) {
-                        found.push(row);
-                    }
+                    found.extend(wanted.row(line));
                     if found.len() == limit {
                         let place = Place { hour: hour.0, at: begins + start as u64, number: 0 };
                         return Ok((found, Some(place)));
@@ -138,17 +136,12 @@ impl Ledger {
 }
 
 impl Wanted {
-    fn takes(&self, record: &super::Record, at: SystemTime) -> bool {
-        let same = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
-        same(&self.team, record.team.as_deref().unwrap_or(""))
-            && same(&self.key, &record.key_id)
-            && same(&self.model, &record.model)
-            && self.status.is_none_or(|status| status == record.status)
-            && self.from.is_none_or(|from| at >= from)
-            && self.to.is_none_or(|to| at < to)
+    /// The row of a line, if it is wanted.
+    fn row(&self, line: &[u8]) -> Option<Value> {
+        serde_json::from_slice(line).ok().filter(|row| self.takes(row))
     }
 
-    fn takes_row(&self, row: &Value) -> bool {
+    fn takes(&self, row: &Value) -> bool {
         let same = |wanted: &Option<String>, field: &str| {
             wanted.as_deref().is_none_or(|wanted| row[field].as_str().unwrap_or("") == wanted)
         };

@@ -56,7 +56,7 @@ struct Open {
     unsynced: bool,
     lines: Vec<u8>,
     /// Where each line of a batch begins.
-    starts: Vec<u64>,
+    starts: Vec<usize>,
 }
 
 impl Ledger {
@@ -90,13 +90,19 @@ impl Ledger {
     }
 
     /// Settles a batch, off the runtime's threads when there is a file to write.
-    pub async fn settle(self: &Arc<Self>, batch: Vec<(Record, Trace)>) {
+    /// Gives it back.
+    pub async fn settle(self: &Arc<Self>, mut batch: Vec<(Record, Trace)>) -> Vec<(Record, Trace)> {
         if self.files.is_none() {
-            return self.append(batch);
+            self.append(&mut batch);
+            return batch;
         }
         let ledger = self.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            ledger.append(&mut batch);
+            batch
+        });
         // It ends early only with the process.
-        let _ = tokio::task::spawn_blocking(move || ledger.append(batch)).await;
+        written.await.unwrap_or_default()
     }
 
     /// Until `stop`: keeps files and sums in order.
@@ -118,23 +124,21 @@ impl Ledger {
     }
 
     /// Settles a batch: lines, sums, ring. Blocks for one write.
-    pub fn append(&self, mut batch: Vec<(Record, Trace)>) {
+    pub fn append(&self, batch: &mut [(Record, Trace)]) {
         let now = (self.clock)();
         let hour = Hour::of(now);
         if batch.iter().any(|(record, _)| record.bodies.is_some()) {
-            self.seal(&mut batch, hour);
+            self.seal(batch, hour);
         }
         let stamp = row::Stamp::of(now);
         let mut open = self.lock();
         let Open { lines, starts, .. } = &mut *open;
         lines.clear();
         starts.clear();
-        for (record, trace) in &batch {
-            starts.push(lines.len() as u64);
-            if self.files.is_some() {
-                row::write(record, Some(trace), &stamp, lines);
-                lines.push(b'\n');
-            }
+        for (record, trace) in batch {
+            starts.push(lines.len());
+            row::write(record, Some(trace), &stamp, lines);
+            lines.push(b'\n');
         }
         let written = self.write(&mut open, hour);
         let begins = match (&written, &open.file) {
@@ -143,10 +147,9 @@ impl Ledger {
             _ => 0,
         };
         self.sums.add(batch.iter().map(|(record, _)| record), written);
-        let lost = written.is_none();
-        let place = |n: usize| if lost { begins } else { begins + open.starts.get(n).copied().unwrap_or(0) };
-        let rows = batch.into_iter().enumerate().map(|(n, (record, trace))| (record, trace, place(n)));
-        self.ring.push(rows, hour.0, now);
+        // What is not in the file takes no room in it.
+        let place = |start: usize| if written.is_some() { begins + start as u64 } else { begins };
+        self.ring.push(&open.lines, &open.starts, hour.0, place);
         // A batch of long traces leaves no large buffer behind.
         open.lines.shrink_to(MOST_BUFFER);
     }

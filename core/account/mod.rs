@@ -10,6 +10,7 @@ mod hooks;
 pub mod hour;
 pub mod ledger;
 pub mod price;
+mod queue;
 pub mod settle;
 pub mod sum;
 pub mod usage;
@@ -22,6 +23,11 @@ use crate::{
     context::Context,
     model::{Format, Operation, Usage},
 };
+
+/// Where finished requests go.
+pub use queue::{Inbox, queue};
+
+pub type SettleQueue = queue::Queue<crate::exchange::Settled>;
 
 /// The facts of one request, as the `log` phase sees them and the log line prints them. No prompt text.
 #[derive(Debug, Clone)]
@@ -84,6 +90,8 @@ impl Record {
             Some(cost) => self.cost_nano_usd = Some(self.cost_nano_usd.unwrap_or(0).saturating_add(cost)),
             None => self.cost_unknown = true,
         }
+        // Rows are large, and nearly all requests have one.
+        self.ledger.reserve_exact(1);
         self.ledger.push(attempt);
     }
 

@@ -4,46 +4,45 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::sync::mpsc;
-
-use super::{Ledger, Record, charge, estimate::Estimates, hooks::Hooks};
+use super::{
+    Ledger, Record, SettleQueue, charge,
+    estimate::Estimates,
+    hooks::Hooks,
+    queue::{Inbox, Queue, queue},
+};
 use crate::{
     context::{Step, Trace},
-    exchange::{Inner, SettleQueue, Settled},
+    exchange::{Inner, Settled},
     telemetry::{self, metrics},
 };
 
 /// Records on their way to the ledger.
-type Rows = mpsc::UnboundedSender<(Record, Trace)>;
+type Rows = Queue<(Record, Trace)>;
 
 /// Starts the queue. It ends when every sender is gone, with nothing left in it.
 pub fn start(ledger: Arc<Ledger>, estimates: Arc<Estimates>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
-    let (queue, mut inbox) = mpsc::unbounded_channel();
+    let (settling, mut inbox) = queue(BATCH);
     let task = tokio::spawn(async move {
-        let (rows, finished) = mpsc::unbounded_channel();
+        let (rows, finished) = queue(LINES);
         let writing = tokio::spawn(write(finished, ledger));
         let hooks = Hooks::default();
-        let mut batch = Vec::with_capacity(BATCH);
-        while inbox.recv_many(&mut batch, BATCH).await > 0 {
+        let mut batch = Vec::new();
+        while inbox.take(&mut batch).await {
             for settled in batch.drain(..) {
                 // A fault in one record must not end all records.
                 if catch_unwind(AssertUnwindSafe(|| settle(settled, &rows, &estimates, &hooks))).is_err() {
                     tracing::error!("a request could not be recorded");
                 }
             }
-            // Nobody waits for a record. While this sleeps, requests need not wake it one by one.
-            if inbox.is_empty() && !inbox.is_closed() {
-                tokio::time::sleep(REST).await;
-            }
+            inbox.rest().await;
         }
         hooks.idle().await;
         drop(rows);
         let _ = writing.await;
     });
-    (queue, task)
+    (settling, task)
 }
 
 fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hooks) {
@@ -83,15 +82,17 @@ fn finish(settled: Settled, rows: &Rows) {
     telemetry::observe(&record);
     telemetry::request_line(&record);
     // The writer ends after the last of these.
-    let _ = rows.send((record, cx.trace));
+    rows.send((record, cx.trace));
 }
 
-async fn write(mut finished: mpsc::UnboundedReceiver<(Record, Trace)>, ledger: Arc<Ledger>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while finished.recv_many(&mut batch, BATCH).await > 0 {
-        ledger.settle(std::mem::take(&mut batch)).await;
+async fn write(mut finished: Inbox<(Record, Trace)>, ledger: Arc<Ledger>) {
+    let mut batch = Vec::new();
+    while finished.take(&mut batch).await {
+        batch = ledger.settle(batch).await;
+        // Here and not where they were written: memory goes back to the thread that it came from.
+        batch.clear();
         // What ends within a moment shares one write.
-        tokio::time::sleep(LINGER).await;
+        finished.rest().await;
     }
 }
 
@@ -100,8 +101,6 @@ fn outcome_label(outcome: &str) -> &str {
     outcome.split(':').next().unwrap_or(outcome)
 }
 
-const BATCH: usize = 1024;
-/// Between two batches.
-const REST: Duration = Duration::from_millis(5);
-/// The same for the ledger's writes.
-const LINGER: Duration = Duration::from_millis(5);
+/// Requests that are settled at one time, and lines that are written.
+const BATCH: usize = 64;
+const LINES: usize = 1024;

@@ -428,3 +428,4 @@ fn a_build_of_a_model_has_its_price_and_another_model_has_not() {
 
 mod bodies;
 mod ledger;
+mod queue;

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use zeroize::Zeroizing;
 
 use crate::config::Secret;
@@ -13,7 +13,11 @@ use crate::config::Secret;
 /// may fill several of these, so the first one that looks like a virtual key wins, else the first one at all.
 pub fn credential<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<Cow<'a, str>> {
     let bearer = headers.get(AUTHORIZATION).and_then(bearer);
-    let named = NAMES.iter().filter_map(|name| headers.get(*name)).map(text);
+    // Nearly every request's.
+    if let Some(key) = bearer.filter(|key| key.starts_with(PREFIX)) {
+        return Some(Cow::Borrowed(key));
+    }
+    let named = NAMES.iter().filter_map(|name| headers.get(name)).map(text);
     let mut first = None;
     for found in bearer.into_iter().chain(named).map(Cow::Borrowed).chain(query.and_then(in_query)) {
         if found.starts_with(PREFIX) {
@@ -55,7 +59,8 @@ fn bearer(value: &HeaderValue) -> Option<&str> {
     if !scheme.eq_ignore_ascii_case(b"bearer ") {
         return None;
     }
-    Some(std::str::from_utf8(rest).map_or("", str::trim))
+    // A header's text is ASCII as a rule, and so are the spaces around it.
+    Some(std::str::from_utf8(rest.trim_ascii()).map_or("", str::trim))
 }
 
 /// What is no text is a malformed key, not an absent one.
@@ -70,5 +75,9 @@ fn in_query(query: &str) -> Option<Cow<'_, str>> {
 
 pub const PREFIX: &str = "sk-pc-";
 const LENGTH: usize = PREFIX.len() + 43;
-const NAMES: [&str; 3] = ["x-api-key", "x-goog-api-key", "api-key"];
+static NAMES: [HeaderName; 3] = [
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("api-key"),
+];
 const IN_PROTOCOL: &str = "openai-insecure-api-key.";

@@ -44,7 +44,8 @@ impl Envelope {
             let at = simdutf8::compat::from_utf8(body).err().map_or(0, |e| e.valid_up_to());
             return Err(fault(body, at, "it is not valid UTF-8"));
         }
-        Scan { body, at: 0, envelope: Envelope::default(), notes: true }.object()
+        let envelope = Envelope { fields: Vec::with_capacity(8), ..Envelope::default() };
+        Scan { body, at: 0, envelope, notes: true }.object()
     }
 
     /// Scans an answer for its fields: it is whole and its brackets close. Texts are not weighed, turns not looked for.

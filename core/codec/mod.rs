@@ -33,6 +33,7 @@ pub mod signature;
 pub mod skim;
 pub mod sse;
 pub mod standin;
+pub mod written;
 
 use std::sync::Arc;
 

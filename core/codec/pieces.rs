@@ -4,14 +4,15 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::written;
+
 /// The body's JSON, in order. One piece, unless it holds long texts.
 pub fn pieces(body: Map<String, Value>) -> Vec<Bytes> {
-    let body = Value::Object(body);
-    if !holds_long(&body) {
-        return vec![Bytes::from(body.to_string())];
+    if !body.values().any(holds_long) {
+        return vec![Bytes::from(written::object(&body))];
     }
     let mut out = Pieces::default();
-    out.write(body);
+    out.write(Value::Object(body));
     out.cut();
     out.done
 }
@@ -43,13 +44,13 @@ impl Pieces {
                 self.open.push(b'{');
                 for (n, (key, value)) in map.into_iter().enumerate() {
                     self.comma(n);
-                    self.open.extend_from_slice(Value::String(key).to_string().as_bytes());
+                    written::text(&key, &mut self.open);
                     self.open.push(b':');
                     self.write(value);
                 }
                 self.open.push(b'}');
             }
-            plain => self.open.extend_from_slice(plain.to_string().as_bytes()),
+            plain => written::value(&plain, &mut self.open),
         }
     }
 
@@ -77,7 +78,7 @@ fn holds_long(value: &Value) -> bool {
 
 /// Stands in JSON as it is.
 fn is_long(text: &str) -> bool {
-    text.len() >= LONG && !text.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\')
+    text.len() >= LONG && written::is_plain(text)
 }
 
 /// Shorter ones cost less to copy than to keep apart.

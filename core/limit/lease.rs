@@ -41,7 +41,7 @@ pub trait Ledger: Send + Sync {
 /// Every budget's counters.
 pub struct Budgets {
     /// In force for a team: asked first, because nearly every request falls into it.
-    current: DashMap<(Arc<str>, Per), Arc<Purse>>,
+    current: DashMap<(Arc<str>, Per), Arc<Purse>, foldhash::quality::RandomState>,
     all: DashMap<(Arc<str>, String), Arc<Purse>>,
     teams: ArcSwap<BTreeMap<Arc<str>, Budget>>,
     store: Arc<dyn Store>,
@@ -67,7 +67,7 @@ struct Row {
 impl Budgets {
     pub fn new(store: Arc<dyn Store>, ledger: Option<Arc<dyn Ledger>>, lease: Duration) -> Arc<Budgets> {
         Arc::new(Budgets {
-            current: DashMap::new(),
+            current: DashMap::default(),
             all: DashMap::new(),
             teams: ArcSwap::default(),
             store,

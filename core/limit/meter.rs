@@ -29,7 +29,7 @@ pub enum Scope {
 /// The meters by scope: they outlive reloads, and those that nobody needs are forgotten.
 #[derive(Debug)]
 pub struct Meters {
-    by_scope: DashMap<Scope, Arc<Meter>>,
+    by_scope: DashMap<Scope, Arc<Meter>, foldhash::quality::RandomState>,
     /// Time is counted from here.
     epoch: Instant,
 }
@@ -68,7 +68,7 @@ pub struct Rates {
 
 impl Default for Meters {
     fn default() -> Self {
-        Meters { by_scope: DashMap::new(), epoch: clock::now() }
+        Meters { by_scope: DashMap::default(), epoch: clock::now() }
     }
 }
 

@@ -85,6 +85,22 @@ impl Purse {
         budget: &Budget,
         now: SystemTime,
     ) -> Result<()> {
+        // Nearly always there is enough: no clock, and no place in the line of those who wait.
+        match self.try_hold(held, amount, budget.nano_usd) {
+            Ok(()) => return Ok(()),
+            Err(Short::Block) => {}
+            Err(short) => return Err(self.exceeded(budget, now, short)),
+        }
+        Box::pin(self.wait_and_hold(held, amount, budget, now)).await
+    }
+
+    async fn wait_and_hold(
+        self: &Arc<Self>,
+        held: &mut Option<Held>,
+        amount: u64,
+        budget: &Budget,
+        now: SystemTime,
+    ) -> Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
             let granted = self.granted.notified();

@@ -146,7 +146,7 @@ async fn on(house: &House, scene: &Scene, start: Instant) -> Result<Outcome, Str
     }
     drop(body);
     let took = clock::since(start);
-    let settled = { set.settled }.try_recv().map_err(|_| "the request was not settled")?;
+    let settled = { set.settled }.first().ok_or("the request was not settled")?;
     let (record, mut trace) = settle::alone(settled, &set.gateway.state.estimates).await;
     trace.steps.retain(|step| !matches!(step, Step::Stage { stage, .. } if &**stage == world::WITNESS));
     Ok(Outcome {

@@ -6,7 +6,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::mpsc;
 
 use super::{
     Scene,
@@ -14,7 +13,7 @@ use super::{
     witness::{Behind, Witness},
 };
 use crate::{
-    account::estimate::Estimates,
+    account::{self, Inbox, estimate::Estimates},
     auth::{self, Principal},
     config::{Config, Problem},
     exchange::Settled,
@@ -54,7 +53,7 @@ pub struct Set {
     pub gateway: Gateway,
     pub upstreams: Arc<Stage>,
     pub witness: Arc<Witness>,
-    pub settled: mpsc::UnboundedReceiver<Settled>,
+    pub settled: Inbox<Settled>,
 }
 
 impl House {
@@ -100,7 +99,7 @@ impl House {
     pub fn set(&self, scene: &Scene, start: Instant) -> Result<Set, String> {
         (self.forget)();
         let config = &self.runtime.config;
-        let (queue, settled) = mpsc::unbounded_channel();
+        let (queue, settled) = account::queue(1);
         let upstreams = Arc::new(Stage::new(scene.format, scene.operation, scene.answers.clone()));
         let keys = KeyRests::default();
         for name in &scene.resting {

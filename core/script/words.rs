@@ -14,9 +14,13 @@ struct Inner {
     automaton: AhoCorasick,
     /// By their first byte.
     words: Vec<Word>,
+    /// Where those of each first byte begin.
+    firsts: Box<[usize; 257]>,
     /// Which second bytes follow a first one.
     starts: Box<[[u64; 4]; 256]>,
     names: Vec<String>,
+    /// One of the words begins with a byte that is part of none, as in ".net".
+    odd: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,9 @@ impl Words {
             words.push(Word { text, group });
         }
         words.sort_by_key(|w| w.text[0]);
-        Ok(Words(Arc::new(Inner { automaton, words, starts, names })))
+        let firsts = Box::new(std::array::from_fn(|first| words.partition_point(|w| (w.text[0] as usize) < first)));
+        let odd = words.iter().any(|word| !INSIDE[word.text[0] as usize]);
+        Ok(Words(Arc::new(Inner { automaton, words, firsts, starts, names, odd })))
     }
 
     /// Is any of the words in the text, anywhere?
@@ -103,13 +109,72 @@ impl Words {
     fn hits<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
         let bytes = text.as_bytes();
         // A word stands after a byte that is none of a word's: few places, and of those few begin like one of ours.
-        let starts = (0..bytes.len()).filter(move |at| *at == 0 || !INSIDE[bytes[at - 1] as usize]);
-        starts.filter(move |at| self.0.begins(&bytes[*at..])).flat_map(move |at| {
+        let places = Places { bytes, next: 0, base: 0, found: 0, before: 0, odd: self.0.odd };
+        places.filter(move |at| self.0.begins(&bytes[*at..])).flat_map(move |at| {
             let rest = &bytes[at..];
             let here = self.0.words_from(rest).iter();
             here.filter(move |word| word.stands_in(rest)).map(|word| word.group)
         })
     }
+}
+
+/// Where words may stand: after a byte that is none of a word's. Bytes are told apart eight at a time, and looked at 64 at a
+/// time.
+struct Places<'a> {
+    bytes: &'a [u8],
+    /// The first byte that was not looked at.
+    next: usize,
+    /// Where the bits of `found` begin.
+    base: usize,
+    found: u64,
+    /// 1: the last byte looked at is part of a word.
+    before: u64,
+    /// Places that are no word's byte themselves count too.
+    odd: bool,
+}
+
+impl Iterator for Places<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            let rest = self.bytes.get(self.next..).filter(|rest| !rest.is_empty())?;
+            let mut inside = 0;
+            let length = rest.len().min(64);
+            let (words, tail) = rest[..length].as_chunks();
+            for (at, word) in words.iter().enumerate() {
+                inside |= insides(u64::from_le_bytes(*word)) << (at * 8);
+            }
+            if !tail.is_empty() {
+                let mut word = [0; 8];
+                word[..tail.len()].copy_from_slice(tail);
+                inside |= insides(u64::from_le_bytes(word)) << (words.len() * 8);
+            }
+            let after = !(inside << 1 | self.before);
+            let all = u64::MAX >> (64 - length);
+            self.found = after & all & if self.odd { u64::MAX } else { inside };
+            self.before = inside >> (length - 1) & 1;
+            (self.base, self.next) = (self.next, self.next + length);
+        }
+        let at = self.base + self.found.trailing_zeros() as usize;
+        self.found &= self.found - 1;
+        Some(at)
+    }
+}
+
+/// A bit for each of eight bytes that is part of a word, the first byte's lowest. The same as `INSIDE`.
+fn insides(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH << 7;
+    let low = word & !HIGH;
+    // The high bit of each byte says whether it is at least so much; no carry leaves a byte.
+    let least = |bytes: u64, least: u8| bytes + EACH * (0x80 - u64::from(least));
+    let letters = low | EACH * 0x20;
+    let letter = least(letters, b'a') & !least(letters, b'z' + 1);
+    let digit = least(low, b'0') & !least(low, b'9' + 1);
+    let line = !((low ^ (EACH * u64::from(b'_'))) + EACH * 0x7f);
+    let inside = (letter | digit | line | word) & HIGH;
+    (inside >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }
 
 impl Inner {
@@ -122,10 +187,8 @@ impl Inner {
     }
 
     fn words_from(&self, rest: &[u8]) -> &[Word] {
-        let first = rest[0].to_ascii_lowercase();
-        let from = self.words.partition_point(|w| w.text[0] < first);
-        let to = self.words.partition_point(|w| w.text[0] <= first);
-        &self.words[from..to]
+        let first = rest[0].to_ascii_lowercase() as usize;
+        &self.words[self.firsts[first]..self.firsts[first + 1]]
     }
 }
 
@@ -133,7 +196,9 @@ impl Word {
     /// At the beginning of `rest`, and not as a part of a longer word.
     fn stands_in(&self, rest: &[u8]) -> bool {
         let Some((here, after)) = rest.split_at_checked(self.text.len()) else { return false };
-        here.eq_ignore_ascii_case(&self.text) && !after.first().is_some_and(|byte| INSIDE[*byte as usize])
+        // Byte by byte: most words are another one after the first few.
+        let same = here.iter().zip(&self.text).all(|(byte, mine)| byte.to_ascii_lowercase() == *mine);
+        same && !after.first().is_some_and(|byte| INSIDE[*byte as usize])
     }
 }
 
@@ -153,3 +218,27 @@ const INSIDE: [bool; 256] = {
 pub const END: usize = 1024;
 const MAX_WORDS: usize = 5_000;
 const DFA_WORDS: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_words_are_the_same_byte_by_byte() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for round in 0..2_000 {
+            let bytes: Vec<u8> = (0..random.usize(0..200))
+                .map(|_| {
+                    if round % 2 == 0 { random.u8(..) } else { *b"ab_Z9 .-\n@[`{/:".get(random.usize(0..15)).unwrap() }
+                })
+                .collect();
+            for odd in [false, true] {
+                let plain = (0..bytes.len())
+                    .filter(|at| *at == 0 || !INSIDE[bytes[at - 1] as usize])
+                    .filter(|at| odd || INSIDE[bytes[*at] as usize]);
+                let places = Places { bytes: &bytes, next: 0, base: 0, found: 0, before: 0, odd };
+                assert_eq!(places.collect::<Vec<_>>(), plain.collect::<Vec<_>>());
+            }
+        }
+    }
+}

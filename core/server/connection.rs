@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -134,34 +134,47 @@ pub async fn run<A: App>(
 ) {
     let shared = Arc::new(Shared::default());
     let io = TokioIo::new(Edge::new(wire, shared.clone(), config.write_stall));
-    let service = service_fn({
-        let (shared, draining) = (shared.clone(), signals.draining.clone());
-        move |request: http::Request<Incoming>| {
-            let live = shared.enter();
-            let (app, peer, draining) = (app.clone(), peer.clone(), draining.clone());
-            async move { Ok::<_, Infallible>(answer(app, peer, request, live, draining).await) }
-        }
+    // A request counts one reference, not one for each of these.
+    let host = Arc::new(Host { app, peer, shared: shared.clone(), draining: signals.draining.clone() });
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let asked = Asked {
+            http2: request.version() == Version::HTTP_2,
+            has_body: !request.body().is_end_stream(),
+            live: host.shared.enter(),
+        };
+        // It is large: made in its box, where neither hyper moves it nor an idle connection keeps its room.
+        let room = Box::new_uninit();
+        let answer = Box::into_pin(Box::write(room, host.app.clone().call(host.peer.clone(), request)));
+        let host = host.clone();
+        async move { Ok::<_, Infallible>(answered(&host, asked, answer.await)) }
     });
     let connection = pin!(builder.serve_connection_with_upgrades(io, service));
     watch(connection, &shared, &config, &signals).await;
 }
 
-async fn answer<A: App>(
+/// What the requests of a connection have in common.
+struct Host<A> {
     app: Arc<A>,
     peer: Peer,
-    request: http::Request<Incoming>,
-    live: Live,
+    shared: Arc<Shared>,
     draining: CancellationToken,
-) -> http::Response<Tracked> {
-    let http2 = request.version() == Version::HTTP_2;
-    let has_body = !request.body().is_end_stream();
-    let response = app.call(peer, request).await;
+}
+
+/// What of a request its answer's head depends on.
+struct Asked {
+    http2: bool,
+    has_body: bool,
+    live: Live,
+}
+
+fn answered<A>(host: &Host<A>, asked: Asked, response: http::Response<Body>) -> http::Response<Tracked> {
+    let Asked { http2, has_body, live } = asked;
     let (mut head, body) = response.into_parts();
     if !http2 {
         if has_body && head.status.as_u16() >= 400 {
             live.0.linger.store(true, Ordering::Relaxed);
         }
-        if draining.is_cancelled() {
+        if host.draining.is_cancelled() {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -271,6 +284,30 @@ enum State {
     Ending,
 }
 
+/// Rung by a signal or a clock, and not by the connection: a request that comes and goes looks at neither.
+struct Bell {
+    rung: AtomicBool,
+    task: Waker,
+}
+
+impl Bell {
+    /// Rung from the start, so that everything is looked at once.
+    fn of(task: &Waker) -> Arc<Bell> {
+        Arc::new(Bell { rung: true.into(), task: task.clone() })
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
 /// Drives a connection and keeps its clocks.
 async fn watch<C: Graceful>(mut connection: Pin<&mut C>, shared: &Shared, config: &config::Server, signals: &Signals) {
     let mut stop = pin!(signals.stop.cancelled());
@@ -279,13 +316,19 @@ async fn watch<C: Graceful>(mut connection: Pin<&mut C>, shared: &Shared, config
     let mut timer = pin!(sleep_until(opened + config.header_timeout));
     let mut state = State::Open;
     let mut clock = Clock { opened, idle: None, head: None };
+    let mut bell = Bell::of(Waker::noop());
+    let mut waker = Waker::from(bell.clone());
     poll_fn(|cx: &mut Context<'_>| {
+        // A task's waker is the same all its life.
+        if !bell.task.will_wake(cx.waker()) {
+            bell = Bell::of(cx.waker());
+            waker = Waker::from(bell.clone());
+        }
+        let mut own = Context::from_waker(&waker);
+        let mut look = false;
         loop {
-            if connection.as_mut().poll(cx).is_ready() || kill.as_mut().poll(cx).is_ready() {
+            if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
-            }
-            if state == State::Open && stop.as_mut().poll(cx).is_ready() {
-                state = State::Late;
             }
             if state == State::Late && shared.served.load(Ordering::Relaxed) {
                 state = State::Ending;
@@ -293,11 +336,22 @@ async fn watch<C: Graceful>(mut connection: Pin<&mut C>, shared: &Shared, config
                 continue;
             }
             let due = clock.due(shared, config, state);
-            match due {
-                Some(due) if due < timer.deadline() => timer.as_mut().reset(due),
-                _ => {}
+            if let Some(due) = due.filter(|due| *due < timer.deadline()) {
+                timer.as_mut().reset(due);
+                look = true;
             }
-            if timer.as_mut().poll(cx).is_pending() {
+            look |= bell.rung.swap(false, Ordering::Acquire);
+            if !look {
+                return Poll::Pending;
+            }
+            if kill.as_mut().poll(&mut own).is_ready() {
+                return Poll::Ready(());
+            }
+            if state == State::Open && stop.as_mut().poll(&mut own).is_ready() {
+                state = State::Late;
+                continue;
+            }
+            if timer.as_mut().poll(&mut own).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();

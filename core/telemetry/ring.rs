@@ -1,12 +1,14 @@
-//! The last requests, in memory and bounded: what happened and why, kept as it was and formatted only when read.
+//! The last requests, in memory and bounded: their lines as the ledger wrote them, read again only when somebody asks.
+//!
+//! Lines and not records, because a record is a dozen allocations: kept for ten thousand requests they would leave every new
+//! request memory that no processor has near.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{account::Record, context::Trace};
+use bytes::Bytes;
 
 pub struct Ring {
     rows: Mutex<Rows>,
@@ -16,19 +18,17 @@ pub struct Ring {
 #[derive(Default)]
 struct Rows {
     /// Oldest first.
-    rows: VecDeque<Arc<Row>>,
+    rows: VecDeque<Row>,
     /// Of the newest row; rows count up from 1.
     number: u64,
 }
 
 /// One settled request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Row {
     pub place: Place,
-    /// When it was settled.
-    pub at: SystemTime,
-    pub record: Record,
-    pub trace: Trace,
+    /// See `row::write`; a piece of what was settled together.
+    pub line: Bytes,
 }
 
 /// Where a request stands among all: what is smaller was settled before. Good across restarts, because the ledger's files
@@ -54,39 +54,51 @@ impl Ring {
         Ring { rows: Mutex::default(), capacity: capacity.max(1) }
     }
 
-    /// Requests settled at one time, each with its place in that hour's lines.
-    pub fn push(&self, settled: impl Iterator<Item = (Record, Trace, u64)>, hour: u32, at: SystemTime) {
+    /// Requests settled at one time: their lines, where each begins in them, and its place in that hour's lines.
+    pub fn push(&self, lines: &[u8], starts: &[usize], hour: u32, place: impl Fn(usize) -> u64) {
+        let ends = starts.iter().skip(1).copied().chain([lines.len()]);
+        let spans: Vec<(usize, usize)> = starts.iter().copied().zip(ends).collect();
         let mut gone = Vec::new();
         let mut rows = self.lock();
-        for (record, trace, line) in settled {
-            rows.number += 1;
-            let place = Place { hour, at: line, number: rows.number };
-            if rows.rows.len() >= self.capacity {
-                gone.extend(rows.rows.pop_front());
+        // Who keeps a row keeps its piece: pieces are small.
+        for piece in spans.chunks(PIECE) {
+            let (Some((from, _)), Some((_, to))) = (piece.first(), piece.last()) else { continue };
+            let kept = Bytes::copy_from_slice(&lines[*from..*to]);
+            for (start, end) in piece {
+                rows.number += 1;
+                if rows.rows.len() >= self.capacity {
+                    gone.extend(rows.rows.pop_front());
+                }
+                let place = Place { hour, at: place(*start), number: rows.number };
+                rows.rows.push_back(Row { place, line: kept.slice(start - from..end - from) });
             }
-            rows.rows.push_back(Arc::new(Row { place, at, record, trace }));
         }
         drop(rows);
         // Freed outside the lock.
         drop(gone);
     }
 
-    /// Newest first, those before `before`, at most `limit` that `wanted` accepts; and the place of the oldest row in here.
-    pub fn page(
+    /// Newest first, those before `before`, at most `limit` of which `read` makes something; and the place of the oldest row
+    /// in here.
+    pub fn page<T>(
         &self,
         before: Option<Place>,
         limit: usize,
-        wanted: impl Fn(&Row) -> bool,
-    ) -> (Vec<Arc<Row>>, Option<Place>) {
-        // Copied out before filtering: whoever settles waits for this lock.
-        let rows: Vec<_> = self.lock().rows.iter().rev().cloned().collect();
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> (Vec<(Place, T)>, Option<Place>) {
+        // Copied out before reading: whoever settles waits for this lock.
+        let rows: Vec<Row> = self.lock().rows.iter().rev().cloned().collect();
         let oldest = rows.last().map(|row| row.place);
-        let older = |row: &Arc<Row>| before.is_none_or(|before| row.place < before);
-        (rows.into_iter().filter(older).filter(|row| wanted(row)).take(limit).collect(), oldest)
+        let older = rows.iter().filter(|row| before.is_none_or(|before| row.place < before));
+        (older.filter_map(|row| Some((row.place, read(&row.line)?))).take(limit).collect(), oldest)
     }
 
-    pub fn find(&self, id: &str) -> Option<Arc<Row>> {
-        self.lock().rows.iter().rev().find(|row| &*row.record.id == id).cloned()
+    /// The line of that request.
+    pub fn find(&self, id: &str) -> Option<Bytes> {
+        let is = |line: &[u8]| {
+            line.strip_prefix(super::row::HEAD).and_then(|line| line.strip_prefix(id.as_bytes()))?.first().copied()
+        };
+        self.lock().rows.iter().rev().find(|row| is(&row.line) == Some(b'"')).map(|row| row.line.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
@@ -96,3 +108,5 @@ impl Ring {
 
 /// At about a kilobyte a row.
 const CAPACITY: usize = 10_000;
+/// Rows that lie in one allocation.
+const PIECE: usize = 64;

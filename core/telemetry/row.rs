@@ -20,6 +20,9 @@ impl Stamp {
     }
 }
 
+/// How a line begins, up to its id.
+pub const HEAD: &[u8] = b"{\"id\":\"";
+
 /// One request's facts, what is unknown as null, and its trace. `at`: when it was settled.
 pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u8>) {
     let Record {
@@ -45,8 +48,8 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         tags,
         bodies: _,
     } = record;
-    // The id stands first: indexes look for it there.
-    out.extend_from_slice(b"{\"id\":");
+    // The id stands first: indexes and the ring look for it there.
+    out.extend_from_slice(&HEAD[..HEAD.len() - 1]);
     text(id, out);
     name("time", out);
     out.extend_from_slice(at.0.as_bytes());

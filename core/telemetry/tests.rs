@@ -197,19 +197,28 @@ fn what_is_no_token_of_text_is_told_where_it_is_known() {
 #[test]
 fn the_ring_forgets_the_oldest_and_pages_backwards() {
     let ring = Ring::new(10);
-    for n in 1..=25u16 {
-        let mut row = record("smart", None, n);
-        row.id = format!("req_{n}").into();
-        ring.push([(row, Trace::default(), 0)].into_iter(), 7, SystemTime::UNIX_EPOCH);
+    let stamp = row::Stamp::of(SystemTime::UNIX_EPOCH);
+    for batch in [1..=3u16, 4..=4, 5..=25] {
+        let (mut lines, mut starts) = (Vec::new(), Vec::new());
+        for n in batch {
+            starts.push(lines.len());
+            let mut settled = record("smart", None, n);
+            settled.id = format!("req_{n}").into();
+            row::write(&settled, None, &stamp, &mut lines);
+            lines.push(b'\n');
+        }
+        ring.push(&lines, &starts, 7, |_| 0);
     }
-    let statuses = |rows: Vec<Arc<ring::Row>>| rows.iter().map(|r| r.record.status).collect::<Vec<_>>();
-    let (first, oldest) = ring.page(None, 4, |_| true);
-    let before = first.last().unwrap().place;
+    let read = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["status"].as_u64();
+    let statuses = |rows: Vec<(ring::Place, u64)>| rows.into_iter().map(|(_, status)| status).collect::<Vec<_>>();
+    let (first, oldest) = ring.page(None, 4, read);
+    let before = first.last().unwrap().0;
     assert_eq!(oldest.map(|place| (place.hour, place.number)), Some((7, 16)));
     assert_eq!(statuses(first), [25, 24, 23, 22]);
-    assert_eq!(statuses(ring.page(Some(before), 4, |_| true).0), [21, 20, 19, 18]);
-    assert_eq!(statuses(ring.page(None, 100, |r| r.record.status % 2 == 0).0), [24, 22, 20, 18, 16]);
-    assert!(ring.find("req_15").is_none() && ring.find("req_16").is_some());
+    assert_eq!(statuses(ring.page(Some(before), 4, read).0), [21, 20, 19, 18]);
+    assert_eq!(statuses(ring.page(None, 100, |line| read(line).filter(|n| n % 2 == 0)).0), [24, 22, 20, 18, 16]);
+    assert!(ring.find("req_15").is_none() && ring.find("req_1").is_none() && ring.find("req_16").is_some());
+    assert!(ring.find("").is_none());
 }
 
 #[test]

@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Request, Response, Uri, header};
+use futures_util::{
+    FutureExt,
+    future::{Either, pending},
+};
+use http::{HeaderMap, HeaderName, Request, Response, Uri, header};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
@@ -125,19 +129,26 @@ impl Lease {
         }
     }
 
-    pub async fn try_send(
+    /// Hands the message over; what comes back waits for the answer's head.
+    pub fn try_send(
         &mut self,
         message: Request<Frames>,
-    ) -> std::result::Result<Response<Incoming>, TrySendError<Request<Frames>>> {
+    ) -> impl Future<Output = std::result::Result<Response<Incoming>, TrySendError<Request<Frames>>>> + Send + use<>
+    {
         match self {
             Lease::Http1(Held { connection: Some(connection), .. }) => {
-                let response = connection.sender.try_send_request(message).await?;
-                connection.patience = promised(response.headers());
-                Ok(response)
+                Either::Left(connection.sender.try_send_request(message))
             }
             // A lease without a connection was released, and released leases are consumed.
-            Lease::Http1(Held { connection: None, .. }) => std::future::pending().await,
-            Lease::Http2(ride) => ride.shard.sender.clone().try_send_request(message).await,
+            Lease::Http1(Held { connection: None, .. }) => Either::Right(pending().boxed()),
+            Lease::Http2(ride) => Either::Right(ride.shard.sender.clone().try_send_request(message).boxed()),
+        }
+    }
+
+    /// What the answer's head says about the connection.
+    pub fn heard(&mut self, headers: &HeaderMap) {
+        if let Lease::Http1(Held { connection: Some(connection), .. }) = self {
+            connection.patience = promised(headers);
         }
     }
 
@@ -158,10 +169,12 @@ impl Lease {
     }
 }
 
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// `keep-alive: timeout=5` tells when the other side will close; a second earlier is ours.
 fn promised(headers: &HeaderMap) -> Duration {
     let seconds = headers
-        .get("keep-alive")
+        .get(&KEEP_ALIVE)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.split(',').find_map(|p| p.trim().strip_prefix("timeout=")?.parse::<u64>().ok()));
     seconds.map_or(IDLE, |s| Duration::from_secs(s.saturating_sub(1)).min(IDLE))

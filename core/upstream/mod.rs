@@ -35,6 +35,7 @@ pub use self::{
 };
 use self::{
     connect::{Connector, Place},
+    lease::Lease,
     pool::{Origin, Pool},
 };
 use crate::error::{Error, Kind, Result};
@@ -103,7 +104,7 @@ impl Client {
     /// A pooled connection that turns out to be dead before a byte was written is replaced by a fresh one, once.
     pub async fn send(&self, out: Outgoing, limits: &SendLimits) -> Result<Incoming> {
         let destination = self.destination(&out)?;
-        self.send_to(&destination, out, limits).await
+        self.send_to(&destination, out, *limits).await
     }
 
     /// Checks where a call goes. What comes back serves every call with the same host, leave, trust and version.
@@ -114,37 +115,54 @@ impl Client {
     }
 
     /// The same as `send`, for a destination that is known already.
-    pub async fn send_to(&self, destination: &Destination, out: Outgoing, limits: &SendLimits) -> Result<Incoming> {
-        if !destination.holds(&out.url) {
-            return Err(
-                Error::new(Kind::Internal, "a call was about to leave for another host").with_code("egress_refused")
-            );
-        }
-        let Destination { place, origin } = destination;
-        let mut message = http::Request::new(out.body);
-        *message.method_mut() = out.method;
-        *message.headers_mut() = tidy(out.headers);
-        let mut fresh = false;
-        loop {
-            // One that lies ready needs no clock.
-            let mut lease = match origin.at_hand(fresh) {
-                Some(lease) => lease,
-                None => {
-                    let acquire = Box::pin(origin.acquire(&self.connector, place, limits.connect, fresh));
-                    let Ok(lease) = timeout(limits.connect, acquire).await else {
-                        return Err(fault::connect_timeout(&place.name, limits.connect));
-                    };
-                    lease?
-                }
+    ///
+    /// No `async fn`: the call is taken apart and handed to a connection that lies ready before anything waits, so that the
+    /// future, which every request's future has in it, holds hardly more than the way to the answer.
+    pub fn send_to<'a>(
+        &'a self,
+        destination: &'a Destination,
+        out: Outgoing,
+        limits: SendLimits,
+    ) -> impl Future<Output = Result<Incoming>> + Send + 'a {
+        let begun = destination.begin(out);
+        async move {
+            let place = &destination.place;
+            let (message, url, fresh) = match begun? {
+                Begun::Waiting(message, url) => (message, url, false),
+                Begun::Sent(lease, answer, url) => match answer.await {
+                    Ok(response) => return Ok(answered(response, lease, place)),
+                    Err(mut failed) => match failed.take_message() {
+                        Some(unsent) if lease.reused() => {
+                            lease.retire();
+                            (Box::new(unsent), url, true)
+                        }
+                        _ => return Err(fault::before_head(&place.name, failed.into_error())),
+                    },
+                },
             };
-            lease.address(&mut message, &out.url, place);
+            Box::pin(self.connect_and_send(destination, message, url, limits, fresh)).await
+        }
+    }
+
+    /// For who finds no connection ready, or one that was dead.
+    async fn connect_and_send(
+        &self,
+        Destination { place, origin }: &Destination,
+        message: Box<http::Request<Frames>>,
+        url: Uri,
+        limits: SendLimits,
+        mut fresh: bool,
+    ) -> Result<Incoming> {
+        let mut message = *message;
+        loop {
+            let acquire = origin.acquire(&self.connector, place, limits.connect, fresh);
+            let Ok(lease) = timeout(limits.connect, acquire).await else {
+                return Err(fault::connect_timeout(&place.name, limits.connect));
+            };
+            let mut lease = lease?;
+            lease.address(&mut message, &url, place);
             match lease.try_send(message).await {
-                Ok(response) => {
-                    let (head, body) = response.into_parts();
-                    let reused = lease.reused();
-                    let body = Answer::network(body, lease, place.name.clone());
-                    return Ok(Incoming { status: head.status, headers: head.headers, body, reused });
-                }
+                Ok(response) => return Ok(answered(response, lease, place)),
                 Err(mut failed) => match failed.take_message() {
                     Some(unsent) if lease.reused() && !fresh => {
                         lease.retire();
@@ -156,6 +174,48 @@ impl Client {
             }
         }
     }
+}
+
+/// A call up to where it waits.
+enum Begun<F> {
+    /// On its way, by a connection that lay ready.
+    Sent(Lease, F, Uri),
+    /// Needs a connection.
+    Waiting(Box<http::Request<Frames>>, Uri),
+}
+
+impl Destination {
+    fn begin(
+        &self,
+        out: Outgoing,
+    ) -> Result<
+        Begun<impl Future<Output = std::result::Result<http::Response<hyper::body::Incoming>, Unsent>> + Send + use<>>,
+    > {
+        if !self.holds(&out.url) {
+            return Err(
+                Error::new(Kind::Internal, "a call was about to leave for another host").with_code("egress_refused")
+            );
+        }
+        let mut message = http::Request::new(out.body);
+        *message.method_mut() = out.method;
+        *message.headers_mut() = tidy(out.headers);
+        // One that lies ready needs no clock.
+        let Some(mut lease) = self.origin.at_hand() else { return Ok(Begun::Waiting(Box::new(message), out.url)) };
+        lease.address(&mut message, &out.url, &self.place);
+        let answer = lease.try_send(message);
+        Ok(Begun::Sent(lease, answer, out.url))
+    }
+}
+
+/// Why a call did not get through, and the call where nothing of it was written.
+type Unsent = hyper::client::conn::TrySendError<http::Request<Frames>>;
+
+fn answered(response: http::Response<hyper::body::Incoming>, mut lease: Lease, place: &Place) -> Incoming {
+    let (head, body) = response.into_parts();
+    lease.heard(&head.headers);
+    let reused = lease.reused();
+    let body = Answer::network(body, lease, place.name.clone());
+    Incoming { status: head.status, headers: head.headers, body, reused }
 }
 
 impl Default for Client {

@@ -142,8 +142,8 @@ impl Origin {
     }
 
     /// A pooled connection that can be used this instant.
-    pub fn at_hand(self: &Arc<Self>, fresh: bool) -> Option<Lease> {
-        if fresh || self.spoken.load(Ordering::Relaxed) != 1 {
+    pub fn at_hand(self: &Arc<Self>) -> Option<Lease> {
+        if self.spoken.load(Ordering::Relaxed) != 1 {
             return None;
         }
         loop {

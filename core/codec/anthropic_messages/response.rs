@@ -9,7 +9,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::signature,
+    codec::{signature, written},
     error::{Error, Kind, Result},
     model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Text, ToolCall, ToolKind},
 };
@@ -77,7 +77,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.insert(BESIDE.to_owned(), Value::Array(beside));
     }
     block::give_back(&mut out, extra);
-    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
+    Ok(written::object(&out))
 }
 
 fn stop_fields(choice: Option<&Choice>, out: &mut Map<String, Value>) {

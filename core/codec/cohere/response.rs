@@ -9,7 +9,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{calls, signature},
+    codec::{calls, signature, written},
     error::{Error, Kind, Result},
     model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Text, ToolCall, ToolKind},
 };
@@ -90,7 +90,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.insert("usage".to_owned(), Value::Object(wire::write_usage(usage)));
     }
     wire::give_back(&mut out, extra);
-    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
+    Ok(written::object(&out))
 }
 
 fn text_item(text: &Text) -> Value {

@@ -12,8 +12,8 @@ use super::{
     wire::{GEMINI, fill, finish_word, write_sealed, write_signature},
 };
 use crate::{
-    codec::{ClientView, json::parse_upstream},
-    error::{Error, Kind, Result},
+    codec::{ClientView, json::parse_upstream, written},
+    error::Result,
     model::{
         Choice, Extra, Finish, FinishReason, Media, MediaSource, Part, Reasoning, Response, Signature, Text, fold::Fold,
     },
@@ -58,8 +58,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.insert("usageMetadata".to_owned(), usage::encode(usage));
     }
     Head::of(response, view).put(&mut out);
-    serde_json::to_vec(&out)
-        .map_err(|e| Error::new(Kind::Internal, "the answer could not be written as JSON").because(e))
+    Ok(written::object(&out))
 }
 
 /// The feedback of a prompt that was refused before any candidate was made.

@@ -11,9 +11,9 @@ use crate::{
     codec::{
         ClientView, StreamEncoder,
         json::{Fields, as_u64, missing, wrong_type},
-        sse,
+        sse, written,
     },
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     model::{Choice, Delta, Event, Finish, Message, Part, PartStart, Request, Response, Role, Start, Usage},
 };
 
@@ -65,7 +65,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.insert("usage".into(), usage);
     }
     plain(extra, &mut out);
-    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer could not be written").because(e))
+    Ok(written::object(&out))
 }
 
 fn head(id: &str, model: &str, created: Option<i64>, view: &ClientView) -> Map<String, Value> {

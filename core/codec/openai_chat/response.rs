@@ -13,6 +13,7 @@ use crate::{
     codec::{
         ClientView,
         json::{Fields, as_i64, as_u64, parse_upstream},
+        written,
     },
     error::{Error, Kind, Result},
     model::{Choice, Citation, Extra, Finish, Part, Response},
@@ -147,7 +148,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.insert("service_tier".into(), tier.as_str().into());
     }
     plain(extra, &mut out);
-    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer could not be written").because(e))
+    Ok(written::object(&out))
 }
 
 fn choice_value(choice: &Choice, answer: &str, now: i64) -> Value {
