@@ -17,6 +17,7 @@ pub mod limit;
 pub mod model;
 pub mod codec;
 pub mod stored;
+pub mod text;
 pub mod pipeline;
 pub mod script;
 pub mod plugin;

@@ -38,6 +38,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("provider", &["codec", "config", "error", "model"]),
     ("token", &["config", "error", "provider", "upstream"]),
     ("route", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
+    ("text", &[]),
     ("pipeline", &["account", "auth", "codec", "config", "context", "error", "model", "plugin", "script"]),
     ("script", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
     ("plugin", &["account", "auth", "codec", "config", "context", "error", "model", "pipeline"]),
@@ -74,6 +75,11 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
+    (
+        &["bpe_openai", "jsonschema", "regex", "text_splitter"],
+        &["core/text/"],
+        "what callers write is measured and matched under bounds, and those stand there",
+    ),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
 
@@ -188,6 +194,8 @@ const VENDOR_HOMES: &[&str] =
         "core/model/extra.rs",
         "core/config/file.rs",
         "core/config/read.rs",
+        // An encoding is known by the names of the models that read it.
+        "core/text/tokens.rs",
     ];
 
 /// Examples inside messages and help, where a real name says more than a made-up one.
