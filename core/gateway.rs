@@ -2,7 +2,11 @@
 //!
 //! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -20,8 +24,9 @@ use crate::{
     exchange::{Exchange, Wire},
     generated::Generated,
     limit::Reserved,
+    long_input::{self, Pieces, Progress},
     media,
-    model::Operation,
+    model::{Operation, Response as Answer},
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
@@ -49,7 +54,7 @@ impl server::App for Gateway {
 
 impl Gateway {
     /// One request, from its head to the head of its answer; a stream's body goes on from there.
-    pub async fn respond(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         if let Some(answer) = reply::health(&parts, || self.ready()) {
             return answer;
@@ -88,6 +93,11 @@ impl Gateway {
                 let head = reply::stream_head(&exchange, json_array, streaming.began.elapsed());
                 let body = Generated::new(|sink| streaming.run(exchange, sink));
                 head.map(|()| Body::stream(body))
+            }
+            Ok(Reply::Pieces(pieces)) => {
+                let head = reply::stream_head(&exchange, false, Duration::ZERO);
+                let (gateway, runtime) = (self.clone(), runtime.clone());
+                head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))))
             }
             Ok(Reply::Session(session)) => {
                 let response = reply::session(&exchange, &session);
@@ -159,6 +169,9 @@ impl Gateway {
             legacy: found.legacy,
         };
         let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
+        if found.operation == Operation::Chat {
+            runtime.prompts.apply(&mut document)?;
+        }
         let inner = &mut **exchange;
         let keep = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo)?;
         exchange.keep = keep.filter(|_| found.operation == Operation::Chat);
@@ -225,14 +238,45 @@ impl Gateway {
         if let Flow::Respond(response) = inner.chain.request(&mut inner.cx, &mut document).await? {
             return reply::made(exchange, *response, document.stream()).await;
         }
+        // A text that is too long for its model is read in pieces.
+        let settings = runtime.reads_in_pieces.then(|| runtime.config.models.get(document.model())).flatten();
+        if let Some(settings) = settings.and_then(|m| m.long_input.as_ref())
+            && let Some(cut) = Box::pin(long_input::cut(settings, exchange.cx.operation, &mut document)).await?
+        {
+            if settings.progress && document.stream() && !exchange.wire.json_array {
+                let (settings, client) = (settings.clone(), client.clone());
+                return Ok(Reply::Pieces(Box::new(Pieces { settings, document, cut, client })));
+            }
+            let silent = &mut Progress::Silent;
+            let read = long_input::read(self, settings, exchange, &mut document, cut, silent);
+            if let Some(text) = Box::pin(read).await? {
+                return reply::made(exchange, Answer::of_text(text), document.stream()).await;
+            }
+        }
+        self.routed(runtime, exchange, client, &mut document).await
+    }
+
+    /// 7 to 10.
+    pub(crate) async fn routed(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
         // 7. Where it may go: the strategy's order, or what a stage chose.
-        let targets = self.plan(runtime, exchange, &mut document).await?;
+        let targets = self.plan(runtime, exchange, document).await?;
         // 8 to 10.
-        self.attempts(runtime, exchange, client, &mut document, targets).await
+        self.attempts(runtime, exchange, client, document, targets).await
     }
 
     /// 7. Names, the caller's or a stage's, pass the caller's allow-list.
-    async fn plan(&self, runtime: &Runtime, exchange: &mut Exchange, document: &mut Document) -> Result<Order> {
+    pub(crate) async fn plan(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        document: &mut Document,
+    ) -> Result<Order> {
         let inner = &mut **exchange;
         let (health, now, seed) = (&self.state.health, Instant::now(), inner.cx.seed);
         let choosing = inner.chain.wants(Phase::Route);

@@ -20,6 +20,7 @@ pub mod explain;
 pub mod import;
 mod outbound;
 pub mod plugin;
+pub mod repl;
 pub mod schema;
 pub mod serve;
 pub mod state;
@@ -65,6 +66,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
+    /// Try what scripts can do on a request, line by line
+    Repl(repl::Args),
     /// Bring in prices and limits of models from collections that others keep
     Catalogue(catalogue::Args),
     /// Turn another gateway's configuration into a gateway.toml
@@ -117,6 +120,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
+        Some(Command::Repl(args)) => repl::run(&args, &place),
         Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
         Some(Command::Import(args)) => import::run(&args),
         Some(Command::Plugin(args)) => plugin::run(&args),
@@ -144,6 +148,7 @@ fn tell(notices: &[String]) -> io::Result<()> {
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> Vec<Problem> {
     let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
+    problems.extend(crate::prompt::Prompts::build(&config.sources).err().unwrap_or_default());
     match crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry()) {
         Ok(_) => problems.extend(crate::script::suite::gate(config)),
         Err(found) => problems.extend(found),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::{Ledger, estimate::Estimates, settle},
     admin,
+    aside::Inside,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
     config::{self, Config, Place, Secret, StoreKind, env, watch},
@@ -175,6 +176,7 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.scripts.effects().asks.answer_with(Inside::of(&gateway));
         known(&gateway.runtime.load());
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let (data, admin) = (listener.local_addr()?, admin_listener.local_addr()?);

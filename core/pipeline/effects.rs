@@ -8,22 +8,24 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::kv::Kv;
+use super::{ask::Asks, kv::Kv};
 
 /// Which of them a stage has.
 #[derive(Clone)]
 pub struct Effects {
     pub kv: Arc<Kv>,
     pub metrics: bool,
+    /// Who answers its questions.
+    pub asks: Asks,
 }
 
 impl Effects {
     pub fn live() -> Self {
-        Effects { kv: Arc::default(), metrics: true }
+        Effects { kv: Arc::default(), metrics: true, asks: Asks::live() }
     }
 
     pub fn dry() -> Self {
-        Effects { kv: Arc::default(), metrics: false }
+        Effects { kv: Arc::default(), metrics: false, asks: Asks::default() }
     }
 
     /// Adds to the histogram `into` with labels stage and name.

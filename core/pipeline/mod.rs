@@ -1,6 +1,7 @@
 //! The programmable middle: which stages a request meets, in which order, and what their verdicts do.
 
 mod adapt;
+pub mod ask;
 pub mod build;
 pub mod chain;
 pub mod effects;
@@ -16,6 +17,8 @@ use std::{
     task::{Context as TaskContext, Poll, Waker},
 };
 
+pub use adapt::Hold;
+pub use ask::Asks;
 pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 pub use effects::Effects;
@@ -40,13 +43,13 @@ pub struct Entry {
     pub only: Option<Only>,
     /// How it gets streamed answers; `None` when it looks at no answers.
     pub stream: Option<StreamMode>,
-    /// Characters held back per part in `window` mode.
-    pub window: usize,
+    /// What is held back per part in `window` mode.
+    pub window: Hold,
     pub reads: Reads,
 }
 
 /// Enough for card numbers, e-mail addresses, IBANs and most phrases.
-pub const WINDOW: usize = 256;
+pub const WINDOW: Hold = Hold::Characters(256);
 
 impl Entry {
     /// With the stage's own wishes and the default failure policy.

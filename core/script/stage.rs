@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, ready};
-use rhai::{Array, Dynamic};
+use rhai::{Array, Dynamic, ImmutableString};
 
 use super::{
-    answer_view::{ErrorView, EventView, RecordView, ResponseView},
+    answer_view::{ErrorView, EventView, RecordView, ResponseView, new_event},
+    ask_view::Terms,
+    beside::Beside,
     compile::Compiled,
     context_view::ContextView,
     convert,
@@ -24,21 +26,25 @@ use crate::{
     config::{StageLimits, StreamMode},
     context::Context,
     error::{Error, Kind},
-    model::{Event, Part, Response},
+    model::{Event, Response},
     pipeline::{
         Candidate, Effects, Phase, Reads, Stage, StageFault, Visit,
-        parts::{New, Parts},
+        ask::AskGrant,
+        parts::{Grown, Parts},
         phase::Phases,
         stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
     },
 };
 
+#[derive(Clone)]
 pub struct ScriptStage {
     name: Arc<str>,
     program: Arc<Compiled>,
     limits: StageLimits,
     config: Arc<serde_json::Map<String, serde_json::Value>>,
     effects: Effects,
+    /// Set when it may ask models.
+    terms: Option<Arc<Terms>>,
 }
 
 impl ScriptStage {
@@ -49,7 +55,28 @@ impl ScriptStage {
         config: serde_json::Map<String, serde_json::Value>,
         effects: Effects,
     ) -> Self {
-        ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects }
+        ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects, terms: None }
+    }
+
+    /// What it may do beyond its own: ask models.
+    pub fn granted(mut self, grants: &[String]) -> Self {
+        let grant = AskGrant::of(grants);
+        let StageLimits { asks: most, ask_wait: wait, .. } = self.limits;
+        self.terms = (!grant.is_none()).then(|| Arc::new(Terms { grant, most, wait }));
+        self
+    }
+
+    /// What one request holds of it.
+    pub fn visit(&self) -> ScriptVisit {
+        ScriptVisit {
+            program: self.program.clone(),
+            limits: self.limits,
+            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
+            operations: 0,
+            parts: Parts::default(),
+            grown: Grown::default(),
+            starts: true,
+        }
     }
 }
 
@@ -71,23 +98,20 @@ impl Stage for ScriptStage {
     }
 
     fn open(&self) -> Box<dyn Visit> {
-        Box::new(ScriptVisit {
-            program: self.program.clone(),
-            limits: self.limits,
-            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
-            operations: 0,
-            parts: Parts::default(),
-            starts: true,
-        })
+        match &self.terms {
+            None => Box::new(self.visit()),
+            Some(terms) => Box::new(Beside::new(self.clone(), terms.clone())),
+        }
     }
 }
 
-struct ScriptVisit {
+pub struct ScriptVisit {
     program: Arc<Compiled>,
     limits: StageLimits,
-    desk: Arc<Desk>,
+    pub desk: Arc<Desk>,
     operations: u64,
     parts: Parts,
+    grown: Grown,
     /// The next `start` event begins an attempt.
     starts: bool,
 }
@@ -204,7 +228,7 @@ impl ScriptVisit {
         list.iter().map(|item| name(item).ok_or_else(|| self.wrong(Phase::Route, item))).collect()
     }
 
-    fn on_request(&mut self, cx: &mut Context, doc: &mut Document) -> Outcome<RequestVerdict> {
+    pub fn on_request(&mut self, cx: &mut Context, doc: &mut Document) -> Outcome<RequestVerdict> {
         let args = vec![self.request_view(), self.context_view()];
         let value = self.with_document(Phase::Request, cx, doc, |_| {}, args)?;
         Ok(match self.only_verdict(Phase::Request, value)? {
@@ -214,7 +238,12 @@ impl ScriptVisit {
         })
     }
 
-    fn on_route(&mut self, cx: &mut Context, doc: &mut Document, candidates: &[Candidate]) -> Outcome<RouteVerdict> {
+    pub fn on_route(
+        &mut self,
+        cx: &mut Context,
+        doc: &mut Document,
+        candidates: &[Candidate],
+    ) -> Outcome<RouteVerdict> {
         let target = |c: &Candidate| Dynamic::from(TargetView(Arc::new(c.clone())));
         let targets: Array =
             if self.program.reads.targets { candidates.iter().map(target).collect() } else { Array::new() };
@@ -227,7 +256,7 @@ impl ScriptVisit {
         })
     }
 
-    fn on_attempt(
+    pub fn on_attempt(
         &mut self,
         cx: &mut Context,
         target: &Candidate,
@@ -248,13 +277,15 @@ impl ScriptVisit {
         })
     }
 
-    fn on_event(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Outcome<EventVerdict> {
+    pub fn on_event(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Outcome<EventVerdict> {
         let kind = self.parts.kind(&event);
+        let so_far = if self.program.grows { self.grown.with(&event).map(ImmutableString::from) } else { None };
         let event = self.parts.renumber(event);
         let starts = matches!(event, Event::Start(_)) && std::mem::take(&mut self.starts);
         let lend = |lent: &mut Lent| {
             lent.event = Some(event);
             lent.event_kind = kind;
+            lent.so_far = so_far;
             lent.attempt_starts = starts;
         };
         let args = vec![Dynamic::from(EventView(self.desk.clone())), self.context_view()];
@@ -303,7 +334,7 @@ impl ScriptVisit {
         Ok(EventVerdict::Continue)
     }
 
-    fn on_response(
+    pub fn on_response(
         &mut self,
         cx: &mut Context,
         target: &Candidate,
@@ -326,7 +357,7 @@ impl ScriptVisit {
         })
     }
 
-    fn on_error(&mut self, cx: &mut Context, error: &mut Error) -> Outcome<ErrorVerdict> {
+    pub fn on_error(&mut self, cx: &mut Context, error: &mut Error) -> Outcome<ErrorVerdict> {
         let own = std::mem::replace(error, Error::new(Kind::Internal, ""));
         let args = vec![Dynamic::from(ErrorView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Error, cx, |lent| lent.error = Some(own), args, |lent| lent.error.take());
@@ -339,7 +370,7 @@ impl ScriptVisit {
         })
     }
 
-    fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
+    pub fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
         let own = record.clone();
         let args = vec![Dynamic::from(RecordView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Log, cx, |lent| lent.record = Some(own), args, |lent| lent.record.take());
@@ -376,6 +407,7 @@ impl Visit for ScriptVisit {
 
     fn start(&mut self, _attempt: u32) {
         self.parts = Parts::default();
+        self.grown = Grown::default();
         self.starts = true;
     }
 
@@ -412,20 +444,6 @@ impl Visit for ScriptVisit {
     fn operations(&self) -> u64 {
         self.operations
     }
-}
-
-/// A script's map as a new event. `None`: it is no map.
-fn new_event(item: &Dynamic, kind: &str) -> Option<Result<New, String>> {
-    let map = item.as_map_ref().ok()?;
-    let text = |key: &str| map.get(key).and_then(convert::text);
-    let new_kind = text("kind").unwrap_or_else(|| kind.to_owned());
-    if new_kind != "tool_call" {
-        return Some(Ok(New::Text(new_kind, text("text"))));
-    }
-    Some(verdict::tool_call(item).and_then(|part| match part {
-        Part::ToolCall(call) => Ok(New::Call { id: call.id, name: call.name, arguments: call.arguments }),
-        _ => Err("an event of that kind cannot be made here".into()),
-    }))
 }
 
 const MAX_ORDER: usize = 64;

@@ -11,6 +11,7 @@
 )]
 
 mod agents;
+mod asks;
 mod auth;
 mod bad_input;
 mod bedrock;
@@ -41,6 +42,7 @@ mod readme;
 mod records;
 mod realtime;
 mod redact;
+mod repl;
 mod reload;
 mod responses;
 mod retries;
