@@ -159,6 +159,34 @@ impl Context {
         }
     }
 
+    /// The context of a question that a stage asks within a request: the same caller, an id of its own.
+    pub fn aside(
+        operation: Operation,
+        format: Format,
+        principal: Arc<Principal>,
+        tags: Vec<(String, String)>,
+        until: Instant,
+    ) -> Context {
+        let now = SystemTime::now();
+        Context {
+            id: mint_id(now),
+            operation,
+            format,
+            principal,
+            now,
+            started: Instant::now(),
+            deadline: Some(until),
+            tags,
+            priority: Priority::default(),
+            headers: Vec::new(),
+            explain: false,
+            attempt: 0,
+            seed: fastrand::u64(..),
+            vars: Map::new(),
+            trace: Trace::default(),
+        }
+    }
+
     /// Headers for stages: credentials and cookies stay out. Called only when a stage will run.
     pub fn keep_headers(&mut self, headers: &http::HeaderMap) {
         self.headers = headers

@@ -2,7 +2,7 @@
 //!
 //! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
 
-use std::{borrow::Cow, pin::pin, sync::Arc};
+use std::{borrow::Cow, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -22,8 +22,9 @@ use crate::{
     explain,
     generated::Generated,
     limit::Reserved,
+    long_input::{self, Pieces, Progress},
     media,
-    model::{Format, Operation},
+    model::{Format, Operation, Response as Answer},
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
@@ -57,7 +58,7 @@ impl server::App for Gateway {
 
 impl Gateway {
     /// One request, from its head to the head of its answer; a stream's body goes on from there.
-    pub async fn respond(&self, parts: &Parts, body: Incoming) -> Response<Body> {
+    pub async fn respond(self: &Arc<Self>, parts: &Parts, body: Incoming) -> Response<Body> {
         if let Some(answer) = reply::health(parts, || self.ready()) {
             return answer;
         }
@@ -77,11 +78,11 @@ impl Gateway {
         };
         let json_array = found.is_ok_and(|f| f.json_array);
         let outcome = worded(&mut exchange, outcome, json_array).await;
-        deliver(&self.state, exchange, outcome, json_array).await
+        self.deliver(&runtime, exchange, outcome, json_array).await
     }
 
     /// A request whose body is there and whose caller is known already, from step 4 on: what a rehearsal runs.
-    pub async fn rehearse(&self, cx: Context, found: &Found, parts: &Parts, body: Bytes) -> Response<Body> {
+    pub async fn rehearse(self: &Arc<Self>, cx: Context, found: &Found, parts: &Parts, body: Bytes) -> Response<Body> {
         let runtime = self.runtime.load_full();
         let principal = cx.principal.clone();
         let mut exchange = Exchange::new(cx, self.state.settle.clone(), None);
@@ -91,8 +92,63 @@ impl Gateway {
             Err(error) => Err(error),
         };
         let outcome = worded(&mut exchange, outcome, found.json_array).await;
-        deliver(&self.state, exchange, outcome, found.json_array).await
+        self.deliver(&runtime, exchange, outcome, found.json_array).await
     }
+
+/// 12. Whatever it was is settled once: here, or when the stream ends.
+async fn deliver(
+    self: &Arc<Self>,
+    runtime: &Arc<Runtime>,
+    mut exchange: Exchange,
+    outcome: Result<Reply>,
+    json_array: bool,
+) -> Response<Body> {
+    match outcome {
+        Ok(Reply::Stream(streaming)) => {
+            // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
+            exchange.fetched = Vec::new();
+            if exchange.keep.is_none() && exchange.record.bodies.is_none() {
+                exchange.held = None;
+            }
+            let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
+            let body = Generated::new(|sink| streaming.run(exchange, sink));
+            head.map(|()| Body::stream(body))
+        }
+        Ok(Reply::Pieces(pieces)) => {
+            let head = reply::stream_head(&exchange, false, Duration::ZERO);
+            let (gateway, runtime) = (self.clone(), runtime.clone());
+            head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))))
+        }
+        Ok(Reply::Session(session)) => {
+            let response = reply::session(&exchange, &session);
+            // It outlives this answer; the exchange goes with it.
+            self.state.sessions.begin(session, exchange);
+            response
+        }
+        Ok(Reply::Through(mut through)) => {
+            let response = reply::through(&exchange, &mut through);
+            if through.ended {
+                exchange.settle(response.status().as_u16());
+                return response;
+            }
+            response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
+        }
+        Ok(Reply::Whole { content_type, body, headers }) => {
+            if let Some(keep) = exchange.keep.take() {
+                Box::pin(keep.answered(&body)).await;
+            }
+            let response = reply::whole(&exchange, content_type, body, headers);
+            exchange.settle(200);
+            response
+        }
+        Err(error) => {
+            let response = reply::error(&exchange, &error);
+            exchange.record.error_code = Some(error.code().to_owned());
+            exchange.settle(response.status().as_u16());
+            response
+        }
+    }
+}
 
     /// Steps 3 to 10.
     async fn run(
@@ -152,6 +208,9 @@ impl Gateway {
             legacy: found.legacy,
         };
         let mut document = Document::open(found.format, found.operation, body, inbound)?;
+        if found.operation == Operation::Chat {
+            runtime.prompts.apply(&mut document)?;
+        }
         // Only this format keeps anything.
         if found.format == Format::OpenaiResponses {
             let inner = &mut **exchange;
@@ -230,6 +289,33 @@ impl Gateway {
         if let Flow::Respond(response) = flow? {
             return reply::made(exchange, *response, document.stream()).await;
         }
+        // A text that is too long for its model is read in pieces.
+        let settings = runtime.reads_in_pieces.then(|| runtime.config.models.get(document.model())).flatten();
+        if let Some(settings) = settings.and_then(|m| m.long_input.as_ref())
+            && let Some(cut) = Box::pin(long_input::cut(settings, exchange.cx.operation, document)).await?
+        {
+            if settings.progress && document.stream() && !exchange.wire.json_array {
+                let (settings, client) = (settings.clone(), client.clone());
+                let document = document.clone();
+                return Ok(Reply::Pieces(Box::new(Pieces { settings, document, cut, client })));
+            }
+            let silent = &mut Progress::Silent;
+            let read = long_input::read(self, settings, exchange, document, cut, silent);
+            if let Some(text) = Box::pin(read).await? {
+                return reply::made(exchange, Answer::of_text(text), document.stream()).await;
+            }
+        }
+        self.routed(runtime, exchange, client, document).await
+    }
+
+    /// 7 to 10.
+    pub(crate) async fn routed(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
         // 7. Where it may go: the strategy's order, or what a stage chose.
         let inner = &mut **exchange;
         let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
@@ -731,49 +817,6 @@ async fn worded(exchange: &mut Exchange, outcome: Result<Reply>, json_array: boo
     }
 }
 
-/// 12. Whatever it was is settled once: here, or when the stream ends.
-async fn deliver(state: &State, mut exchange: Exchange, outcome: Result<Reply>, json_array: bool) -> Response<Body> {
-    match outcome {
-        Ok(Reply::Stream(streaming)) => {
-            // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
-            exchange.fetched = Vec::new();
-            if exchange.keep.is_none() && exchange.record.bodies.is_none() {
-                exchange.held = None;
-            }
-            let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
-            let body = Generated::new(|sink| streaming.run(exchange, sink));
-            head.map(|()| Body::stream(body))
-        }
-        Ok(Reply::Session(session)) => {
-            let response = reply::session(&exchange, &session);
-            // It outlives this answer; the exchange goes with it.
-            state.sessions.begin(session, exchange);
-            response
-        }
-        Ok(Reply::Through(mut through)) => {
-            let response = reply::through(&exchange, &mut through);
-            if through.ended {
-                exchange.settle(response.status().as_u16());
-                return response;
-            }
-            response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
-        }
-        Ok(Reply::Whole { content_type, body, headers }) => {
-            if let Some(keep) = exchange.keep.take() {
-                Box::pin(keep.answered(&body)).await;
-            }
-            let response = reply::whole(&exchange, content_type, body, headers);
-            exchange.settle(200);
-            response
-        }
-        Err(error) => {
-            let response = reply::error(&exchange, &error);
-            exchange.record.error_code = Some(error.code().to_owned());
-            exchange.settle(response.status().as_u16());
-            response
-        }
-    }
-}
 static VERSION: HeaderName = HeaderName::from_static("anthropic-version");
 
 /// How a target's attempt ended when it did not fail.

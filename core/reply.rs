@@ -25,6 +25,7 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::Exchange,
     limit::{Rates, Standing},
+    long_input::Pieces,
     model::{self, Format, Operation, fold::unfold},
     opaque::answer::Through,
     pipeline::{Candidate, ResponseFlow},
@@ -43,6 +44,8 @@ pub enum Reply {
     Stream(Box<Streaming>),
     /// An answer that nobody translates: all of it when it has ended, else its beginning.
     Through(Box<Through>),
+    /// A stream that begins before its request is ready to be sent.
+    Pieces(Box<Pieces>),
     /// A WebSocket that is open upstream.
     Session(Box<Session>),
 }

@@ -22,6 +22,7 @@ use crate::{
     opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},
     plugin::Plugins,
+    prompt::Prompts,
     provider::{self, KeyRests},
     realtime::Sessions,
     rollout::{Slot, Standing},
@@ -41,6 +42,9 @@ pub struct Runtime {
     pub config: Arc<Config>,
     pub routes: route::Table,
     pub pipeline: Pipeline,
+    pub prompts: Prompts,
+    /// A model has `long_input`.
+    pub reads_in_pieces: bool,
     /// What runs, in order.
     pub stages: Vec<StageInfo>,
     /// Files that lie ready but are not listed.
@@ -113,10 +117,11 @@ impl Runtime {
         let mut add = |more: Vec<Problem>| problems.extend(more.into_iter().filter(|p| sound || p.file != own));
         let routes = route::Table::build(&config).map_err(&mut add);
         let built = pipeline::build(&config, scripts, plugins).map_err(&mut add);
+        let prompts = Prompts::build(&config.sources).map_err(&mut add);
         if built.is_ok() && problems.is_empty() {
             problems.extend(suite::gate(&config));
         }
-        let (Ok(routes), Ok(built), true) = (routes, built, problems.is_empty()) else {
+        let (Ok(routes), Ok(built), Ok(prompts), true) = (routes, built, prompts, problems.is_empty()) else {
             let problems = problems.into_iter().map(|p| config.place(p)).collect();
             return Err(Refused { hash: config.hash, problems });
         };
@@ -127,6 +132,8 @@ impl Runtime {
             whole,
             routes,
             pipeline: built.pipeline,
+            prompts,
+            reads_in_pieces: config.models.values().any(|m| m.long_input.is_some()),
             stages: built.listed,
             outside: built.outside,
             warnings,

@@ -41,8 +41,28 @@ const WALLS: &[(&str, &[&str])] = &[
     ("provider", &["codec", "config", "error", "model"]),
     ("token", &["config", "error", "provider", "upstream"]),
     ("route", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
+    ("prompt", &["codec", "config", "error", "model"]),
+    ("text", &[]),
+    (
+        "long_input",
+        &[
+            "aside",
+            "codec",
+            "config",
+            "error",
+            "exchange",
+            "gateway",
+            "generated",
+            "model",
+            "pipeline",
+            "reply",
+            "runtime",
+            "text",
+        ],
+    ),
+    ("aside", &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply"]),
     ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
-    ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("telemetry", &["account", "context", "error", "model"]),
     (
@@ -118,6 +138,12 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
     (&["similar"], &["core/versions/"], "what differs is told in one way"),
+    (
+        &["bpe_openai", "jsonschema", "regex", "text_splitter"],
+        &["core/text/"],
+        "what callers write is measured and matched under bounds, and those stand there",
+    ),
+    (&["minijinja"], &["core/prompt/"], "what callers fill in is rendered under bounds, and those stand there"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
 
@@ -236,6 +262,8 @@ const VENDOR_HOMES: &[&str] =
         "core/model/extra.rs",
         "core/config/file.rs",
         "core/config/read.rs",
+        // An encoding is known by the names of the models that read it.
+        "core/text/tokens.rs",
     ];
 
 /// Examples inside messages and help, where a real name says more than a made-up one.

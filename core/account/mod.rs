@@ -16,6 +16,7 @@ pub mod sum;
 pub mod usage;
 
 pub use ledger::Ledger;
+pub use queue::{Inbox, queue};
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -25,8 +26,6 @@ use crate::{
 };
 
 /// Where finished requests go.
-pub use queue::{Inbox, queue};
-
 pub type SettleQueue = queue::Queue<crate::exchange::Settled>;
 
 /// The facts of one request, as the `log` phase sees them and the log line prints them. No prompt text.

@@ -24,6 +24,7 @@ pub mod explain;
 pub mod import;
 mod outbound;
 pub mod plugin;
+pub mod repl;
 pub mod replay;
 pub mod schema;
 pub mod serve;
@@ -75,6 +76,8 @@ pub enum Command {
     Test(test::Args),
     /// Run recorded requests through another configuration and say which decisions change
     Replay(replay::Args),
+    /// Try what scripts can do on a request, line by line
+    Repl(repl::Args),
     /// Bring in prices and limits of models from collections that others keep
     Catalogue(catalogue::Args),
     /// Turn another gateway's configuration into a gateway.toml
@@ -129,6 +132,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
         Some(Command::Replay(args)) => replay::run(&args, &place),
+        Some(Command::Repl(args)) => repl::run(&args, &place),
         Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
         Some(Command::Import(args)) => import::run(&args),
         Some(Command::Plugin(args)) => plugin::run(&args, &place),
@@ -168,6 +172,7 @@ fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
         }));
     }
     let mut problems = routes.err().unwrap_or_default();
+    problems.extend(crate::prompt::Prompts::build(&config.sources).err().unwrap_or_default());
     match built {
         Ok(_) => problems.extend(crate::suite::gate(config)),
         Err(found) => problems.extend(found),

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     account::{Ledger, estimate::Estimates, settle},
     admin,
+    aside::Inside,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
@@ -209,6 +210,7 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.scripts.effects().asks.answer_with(Inside::of(&gateway));
         rollout::known(&[&gateway.runtime.load()]);
         let deploy = Deploy::new(gateway.clone(), place.clone(), versions, standing);
         if let Some((number, candidate)) = resumes {

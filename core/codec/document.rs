@@ -36,6 +36,8 @@ pub struct Document {
     made: bool,
     /// The gateway keeps the answer, so that no upstream need do it.
     kept_here: bool,
+    /// Fields without a name in the model that a stage set or (null) took out.
+    fields: Vec<(Box<str>, Value)>,
 }
 
 impl Document {
@@ -72,6 +74,7 @@ impl Document {
             dirty: Vec::new(),
             made: false,
             kept_here: false,
+            fields: Vec::new(),
         })
     }
 
@@ -91,6 +94,7 @@ impl Document {
             dirty: Vec::new(),
             made: true,
             kept_here: false,
+            fields: Vec::new(),
         }
     }
 
@@ -104,6 +108,18 @@ impl Document {
             legacy: self.legacy,
         };
         Document::open(self.format, self.operation, bytes, inbound)
+    }
+
+    /// The same request with top-level fields of the client's bytes replaced, added or (`None`) left out.
+    pub fn rewritten(&self, patches: &[(&str, Option<Bytes>)]) -> Result<Document> {
+        let inbound = Inbound {
+            model: Some(&self.model),
+            stream: Some(self.stream),
+            version: self.version.as_deref(),
+            counting: self.counting,
+            legacy: self.legacy,
+        };
+        Document::open(self.format, self.operation, self.splice(patches).concat().into(), inbound)
     }
 
     /// Upstreams of the same format are told to keep nothing.
@@ -158,6 +174,32 @@ impl Document {
             self.dirty.push(field);
         }
         Ok(Arc::make_mut(self.decode()?))
+    }
+
+    /// Sets a top-level field that the model has no name for, or (null) takes it out. The inner error says why not.
+    pub fn set_field(&mut self, name: &str, value: Value) -> Result<std::result::Result<(), String>> {
+        let codec = codec(self.format);
+        let named =
+            ["model", "stream"].contains(&name) || Field::ALL.iter().any(|f| codec.wire_fields(*f).contains(&name));
+        if named
+            || name.is_empty()
+            || name.len() > MOST_NAME
+            || name.contains(['"', '\\'])
+            || name.contains(char::is_control)
+        {
+            return Ok(Err(format!(
+                "{name:?} is no such field: it has a name of its own in the request, or is no name"
+            )));
+        }
+        let format = self.format;
+        let request = self.edit(Field::Extra)?;
+        match &value {
+            Value::Null => drop(request.extra.any_mut().map(|fields| fields.remove(name))),
+            value => request.extra.insert(format, name, value.clone()),
+        }
+        self.fields.retain(|(known, _)| **known != *name);
+        self.fields.push((name.into(), value));
+        Ok(Ok(()))
     }
 
     fn decode(&mut self) -> Result<&mut Arc<Request>> {
@@ -441,6 +483,12 @@ impl Document {
             }
             if self.dirty.contains(&Field::Extra) {
                 let decoded = self.decode()?.clone();
+                let fields = self.fields.clone();
+                for (key, value) in &fields {
+                    if patches.iter().all(|(k, _)| *k != &**key) {
+                        patches.push((key, (!value.is_null()).then(|| to_bytes(value))));
+                    }
+                }
                 let fields = decoded.extra.of(self.format).into_iter().flatten();
                 for (key, value) in fields.filter(|(key, _)| self.envelope.value(&self.bytes, key).is_some()) {
                     if patches.iter().all(|(k, _)| k != key) {
@@ -725,6 +773,8 @@ fn quoted(head: &str, name: &str) -> Bytes {
     text.into()
 }
 
+/// Bytes of a top-level field's name.
+const MOST_NAME: usize = 64;
 /// The `anthropic-version` since which sampling parameters are refused.
 const WITHOUT_SAMPLING: &str = "2026-10-21";
 

@@ -7,12 +7,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod login;
+mod long;
 mod money;
 mod rollout;
 mod team;
 mod unit;
 
 pub use login::{Aws, Entra, Google};
+pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, Usd};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use team::{Budget, Per, Priority, TeamLimits};
@@ -272,6 +274,8 @@ pub struct Model {
     pub retries: Option<u32>,
     /// A parameter that a target cannot take is an error (400) that names it, not dropped and reported. Default: false.
     pub strict: Option<bool>,
+    /// Texts that are too long are read in pieces.
+    pub long_input: Option<LongInput>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -346,7 +350,8 @@ pub struct Stage {
     /// Handed to the stage as it is.
     #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
     pub config: Option<toml::Table>,
-    /// Plugins: what of the host they may use: `log`, `kv`, `metrics`, `clock`, `http:HOST`. Default: nothing.
+    /// What of the host it may use. Plugins: `log`, `kv`, `metrics`, `clock`, `http:HOST`; scripts: `ask` (models that the
+    /// caller may use), `ask:PROVIDER/MODEL` (that one, whoever calls). Default: nothing.
     pub grant: Option<Vec<String>>,
     /// Plugins: one instance a request, or a pool of them.
     pub isolation: Option<Isolation>,
@@ -418,4 +423,9 @@ pub struct Limits {
     pub memory: Option<Size>,
     /// Plugins: processor time a call. Default: 10ms.
     pub cpu: Option<Span>,
+    /// Scripts: questions to models within one request. Default: 4.
+    #[schemars(range(min = 1, max = 100))]
+    pub asks: Option<u32>,
+    /// Scripts: the longest that one of them may take. Default: 10s.
+    pub ask_wait: Option<Span>,
 }

@@ -1,14 +1,13 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 8] = [
+const KEYS: [&[&str]; 7] = [
     &["cache"],
     &["overload"],
     &["secrets"],
     &["store", "url"],
     &["teams", "*", "priority"],
     &["models", "*", "sticky"],
-    &["models", "*", "long_input"],
     &["models", "*", "targets", "*", "quota"],
 ];
 

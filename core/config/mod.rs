@@ -194,6 +194,25 @@ pub struct Alias {
     pub retries: Option<u32>,
     /// What a target cannot take is an error, not dropped.
     pub strict: bool,
+    pub long_input: Option<LongInput>,
+}
+
+/// `models.NAME.long_input`, resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LongInput {
+    /// Tokens of a piece.
+    pub chunk_tokens: usize,
+    /// Reads the pieces; `None`: the name itself.
+    pub model: Option<String>,
+    pub parallel: usize,
+    pub most_chunks: usize,
+    pub instruction: Option<String>,
+    /// Merges without a model.
+    pub template: Option<String>,
+    /// For one piece.
+    pub wait: Duration,
+    /// Streams begin at once and tell of each piece.
+    pub progress: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -364,7 +383,11 @@ impl Config {
         files.extend(
             self.sources.plugins.keys().filter(|name| name.matches('/').count() > 1).map(|n| self.root.join(n)),
         );
-        Watched { files, folders: vec![self.root.join("scripts")], flat: vec![self.root.join("plugins")] }
+        Watched {
+            files,
+            folders: vec![self.root.join("scripts")],
+            flat: vec![self.root.join("plugins"), self.root.join("prompts")],
+        }
     }
 
     /// A problem with what stands under a dotted key of gateway.toml (`models.smart.targets`): at its line, or at that of

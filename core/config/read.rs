@@ -134,9 +134,10 @@ fn fingerprint(name: &str, text: &str, beside: &Sources) -> String {
         .map(|path| (path.to_string_lossy().into_owned(), std::fs::read(path).unwrap_or_default()))
         .collect();
     let scripts = beside.scripts.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
+    let prompts = beside.prompts.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
     let others = others.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     let plugins = beside.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes()));
-    sources::hash([(name, text.as_bytes())].into_iter().chain(scripts).chain(plugins).chain(others))
+    sources::hash([(name, text.as_bytes())].into_iter().chain(scripts).chain(prompts).chain(plugins).chain(others))
 }
 
 /// The configuration as shipped.

@@ -18,6 +18,8 @@ pub struct Sources {
     /// Scripts and the tests beside them by name relative to the root, with `/` (`scripts/route.rhai`): all of the
     /// folder scripts/, sub-folders too.
     pub scripts: BTreeMap<String, Arc<str>>,
+    /// Prompt templates by name relative to the root (`prompts/support.toml`): those directly in prompts/.
+    pub prompts: BTreeMap<String, Arc<str>>,
     /// Plugins by name relative to the root (`plugins/redact.wasm`): those directly in plugins/, and listed ones from
     /// the folders below it.
     pub plugins: BTreeMap<String, Plugin>,
@@ -70,10 +72,18 @@ impl Sources {
         Ok(true)
     }
 
-    /// Reads scripts/ under `root`. A folder that is not there is empty.
+    /// Reads scripts/, prompts/ and plugins/ under `root`. A folder that is not there is empty.
     pub fn read(root: &Path, problems: &mut Vec<Problem>) -> Sources {
         let mut sources = Sources::folder(&root.join("scripts"), problems);
         let mut found = Vec::new();
+        list(&root.join("prompts"), "prompts", DEEPEST, &mut found, &mut Vec::new());
+        for (name, path) in found.drain(..).filter(|(name, _)| name.ends_with(".toml")) {
+            match text(&path, MOST_BYTES) {
+                Ok(Some(text)) => drop(sources.prompts.insert(name, text.into())),
+                Ok(None) => {}
+                Err(message) => problems.push(problem(&name, message)),
+            }
+        }
         list(&root.join("plugins"), "plugins", DEEPEST, &mut found, &mut Vec::new());
         for (name, path) in found.into_iter().filter(|(name, _)| name.ends_with(".wasm")) {
             match Plugin::read(&path) {

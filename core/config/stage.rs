@@ -12,7 +12,7 @@ pub struct Stage {
     pub only: Option<Only>,
     pub config: serde_json::Map<String, serde_json::Value>,
     pub limits: StageLimits,
-    /// Plugins: imports that they may use (`kv`, `http:api.example.com`).
+    /// Plugins: imports that they may use (`kv`, `http:api.example.com`); scripts: `ask`, `ask:MODEL`.
     pub grant: Vec<String>,
     pub isolation: Isolation,
     /// From here on a call is told as slow.
@@ -115,6 +115,10 @@ pub struct StageLimits {
     pub memory: u64,
     /// Processor time of a plugin's call: 10 ms.
     pub cpu: Duration,
+    /// Questions of a script to models within one request: 4.
+    pub asks: u32,
+    /// The longest that one of them may take: 10 s.
+    pub ask_wait: Duration,
 }
 
 impl Default for StageLimits {
@@ -124,6 +128,8 @@ impl Default for StageLimits {
             wall: Duration::from_millis(50),
             memory: 32 << 20,
             cpu: Duration::from_millis(10),
+            asks: 4,
+            ask_wait: Duration::from_secs(10),
         }
     }
 }

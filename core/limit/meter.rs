@@ -106,11 +106,20 @@ impl Meters {
 impl Bound {
     /// Takes a place and a request, or says which limit is in the way.
     pub fn enter(&self) -> Result<()> {
+        self.take(true)
+    }
+
+    /// The same without a place: for what is asked within a request that has one.
+    pub fn pass(&self) -> Result<()> {
+        self.take(false)
+    }
+
+    fn take(&self, place: bool) -> Result<()> {
         let Limits { requests_per_minute, tokens_per_minute, concurrent } = self.limits;
         let mut state = self.meter.lock();
         let now = nanos(self.epoch);
         state.limits = self.limits;
-        if let Some(most) = concurrent.filter(|most| state.in_flight >= *most) {
+        if let Some(most) = concurrent.filter(|most| place && state.in_flight >= *most) {
             metrics().limited(self.scope.kind(), "concurrent");
             return Err(self.crowded(most));
         }
@@ -121,14 +130,14 @@ impl Bound {
         if let Some(count) = requests_per_minute {
             self.admitted(state.requests.take(now, 1, Rate::a_minute(count)), "requests_per_minute", count)?;
         }
-        state.in_flight += 1;
+        state.in_flight += u64::from(place);
         Ok(())
     }
 
-    /// Another scope refused: as if it had not entered.
-    pub fn undo(&self) {
+    /// Another scope refused: as if it had not entered, or passed.
+    pub fn undo(&self, place: bool) {
         let mut state = self.meter.lock();
-        state.in_flight = state.in_flight.saturating_sub(1);
+        state.in_flight = state.in_flight.saturating_sub(u64::from(place));
         if self.limits.requests_per_minute.is_some() {
             state.requests.correct(1, 0);
         }

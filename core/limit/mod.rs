@@ -66,6 +66,8 @@ pub struct Permit {
     in_flight: Arc<AtomicU64>,
     _gauge: InFlight,
     bounds: Bounds,
+    /// It has one, to be given back.
+    place: bool,
     taken: Option<Box<Reservation>>,
 }
 
@@ -110,8 +112,17 @@ impl Limits {
     /// Before the body is read: a request and a place from each scope. Money is not asked for yet: what is free may pass
     /// when nothing is left, and only the target tells.
     pub fn enter(&self, bounds: &Bounds) -> Result<Permit> {
+        self.permit(bounds, true)
+    }
+
+    /// For a question within a request: it counts as a request, and needs no place beside the one that the request has.
+    pub fn beside(&self, bounds: &Bounds) -> Result<Permit> {
+        self.permit(bounds, false)
+    }
+
+    fn permit(&self, bounds: &Bounds, place: bool) -> Result<Permit> {
         if let Some(caller) = &bounds.0 {
-            caller.enter()?;
+            caller.enter(place)?;
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Permit {
@@ -119,6 +130,7 @@ impl Limits {
             in_flight: self.in_flight.clone(),
             _gauge: metrics().enter(),
             bounds: bounds.clone(),
+            place,
             taken: None,
         })
     }
@@ -144,10 +156,10 @@ impl Limits {
 }
 
 impl Caller {
-    fn enter(&self) -> Result<()> {
+    fn enter(&self, place: bool) -> Result<()> {
         for (at, scope) in self.scopes.iter().enumerate() {
-            if let Err(refused) = scope.enter() {
-                self.scopes[..at].iter().for_each(Bound::undo);
+            if let Err(refused) = if place { scope.enter() } else { scope.pass() } {
+                self.scopes[..at].iter().for_each(|scope| scope.undo(place));
                 return Err(refused);
             }
         }
@@ -287,7 +299,7 @@ impl Reserved {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if let Some(caller) = &self.bounds.0 {
+        if let Some(caller) = self.bounds.0.as_ref().filter(|_| self.place) {
             caller.scopes.iter().for_each(Bound::leave);
         }
     }

@@ -58,6 +58,17 @@ impl Finish {
 }
 
 impl Response {
+    /// A complete answer of one text.
+    pub fn of_text(text: impl Into<String>) -> Self {
+        let choice = Choice {
+            index: 0,
+            parts: vec![Part::text(text)],
+            finish: Some(Finish::new(FinishReason::Stop, "stop")),
+            ..Choice::default()
+        };
+        Response { choices: vec![choice], ..Response::default() }
+    }
+
     /// Visible text of the first choice.
     pub fn text(&self) -> String {
         self.choices.first().map(|c| c.text()).unwrap_or_default()

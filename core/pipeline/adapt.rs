@@ -60,9 +60,18 @@ fn weight(event: &Event) -> usize {
     }
 }
 
+/// How much of a part's text is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// The last so many characters.
+    Characters(usize),
+    /// What does not yet make a sentence.
+    Sentence,
+}
+
 /// Text held back per part, so that a match across events stands whole before the stage.
 pub struct Window {
-    size: usize,
+    hold: Hold,
     parts: Vec<Part>,
 }
 
@@ -75,18 +84,24 @@ struct Part {
 }
 
 impl Window {
-    pub fn new(size: usize) -> Self {
-        Window { size, parts: Vec::new() }
+    pub fn new(hold: Hold) -> Self {
+        Window { hold, parts: Vec::new() }
     }
 
     /// Takes a delta in. The text that the stage should see now, if there is enough to release some.
     pub fn hold(&mut self, choice: u32, index: u32, delta: Delta) -> Option<String> {
-        let size = self.size;
+        let hold = self.hold;
         let part = self.part(choice, index);
+        let from = part.text.len();
         match delta {
             Delta::Text(text) => part.text.push_str(&text),
             other => part.after.push(other),
         }
+        let Hold::Characters(size) = hold else {
+            let end = sentences(&part.text, from)?;
+            let rest = part.text.split_off(end);
+            return Some(std::mem::replace(&mut part.text, rest));
+        };
         // Bytes are at least characters: the cheap test first.
         let enough = part.text.len() > size && part.text.chars().nth(size).is_some();
         enough.then(|| std::mem::take(&mut part.text))
@@ -94,7 +109,7 @@ impl Window {
 
     /// After the stage has seen (and perhaps changed) the text: keeps the last `size` characters, gives back the rest.
     pub fn release(&mut self, choice: u32, index: u32, text: String) -> String {
-        let size = self.size;
+        let Hold::Characters(size) = self.hold else { return text };
         let part = self.part(choice, index);
         match text.char_indices().rev().nth(size.saturating_sub(1)) {
             Some((at, _)) if size > 0 => {
@@ -132,5 +147,72 @@ impl Window {
             }
         };
         &mut self.parts[at]
+    }
+}
+
+/// Where the last whole sentence of a text ends, when what came from `from` on ended one. A sentence ends with its mark and
+/// a space after it, with a mark of a script that writes no spaces, or with its line; one that is very long ends at a space.
+fn sentences(text: &str, from: usize) -> Option<usize> {
+    let mut end = None;
+    let mut marked = text[..from].chars().next_back().is_some_and(|c| CLOSERS.contains(&c) || MARKS.contains(&c));
+    // Closing quotes and brackets may stand between the mark and the space.
+    marked &= text[..from].trim_end_matches(CLOSERS).ends_with(MARKS);
+    for (at, c) in text[from..].char_indices().map(|(at, c)| (from + at, c)) {
+        if (marked && c.is_whitespace()) || c == '\n' || WIDE_MARKS.contains(&c) {
+            end = Some(at + c.len_utf8());
+        }
+        marked = MARKS.contains(&c) || (marked && CLOSERS.contains(&c));
+    }
+    if end.is_none() && text.len() > MOST_SENTENCE {
+        let space = text.rfind(char::is_whitespace).map(|at| at + text[at..].chars().next().map_or(1, char::len_utf8));
+        return Some(space.unwrap_or(text.len()));
+    }
+    end
+}
+
+const MARKS: [char; 4] = ['.', '!', '?', '…'];
+const WIDE_MARKS: [char; 4] = ['。', '！', '？', '।'];
+const CLOSERS: [char; 7] = ['"', '\'', ')', ']', '»', '”', '’'];
+/// Bytes without an end.
+const MOST_SENTENCE: usize = 4_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(pieces: &[&str]) -> Vec<String> {
+        let mut window = Window::new(Hold::Sentence);
+        let text = |piece: &&str| window.hold(0, 0, Delta::Text((*piece).to_owned()));
+        let mut out: Vec<String> = pieces.iter().filter_map(text).collect();
+        out.extend(window.flush(0, 0).map(|(text, _)| text).filter(|text| !text.is_empty()));
+        out
+    }
+
+    #[test]
+    fn sentences_come_whole_wherever_they_were_split() {
+        let text = "He said \"no.\" Then 3.5 men left! Who? 是的。好\nLine";
+        let whole = ["He said \"no.\" ", "Then 3.5 men left! ", "Who? ", "是的。", "好\n", "Line"];
+        let letters: Vec<String> = text.chars().map(String::from).collect();
+        let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+        assert_eq!(shown(&letters), whole);
+        for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+            let pieces = shown(&[&text[..at], &text[at..]]);
+            assert_eq!(pieces.concat(), text);
+            // Every border between what was shown is the end of a sentence.
+            let ends: Vec<usize> = (1..=whole.len()).map(|n| whole[..n].concat().len()).collect();
+            let mut sum = 0;
+            for piece in &pieces {
+                sum += piece.len();
+                assert!(ends.contains(&sum), "{at}: {pieces:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_without_an_end_is_not_held_for_ever() {
+        let word = "word ".repeat(2_000);
+        let shown = shown(&[&word, &"x".repeat(10_000)]);
+        assert_eq!(shown.len(), 2);
+        assert!(shown.iter().all(|piece| piece.len() > 4_000));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Entry, Parking, Phase, Pipeline, Stage, Standing, WINDOW};
+use super::{Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW, ask::AskGrant};
 use crate::{
     config::{self, Config, Problem, StreamMode},
     plugin::{Loaded, PluginStage, Plugins, REFUSES},
@@ -88,6 +88,12 @@ fn script(
         return Err(vec![in_config(config, stage, message)]);
     };
     let compiled = scripts.compile(host, uses, source)?;
+    if let Some(line) = compiled.asks.filter(|_| AskGrant::of(&stage.grant).is_none()) {
+        let message = format!(
+            "it asks models, which it is not granted: list it as [[stages]] use = \"{uses}\" with grant = [\"ask\"], if it may"
+        );
+        return Err(vec![problem(uses, line, message)]);
+    }
     let stream = mode(&compiled, stage.stream, uses)?;
     let info = StageInfo {
         uses: uses.to_owned(),
@@ -95,8 +101,10 @@ fn script(
         phases: compiled.hooks().map(|phase| phase.name()).collect(),
     };
     let window = window(config, stage, compiled.window)?;
-    let stage_object: Arc<dyn Stage> =
-        Arc::new(script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects()));
+    let stage_object: Arc<dyn Stage> = Arc::new(
+        script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects())
+            .granted(&stage.grant),
+    );
     Ok((entry(stage_object, stage, stream, window, scripts.parking().of(stage, &info.hash)), info))
 }
 
@@ -105,7 +113,7 @@ fn entry(
     stage: Arc<dyn Stage>,
     listed: &config::Stage,
     stream: Option<StreamMode>,
-    window: usize,
+    window: Hold,
     standing: Arc<Standing>,
 ) -> Entry {
     let (on_error, only, slow) = (listed.on_error, listed.only.clone(), listed.slow);
@@ -126,18 +134,23 @@ fn plugin(
     let stream = plugin_mode(&loaded, stage.stream).map_err(|message| vec![problem(uses, 1, message)])?;
     let described = &loaded.described;
     let info = StageInfo { uses: uses.to_owned(), hash: file.hash.clone(), phases: described.phase_names() };
-    let window = window(config, stage, described.window)?;
+    let window = window(config, stage, described.window.map(|n| Hold::Characters(n as usize)))?;
     let stage_object: Arc<dyn Stage> = Arc::new(PluginStage::new(loaded));
     Ok((entry(stage_object, stage, stream, window, parking.of(stage, &info.hash)), info))
 }
 
-/// Characters to hold back: the configuration's word, else the stage's own.
-fn window(config: &Config, stage: &config::Stage, own: Option<u64>) -> Result<usize, Vec<Problem>> {
-    match stage.config.get("window").and_then(|v| v.as_u64()).or(own) {
+/// What to hold back: the configuration's word, else the stage's own.
+fn window(config: &Config, stage: &config::Stage, own: Option<Hold>) -> Result<Hold, Vec<Problem>> {
+    let configured = match stage.config.get("window") {
+        Some(word) if word == "sentence" => Some(Hold::Sentence),
+        Some(word) => word.as_u64().map(|n| Hold::Characters(usize::try_from(n).unwrap_or(usize::MAX))),
+        None => None,
+    };
+    match configured.or(own) {
         None => Ok(WINDOW),
-        Some(n @ 1..=65_536) => Ok(n as usize),
-        Some(n) => {
-            let message = format!("a window of {n} characters is out of range; choose 1 to 65536");
+        Some(hold @ (Hold::Sentence | Hold::Characters(1..=65_536))) => Ok(hold),
+        Some(Hold::Characters(n)) => {
+            let message = format!("a window of {n} characters is out of range; choose 1 to 65536, or \"sentence\"");
             Err(vec![in_config(config, stage, message)])
         }
     }

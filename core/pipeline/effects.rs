@@ -8,27 +8,29 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::kv::Kv;
+use super::{ask::Asks, kv::Kv};
 
 /// Which of them a stage has.
 #[derive(Clone)]
 pub struct Effects {
     pub kv: Arc<Kv>,
     pub metrics: bool,
+    /// Who answers its questions.
+    pub asks: Asks,
 }
 
 impl Effects {
     pub fn live() -> Self {
-        Effects { kv: Arc::default(), metrics: true }
+        Effects { kv: Arc::default(), metrics: true, asks: Asks::live() }
     }
 
     pub fn dry() -> Self {
-        Effects { kv: Arc::default(), metrics: false }
+        Effects { kv: Arc::default(), metrics: false, asks: Asks::default() }
     }
 
     /// For one visit that is only looked at: reads what lives, and what it writes is gone with it.
     pub fn rehearsal(&self) -> Self {
-        Effects { kv: Arc::new(Kv::over(&self.kv)), metrics: false }
+        Effects { kv: Arc::new(Kv::over(&self.kv)), metrics: false, asks: Asks::default() }
     }
 
     /// Adds to the histogram `into` with labels stage and name.

@@ -1,6 +1,7 @@
 //! The programmable middle: which stages a request meets, in which order, and what their verdicts do.
 
 mod adapt;
+pub mod ask;
 pub mod build;
 pub mod chain;
 pub mod effects;
@@ -19,6 +20,8 @@ use std::{
     time::Duration,
 };
 
+pub use adapt::Hold;
+pub use ask::Asks;
 pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 pub use effects::Effects;
@@ -45,8 +48,8 @@ pub struct Entry {
     pub only: Option<Only>,
     /// How it gets streamed answers; `None` when it looks at no answers.
     pub stream: Option<StreamMode>,
-    /// Characters held back per part in `window` mode.
-    pub window: usize,
+    /// What is held back per part in `window` mode.
+    pub window: Hold,
     pub reads: Reads,
     /// From here on a call is told as slow.
     pub slow: Duration,
@@ -57,7 +60,7 @@ pub struct Entry {
 }
 
 /// Enough for card numbers, e-mail addresses, IBANs and most phrases.
-pub const WINDOW: usize = 256;
+pub const WINDOW: Hold = Hold::Characters(256);
 
 impl Entry {
     /// With the stage's own wishes and the default failure policy.

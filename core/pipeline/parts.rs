@@ -142,4 +142,43 @@ impl Parts {
     }
 }
 
+/// The text of each part so far, for stages that look at it: bounded, since it is shown anew with each event.
+#[derive(Default)]
+pub struct Grown {
+    parts: Vec<((u32, u32), String)>,
+}
+
+impl Grown {
+    /// The text of this event's part with this event in it; `None` for events without text, and once it is too long.
+    pub fn with(&mut self, event: &Event) -> Option<&str> {
+        match event {
+            Event::Delta { choice, index, delta: Delta::Text(text) } => {
+                let place = (*choice, *index);
+                let at = match self.parts.iter().position(|(known, _)| *known == place) {
+                    Some(at) => at,
+                    None if self.parts.len() >= MAX_PARTS => return None,
+                    None => {
+                        self.parts.push((place, String::new()));
+                        self.parts.len() - 1
+                    }
+                };
+                let whole = &mut self.parts[at].1;
+                // One that ran over stays over.
+                if whole.len() <= MAX_GROWN {
+                    whole.push_str(text);
+                }
+                (whole.len() <= MAX_GROWN).then_some(whole.as_str())
+            }
+            Event::PartEnd { choice, index } => {
+                let place = (*choice, *index);
+                self.parts.retain(|(known, _)| *known != place);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
 const MAX_PARTS: usize = 4096;
+/// Bytes of one part.
+const MAX_GROWN: usize = 64 << 10;

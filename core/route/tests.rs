@@ -53,6 +53,7 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
         config::Target { provider: provider.to_owned(), model: model.to_owned(), weight: *weight }
     };
     config::Alias {
+        long_input: None,
         strategy,
         targets: targets.iter().map(target).collect(),
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),

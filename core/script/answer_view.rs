@@ -10,13 +10,14 @@ use super::{
     part_view::{Home, kind, parts, set_text},
     reference::{Registrar, shared},
     request_view::string,
-    verdict::finish_reason,
+    verdict::{self, finish_reason},
 };
 use crate::{
     account::Record,
     clock,
     error::{Error, Side},
     model::{Choice, Delta, Event, Finish, Part, PartStart, Reasoning, Usage},
+    pipeline::parts::New,
 };
 
 #[derive(Clone)]
@@ -193,6 +194,11 @@ fn event(r: &mut Registrar<'_>) {
             })
         },
     );
+    r.get::<EventView>(
+        "so_far",
+        "the text of its part up to here, this piece included: tool arguments as they grow, a reasoning as it goes on; () for kinds without text, and beyond 64 KiB",
+        |v| Ok(v.0.with(|lent| lent.so_far.clone().map_or(Dynamic::UNIT, Dynamic::from))),
+    );
     r.get::<EventView>("tool_call", "for kind tool_call: a map with id and name; ()", |v| {
         v.read(|event| match event {
             Event::PartStart { part: PartStart::ToolCall { id, name, .. }, .. } => {
@@ -220,6 +226,20 @@ impl EventView {
     fn read(&self, f: impl FnOnce(&Event) -> Dynamic) -> Result<Dynamic, Fail> {
         self.0.with(|lent| lent.event.as_ref().map(f).ok_or_else(|| fail("there is no event in this phase")))
     }
+}
+
+/// A script's map as a new event. `None`: it is no map.
+pub fn new_event(item: &Dynamic, kind: &str) -> Option<Result<New, String>> {
+    let map = item.as_map_ref().ok()?;
+    let text = |key: &str| map.get(key).and_then(convert::text);
+    let new_kind = text("kind").unwrap_or_else(|| kind.to_owned());
+    if new_kind != "tool_call" {
+        return Some(Ok(New::Text(new_kind, text("text"))));
+    }
+    Some(verdict::tool_call(item).and_then(|part| match part {
+        Part::ToolCall(call) => Ok(New::Call { id: call.id, name: call.name, arguments: call.arguments }),
+        _ => Err("an event of that kind cannot be made here".into()),
+    }))
 }
 
 fn error(r: &mut Registrar<'_>) {

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use aws_lc_rs::digest;
@@ -17,9 +18,10 @@ use super::{
 use crate::{
     config::{Problem, StageLimits, StreamMode},
     pipeline::{
-        Phase, Reads,
+        Hold, Phase, Reads,
         phase::{Phases, TABLE},
     },
+    text::tokens,
 };
 
 /// A program that may run.
@@ -36,7 +38,7 @@ pub struct Compiled {
     /// `const STREAM`.
     pub stream: Option<StreamMode>,
     /// `const WINDOW`.
-    pub window: Option<u64>,
+    pub window: Option<Hold>,
     /// There are imports at the top: they are made again for each call.
     pub imports: bool,
     /// String constants of the script itself.
@@ -44,6 +46,10 @@ pub struct Compiled {
     pub reads: Reads,
     /// It may look at what requests or answers say.
     pub reads_text: bool,
+    /// Where it asks models, if it does.
+    pub asks: Option<u32>,
+    /// Looks at `event.so_far`: then it is kept.
+    pub grows: bool,
     hooks: Vec<(Phase, Position)>,
 }
 
@@ -98,6 +104,9 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         return Err(sorted(problems));
     }
     ast.set_source(file);
+    if lint::calls(&loose, &["tokens"]).is_some() {
+        tokens::warm();
+    }
     let named: BTreeMap<String, Dynamic> = constants
         .iter()
         .map(|(name, _, value)| (name.to_owned(), value))
@@ -122,6 +131,8 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         },
         // By its words: rather once too often than a request that is said to be decided and is not.
         reads_text: imports || TEXTS.iter().any(|word| source.contains(word)),
+        asks: lint::calls(&loose, &["ask", "embed_similarity"]),
+        grows: lint::may_read(&loose, "so_far"),
         hooks,
     })
 }
@@ -147,7 +158,9 @@ fn hooks(ast: &AST, book: &Book<'_>, problems: &mut Vec<Problem>) -> Vec<(Phase,
 /// Runs the top level once, under limits, and keeps its constants: functions see them as if they were written there.
 fn constants(host: &Host, ast: &AST, book: &Book<'_>) -> Result<Scope<'static>, Vec<Problem>> {
     let mut scope = Scope::new();
-    let (outcome, _) = within(StageLimits::default(), || host.loose.run_ast_with_scope(&mut scope, ast));
+    // No request waits: patterns and word lists may take their time to compile.
+    let limits = StageLimits { wall: Duration::from_secs(2), ..StageLimits::default() };
+    let (outcome, _) = within(limits, || host.loose.run_ast_with_scope(&mut scope, ast));
     outcome.map_err(|error| vec![book.runtime(&error)])?;
     let mut constants = Scope::new();
     let mut problems = Vec::new();
@@ -184,12 +197,15 @@ fn stream(constants: &Scope<'_>, ast: &AST, book: &Book<'_>, problems: &mut Vec<
     Some(mode)
 }
 
-fn window(constants: &Scope<'_>, ast: &AST, book: &Book<'_>, problems: &mut Vec<Problem>) -> Option<u64> {
+fn window(constants: &Scope<'_>, ast: &AST, book: &Book<'_>, problems: &mut Vec<Problem>) -> Option<Hold> {
     let value = constants.get_value::<Dynamic>("WINDOW")?;
-    match value.as_int().ok().and_then(|n| u64::try_from(n).ok()) {
-        Some(n @ 1..=65_536) => Some(n),
+    if value.as_immutable_string_ref().is_ok_and(|word| word.as_str() == "sentence") {
+        return Some(Hold::Sentence);
+    }
+    match value.as_int().ok().and_then(|n| usize::try_from(n).ok()) {
+        Some(n @ 1..=65_536) => Some(Hold::Characters(n)),
         _ => {
-            let text = "const WINDOW must be a number of characters from 1 to 65536".to_owned();
+            let text = "const WINDOW must be a number of characters from 1 to 65536, or \"sentence\"".to_owned();
             problems.push(book.problem(lint::constant(ast, "WINDOW"), text));
             None
         }

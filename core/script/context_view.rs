@@ -65,8 +65,23 @@ pub fn register(r: &mut Registrar<'_>) {
     );
     r.engine.register_fn("metric", |v: &mut ContextView, name: &str, value: f64| metric(&v.0, name, value));
     r.engine.register_fn("metric", |v: &mut ContextView, name: &str, value: i64| metric(&v.0, name, value as f64));
-    r.tell("choose(array)", "one of them by chance; the same request seed makes the same choice");
+    r.tell(
+        "choose(array), choose(weights)",
+        "one of them by chance; the same request seed makes the same choice. `choose(#{ a: 0.9, b: 0.1 })` gives \"b\" once in ten times",
+    );
     r.engine.register_fn("choose", |v: &mut ContextView, list: Array| choose(&v.0, &list));
+    r.engine.register_fn("choose", |v: &mut ContextView, weights: Map| weighted(&weights, turn(&v.0)));
+    r.tell(
+        "choose(array, by), choose(weights, by)",
+        "the same for ever for the same text: `choose(#{ a: 0.9, b: 0.1 }, context.key_id)` sticks to a key, `request.session` to a session. Where a share grows, those who had it keep it",
+    );
+    r.engine.register_fn("choose", |v: &mut ContextView, list: Array, by: &str| -> Dynamic {
+        let at = fastrand::Rng::with_seed(seed_of(&v.0.stage, by)).usize(..list.len().max(1));
+        list.get(at).cloned().unwrap_or(Dynamic::UNIT)
+    });
+    r.engine.register_fn("choose", |v: &mut ContextView, weights: Map, by: &str| {
+        weighted(&weights, fastrand::Rng::with_seed(seed_of(&v.0.stage, by)))
+    });
     vars(r);
     kv(r);
 }
@@ -88,7 +103,7 @@ fn unix(cx: &Context) -> i64 {
     cx.now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
-fn note(desk: &Desk, at: &NativeCallContext, text: &str) -> Result<(), Fail> {
+pub fn note(desk: &Desk, at: &NativeCallContext, text: &str) -> Result<(), Fail> {
     let line = line_of(at.call_position());
     let stage = desk.stage.clone();
     let text = text[..text.floor_char_boundary(MAX_NOTE)].to_owned();
@@ -110,12 +125,46 @@ fn choose(desk: &Desk, list: &Array) -> Result<Dynamic, Fail> {
     if list.is_empty() {
         return Ok(Dynamic::UNIT);
     }
+    let at = turn(desk).usize(..list.len());
+    Ok(list[at].clone())
+}
+
+/// The dice of this choice: of the request's seed, and another for each choice of a request.
+fn turn(desk: &Desk) -> fastrand::Rng {
     let (seed, turn) = desk.with(|lent| {
         lent.choices += 1;
         (lent.cx.as_ref().map_or(0, |cx| cx.seed), lent.choices)
     });
-    let at = fastrand::Rng::with_seed(seed ^ turn.wrapping_mul(0x9E37_79B9_7F4A_7C15)).usize(..list.len());
-    Ok(list[at].clone())
+    fastrand::Rng::with_seed(seed ^ turn.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// Of a stage and a text, the same on every machine and for ever (FNV-1a).
+fn seed_of(stage: &str, by: &str) -> u64 {
+    let bytes = stage.bytes().chain([0]).chain(by.bytes());
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}
+
+/// A name by its share of all weights. Names stand in order, so a share that grows keeps whom it had.
+fn weighted(weights: &Map, mut dice: fastrand::Rng) -> Result<Dynamic, Fail> {
+    let wrong = || fail("choose(#{ name: weight, … }) takes weights from 0, not all of them 0");
+    let weight = |value: &Dynamic| convert::number(value).filter(|w| *w >= 0.0).ok_or_else(wrong);
+    let all: f64 = weights.values().map(weight).sum::<Result<f64, Fail>>()?;
+    if !(all.is_finite() && all > 0.0) {
+        return Err(wrong());
+    }
+    let mut point = dice.f64() * all;
+    let mut last = Dynamic::UNIT;
+    for (name, value) in weights {
+        let weight = weight(value)?;
+        if weight > 0.0 {
+            last = convert::str(name);
+            if point < weight {
+                break;
+            }
+            point -= weight;
+        }
+    }
+    Ok(last)
 }
 
 fn vars(r: &mut Registrar<'_>) {

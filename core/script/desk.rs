@@ -38,6 +38,8 @@ pub struct Lent {
     pub response: Option<Response>,
     pub event: Option<Event>,
     pub event_kind: &'static str,
+    /// Of the event's part, with this event; `None` when nobody looks, or when it is too long.
+    pub so_far: Option<ImmutableString>,
     pub attempt_starts: bool,
     pub error: Option<Error>,
     pub record: Option<Record>,
@@ -51,6 +53,8 @@ pub struct Lent {
     pub failed: Option<Error>,
     pub notes: u32,
     pub choices: u64,
+    /// Asked of models.
+    pub questions: u32,
 }
 
 impl Desk {

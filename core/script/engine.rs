@@ -96,6 +96,8 @@ pub fn register(registrar: &mut Registrar<'_>) {
     super::target_view::register(registrar);
     super::answer_view::register(registrar);
     super::context_view::register(registrar);
+    super::text_view::register(registrar);
+    super::ask_view::register(registrar);
     verdict::register(registrar);
 }
 
@@ -150,6 +152,19 @@ impl Budget {
         }
         None
     }
+}
+
+/// Runs `f` while the time of the call under way stands still.
+pub fn paused<T>(f: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let value = f();
+    BUDGET.with(|b| b.deadline.set(b.deadline.get().and_then(|t| t.checked_add(began.elapsed()))));
+    value
+}
+
+/// Is the time of the call under way over? For host functions that work long.
+pub fn late() -> bool {
+    BUDGET.with(|b| b.deadline.get().is_some_and(|t| Instant::now() > t))
 }
 
 /// A verdict was made here.

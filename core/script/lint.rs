@@ -190,6 +190,30 @@ pub fn may_read(ast: &AST, property: &str) -> bool {
     })
 }
 
+/// The line of the first call of one of these functions of the host.
+pub fn calls(ast: &AST, names: &[&str]) -> Option<u32> {
+    let own: HashSet<&str> = ast.iter_fn_def().map(|f| f.name.as_str()).collect();
+    let mut found = None;
+    ast.walk(&mut |path: &[ASTNode<'_>]| {
+        if let Some((call, position)) = call(path).or_else(|| method(path))
+            && names.contains(&call.name.as_str())
+            && call.namespace.is_empty()
+            && !own.contains(call.name.as_str())
+        {
+            found.get_or_insert(position.line().unwrap_or(1) as u32);
+        }
+        found.is_none()
+    });
+    found
+}
+
+fn method<'a>(path: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
+    match path.last()? {
+        ASTNode::Expr(Expr::MethodCall(call, position)) => Some((&**call, *position)),
+        _ => None,
+    }
+}
+
 /// Does a function still mention this name?
 pub fn names(ast: &AST, name: &str) -> bool {
     let mut functions = ast.clone();

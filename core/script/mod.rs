@@ -5,22 +5,27 @@
 //! mistakes in it before it runs), `desk` is what one call sees, the `*_view` files are the objects on it, `stage` and `run` make a stage of it.
 
 mod answer_view;
+mod ask_view;
+mod beside;
 mod compile;
 mod context_view;
 mod convert;
 pub mod cover;
 mod desk;
 mod engine;
+mod knob_view;
 mod lint;
 mod part_view;
 mod property;
 pub mod reference;
+pub mod repl;
 mod request_view;
 mod run;
 mod search_view;
 mod stage;
 pub mod suite;
 mod target_view;
+mod text_view;
 mod verdict;
 mod words;
 

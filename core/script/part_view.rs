@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     codec::Field,
-    model::{Media, Message, Part, Text},
+    model::{Extra, Media, MediaKind, MediaSource, Message, Part, Text, ToolKind, ToolResult},
 };
 
 /// One turn of the request.
@@ -277,8 +277,41 @@ fn part_of(value: &Dynamic) -> Result<Part, Fail> {
     match map.get("type").and_then(convert::text).as_deref() {
         Some("text") | None => map.get("text").and_then(convert::text).map(Part::text).ok_or_else(wrong),
         Some("tool_call") => verdict::tool_call(value).map_err(fail),
+        Some("tool_result") => tool_result(&map),
+        Some("image") => image(&map),
         Some(_) => Err(wrong()),
     }
+}
+
+/// `#{ type: "tool_result", id: "…", text: "…" }`
+fn tool_result(map: &rhai::Map) -> Result<Part, Fail> {
+    let word = |key: &str| map.get(key).and_then(convert::text);
+    let wrong = || fail("a tool_result has the id of its call, a text, and may have name and is_error");
+    if map.keys().any(|key| !matches!(key.as_str(), "type" | "id" | "text" | "name" | "is_error")) {
+        return Err(wrong());
+    }
+    let (Some(call_id), Some(text)) = (word("id"), word("text")) else { return Err(wrong()) };
+    Ok(Part::ToolResult(ToolResult {
+        call_id,
+        name: word("name"),
+        parts: vec![Part::text(text)],
+        is_error: map.get("is_error").and_then(|v| v.as_bool().ok()),
+        kind: ToolKind::Function,
+        object: None,
+        cache: None,
+        extra: Extra::default(),
+    }))
+}
+
+/// `#{ type: "image", url: "https://…" }`, or `data` (base64) and `mime` in its place.
+fn image(map: &rhai::Map) -> Result<Part, Fail> {
+    let word = |key: &str| map.get(key).and_then(convert::text);
+    let source = match (word("url"), word("data")) {
+        (Some(url), None) => MediaSource::Url(url),
+        (None, Some(data)) => MediaSource::Base64(data),
+        _ => return Err(fail("an image has a url, or data (base64) with its mime type")),
+    };
+    Ok(Part::Media(Media::new(MediaKind::Image, word("mime"), source)))
 }
 
 /// Replaces the text of a turn: the first text part gets it, other text parts go, the rest stays in its place.
@@ -301,7 +334,6 @@ pub fn set_text(parts: &mut Vec<Part>, new: String) {
 }
 
 pub fn kind(part: &Part) -> &str {
-    use crate::model::MediaKind;
     match part {
         Part::Text(_) => "text",
         Part::Refusal(_) => "refusal",

@@ -153,6 +153,63 @@ pub fn reference() -> String {
     out
 }
 
+/// `scripts/definitions/portcullis.d.rhai`: the same for editors, in the form of Rhai's language server.
+pub fn definitions() -> String {
+    let mut out = String::from(DEFINITIONS);
+    for Object { name, rows, kind, .. } in objects() {
+        line(&mut out, format_args!("\n// {name}"));
+        for Row { name: signature, property, settable, text } in rows {
+            let text = text.replace('\n', " ");
+            if *property {
+                line(&mut out, format_args!("\n/// {text}\nfn get {signature}(this: {name}) -> ?;"));
+                if *settable {
+                    line(&mut out, format_args!("\n/// {text}\nfn set {signature}(this: {name}, value: ?);"));
+                }
+                continue;
+            }
+            for call in calls(signature) {
+                let Some((path, rest)) = call.split_once('(') else { continue };
+                let parameters: Vec<String> = rest.trim_end_matches(')').split(',').filter_map(parameter).collect();
+                // A method of a kind or of something told in its own rows: the object stands first.
+                let (owner, function) = path.rsplit_once('.').map_or((None, path), |(owner, name)| (Some(owner), name));
+                let first = owner.map(|_| "this: ?".to_owned()).or_else(|| kind.then(|| format!("this: {name}")));
+                let all: Vec<String> = first.into_iter().chain(parameters).collect();
+                line(&mut out, format_args!("\n/// {text}\nfn {function}({}) -> ?;", all.join(", ")));
+            }
+        }
+    }
+    out
+}
+
+/// `f(a), f(a, b)` one by one.
+fn calls(signature: &str) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let (mut depth, mut call) = (0, String::new());
+    for c in signature.chars() {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        match c {
+            ',' | ' ' if depth == 0 => {}
+            _ => call.push(c),
+        }
+        if c == ')' && depth == 0 {
+            all.push(std::mem::take(&mut call));
+        }
+    }
+    all
+}
+
+/// `text | map` is one that may be either.
+fn parameter(text: &str) -> Option<String> {
+    let name = text.split('|').next()?.trim().replace(' ', "_");
+    (!name.is_empty()).then(|| format!("{name}: ?"))
+}
+
+const DEFINITIONS: &str = "\
+// Generated from the code: UPDATE_DOCS=1 cargo test --lib script::
+// For Rhai's language server: what scripts see beside the language itself. Not run, and no stage.
+module static;
+";
+
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a String does not fail.
     let _ = writeln!(out, "{text}");
@@ -204,7 +261,7 @@ An answer reaches a script once, as events or whole, as its first lines say for 
 | `const STREAM =` | the script has | what happens |
 |---|---|---|
 | `\"event\"` | `fn event` | each event as it comes (the default with `fn event`) |
-| `\"window\"` | `fn event` | text is held back by `const WINDOW = 256;` characters per part and shown with what came before, so that a match across events stands whole; the same text may be seen again, after your changes |
+| `\"window\"` | `fn event` | text is held back by `const WINDOW = 256;` characters per part and shown with what came before, so that a match across events stands whole; the same text may be seen again, after your changes. With `const WINDOW = \"sentence\";` it comes in whole sentences, each seen once |
 | `\"whole\"` | `fn response` | the answer is held until it is complete |
 | `\"observe\"` | `fn response` | the answer goes by and is looked at after its end; verdicts are only recorded |
 
@@ -216,7 +273,8 @@ const TAIL: &str = "
 
 Each call may use 200,000 operations and 50 ms (`limits` in `[[stages]]`), call 32 functions deep and build strings of 32 MiB and
 arrays and maps of 10,000 entries. There are no files, no network, no `sleep`, no `eval` and no clock but `context.now`.
-`print` goes nowhere: use `context.note`. `import` reads from this folder and the folders below only. A script that
+`print` goes nowhere: use `context.note`. Try things out with `portcullis repl`; editors with Rhai's language server read
+`definitions/portcullis.d.rhai`. `import` reads from this folder and the folders below only. A script that
 fails refuses its request with 500 (`on_error = \"skip\"` goes on without it) and the log names file, line and column.
 `log` hooks run after the answer, two at a time; where earlier ones are so slow that one does not begin within a second, it is
 left out, which the request's trace and `portcullis_log_hooks_left_out_total` say.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     codec::Field,
-    model::{Message, Part, Role, Tool},
+    model::{Extra, Message, Part, Role, Tool, tool::Function},
     pipeline::{Phase, effects},
 };
 
@@ -23,14 +23,19 @@ pub struct RequestView(pub Arc<Desk>);
 #[derive(Clone)]
 pub struct HeadersView(Arc<Desk>);
 
+/// `request.fields`
+#[derive(Clone)]
+struct FieldsView(Arc<Desk>);
+
 pub fn register(r: &mut Registrar<'_>) {
     r.kind::<RequestView>(
         "Request",
         "The caller's request. It can be changed in `fn request` (for good) and in `fn attempt` (for this target).",
     );
     facts(r);
-    knobs(r);
+    super::knob_view::register(r);
     contents(r);
+    fields(r);
     super::search_view::register(r);
     headers(r);
 }
@@ -63,6 +68,22 @@ fn facts(r: &mut Registrar<'_>) {
         |v| v.0.doc(|doc| Ok(doc.format().name().into())),
     );
     r.get::<RequestView>("stream", "true: the answer is to be streamed", |v| v.0.doc(|doc| Ok(doc.stream().into())));
+    r.get::<RequestView>(
+        "session",
+        "what ties requests together: the caller's tag `session`, its prompt cache key, its session or user id; or ()",
+        |v| {
+            let tagged = v.0.cx(|cx| cx.tags.iter().find(|(name, _)| name == "session").map(|(_, id)| id.clone()))?;
+            let said = v.0.request(|request| {
+                let text = |map: &serde_json::Map<String, serde_json::Value>, key: &str| {
+                    map.get(key).and_then(|v| v.as_str()).filter(|s| !s.is_empty()).map(str::to_owned)
+                };
+                let extra = request.extra.any().and_then(|(_, fields)| text(fields, "prompt_cache_key"));
+                let own = ["session_id", "conversation_id"].iter().find_map(|key| text(&request.metadata, key));
+                extra.or(own).or_else(|| request.user.clone())
+            })?;
+            Ok(tagged.or(said).map_or(Dynamic::UNIT, Dynamic::from))
+        },
+    );
     r.get::<RequestView>("input_tokens", "an estimate from the length of the text", |v| {
         v.0.doc(|doc| Ok(convert::int(tokens(doc.text_bytes(), doc))))
     });
@@ -90,63 +111,6 @@ fn is_image(part: &Part) -> bool {
         Part::ToolResult(result) => result.parts.iter().any(is_image),
         _ => false,
     }
-}
-
-fn knobs(r: &mut Registrar<'_>) {
-    r.both::<RequestView>(
-        "temperature",
-        "a number, or () when the caller set none",
-        |v| v.0.request(|request| request.sampling.temperature.map_or(Dynamic::UNIT, Dynamic::from)),
-        |v, value| {
-            let value = optional(&value, "temperature", convert::number)?;
-            v.0.edit(Field::Sampling, |request| {
-                request.sampling.temperature = value;
-                Ok(())
-            })
-        },
-    );
-    r.both::<RequestView>(
-        "top_p",
-        "a number, or ()",
-        |v| v.0.request(|request| request.sampling.top_p.map_or(Dynamic::UNIT, Dynamic::from)),
-        |v, value| {
-            let value = optional(&value, "top_p", convert::number)?;
-            v.0.edit(Field::Sampling, |request| {
-                request.sampling.top_p = value;
-                Ok(())
-            })
-        },
-    );
-    r.both::<RequestView>(
-        "max_tokens",
-        "the most tokens the answer may have, or ()",
-        |v| v.0.request(|request| request.max_tokens.map_or(Dynamic::UNIT, convert::int)),
-        |v, value| {
-            let whole = |v: &Dynamic| v.as_int().ok().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
-            let value = optional(&value, "max_tokens", whole)?;
-            v.0.edit(Field::MaxTokens, |request| {
-                request.max_tokens = value;
-                Ok(())
-            })
-        },
-    );
-    r.both::<RequestView>(
-        "metadata",
-        "the caller's free key-value pairs, as a map",
-        |v| v.0.request(|request| convert::from_json(&serde_json::Value::Object(request.metadata.clone()))),
-        |v, value| {
-            let serde_json::Value::Object(map) = json("metadata", &value)? else {
-                return Err(fail("request.metadata must be a map"));
-            };
-            if v.0.request(|request| request.metadata == map)? {
-                return Ok(());
-            }
-            v.0.edit(Field::Metadata, |request| {
-                request.metadata = map;
-                Ok(())
-            })
-        },
-    );
 }
 
 fn contents(r: &mut Registrar<'_>) {
@@ -186,10 +150,40 @@ fn contents(r: &mut Registrar<'_>) {
     r.get::<RequestView>("last_user_text", "the text of the last user turn", |v| Ok(last_user_text(&v.0)?.into()));
     r.both::<RequestView>(
         "tools",
-        "the tools on offer as maps with name, description and parameters; set it to an array with some of them left out",
+        "the tools on offer as maps with name, description and parameters; set it to an array: tools can be left out, changed and added (`request.tools.push(#{ name: \"clock\", description: \"…\", parameters: #{…} })`)",
         |v| v.0.request(|request| request.tools.iter().map(tool).collect::<Array>().into()),
         |v, value| set_tools(&v.0, &value),
     );
+}
+
+/// Top-level fields that have no name of their own here.
+fn fields(r: &mut Registrar<'_>) {
+    r.object(
+        "Request (other fields)",
+        "`request.fields[\"modalities\"]`: a field of the caller's own format that has no name of its own above, as plain values. It goes to targets of that format only.",
+    );
+    r.engine.register_type_with_name::<FieldsView>("Fields");
+    r.part("Request", "fields", |v: &RequestView| FieldsView(v.0.clone()));
+    r.tell("fields[name]", "its value, () when absent; can be set, and taken out with ()");
+    r.engine.register_indexer_get(|v: &mut FieldsView, name: &str| -> Result<Dynamic, Fail> {
+        v.0.request(|request| {
+            let found = request.extra.any().and_then(|(_, fields)| fields.get(name));
+            found.map_or(Dynamic::UNIT, convert::from_json)
+        })
+    });
+    r.engine.register_indexer_set(|v: &mut FieldsView, name: &str, value: Dynamic| -> Result<(), Fail> {
+        let value = json("request.fields", &value)?;
+        let same = |request: &crate::model::Request| {
+            request.extra.any().and_then(|(_, fields)| fields.get(name)).unwrap_or(&serde_json::Value::Null) == &value
+        };
+        v.0.may_edit()?;
+        if v.0.request(same)? {
+            return Ok(());
+        }
+        let done = v.0.doc(|doc| doc.set_field(name, value.clone()))?;
+        v.0.with(|lent| lent.changed = true);
+        done.map_err(fail)
+    });
 }
 
 fn leading_system(messages: &[Message]) -> &[Message] {
@@ -244,21 +238,20 @@ fn tool(tool: &Tool) -> Dynamic {
     map.into()
 }
 
-/// Tools are kept as the caller wrote them: a script chooses among them and may change descriptions.
+/// Tools that the caller wrote are kept as they are but for what is set on them; others are new.
 fn set_tools(desk: &Arc<Desk>, value: &Dynamic) -> Result<(), Fail> {
     let list = value.as_array_ref().map_err(|kind| fail(format!("request.tools must be an array, not {kind}")))?;
     let old = desk.request(|request| request.tools.clone())?;
-    let mut new = Vec::with_capacity(list.len());
+    let mut new: Vec<Tool> = Vec::with_capacity(list.len());
     for item in list.iter() {
-        let map = item.as_map_ref().map_err(|_| fail("request.tools holds maps as they were read from it"))?;
-        let name = map.get("name").and_then(convert::text).unwrap_or_default();
-        let mut found = old.iter().find(|t| tool_name(t) == name).cloned().ok_or_else(|| {
-            fail("request.tools had no tool of that name: tools can be left out and re-described, not invented")
-        })?;
-        if let (Tool::Function(function), Some(text)) = (&mut found, map.get("description").and_then(convert::text)) {
-            function.description = Some(text);
+        let map = item.as_map_ref().map_err(|_| fail("request.tools holds maps with name, description, parameters"))?;
+        let name = map.get("name").and_then(convert::text).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| fail("a tool needs a name"))?;
+        if new.iter().any(|t| tool_name(t) == name) {
+            return Err(fail("request.tools has two tools of one name"));
         }
-        new.push(found);
+        let found = old.iter().find(|t| tool_name(t) == name).cloned();
+        new.push(written_tool(found, name, &map)?);
     }
     if new == old {
         return Ok(());
@@ -267,6 +260,50 @@ fn set_tools(desk: &Arc<Desk>, value: &Dynamic) -> Result<(), Fail> {
         request.tools = new;
         Ok(())
     })
+}
+
+fn written_tool(old: Option<Tool>, name: String, map: &Map) -> Result<Tool, Fail> {
+    let mut function = match old {
+        Some(Tool::Function(function)) => function,
+        // What a provider runs itself stays in its words.
+        Some(hosted) => return Ok(hosted),
+        None => {
+            let known = |key: &str| matches!(key, "name" | "description" | "parameters" | "strict" | "hosted");
+            if map.keys().any(|key| !known(key)) || map.get("hosted").is_some_and(|v| v.as_bool() == Ok(true)) {
+                return Err(fail("a new tool has name, description, parameters and strict, and nothing else"));
+            }
+            Function {
+                name,
+                description: None,
+                parameters: None,
+                strict: map.get("strict").and_then(|v| v.as_bool().ok()),
+                custom: false,
+                cache: None,
+                extra: Extra::default(),
+            }
+        }
+    };
+    if let Some(text) = map.get("description") {
+        function.description = optional(text, "tools: description", convert::text)?;
+    }
+    if let Some(value) = map.get("parameters") {
+        let new = json("request.tools: parameters", value)?;
+        match new {
+            serde_json::Value::Null => function.parameters = None,
+            serde_json::Value::Object(_) => {
+                // Read and written back it is the same schema: the caller's own numbers stay.
+                if function
+                    .parameters
+                    .as_ref()
+                    .is_none_or(|old| convert::from_json(old).to_string() != value.to_string())
+                {
+                    function.parameters = Some(new);
+                }
+            }
+            _ => return Err(fail("a tool's parameters are a JSON Schema: a map, or ()")),
+        }
+    }
+    Ok(Tool::Function(function))
 }
 
 fn tool_name(tool: &Tool) -> &str {
@@ -336,7 +373,7 @@ pub fn string(what: &str, value: Dynamic) -> Result<String, Fail> {
 }
 
 /// A value, or () for none.
-fn optional<T>(value: &Dynamic, what: &str, read: impl Fn(&Dynamic) -> Option<T>) -> Result<Option<T>, Fail> {
+pub fn optional<T>(value: &Dynamic, what: &str, read: impl Fn(&Dynamic) -> Option<T>) -> Result<Option<T>, Fail> {
     if value.is_unit() {
         return Ok(None);
     }

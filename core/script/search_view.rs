@@ -1,7 +1,12 @@
 //! Searches in the last user text, as methods of `request`, and the word lists for them: loops that a script need not
 //! make itself.
 
-use rhai::{Array, Dynamic};
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use rhai::{Array, Dynamic, ImmutableString};
 
 use super::{
     convert,
@@ -18,13 +23,13 @@ pub fn register(r: &mut Registrar<'_>) {
     );
     r.engine.register_fn("text_has", |v: &mut RequestView, words: Words| search(v, |text| words.anywhere(text)));
     r.engine.register_fn("text_has", |v: &mut RequestView, list: Array| {
-        let words = list_of(&list)?;
+        let words = known_list(&list)?;
         search(v, |text| words.anywhere(text))
     });
     r.tell("text_has_word(words)", "the same for whole words: \"prove\" is not in \"improve\"");
     r.engine.register_fn("text_has_word", |v: &mut RequestView, words: Words| search(v, |text| words.as_word(text)));
     r.engine.register_fn("text_has_word", |v: &mut RequestView, list: Array| {
-        let words = list_of(&list)?;
+        let words = known_list(&list)?;
         search(v, |text| words.as_word(text))
     });
     r.tell(
@@ -39,8 +44,16 @@ pub fn register(r: &mut Registrar<'_>) {
         })
     });
     r.object("Word lists", "Made once, at the top of a script: `const LONG = words([\"essay\", \"report\"]);`. They are found in one pass over the text.");
-    r.tell("words(array)", "a list for text_has and text_has_word");
-    r.engine.register_fn("words", |list: Array| list_of(&list));
+    r.tell(
+        "words(array)",
+        "a list for text_has, text_has_word and has_word; one that is made in a function (`words(context.config.block)`) is kept for the next call",
+    );
+    r.engine.register_fn("words", |list: Array| known_list(&list));
+    r.tell("has_word(text, words)", "is any of the words in the text, as a word of its own?");
+    r.engine.register_fn("has_word", |text: ImmutableString, words: Words| words.as_word(&text));
+    r.engine.register_fn("has_word", |text: ImmutableString, list: Array| -> Result<bool, Fail> {
+        Ok(known_list(&list)?.as_word(&text))
+    });
     r.tell(
         "topics(array)",
         "named lists, most important first: `topics([[\"essay\", [\"essay\", \"report\"]], [\"code\", [\"bug\"]]])`",
@@ -63,6 +76,26 @@ pub fn register(r: &mut Registrar<'_>) {
 fn search(view: &RequestView, found: impl FnOnce(&str) -> bool) -> Result<bool, Fail> {
     view.0.doc(|doc| Ok(found(&doc.last_user_text()?)))
 }
+
+/// A list that was made before is used again: making one costs more than a search.
+fn known_list(list: &Array) -> Result<Words, Fail> {
+    static KNOWN: LazyLock<Mutex<HashMap<Vec<String>, Words>>> = LazyLock::new(Mutex::default);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key: Option<Vec<String>> = list.iter().map(convert::text).collect();
+    let key = key.ok_or_else(|| fail("a word list holds strings"))?;
+    if let Some(found) = known().get(&key) {
+        return Ok(found.clone());
+    }
+    let made = list_of(list)?;
+    let mut known = known();
+    if known.len() >= MOST_LISTS {
+        known.clear();
+    }
+    known.insert(key, made.clone());
+    Ok(made)
+}
+
+const MOST_LISTS: usize = 64;
 
 fn list_of(list: &Array) -> Result<Words, Fail> {
     let words = list.iter().map(|w| convert::text(w).ok_or_else(|| fail("a word list holds strings")));

@@ -5,10 +5,12 @@ mod calls;
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic};
+use rhai::{Array, Dynamic, ImmutableString};
 
 use super::{
-    answer_view::{ErrorView, EventView, RecordView, ResponseView},
+    answer_view::{ErrorView, EventView, RecordView, ResponseView, new_event},
+    ask_view::Terms,
+    beside::Beside,
     compile::Compiled,
     context_view::ContextView,
     convert,
@@ -25,10 +27,11 @@ use crate::{
     config::{StageLimits, StreamMode},
     context::Context,
     error::{Error, Kind},
-    model::{Event, Part, Response},
+    model::{Event, Response},
     pipeline::{
         Candidate, Effects, Phase, Reads, Stage, StageFault, Visit,
-        parts::{New, Parts},
+        ask::AskGrant,
+        parts::{Grown, Parts},
         phase::Phases,
         stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
     },
@@ -41,6 +44,8 @@ pub struct ScriptStage {
     limits: StageLimits,
     config: Arc<serde_json::Map<String, serde_json::Value>>,
     effects: Effects,
+    /// Set when it may ask models.
+    terms: Option<Arc<Terms>>,
 }
 
 impl ScriptStage {
@@ -51,7 +56,29 @@ impl ScriptStage {
         config: serde_json::Map<String, serde_json::Value>,
         effects: Effects,
     ) -> Self {
-        ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects }
+        ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects, terms: None }
+    }
+
+    /// What it may do beyond its own: ask models.
+    pub fn granted(mut self, grants: &[String]) -> Self {
+        let grant = AskGrant::of(grants);
+        let StageLimits { asks: most, ask_wait: wait, .. } = self.limits;
+        self.terms = (!grant.is_none()).then(|| Arc::new(Terms { grant, most, wait }));
+        self
+    }
+
+    /// What one request holds of it.
+    pub fn visit(&self) -> ScriptVisit {
+        ScriptVisit {
+            program: self.program.clone(),
+            limits: self.limits,
+            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
+            operations: 0,
+            line: 0,
+            parts: Parts::default(),
+            grown: Grown::default(),
+            starts: true,
+        }
     }
 }
 
@@ -77,19 +104,15 @@ impl Stage for ScriptStage {
     }
 
     fn holds_its_thread(&self) -> bool {
-        true
+        // One that may ask has a thread of its own.
+        self.terms.is_none()
     }
 
     fn open(&self) -> Box<dyn Visit> {
-        Box::new(ScriptVisit {
-            program: self.program.clone(),
-            limits: self.limits,
-            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
-            operations: 0,
-            line: 0,
-            parts: Parts::default(),
-            starts: true,
-        })
+        match &self.terms {
+            None => Box::new(self.visit()),
+            Some(terms) => Box::new(Beside::new(self.clone(), terms.clone())),
+        }
     }
 
     fn rehearse(&self) -> Box<dyn Visit> {
@@ -97,13 +120,14 @@ impl Stage for ScriptStage {
     }
 }
 
-struct ScriptVisit {
+pub struct ScriptVisit {
     program: Arc<Compiled>,
     limits: StageLimits,
-    desk: Arc<Desk>,
+    pub desk: Arc<Desk>,
     operations: u64,
     line: u32,
     parts: Parts,
+    grown: Grown,
     /// The next `start` event begins an attempt.
     starts: bool,
 }
@@ -222,7 +246,7 @@ impl ScriptVisit {
         list.iter().map(|item| name(item).ok_or_else(|| self.wrong(Phase::Route, item))).collect()
     }
 
-    fn on_request(&mut self, cx: &mut Context, doc: &mut Document) -> Outcome<RequestVerdict> {
+    pub fn on_request(&mut self, cx: &mut Context, doc: &mut Document) -> Outcome<RequestVerdict> {
         let args = vec![self.request_view(), self.context_view()];
         let value = self.with_document(Phase::Request, cx, doc, |_| {}, args)?;
         Ok(match self.only_verdict(Phase::Request, value)? {
@@ -232,7 +256,12 @@ impl ScriptVisit {
         })
     }
 
-    fn on_route(&mut self, cx: &mut Context, doc: &mut Document, candidates: &[Candidate]) -> Outcome<RouteVerdict> {
+    pub fn on_route(
+        &mut self,
+        cx: &mut Context,
+        doc: &mut Document,
+        candidates: &[Candidate],
+    ) -> Outcome<RouteVerdict> {
         let target = |c: &Candidate| Dynamic::from(TargetView(Arc::new(c.clone())));
         let targets: Array =
             if self.program.reads.targets { candidates.iter().map(target).collect() } else { Array::new() };
@@ -245,7 +274,7 @@ impl ScriptVisit {
         })
     }
 
-    fn on_attempt(
+    pub fn on_attempt(
         &mut self,
         cx: &mut Context,
         target: &Candidate,
@@ -266,13 +295,15 @@ impl ScriptVisit {
         })
     }
 
-    fn on_event(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Outcome<EventVerdict> {
+    pub fn on_event(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Outcome<EventVerdict> {
         let kind = self.parts.kind(&event);
+        let so_far = if self.program.grows { self.grown.with(&event).map(ImmutableString::from) } else { None };
         let event = self.parts.renumber(event);
         let starts = matches!(event, Event::Start(_)) && std::mem::take(&mut self.starts);
         let lend = |lent: &mut Lent| {
             lent.event = Some(event);
             lent.event_kind = kind;
+            lent.so_far = so_far;
             lent.attempt_starts = starts;
         };
         let args = vec![Dynamic::from(EventView(self.desk.clone())), self.context_view()];
@@ -321,7 +352,7 @@ impl ScriptVisit {
         Ok(EventVerdict::Continue)
     }
 
-    fn on_response(
+    pub fn on_response(
         &mut self,
         cx: &mut Context,
         target: &Candidate,
@@ -344,7 +375,7 @@ impl ScriptVisit {
         })
     }
 
-    fn on_error(&mut self, cx: &mut Context, error: &mut Error) -> Outcome<ErrorVerdict> {
+    pub fn on_error(&mut self, cx: &mut Context, error: &mut Error) -> Outcome<ErrorVerdict> {
         let own = std::mem::replace(error, Error::new(Kind::Internal, ""));
         let args = vec![Dynamic::from(ErrorView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Error, cx, |lent| lent.error = Some(own), args, |lent| lent.error.take());
@@ -357,7 +388,7 @@ impl ScriptVisit {
         })
     }
 
-    fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
+    pub fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
         let own = record.clone();
         let args = vec![Dynamic::from(RecordView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Log, cx, |lent| lent.record = Some(own), args, |lent| lent.record.take());
@@ -366,20 +397,6 @@ impl ScriptVisit {
         }
         self.only_verdict(Phase::Log, result?).map(|_| ())
     }
-}
-
-/// A script's map as a new event. `None`: it is no map.
-fn new_event(item: &Dynamic, kind: &str) -> Option<Result<New, String>> {
-    let map = item.as_map_ref().ok()?;
-    let text = |key: &str| map.get(key).and_then(convert::text);
-    let new_kind = text("kind").unwrap_or_else(|| kind.to_owned());
-    if new_kind != "tool_call" {
-        return Some(Ok(New::Text(new_kind, text("text"))));
-    }
-    Some(verdict::tool_call(item).and_then(|part| match part {
-        Part::ToolCall(call) => Ok(New::Call { id: call.id, name: call.name, arguments: call.arguments }),
-        _ => Err("an event of that kind cannot be made here".into()),
-    }))
 }
 
 const MAX_ORDER: usize = 64;

@@ -27,8 +27,11 @@ mod generated;
 mod hostile;
 mod hooks;
 mod load;
+mod ready;
+mod repl;
 mod streams;
 mod words;
+mod world;
 
 /// Without plugins.
 fn build(config: &Config, scripts: &Scripts) -> Result<Built, Vec<Problem>> {

@@ -11,6 +11,7 @@
 )]
 
 mod agents;
+mod asks;
 mod auth;
 mod bad_input;
 mod bedrock;
@@ -46,6 +47,7 @@ mod records;
 mod realtime;
 mod redact;
 mod replay;
+mod repl;
 mod reload;
 mod responses;
 mod retries;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{Resolver, path, providers::MOCK};
-use crate::config::{Alias, Provider, Strategy, Target, file, source::dotted, text};
+use crate::config::{Alias, LongInput, Provider, Strategy, Target, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn models(
@@ -62,6 +62,7 @@ impl Resolver<'_, '_, '_> {
             self.reference(&at, next, providers, names);
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
+        let long_input = raw.long_input.map(|long| self.long_input(&key("long_input"), long, providers, names));
         Alias {
             strategy,
             targets,
@@ -69,6 +70,38 @@ impl Resolver<'_, '_, '_> {
             timeouts,
             retries: raw.retries,
             strict: raw.strict.unwrap_or(false),
+            long_input,
+        }
+    }
+
+    fn long_input(
+        &mut self,
+        at: &[String],
+        raw: file::LongInput,
+        providers: &[Provider],
+        names: &[String],
+    ) -> LongInput {
+        let file::LongInput { mode, chunk_tokens, model, parallel, most_chunks, instruction, template, wait, progress } =
+            raw;
+        let key = |key: &str| [at, &path(&[key])].concat();
+        // The only one there is.
+        let (None | Some(file::LongMode::MapReduce)) = mode;
+        if let Some(model) = &model {
+            self.reference(&key("model"), model, providers, names);
+        }
+        if template.as_ref().is_some_and(|template| !template.contains("{part}")) {
+            let message = format!("`{}` needs {{part}}: it stands for a piece's answer", dotted(&key("template")));
+            self.tell(&key("template"), message);
+        }
+        LongInput {
+            chunk_tokens: usize::try_from(chunk_tokens).unwrap_or(usize::MAX),
+            model,
+            parallel: parallel.unwrap_or(4) as usize,
+            most_chunks: most_chunks.unwrap_or(64) as usize,
+            instruction,
+            template,
+            wait: self.span(&key("wait"), wait).unwrap_or(LONG_WAIT),
+            progress: progress.unwrap_or(false),
         }
     }
 
@@ -156,3 +189,6 @@ fn ring<'m>(models: &'m BTreeMap<String, Alias>, start: &'m str) -> Option<Vec<&
     }
     None
 }
+
+/// For one piece of a long input.
+const LONG_WAIT: std::time::Duration = std::time::Duration::from_secs(120);

@@ -36,13 +36,18 @@ impl Resolver<'_, '_, '_> {
     fn stage(&mut self, at: &[String], raw: file::Stage, teams: &BTreeMap<String, Team>) -> Stage {
         let limits = raw.limits.unwrap_or_default();
         let plugin = raw.uses.ends_with(".wasm");
+        let asks = |grant: &String| grant == "ask" || grant.starts_with("ask:");
+        let granted = |ask: bool| raw.grant.iter().flatten().any(|grant| asks(grant) == ask);
         let foreign = [
-            (!plugin, "plugins", "grant", raw.grant.is_some()),
+            (!plugin, "plugins", "grant", granted(false)),
+            (plugin, "scripts", "grant: ask", granted(true)),
             (!plugin, "plugins", "isolation", raw.isolation.is_some_and(|i| i == file::Isolation::Pooled)),
             (!plugin, "plugins", "limits.memory", limits.memory.is_some()),
             (!plugin, "plugins", "limits.cpu", limits.cpu.is_some()),
             (plugin, "scripts", "limits.operations", limits.operations.is_some()),
             (plugin, "scripts", "limits.wall", limits.wall.is_some()),
+            (plugin, "scripts", "limits.asks", limits.asks.is_some()),
+            (plugin, "scripts", "limits.ask_wait", limits.ask_wait.is_some()),
         ];
         for (_, whom, key, _) in foreign.iter().filter(|(wrong, _, _, given)| *wrong && *given) {
             self.warn(format!("`{}.{key}` concerns {whom} only; {} goes without", dotted(at), raw.uses));
@@ -63,6 +68,10 @@ impl Resolver<'_, '_, '_> {
         let limit = |key: &str| at_key(&at_key(at, "limits"), key);
         let wall = self.span(&limit("wall"), limits.wall);
         let cpu = self.span(&limit("cpu"), limits.cpu);
+        let ask_wait = self.span(&limit("ask_wait"), limits.ask_wait);
+        if limits.asks.is_some_and(|asks| !(1..=100).contains(&asks)) {
+            self.tell(&limit("asks"), "`limits.asks` of a script may be 1 to 100");
+        }
         let default = StageLimits::default();
         let memory = self.size(&limit("memory"), limits.memory, default.memory);
         if !(LEAST_MEMORY..=MOST_MEMORY).contains(&memory) {
@@ -93,6 +102,8 @@ impl Resolver<'_, '_, '_> {
                 wall: wall.unwrap_or(default.wall),
                 memory,
                 cpu: cpu.unwrap_or(default.cpu),
+                asks: limits.asks.unwrap_or(default.asks),
+                ask_wait: ask_wait.unwrap_or(default.ask_wait),
             },
             grant: raw.grant.unwrap_or_default(),
             isolation: match raw.isolation {
@@ -154,6 +165,8 @@ fn wrong_grant(grant: &str) -> Option<String> {
             let fine = !host.is_empty() && host.len() <= 255 && host.chars().all(plain);
             (!fine).then(|| format!("{grant:?} names no host: write \"http:api.example.com\""))
         }
+        Some(("ask", model)) => (model.is_empty() || model.len() > 255)
+            .then(|| format!("{grant:?} names no model: write \"ask:provider/model\"")),
         None if grant == "http" => {
             Some("calls go to named hosts only: write \"http:api.example.com\", one grant a host".to_owned())
         }
@@ -184,7 +197,7 @@ fn json(value: toml::Value) -> Value {
 }
 
 /// Beside `http:HOST`. Those that need no grant may be written all the same.
-const GRANTS: [&str; 7] = ["log", "kv", "metrics", "clock", "config", "context", "facts"];
+const GRANTS: [&str; 8] = ["ask", "log", "kv", "metrics", "clock", "config", "context", "facts"];
 const LEAST_MEMORY: u64 = 64 << 10;
 const MOST_MEMORY: u64 = 1 << 30;
 const MOST_CPU: std::time::Duration = std::time::Duration::from_secs(10);

@@ -11,7 +11,7 @@ use crate::{
     model::{Event, Response},
     pipeline::{
         Candidate, Visit,
-        parts::Parts,
+        parts::{Grown, Parts},
         stage::{AttemptVerdict, ErrorVerdict, EventVerdict, Outcome, RequestVerdict, ResponseVerdict, RouteVerdict},
     },
 };
@@ -42,6 +42,7 @@ impl Visit for ScriptVisit {
 
     fn start(&mut self, _attempt: u32) {
         self.parts = Parts::default();
+        self.grown = Grown::default();
         self.starts = true;
     }
 

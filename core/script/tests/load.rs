@@ -191,14 +191,17 @@ fn all_scripts_are_checked_in_one_run() {
 }
 
 #[test]
-fn the_scripts_readme_is_what_the_code_registers() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/README.md");
-    let wanted = format!("{}{}", reference(), crate::suite::reference::reference());
-    if crate::config::env::var("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &wanted).unwrap();
+fn the_scripts_readme_and_the_editors_definitions_are_what_the_code_registers() {
+    let readme = format!("{}{}", reference(), crate::suite::reference::reference());
+    for (name, wanted) in [("README.md", readme), ("definitions/portcullis.d.rhai", reference::definitions())] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
+        if crate::config::env::var("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == wanted, "scripts/{name} is out of date: run UPDATE_DOCS=1 cargo test --lib script::");
     }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "scripts/README.md is out of date: run UPDATE_DOCS=1 cargo test --lib script::");
 }
 
 /// The cases beside one script, with coverage.

@@ -317,3 +317,56 @@ fn event_calls_are_told_as_one_step() {
     let steps = cx.trace.steps.iter().filter(|s| matches!(s, Step::Stage { phase: "event", .. })).count();
     assert_eq!(steps, 1);
 }
+
+#[test]
+fn a_stage_sees_whole_sentences_each_once() {
+    let script = "const STREAM = \"window\"; const WINDOW = \"sentence\";
+        fn event(event, context) {
+            if event.kind == \"text\" { context.note(event.text); event.text = event.text.to_upper(); }
+        }";
+    let (ran, cx) = run(script, stream(&["Hello the", "re. How a", "re you? Fi", "ne"]));
+    assert_eq!(notes(&cx), ["Hello there. ", "How are you? ", "Fine"]);
+    assert_eq!(ran.text(), "HELLO THERE. HOW ARE YOU? FINE");
+    // The same for an answer that is not streamed: one event, so all its whole sentences at once.
+    let (mut chain, mut cx) = chain(script);
+    let mut response = answer("One. Two");
+    now(chain.response(&mut cx, &targets()[0], &mut response)).unwrap();
+    assert_eq!(notes(&cx), ["One. ", "Two"]);
+    assert!(
+        problem("const STREAM = \"window\"; const WINDOW = \"word\"; fn event(event, context) { }")
+            .contains("\"sentence\"")
+    );
+}
+
+#[test]
+fn tool_arguments_and_reasoning_are_seen_as_they_grow() {
+    let extra = crate::model::Extra::default;
+    let call = PartStart::ToolCall {
+        id: "c1".into(),
+        name: "rm".into(),
+        kind: ToolKind::Function,
+        signature: None,
+        extra: extra(),
+    };
+    let piece = |index, text: &str| Event::Delta { choice: 0, index, delta: Delta::Text(text.into()) };
+    let events = vec![
+        Event::Start(Start::default()),
+        Event::PartStart { choice: 0, index: 0, part: PartStart::Reasoning { extra: extra() } },
+        piece(0, "I sh"),
+        piece(0, "all"),
+        Event::PartEnd { choice: 0, index: 0 },
+        Event::PartStart { choice: 0, index: 1, part: call },
+        piece(1, "{\"path\":"),
+        piece(1, " \"/etc"),
+        piece(1, "/passwd\"}"),
+        Event::PartEnd { choice: 0, index: 1 },
+        Event::End,
+    ];
+    let script = "fn event(event, context) {
+        if event.so_far != () { context.note(event.kind + \" \" + event.so_far); }
+        if event.kind == \"tool_arguments\" && event.so_far.contains(\"/etc\") { return stop(\"a path\"); }
+    }";
+    let (ran, cx) = run(script, events);
+    let seen = ["reasoning I sh", "reasoning I shall", "tool_arguments {\"path\":", "tool_arguments {\"path\": \"/etc"];
+    assert_eq!((notes(&cx), ran.stopped.as_deref()), (seen.map(str::to_owned).to_vec(), Some("a path")));
+}
