@@ -30,6 +30,7 @@ impl State {
             config: &runtime.config,
             routes: &runtime.routes,
             pipeline: &runtime.pipeline,
+            prompts: &runtime.prompts,
             health: &self.health,
             keys: &self.keys,
             limits: Some(&self.limits),

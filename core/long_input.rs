@@ -38,6 +38,13 @@ pub struct Cut {
     model: String,
 }
 
+impl Cut {
+    /// Pieces.
+    pub fn count(&self) -> usize {
+        self.pieces.len()
+    }
+}
+
 /// Is there something to be read in pieces? `None` for nearly every request.
 pub async fn cut(settings: &LongInput, operation: Operation, document: &mut Document) -> Result<Option<Cut>> {
     let most = settings.chunk_tokens;

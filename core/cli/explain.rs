@@ -18,8 +18,9 @@ use crate::{
     config::{Place, Secret, env, read},
     explain::{Asked, World, decide, recorded, text},
     model::Format,
-    pipeline::{build, drive},
+    pipeline::build,
     plugin::Plugins,
+    prompt::Prompts,
     provider::{self, KeyRests},
     route::{Health, Table},
     script::Scripts,
@@ -128,10 +129,11 @@ fn local(args: &Args, place: &Place, format: Format) -> anyhow::Result<Result<Va
     let mut problems = loaded.problems;
     let table = Table::build(&loaded.config);
     let built = build(&loaded.config, &Scripts::dry(), &Plugins::dry());
-    let (table, built) = match (table, built) {
-        (Ok(table), Ok(built)) if problems.is_empty() => (table, built),
-        (table, built) => {
-            problems.extend(table.err().into_iter().chain(built.err()).flatten());
+    let prompts = Prompts::build(&loaded.config.sources);
+    let (table, built, prompts) = match (table, built, prompts) {
+        (Ok(table), Ok(built), Ok(prompts)) if problems.is_empty() => (table, built, prompts),
+        (table, built, prompts) => {
+            problems.extend(table.err().into_iter().chain(built.err()).chain(prompts.err()).flatten());
             return Ok(Err(refuse(&problems)?));
         }
     };
@@ -147,13 +149,15 @@ fn local(args: &Args, place: &Place, format: Format) -> anyhow::Result<Result<Va
         config: &loaded.config,
         routes: &table,
         pipeline: &built.pipeline,
+        prompts: &prompts,
         health: &health,
         keys: &keys,
         limits: None,
         estimates: &estimates,
         stored: None,
     };
-    match drive(decide(&world, asked)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(decide(&world, asked)) {
         Ok(decision) => Ok(Ok(decision.json())),
         Err(error) => Err(anyhow!("the request is not valid: {}", error.message)),
     }

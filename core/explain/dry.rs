@@ -14,6 +14,7 @@ use crate::{
     error::{Error, Kind, Result},
     gateway,
     limit::Bounds,
+    long_input,
     media,
     model::{Operation, Usage},
     pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase},
@@ -37,13 +38,16 @@ pub async fn decide(world: &World<'_>, asked: Asked) -> Result<Decision> {
         legacy: asked.legacy,
     };
     let mut document = Document::open(asked.format, asked.operation, asked.body.clone(), inbound)?;
+    if asked.operation == Operation::Chat {
+        world.prompts.apply(&mut document)?;
+    }
     if let Some(stored) = world.stored {
         // What it gives is the right to keep an answer: nothing is kept before there is one.
         drop(stored.begin(&asked.principal, &mut document, &mut None).await?);
     }
     let mut cx = context(&asked)?;
     let mut decision =
-        Decision { asked: document.model().to_owned(), caller: asked.principal.clone(), ..Decision::default() };
+        Decision { config: world.config.hash.clone(), asked: document.model().to_owned(), caller: asked.principal.clone(), ..Decision::default() };
     if asked.operation == Operation::Chat {
         let team = asked.principal.team.as_deref().and_then(|team| world.config.teams.get(team));
         decision.defaults = team.map(|team| team.defaults.clone()).unwrap_or_default();
@@ -116,6 +120,13 @@ impl Way<'_> {
             decision.status = Some(200);
             decision.text = Some(response.text());
             return Ok(());
+        }
+        let long = self.world.config.models.get(document.model()).and_then(|model| model.long_input.as_ref());
+        if let Some(settings) = long
+            && let Some(cut) = long_input::cut(settings, cx.operation, document).await?
+        {
+            let text = format!("its longest text would be read in {} pieces first, each a call of its own", cut.count());
+            cx.trace.note("long_input", &text);
         }
         let targets = gateway::plan(self.world.routes, self.world.health, chain, cx, document).await?;
         let now = Instant::now();

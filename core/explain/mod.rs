@@ -28,6 +28,7 @@ use crate::{
     limit::{Bounds, Limits},
     model::{Format, Operation},
     pipeline::Pipeline,
+    prompt::Prompts,
     provider::KeyRests,
     route::{Circuit, Health, Table, Target},
     stored::Stored,
@@ -38,6 +39,7 @@ pub struct World<'a> {
     pub config: &'a Config,
     pub routes: &'a Table,
     pub pipeline: &'a Pipeline,
+    pub prompts: &'a Prompts,
     pub health: &'a Health,
     pub keys: &'a KeyRests,
     /// `None`: what is left of limits and budgets is not known here.
@@ -89,6 +91,8 @@ impl Asked {
 /// What would become of a request.
 #[derive(Debug, Default)]
 pub struct Decision {
+    /// The hash of the configuration that decided.
+    pub config: String,
     /// The name that was asked for, and the one that stages left in force.
     pub asked: String,
     pub model: String,

@@ -37,6 +37,7 @@ impl Decision {
             "notes": steps("note").iter().map(plain).collect::<Vec<_>>(),
             "candidates": candidates(&trace, &self.targets, &self.costs),
             "cost": self.costs.first().map(cost),
+            "config": self.config,
             "trace": trace,
         })
     }

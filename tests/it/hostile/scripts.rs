@@ -6,7 +6,7 @@ pub fn hostile(rng: &mut fastrand::Rng) -> String {
     let n = rng.u32(2..1000);
     let text = ["x", "äö", "\\n", "0", "{", "%s", "a\\tb"][rng.usize(..7)];
     let burn = format!("let i = {n}; while i != -1 {{ i += {}; }}", rng.u32(1..9));
-    let deed = match rng.u32(0..24) {
+    let deed = match rng.u32(0..31) {
         0 => "loop { }".to_owned(),
         1 => burn,
         2 => format!("let a = 0; for x in 0..{n}00000 {{ for y in 0..{n}00000 {{ a += x * y; }} }}"),
@@ -32,6 +32,13 @@ pub fn hostile(rng: &mut fastrand::Rng) -> String {
         20 => format!("let a = [1]; a[{n}]"),
         21 => "request.messages = 7; request.temperature = \"hot\";".to_owned(),
         22 => format!("let z = 0; {n} / z"),
+        23 => format!("let s = \"{text}\"; for i in 0..21 {{ s += s; }} loop {{ tokens(s); }}"),
+        24 => format!("let s = \"a\"; for i in 0..20 {{ s += s; }} loop {{ s.matches(\"(a+)+{n}$\"); s.matches(\"(a|a)*b{n}\"); }}"),
+        25 => format!("let p = \"(\"; for i in 0..{n} {{ p += \"(a{{1,9}}\"; }} \"aaaa\".matches(p)"),
+        26 => format!("let i = {n}; loop {{ \"{text}\".matches(`x${{i}}y+`); i += 1; }}"),
+        27 => format!("let s = \"{text}a\"; for i in 0..18 {{ s += s; }} loop {{ s.all_matches(\".\"); s.replace_matches(\".\", \"$0$0$0$0\"); }}"),
+        28 => format!("let s = \"\"; for i in 0..{n}0 {{ s += \"[\"; }} from_json(s); loop {{ from_json(\"[1,2,3]\"); }}"),
+        29 => "let s = #{ type: \"array\", uniqueItems: true }; let a = []; for i in 0..9000 { a.push(i); } loop { json_schema(a, s); }".to_owned(),
         _ => format!(
             "let s = \"{text}\"; for i in 0..20 {{ s += s; }} loop {{ s.index_of(\"zz{n}\"); s.contains(\"q{n}\"); s.to_upper(); }}"
         ),
