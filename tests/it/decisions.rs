@@ -315,3 +315,34 @@ async fn a_target_that_lacks_what_is_asked_for_is_passed_over_and_what_it_drops_
     assert_eq!(dropped.map(|step| &step["what"]), Some(&json!("seed")), "{told}");
     assert!(lacks.heard().is_empty() && has.heard().is_empty());
 }
+
+#[tokio::test]
+async fn models_that_a_script_asks_and_long_texts_are_told_and_not_sent() {
+    let (judge, a) = (Upstream::start().await, Upstream::start().await);
+    let script = "fn request(request, context) { let said = ask(\"judge/m\", \"Is this fine?\"); context.note(`said ${said.len()}`); }";
+    let config = format!(
+        "{}{}[models.long]\ntargets = [{{ provider = \"a\", model = \"m\" }}]\n\
+         long_input = {{ mode = \"map_reduce\", chunk_tokens = 200, model = \"judge/m\" }}\n\
+         [[stages]]\nuse = \"scripts/judge.rhai\"\ngrant = [\"ask\"]\n",
+        judge.provider("judge", "openai_chat"),
+        a.provider("a", "openai_chat"),
+    );
+    let prompt = "[[version]]\nname = \"1\"\nsystem = \"You answer for {{ company }}.\"\nuser = \"{{ question }}\"\n";
+    let files = [("scripts/judge.rhai", script), ("prompts/support.toml", prompt)];
+    let gateway = Gateway::with(&config, &files).await;
+    let text: String = (0..50).map(|n| format!("Fact {n} of the long report is that it rained. ")).collect();
+    let request = json!({"model": "long", "messages": [{"role": "user", "content": text}]});
+    let told = explain(&gateway, json!({"request": request})).await;
+    let notes: Vec<&str> =
+        told["notes"].as_array().expect("notes").iter().filter_map(|note| note["text"].as_str()).collect();
+    assert!(notes.contains(&"said 0"), "{told}");
+    assert!(notes.iter().any(|note| note.starts_with("its longest text would be read in ")), "{told}");
+    assert_eq!(told["targets"], json!(["a/m"]), "{told}");
+    // A template's turns are a part of what is decided on, and its mistakes are the caller's.
+    let prompt = json!({"model": "long", "prompt": {"id": "support", "variables": {"company": "Tides", "question": "Why?"}}});
+    assert_eq!(explain(&gateway, json!({"request": prompt})).await["targets"], json!(["a/m"]));
+    let unknown = json!({"request": {"model": "long", "prompt": {"id": "none"}}}).to_string();
+    let answer = gateway.admin("POST", "/api/v1/explain", &unknown).await;
+    assert_eq!(answer.status / 100, 4, "{}", answer.text());
+    assert!(judge.heard().is_empty() && a.heard().is_empty());
+}
