@@ -32,12 +32,12 @@ impl Inside {
 impl Asker for Inside {
     fn ask(&self, question: Question) -> BoxFuture<'static, Result<Answer>> {
         let gateway = self.0.upgrade();
-        Box::pin(async move { answer(&*gateway.ok_or_else(gone)?, question).await })
+        Box::pin(async move { answer(&gateway.ok_or_else(gone)?, question).await })
     }
 
     fn embed(&self, question: Embed) -> BoxFuture<'static, Result<Vectors>> {
         let gateway = self.0.upgrade();
-        Box::pin(async move { vectors(&*gateway.ok_or_else(gone)?, question).await })
+        Box::pin(async move { vectors(&gateway.ok_or_else(gone)?, question).await })
     }
 }
 
