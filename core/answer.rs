@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     account::estimate::tokens_of,
     call::Call,
+    clock,
     codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, standin},
     config::Server,
     error::{Error, Kind, Result},
@@ -117,8 +118,8 @@ impl Streaming {
             idle: target.timeouts.idle,
             keep_alive: server.keep_alive,
             holds_back: need >= StreamNeed::Events,
-            heard: Instant::now(),
-            told: Instant::now(),
+            heard: clock::now(),
+            told: clock::now(),
             target: from,
             began,
             flight: None,
@@ -127,14 +128,14 @@ impl Streaming {
 
     /// From the call to the upstream's first output.
     pub fn first_output_after(&self) -> Duration {
-        self.first_output.map_or(self.began.elapsed(), |at| at.saturating_duration_since(self.began))
+        self.first_output.map_or(clock::since(self.began), |at| at.saturating_duration_since(self.began))
     }
 
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
     /// deadline is the only one; then it waits at most the idle timeout.
     pub async fn step(&mut self, exchange: &mut Exchange) -> Result<()> {
         let quiet = self.quiet();
-        if quiet.is_some_and(|at| at <= Instant::now()) {
+        if quiet.is_some_and(|at| at <= clock::now()) {
             self.write_keep_alive();
             return Ok(());
         }
@@ -146,7 +147,7 @@ impl Streaming {
         };
         let until = patience.into_iter().chain(quiet).min();
         let frame = match until {
-            Some(until) => tokio::time::timeout_at(until.into(), answer.frame()).await.ok(),
+            Some(until) => clock::timeout_at(until, answer.frame()).await.ok(),
             None => Some(answer.frame().await),
         };
         match frame {
@@ -163,7 +164,7 @@ impl Streaming {
             }
             Some(Some(bytes)) => {
                 let bytes = bytes?;
-                self.heard = Instant::now();
+                self.heard = clock::now();
                 if self.first_output.is_none() {
                     self.lead += bytes.len();
                 }
@@ -186,13 +187,16 @@ impl Streaming {
     }
 
     async fn take(&mut self, bytes: Bytes, exchange: &mut Exchange) -> Result<()> {
+        if let Some(bodies) = &mut exchange.record.bodies {
+            bodies.heard(&bytes);
+        }
         match &mut self.way {
             Way::Lane(lane) => {
                 let result = lane.push(bytes.clone(), &mut self.out);
                 self.terminal |= lane.ended();
                 if lane.committed() && !self.committed {
                     self.committed = true;
-                    self.first_output.get_or_insert_with(Instant::now);
+                    self.first_output.get_or_insert_with(clock::now);
                 }
                 if let Some(observer) = &mut self.observer {
                     let mut events = Vec::new();
@@ -266,7 +270,7 @@ impl Streaming {
                 _ => {}
             }
             if event.commits() && self.first_output.is_none() {
-                self.first_output = Some(Instant::now());
+                self.first_output = Some(clock::now());
             }
             if matches!(event, Event::End) {
                 self.terminal = true;
@@ -324,7 +328,7 @@ impl Streaming {
     fn write_keep_alive(&mut self) {
         let mut bytes = Vec::new();
         self.encoder.keep_alive(&mut bytes);
-        self.told = Instant::now();
+        self.told = clock::now();
         // A framing may have none.
         if !bytes.is_empty() {
             self.out.push(bytes.into());
@@ -342,7 +346,7 @@ impl Streaming {
                 && let Some(answer) = streaming.out.iter().rev().find_map(Keep::seen)
                 && let Some(keep) = exchange.keep.take()
             {
-                keep.answered(&answer);
+                Box::pin(keep.answered(&answer)).await;
             }
             streaming.hand_over(&sink).await;
             if streaming.ended {
@@ -371,9 +375,9 @@ impl Streaming {
         if frames.is_empty() {
             return;
         }
-        let began = Instant::now();
+        let began = clock::now();
         sink.send(frames).await;
-        self.told = Instant::now();
+        self.told = clock::now();
         self.heard += self.told - began;
     }
 
@@ -418,7 +422,7 @@ impl Live {
         }
         if let Some(mut flight) = self.streaming.flight.take() {
             match &failed {
-                Some(error) => flight.failed(error, Instant::now()),
+                Some(error) => flight.failed(error, clock::now()),
                 None => flight.succeeded(),
             }
         }

@@ -13,7 +13,10 @@ use crate::{
     limit::{Class, Reserved},
     model::{Format, Operation},
     opaque::{Opaque, Prepared},
-    provider::{Granted, KeyChoice, Unsigned, hosted::Overrides},
+    provider::{
+        Granted, KeyChoice, Unsigned,
+        hosted::{self, Overrides},
+    },
     route::Target,
     server::TraceContext,
     transport::Sealed,
@@ -81,6 +84,11 @@ impl Call {
                 }
                 None => (Vec::new(), Vec::new()),
             },
+            (Operation::Compact, false) => {
+                let none = || Error::unsupported("compaction", "this target does not compact conversations");
+                let encoded = codec(format).encode_compaction(document.request()?, dialect).ok_or_else(none)??;
+                (written(encoded.body, &overrides), encoded.dropped)
+            }
             _ => {
                 let encoded = document.encode(format, dialect)?;
                 customs = custom::names(document.request()?);
@@ -95,7 +103,15 @@ impl Call {
         headers.insert(TRACEPARENT, trace.child().header());
         let (method, flow) = (Method::POST, None);
         let url = target.url(format, cx.operation, stream)?;
-        Ok(Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs, stands_in })
+        let call =
+            Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs, stands_in };
+        Ok(if provider.counts_wrapped(cx.operation) { call.wrapped() } else { call })
+    }
+
+    /// The platform's own words around the format's: it answers in its own, too.
+    fn wrapped(self) -> Call {
+        let body = vec![hosted::wrapped(&self.body)];
+        Call { body, same_format: false, format: Format::BedrockConverse, ..self }
     }
 
     /// The same for what no codec reads.

@@ -1,5 +1,7 @@
 //! What one request carries from its first byte to its record.
 
+mod facts;
+
 use std::{
     borrow::Cow,
     sync::Arc,
@@ -9,8 +11,10 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
+pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
 use crate::{
     auth::Principal,
+    clock,
     model::{Format, Operation},
     route::Target,
 };
@@ -57,23 +61,51 @@ pub enum Priority {
 #[derive(Debug, Default)]
 pub struct Trace {
     pub steps: Vec<Step>,
+    /// A stage took longer than its `slow`.
+    pub slow: bool,
 }
 
 /// One decision.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// A stage ran.
-    Stage { stage: Arc<str>, phase: &'static str, verdict: Verdict, took: Duration, operations: u64 },
+    Stage {
+        stage: Arc<str>,
+        phase: &'static str,
+        verdict: Verdict,
+        /// Of all calls that this step tells.
+        took: Duration,
+        operations: u64,
+        /// Bytes of a plugin's instance.
+        memory: u64,
+        /// More than one for events that passed.
+        calls: u32,
+        /// Where in a script the verdict was given; 0: there is no such place.
+        line: u32,
+        slow: bool,
+    },
+    /// A stage that fails too often was left out, or stood in the way. The next try is due in so long.
+    Parked { stage: Arc<str>, wait: Duration },
     /// `context.note(text)`.
-    Note { stage: Arc<str>, text: String },
-    /// The strategy's order.
+    Note { stage: Arc<str>, line: u32, text: String },
+    /// The strategy's order, or what follows from a stage's choice.
     Planned { targets: Vec<Arc<str>> },
-    /// A target was passed over before it was tried.
-    PassedOver { target: Arc<str>, reason: Arc<str> },
+    /// A target was passed over before it was tried. `code`: the reason in one word, where there is one.
+    PassedOver { target: Arc<str>, code: &'static str, reason: Arc<str> },
     /// An attempt ended.
     Attempt { number: u32, target: Arc<str>, outcome: Cow<'static, str>, took: Duration },
     /// Something of the request or answer that a format could not say.
     Dropped { what: &'static str },
+    /// Explained requests: the names that a stage chose.
+    Chosen { names: Vec<Arc<str>> },
+    /// Explained requests: what the caller's limits leave it.
+    Limits(Box<[Allowance]>),
+    /// Explained requests: what the team's budget leaves it.
+    Budget(Box<Funds>),
+    /// Explained requests: a target that was considered.
+    Weighed(Box<Weighed>),
+    /// Explained requests: what an attempt takes from limits and budget.
+    Reserve(Box<Reserve>),
 }
 
 /// What a stage decided, as the trace keeps it.
@@ -100,11 +132,13 @@ impl Context {
     ) -> Context {
         let now = SystemTime::now();
         let started = Instant::now();
+        let id = mint_id(now);
         // Few requests have any of the gateway's own headers: one look at the names instead of a search for each.
         let own = parts.headers.keys().any(|name| name.as_str().starts_with("x-portcullis-"));
         let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
         Context {
-            id: mint_id(now),
+            seed: seed_of(&id),
+            id,
             operation,
             format,
             principal,
@@ -120,7 +154,6 @@ impl Context {
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
-            seed: fastrand::u64(..),
             vars: Map::new(),
             trace: Trace::default(),
         }
@@ -141,7 +174,7 @@ impl Context {
             format,
             principal,
             now,
-            started: Instant::now(),
+            started: clock::now(),
             deadline: Some(until),
             tags,
             priority: Priority::default(),
@@ -176,7 +209,7 @@ impl Context {
 
     /// The earlier of "so long from now" and the deadline.
     pub fn until(&self, wait: Duration) -> Instant {
-        let at = Instant::now() + wait;
+        let at = clock::now() + wait;
         self.deadline.map_or(at, |deadline| deadline.min(at))
     }
 }
@@ -215,22 +248,31 @@ impl Trace {
 
 impl Trace {
     pub fn note(&mut self, stage: &str, text: &str) {
-        self.push(Step::Note { stage: stage.into(), text: text.to_owned() });
+        self.push(Step::Note { stage: stage.into(), line: 0, text: text.to_owned() });
     }
 
     pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[(Arc<str>, Arc<str>)]) {
         for (target, reason) in passed {
-            self.push(Step::PassedOver { target: target.clone(), reason: reason.clone() });
+            self.push(Step::PassedOver { target: target.clone(), code: "not_configured", reason: reason.clone() });
         }
         self.push(Step::Planned { targets: targets.iter().map(|t| t.name.clone()).collect() });
     }
 
     pub fn passed_over(&mut self, target: &Target, reason: &str) {
-        self.push(Step::PassedOver { target: target.name.clone(), reason: reason.into() });
+        self.passed_for(target, "", reason);
+    }
+
+    pub fn passed_for(&mut self, target: &Target, code: &'static str, reason: &str) {
+        self.push(Step::PassedOver { target: target.name.clone(), code, reason: reason.into() });
     }
 }
 
 const MAX_STEPS: usize = 256;
+
+/// A request's seed is its id's random half: whoever has the record can draw the same lots again.
+pub fn seed_of(id: &str) -> u64 {
+    id.get(20..36).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
+}
 
 /// A request id: `req_` and 32 hex digits, the first 12 the time in milliseconds (UUID version 7's layout), the rest
 /// random. Ids must be unique, not secret: a thread-local generator spares the system call.

@@ -29,6 +29,7 @@ pub const TABLE: &[Endpoint] = &[
     row("POST", LEGACY, Operation::Chat, Format::OpenaiChat, None),
     row("POST", "/v1/responses", Operation::Chat, Format::OpenaiResponses, None),
     row("POST", "/v1/responses/input_tokens", Operation::CountTokens, Format::OpenaiResponses, None),
+    row("POST", "/v1/responses/compact", Operation::Compact, Format::OpenaiResponses, None),
     row("GET", "/v1/responses/{id}", Operation::Stored, Format::OpenaiResponses, None),
     row("DELETE", "/v1/responses/{id}", Operation::Stored, Format::OpenaiResponses, None),
     row("GET", "/v1/responses/{id}/input_items", Operation::Stored, Format::OpenaiResponses, None),

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     account::{Attempt, Record, estimate::Size},
     auth::Principal,
+    clock,
     codec::{ClientView, document::Document},
     context::{Context, Step},
     error::{Error, Kind, Result},
@@ -22,6 +23,7 @@ use crate::{
     model::{Encoding, FinishReason, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    rollout::Trial,
     route::Target,
     server::BodyPermit,
     stored::Keep,
@@ -67,6 +69,8 @@ pub struct Inner {
     pub keep: Option<Box<Keep>>,
     /// What an answer that is written anew repeats of its request.
     pub echo: Option<Arc<Map<String, Value>>>,
+    /// A new version is being tried, and this request has a part in it.
+    pub trial: Option<Box<Trial>>,
 }
 
 impl Inner {
@@ -118,7 +122,10 @@ pub struct Settled(pub Box<Inner>);
 pub type SettleQueue = mpsc::UnboundedSender<Settled>;
 
 impl Exchange {
-    pub fn new(cx: Context, settle: SettleQueue) -> Self {
+    pub fn new(mut cx: Context, settle: SettleQueue, trial: Option<Box<Trial>>) -> Self {
+        if let Some(trial) = &trial {
+            trial.note(&mut cx);
+        }
         let record = Record::of(&cx);
         let chain = Chain::new(std::iter::empty());
         let inner = Inner {
@@ -140,6 +147,7 @@ impl Exchange {
             opaque: None,
             keep: None,
             echo: None,
+            trial,
         };
         Exchange { inner: Some(Box::new(inner)), settle }
     }
@@ -199,7 +207,7 @@ impl Exchange {
 
     /// An attempt at `target` ended.
     pub fn attempted(&mut self, target: &Arc<str>, outcome: impl Into<Cow<'static, str>>, began: Instant) {
-        self.took(target, outcome, began.elapsed());
+        self.took(target, outcome, clock::since(began));
     }
 
     /// An attempt at `target` ended after `took`.
@@ -227,6 +235,17 @@ impl Exchange {
         }
     }
 
+    /// A batch turned out to be over: what it cost is charged with this request, in rows of its own. Call it after the attempt
+    /// has its row.
+    pub fn charged(&mut self, rows: Vec<Attempt>) {
+        for row in rows {
+            if let Some(usage) = &row.usage {
+                self.record.usage.get_or_insert_default().add(usage);
+            }
+            self.record.charge(row);
+        }
+    }
+
     /// The answer names the service that it had.
     pub fn served(&mut self, tier: Option<&str>) {
         if let (Some(running), Some(tier)) = (&mut self.running, tier) {
@@ -240,7 +259,7 @@ impl Exchange {
         inner.size.begin(&target.rates);
         let asked =
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
-        let (target, began) = (target.clone(), Instant::now());
+        let (target, began) = (target.clone(), clock::now());
         inner.running = Some(Running { target, began, accepted: false, asked, served: None });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
@@ -256,8 +275,11 @@ impl Exchange {
         // The place is free from here on; what was reserved is corrected behind the queue.
         inner.reservation = inner.permit.take().and_then(Permit::end);
         (inner.held, inner.fetched) = (None, Vec::new());
-        inner.record.duration = inner.cx.started.elapsed();
+        inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;
+        if let Some(trial) = inner.trial.take() {
+            trial.ended(&inner.record);
+        }
         if inner.record.ledger.is_empty() {
             inner.record.cost_nano_usd = Some(0);
         }
@@ -280,7 +302,8 @@ impl Inner {
         let usage = self.record.usage.clone();
         let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
         let free = usage.is_none()
-            && (!(accepted || lost) || (self.cx.operation == Operation::CountTokens || self.cx.operation.keeps()));
+            && (!(accepted || lost)
+                || (self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model()));
         let cost = match (&usage, &target.rates) {
             _ if free => Some(0),
             (Some(usage), Some(rates)) => rates.cost(usage),
@@ -301,7 +324,7 @@ impl Inner {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
-        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), r.began.elapsed())) {
+        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), clock::since(r.began))) {
             self.took(&target, CLIENT_LEFT, took);
         }
         if let Some(inner) = &mut self.inner {

@@ -6,18 +6,47 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
     admin::Facts,
     auth::expiry,
     config::{Budget, Team},
+    error::Result,
+    explain::{self, Asked, World},
     gateway::Gateway,
     limit::usd,
     provider::Provider,
     route::{Circuit, Fare},
+    runtime::{Runtime, State},
     telemetry::metrics,
 };
+
+impl State {
+    /// What decisions are made on.
+    pub fn world<'a>(&'a self, runtime: &'a Runtime) -> World<'a> {
+        World {
+            config: &runtime.config,
+            routes: &runtime.routes,
+            pipeline: &runtime.pipeline,
+            health: &self.health,
+            keys: &self.keys,
+            limits: Some(&self.limits),
+            estimates: &self.estimates,
+            stored: Some(&self.stored),
+        }
+    }
+}
+
+impl Runtime {
+    /// Stages that fail too often and rest, and until the next try.
+    fn parked(&self) -> Vec<(&str, Duration)> {
+        let now = Instant::now();
+        let rest = |entry: &Arc<crate::pipeline::Entry>| entry.standing.parked(now);
+        self.pipeline.entries.iter().filter_map(|e| rest(e).map(|wait| (&**e.stage.name(), wait))).collect()
+    }
+}
 
 impl Gateway {
     /// Readiness, as both planes tell it: what runs, and what was refused.
@@ -25,12 +54,21 @@ impl Gateway {
         let runtime = self.runtime.load();
         let draining = self.state.draining();
         let refused = self.state.refused.load();
+        let (standing, rollout) = (self.state.standing.load(), self.state.rollout.under_way());
         let body = json!({
             "status": if draining { "draining" } else { "ready" },
             "config": runtime.config.hash,
+            // Stages that rest: those that stand in the way have their requests refused, the others are skipped.
+            "parked": runtime.parked().iter().map(|(stage, _)| *stage).collect::<Vec<_>>(),
             // Requests are answered from memory: a store that takes no changes makes nobody unready.
             "store": self.state.store.trouble().unwrap_or("ok"),
             "refused": refused.as_deref().map(|r| r.json()),
+            "version": standing.named(),
+            // All is well, but what runs is not what lies in the folder.
+            "files": standing.why(rollout.as_deref()),
+            "pinned": standing.pin.as_ref().map(|pin| pin.json()),
+            "rollout": rollout.as_ref().map(|rollout| rollout.brief()),
+            "reverted": standing.held.as_ref().map(|held| held.json()),
         });
         (!draining, body)
     }
@@ -40,18 +78,32 @@ impl Facts for Gateway {
     fn config_status(&self) -> Value {
         let runtime = self.runtime.load();
         let refused = self.state.refused.load();
-        json!({
+        let parked = runtime.parked();
+        let rest =
+            |stage: &str| parked.iter().find(|(name, _)| *name == stage).map(|(_, wait)| wait.as_millis() as u64);
+        let standing = self.state.standing.load().json(self.state.rollout.under_way().as_deref());
+        let mut status = json!({
             "running": {
                 "hash": runtime.config.hash,
                 "file": runtime.config.file,
-                "stages": runtime.stages.iter().map(|s| json!({"use": s.uses, "hash": s.hash, "phases": s.phases})).collect::<Vec<_>>(),
+                "stages": runtime.stages.iter().map(|s| json!({
+                    "use": s.uses,
+                    "hash": s.hash,
+                    // It fails too often; the next try is due in so long.
+                    "parked": rest(&s.uses).map(|wait| json!({"retry_in_ms": wait})),
+                    "phases": s.phases,
+                })).collect::<Vec<_>>(),
                 "outside": runtime.outside,
                 "warnings": runtime.warnings,
             },
             // Changed in the file and not in the process.
             "needs_restart": runtime.config.needs_restart(&self.state.started),
             "refused": refused.as_deref().map(|r| r.json()),
-        })
+        });
+        for (name, value) in standing.as_object().into_iter().flatten() {
+            status[name] = value.clone();
+        }
+        status
     }
 
     fn models(&self) -> Vec<Value> {
@@ -123,10 +175,18 @@ impl Facts for Gateway {
         Gateway::ready(self)
     }
 
+    fn explain(&self, asked: Asked) -> BoxFuture<'_, Result<Value>> {
+        let runtime = self.runtime.load_full();
+        Box::pin(async move { Ok(explain::decide(&self.state.world(&runtime), asked).await?.json()) })
+    }
+
     fn measure(&self) {
         metrics().store_failing(self.state.store.trouble().is_some());
         let now = Instant::now();
         let runtime = self.runtime.load();
+        for entry in &runtime.pipeline.entries {
+            metrics().stage_parked(entry.stage.name(), entry.standing.parked(now).is_some());
+        }
         for target in runtime.config.models.values().flat_map(|m| &m.targets) {
             let name = format!("{}/{}", target.provider, target.model);
             let state = match self.state.health.fare(&name, now).circuit {

@@ -2,11 +2,7 @@
 //!
 //! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
 
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -17,18 +13,20 @@ use crate::{
     answer::Streaming,
     auth,
     call::{Call, Waits},
+    clock,
     codec::{Field, Inbound, codec, custom, document::Document, standin},
-    context::Context,
+    context::{Context, Step},
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
     exchange::{Exchange, Wire},
+    explain,
     generated::Generated,
     limit::Reserved,
-    long_input::{self, Pieces, Progress},
+    long_input::{self, Pieces},
     media,
-    model::{Operation, Response as Answer},
+    model::{Format, Operation},
     opaque::{self, Answers, answer::Through},
-    pipeline::{AttemptFlow, Candidate, Flow, Phase, ResponseFlow, StreamNeed},
+    pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
     realtime::Session,
     reply::{self, Reply},
@@ -60,7 +58,7 @@ impl Gateway {
             return answer;
         }
         // 1. The snapshot that this request keeps to its end, and its context.
-        let runtime = self.runtime.load_full();
+        let (runtime, trial) = self.state.rollout.assign(self.runtime.load_full(), &parts);
         // 2. What is asked, and in which format.
         let found = endpoint::find(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
         let (operation, format) = match &found {
@@ -68,66 +66,38 @@ impl Gateway {
             Err((format, _)) => (Operation::Chat, *format),
         };
         let cx = Context::open(operation, format, &parts, self.state.nobody.clone(), runtime.whole);
-        let mut exchange = Exchange::new(cx, self.state.settle.clone());
+        let mut exchange = Exchange::new(cx, self.state.settle.clone(), trial);
         let outcome = match &found {
             Ok(found) => self.run(&runtime, &mut exchange, found, &parts, body).await,
             Err((_, error)) => Err(error.copy()),
         };
         let json_array = found.is_ok_and(|f| f.json_array);
-        // 11. Errors become bytes in the client's format.
-        let outcome = match outcome {
-            Ok(reply) => Ok(reply),
-            Err(error) => {
-                exchange.wire.json_array = json_array;
-                reply::refused(&mut exchange, error).await
-            }
+        let outcome = worded(&mut exchange, outcome, json_array).await;
+        deliver(&self.state, exchange, outcome, json_array).await
+    }
+
+    /// A request whose body is there and whose caller is known already, from step 4 on: what a rehearsal runs.
+    pub async fn rehearse(&self, cx: Context, found: &Found, parts: &Parts, body: Bytes) -> Response<Body> {
+        let runtime = self.runtime.load_full();
+        let principal = cx.principal.clone();
+        let mut exchange = Exchange::new(cx, self.state.settle.clone(), None);
+        exchange.identify(principal);
+        let outcome = match self.admit(&mut exchange) {
+            Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,
+            Err(error) => Err(error),
         };
-        // 12. Whatever it was is settled once: here, or when the stream ends.
-        match outcome {
-            Ok(Reply::Stream(streaming)) => {
-                // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
-                exchange.fetched = Vec::new();
-                if exchange.keep.is_none() {
-                    exchange.held = None;
-                }
-                let head = reply::stream_head(&exchange, json_array, streaming.began.elapsed());
-                let body = Generated::new(|sink| streaming.run(exchange, sink));
-                head.map(|()| Body::stream(body))
-            }
-            Ok(Reply::Pieces(pieces)) => {
-                let head = reply::stream_head(&exchange, false, Duration::ZERO);
-                let (gateway, runtime) = (self.clone(), runtime.clone());
-                head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))))
-            }
-            Ok(Reply::Session(session)) => {
-                let response = reply::session(&exchange, &session);
-                // It outlives this answer; the exchange goes with it.
-                tokio::spawn(session.run(exchange));
-                response
-            }
-            Ok(Reply::Through(mut through)) => {
-                let response = reply::through(&exchange, &mut through);
-                if through.ended {
-                    exchange.settle(response.status().as_u16());
-                    return response;
-                }
-                response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
-            }
-            Ok(Reply::Whole { content_type, body, headers }) => {
-                if let Some(keep) = exchange.keep.take() {
-                    keep.answered(&body);
-                }
-                let response = reply::whole(&exchange, content_type, body, headers);
-                exchange.settle(200);
-                response
-            }
-            Err(error) => {
-                let response = reply::error(&exchange, &error);
-                exchange.record.error_code = Some(error.code().to_owned());
-                exchange.settle(response.status().as_u16());
-                response
-            }
+        let outcome = match outcome {
+            // Nobody listens meanwhile.
+            Ok(Reply::Pieces(pieces)) => Box::pin(pieces.at_once(self, &runtime, &mut exchange)).await,
+            outcome => outcome,
+        };
+        let outcome = worded(&mut exchange, outcome, json_array).await;
+        if let Ok(Reply::Pieces(pieces)) = outcome {
+            let head = reply::stream_head(&exchange, false, Duration::ZERO);
+            let gateway = self.clone();
+            return head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))));
         }
+        deliver(&self.state, exchange, outcome, json_array).await
     }
 
     /// Steps 3 to 10.
@@ -145,22 +115,41 @@ impl Gateway {
         let principal = self.state.auth.authenticate(credential.as_deref(), exchange.cx.now)?;
         exchange.identify(principal);
         // 4. May they now: before the body is read.
-        exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
-        exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
+        self.admit(exchange)?;
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
                 let id = found.id.as_deref().unwrap_or_default();
-                return self.state.stored.serve(&exchange.cx.principal, id, parts).map(Reply::json);
+                let serving = self.state.stored.serve(&exchange.cx.principal, id, parts);
+                return Box::pin(serving).await.map(Reply::json);
             }
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
-            Operation::Chat | Operation::Embeddings | Operation::CountTokens => {}
+            Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
             _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
         }
-        // 5. The body, and one pass over it.
+        // 5. The body, up to its limits.
         let held = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory).await?;
         exchange.held = Some(held.permit);
+        self.read(runtime, exchange, found, parts, held.bytes).await
+    }
+
+    /// 4. A place and a request from each limit that binds the caller.
+    fn admit(&self, exchange: &mut Exchange) -> Result<()> {
+        exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
+        exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
+        Ok(())
+    }
+
+    /// 5. One pass over the body.
+    async fn read(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        found: &Found,
+        parts: &Parts,
+        body: Bytes,
+    ) -> Result<Reply> {
         let inbound = Inbound {
             model: found.model.as_deref(),
             stream: found.stream.or((found.operation != Operation::Chat).then_some(false)),
@@ -168,15 +157,22 @@ impl Gateway {
             counting: found.operation == Operation::CountTokens,
             legacy: found.legacy,
         };
-        let mut document = Document::open(found.format, found.operation, held.bytes, inbound)?;
+        let mut document = Document::open(found.format, found.operation, body, inbound)?;
         if found.operation == Operation::Chat {
             runtime.prompts.apply(&mut document)?;
         }
-        let inner = &mut **exchange;
-        let keep = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo)?;
-        exchange.keep = keep.filter(|_| found.operation == Operation::Chat);
+        // Only this format keeps anything.
+        if found.format == Format::OpenaiResponses {
+            let inner = &mut **exchange;
+            let beginning = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo);
+            let keep = Box::pin(beginning).await?;
+            exchange.keep = keep;
+        }
         exchange.asked(&document);
         exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
+        if let Some(trial) = &exchange.trial {
+            trial.seen(&exchange.cx, &document, &parts.headers);
+        }
         // They are about answers: a count of tokens or a vector has none.
         if found.operation == Operation::Chat {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
@@ -203,6 +199,7 @@ impl Gateway {
         let house = opaque::House {
             routes: &runtime.routes,
             seals: &state.seals,
+            claims: &state.claims,
             memory: &state.body_memory,
             limits: &runtime.body_limits,
             max_upload: runtime.config.server.max_upload,
@@ -235,7 +232,11 @@ impl Gateway {
         }
         // 6. Request-side stages.
         let inner = &mut **exchange;
-        if let Flow::Respond(response) = inner.chain.request(&mut inner.cx, &mut document).await? {
+        let flow = inner.chain.request(&mut inner.cx, &mut document).await;
+        if runtime.config.records.bodies && inner.opaque.is_none() {
+            inner.record.bodies.get_or_insert_default().asked(&document);
+        }
+        if let Flow::Respond(response) = flow? {
             return reply::made(exchange, *response, document.stream()).await;
         }
         // A text that is too long for its model is read in pieces.
@@ -243,15 +244,12 @@ impl Gateway {
         if let Some(settings) = settings.and_then(|m| m.long_input.as_ref())
             && let Some(cut) = Box::pin(long_input::cut(settings, exchange.cx.operation, &mut document)).await?
         {
-            if settings.progress && document.stream() && !exchange.wire.json_array {
-                let (settings, client) = (settings.clone(), client.clone());
-                return Ok(Reply::Pieces(Box::new(Pieces { settings, document, cut, client })));
-            }
-            let silent = &mut Progress::Silent;
-            let read = long_input::read(self, settings, exchange, &mut document, cut, silent);
-            if let Some(text) = Box::pin(read).await? {
-                return reply::made(exchange, Answer::of_text(text), document.stream()).await;
-            }
+            let told = settings.progress && document.stream() && !exchange.wire.json_array;
+            let pieces = Box::new(Pieces { settings: settings.clone(), document, cut, client: client.clone() });
+            return match told {
+                true => Ok(Reply::Pieces(pieces)),
+                false => Box::pin(pieces.at_once(self, runtime, exchange)).await,
+            };
         }
         self.routed(runtime, exchange, client, &mut document).await
     }
@@ -265,43 +263,13 @@ impl Gateway {
         document: &mut Document,
     ) -> Result<Reply> {
         // 7. Where it may go: the strategy's order, or what a stage chose.
-        let targets = self.plan(runtime, exchange, document).await?;
+        let inner = &mut **exchange;
+        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
+        if inner.cx.explain {
+            explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+        }
         // 8 to 10.
         self.attempts(runtime, exchange, client, document, targets).await
-    }
-
-    /// 7. Names, the caller's or a stage's, pass the caller's allow-list.
-    pub(crate) async fn plan(
-        &self,
-        runtime: &Runtime,
-        exchange: &mut Exchange,
-        document: &mut Document,
-    ) -> Result<Order> {
-        let inner = &mut **exchange;
-        let (health, now, seed) = (&self.state.health, Instant::now(), inner.cx.seed);
-        let choosing = inner.chain.wants(Phase::Route);
-        let mut plan = match runtime.routes.plan(document.model(), &inner.cx.principal) {
-            Ok(plan) => plan,
-            // A stage may still choose for a name that stands for nothing.
-            Err(error) if choosing && error.kind != Kind::Forbidden => {
-                inner.cx.trace.note("route", &error.message);
-                route::Plan::default()
-            }
-            Err(error) => return Err(error),
-        };
-        let mut targets = plan.order(seed, health, now);
-        if choosing {
-            let shown = if inner.chain.reads_targets() { &targets[..] } else { &[] };
-            let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
-            if let Some(names) = inner.chain.route(&mut inner.cx, document, &candidates).await? {
-                plan = runtime.routes.resolve_list(&names, &inner.cx.principal)?;
-                targets = plan.order(seed, health, now);
-            } else if plan.is_empty() {
-                runtime.routes.plan(document.model(), &inner.cx.principal)?;
-            }
-        }
-        inner.cx.trace.planned(&targets, &plan.passed);
-        Ok(targets)
     }
 
     /// 8. Targets in order until one answers; each is visited once.
@@ -317,7 +285,7 @@ impl Gateway {
         let mut unmet = None;
         for (at, target) in targets.iter().enumerate() {
             // What would fail for want of time says nothing about the target.
-            if exchange.cx.deadline.is_some_and(|at| at <= Instant::now()) {
+            if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
                 break;
             }
@@ -326,7 +294,7 @@ impl Gateway {
                 break;
             }
             // Health is read when the attempt starts, not when it was planned.
-            let flight = match self.state.health.enter(target, Instant::now()) {
+            let flight = match self.state.health.enter(target, clock::now()) {
                 Ok(flight) => flight,
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");
@@ -374,7 +342,7 @@ impl Gateway {
                 (Err(error), _) | (Ok(Attempted::Skipped), Some(error)) => error,
                 (result, _) => return result,
             };
-            let now = Instant::now();
+            let now = clock::now();
             let others = || rest.iter().any(|t| self.state.health.is_healthy(&t.name, now));
             let left = exchange.cx.left(target.timeouts.whole, now);
             let more = (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS && !exchange.body_is_gone();
@@ -384,7 +352,7 @@ impl Gateway {
             let Some(wait) = retry::again(target, flight, &error, tries, others, left) else { return Err(error) };
             exchange.cx.trace.note("retry", &format!("{} again in {} ms", target.name, wait.as_millis()));
             // A client that leaves drops this future: the wait, the permit and the flight with it.
-            tokio::time::sleep(wait).await;
+            clock::sleep(wait).await;
             if !flight.still_closed() {
                 return Err(error);
             }
@@ -403,9 +371,12 @@ impl Gateway {
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens
-            && !target.provider.counts(target.provider.speaks(exchange.cx.format))
+            && !target.provider.counts(target.provider.speaks(exchange.cx.format), &target.model)
         {
             return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+        }
+        if exchange.cx.operation == Operation::Compact {
+            target.provider.must_compact(exchange.cx.format)?;
         }
         if media::may_lack(document, target) {
             let (fetcher, memory) = (self.state.transport.fetcher(), &self.state.body_memory);
@@ -418,7 +389,7 @@ impl Gateway {
         let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
         let mut extra = HeaderMap::new();
         if let Some(own) = &mut own {
-            let candidate = self.state.health.candidate(target, Instant::now());
+            let candidate = self.state.health.candidate(target, clock::now());
             let inner = &mut **exchange;
             inner.cx.attempt = next;
             let flow = inner.chain.attempt(&mut inner.cx, &candidate, own, &mut extra).await;
@@ -448,7 +419,7 @@ impl Gateway {
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
-            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, Instant::now());
+            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, clock::now());
             match choice {
                 KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
@@ -460,7 +431,7 @@ impl Gateway {
             };
             exchange.cx.attempt += 1;
             exchange.begins(target, document);
-            let began = Instant::now();
+            let began = clock::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
@@ -469,14 +440,17 @@ impl Gateway {
                 return result;
             };
             exchange.attempted(&target.name, error.code().to_owned(), began);
+            if exchange.cx.operation == Operation::CountTokens && target.provider.counts_not(&error) {
+                return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+            }
             if let Some(flight) = flight {
-                flight.failed(&error, Instant::now());
+                flight.failed(&error, clock::now());
             }
             // Another key of the same provider may be welcome.
             let another = match (choice, &error.upstream) {
                 (KeyChoice::Key(index), Some(fault)) => {
                     tried.push(index);
-                    let (now, wait) = (Instant::now(), error.retry_after);
+                    let (now, wait) = (clock::now(), error.retry_after);
                     self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
                         && tried.len() < target.provider.keys()
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
@@ -509,7 +483,7 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let began = Instant::now();
+        let began = clock::now();
         let stream = document.stream();
         let whole = exchange.cx.until(target.timeouts.whole);
         let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
@@ -538,6 +512,9 @@ impl Gateway {
             return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
         }
         if stream && transport::stream_of(&incoming.headers, target, call.format).is_some() {
+            if let Some(bodies) = &mut exchange.record.bodies {
+                bodies.begins(call.format, true);
+            }
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
             let waits = Waits { began, until, whole };
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
@@ -545,8 +522,12 @@ impl Gateway {
         let limit = runtime.config.server.max_event as u64;
         let mut share = self.state.body_memory.permit();
         let body = transport::before(whole, incoming.body.collect(limit, &mut |by| share.grow(by))).await??;
-        let took = began.elapsed();
+        let took = clock::since(began);
         let length = body.len() as u64;
+        if let Some(bodies) = &mut exchange.record.bodies {
+            bodies.begins(call.format, false);
+            bodies.heard(&body);
+        }
         let mut outcome = match exchange.cx.operation {
             Operation::Chat => self.whole(exchange, call, target, body).await,
             _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
@@ -582,7 +563,7 @@ impl Gateway {
         Waits { began, until, whole }: Waits,
     ) -> Result<Attempted> {
         let server = &runtime.config.server;
-        let candidate = self.state.health.candidate(target, Instant::now());
+        let candidate = self.state.health.candidate(target, clock::now());
         let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, server, began));
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
@@ -594,14 +575,14 @@ impl Gateway {
                     flight.answered(streaming.first_output_after());
                     flight.succeeded();
                 }
-                return Ok(Attempted::Next(self.state.health.candidate(target, Instant::now())));
+                return Ok(Attempted::Next(self.state.health.candidate(target, clock::now())));
             }
         }
         if let Some(mut flight) = flight.take() {
             flight.answered(streaming.first_output_after());
             streaming.flight = Some(flight);
         }
-        exchange.record.first_event = Some(exchange.cx.started.elapsed());
+        exchange.record.first_event = Some(clock::since(exchange.cx.started));
         Ok(Attempted::Answered(Reply::Stream(streaming)))
     }
 
@@ -615,6 +596,13 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, .. }: Waits,
     ) -> Result<Attempted> {
+        if let Some(stage) = exchange.chain.guards_answers() {
+            let text = format!(
+                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
+                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
+            );
+            return Err(Error::unsupported("realtime", text));
+        }
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {
@@ -628,7 +616,7 @@ impl Gateway {
         exchange.accepted();
         exchange.record.stream = true;
         if !exchange.chain.is_empty() {
-            exchange.cx.trace.note("realtime", "the session's messages pass no stage");
+            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
         }
         Ok(Attempted::Answered(Reply::Session(Box::new(Session {
             upgrade,
@@ -662,9 +650,11 @@ impl Gateway {
             let (seals, objects) = (&self.state.seals, &self.state.objects);
             opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
             through.note(exchange);
-            exchange.took(&target.name, "ok", began.elapsed());
+            exchange.took(&target.name, "ok", clock::since(began));
+            let charges = opaque::batches::owed(&mut through, exchange).await;
+            exchange.charged(charges);
         } else {
-            exchange.record.first_event = Some(exchange.cx.started.elapsed());
+            exchange.record.first_event = Some(clock::since(exchange.cx.started));
         }
         if let Some(mut flight) = flight.take() {
             flight.answered(through.first_output_after());
@@ -702,7 +692,7 @@ impl Gateway {
             exchange.used(usage);
         }
         exchange.served(response.service_tier.as_deref());
-        let candidate = self.state.health.candidate(target, Instant::now());
+        let candidate = self.state.health.candidate(target, clock::now());
         let inner = &mut **exchange;
         let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;
         if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
@@ -717,6 +707,105 @@ impl Gateway {
             return Ok(Attempted::Answered(Reply::json(body)));
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
+    }
+}
+
+/// 7. Names, the caller's or a stage's, pass the caller's allow-list. Sends nothing: `explain` asks the same.
+pub async fn plan(
+    routes: &route::Table,
+    health: &route::Health,
+    chain: &mut Chain,
+    cx: &mut Context,
+    document: &mut Document,
+) -> Result<Order> {
+    let (now, seed) = (clock::now(), cx.seed);
+    let choosing = chain.wants(Phase::Route);
+    let mut plan = match routes.plan(document.model(), &cx.principal) {
+        Ok(plan) => plan,
+        // A stage may still choose for a name that stands for nothing.
+        Err(error) if choosing && error.kind != Kind::Forbidden => {
+            cx.trace.note("route", &error.message);
+            route::Plan::default()
+        }
+        Err(error) => return Err(error),
+    };
+    let mut targets = plan.order(seed, health, now);
+    if choosing {
+        let shown = if chain.reads_targets() { &targets[..] } else { &[] };
+        let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
+        if let Some(names) = chain.route(cx, document, &candidates).await? {
+            if cx.explain {
+                cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
+            }
+            plan = routes.resolve_list(&names, &cx.principal)?;
+            targets = plan.order(seed, health, now);
+        } else if plan.is_empty() {
+            routes.plan(document.model(), &cx.principal)?;
+        }
+    }
+    cx.trace.planned(&targets, &plan.passed);
+    Ok(targets)
+}
+
+/// 11. Errors pass their stages, and become bytes in the client's format.
+async fn worded(exchange: &mut Exchange, outcome: Result<Reply>, json_array: bool) -> Result<Reply> {
+    match outcome {
+        Ok(reply) => Ok(reply),
+        Err(error) => {
+            exchange.wire.json_array = json_array;
+            reply::refused(exchange, error).await
+        }
+    }
+}
+
+/// 12. Whatever it was is settled once: here, or when the stream ends.
+async fn deliver(state: &State, mut exchange: Exchange, outcome: Result<Reply>, json_array: bool) -> Response<Body> {
+    match outcome {
+        Ok(Reply::Stream(streaming)) => {
+            // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
+            exchange.fetched = Vec::new();
+            if exchange.keep.is_none() && exchange.record.bodies.is_none() {
+                exchange.held = None;
+            }
+            let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
+            let body = Generated::new(|sink| streaming.run(exchange, sink));
+            head.map(|()| Body::stream(body))
+        }
+        // Run or read by whoever asked for the answer.
+        Ok(Reply::Pieces(_)) => {
+            let error = Error::new(Kind::Internal, "a long input was not read");
+            let response = reply::error(&exchange, &error);
+            exchange.settle(response.status().as_u16());
+            response
+        }
+        Ok(Reply::Session(session)) => {
+            let response = reply::session(&exchange, &session);
+            // It outlives this answer; the exchange goes with it.
+            state.sessions.begin(session, exchange);
+            response
+        }
+        Ok(Reply::Through(mut through)) => {
+            let response = reply::through(&exchange, &mut through);
+            if through.ended {
+                exchange.settle(response.status().as_u16());
+                return response;
+            }
+            response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
+        }
+        Ok(Reply::Whole { content_type, body, headers }) => {
+            if let Some(keep) = exchange.keep.take() {
+                Box::pin(keep.answered(&body)).await;
+            }
+            let response = reply::whole(&exchange, content_type, body, headers);
+            exchange.settle(200);
+            response
+        }
+        Err(error) => {
+            let response = reply::error(&exchange, &error);
+            exchange.record.error_code = Some(error.code().to_owned());
+            exchange.settle(response.status().as_u16());
+            response
+        }
     }
 }
 

@@ -13,9 +13,11 @@ use crate::{
     account::{Record, price::write_usd},
     answer::Streaming,
     call::Call,
+    clock,
     codec::{
         ClientView, JSON, RateFact, RateFacts, codec,
         document::Document,
+        envelope::Envelope,
         framing::Framing,
         glance::{Glance, glance},
     },
@@ -128,7 +130,7 @@ const HEADERS: usize = 24;
 /// What is left of the caller's limits, in its family's names.
 fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
     let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let facts = RateFacts { requests: rates.requests.map(fact), tokens: rates.tokens.map(fact), now };
     for (name, value) in codec(format).rate_headers(&facts) {
         insert(headers, HeaderName::from_static(name), &value);
@@ -200,7 +202,7 @@ pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
     } else {
         let mut response = Response::new(Body::Empty);
         *response.headers_mut() = head(exchange);
-        response.headers_mut().insert(TIMING, server_timing(exchange, through.began.elapsed()));
+        response.headers_mut().insert(TIMING, server_timing(exchange, clock::since(through.began)));
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         response
     };
@@ -337,7 +339,7 @@ pub fn one_model(exchange: &Exchange, routes: &Table, name: Option<&str>) -> Res
     Ok(Reply::json(codec(exchange.cx.format).encode_model(&card).into()))
 }
 
-/// Embeddings and token counts.
+/// Embeddings, token counts and compacted conversations.
 pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: Bytes) -> Result<Reply> {
     let (from, to) = (codec(call.format), codec(exchange.cx.format));
     match exchange.cx.operation {
@@ -346,6 +348,15 @@ pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: By
                 return Ok(Reply::json(body));
             }
             Ok(Reply::json(to.encode_count_response(from.decode_count(&body)?).into()))
+        }
+        Operation::Compact => {
+            let broken = || Error::new(Kind::Upstream, "the upstream's answer is no compacted conversation");
+            let envelope = Envelope::fields(&body).map_err(|e| broken().because(e))?;
+            envelope.value(&body, "output").ok_or_else(broken)?;
+            if let Some(usage) = envelope.value(&body, "usage").and_then(|at| from.read_usage(&body[at])) {
+                exchange.used(&usage);
+            }
+            Ok(Reply::json(body))
         }
         _ if call.same_format => {
             note_facts(exchange, document.format(), &body)?;

@@ -4,6 +4,8 @@
 use crate::{
     account::estimate::Estimates,
     codec::{document::Document, opaque::Asked},
+    config::Budget,
+    context::{self, Step},
     error::{Error, Kind, Result},
     exchange::Exchange,
     limit::{Need, Reserved},
@@ -35,45 +37,89 @@ pub async fn reserve(
     let (used_tokens, used_nano) = inner.used_before();
     let permit = inner.permit.as_mut().ok_or_else(no_permit)?;
     let input = inner.size.tokens(&target.name, estimates);
-    let answer = match &inner.opaque {
-        Some(opaque) => Answer::opaque(document, target, inner.cx.operation, opaque.asked.pictures),
-        None => Answer::of(document, target, inner.cx.operation),
-    };
-    let mut need = Need {
-        input_tokens: used_tokens + input,
-        output_tokens: answer.asked.unwrap_or(answer.most.min(USUAL_OUTPUT)).saturating_mul(answer.choices),
-        nano_usd: 0,
-    };
-    let Some(budget) = inner.bounds.budget() else {
-        return Ok(Right { reserved: permit.reserve(need).await?, max_tokens: None });
-    };
-    let opaque = inner.opaque.as_ref().map(|o| o.asked);
-    let sells = target.rates.as_ref().is_some_and(|rates| rates.sells_searches());
-    let searches = (sells && document.has_tools()).then_some(MOST_SEARCHES);
-    let besides = Units { web_searches: searches, ..opaque.map(Asked::units).unwrap_or_default() };
-    let with_margin = input + input / 4 + MARGIN;
-    let cost = |output: u64| {
-        let output = output.saturating_mul(answer.choices);
-        let most = target.rates.as_ref().map(|rates| rates.most(with_margin, output, &besides));
-        let most = most.map_or(budget.unpriced_nano_usd, |nano| u64::try_from(nano).unwrap_or(0));
-        // What an opaque answer uses is known only afterwards, and in many units.
-        let most = if opaque.is_some() { most.max(budget.unpriced_nano_usd) } else { most };
-        most.saturating_add(used_nano)
-    };
-    let most = answer.asked.unwrap_or(answer.most);
-    let left = permit.left().unwrap_or(u64::MAX);
-    // Who said how long the answer may be gets it so long, or not at all.
-    let fits = if answer.asked.is_none() && cost(most) > left { fitting(&cost, most, left) } else { None };
-    need.nano_usd = cost(fits.unwrap_or(most));
-    let reserved = permit.reserve(need).await?;
-    let must_say = answer.asked.is_none() && !answer.known && answer.most > 0;
-    let max_tokens = fits.or(must_say.then_some(most));
+    let asked = inner.opaque.as_ref().map(|o| o.asked);
+    let funds = inner.bounds.budget().map(|budget| (budget, permit.left().unwrap_or(u64::MAX)));
+    let wanted = wanted(document, target, inner.cx.operation, asked, input, (used_tokens, used_nano), funds);
+    let reserved = permit.reserve(wanted.need).await?;
+    let Wanted { need, fits, max_tokens, .. } = wanted;
     if let Some(tokens) = fits {
         let text =
             format!("the budget holds {tokens} tokens of an answer by {}: max_tokens was set to that", target.name);
         inner.cx.trace.note("budget", &text);
     }
+    if inner.cx.explain {
+        inner.cx.trace.push(told(target, need, funds.is_some(), max_tokens));
+    }
     Ok(Right { reserved, max_tokens })
+}
+
+/// What an attempt may use at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    pub need: Need,
+    /// The longest answer that the budget still holds, when that is shorter than it may become.
+    pub fits: Option<u64>,
+    /// What the upstream is told.
+    pub max_tokens: Option<u64>,
+    /// As long as the answer may become, all choices together.
+    pub longest: u64,
+}
+
+/// The arithmetic of `reserve`. `input`: tokens of the prompt as they are estimated; `used`: tokens and nano-dollars of attempts
+/// before; `funds`: the budget and what of it is left.
+pub fn wanted(
+    document: &Document,
+    target: &Target,
+    operation: Operation,
+    opaque: Option<Asked>,
+    input: u64,
+    used: (u64, u64),
+    funds: Option<(&Budget, u64)>,
+) -> Wanted {
+    let answer = match opaque {
+        Some(asked) => Answer::opaque(document, target, operation, asked.pictures),
+        None => Answer::of(document, target, operation),
+    };
+    let most = answer.asked.unwrap_or(answer.most);
+    let mut need = Need {
+        input_tokens: used.0 + input,
+        output_tokens: answer.asked.unwrap_or(answer.most.min(USUAL_OUTPUT)).saturating_mul(answer.choices),
+        nano_usd: 0,
+    };
+    let longest = most.saturating_mul(answer.choices);
+    let Some((budget, left)) = funds else { return Wanted { need, fits: None, max_tokens: None, longest } };
+    let cost = |output: u64| {
+        let most = dearest(document, target, input, output.saturating_mul(answer.choices), opaque);
+        let most = most.unwrap_or(budget.unpriced_nano_usd);
+        // What an opaque answer uses is known only afterwards, and in many units.
+        let most = if opaque.is_some() { most.max(budget.unpriced_nano_usd) } else { most };
+        most.saturating_add(used.1)
+    };
+    // Who said how long the answer may be gets it so long, or not at all.
+    let fits = if answer.asked.is_none() && cost(most) > left { fitting(&cost, most, left) } else { None };
+    need.nano_usd = cost(fits.unwrap_or(most));
+    let must_say = answer.asked.is_none() && !answer.known && answer.most > 0;
+    Wanted { need, fits, max_tokens: fits.or(must_say.then_some(most)), longest }
+}
+
+/// The most that an attempt can cost with so long an answer, nano-dollars; `None`: nobody knows.
+pub fn dearest(document: &Document, target: &Target, input: u64, output: u64, opaque: Option<Asked>) -> Option<u64> {
+    let rates = target.rates.as_ref()?;
+    let searches = (rates.sells_searches() && document.has_tools()).then_some(MOST_SEARCHES);
+    let besides = Units { web_searches: searches, ..opaque.map(Asked::units).unwrap_or_default() };
+    let most = rates.most(input + input / 4 + MARGIN, output, &besides);
+    Some(u64::try_from(most).unwrap_or(0))
+}
+
+/// As the trace of an explained request has it.
+pub fn told(target: &Target, need: Need, funded: bool, max_tokens: Option<u64>) -> Step {
+    Step::Reserve(Box::new(context::Reserve {
+        target: target.name.clone(),
+        input_tokens: need.input_tokens,
+        output_tokens: need.output_tokens,
+        nano_usd: funded.then_some(need.nano_usd),
+        max_tokens,
+    }))
 }
 
 /// How long an answer may become.
@@ -89,6 +135,9 @@ struct Answer {
 
 impl Answer {
     fn of(document: &Document, target: &Target, operation: Operation) -> Answer {
+        if operation == Operation::Compact {
+            return Answer { asked: Some(UNKNOWN_OUTPUT), most: UNKNOWN_OUTPUT, known: true, choices: 1 };
+        }
         if operation != Operation::Chat {
             return Answer { asked: None, most: 0, known: true, choices: 1 };
         }

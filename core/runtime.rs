@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,17 +20,20 @@ use crate::{
     error,
     exchange::SettleQueue,
     limit::Limits,
-    opaque::objects::Objects,
+    opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},
     plugin::Plugins,
     prompt::Prompts,
     provider::{self, KeyRests},
+    realtime::Sessions,
+    rollout::{Slot, Standing},
     route::{self, Health},
-    script::{self, Scripts},
+    script::Scripts,
     seal::Seals,
     server::{BodyLimits, BodyMemory},
     store::Store,
     stored::Stored,
+    suite,
     token::Tokens,
     transport::Transport,
 };
@@ -62,6 +65,8 @@ pub struct State {
     pub seals: Seals,
     /// Files and batches by tenant.
     pub objects: Objects,
+    /// Who charges a batch that is over.
+    pub claims: Arc<Claims>,
     pub limits: Limits,
     pub estimates: Arc<Estimates>,
     pub health: Health,
@@ -72,6 +77,8 @@ pub struct State {
     pub body_memory: BodyMemory,
     /// Answers that later requests go on from.
     pub stored: Arc<Stored>,
+    /// Realtime sessions under way.
+    pub sessions: Sessions,
     pub settle: SettleQueue,
     /// What the process began with: a reload cannot change all of it.
     pub started: Arc<Config>,
@@ -79,6 +86,10 @@ pub struct State {
     /// The change that did not go live, until one does.
     pub refused: ArcSwapOption<Refused>,
     pub draining: AtomicBool,
+    /// A new version that is being tried, if there is one.
+    pub rollout: Slot,
+    /// Which version runs, and why it may be another than the files': for status pages.
+    pub standing: ArcSwap<Standing>,
     /// Compiled scripts and their memory.
     pub scripts: Scripts,
     /// The same for plugins.
@@ -95,8 +106,12 @@ pub struct Refused {
 impl Runtime {
     /// Reads, checks and compiles everything. Every problem at once.
     pub fn build(place: &Place, scripts: &Scripts, plugins: &Plugins) -> Result<Runtime, Refused> {
-        let Loaded { config, warnings, mut problems } =
-            config::read(place, &config::env::var, &provider::catalog_names());
+        Runtime::of(config::read(place, &config::env::var, &provider::catalog_names()), scripts, plugins)
+    }
+
+    /// The same of what was read already.
+    pub fn of(loaded: Loaded, scripts: &Scripts, plugins: &Plugins) -> Result<Runtime, Refused> {
+        let Loaded { config, warnings, mut problems } = loaded;
         let sound = problems.is_empty();
         // What follows from a mistake already told is not told again.
         let own = config.problem("", "").file;
@@ -105,7 +120,7 @@ impl Runtime {
         let built = pipeline::build(&config, scripts, plugins).map_err(&mut add);
         let prompts = Prompts::build(&config.sources).map_err(&mut add);
         if built.is_ok() && problems.is_empty() {
-            problems.extend(script::suite::gate(&config));
+            problems.extend(suite::gate(&config));
         }
         let (Ok(routes), Ok(built), Ok(prompts), true) = (routes, built, prompts, problems.is_empty()) else {
             let problems = problems.into_iter().map(|p| config.place(p)).collect();
@@ -193,4 +208,4 @@ impl Refused {
 }
 
 /// The default of `timeouts.whole`.
-const WHOLE: Duration = Duration::from_secs(600);
+pub const WHOLE: Duration = Duration::from_secs(600);

@@ -8,10 +8,13 @@
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
+pub use self::rest::{AtRest, Name};
 use crate::{
     auth::Principal,
     error::{Error, Kind, Result},
 };
+
+pub mod rest;
 
 /// What an id is of. Each has the look that clients expect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,13 +4,14 @@
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{future::BoxFuture, stream};
 use http::{HeaderMap, Method, header};
 use http_body::Frame;
 use http_body_util::StreamBody;
 
 pub use crate::upstream::Incoming;
 use crate::{
+    clock,
     codec::{anthropic_messages::Unwrap, codec, framing::Framing},
     error::{Error, Kind, Result},
     model::Format,
@@ -28,6 +29,21 @@ pub struct Transport {
     fetcher: Fetcher,
     /// Certificate authorities of the user's own, by file.
     trust: std::sync::Mutex<HashMap<PathBuf, Arc<Trust>>>,
+    /// Answers in the place of every upstream; `None` but in a rehearsal.
+    stage: Option<Arc<dyn Upstreams>>,
+}
+
+/// All upstreams in one: what a rehearsal puts in their place, so that nothing goes out.
+pub trait Upstreams: Send + Sync {
+    fn answer<'a>(&'a self, target: &'a Target, call: Outbound) -> BoxFuture<'a, Result<Incoming>>;
+}
+
+/// A signed call as an upstream would hear it.
+pub struct Outbound {
+    pub method: Method,
+    pub url: http::Uri,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 /// A call with its key on it. `call::Call::sign` makes it, and only with a permit.
@@ -40,7 +56,18 @@ pub struct Sealed {
 
 impl Transport {
     pub fn new(proxy: &ProxyConfig) -> Transport {
-        Transport { client: Client::new(proxy), fetcher: Fetcher::default(), trust: std::sync::Mutex::default() }
+        Transport {
+            client: Client::new(proxy),
+            fetcher: Fetcher::default(),
+            trust: std::sync::Mutex::default(),
+            stage: None,
+        }
+    }
+
+    /// Nothing goes out: `stage` answers every call, and media cannot be fetched.
+    pub fn rehearsed(client: Client, stage: Arc<dyn Upstreams>) -> Transport {
+        let fetcher = Fetcher::nowhere();
+        Transport { client, fetcher, trust: std::sync::Mutex::default(), stage: Some(stage) }
     }
 
     /// For the gateway's own calls: the same connections and the same proxies.
@@ -56,6 +83,13 @@ impl Transport {
     /// Sends and waits for the head. Dropping the future, or the answer, cancels the upstream.
     pub async fn send(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
         let (method, url, headers) = sealed.signed.into_parts();
+        if let Some(stage) = &self.stage {
+            let body = heard(Frames::then(sealed.body, sealed.flow));
+            return Box::pin(async move {
+                stage.answer(target, Outbound { method, url, headers, body: body.await? }).await
+            })
+            .await;
+        }
         match target.provider.transport {
             provider::Transport::Mock => {
                 Box::pin(mocked(method, url, headers, Frames::then(sealed.body, sealed.flow))).await
@@ -89,6 +123,9 @@ impl Transport {
     pub async fn open(&self, sealed: Sealed, target: &Target, limit: usize) -> Result<Opened> {
         let (_, url, headers) = sealed.signed.into_parts();
         let provider = &target.provider;
+        if self.stage.is_some() {
+            return Err(Error::new(Kind::Unsupported, "a session cannot be rehearsed"));
+        }
         if provider.transport == provider::Transport::Mock {
             let (ours, theirs) = tokio::io::duplex(MOST_HEARD);
             let model = target.model.clone();
@@ -139,7 +176,7 @@ async fn heard(mut body: Frames) -> Result<Bytes> {
 
 /// Waits until a deadline.
 pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
-    tokio::time::timeout_at(until.into(), future).await.map_err(|_| {
+    clock::timeout_at(until, future).await.map_err(|_| {
         Error::new(Kind::UpstreamTimeout, "the upstream took too long to answer; try again, or raise `timeouts`")
     })
 }

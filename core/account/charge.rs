@@ -2,7 +2,7 @@
 //! money in the budget. Runs once a request, behind the settle queue.
 
 use super::{
-    Record,
+    Attempt, Record,
     estimate::{Estimates, Size},
 };
 use crate::{
@@ -14,8 +14,10 @@ use crate::{
 /// upstream tells nothing. What was turned away is free, and stays so.
 pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
     let alone = record.ledger.len() == 1;
-    let Some(row) =
-        record.ledger.last_mut().filter(|_| record.operation != Operation::CountTokens && !record.operation.keeps())
+    let Some(row) = record
+        .ledger
+        .last_mut()
+        .filter(|_| record.operation != Operation::CountTokens && !record.operation.lacks_model())
     else {
         return;
     };
@@ -50,8 +52,10 @@ pub(super) fn settle(reservation: Reservation, record: &mut Record) {
         }
         record.sum_up();
     }
-    let usage = record.usage.as_ref();
-    let tokens = usage.map_or(0, |u| u.input_tokens.unwrap_or(0) + u.output_tokens.unwrap_or(0));
+    let sum = |u: &Usage| u.input_tokens.unwrap_or(0) + u.output_tokens.unwrap_or(0);
+    // Tokens of a batch are not of this minute.
+    let batches = record.ledger.iter().filter(|row| row.outcome == Attempt::BATCH).filter_map(|row| row.usage.as_ref());
+    let tokens = record.usage.as_ref().map_or(0, sum).saturating_sub(batches.map(sum).sum());
     let cost = record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
     reservation.settle(tokens, cost);
 }

@@ -6,7 +6,7 @@ use std::{sync::Arc, sync::PoisonError, time::SystemTime};
 use serde_json::Value;
 
 use super::{
-    archive,
+    archive, bodies,
     hour::Hour,
     ledger::{Ledger, blocking},
 };
@@ -62,6 +62,23 @@ impl Ledger {
         let Some(began) = Hour::of_id(id) else { return Ok(None) };
         let (ledger, id) = (self.clone(), id.to_owned());
         blocking(move || ledger.in_files(&id, began)).await
+    }
+
+    /// What a request and its answer said, where it was kept.
+    pub async fn bodies(self: &Arc<Self>, id: &str) -> Result<Option<Value>> {
+        let Some(began) = Hour::of_id(id) else { return Ok(None) };
+        let (ledger, id) = (self.clone(), id.to_owned());
+        blocking(move || {
+            let (Some(files), Some(sealer)) = (&ledger.files, ledger.sealer.get()) else { return Ok(None) };
+            let around = |hour: &Hour| *hour >= began.minus(1) && *hour <= began.plus(LONGEST);
+            for hour in archive::hours(files)?.into_iter().filter(around) {
+                if let Some(sealed) = bodies::find(files, hour, &id)? {
+                    return Ok(sealer.open(&id, &sealed));
+                }
+            }
+            Ok(None)
+        })
+        .await
     }
 
     fn in_files(&self, id: &str, began: Hour) -> Result<Option<Value>> {

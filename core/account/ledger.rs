@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -15,7 +15,12 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::{Record, archive, hour::Hour, usage::Sums};
+use super::{
+    Record, archive,
+    bodies::{self, Sealer},
+    hour::Hour,
+    usage::Sums,
+};
 use crate::{
     config::Records,
     context::Trace,
@@ -29,10 +34,15 @@ pub struct Ledger {
     /// `None`: the store keeps nothing.
     pub(super) files: Option<Files>,
     open: Mutex<Open>,
+    /// Where bodies are kept, once their key is known.
+    pub(super) sealer: OnceLock<Sealer>,
+    bodies: Mutex<bodies::Writer>,
     /// Held for writing while an hour's files change their names.
     pub(super) layout: RwLock<()>,
     /// Lines could not be written: said once.
     failing: AtomicBool,
+    /// The same of bodies.
+    losing: AtomicBool,
     clock: fn() -> SystemTime,
 }
 
@@ -59,14 +69,24 @@ impl Ledger {
             sums,
             files,
             open: Mutex::default(),
+            sealer: OnceLock::new(),
+            bodies: Mutex::default(),
             layout: RwLock::new(()),
             failing: false.into(),
+            losing: false.into(),
             clock,
         });
         let repaired = ledger.clone();
         blocking(move || repaired.repair()).await?;
         ledger.sums.checkpoint().await?;
         Ok(ledger)
+    }
+
+    /// From now on bodies that records bring along are kept. `secret`: derived from the master key for them alone.
+    pub fn keep_bodies(&self, secret: &[u8; 32]) {
+        if let Some(sealer) = Sealer::new(secret) {
+            let _ = self.sealer.set(sealer);
+        }
     }
 
     /// Settles a batch, off the runtime's threads when there is a file to write.
@@ -98,9 +118,12 @@ impl Ledger {
     }
 
     /// Settles a batch: lines, sums, ring. Blocks for one write.
-    pub fn append(&self, batch: Vec<(Record, Trace)>) {
+    pub fn append(&self, mut batch: Vec<(Record, Trace)>) {
         let now = (self.clock)();
         let hour = Hour::of(now);
+        if batch.iter().any(|(record, _)| record.bodies.is_some()) {
+            self.seal(&mut batch, hour);
+        }
         let stamp = row::Stamp::of(now);
         let mut open = self.lock();
         let Open { lines, starts, .. } = &mut *open;
@@ -126,6 +149,27 @@ impl Ledger {
         self.ring.push(rows, hour.0, now);
         // A batch of long traces leaves no large buffer behind.
         open.lines.shrink_to(MOST_BUFFER);
+    }
+
+    /// Bodies leave their records here, kept or lost.
+    fn seal(&self, batch: &mut [(Record, Trace)], hour: Hour) {
+        let taken: Vec<_> = batch.iter_mut().map(|(record, _)| record.bodies.take()).collect();
+        let (Some(files), Some(sealer)) = (&self.files, self.sealer.get()) else { return };
+        let kept = batch.iter().zip(taken).filter_map(|((record, _), bodies)| Some((record, bodies?)));
+        let mut writer = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
+        match writer.write(files, sealer, hour, kept) {
+            Ok(()) => {
+                if self.losing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("bodies of requests are kept again");
+                }
+            }
+            Err(error) => {
+                writer.let_go();
+                if !self.losing.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "bodies of requests cannot be kept: these are lost");
+                }
+            }
+        }
     }
 
     /// Where the lines ended up: the hour, and how far its lines go now. `None`: they are not in a file.
@@ -212,6 +256,7 @@ impl Ledger {
             let mut open = self.lock();
             if open.hour != running {
                 open.file = None;
+                self.bodies.lock().unwrap_or_else(PoisonError::into_inner).let_go();
             }
         }
         for hour in archive::unclosed(files)?.into_iter().filter(|hour| *hour != running) {

@@ -1,6 +1,7 @@
 //! Afterwards: what happened, once, whatever happened.
 
 mod archive;
+pub mod bodies;
 pub mod catalog;
 mod charge;
 pub mod estimate;
@@ -50,6 +51,8 @@ pub struct Record {
     pub first_event: Option<Duration>,
     pub upstream_duration: Duration,
     pub tags: Vec<(String, String)>,
+    /// What it said, on its way to where it is kept; `None` where nothing is.
+    pub bodies: Option<Box<bodies::Recording>>,
 }
 
 /// One attempt as the ledger keeps it.
@@ -67,6 +70,11 @@ pub struct Attempt {
     /// `usage` was not reported whole: what arrived was counted.
     pub estimated: bool,
     pub took: Duration,
+}
+
+impl Attempt {
+    /// The outcome of a row that charges a batch: no attempt, but what a provider did on its own time.
+    pub const BATCH: &str = "batch";
 }
 
 impl Record {
@@ -116,6 +124,7 @@ impl Record {
             first_event: None,
             upstream_duration: Duration::ZERO,
             tags: cx.tags.clone(),
+            bodies: None,
         }
     }
 }

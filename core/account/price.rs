@@ -72,67 +72,12 @@ impl Rates {
     /// In nano-dollars, half of one rounded up. `None` when a kind that was used was not reported or has no price:
     /// unknown is never zero.
     pub fn cost(&self, usage: &Usage) -> Option<i64> {
-        let units = usage.units();
-        let kinds = self.plan(usage.service_tier).kinds(usage.input_tokens.unwrap_or(0));
-        let (pieces, counted) = kinds.pieces(usage, &units);
-        if kinds.by_piece && !counted {
-            return None;
-        }
-        let (input, output) = match usage.billed {
-            Some(billed) => (billed.input_tokens, billed.output_tokens),
-            None => (usage.input_tokens, usage.output_tokens),
-        };
-        let input = match input {
-            // What is billed by the piece may have no tokens.
-            None if counted => 0,
-            input => input?,
-        };
-        // An embedding has no output and its model no price for one.
-        let output = match (output, kinds.output) {
-            (None, None | Some(0)) => 0,
-            (None, _) if counted => 0,
-            (output, _) => output?,
-        };
-        // Each part is taken out of what is left of its whole, so that no token is counted twice, whatever was reported.
-        let mut left = input;
-        let mut take = |count: Option<u64>| {
-            let part = count.unwrap_or(0).min(left);
-            left -= part;
-            part
-        };
-        let hour = take(usage.cache_write_1h_tokens);
-        let write = take(usage.cache_write_tokens.map(|all| all.saturating_sub(hour)));
-        // Cached tokens are of those that were read, which need not be those that are billed.
-        let read = take(usage.cache_read_tokens.filter(|_| usage.billed.is_none()));
-        let heard = take(usage.input_audio_tokens);
-        let seen = take(units.input_image_tokens);
-        let mut rest = output;
-        let mut take = |count: Option<u64>| {
-            let part = count.unwrap_or(0).min(rest);
-            rest -= part;
-            part
-        };
-        let spoken = take(usage.output_audio_tokens);
-        let drawn = take(units.output_image_tokens);
-        let thought = take(usage.reasoning_tokens);
-        let mut sum = pieces;
-        for (count, price) in [
-            (left, kinds.input),
-            (read, kinds.cache_read),
-            (write, kinds.cache_write),
-            (hour, kinds.cache_write_1h),
-            (heard, kinds.input_audio),
-            (seen, kinds.input_image),
-            (rest, kinds.output),
-            (thought, kinds.reasoning),
-            (spoken, kinds.output_audio),
-            (drawn, kinds.output_image),
-        ] {
-            if count > 0 {
-                sum += i128::from(count) * i128::from(price?);
-            }
-        }
-        Some(nano((sum + MILLION / 2).div_euclid(MILLION) + i128::from(kinds.request)))
+        self.plan(usage.service_tier).kinds(usage.input_tokens.unwrap_or(0)).cost(usage, 1)
+    }
+
+    /// Of so many requests together, of which none is known alone: at the prices of short ones.
+    pub fn cost_together(&self, usage: &Usage, requests: u64) -> Option<i64> {
+        self.plan(usage.service_tier).base.cost(usage, requests)
     }
 
     /// The most that a request of so many tokens can cost, whatever their kinds turn out to be, whichever service answers,
@@ -252,6 +197,70 @@ impl Kinds {
             per_search,
             per_search_unit,
         }
+    }
+
+    /// See `Rates::cost`. A price a request counts for each of `requests`.
+    fn cost(&self, usage: &Usage, requests: u64) -> Option<i64> {
+        let units = usage.units();
+        let (pieces, counted) = self.pieces(usage, &units);
+        if self.by_piece && !counted {
+            return None;
+        }
+        let (input, output) = match usage.billed {
+            Some(billed) => (billed.input_tokens, billed.output_tokens),
+            None => (usage.input_tokens, usage.output_tokens),
+        };
+        let input = match input {
+            // What is billed by the piece may have no tokens.
+            None if counted => 0,
+            input => input?,
+        };
+        // An embedding has no output and its model no price for one.
+        let output = match (output, self.output) {
+            (None, None | Some(0)) => 0,
+            (None, _) if counted => 0,
+            (output, _) => output?,
+        };
+        // Each part is taken out of what is left of its whole, so that no token is counted twice, whatever was reported.
+        let mut left = input;
+        let mut take = |count: Option<u64>| {
+            let part = count.unwrap_or(0).min(left);
+            left -= part;
+            part
+        };
+        let hour = take(usage.cache_write_1h_tokens);
+        let write = take(usage.cache_write_tokens.map(|all| all.saturating_sub(hour)));
+        // Cached tokens are of those that were read, which need not be those that are billed.
+        let read = take(usage.cache_read_tokens.filter(|_| usage.billed.is_none()));
+        let heard = take(usage.input_audio_tokens);
+        let seen = take(units.input_image_tokens);
+        let mut rest = output;
+        let mut take = |count: Option<u64>| {
+            let part = count.unwrap_or(0).min(rest);
+            rest -= part;
+            part
+        };
+        let spoken = take(usage.output_audio_tokens);
+        let drawn = take(units.output_image_tokens);
+        let thought = take(usage.reasoning_tokens);
+        let mut sum = pieces;
+        for (count, price) in [
+            (left, self.input),
+            (read, self.cache_read),
+            (write, self.cache_write),
+            (hour, self.cache_write_1h),
+            (heard, self.input_audio),
+            (seen, self.input_image),
+            (rest, self.output),
+            (thought, self.reasoning),
+            (spoken, self.output_audio),
+            (drawn, self.output_image),
+        ] {
+            if count > 0 {
+                sum += i128::from(count) * i128::from(price?);
+            }
+        }
+        Some(nano((sum + MILLION / 2).div_euclid(MILLION) + i128::from(requests) * i128::from(self.request)))
     }
 
     /// What costs by the piece, in millionths of a nano-dollar, and whether any of it is what was bought: not a search on the

@@ -60,11 +60,24 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
     finish(settled, rows);
 }
 
+/// One request by itself: what a rehearsal ends with. Nothing is counted, logged or kept.
+pub async fn alone(mut settled: Settled, estimates: &Estimates) -> (Record, Trace) {
+    let inner = &mut *settled.0;
+    charge::count(&mut inner.record, &inner.size, estimates);
+    if let Some(reservation) = inner.reservation.take() {
+        charge::settle(*reservation, &mut inner.record);
+    }
+    inner.chain.log(&mut inner.cx, &mut inner.record).await;
+    let Inner { cx, record, .. } = *settled.0;
+    (record, cx.trace)
+}
+
 fn finish(settled: Settled, rows: &Rows) {
     let Inner { cx, record, .. } = *settled.0;
     for step in &cx.trace.steps {
-        if let Step::Attempt { outcome, .. } = step {
-            metrics().attempt(outcome_label(outcome));
+        match step {
+            Step::Attempt { outcome, .. } => metrics().attempt(outcome_label(outcome)),
+            step => metrics().stage(step),
         }
     }
     telemetry::observe(&record);

@@ -3,11 +3,20 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::{account::Ledger, auth::Keys, config::Secret};
+use crate::{
+    account::Ledger,
+    auth::Keys,
+    config::Secret,
+    error::{Error, Kind, Result},
+    explain::Asked,
+    versions::{By, Versions},
+};
 
 pub mod client;
+mod explain;
 mod gate;
 mod keys;
 mod listen;
@@ -16,6 +25,7 @@ mod reads;
 mod reply;
 mod routes;
 mod usage;
+mod versions;
 
 pub use keys::no_such_team;
 pub use listen::serve;
@@ -25,6 +35,7 @@ pub struct AdminState {
     pub keys: Arc<Keys>,
     pub ledger: Arc<Ledger>,
     pub facts: Arc<dyn Facts>,
+    pub deployment: Arc<dyn Deployment>,
     /// Without one only the local user is served.
     pub token: Option<Secret>,
 }
@@ -41,8 +52,37 @@ pub trait Facts: Send + Sync {
     fn teams(&self) -> Vec<Value>;
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);
+    /// What would become of a request now: nothing is sent, reserved or counted.
+    fn explain(&self, _asked: Asked) -> BoxFuture<'_, Result<Value>> {
+        let nothing = Error::new(Kind::NotFound, "there is nothing to explain here");
+        Box::pin(std::future::ready(Err(nothing)))
+    }
     /// Sets the gauges that are measured when somebody looks.
     fn measure(&self) {}
+}
+
+/// The one who decides which version of the policy runs.
+pub trait Deployment: Send + Sync {
+    fn versions(&self) -> &Versions;
+    /// The version that is being tried, with its figures.
+    fn rollout(&self) -> Value;
+    /// A version with its files.
+    fn show(self: Arc<Self>, version: String) -> BoxFuture<'static, Result<Value>>;
+    /// Two versions side by side; `running` and `files` are versions too.
+    fn diff(self: Arc<Self>, from: String, to: String) -> BoxFuture<'static, Result<Value>>;
+    /// Waits until it is done.
+    fn act(self: Arc<Self>, action: Action, by: By) -> BoxFuture<'static, Result<Value>>;
+}
+
+/// What changes the version that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Reload,
+    /// To this version.
+    Rollback(String),
+    Unpin,
+    Promote,
+    Abort,
 }
 
 /// Why a plane with this address and token must not start; the sentence says what to do.

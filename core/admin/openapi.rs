@@ -47,6 +47,9 @@ fn operation(route: &Route) -> Value {
         success: { "description": "done", "content": content(route.answer) },
         "default": { "description": "an error", "content": content("Error") },
     });
+    if route.answer == "Deployed" {
+        answers["422"] = json!({ "description": "the files are refused", "content": content(route.answer) });
+    }
     if route.path == "/health/ready" {
         answers["503"] = json!({ "description": "not ready", "content": content("Health") });
     }
@@ -58,12 +61,13 @@ fn operation(route: &Route) -> Value {
             json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": kind } })
         })
         .collect();
-    if route.path.contains("{id}") {
-        parameters.push(json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } }));
+    for name in ["id", "other"].iter().filter(|name| route.path.contains(&format!("{{{name}}}"))) {
+        parameters.push(json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
     }
     let mut operation = json!({ "summary": route.summary, "parameters": parameters, "responses": answers });
     if let Some(name) = route.body {
-        operation["requestBody"] = json!({ "required": name != "Rotation", "content": content(name) });
+        operation["requestBody"] =
+            json!({ "required": !["Rotation", "Word"].contains(&name), "content": content(name) });
     }
     if route.open {
         operation["security"] = json!([]);
@@ -151,15 +155,73 @@ fn schemas() -> Value {
         }))),
     });
     let bound = json!({
+        "Explain": object(&[], json!({
+            "request": { "type": "object", "description": "a client's body; absent: the whole body is one" },
+            "format": text(), "path": { "type": "string", "description": "as a client would call it; instead of format" },
+            "model": text(), "stream": { "type": "boolean" }, "key": { "type": "string", "description": "a key's id" },
+            "team": text(), "user": text(), "headers": { "type": "object" }, "seed": count(),
+        })),
+        "Decision": object(&["targets", "candidates", "trace"], json!({
+            "targets": { "type": "array", "items": text() }, "asked": text(), "model": text(), "chosen": maybe("array"),
+            "status": maybe("integer"), "code": maybe("string"), "message": maybe("string"), "text": maybe("string"),
+            "caller": { "type": "object" }, "limits": { "type": "array" }, "budget": maybe("object"),
+            "stages": { "type": "array" }, "parked": { "type": "array" }, "notes": { "type": "array" },
+            "candidates": { "type": "array", "items": { "type": "object" } }, "cost": maybe("object"),
+            "trace": { "type": "array", "items": { "type": "object" } },
+        })),
         "KeyChange": closed(&["limits"], json!({ "limits": limits })),
         "Limits": bounds,
         "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
         "TeamPage": page(of("Team")),
     });
-    for (name, schema) in bound.as_object().into_iter().flatten() {
+    for (name, schema) in bound.as_object().into_iter().chain(deployment().as_object()).flatten() {
         all[name] = schema.clone();
     }
     all
+}
+
+/// Of versions and rollouts.
+fn deployment() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let version = json!({ "$ref": "#/components/schemas/Version" });
+    json!({
+        "Word": closed(&[], json!({ "author": maybe("string"), "note": maybe("string") })),
+        "Version": object(&["id", "hash", "state"], json!({
+            "id": text(), "hash": text(),
+            "state": { "enum": ["shadow", "canary", "live", "former", "reverted", "aborted", "superseded"] },
+            "cause": { "enum": ["start", "files", "reload", "rollback"] },
+            "author": maybe("string"), "note": maybe("string"), "created": text(), "live": maybe("string"),
+            "ended": maybe("string"), "reason": maybe("string"), "was": maybe("string"), "rollback_of": maybe("string"),
+            "files": count(), "bytes": count(), "gateway": text(),
+            "kept": { "type": "boolean", "description": "its files are here: it can be returned to" },
+            "contents": { "type": "array", "items": { "type": "object" } },
+            "pinned": maybe("object"), "durable": { "type": "boolean" },
+        })),
+        "VersionPage": object(&["data"], json!({
+            "data": { "type": "array", "items": version }, "next_cursor": maybe("string"),
+        })),
+        "VersionDiff": object(&["from", "to", "summary", "files"], json!({
+            "from": text(), "to": text(),
+            "summary": { "type": "object", "properties": {
+                "stages": { "type": "object" }, "targets": { "type": "array" }, "prices": { "type": "array" },
+                "other": { "type": "array", "items": text() },
+            } },
+            "files": { "type": "array", "items": object(&["file", "change"], json!({
+                "file": text(), "change": { "enum": ["added", "removed", "changed"] }, "diff": maybe("string"),
+                "bytes": { "type": "array" },
+            })) },
+            "cut": { "type": "boolean", "description": "the differences were too long to be shown whole" },
+        })),
+        "Rollout": object(&["running", "rollout"], json!({
+            "running": maybe("object"), "rollout": maybe("object"), "reverted": maybe("object"),
+        })),
+        "Deployed": object(&["outcome"], json!({
+            "outcome": { "enum": ["unchanged", "live", "rollout", "pinned", "reverted", "refused", "aborted"] },
+            "version": { "anyOf": [version, { "type": "null" }] }, "message": maybe("string"),
+            "errors": { "type": "array", "items": { "$ref": "#/components/schemas/Problem" } },
+        })),
+    })
 }
 
 /// Beside the other fields, of which the macro takes no more.

@@ -54,10 +54,22 @@ pub(super) fn requests(state: Arc<AdminState>, call: Call) -> BoxFuture<'static,
 
 pub(super) fn request(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
-        let found = state.ledger.request(&call.id).await.map_err(unreadable)?;
+        let mut found = state.ledger.request(&call.id).await.map_err(unreadable)?;
+        if let (Some(row), Some(_)) = (&mut found, call.query("bodies").filter(|asked| *asked == "1")) {
+            row["bodies"] = bodies(&state, &call.id).await?;
+        }
         let unknown = "no such request in the records that are kept; its id is the x-request-id of the answer";
         found.map(|row| reply::ok(&row)).ok_or_else(|| Error::new(Kind::NotFound, unknown))
     })
+}
+
+/// What a request and its answer said: for who has the admin token only, and asks for it.
+async fn bodies(state: &AdminState, id: &str) -> Result<Value> {
+    if state.token.is_none() {
+        let message = "what requests said is shown to holders of the admin token only: set admin.token and give it";
+        return Err(Error::new(Kind::Forbidden, message));
+    }
+    Ok(state.ledger.bodies(id).await.map_err(unreadable)?.unwrap_or_default())
 }
 
 async fn request_page(state: &AdminState, call: &Call) -> Result<Reply> {

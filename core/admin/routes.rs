@@ -12,13 +12,13 @@ use http::{Method, Request, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::{AdminState, gate, keys, openapi, reads, reply, reply::Reply, usage};
+use super::{AdminState, explain, gate, keys, openapi, reads, reply, reply::Reply, usage, versions};
 use crate::error::{Error, Kind, Result};
 
 /// A row.
 pub(super) struct Route {
     pub method: Method,
-    /// `{id}` stands for one segment.
+    /// `{id}` stands for one segment, and so does `{other}`.
     pub path: &'static str,
     pub summary: &'static str,
     /// Answered to everybody: probes have no credentials.
@@ -34,11 +34,15 @@ pub(super) struct Route {
 /// What a route gets of a request.
 pub(super) struct Call {
     pub id: String,
+    /// The second name in the path.
+    pub other: String,
     pub query: Vec<(String, String)>,
     pub body: Bytes,
 }
 
 const PAGING: &[(&str, &str)] = &[LIMIT, CURSOR];
+const BODIES: &[(&str, &str)] =
+    &[("bodies", "1: with what the request and its answer said, where records.bodies kept it; needs the admin token")];
 const REQUESTS: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
@@ -84,12 +88,32 @@ pub(super) const TABLE: &[Route] = &[
         query: PAGING, body: None, answer: "Page", call: reads::providers },
     Route { method: Method::GET, path: "/api/v1/config/status", summary: "The running configuration, and the one that was refused", open: false,
         query: &[], body: None, answer: "ConfigStatus", call: reads::config_status },
+    Route { method: Method::POST, path: "/api/v1/config/reload", summary: "Takes the files up now; 422 with every mistake when they are refused", open: false,
+        query: &[], body: Some("Word"), answer: "Deployed", call: versions::reload },
+    Route { method: Method::POST, path: "/api/v1/config/unpin", summary: "Releases a pinned version: the files' version takes over by the usual way", open: false,
+        query: &[], body: Some("Word"), answer: "Deployed", call: versions::unpin },
+    Route { method: Method::GET, path: "/api/v1/versions", summary: "Versions of configuration, scripts and plugins, newest first", open: false,
+        query: PAGING, body: None, answer: "VersionPage", call: versions::list },
+    Route { method: Method::GET, path: "/api/v1/versions/{id}", summary: "A version with its files, by number or hash", open: false,
+        query: &[], body: None, answer: "Version", call: versions::show },
+    Route { method: Method::GET, path: "/api/v1/versions/{id}/diff/{other}", summary: "What differs between two versions; running and files are versions too", open: false,
+        query: &[], body: None, answer: "VersionDiff", call: versions::diff },
+    Route { method: Method::POST, path: "/api/v1/versions/{id}/rollback", summary: "Runs that version at once, and pins it until the files change", open: false,
+        query: &[], body: Some("Word"), answer: "Version", call: versions::rollback },
+    Route { method: Method::GET, path: "/api/v1/rollout", summary: "The version that is being tried, with its figures", open: false,
+        query: &[], body: None, answer: "Rollout", call: versions::rollout },
+    Route { method: Method::POST, path: "/api/v1/rollout/promote", summary: "The version that is being tried serves all requests now", open: false,
+        query: &[], body: Some("Word"), answer: "Deployed", call: versions::promote },
+    Route { method: Method::POST, path: "/api/v1/rollout/abort", summary: "Stops a rollout; its version is not tried again until the files change", open: false,
+        query: &[], body: Some("Word"), answer: "Deployed", call: versions::abort },
     Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", open: false,
         query: &[], body: None, answer: "StateExport", call: keys::export_state },
+    Route { method: Method::POST, path: "/api/v1/explain", summary: "What would become of a request now, without sending it", open: false,
+        query: &[], body: Some("Explain"), answer: "Decision", call: explain::explain },
     Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", open: false,
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,
-        query: &[], body: None, answer: "RequestRecord", call: reads::request },
+        query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by whole hours; the last 30 days when no time is given", open: false,
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];
@@ -113,19 +137,19 @@ async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: In
     if !found.as_ref().is_ok_and(|(route, _)| route.open) {
         gate::admit(state.token.as_ref(), peer, head)?;
     }
-    let (route, id) = found?;
+    let (route, [id, other]) = found?;
     let query = parse_query(route, head.uri.query())?;
-    let body = if route.body.is_some() { read(body).await? } else { Bytes::new() };
-    (route.call)(state, Call { id, query, body }).await
+    let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
+    (route.call)(state, Call { id, other, query, body }).await
 }
 
-fn find(method: &Method, path: &str) -> Result<(&'static Route, String)> {
+fn find(method: &Method, path: &str) -> Result<(&'static Route, [String; 2])> {
     let method = if *method == Method::HEAD { &Method::GET } else { method };
     let mut others = Vec::new();
     for route in TABLE {
-        let Some(id) = matches(route.path, path) else { continue };
+        let Some(names) = matches(route.path, path) else { continue };
         if route.method == *method {
-            return Ok((route, id));
+            return Ok((route, names));
         }
         others.push(route.method.as_str());
     }
@@ -142,14 +166,15 @@ fn find(method: &Method, path: &str) -> Result<(&'static Route, String)> {
     Err(Error::new(Kind::MethodNotAllowed, format!("this path takes {}", others.join(" and "))))
 }
 
-/// The `{id}` of a match; empty when the pattern has none.
-fn matches(pattern: &str, path: &str) -> Option<String> {
+/// The `{id}` and the `{other}` of a match; empty when the pattern has none.
+fn matches(pattern: &str, path: &str) -> Option<[String; 2]> {
     let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
-    let mut id = String::new();
+    let [mut id, mut other] = [String::new(), String::new()];
     loop {
         match (wanted.next(), given.next()) {
-            (None, None) => return Some(id),
+            (None, None) => return Some([id, other]),
             (Some("{id}"), Some(segment)) if !segment.is_empty() => id = decode(segment)?,
+            (Some("{other}"), Some(segment)) if !segment.is_empty() => other = decode(segment)?,
             (Some(a), Some(b)) if a == b => {}
             _ => return None,
         }
@@ -183,11 +208,18 @@ fn decode(text: &str) -> Option<String> {
     percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|t| t.into_owned())
 }
 
-async fn read(body: Incoming) -> Result<Bytes> {
-    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+/// Requests to models are larger than what operators write.
+fn most(route: &Route) -> usize {
+    if route.body == Some("Explain") { MAX_REQUEST } else { MAX_BODY }
+}
+
+async fn read(body: Incoming, most: usize) -> Result<Bytes> {
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await;
     match whole {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(Error::new(Kind::TooLarge, "the body is larger than 1 MiB")),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => {
+            Err(Error::new(Kind::TooLarge, format!("the body is larger than {} MiB", most >> 20)))
+        }
         Ok(Err(e)) => Err(Error::new(Kind::InvalidRequest, "the body broke off").because(e)),
         Err(_elapsed) => Err(Error::new(Kind::RequestTimeout, "the body did not arrive within 10 s")),
     }
@@ -218,4 +250,5 @@ impl Call {
 }
 
 const MAX_BODY: usize = 1 << 20;
+const MAX_REQUEST: usize = 33 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -25,7 +25,7 @@ use crate::{
     telemetry::Ring,
 };
 
-struct Told(AtomicBool);
+struct Told(AtomicBool, Versions);
 
 impl Facts for Told {
     fn config_status(&self) -> Value {
@@ -44,6 +44,31 @@ impl Facts for Told {
         let ready = self.0.load(Ordering::Relaxed);
         (ready, json!({ "status": if ready { "ready" } else { "draining" } }))
     }
+    fn explain(&self, asked: Asked) -> BoxFuture<'_, Result<Value>> {
+        let told = json!({ "format": asked.format.name(), "model": asked.model, "user": asked.principal.user });
+        Box::pin(std::future::ready(Ok(told)))
+    }
+}
+
+impl Deployment for Told {
+    fn versions(&self) -> &Versions {
+        &self.1
+    }
+    fn rollout(&self) -> Value {
+        json!({ "running": null, "rollout": null })
+    }
+    fn show(self: Arc<Self>, version: String) -> BoxFuture<'static, Result<Value>> {
+        Box::pin(async move { Ok(json!({ "id": version })) })
+    }
+    fn diff(self: Arc<Self>, from: String, to: String) -> BoxFuture<'static, Result<Value>> {
+        Box::pin(async move { Ok(json!({ "from": from, "to": to })) })
+    }
+    fn act(self: Arc<Self>, action: Action, by: By) -> BoxFuture<'static, Result<Value>> {
+        Box::pin(async move {
+            let outcome = if action == Action::Reload { "refused".to_owned() } else { format!("{action:?}") };
+            Ok(json!({ "outcome": outcome, "author": by.author, "note": by.note }))
+        })
+    }
 }
 
 struct Plane {
@@ -57,10 +82,10 @@ async fn plane(token: Option<&str>) -> Plane {
     let auth = config::Auth { required: true };
     let store = Arc::new(Memory::default());
     let keys = Keys::open(store.clone(), &auth, &BTreeMap::new()).await.unwrap();
-    let facts = Arc::new(Told(AtomicBool::new(true)));
+    let facts = Arc::new(Told(AtomicBool::new(true), Versions::open(Arc::new(Memory::default())).await.unwrap()));
     let token = token.map(Secret::new);
     let ledger = Ledger::open(store, Arc::new(Ring::new(100)), SystemTime::now).await.unwrap();
-    let state = Arc::new(AdminState { keys, ledger, facts: facts.clone(), token });
+    let state = Arc::new(AdminState { keys, ledger, facts: facts.clone(), deployment: facts.clone(), token });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
@@ -185,6 +210,7 @@ fn record(n: u16) -> Record {
         duration: Duration::from_millis(3),
         first_event: None,
         upstream_duration: Duration::ZERO,
+        bodies: None,
         tags: vec![],
     }
 }
@@ -402,4 +428,27 @@ async fn the_client_explains_a_wrong_address() {
     let admin = Admin::new(&format!("http://{closed}"), None).unwrap();
     let message = admin.call(Method::GET, "/api/v1/keys", None).await.unwrap_err();
     assert!(message.contains("is the gateway running?"), "{message}");
+}
+
+#[tokio::test]
+async fn versions_are_reached_by_both_names_in_a_path() {
+    let plane = plane(None).await;
+    let admin = Admin::new(&format!("http://{}", plane.address), None).unwrap();
+    let diff = admin.call(Method::GET, "/api/v1/versions/v1/diff/running", None).await.unwrap();
+    assert_eq!(diff, json!({ "from": "v1", "to": "running" }));
+    assert_eq!(admin.call(Method::GET, "/api/v1/versions/v7", None).await.unwrap(), json!({ "id": "v7" }));
+    let body = json!({ "author": " ann ", "note": "" });
+    let done = admin.call(Method::POST, "/api/v1/versions/v1/rollback", Some(&body)).await.unwrap();
+    assert_eq!(done, json!({ "outcome": "Rollback(\"v1\")", "author": "ann", "note": null }));
+}
+
+#[tokio::test]
+async fn a_refused_reload_is_an_error_and_a_word_that_is_no_line_is_refused() {
+    let plane = plane(None).await;
+    let admin = Admin::new(&format!("http://{}", plane.address), None).unwrap();
+    assert!(admin.call(Method::POST, "/api/v1/config/reload", None).await.is_err());
+    for wrong in [json!({ "author": "a\nb" }), json!({ "note": "x".repeat(201) }), json!({ "who": "me" }), json!(1)] {
+        let error = admin.call(Method::POST, "/api/v1/rollout/abort", Some(&wrong)).await.unwrap_err();
+        assert!(error.contains("characters") || error.contains("the body is not right"), "{error}");
+    }
 }

@@ -204,6 +204,12 @@ async fn load(store: &dyn Store, table: &Table) -> Result<()> {
     }
 }
 
+/// What `Keys::secret_for` gives, from the text of a master key alone: for who reads what a gateway sealed. `None`: it is none.
+pub fn secret_of(master: &str, purpose: &str) -> Option<zeroize::Zeroizing<[u8; 32]>> {
+    let key = zeroize::Zeroizing::new(store::hex::decode(master)?);
+    Some(zeroize::Zeroizing::new(Table::new(&key).hash(&format!("portcullis secret for {purpose}"))))
+}
+
 fn pepper(store: &dyn Store, fresh: bool) -> Result<zeroize::Zeroizing<[u8; 32]>> {
     if let Some(directory) = store.directory() {
         return directory.master_key(fresh).map_err(failed);

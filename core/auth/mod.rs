@@ -12,7 +12,7 @@ pub mod table;
 pub use credential::{credential, in_protocol};
 pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
-pub use table::Table;
+pub use table::{Table, member};
 
 use crate::config::{Budget, Limits};
 

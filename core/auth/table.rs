@@ -71,15 +71,7 @@ impl Table {
             return if foreign && !self.required() { Ok(self.anonymous.clone()) } else { Err(malformed(key)) };
         }
         let Some(entry) = self.entries.get(&self.hash(key)) else { return Err(unknown()) };
-        if entry.revoked {
-            return Err(refuse("key_revoked", "this key was revoked; ask the gateway's operator for a new one"));
-        }
-        if entry.expires.is_some_and(|at| at <= now) {
-            return Err(refuse("key_expired", "this key has expired; ask the gateway's operator for a new one"));
-        }
-        if entry.until.is_some_and(|at| at <= now) {
-            return Err(refuse("key_expired", "this key was replaced by a new secret (rotated); use the new one"));
-        }
+        usable(&entry, now)?;
         Ok(entry.principal.clone())
     }
 
@@ -108,6 +100,31 @@ impl Table {
             tracing::warn!(team = %gone, "the team is no longer configured: its keys are bound by their own lists alone");
         }
         *held = fresh;
+    }
+
+    /// The owner of a key by its id, for an operator who asks on its behalf. Refused like the key itself would be.
+    pub fn owner(&self, id: &str, now: SystemTime) -> Result<Arc<Principal>> {
+        let mut found = None;
+        for entry in self.entries.iter().filter(|entry| &*entry.principal.key_id == id) {
+            match usable(&entry, now) {
+                Ok(()) => return Ok(entry.principal.clone()),
+                Err(error) => found = Some(error),
+            }
+        }
+        Err(found.unwrap_or_else(|| {
+            let message = format!("there is no key {id:?}; `portcullis keys list` shows the ids of all");
+            Error::new(Kind::NotFound, message).at("key")
+        }))
+    }
+
+    /// Anybody of this team, or nobody in particular, bound as its keys are; `None`: there is no such team.
+    pub fn member(&self, team: Option<&str>) -> Option<Principal> {
+        let mut principal = Principal { team: team.map(Arc::from), ..Principal::default() };
+        if let Some(team) = team {
+            let teams = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
+            teams.get(team)?.clone().put_on(&mut principal);
+        }
+        Some(principal)
     }
 
     pub fn knows_team(&self, team: &str) -> bool {
@@ -168,6 +185,28 @@ impl Rules {
         principal.team_limits = self.limits;
         principal.team_budget = self.budget;
     }
+}
+
+/// Anybody of this team, or nobody in particular; bound as its keys are.
+pub fn member(team: Option<&str>, teams: &BTreeMap<String, Team>) -> Principal {
+    let mut principal = Principal { team: team.map(Arc::from), ..Principal::default() };
+    if let Some(rules) = team.and_then(|team| teams.get(team)).map(Rules::of) {
+        rules.put_on(&mut principal);
+    }
+    principal
+}
+
+fn usable(entry: &Entry, now: SystemTime) -> Result<()> {
+    if entry.revoked {
+        return Err(refuse("key_revoked", "this key was revoked; ask the gateway's operator for a new one"));
+    }
+    if entry.expires.is_some_and(|at| at <= now) {
+        return Err(refuse("key_expired", "this key has expired; ask the gateway's operator for a new one"));
+    }
+    if entry.until.is_some_and(|at| at <= now) {
+        return Err(refuse("key_expired", "this key was replaced by a new secret (rotated); use the new one"));
+    }
+    Ok(())
 }
 
 fn refuse(code: &'static str, message: &str) -> Error {

@@ -25,11 +25,14 @@ Example:
   portcullis check --config gateway.toml
   portcullis check --json | jq '.errors[] | \"\\(.file):\\(.line) \\(.message)\"'";
 
-/// `deeper` finds what reading alone cannot: scripts that do not compile, targets that lead nowhere.
-pub fn run(args: &Args, place: &Place, deeper: &dyn Fn(&Config) -> Vec<Problem>) -> anyhow::Result<Exit> {
+/// What reading alone cannot see: scripts that do not compile, targets that lead nowhere; and what is worth a note.
+type Deeper<'a> = &'a dyn Fn(&Config) -> (Vec<Problem>, Vec<String>);
+
+pub fn run(args: &Args, place: &Place, deeper: Deeper) -> anyhow::Result<Exit> {
     let mut loaded = read(place, &env::var, &provider::catalog_names());
     let own = loaded.problems.len();
-    for problem in deeper(&loaded.config) {
+    let (problems, notes) = deeper(&loaded.config);
+    for problem in problems {
         let problem = loaded.config.place(problem);
         // A mistake already told at the same place would be told twice.
         let told = loaded.problems[..own].iter().any(|p| p.file == problem.file && p.line == problem.line);
@@ -42,7 +45,7 @@ pub fn run(args: &Args, place: &Place, deeper: &dyn Fn(&Config) -> Vec<Problem>)
     let mut out = io::stdout().lock();
     match (args.json, exit) {
         (true, _) => writeln!(out, "{}", machine(&loaded))?,
-        (false, Exit::Done) => write!(out, "{}", summary(&loaded))?,
+        (false, Exit::Done) => write!(out, "{}", summary(&loaded, &notes))?,
         (false, _) => {
             for problem in &loaded.problems {
                 writeln!(out, "{problem}\n")?;
@@ -74,7 +77,7 @@ fn stages(config: &Config) -> Vec<&str> {
     }
 }
 
-fn summary(loaded: &Loaded) -> String {
+fn summary(loaded: &Loaded, notes: &[String]) -> String {
     let config = &loaded.config;
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let keys = if config.auth.required { "callers need a key" } else { "open: callers need no key" };
@@ -97,6 +100,7 @@ fn summary(loaded: &Loaded) -> String {
     lines.extend(heads("teams", config.teams.keys().cloned().collect()));
     lines.extend(heads("stages", stages(config).iter().map(|s| (*s).to_owned()).collect()));
     lines.extend(heads("outside", outside(config)));
+    lines.extend(notes.iter().map(|note| format!("note: {note}")));
     lines.extend(loaded.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.join("\n") + "\n"
 }

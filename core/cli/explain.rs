@@ -1,42 +1,39 @@
-//! `portcullis explain`: the whole decision on a request, from the files alone. Sends nothing; kv and metrics are stubs.
+//! `portcullis explain`: the whole decision on a request, from the files alone or (`--admin`) on a running gateway's state.
+//! Sends nothing to a model; every effect of a stage is a stub.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IsTerminal, Read, Write},
     path::PathBuf,
     sync::Arc,
-    time::{Instant, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
+use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    auth::Principal,
+    account::estimate::Estimates,
+    admin::client::Admin,
     cli::{Exit, caller, refuse},
-    codec::{Inbound, document::Document},
-    config::{Config, Place, env, read},
-    context::{Context, Step, Verdict},
-    error::Error,
+    config::{Place, Secret, env, read},
+    explain::{Asked, World, decide, recorded, text},
     model::Format,
-    pipeline::{Built, Candidate, build},
+    pipeline::{build, drive},
     plugin::Plugins,
-    provider,
+    provider::{self, KeyRests},
     route::{Health, Table},
-    runtime::team_defaults,
-    script::{
-        Scripts,
-        suite::{self, Decision, Names},
-    },
+    script::Scripts,
 };
 
-/// Say where a request would go and which stage decided what, without sending it. Health and latencies are those of a
-/// gateway that has just started.
+/// Say where a request would go and who decided what, without sending it: from the files, as if the gateway had just
+/// started, or with --admin as the running gateway would decide now.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
     /// The request's body; - or nothing reads standard input
     pub request: Option<PathBuf>,
-    /// The wire format of the body: openai_chat (default), anthropic_messages, gemini, bedrock_converse, cohere or ollama
+    /// The wire format of the body: openai_chat (default), openai_responses, anthropic_messages, gemini, bedrock_converse, cohere
+    /// or ollama
     #[arg(long, default_value = "openai_chat")]
     pub format: String,
     /// The model, for formats whose body does not name it
@@ -45,86 +42,120 @@ pub struct Args {
     /// Explain for a caller of this team
     #[arg(long)]
     pub team: Option<String>,
-    /// Explain for the owner of this key: its id, or the key itself
+    /// Explain for the owner of this key: its id or, for a stopped gateway, the key itself
     #[arg(long, conflicts_with = "team")]
     pub key: Option<String>,
-    /// Look the key's id up at a running gateway, whose admin token is read from PORTCULLIS_ADMIN_TOKEN
-    #[arg(long, value_name = "URL", requires = "key")]
+    /// The caller's user
+    #[arg(long)]
+    pub user: Option<String>,
+    /// The same seed draws the same target by weight
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Ask a running gateway: live health, limits, budgets. Its admin token is read from PORTCULLIS_ADMIN_TOKEN
+    #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
-    /// One JSON object: targets, stages, notes, status
+    /// Show the decision of a request that a running gateway has answered, by its x-request-id
+    #[arg(long, value_name = "ID", requires = "admin", conflicts_with_all = ["request", "key", "team", "user", "model", "seed"])]
+    pub record: Option<String>,
+    /// One JSON object, as when the output is no terminal: targets, candidates, limits, budget, stages, cost, trace
     #[arg(long)]
     pub json: bool,
+    /// Text for people, also where the output is no terminal
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
 }
 
 const EXAMPLE: &str = "\
 Example:
   echo '{\"model\": \"auto\", \"messages\": [{\"role\": \"user\", \"content\": \"draft an essay\"}]}' |
-    portcullis explain
+    portcullis explain --text
   portcullis explain --json request.json | jq .targets
-  portcullis explain --key key_019a0c5e2f41b7d24c10aa93 request.json";
+  portcullis explain --admin http://127.0.0.1:8081 --key key_019a0c5e2f41b7d24c10aa93 request.json
+  portcullis explain --admin http://127.0.0.1:8081 --record req_019a0c5e2f4170008d1c0b4f0d5c1f7e";
 
 pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
-    let loaded = read(place, &env::var, &provider::catalog_names());
-    let scripts = Scripts::dry();
-    let mut problems = loaded.problems;
-    let table = Table::build(&loaded.config);
-    let built = build(&loaded.config, &scripts, &Plugins::dry());
-    let (table, built) = match (table, built) {
-        (Ok(table), Ok(built)) if problems.is_empty() => (table, built),
-        (table, built) => {
-            problems.extend(table.err().into_iter().chain(built.err()).flatten());
-            return Ok(refuse(&problems)?);
-        }
-    };
     let Some(format) = Format::parse(&args.format) else {
-        writeln!(
-            io::stderr(),
-            "portcullis: unknown format {}; openai_chat, anthropic_messages, gemini, bedrock_converse, cohere or ollama",
-            args.format
-        )?;
+        let known = Format::ALL.map(Format::name).join(", ");
+        writeln!(io::stderr(), "portcullis: unknown format {}; there are {known}", args.format)?;
         return Ok(Exit::Usage);
     };
-    let body = body(args)?;
-    let inbound = Inbound { model: args.model.as_deref(), ..Inbound::default() };
-    let mut doc = match Document::new(format, body.into(), inbound) {
-        Ok(doc) => doc,
-        Err(error) => {
-            writeln!(io::stderr(), "portcullis: the request is not valid: {}", error.message)?;
-            return Ok(Exit::Failed);
-        }
+    let told = match (&args.admin, &args.record) {
+        (Some(url), Some(id)) => recorded(&ask(url, Method::GET, &format!("/api/v1/requests/{}", plain(id)), None)?),
+        (Some(url), None) => remote(args, url)?,
+        (None, _) => match local(args, place, format)? {
+            Ok(told) => told,
+            Err(exit) => return Ok(exit),
+        },
     };
-    let principal = match &args.key {
-        Some(key) => caller::of_key(key, args.admin.as_deref(), &loaded.config)?,
-        None => caller::member(args.team.as_deref(), &loaded.config),
-    };
-    team_defaults(&loaded.config, &principal, &mut doc).map_err(|e| anyhow::anyhow!("{}", e.message))?;
-    let mut cx = suite::context(&Map::new(), format).map_err(anyhow::Error::msg)?;
-    cx.principal = Arc::new(principal);
-    cx.now = SystemTime::now();
-    cx.started = Instant::now();
-    let asked = doc.model().to_owned();
-    let mut chain = built.pipeline.select(&cx.principal, &asked);
-    let names = Planner { table: &table, health: Health::default() };
-    let decision = suite::decide(&mut chain, &mut cx, &mut doc, &names);
     let mut out = io::stdout().lock();
-    match args.json {
-        true => writeln!(out, "{}", machine(&asked, &decision, &cx, &built, &loaded.config))?,
-        false => write!(out, "{}", human(&asked, &decision, &cx, &loaded.config))?,
+    let people = args.text || (!args.json && out.is_terminal());
+    match people {
+        true => write!(out, "{}", text(&told))?,
+        false => writeln!(out, "{told}")?,
     }
     Ok(Exit::Done)
 }
 
-/// Names as the running gateway resolves them.
-struct Planner<'a> {
-    table: &'a Table,
-    health: Health,
+/// As the gateway that runs would decide.
+fn remote(args: &Args, url: &str) -> anyhow::Result<Value> {
+    if args.key.as_deref().is_some_and(caller::is_secret) {
+        bail!("a running gateway finds keys by their id only: `portcullis keys list --admin {url}` shows it");
+    }
+    let request: Value = serde_json::from_slice(&body(args)?).context("the request is not valid: it is not JSON")?;
+    let mut asked = Map::from_iter([("request".to_owned(), request), ("format".to_owned(), json!(args.format))]);
+    for (key, value) in [("model", &args.model), ("team", &args.team), ("key", &args.key), ("user", &args.user)] {
+        asked.extend(value.as_ref().map(|value| (key.to_owned(), json!(value))));
+    }
+    asked.extend(args.seed.map(|seed| ("seed".to_owned(), json!(seed))));
+    ask(url, Method::POST, "/api/v1/explain", Some(&Value::Object(asked)))
 }
 
-impl Names for Planner<'_> {
-    fn resolve(&self, name: &str, cx: &Context) -> Result<Vec<Candidate>, Error> {
-        let now = Instant::now();
-        let plan = self.table.plan(name, &cx.principal)?;
-        Ok(plan.order(cx.seed, &self.health, now).iter().map(|t| self.health.candidate(t, now)).collect())
+fn ask(url: &str, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    let token = env::var("PORTCULLIS_ADMIN_TOKEN").map(|token| Secret::new(token.trim()));
+    let admin = Admin::new(url, token).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(admin.call(method, path, body)).map_err(anyhow::Error::msg)
+}
+
+/// An id as a path's segment.
+fn plain(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+}
+
+/// As a gateway that has just started with these files would decide.
+fn local(args: &Args, place: &Place, format: Format) -> anyhow::Result<Result<Value, Exit>> {
+    let loaded = read(place, &env::var, &provider::catalog_names());
+    let mut problems = loaded.problems;
+    let table = Table::build(&loaded.config);
+    let built = build(&loaded.config, &Scripts::dry(), &Plugins::dry());
+    let (table, built) = match (table, built) {
+        (Ok(table), Ok(built)) if problems.is_empty() => (table, built),
+        (table, built) => {
+            problems.extend(table.err().into_iter().chain(built.err()).flatten());
+            return Ok(Err(refuse(&problems)?));
+        }
+    };
+    let mut principal = match &args.key {
+        Some(key) => caller::of_key(key, &loaded.config)?,
+        None => crate::auth::member(args.team.as_deref(), &loaded.config.teams),
+    };
+    principal.user = args.user.as_deref().map(Into::into);
+    let mut asked = Asked::chat(format, body(args)?.into());
+    (asked.model, asked.seed, asked.principal) = (args.model.clone(), args.seed, Arc::new(principal));
+    let (health, keys, estimates) = (Health::default(), KeyRests::default(), Estimates::default());
+    let world = World {
+        config: &loaded.config,
+        routes: &table,
+        pipeline: &built.pipeline,
+        health: &health,
+        keys: &keys,
+        limits: None,
+        estimates: &estimates,
+        stored: None,
+    };
+    match drive(decide(&world, asked)) {
+        Ok(decision) => Ok(Ok(decision.json())),
+        Err(error) => Err(anyhow!("the request is not valid: {}", error.message)),
     }
 }
 
@@ -137,112 +168,6 @@ fn body(args: &Args) -> anyhow::Result<Vec<u8>> {
             Ok(body)
         }
     }
-}
-
-fn human(asked: &str, decision: &Decision, cx: &Context, config: &Config) -> String {
-    let mut lines = vec![format!("model     {asked}")];
-    lines.extend(known(&cx.principal, config));
-    for step in &cx.trace.steps {
-        match step {
-            Step::Stage { stage, phase, verdict, took, operations } => {
-                let took = took.as_micros();
-                lines.push(format!(
-                    "stage     {stage} ({phase}): {} [{took} µs, {operations} operations]",
-                    told(verdict)
-                ));
-            }
-            Step::Note { stage, text } => lines.push(format!("note      {stage}: {text}")),
-            _ => {}
-        }
-    }
-    if decision.model != asked {
-        lines.push(format!("renamed   {}", decision.model));
-    }
-    if let Some(chosen) = &decision.chosen {
-        lines.push(format!("chosen    {}", chosen.join(", ")));
-    }
-    for (at, target) in decision.targets.iter().enumerate() {
-        lines.push(format!("{:<9} {}. {target}", if at == 0 { "targets" } else { "" }, at + 1));
-    }
-    match (decision.status, &decision.message, &decision.text) {
-        (Some(status), Some(message), _) => lines.push(format!("refused   {status}: {message}")),
-        (Some(_), None, Some(text)) => lines.push(format!("answered  {text}")),
-        _ => {}
-    }
-    lines.join("\n") + "\n"
-}
-
-/// Who asks, and what follows from that.
-fn known(principal: &Principal, config: &Config) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut who = Vec::new();
-    if !principal.key_id.is_empty() {
-        who.push(format!("{} ({})", principal.key_id, principal.key_name));
-    }
-    who.extend(principal.team.as_ref().map(|team| format!("team {team}")));
-    if !who.is_empty() {
-        lines.push(format!("caller    {}", who.join(", ")));
-    }
-    for (whose, list) in [("key", &principal.key_models), ("team", &principal.team_models)] {
-        lines.extend(list.as_ref().map(|list| format!("may use   {} (its {whose})", list.join(", "))));
-    }
-    let team = principal.team.as_deref().and_then(|team| config.teams.get(team));
-    for (name, value) in team.into_iter().flat_map(|team| &team.defaults) {
-        lines.push(format!("default   {name} = {value}"));
-    }
-    lines
-}
-
-fn told(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Continue => "continue".into(),
-        Verdict::Respond => "respond".into(),
-        Verdict::Reject(status) => format!("reject {status}"),
-        Verdict::Next(reason) => format!("next ({reason})"),
-        Verdict::Skip => "skip".into(),
-        Verdict::Stop(reason) => format!("stop ({reason})"),
-        Verdict::Failed(why) => format!("failed: {why}"),
-    }
-}
-
-fn machine(asked: &str, decision: &Decision, cx: &Context, built: &Built, config: &Config) -> Value {
-    let who = &cx.principal;
-    let team = who.team.as_deref().and_then(|team| config.teams.get(team));
-    let mut steps = Vec::new();
-    let mut notes = Vec::new();
-    for step in &cx.trace.steps {
-        match step {
-            Step::Stage { stage, phase, verdict, took, operations } => steps.push(json!({
-                "stage": &**stage,
-                "phase": phase,
-                "verdict": told(verdict),
-                "micros": took.as_micros() as u64,
-                "operations": operations,
-            })),
-            Step::Note { stage, text } => notes.push(json!({ "stage": &**stage, "text": text })),
-            _ => {}
-        }
-    }
-    json!({
-        "targets": decision.targets,
-        "asked": asked,
-        "model": decision.model,
-        "chosen": decision.chosen,
-        "status": decision.status,
-        "message": decision.message,
-        "text": decision.text,
-        "steps": steps,
-        "notes": notes,
-        "stages": built.listed,
-        "caller": {
-            "key": Some(&*who.key_id).filter(|id| !id.is_empty()),
-            "name": Some(&*who.key_name).filter(|name| !name.is_empty()),
-            "team": who.team.as_deref(),
-            "models": who.key_models.as_deref(),
-            "team_models": who.team_models.as_deref(),
-            "defaults": team.map(|team| &team.defaults),
-        },
-    })
 }
 
 const MOST_BYTES: u64 = 32 << 20;

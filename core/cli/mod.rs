@@ -9,7 +9,11 @@ use std::{
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::config::{Config, Place, Problem};
+use crate::{
+    config::{Config, Place, Problem},
+    model::Operation,
+    provider::Transport,
+};
 
 mod caller;
 pub mod catalogue;
@@ -21,10 +25,12 @@ pub mod import;
 mod outbound;
 pub mod plugin;
 pub mod repl;
+pub mod replay;
 pub mod schema;
 pub mod serve;
 pub mod state;
 pub mod test;
+pub mod versions;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +64,8 @@ pub enum Command {
     Check(check::Args),
     /// Make, list, revoke and rotate virtual keys
     Keys(keys::Args),
+    /// Look at versions of the configuration and scripts, compare them, return to one
+    Versions(versions::Args),
     /// Export the store to a file, or import one
     State(state::Args),
     /// Answer like a model provider, without one
@@ -68,11 +76,13 @@ pub enum Command {
     Test(test::Args),
     /// Try what scripts can do on a request, line by line
     Repl(repl::Args),
+    /// Run recorded requests through another configuration and say which decisions change
+    Replay(replay::Args),
     /// Bring in prices and limits of models from collections that others keep
     Catalogue(catalogue::Args),
     /// Turn another gateway's configuration into a gateway.toml
     Import(import::Args),
-    /// Begin a plugin, or look into a plugin's file
+    /// Begin a plugin, build it, look into it, measure it
     Plugin(plugin::Args),
     /// Print the JSON Schema of gateway.toml, for editors
     Schema(schema::Args),
@@ -116,14 +126,16 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
         Some(Command::Repl(args)) => repl::run(&args, &place),
+        Some(Command::Replay(args)) => replay::run(&args, &place),
         Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
         Some(Command::Import(args)) => import::run(&args),
-        Some(Command::Plugin(args)) => plugin::run(&args),
+        Some(Command::Plugin(args)) => plugin::run(&args, &place),
         Some(Command::Schema(_)) => schema::run(),
     }
 }
@@ -146,14 +158,26 @@ fn tell(notices: &[String]) -> io::Result<()> {
 }
 
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
-fn compile(config: &Config) -> Vec<Problem> {
-    let mut problems = crate::route::Table::build(config).err().unwrap_or_default();
+fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
+    let routes = crate::route::Table::build(config);
+    let built = crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry());
+    let mut notes = Vec::new();
+    if let (Ok(routes), Ok(built)) = (&routes, &built)
+        && routes.providers().any(|p| p.ready() && p.transport == Transport::Http && p.offers(Operation::Realtime))
+    {
+        // No guard is left out unseen: whoever needs sessions is told here, and not by their first caller.
+        let guards = built.pipeline.entries.iter().filter(|entry| entry.guards_answers());
+        notes.extend(guards.map(|entry| {
+            format!("{} looks at answers: realtime sessions that it would meet are refused", entry.stage.name())
+        }));
+    }
+    let mut problems = routes.err().unwrap_or_default();
     problems.extend(crate::prompt::Prompts::build(&config.sources).err().unwrap_or_default());
-    match crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry()) {
-        Ok(_) => problems.extend(crate::script::suite::gate(config)),
+    match built {
+        Ok(_) => problems.extend(crate::suite::gate(config)),
         Err(found) => problems.extend(found),
     }
-    problems
+    (problems, notes)
 }
 
 impl From<Exit> for std::process::ExitCode {

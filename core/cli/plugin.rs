@@ -1,6 +1,9 @@
-//! `portcullis plugin …`: begin a plugin, and look into a plugin's file. Runs nothing of it but `describe`, under limits and
-//! with nothing outside in reach.
+//! `portcullis plugin …`: begin a plugin, build it, look into its file, measure it. What runs of a plugin here runs under
+//! limits and with nothing outside in reach.
 
+mod bench;
+mod build;
+mod language;
 mod new;
 
 use std::{
@@ -10,11 +13,11 @@ use std::{
 
 use crate::{
     cli::Exit,
-    config::sources,
+    config::{Place, sources},
     plugin::{self, Facts},
 };
 
-/// Look into a plugin: its name, its phases, the grants that it needs, and what is wrong with it.
+/// Begin a plugin, build it, look into it, measure it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
@@ -24,12 +27,14 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Write a small plugin that builds, with the SDK beside it, into a new folder
+    /// Write a small plugin that builds, with the contract and a test beside it, into a new folder
     New(new::New),
-    /// Print the commands that make a component of a crate
-    Build(new::Build),
+    /// Make a component of a plugin's folder, or say what is missing for it
+    Build(build::Build),
     /// Tell what a .wasm file holds and whether it can run. Exit code 1 when it cannot
     Inspect(Inspect),
+    /// Measure what a .wasm file costs here: an instance, and each of its phases
+    Bench(bench::Bench),
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,15 +52,18 @@ pub struct Inspect {
 
 const EXAMPLE: &str = "\
 Example:
-  portcullis plugin new polite
-  portcullis plugin inspect plugins/redact/redact.wasm
+  portcullis plugin new --lang js polite
+  portcullis plugin build polite
+  portcullis plugin inspect polite/polite.wasm
+  portcullis plugin bench polite/polite.wasm
   portcullis plugin inspect --json my.wasm | jq .grants";
 
-pub fn run(args: &Args) -> anyhow::Result<Exit> {
+pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     match &args.command {
         Command::New(args) => new::new(args),
-        Command::Build(args) => new::build(args),
+        Command::Build(args) => build::build(args),
         Command::Inspect(args) => inspect(args),
+        Command::Bench(args) => bench::bench(args, place),
     }
 }
 
@@ -95,7 +103,15 @@ fn told(facts: &Facts) -> String {
         line("phases", facts.phases.join(", "));
     }
     if let Some(stream) = facts.stream {
-        line("streams", stream.to_owned());
+        let window = facts.window.map(|window| format!(", {window} characters held back")).unwrap_or_default();
+        line("streams", format!("{stream}{window}"));
+    }
+    if facts.code > 0 {
+        let (code, memory) = (facts.code.div_ceil(1024), facts.memory.div_ceil(1024));
+        line("sizes", format!("{code} KiB of machine code; an instance begins with {memory} KiB of memory"));
+    }
+    if !facts.needs.is_empty() {
+        line("reads", facts.needs.join(", "));
     }
     if facts.reusable {
         line("pooled", "isolation = \"pooled\" is possible".to_owned());

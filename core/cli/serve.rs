@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -22,21 +23,25 @@ use crate::{
     aside::Inside,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
-    config::{self, Config, Place, Secret, StoreKind, env, watch},
+    config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
     limit::{Budgets, Limits},
-    opaque::objects::Objects,
+    opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
-    provider::KeyRests,
+    provider::{self, KeyRests},
+    realtime::Sessions,
+    rollout::{self, Begun, Deploy},
     route::Health,
     runtime::{Refused, Runtime, State},
     script::Scripts,
     seal::Seals,
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
     store::{self, Directory, Store},
+    stored::Stored,
     telemetry::{self, Ring, metrics},
     token::Tokens,
     transport::Transport,
+    versions::{By, Versions},
 };
 
 /// Run the gateway: clients on one port, operators on another. Saved changes of gateway.toml, scripts/ and plugins/ are
@@ -51,7 +56,7 @@ Example:
 
 pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
     let _logs = telemetry::logs::init(env::log_filter(&env::var).as_deref()).map_err(anyhow::Error::msg)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
     runtime.block_on(async {
         let running = match Running::start_at(place.clone()).await {
             Ok(running) => running,
@@ -82,6 +87,10 @@ pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
     })
 }
 
+/// Of a serving thread: a script may nest ten thousand lists in one another, and they are counted, shown and dropped level by
+/// level. Address space, not memory.
+const STACK: usize = 16 << 20;
+
 /// A gateway that serves. Tests start it as a library; dropping it does not stop it.
 pub struct Running {
     pub gateway: Arc<Gateway>,
@@ -90,6 +99,9 @@ pub struct Running {
     admin: SocketAddr,
     first_key: Option<FirstKey>,
     watcher: watch::Watcher,
+    deploy: Arc<Deploy>,
+    /// Of the start, for its one screen.
+    warnings: Vec<String>,
     drain: CancellationToken,
     close: CancellationToken,
     serving: JoinHandle<DrainReport>,
@@ -126,31 +138,49 @@ impl Running {
 
     pub async fn start_at(place: Place) -> Result<Running, StartError> {
         let (scripts, plugins) = (Scripts::live(), Plugins::live(Some(Arc::new(Outside::new(proxies())))));
-        let runtime = Runtime::build(&place, &scripts, &plugins).map_err(StartError::Config)?;
-        Running::assemble(place, runtime, (scripts, plugins)).await.map_err(StartError::Other)
+        let loaded = config::read(&place, &env::var, &provider::catalog_names());
+        let content = Content::of(&loaded.config);
+        let files = Runtime::of(loaded, &scripts, &plugins).map_err(StartError::Config)?;
+        Running::assemble(place, (files, content), (scripts, plugins)).await.map_err(StartError::Other)
     }
 
     async fn assemble(
         place: Place,
-        runtime: Runtime,
+        (files, content): (Runtime, Content),
         (scripts, plugins): (Scripts, Plugins),
     ) -> anyhow::Result<Running> {
-        let config = runtime.config.clone();
-        let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?;
-        let listener = Listener::bind(config.server.listen, certificates)
-            .with_context(|| format!("cannot listen on {} (server.listen)", config.server.listen))?;
-        let admin_listener = tokio::net::TcpListener::bind(config.admin.listen)
-            .await
-            .with_context(|| format!("cannot listen on {} (admin.listen)", config.admin.listen))?;
+        let config = files.config.clone();
+        let mut sockets = Some(sockets(&config).await?);
         let store = store::open(&config.store).await?;
+        let versions = Arc::new(Versions::open(store.clone()).await?);
+        let begun = rollout::begin(&place, (files, content), (&scripts, &plugins), &versions).await;
+        let Begun { runtime, standing, resumes, warnings } = begun.map_err(anyhow::Error::msg)?;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let (files, config) = (config, runtime.config.clone());
+        if config.server.listen != files.server.listen
+            || config.server.tls != files.server.tls
+            || config.admin.listen != files.admin.listen
+        {
+            // Another version runs than the files': its own addresses.
+            drop(sockets.take());
+        }
+        let (listener, admin_listener) = match sockets {
+            Some(sockets) => sockets,
+            None => self::sockets(&config).await?,
+        };
         let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
         let first_key = first_key(&config, &keys).await?;
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
+        ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.set_teams(&config.teams);
         budgets.prepare().await;
+        let durable = store.directory().filter(|_| config.responses.persist);
+        let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
         let transport = Transport::new(&proxies());
         let gateway = Arc::new(Gateway {
             state: State {
@@ -158,6 +188,7 @@ impl Running {
                 nobody: Arc::new(Principal::default()),
                 seals: Seals::new(&keys.secret_for("sealed ids"))?,
                 objects: Objects::new(store.clone()),
+                claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
                 limits: Limits::new(budgets.clone()),
                 estimates,
                 health: Health::default(),
@@ -165,24 +196,33 @@ impl Running {
                 tokens: Tokens::new(transport.client()),
                 transport,
                 body_memory: BodyMemory::new(config.server.body_memory),
-                stored: Arc::default(),
+                stored,
+                sessions: Sessions::default(),
                 settle: queue,
                 started: config.clone(),
                 store: store.clone(),
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
+                rollout: rollout::Slot::default(),
+                standing: ArcSwap::default(),
                 scripts,
                 plugins,
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
         gateway.state.scripts.effects().asks.answer_with(Inside::of(&gateway));
-        known(&gateway.runtime.load());
+        rollout::known(&[&gateway.runtime.load()]);
+        let deploy = Deploy::new(gateway.clone(), place.clone(), versions, standing);
+        if let Some((number, candidate)) = resumes {
+            let deploy = deploy.clone();
+            tokio::task::spawn_blocking(move || deploy.resume(number, candidate)).await?;
+        }
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let (data, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         let serving = tokio::spawn(server::serve(listener, config.server.clone(), gateway.clone(), drain.clone()));
         let token = config.admin.token.clone();
-        let plane = Arc::new(admin::AdminState { keys, ledger: ledger.clone(), facts: gateway.clone(), token });
+        let (facts, deployment) = (gateway.clone(), deploy.clone());
+        let plane = Arc::new(admin::AdminState { keys, ledger: ledger.clone(), facts, deployment, token });
         let stop = close.clone();
         let helpers = vec![
             tokio::spawn(async move {
@@ -191,10 +231,11 @@ impl Running {
                 }
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
+            tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
-        let watcher = watched(&gateway, &place)?;
+        let watcher = watched(&deploy)?;
         Ok(Running {
             gateway,
             place,
@@ -202,6 +243,8 @@ impl Running {
             admin,
             first_key,
             watcher,
+            deploy,
+            warnings,
             drain,
             close,
             serving,
@@ -224,21 +267,28 @@ impl Running {
     /// As SIGTERM does: not ready, no new connections, streams finish within the grace, everything is written.
     pub async fn stop(self) -> DrainReport {
         self.gateway.state.draining.store(true, std::sync::atomic::Ordering::Relaxed);
+        let server = &self.gateway.state.started.server;
+        let until = Instant::now() + server.drain_delay + server.drain;
         self.drain.cancel();
-        let report = self.serving.await;
+        // A server that panicked has cut everything it had.
+        let mut report = self.serving.await.unwrap_or(DrainReport { open: 0, cut: 0, took: Duration::ZERO });
+        // Sessions have left their connections behind, and have the same time.
+        let sessions = &self.gateway.state.sessions;
+        report.open += sessions.count();
+        report.cut += sessions.end(until).await;
         self.close.cancel();
         drop(self.watcher);
         for helper in self.helpers {
             let _ = helper.await;
         }
+        self.gateway.state.stored.sync().await;
         // The last exchange is gone when its gateway is: then the queue ends by itself.
-        drop(self.gateway);
+        drop((self.gateway, self.deploy));
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
         self.budgets.close().await;
         self.ledger.close().await;
         let _ = self.store.close().await;
-        // A server that panicked has cut everything it had.
-        report.unwrap_or(DrainReport { open: 0, cut: 0, took: std::time::Duration::ZERO })
+        report
     }
 
     /// The one screen of a start.
@@ -265,7 +315,7 @@ impl Running {
         }
         let stages: Vec<&str> = runtime.stages.iter().map(|s| s.uses.as_str()).collect();
         writeln!(out, "  stages     {}", if stages.is_empty() { "none".to_owned() } else { stages.join(", ") })?;
-        for warning in runtime.warnings.iter().chain(self.store.notices()) {
+        for warning in self.warnings.iter().chain(&runtime.warnings).chain(self.store.notices()) {
             writeln!(out, "  warning    {warning}")?;
         }
         self.greet_key(&mut out, scheme)
@@ -310,63 +360,29 @@ async fn first_key(config: &Config, keys: &Keys) -> anyhow::Result<Option<FirstK
     Ok(Some(FirstKey::Kept(path)))
 }
 
-/// Reloads on every change of what the runtime was made of.
-fn watched(gateway: &Arc<Gateway>, place: &Place) -> io::Result<watch::Watcher> {
-    let (listed, reloading) = (gateway.clone(), gateway.clone());
-    let place = place.clone();
-    let list = move || listed.runtime.load().config.watched();
-    watch::watch(list, move || reload(&reloading, &place))
+/// The ports of clients and of operators.
+async fn sockets(config: &Config) -> anyhow::Result<(Listener, tokio::net::TcpListener)> {
+    let certificates = config.server.tls.as_ref().map(Certificates::load).transpose()?;
+    let listener = Listener::bind(config.server.listen, certificates)
+        .with_context(|| format!("cannot listen on {} (server.listen)", config.server.listen))?;
+    let admin = tokio::net::TcpListener::bind(config.admin.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (admin.listen)", config.admin.listen))?;
+    Ok((listener, admin))
 }
 
-/// Builds a new runtime and swaps it in; what does not validate changes nothing.
-pub fn reload(gateway: &Gateway, place: &Place) {
-    let old = gateway.runtime.load_full();
-    match Runtime::build(place, &gateway.state.scripts, &gateway.state.plugins) {
-        Ok(new) if new.config.hash == old.config.hash => {
-            gateway.state.refused.store(None);
-        }
-        Ok(new) => {
-            for name in new.config.needs_restart(&gateway.state.started) {
-                tracing::warn!(key = name, "this change needs a restart");
-            }
-            gateway.state.auth.set_teams(&new.config.teams);
-            gateway.state.limits.set_teams(&new.config.teams);
-            gateway.state.body_memory.set_limit(new.config.server.body_memory);
-            known(&new);
-            tracing::info!(hash = %new.config.hash, was = %old.config.hash, "configuration reloaded");
-            gateway.runtime.store(Arc::new(new));
-            drop(old);
-            gateway.state.plugins.prune();
-            gateway.state.refused.store(None);
-            metrics().reloaded(std::time::SystemTime::now());
-        }
-        Err(refused) => {
-            for problem in &refused.problems {
-                tracing::error!(file = %problem.file, line = problem.line, "{}", problem.message);
-            }
-            tracing::error!(hash = %refused.hash, running = %old.config.hash, "configuration refused; the old one goes on");
-            gateway.state.refused.store(Some(Arc::new(refused)));
-            metrics().reload_refused();
-        }
-    }
+/// Reloads on every change of what the runtime was made of.
+fn watched(deploy: &Arc<Deploy>) -> io::Result<watch::Watcher> {
+    let (listed, reloading) = (deploy.clone(), deploy.clone());
+    watch::watch(move || listed.watched(), move || drop(reloading.reload(By::default())))
 }
 
 /// For how long records and sums are kept, as the running configuration says.
 fn kept(gateway: &Arc<Gateway>) -> impl Fn() -> config::Records + Send + 'static {
     let gateway = Arc::downgrade(gateway);
-    let for_ever = config::Records { keep: std::time::Duration::MAX, usage: std::time::Duration::MAX };
+    let (keep, usage) = (Duration::MAX, Duration::MAX);
+    let for_ever = config::Records { keep, usage, bodies: false };
     move || gateway.upgrade().map_or(for_ever, |g| g.runtime.load().config.records)
-}
-
-/// Names that may stand in metric labels.
-fn known(runtime: &Runtime) {
-    let targets =
-        runtime.config.models.values().flat_map(|m| &m.targets).map(|t| format!("{}/{}", t.provider, t.model));
-    metrics().set_known(
-        runtime.routes.aliases().map(ToString::to_string),
-        runtime.routes.providers().map(|p| p.name.to_string()),
-        targets,
-    );
 }
 
 fn proxies() -> crate::upstream::ProxyConfig {
@@ -374,5 +390,8 @@ fn proxies() -> crate::upstream::ProxyConfig {
     crate::upstream::ProxyConfig { http, https, all, no }
 }
 
+/// What the key that seals recorded bodies is made for.
+pub const BODIES: &str = "recorded bodies";
+
 /// Records that are still on their way at the end.
-const SETTLE: std::time::Duration = std::time::Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(5);

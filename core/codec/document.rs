@@ -127,6 +127,10 @@ impl Document {
         self.kept_here = true;
     }
 
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
     /// Is it a legacy completion?
     pub fn legacy(&self) -> bool {
         self.legacy

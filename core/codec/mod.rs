@@ -266,6 +266,10 @@ pub trait Codec: Send + Sync {
     fn decode_count(&self, _body: &[u8]) -> Result<u64> {
         Err(no_such_operation(self.format()))
     }
+    /// A conversation to be compacted, where stages changed it. `None`: there is no such endpoint.
+    fn encode_compaction(&self, _request: &Request, _dialect: &Dialect) -> Option<Result<Encoded>> {
+        None
+    }
     /// Client side: the answer to a token-count request.
     fn encode_count_response(&self, tokens: u64) -> Vec<u8>;
 

@@ -43,9 +43,7 @@ impl Asked {
 pub fn as_turns(operation: Operation, body: &[u8], model: &str, stream: bool) -> Result<Request> {
     let mut fields = object(body)?;
     let mut parts = Vec::new();
-    for (_, value) in fields.iter_mut().filter(|(name, _)| is_text(operation, name)) {
-        walk(value, &mut |text| parts.push(Part::text(text.clone())));
-    }
+    texts(operation, &mut fields, &mut |text| parts.push(Part::text(text.clone())));
     let rest = fields.into_iter().filter(|(name, _)| name != "model" && !is_text(operation, name)).collect();
     Ok(Request {
         model: model.to_owned(),
@@ -59,18 +57,16 @@ pub fn as_turns(operation: Operation, body: &[u8], model: &str, stream: bool) ->
 /// The body with what stages left of its texts and other fields.
 pub fn rewritten(operation: Operation, body: &[u8], request: &Request) -> Result<Map<String, Value>> {
     let mut fields = object(body)?;
-    let mut texts = request.messages.iter().flat_map(|m| &m.parts).filter_map(|p| match p {
+    let mut fresh = request.messages.iter().flat_map(|m| &m.parts).filter_map(|p| match p {
         Part::Text(text) => Some(text.text.clone()),
         _ => None,
     });
     let mut missing = false;
-    for (_, value) in fields.iter_mut().filter(|(name, _)| is_text(operation, name)) {
-        walk(value, &mut |text| match texts.next() {
-            Some(fresh) => *text = fresh,
-            None => missing = true,
-        });
-    }
-    if missing || texts.next().is_some() {
+    texts(operation, &mut fields, &mut |text| match fresh.next() {
+        Some(fresh) => *text = fresh,
+        None => missing = true,
+    });
+    if missing || fresh.next().is_some() {
         let message = format!(
             "a stage changed how many texts a request for {} has, which cannot be written back",
             operation.name()
@@ -90,7 +86,30 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>> {
     serde_json::from_slice(body).map_err(|e| Error::invalid("body", format!("the body cannot be read: {e}")))
 }
 
+/// Every text that stages see.
+fn texts(operation: Operation, fields: &mut Map<String, Value>, each: &mut dyn FnMut(&mut String)) {
+    for (name, value) in fields.iter_mut().filter(|(name, _)| is_text(operation, name)) {
+        match operation {
+            Operation::Realtime => said(name, value, each),
+            _ => walk(value, each),
+        }
+    }
+}
+
+/// Of a session's message: what was written, instructed or handed back by a tool, and neither sound nor pictures.
+fn said(name: &str, value: &mut Value, each: &mut dyn FnMut(&mut String)) {
+    match value {
+        Value::Object(fields) => fields.iter_mut().for_each(|(name, value)| said(name, value, each)),
+        Value::Array(list) => list.iter_mut().for_each(|value| said(name, value, each)),
+        Value::String(text) if SAID.contains(&name) => each(text),
+        _ => {}
+    }
+}
+
 fn is_text(operation: Operation, name: &str) -> bool {
+    if operation == Operation::Realtime {
+        return !["type", "event_id"].contains(&name);
+    }
     let names: &[&str] = match operation {
         Operation::Rerank => &["query", "documents"],
         Operation::Moderations => &["input"],
@@ -148,6 +167,10 @@ pub fn usage(format: Format, operation: Operation, skim: &Skim, asked: Asked) ->
 }
 
 fn told(format: Format, operation: Operation, skim: &Skim) -> Option<Usage> {
+    // What a batch used is charged once, at its end; whoever looks at it uses nothing.
+    if operation.keeps() || operation == Operation::CreateBatch {
+        return None;
+    }
     if operation == Operation::Passthrough
         && let Some(usage) = native(format, skim)
     {
@@ -187,8 +210,8 @@ fn native(format: Format, skim: &Skim) -> Option<Usage> {
     })
 }
 
-/// The words of pictures, sound, vectors and scores.
-fn figures(usage: &Value) -> Usage {
+/// The words of pictures, sound, vectors and scores, and of chats in a batch.
+pub fn figures(usage: &Value) -> Usage {
     let number = |names: &[&str]| names.iter().find_map(|n| usage[*n].as_u64());
     let detail = |side: &[&str], name: &str| side.iter().find_map(|s| usage[*s][name].as_u64());
     let (inputs, outputs) = (
@@ -210,6 +233,7 @@ fn figures(usage: &Value) -> Usage {
         output_tokens: output,
         cache_read_tokens: detail(&inputs, "cached_tokens"),
         input_audio_tokens: detail(&inputs, "audio_tokens"),
+        reasoning_tokens: detail(&outputs, "reasoning_tokens"),
         output_audio_tokens: detail(&outputs, "audio_tokens"),
         units: (units != Units::default()).then(|| Box::new(units)),
         ..Usage::default()
@@ -248,6 +272,9 @@ pub fn from_list(body: &[u8]) -> Result<Vec<u8>> {
     out.extend(answer);
     Ok(Value::Object(out).to_string().into_bytes())
 }
+
+/// Fields of a session's messages that hold texts.
+const SAID: [&str; 6] = ["text", "instructions", "output", "arguments", "transcript", "prompt"];
 
 /// No maker of pictures makes more at once; who asks for more is refused by it.
 const MOST_PICTURES: u64 = 100;
@@ -305,6 +332,24 @@ mod tests {
         assert_eq!(Value::Object(fields).to_string(), wanted);
         request.messages[0].parts.pop();
         assert!(rewritten(Operation::Rerank, body, &request).is_err());
+    }
+
+    #[test]
+    fn of_a_sessions_message_stages_see_what_was_written() {
+        let body = br#"{"type":"conversation.item.create","event_id":"e1","item":{"type":"message","role":"user","id":"i1","content":[{"type":"input_text","text":"hello"},{"type":"input_audio","audio":"UklG","transcript":"spoken"},{"type":"input_image","image_url":"data:image/png;base64,AA"}]}}"#;
+        let mut request = as_turns(Operation::Realtime, body, "m", false).expect("a request");
+        assert_eq!(request.messages[0].joined_text(), "hello\nspoken");
+        let Part::Text(text) = &mut request.messages[0].parts[0] else { unreachable!() };
+        text.text = "[name]".into();
+        let fields = rewritten(Operation::Realtime, body, &request).expect("written");
+        let wanted = String::from_utf8_lossy(body).replace("\"hello\"", "\"[name]\"");
+        assert_eq!(Value::Object(fields).to_string(), wanted);
+        let update = br#"{"type":"session.update","session":{"instructions":"be kind","tools":[{"type":"function","name":"f"}],"audio":{"input":{"transcription":{"prompt":"names"}}}}}"#;
+        let request = as_turns(Operation::Realtime, update, "m", false).expect("a request");
+        assert_eq!(request.messages[0].joined_text(), "be kind\nnames");
+        let result = br#"{"type":"conversation.item.create","item":{"type":"function_call_output","call_id":"c","output":"{\"a\":1}"}}"#;
+        let request = as_turns(Operation::Realtime, result, "m", false).expect("a request");
+        assert_eq!(request.messages[0].joined_text(), "{\"a\":1}");
     }
 
     #[test]

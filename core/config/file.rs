@@ -9,12 +9,14 @@ use serde::Deserialize;
 mod login;
 mod long;
 mod money;
+mod rollout;
 mod team;
 mod unit;
 
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, Usd};
+pub use rollout::{RevertOn, Rollout, Sticky};
 pub use team::{Budget, Per, Priority, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -48,6 +50,10 @@ pub struct File {
     pub media: Option<Media>,
     /// What is kept of each request.
     pub records: Option<Records>,
+    /// Answers that callers want kept (`store` of the Responses format).
+    pub responses: Option<Responses>,
+    /// How a saved change takes over from what runs. Without it: at once.
+    pub rollout: Option<Rollout>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
     pub stages: Option<Vec<Stage>>,
 }
@@ -84,6 +90,20 @@ pub struct Server {
     pub max_event: Option<Size>,
     /// A client hears something so often while a stage holds its stream back. Default: 15s.
     pub keep_alive: Option<Span>,
+}
+
+/// Answers that callers want kept, for `previous_response_id` and for reading them again.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Responses {
+    /// How long an answer is kept. Default: 30d.
+    pub keep: Option<Span>,
+    /// The most bytes that all of them may have on the disk; the oldest ones make room. Default: 1GiB.
+    pub max_size: Option<Size>,
+    /// The most bytes of the newest ones in memory. Default: 64MiB.
+    pub memory: Option<Size>,
+    /// Whether they outlive the process, sealed in the data directory. Default: true. A change needs a restart.
+    pub persist: Option<bool>,
 }
 
 /// Media that a request names by URL are fetched where the provider takes bytes only.
@@ -194,7 +214,7 @@ pub struct Provider {
     /// For every model of this provider.
     pub timeouts: Option<Timeouts>,
     /// What it offers besides chat and embeddings, in place of what the catalogue says: `rerank`, `moderations`, `images`,
-    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`.
+    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`.
     pub offers: Option<Vec<String>>,
     /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
     /// `DELETE /cache`).
@@ -337,6 +357,21 @@ pub struct Stage {
     pub isolation: Option<Isolation>,
     /// What one call may use.
     pub limits: Option<Limits>,
+    /// A call that takes longer is named in `server-timing` and in the trace. Default: 1ms.
+    pub slow: Option<Span>,
+    /// When it fails too often: it is left out, or its requests are refused (by `on_error`), until a probe goes well.
+    pub park: Option<Park>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Park {
+    /// Failures in a row; half of the last 64 is too often as well. 0: never. Default: 20.
+    pub failures: Option<u32>,
+    /// Failures that end sooner are a burst and park nothing. Default: 30s.
+    pub lasting: Option<Span>,
+    /// Until the first probe, then twice as long each time, up to 5 minutes. Default: 10s.
+    pub rest: Option<Span>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]

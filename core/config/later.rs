@@ -12,8 +12,7 @@ const KEYS: [&[&str]; 7] = [
 ];
 
 /// Words of a key.
-const WORDS: [(&[&str], &[&str]); 3] = [
-    (&["records", "bodies"], &["sealed"]),
+const WORDS: [(&[&str], &[&str]); 2] = [
     (&["store", "kind"], &["redis"]),
     (&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"]),
 ];

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use crate::model::Format;
 
 pub mod catalogue;
+pub mod content;
 pub mod env;
 pub mod file;
 mod later;
@@ -16,6 +17,7 @@ mod login;
 mod prices;
 pub mod read;
 mod resolve;
+mod rollout;
 pub mod secret;
 mod shape;
 mod source;
@@ -30,14 +32,17 @@ pub mod watch;
 mod tests;
 
 pub use catalogue::{Catalogue, CatalogueRow};
+pub use content::Content;
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing};
-pub use read::{Loaded, Place, load, read};
+pub use read::{Loaded, Place, load, read, read_kept};
+pub use rollout::{Rollout, Sticky};
 pub use secret::Secret;
+pub use source::masked;
 pub use sources::Sources;
-pub use stage::{Isolation, OnError, Only, Stage, StageLimits, StreamMode};
+pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use team::{Budget, Limits, Per};
-pub use text::{decimal, hint, usd};
+pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
 
@@ -50,6 +55,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Of gateway.toml and of every file it led to: hex, 16 characters.
     pub hash: String,
+    /// Of its `Content` alone: the same when a secret or a certificate changed. Hex, 16 characters.
+    pub version: String,
     pub server: Server,
     pub admin: Admin,
     pub store: Store,
@@ -64,6 +71,9 @@ pub struct Config {
     pub catalogue: Arc<Catalogue>,
     pub media: Media,
     pub records: Records,
+    pub responses: Responses,
+    /// How the next version takes over; `None`: at once.
+    pub rollout: Option<Rollout>,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.
     pub budget_lease: Duration,
     /// `None`: every file directly in scripts/ and plugins/, in file-name order.
@@ -235,11 +245,31 @@ pub struct Team {
 pub struct Records {
     pub keep: Duration,
     pub usage: Duration,
+    /// What requests and answers said is kept, sealed.
+    pub bodies: bool,
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400) }
+        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400), bodies: false }
+    }
+}
+
+/// `[responses]`: answers that callers want kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Responses {
+    pub keep: Duration,
+    /// Bytes on the disk, of all tenants.
+    pub max_size: u64,
+    /// Bytes of the newest ones in memory.
+    pub memory: u64,
+    /// They outlive the process.
+    pub persist: bool,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
     }
 }
 
@@ -325,6 +355,9 @@ impl Config {
         }
         if self.store != old.store {
             keys.push("store");
+        }
+        if self.responses.persist != old.responses.persist {
+            keys.push("responses.persist");
         }
         if self.budget_lease != old.budget_lease {
             keys.push("store.budget_lease");

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Config, Problem, file,
+    Config, Content, Problem, content, file,
     resolve::{self, Surroundings},
     shape,
     source::Source,
@@ -43,12 +43,22 @@ pub fn load(
 
 /// Reads a configuration, sound or not.
 pub fn read(place: &Place, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) -> Loaded {
+    read_from(place, None, env, rows)
+}
+
+/// The same of what a version kept, as if it lay at `place`: only secrets, certificates and the like are read from there.
+pub fn read_kept(place: &Place, kept: &Content, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) -> Loaded {
+    read_from(place, Some(kept), env, rows)
+}
+
+fn read_from(place: &Place, kept: Option<&Content>, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) -> Loaded {
     let (root, file) = place.parts();
     let name = file.file_name().and_then(|n| n.to_str()).unwrap_or(DEFAULT_NAME).to_owned();
     let mut problems = Vec::new();
-    let text = match place {
-        Place::BuiltIn(_) => BUILT_IN.to_owned(),
-        Place::File(_) => sources::text(&file, MOST_BYTES)
+    let text = match (kept, place) {
+        (Some(kept), _) => kept.text(content::CONFIG).unwrap_or_default(),
+        (None, Place::BuiltIn(_)) => BUILT_IN.to_owned(),
+        (None, Place::File(_)) => sources::text(&file, MOST_BYTES)
             .and_then(|text| {
                 text.ok_or_else(|| "there is no such file; write one, or name it with --config".to_owned())
             })
@@ -64,9 +74,10 @@ pub fn read(place: &Place, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) 
         file::File::default()
     });
     problems.extend(sound.problems.iter().cloned());
-    let mut beside = Sources::read(&root, &mut problems);
+    let mut beside = kept.map_or_else(|| Sources::read(&root, &mut problems), Content::sources);
+    beside.own = text.as_str().into();
     beside.lines = source.tables();
-    let surroundings = Surroundings { root: &root, file: &file, env, rows, source: &source, sound: &sound };
+    let surroundings = Surroundings { root: &root, file: &file, env, rows, kept, source: &source, sound: &sound };
     let mut resolved = resolve::resolve(shaped, &surroundings, &mut beside);
     if broken.is_empty() {
         problems.append(&mut resolved.problems);
@@ -77,11 +88,11 @@ pub fn read(place: &Place, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) 
     }
     problems.sort_by(|a, b| (a.file != name, &a.file, a.line).cmp(&(b.file != name, &b.file, b.line)));
     problems.dedup();
-    if let Place::BuiltIn(_) = place {
+    if let (Place::BuiltIn(_), None) = (place, kept) {
         resolved.warnings.insert(0, format!("there is no {DEFAULT_NAME} here: the built-in configuration is used"));
     }
     let hash = fingerprint(&name, &text, &beside);
-    let config = Config { hash, sources: beside, ..resolved.config };
+    let config = Config { hash, version: content::version(&beside), sources: beside, ..resolved.config };
     Loaded { config, warnings: resolved.warnings, problems }
 }
 

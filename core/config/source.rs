@@ -198,6 +198,25 @@ fn seal(tree: &DeTable<'_>, out: &mut Vec<Range<usize>>) {
     }
 }
 
+/// A whole gateway.toml, to be shown: what stands under a name that sounds like a credential's, and is no reference to one,
+/// appears as `***`. References do not: they say where a secret is.
+pub fn masked(text: &str) -> String {
+    let (tree, _) = DeTable::parse_recoverable(text);
+    let mut hidden = Vec::new();
+    for (section, value) in tree.get_ref().iter() {
+        seal_value(value, secretive(section.get_ref()), false, &mut hidden);
+    }
+    hidden.sort_by_key(|span: &Range<usize>| span.start);
+    let (mut shown, mut from) = (String::with_capacity(text.len()), 0);
+    for span in hidden.into_iter().filter(|span| span.start < span.end) {
+        shown.push_str(text.get(from..span.start).unwrap_or_default());
+        shown.push_str("\"***\"");
+        from = span.end;
+    }
+    shown.push_str(text.get(from..).unwrap_or_default());
+    shown
+}
+
 fn seal_value(value: &Spanned<DeValue<'_>>, secret: bool, guarded: bool, out: &mut Vec<Range<usize>>) {
     match value.get_ref() {
         DeValue::String(text) if (secret && !reference(text)) || (text.contains("://") && text.contains('@')) => {
@@ -261,7 +280,7 @@ fn floor(text: &str, mut at: usize) -> usize {
 const SECRETIVE: [&str; 7] = ["key", "token", "secret", "password", "authorization", "credential", "headers"];
 
 /// Sections in which no credential belongs.
-const OPEN: [&str; 6] = ["server", "store", "auth", "models", "teams", "stages"];
+const OPEN: [&str; 7] = ["server", "store", "auth", "models", "teams", "stages", "rollout"];
 
 /// Keys of the other sections whose texts are none.
 const HARMLESS: [&str; 16] = [

@@ -25,6 +25,12 @@ pub struct Sources {
     pub plugins: BTreeMap<String, Plugin>,
     /// Other files with a say in the configuration: secrets, certificates.
     pub files: Vec<PathBuf>,
+    /// gateway.toml itself.
+    pub own: Arc<str>,
+    /// Other files that are part of the configuration (`catalogue.file`), as they were read, by the name written there.
+    pub texts: Vec<(String, Arc<str>)>,
+    /// From a version that was kept: what is not here does not exist, whatever lies in the folders.
+    pub kept: bool,
     /// Where the tables of gateway.toml stand, by dotted key (`models.smart`): for messages of those who find mistakes
     /// later.
     pub lines: BTreeMap<String, u32>,
@@ -53,6 +59,9 @@ impl Sources {
 
     /// A plugin of the folders below plugins/ that the configuration lists. `Ok(false)`: there is no such file.
     pub fn take_plugin(&mut self, root: &Path, name: &str) -> Result<bool, String> {
+        if self.kept {
+            return Ok(self.plugins.contains_key(name));
+        }
         if !self.plugins.contains_key(name) {
             let path = root.join(name);
             if !path.is_file() {
@@ -115,8 +124,11 @@ impl Plugin {
             }
             _ => format!("cannot be read: {e}"),
         })?;
-        let hash = hash([("", bytes.as_slice())]);
-        Ok(Plugin { size: bytes.len() as u64, bytes: bytes.into(), hash })
+        Ok(Plugin::of(bytes.into()))
+    }
+
+    pub fn of(bytes: Arc<[u8]>) -> Plugin {
+        Plugin { size: bytes.len() as u64, hash: hash([("", &*bytes)]), bytes }
     }
 }
 

@@ -15,6 +15,10 @@ pub struct Stage {
     /// Plugins: imports that they may use (`kv`, `http:api.example.com`); scripts: `ask`, `ask:MODEL`.
     pub grant: Vec<String>,
     pub isolation: Isolation,
+    /// From here on a call is told as slow.
+    pub slow: Duration,
+    /// When it is parked; `None`: never.
+    pub park: Option<Park>,
     /// Line in gateway.toml, for messages.
     pub line: u32,
 }
@@ -31,8 +35,30 @@ impl Stage {
             limits: StageLimits::default(),
             grant: Vec::new(),
             isolation: Isolation::default(),
+            slow: SLOW,
+            park: Some(Park::default()),
             line: 0,
         }
+    }
+}
+
+/// `slow` where nothing is said.
+pub const SLOW: Duration = Duration::from_millis(1);
+
+/// When a stage that fails is left out, or its requests refused (by its `on_error`), and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Park {
+    /// In a row: 20. A half of the last 64 is too often as well.
+    pub failures: u32,
+    /// Failures that end sooner than this are a burst and park nothing: 30 s.
+    pub lasting: Duration,
+    /// Until the first probe: 10 s, then twice as long each time.
+    pub rest: Duration,
+}
+
+impl Default for Park {
+    fn default() -> Self {
+        Park { failures: 20, lasting: Duration::from_secs(30), rest: Duration::from_secs(10) }
     }
 }
 

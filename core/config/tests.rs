@@ -557,3 +557,4 @@ fn identities_that_cannot_be_meant_are_told() {
 }
 
 mod money;
+mod versions;

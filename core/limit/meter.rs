@@ -11,8 +11,10 @@ use dashmap::DashMap;
 use super::gcra::{Bucket, Rate, Refused, Standing};
 use crate::{
     auth::Principal,
+    clock,
     config::Limits,
     error::{Error, Kind, Result},
+    telemetry::metrics,
 };
 
 /// Whose limits these are.
@@ -66,7 +68,7 @@ pub struct Rates {
 
 impl Default for Meters {
     fn default() -> Self {
-        Meters { by_scope: DashMap::new(), epoch: Instant::now() }
+        Meters { by_scope: DashMap::new(), epoch: clock::now() }
     }
 }
 
@@ -118,8 +120,8 @@ impl Bound {
         let now = nanos(self.epoch);
         state.limits = self.limits;
         if let Some(most) = concurrent.filter(|most| place && state.in_flight >= *most) {
-            let words = format!("{} requests in flight, as many as it may have (`concurrent`)", most);
-            return Err(self.refuse("concurrent", &words, A_MOMENT));
+            metrics().limited(self.scope.kind(), "concurrent");
+            return Err(self.crowded(most));
         }
         // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
         if let Some(count) = tokens_per_minute {
@@ -151,7 +153,15 @@ impl Bound {
     /// most that may come. What would never fit with its whole output waits for an empty bucket; a prompt that would never
     /// fit is refused. Gives what was taken.
     pub fn take_tokens(&self, input: u64, output: u64, has: u64) -> Result<u64> {
-        let Some(count) = self.limits.tokens_per_minute else { return Ok(0) };
+        let Some((count, cost)) = self.cost(input, output, has)? else { return Ok(0) };
+        let mut state = self.meter.lock();
+        let taken = state.tokens.take(nanos(self.epoch), cost, Rate::a_minute(count));
+        self.admitted(taken, "tokens_per_minute", count).map(|()| cost)
+    }
+
+    /// The limit, and the tokens that would be taken from it; `None`: nothing.
+    fn cost(&self, input: u64, output: u64, has: u64) -> Result<Option<(u64, u64)>> {
+        let Some(count) = self.limits.tokens_per_minute else { return Ok(None) };
         if input > count {
             let message = format!(
                 "this request needs about {input} tokens, and {} may use {count} a minute (`tokens_per_minute`); send less at \
@@ -161,12 +171,42 @@ impl Bound {
             return Err(Error::new(Kind::RateLimited, message));
         }
         let cost = input.saturating_add(output).min(count).saturating_sub(has);
-        if cost == 0 {
-            return Ok(0);
+        Ok((cost > 0).then_some((count, cost)))
+    }
+
+    /// What `enter` would say now. Takes nothing and counts nothing.
+    pub fn would_enter(&self) -> Result<()> {
+        let Limits { requests_per_minute, tokens_per_minute, concurrent } = self.limits;
+        let (mut requests, mut tokens, in_flight) = {
+            let state = self.meter.lock();
+            (state.requests, state.tokens, state.in_flight)
+        };
+        let now = nanos(self.epoch);
+        if let Some(most) = concurrent.filter(|most| in_flight >= *most) {
+            return Err(self.crowded(most));
         }
-        let mut state = self.meter.lock();
-        let taken = state.tokens.take(nanos(self.epoch), cost, Rate::a_minute(count));
-        self.admitted(taken, "tokens_per_minute", count).map(|()| cost)
+        if let Some(count) = tokens_per_minute {
+            self.judge(tokens.take(now, 0, Rate::a_minute(count)), "tokens_per_minute", count)?;
+        }
+        match requests_per_minute {
+            Some(count) => self.judge(requests.take(now, 1, Rate::a_minute(count)), "requests_per_minute", count),
+            None => Ok(()),
+        }
+    }
+
+    /// What `take_tokens` would say now. Takes nothing and counts nothing.
+    pub fn would_take(&self, input: u64, output: u64) -> Result<()> {
+        let Some((count, cost)) = self.cost(input, output, 0)? else { return Ok(()) };
+        let mut tokens = self.meter.lock().tokens;
+        self.judge(tokens.take(nanos(self.epoch), cost, Rate::a_minute(count)), "tokens_per_minute", count)
+    }
+
+    pub fn in_flight(&self) -> u64 {
+        self.meter.lock().in_flight
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Of `taken` tokens, `used` were used.
@@ -189,21 +229,26 @@ impl Bound {
     }
 
     fn admitted(&self, taken: std::result::Result<(), Refused>, limit: &'static str, count: u64) -> Result<()> {
+        self.judge(taken, limit, count).inspect_err(|_| metrics().limited(self.scope.kind(), limit))
+    }
+
+    fn judge(&self, taken: std::result::Result<(), Refused>, limit: &'static str, count: u64) -> Result<()> {
         let what = if limit == "tokens_per_minute" { "tokens" } else { "requests" };
         match taken {
             Ok(()) => Ok(()),
             Err(Refused::Wait(wait)) => {
-                Err(self.refuse(limit, &format!("used its {count} {what} a minute (`{limit}`)"), wait))
+                Err(self.refusal(&format!("used its {count} {what} a minute (`{limit}`)"), wait))
             }
             // One request, or what was cut to fit: it always fits a whole bucket.
-            Err(Refused::TooMuch) => {
-                Err(self.refuse(limit, &format!("a limit of {count} {what} (`{limit}`)"), A_MOMENT))
-            }
+            Err(Refused::TooMuch) => Err(self.refusal(&format!("a limit of {count} {what} (`{limit}`)"), A_MOMENT)),
         }
     }
 
-    fn refuse(&self, limit: &'static str, words: &str, wait: Duration) -> Error {
-        crate::telemetry::metrics().limited(self.scope.kind(), limit);
+    fn crowded(&self, most: u64) -> Error {
+        self.refusal(&format!("{most} requests in flight, as many as it may have (`concurrent`)"), A_MOMENT)
+    }
+
+    fn refusal(&self, words: &str, wait: Duration) -> Error {
         let message = format!("{} has {words}; try again in {} s", self.whose(), wait.as_secs_f64().ceil().max(1.0));
         Error::new(Kind::RateLimited, message).retry_after(wait)
     }
@@ -253,7 +298,7 @@ impl State {
 
 /// Read under a meter's lock, so that it never goes back from one caller to the next.
 fn nanos(epoch: Instant) -> u64 {
-    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(clock::since(epoch).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Nobody knows when a running request ends.

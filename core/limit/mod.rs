@@ -178,6 +178,30 @@ impl Bounds {
     pub fn budget(&self) -> Option<&Budget> {
         self.0.as_ref()?.fund.as_ref().map(|(_, budget)| budget)
     }
+
+    // For decisions that are only looked at: nothing is taken, held or counted.
+
+    pub fn scopes(&self) -> &[Bound] {
+        self.0.as_ref().map_or(&[], |caller| &caller.scopes)
+    }
+
+    pub fn purse(&self) -> Option<(&Arc<Purse>, &Budget)> {
+        self.0.as_ref()?.fund.as_ref().map(|(purse, budget)| (purse, budget))
+    }
+
+    /// What `Limits::enter` would say now.
+    pub fn would_enter(&self) -> Result<()> {
+        self.scopes().iter().try_for_each(Bound::would_enter)
+    }
+
+    /// What `Permit::reserve` would say now to a request that holds nothing.
+    pub fn would_reserve(&self, need: Need) -> Result<()> {
+        self.scopes().iter().try_for_each(|scope| scope.would_take(need.input_tokens, need.output_tokens))?;
+        match self.0.as_deref() {
+            Some(Caller { fund: Some((purse, budget)), now, .. }) => purse.would_hold(need.nano_usd, budget, *now),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Permit {
@@ -203,18 +227,23 @@ impl Permit {
     /// the attempt must not be made.
     pub async fn reserve(&mut self, need: Need) -> Result<Reserved> {
         let Some(caller) = &self.bounds.0 else { return Ok(self.free()) };
-        let taken = self.taken.get_or_insert_with(|| {
-            Box::new(Reservation {
-                tokens: vec![0; caller.scopes.len()],
-                money: None,
-                bounds: Bounds(Some(caller.clone())),
-            })
-        });
+        let taken = self.taken.get_or_insert_with(|| Reservation::of(caller));
         taken.top_up(caller, need)?;
         if let Some((purse, budget)) = &caller.fund {
             purse.hold(&mut taken.money, need.nano_usd, budget, caller.now).await?;
         }
         Ok(Reserved { class: self.class })
+    }
+
+    /// For what a provider did already on the caller's account: nothing is asked, so nothing is refused, and the budget pays
+    /// when it is settled.
+    pub async fn owe(&mut self) -> Result<()> {
+        let Some(caller) = &self.bounds.0 else { return Ok(()) };
+        let taken = self.taken.get_or_insert_with(|| Reservation::of(caller));
+        match &caller.fund {
+            Some((purse, budget)) => purse.hold(&mut taken.money, 0, budget, caller.now).await,
+            None => Ok(()),
+        }
     }
 
     /// The request has ended: what it took goes to the settle queue, its place is given back.
@@ -224,6 +253,11 @@ impl Permit {
 }
 
 impl Reservation {
+    fn of(caller: &Arc<Caller>) -> Box<Reservation> {
+        let bounds = Bounds(Some(caller.clone()));
+        Box::new(Reservation { tokens: vec![0; caller.scopes.len()], money: None, bounds })
+    }
+
     /// Tokens from every scope, or from none.
     fn top_up(&mut self, caller: &Caller, need: Need) -> Result<()> {
         let mut fresh = Vec::with_capacity(self.tokens.len());

@@ -94,7 +94,10 @@ impl Purse {
             match self.try_hold(held, amount, budget.nano_usd) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
-                Err(short) => return Err(self.exceeded(budget, now, short)),
+                Err(short) => {
+                    metrics().limited("team", "budget");
+                    return Err(self.exceeded(budget, now, short));
+                }
             }
             self.wanted.notify_one();
             if tokio::time::timeout_at(until.into(), granted).await.is_err() {
@@ -132,6 +135,17 @@ impl Purse {
             self.wanted.notify_one();
         }
         Ok(())
+    }
+
+    /// What `hold` would say now, as far as that is known. Holds nothing and counts nothing.
+    pub fn would_hold(&self, amount: u64, budget: &Budget, now: SystemTime) -> Result<()> {
+        let Some(Balance { left, reserved, .. }) = self.balance(budget.nano_usd) else { return Ok(()) };
+        match amount > left {
+            false => Ok(()),
+            // What is reserved may come back.
+            true if amount <= left.saturating_add(reserved) => Err(self.exceeded(budget, now, Short::Held)),
+            true => Err(self.exceeded(budget, now, Short::Spent)),
+        }
     }
 
     pub fn balance(&self, limit: u64) -> Option<Balance> {
@@ -192,7 +206,6 @@ impl Purse {
     }
 
     fn exceeded(&self, budget: &Budget, now: SystemTime, short: Short) -> Error {
-        metrics().limited("team", "budget");
         let word = match self.per {
             Per::Day => "today's budget",
             Per::Week => "this week's budget",

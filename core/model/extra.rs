@@ -55,6 +55,8 @@ pub enum Operation {
     Chat,
     Embeddings,
     CountTokens,
+    /// A conversation in fewer items, for its own vendor's eyes.
+    Compact,
     ListModels,
     OneModel,
     /// What is done with an answer that the gateway keeps.
@@ -95,6 +97,7 @@ impl Operation {
             Operation::Chat
                 | Operation::Embeddings
                 | Operation::CountTokens
+                | Operation::Compact
                 | Operation::ListModels
                 | Operation::OneModel
                 | Operation::Stored
@@ -126,6 +129,7 @@ impl Operation {
             Operation::Chat => "chat",
             Operation::Embeddings => "embeddings",
             Operation::CountTokens => "count_tokens",
+            Operation::Compact => "compaction",
             Operation::ListModels | Operation::OneModel => "models",
             Operation::Stored => "stored_responses",
             Operation::Rerank => "rerank",
@@ -152,6 +156,7 @@ impl Operation {
         match self {
             Operation::GenerateImage | Operation::EditImage | Operation::VaryImage => Some("images"),
             Operation::Passthrough => None,
+            Operation::Compact => Some("compaction"),
             _ => self.is_opaque().then(|| self.name()),
         }
     }

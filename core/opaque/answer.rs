@@ -11,9 +11,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::Answers;
+use super::{
+    Answers,
+    batches::{self, Ended},
+};
 use crate::{
-    account::estimate::tokens_of,
+    account::{Attempt, estimate::tokens_of},
     codec::{codec, opaque, skim::Skim},
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -46,6 +49,8 @@ pub struct Through {
     pub began: Instant,
     first: Option<Instant>,
     pub flight: Option<Flight>,
+    /// The answer is a batch that is over.
+    pub batch: Option<Ended>,
 }
 
 /// What its bytes are.
@@ -90,6 +95,7 @@ impl Through {
             began,
             first: None,
             flight: None,
+            batch: None,
         }
     }
 
@@ -166,6 +172,11 @@ impl Through {
         whole.freeze()
     }
 
+    /// What is not handed on yet.
+    pub fn ready(&self) -> impl Iterator<Item = &Bytes> {
+        self.out.iter()
+    }
+
     /// Other bytes in its place.
     pub fn replace(&mut self, body: Bytes) {
         self.held = body.len();
@@ -186,9 +197,12 @@ impl Through {
     /// The rest, from the commit to the end: the response body runs this.
     pub async fn run(self, exchange: Exchange, sink: Sink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let (view, id) = (exchange.view(), exchange.cx.id.clone());
-        let mut live = Live { through: self, exchange: Some(exchange) };
+        let mut live = Live { through: self, exchange: Some(exchange), charges: Vec::new() };
         let failed = loop {
-            let Live { through, exchange: Some(exchange) } = &mut live else { return Ok(()) };
+            let Live { through, exchange: Some(exchange), .. } = &mut live else { return Ok(()) };
+            if let Some(owed) = exchange.opaque.as_mut().and_then(|opaque| opaque.owed.as_mut()) {
+                through.out.iter().for_each(|piece| owed.push(piece));
+            }
             sink.send(std::mem::take(&mut through.out)).await;
             if through.ended {
                 break None;
@@ -198,6 +212,9 @@ impl Through {
             }
         };
         let Some(error) = failed else {
+            if let Live { through, exchange: Some(exchange), charges } = &mut live {
+                *charges = batches::owed(through, exchange).await;
+            }
             live.settle(None);
             return Ok(());
         };
@@ -228,6 +245,8 @@ fn told(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 struct Live {
     through: Through,
     exchange: Option<Exchange>,
+    /// For a batch that turned out to be over.
+    charges: Vec<Attempt>,
 }
 
 impl Live {
@@ -246,6 +265,7 @@ impl Live {
         }
         let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());
         exchange.attempted(&self.through.target, outcome, self.through.began);
+        exchange.charged(std::mem::take(&mut self.charges));
         let status = self.through.status.as_u16();
         exchange.settle(status);
     }

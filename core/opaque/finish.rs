@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     Answers,
     answer::Through,
+    batches::Ended,
     ids,
     objects::{Objects, Page},
     param,
@@ -64,6 +65,9 @@ pub async fn finish(
             let mut answer = fields(&through.body())?;
             let tenant = Tenant::of(principal);
             ids::seal(seals, thing, tenant, &target.provider.name, &mut answer)?;
+            if thing == Thing::Batch {
+                through.batch = Ended::of(&answer);
+            }
             let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
             let kept = match operation {
                 Operation::DeleteFile => objects.forget(thing, tenant, id).await,

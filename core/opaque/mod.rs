@@ -3,8 +3,11 @@
 //! is the gateway's own, with every step. Sends nothing and sequences nothing.
 
 pub mod answer;
+pub mod batches;
+pub mod claims;
 mod finish;
 mod form;
+mod head;
 pub mod ids;
 pub mod objects;
 
@@ -14,8 +17,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts};
 use serde_json::Value;
 
-pub use self::finish::{final_word, finish, listed};
-use self::form::Form;
+use self::{
+    batches::{Owed, Tally},
+    claims::Claims,
+    form::Form,
+    head::{is_json, model_in, named_provider, refuse_form, without_key},
+};
+pub use self::{
+    finish::{final_word, finish, listed},
+    head::param,
+};
 use crate::{
     auth::Principal,
     codec::{
@@ -40,6 +51,8 @@ pub struct Opaque {
     pub asked: Asked,
     /// A session's handshake, until it is answered.
     pub upgrade: Option<Upgrade>,
+    /// It may see a batch's end.
+    pub owed: Option<Box<Owed>>,
     place: Place,
     body: Payload,
 }
@@ -73,6 +86,7 @@ enum Payload {
 pub struct House<'a> {
     pub routes: &'a Table,
     pub seals: &'a Seals,
+    pub claims: &'a Arc<Claims>,
     pub memory: &'a BodyMemory,
     pub limits: &'a BodyLimits,
     /// Bytes of a body that streams.
@@ -115,7 +129,7 @@ pub async fn open(
         Operation::CreateBatch => batch(parts, body, principal, house).await,
         Operation::Passthrough => raw(found, parts, body, house).await,
         Operation::Realtime => session(parts),
-        _ if operation.keeps() => kept(found, principal, house),
+        _ if operation.keeps() => kept(found, principal, house).await,
         _ => json(operation, parts, body, house).await,
     }
 }
@@ -218,6 +232,7 @@ async fn json(operation: Operation, parts: &Parts, body: Incoming, house: &House
         answers,
         asked,
         upgrade: None,
+        owed: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
@@ -235,6 +250,7 @@ async fn form(operation: Operation, parts: &Parts, body: Incoming, house: &House
         answers: Answers::Through,
         asked,
         upgrade: None,
+        owed: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -253,6 +269,7 @@ async fn upload(parts: &Parts, body: Incoming, house: &House<'_>) -> Result<Open
         answers: Answers::Ids(Thing::File),
         asked: Asked::default(),
         upgrade: None,
+        owed: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -279,6 +296,7 @@ async fn batch(parts: &Parts, body: Incoming, principal: &Arc<Principal>, house:
         answers: Answers::Ids(Thing::Batch),
         asked: Asked::default(),
         upgrade: None,
+        owed: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
@@ -286,12 +304,22 @@ async fn batch(parts: &Parts, body: Incoming, principal: &Arc<Principal>, house:
 }
 
 /// A file or a batch that is there already: where it lives is in its id.
-fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<Opened> {
+async fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<Opened> {
     let thing = match found.operation {
         Operation::OneBatch | Operation::CancelBatch => Thing::Batch,
         _ => Thing::File,
     };
-    let opened = house.seals.open(thing, Tenant::of(principal), found.id.as_deref().unwrap_or_default())?;
+    let id = found.id.as_deref().unwrap_or_default();
+    let opened = house.seals.open(thing, Tenant::of(principal), id)?;
+    let owed = match found.operation {
+        Operation::OneBatch | Operation::CancelBatch => owed(&opened.target, principal, None, house),
+        Operation::FileContent => {
+            // Where the store cannot tell, the file is passed all the same: whoever looks at the batch next will see.
+            let batch = house.claims.of_output(Tenant::of(principal), id).await.ok().flatten();
+            batch.and_then(|batch| owed(&opened.target, principal, Some((batch, id.to_owned())), house))
+        }
+        _ => None,
+    };
     let method = match found.operation {
         Operation::DeleteFile => Method::DELETE,
         Operation::CancelBatch => Method::POST,
@@ -300,8 +328,24 @@ fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<
     let answers = if found.operation == Operation::FileContent { Answers::Through } else { Answers::Ids(thing) };
     let document = of_provider(found.operation, &opened.target, Bytes::from_static(b"{}"))?;
     let place = Place::Usual { id: Some(opened.id) };
-    let opaque = Opaque { method, answers, asked: Asked::default(), upgrade: None, place, body: Payload::None };
+    let opaque = Opaque { method, answers, asked: Asked::default(), upgrade: None, owed, place, body: Payload::None };
     Ok(Opened { document, opaque, held: None, format: Format::OpenaiChat })
+}
+
+fn owed(
+    provider: &str,
+    principal: &Arc<Principal>,
+    output: Option<(String, String)>,
+    house: &House<'_>,
+) -> Option<Box<Owed>> {
+    Some(Box::new(Owed {
+        claims: house.claims.clone(),
+        prices: house.routes.prices(),
+        provider: house.routes.provider(provider)?.clone(),
+        principal: principal.clone(),
+        output,
+        tally: Tally::default(),
+    }))
 }
 
 /// A provider's own path. JSON is read for its model and its texts; anything else streams.
@@ -327,7 +371,7 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
         let model = full(model.as_deref().unwrap_or("*"));
         let inbound = Inbound { model: Some(&model), stream: Some(streams), ..Inbound::default() };
         let document = Document::open(provider.format, Operation::Passthrough, held.bytes, inbound)?;
-        let opaque = Opaque { method, answers, asked, upgrade: None, place, body: Payload::Document };
+        let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, place, body: Payload::Document };
         return Ok(Opened { document, opaque, held: Some(held.permit), format: provider.format });
     }
     let upload = Upload::open(body, &parts.headers, streaming(house))?;
@@ -339,7 +383,7 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
     let model = full(in_path.as_deref().unwrap_or("*"));
     let inbound = Inbound { model: Some(&model), stream: Some(false), ..Inbound::default() };
     let document = Document::open(provider.format, Operation::Passthrough, Bytes::from_static(b"{}"), inbound)?;
-    let opaque = Opaque { method, answers, asked, upgrade: None, place, body };
+    let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, place, body };
     Ok(Opened { document, opaque, held: None, format: provider.format })
 }
 
@@ -355,6 +399,7 @@ fn session(parts: &Parts) -> Result<Opened> {
         answers: Answers::Through,
         asked: Asked::default(),
         upgrade: Some(upgrade),
+        owed: None,
         place: Place::Usual { id: None },
         body: Payload::None,
     };
@@ -400,45 +445,4 @@ fn keeper<'a>(named: Option<&str>, routes: &'a Table) -> Result<&'a Arc<Provider
             Err(Error::invalid("provider", message))
         }
     }
-}
-
-fn named_provider(parts: &Parts) -> Option<String> {
-    let header = parts.headers.get("x-portcullis-provider").and_then(|v| v.to_str().ok()).map(str::to_owned);
-    header.or_else(|| param(parts.uri.query(), "provider"))
-}
-
-/// A parameter of a query, decoded.
-pub fn param(query: Option<&str>, name: &str) -> Option<String> {
-    let pair = query?.split('&').filter_map(|p| p.split_once('=')).find(|(key, _)| *key == name)?;
-    Some(percent_encoding::percent_decode_str(pair.1).decode_utf8_lossy().into_owned())
-}
-
-/// A caller's query without its key, and without what no URL holds.
-fn without_key(query: &str) -> String {
-    let ours = |pair: &&str| pair.split('=').next().is_none_or(|name| !name.eq_ignore_ascii_case("key"));
-    let kept: Vec<_> = query.split('&').filter(ours).collect();
-    kept.join("&")
-}
-
-/// `/models/{model}:verb`, `/model/{model}/…`: the model as the path names it.
-fn model_in(rest: &str) -> Option<String> {
-    let decoded = percent_encoding::percent_decode_str(rest).decode_utf8().ok()?;
-    let tail = decoded.split_once("/models/").or_else(|| decoded.split_once("/model/"))?.1;
-    let name = tail.split('/').next()?;
-    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
-    (!name.is_empty()).then(|| name.to_owned())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || kind.ends_with("+json")
-}
-
-fn refuse_form(headers: &HeaderMap) -> Result<()> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if kind.to_ascii_lowercase().starts_with("multipart/") {
-        return Err(Error::new(Kind::UnsupportedMediaType, "send this as application/json: it is no form"));
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Entry, Hold, Phase, Pipeline, Stage, WINDOW, ask::AskGrant};
+use super::{Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW, ask::AskGrant};
 use crate::{
     config::{self, Config, Problem, StreamMode},
     plugin::{Loaded, PluginStage, Plugins, REFUSES},
@@ -48,7 +48,7 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
             continue;
         }
         let built = match stage.uses.ends_with(".wasm") {
-            true => plugin(config, plugins, stage),
+            true => plugin(config, plugins, scripts.parking(), stage),
             false => script(config, &host, scripts, stage),
         };
         match built {
@@ -61,7 +61,7 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
     }
     for name in found.iter().filter(|name| !seen.contains(**name) && name.ends_with(".wasm")) {
         // Checked like a stage, so that listing it later holds no surprise; what it would be granted is not known.
-        let found = plugin(config, plugins, &trial(name)).err().into_iter().flatten();
+        let found = plugin(config, plugins, scripts.parking(), &trial(name)).err().into_iter().flatten();
         // One that wants a configuration is in order: it has none yet.
         problems.extend(found.filter(|problem| !problem.message.starts_with(REFUSES)));
     }
@@ -105,16 +105,27 @@ fn script(
         script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects())
             .granted(&stage.grant),
     );
-    Ok((entry(stage_object, stage, stream, window), info))
+    Ok((entry(stage_object, stage, stream, window, scripts.parking().of(stage, &info.hash)), info))
 }
 
 /// At its place, as the configuration has it.
-fn entry(stage: Arc<dyn Stage>, listed: &config::Stage, stream: Option<StreamMode>, window: Hold) -> Entry {
-    let reads = stage.reads();
-    Entry { stage, on_error: listed.on_error, only: listed.only.clone(), stream, window, reads }
+fn entry(
+    stage: Arc<dyn Stage>,
+    listed: &config::Stage,
+    stream: Option<StreamMode>,
+    window: Hold,
+    standing: Arc<Standing>,
+) -> Entry {
+    let (on_error, only, slow) = (listed.on_error, listed.only.clone(), listed.slow);
+    Entry { on_error, only, stream, window, slow, standing, ..Entry::new(stage) }
 }
 
-fn plugin(config: &Config, plugins: &Plugins, stage: &config::Stage) -> Result<(Entry, StageInfo), Vec<Problem>> {
+fn plugin(
+    config: &Config,
+    plugins: &Plugins,
+    parking: &Parking,
+    stage: &config::Stage,
+) -> Result<(Entry, StageInfo), Vec<Problem>> {
     let uses = stage.uses.as_str();
     let Some(file) = config.sources.plugins.get(uses) else {
         return Err(vec![in_config(config, stage, format!("there is no plugin {uses}"))]);
@@ -125,7 +136,7 @@ fn plugin(config: &Config, plugins: &Plugins, stage: &config::Stage) -> Result<(
     let info = StageInfo { uses: uses.to_owned(), hash: file.hash.clone(), phases: described.phase_names() };
     let window = window(config, stage, described.window.map(|n| Hold::Characters(n as usize)))?;
     let stage_object: Arc<dyn Stage> = Arc::new(PluginStage::new(loaded));
-    Ok((entry(stage_object, stage, stream, window), info))
+    Ok((entry(stage_object, stage, stream, window, parking.of(stage, &info.hash)), info))
 }
 
 /// What to hold back: the configuration's word, else the stage's own.

@@ -80,7 +80,15 @@ pub enum ResponseFlow {
 
 impl Chain {
     pub fn new(entries: impl Iterator<Item = Arc<Entry>>) -> Self {
-        let seats: Vec<Seat> = entries.map(Seat::new).collect();
+        Chain::of(entries.map(Seat::new).collect())
+    }
+
+    /// Of stages that only rehearse.
+    pub fn rehearsal(entries: impl Iterator<Item = Arc<Entry>>) -> Self {
+        Chain::of(entries.map(Seat::rehearsal).collect())
+    }
+
+    fn of(seats: Vec<Seat>) -> Self {
         Chain {
             answer: seats.len(),
             seats,
@@ -95,6 +103,17 @@ impl Chain {
 
     pub fn is_empty(&self) -> bool {
         self.seats.is_empty()
+    }
+
+    /// The same stages from their beginning: for a message of its own.
+    pub fn again(&self) -> Chain {
+        Chain::new(self.seats.iter().map(|seat| seat.entry.clone()))
+    }
+
+    /// A stage that may change or refuse answers and must not be left out.
+    pub fn guards_answers(&self) -> Option<&str> {
+        let must = |seat: &&Seat| seat.entry.guards_answers() && seat.mode().is_some();
+        self.seats.iter().find(must).map(|seat| &**seat.entry.stage.name())
     }
 
     /// Does a stage look at the caller's headers?
@@ -124,6 +143,9 @@ impl Chain {
     }
 
     pub async fn request(&mut self, cx: &mut Context, doc: &mut Document) -> Result<Flow> {
+        for seat in &mut self.seats {
+            seat.admit(cx)?;
+        }
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             if !seat.wants(Phase::Request) {
@@ -131,7 +153,7 @@ impl Chain {
             }
             let mark = Mark::of(doc);
             let started = Instant::now();
-            let outcome = seat.visit().request(cx, doc).await;
+            let outcome = seat.call(|visit| visit.request(cx, doc)).await;
             seat.changed |= mark != Mark::of(doc);
             let verdict = seat.settle(cx, Phase::Request, started, outcome, |v| match v {
                 RequestVerdict::Continue => Verdict::Continue,
@@ -162,7 +184,7 @@ impl Chain {
         for seat in self.seats.iter_mut().filter(|s| s.wants(Phase::Route)) {
             let mark = Mark::of(doc);
             let started = Instant::now();
-            let outcome = seat.visit().route(cx, doc, candidates).await;
+            let outcome = seat.call(|visit| visit.route(cx, doc, candidates)).await;
             seat.changed |= mark != Mark::of(doc);
             let verdict = seat.settle(cx, Phase::Route, started, outcome, |v| match v {
                 RouteVerdict::Continue | RouteVerdict::Order(_) => Verdict::Continue,
@@ -199,7 +221,7 @@ impl Chain {
         for seat in self.seats.iter_mut().filter(|s| s.wants(Phase::Attempt)) {
             let mark = Mark::of(doc);
             let started = Instant::now();
-            let outcome = seat.visit().attempt(cx, target, doc, headers).await;
+            let outcome = seat.call(|visit| visit.attempt(cx, target, doc, headers)).await;
             seat.changed |= mark != Mark::of(doc);
             let verdict = seat.settle(cx, Phase::Attempt, started, outcome, |v| match v {
                 AttemptVerdict::Continue => Verdict::Continue,
@@ -275,7 +297,7 @@ impl Chain {
                 continue;
             }
             let started = Instant::now();
-            let outcome = seat.visit().error(cx, error).await;
+            let outcome = seat.call(|visit| visit.error(cx, error)).await;
             let verdict = seat.settle(cx, Phase::Error, started, outcome, |v| match v {
                 ErrorVerdict::Continue => Verdict::Continue,
                 ErrorVerdict::Respond(_) => Verdict::Respond,
@@ -305,7 +327,7 @@ impl Chain {
                 continue;
             }
             let started = Instant::now();
-            let outcome = seat.visit().log(cx, record).await;
+            let outcome = seat.call(|visit| visit.log(cx, record)).await;
             // A fault here is told in the trace and the log; the answer is long gone.
             let _ = seat.settle(cx, Phase::Log, started, outcome, |()| Verdict::Continue);
         }

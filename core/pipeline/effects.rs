@@ -28,6 +28,11 @@ impl Effects {
         Effects { kv: Arc::default(), metrics: false, asks: Asks::default() }
     }
 
+    /// For one visit that is only looked at: reads what lives, and what it writes is gone with it.
+    pub fn rehearsal(&self) -> Self {
+        Effects { kv: Arc::new(Kv::over(&self.kv)), metrics: false, asks: Asks::default() }
+    }
+
     /// Adds to the histogram `into` with labels stage and name.
     pub fn metric(&self, into: &'static str, stage: &Arc<str>, name: &str, value: f64) -> Result<(), String> {
         type Names = HashSet<(Arc<str>, String)>;
@@ -44,6 +49,7 @@ impl Effects {
         if !known.contains(&key) {
             // A label is for ever: a name made from a prompt must not fill the memory.
             if known.iter().filter(|(of, _)| of == stage).count() >= MAX_METRICS {
+                left_out(stage, "metric", 1, "it has too many names of metrics: what varies belongs into the value");
                 return Err(format!("a stage may have {MAX_METRICS} metric names: put what varies into the value"));
             }
             known.insert(key);
@@ -51,6 +57,20 @@ impl Effects {
         drop(known);
         metrics::histogram!(into, "stage" => stage.to_string(), "name" => name.to_owned()).record(value);
         Ok(())
+    }
+}
+
+/// Counts what a stage wanted to keep or measure beyond its bounds, and tells it once a stage and kind.
+pub fn left_out(stage: &str, what: &'static str, count: u64, why: &'static str) {
+    static TOLD: LazyLock<Mutex<HashSet<(String, &'static str)>>> = LazyLock::new(Mutex::default);
+    if count == 0 {
+        return;
+    }
+    metrics::counter!(LEFT_OUT, "stage" => stage.to_owned(), "what" => what).increment(count);
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.len() < MAX_TOLD && told.insert((stage.to_owned(), what)) {
+        drop(told);
+        tracing::warn!(stage, "{why}; from here on only counted ({LEFT_OUT})");
     }
 }
 
@@ -106,4 +126,7 @@ pub const MAX_NOTE: usize = 500;
 /// Names in `context.vars`.
 pub const MAX_VARS: usize = 256;
 const MAX_METRICS: usize = 100;
+/// `what`: `kv`, `metric`. Stages are files that an operator put there.
+pub const LEFT_OUT: &str = "portcullis_stage_left_out_total";
+const MAX_TOLD: usize = 1_000;
 const MAX_HEADERS: usize = 64;

@@ -1,52 +1,152 @@
 //! A stage's `kv`: a small memory per stage and tenant on this node, for hints and not for limits. It lives as long as
-//! the process; it is bounded, so neither a script nor a plugin can eat the memory with it.
+//! the process; entries and bytes are bounded, by tenant and by stage, so neither a script nor a plugin can eat the memory
+//! with it. What is over a bound makes room: the oldest first, and of a stage's tenants the one that holds most.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use dashmap::DashMap;
 use serde_json::Value;
 
+use super::effects;
+
 #[derive(Default)]
 pub struct Kv {
     spaces: DashMap<String, Arc<Mutex<Space>>>,
+    /// Bytes of all spaces of a stage.
+    held: DashMap<String, AtomicUsize>,
+    /// Where a rehearsal finds what it has not written itself.
+    under: Option<Arc<Kv>>,
 }
 
 /// One stage's entries for one tenant.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Space {
     entries: HashMap<String, Entry>,
     /// Keys by age; may name keys that are gone.
     order: VecDeque<(u64, String)>,
     written: u64,
+    /// Of keys and values.
+    bytes: usize,
+    /// Entries that made room since somebody asked.
+    dropped: u64,
+    /// It was taken out and counts no more.
+    gone: bool,
 }
 
+#[derive(Clone)]
 struct Entry {
     value: Value,
     until: Option<Instant>,
     mark: u64,
+    bytes: usize,
 }
 
 impl Kv {
+    /// A memory that begins as `under` stands and never changes it.
+    pub fn over(under: &Arc<Kv>) -> Kv {
+        Kv { under: Some(under.clone()), ..Kv::default() }
+    }
+
+    fn begun(&self, stage: &str, key: &str) -> Arc<Mutex<Space>> {
+        let Some(under) = self.under.as_ref().and_then(|under| under.spaces.get(key).map(|space| space.clone())) else {
+            return Arc::default();
+        };
+        let copy = locked(&under).clone();
+        self.count(stage, 0, copy.bytes);
+        Arc::new(Mutex::new(copy))
+    }
+
+    /// Forgets everything: for rehearsals, which begin empty.
+    pub fn clear(&self) {
+        self.spaces.clear();
+    }
+
     /// Runs `f` on the space of a stage and tenant.
     pub fn space<T>(&self, stage: &str, tenant: &str, f: impl FnOnce(&mut Space) -> T) -> T {
         let key = format!("{stage}\0{tenant}");
         if !self.spaces.contains_key(&key) && self.spaces.len() >= MAX_SPACES {
-            let victim = self.spaces.iter().next().map(|s| s.key().clone());
-            victim.map(|v| self.spaces.remove(&v));
+            self.forget_one();
         }
-        let space = self.spaces.entry(key).or_default().clone();
-        f(&mut space.lock().unwrap_or_else(PoisonError::into_inner))
+        let begun = || self.begun(stage, &key);
+        let space = self.spaces.entry(key.clone()).or_insert_with(begun).clone();
+        let mut space = locked(&space);
+        let before = space.bytes;
+        let outcome = f(&mut space);
+        let dropped = std::mem::take(&mut space.dropped);
+        // Counted under the space's lock: what is taken out was put in before.
+        let full = space.bytes != before && !space.gone && self.count(stage, before, space.bytes) > MAX_OF_STAGE;
+        drop(space);
+        if full {
+            self.make_room(stage);
+        }
+        if dropped > 0 {
+            effects::left_out(stage, "kv", dropped, FULL);
+        }
+        outcome
     }
+
+    /// Gives the stage's bytes as they are now.
+    fn count(&self, stage: &str, before: usize, after: usize) -> usize {
+        if !self.held.contains_key(stage) {
+            self.held.entry(stage.to_owned()).or_default();
+        }
+        let Some(held) = self.held.get(stage) else { return 0 };
+        match after.checked_sub(before) {
+            Some(more) => held.fetch_add(more, Ordering::Relaxed) + more,
+            None => held.fetch_sub(before - after, Ordering::Relaxed) - (before - after),
+        }
+    }
+
+    /// Halves the largest spaces of a stage until an eighth of its bytes is free.
+    fn make_room(&self, stage: &str) {
+        let own = |key: &str| key.strip_prefix(stage).is_some_and(|rest| rest.starts_with('\0'));
+        let spaces: Vec<_> = self.spaces.iter().filter(|s| own(s.key())).map(|s| s.value().clone()).collect();
+        let mut by_size: Vec<_> = spaces.iter().map(|space| (locked(space).bytes, space)).collect();
+        by_size.sort_by_key(|(bytes, _)| Reverse(*bytes));
+        let mut dropped = 0;
+        for (_, space) in by_size {
+            let mut space = locked(space);
+            let before = space.bytes;
+            space.keep(before / 2);
+            dropped += std::mem::take(&mut space.dropped);
+            if !space.gone && self.count(stage, before, space.bytes) <= MAX_OF_STAGE / 8 * 7 {
+                break;
+            }
+        }
+        effects::left_out(stage, "kv", dropped, FULL);
+    }
+
+    /// Any: which one holds what somebody will ask for, nobody knows.
+    fn forget_one(&self) {
+        let Some(key) = self.spaces.iter().next().map(|space| space.key().clone()) else { return };
+        let Some((_, space)) = self.spaces.remove(&key) else { return };
+        let mut space = locked(&space);
+        space.gone = true;
+        self.count(key.split('\0').next().unwrap_or_default(), space.bytes, 0);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self, stage: &str) -> usize {
+        self.held.get(stage).map_or(0, |held| held.load(Ordering::Relaxed))
+    }
+}
+
+fn locked(space: &Mutex<Space>) -> MutexGuard<'_, Space> {
+    space.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Space {
     pub fn get(&mut self, key: &str, now: Instant) -> Option<&Value> {
         if self.entries.get(key).is_some_and(|e| e.until.is_some_and(|t| t <= now)) {
-            self.entries.remove(key);
+            self.remove(key);
         }
         self.entries.get(key).map(|e| &e.value)
     }
@@ -60,11 +160,15 @@ impl Space {
         if size > MAX_VALUE {
             return Err(format!("a kv value may have {MAX_VALUE} bytes as JSON, this one has {size}"));
         }
+        self.remove(key);
         self.written += 1;
         self.order.push_back((self.written, key.to_owned()));
         let until = ttl.and_then(|t| now.checked_add(t));
-        self.entries.insert(key.to_owned(), Entry { value, until, mark: self.written });
-        self.shrink();
+        // The key stands in the table, and in the order of age up to twice.
+        let bytes = 3 * key.len() + size + OVERHEAD;
+        self.bytes += bytes;
+        self.entries.insert(key.to_owned(), Entry { value, until, mark: self.written, bytes });
+        self.keep(MAX_BYTES);
         Ok(())
     }
 
@@ -85,7 +189,9 @@ impl Space {
     }
 
     pub fn remove(&mut self, key: &str) {
-        self.entries.remove(key);
+        if let Some(entry) = self.entries.remove(key) {
+            self.bytes -= entry.bytes;
+        }
     }
 
     #[cfg(test)]
@@ -94,12 +200,17 @@ impl Space {
     }
 
     /// The oldest writes make room.
-    fn shrink(&mut self) {
-        while self.entries.len() > MAX_ENTRIES || self.order.len() > 4 * MAX_ENTRIES {
+    fn keep(&mut self, bytes: usize) {
+        while self.entries.len() > MAX_ENTRIES || self.bytes > bytes {
             let Some((mark, key)) = self.order.pop_front() else { break };
             if self.entries.get(&key).is_some_and(|e| e.mark == mark) {
-                self.entries.remove(&key);
+                self.remove(&key);
+                self.dropped += 1;
             }
+        }
+        if self.order.len() > 2 * self.entries.len() + SLACK {
+            let entries = &self.entries;
+            self.order.retain(|(mark, key)| entries.get(key).is_some_and(|e| e.mark == *mark));
         }
     }
 }
@@ -108,3 +219,14 @@ pub const MAX_ENTRIES: usize = 10_000;
 const MAX_KEY: usize = 256;
 const MAX_VALUE: usize = 4096;
 const MAX_SPACES: usize = 1_000;
+/// Of one tenant, and of all tenants of a stage.
+pub const MAX_BYTES: usize = 8 << 20;
+pub const MAX_OF_STAGE: usize = 64 << 20;
+/// What the tables take for an entry, about.
+const OVERHEAD: usize = 128;
+/// Keys that are gone, in the order of age of a small space.
+const SLACK: usize = 64;
+const FULL: &str = "its kv is full: the oldest entries make room";
+
+#[cfg(test)]
+mod tests;

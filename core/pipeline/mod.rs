@@ -6,15 +6,18 @@ pub mod build;
 pub mod chain;
 pub mod effects;
 pub mod kv;
+mod parking;
 pub mod parts;
 pub mod phase;
 mod seat;
 pub mod stage;
+mod turn;
 
 use std::{
     pin::pin,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
+    time::Duration,
 };
 
 pub use adapt::Hold;
@@ -22,12 +25,14 @@ pub use ask::Asks;
 pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 pub use effects::Effects;
+pub use parking::{Admission, Parking, Standing};
 pub use phase::Phase;
 pub use stage::{Candidate, Reads, Stage, StageFault, Visit};
+pub use turn::Trust;
 
 use crate::{
     auth::{Principal, wildcard},
-    config::{OnError, Only, StreamMode},
+    config::{self, OnError, Only, StreamMode},
 };
 
 /// All stages of a runtime, in list order. Shared by all requests and never changed.
@@ -46,6 +51,12 @@ pub struct Entry {
     /// What is held back per part in `window` mode.
     pub window: Hold,
     pub reads: Reads,
+    /// From here on a call is told as slow.
+    pub slow: Duration,
+    /// Is it parked?
+    pub standing: Arc<Standing>,
+    /// May it run where its requests are?
+    pub trust: Trust,
 }
 
 /// Enough for card numbers, e-mail addresses, IBANs and most phrases.
@@ -55,10 +66,19 @@ impl Entry {
     /// With the stage's own wishes and the default failure policy.
     pub fn new(stage: Arc<dyn Stage>) -> Self {
         let (stream, reads) = (stage.stream(), stage.reads());
-        Entry { stage, on_error: OnError::default(), only: None, stream, window: WINDOW, reads }
+        let (on_error, slow, standing) = (OnError::default(), config::SLOW, Arc::new(Standing::new(None)));
+        let trust = Trust::new(stage.holds_its_thread());
+        Entry { stage, on_error, only: None, stream, window: WINDOW, reads, slow, standing, trust }
     }
 
-    fn meets(&self, principal: &Principal, model: &str) -> bool {
+    /// It may change or refuse an answer, and a request in which it cannot is refused.
+    pub fn guards_answers(&self) -> bool {
+        let phases = self.stage.phases();
+        let looks = phases.has(Phase::Event) || phases.has(Phase::Response);
+        looks && self.stream.is_some_and(|mode| mode != StreamMode::Observe) && self.on_error == OnError::Reject
+    }
+
+    pub fn meets(&self, principal: &Principal, model: &str) -> bool {
         let Some(Only { teams, models }) = &self.only else { return true };
         let team = principal.team.as_deref();
         let in_team = |list: &Vec<String>| team.is_some_and(|t| list.iter().any(|p| wildcard(p, t)));
@@ -88,5 +108,10 @@ impl Pipeline {
     /// none. Allocates nothing when there are no stages.
     pub fn select(&self, principal: &Principal, model: &str) -> Chain {
         Chain::new(self.entries.iter().filter(|e| e.meets(principal, model)).cloned())
+    }
+
+    /// The same for a decision that is only looked at: no effect of these stages lasts, and none is told of.
+    pub fn rehearse(&self, principal: &Principal, model: &str) -> Chain {
+        Chain::rehearsal(self.entries.iter().filter(|e| e.meets(principal, model)).cloned())
     }
 }

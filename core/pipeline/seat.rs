@@ -1,5 +1,7 @@
 //! One stage's seat in one request: opens the visit when it is first needed, times its calls, keeps what is held back
-//! of a stream for it, and turns its faults into what `on_error` says. It knows nothing of the other stages.
+//! of a stream for it, and (`settle`) turns its faults into what `on_error` says. It knows nothing of the other stages.
+
+mod settle;
 
 use std::{
     sync::Arc,
@@ -10,12 +12,12 @@ use super::{
     Entry,
     adapt::{Adapter, Held, Window},
     phase::{Phase, Phases},
-    stage::{Candidate, EventVerdict, ResponseVerdict, StageFault, Visit},
+    stage::{Candidate, EventVerdict, ResponseVerdict, Visit},
 };
 use crate::{
     config::{OnError, StreamMode},
     context::{Context, Step, Verdict},
-    error::{Error, Kind, Result, Side},
+    error::{Error, Kind, Result},
     model::{
         Delta, Event, Response,
         fold::{Fold, unfold},
@@ -34,13 +36,27 @@ pub struct Seat {
     adapter: Adapter,
     /// Event calls are told as one step.
     tally: Tally,
+    /// Nothing of it lasts: neither its effects nor how it fares.
+    dry: bool,
+    /// What it finds out decides over a parked stage.
+    probe: bool,
+    fares: Fares,
 }
 
 #[derive(Default)]
 struct Tally {
-    calls: u64,
+    calls: u32,
     took: Duration,
     operations: u64,
+    slow: bool,
+}
+
+/// How the stage fared with this request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fares {
+    NotCalled,
+    Well,
+    Failed,
 }
 
 /// What a seat says to a piece of an answer.
@@ -63,6 +79,9 @@ impl Seat {
             changed: false,
             adapter: Adapter::Direct,
             tally: Tally::default(),
+            dry: false,
+            probe: false,
+            fares: Fares::NotCalled,
         };
         seat.adapter = match seat.mode() {
             Some(StreamMode::Window) => Adapter::Window(Window::new(seat.entry.window)),
@@ -70,6 +89,13 @@ impl Seat {
             Some(StreamMode::Observe) => Adapter::Observe(Held::default()),
             Some(StreamMode::Event) | None => Adapter::Direct,
         };
+        seat
+    }
+
+    /// For a decision that is only looked at.
+    pub fn rehearsal(entry: Arc<Entry>) -> Self {
+        let mut seat = Seat::new(entry);
+        seat.dry = true;
         seat
     }
 
@@ -83,79 +109,18 @@ impl Seat {
         self.entry.stream.filter(|_| looks && !self.done)
     }
 
-    pub fn visit(&mut self) -> &mut dyn Visit {
-        &mut **self.visit.get_or_insert_with(|| self.entry.stage.open())
+    /// Begins a call: what holds its thread has then run to its end.
+    pub fn call<'a, T>(&'a mut self, call: impl FnOnce(&'a mut dyn Visit) -> T) -> T {
+        let Seat { entry, visit, dry, .. } = self;
+        let dry = *dry;
+        let visit = visit.get_or_insert_with(|| if dry { entry.stage.rehearse() } else { entry.stage.open() });
+        entry.trust.run(move || call(&mut **visit))
     }
 
     pub fn start(&mut self, attempt: u32) {
         self.adapter.reset();
         if let Some(visit) = &mut self.visit {
             visit.start(attempt);
-        }
-    }
-
-    /// Records one call and settles its fault: `Ok(None)` means that the stage is skipped from here on.
-    pub fn settle<T>(
-        &mut self,
-        cx: &mut Context,
-        phase: Phase,
-        started: Instant,
-        outcome: Result<T, StageFault>,
-        verdict: impl FnOnce(&T) -> Verdict,
-    ) -> Result<Option<T>> {
-        let took = started.elapsed();
-        let operations = self.visit.as_ref().map_or(0, |v| v.operations());
-        self.done |= self.visit.as_ref().is_some_and(|v| v.done());
-        match outcome {
-            Ok(value) => {
-                let verdict = verdict(&value);
-                if phase == Phase::Event && verdict == Verdict::Continue {
-                    self.tally.calls += 1;
-                    self.tally.took += took;
-                    self.tally.operations += operations;
-                } else {
-                    self.step(cx, phase, verdict, took, operations);
-                }
-                Ok(Some(value))
-            }
-            Err(fault) => {
-                self.step(cx, phase, Verdict::Failed(fault.message.as_str().into()), took, operations);
-                self.fault(cx, phase, fault).map(|()| None)
-            }
-        }
-    }
-
-    fn step(&self, cx: &mut Context, phase: Phase, verdict: Verdict, took: Duration, operations: u64) {
-        let stage = self.entry.stage.name().clone();
-        cx.trace.push(Step::Stage { stage, phase: phase.name(), verdict, took, operations });
-    }
-
-    fn fault(&mut self, cx: &Context, phase: Phase, mut fault: StageFault) -> Result<()> {
-        self.out = true;
-        if let Some(error) = fault.error.take_if(|error| error.side() == Side::Client) {
-            // The caller's request is at fault, not the stage.
-            return Err(error);
-        }
-        let stage = self.entry.stage.name();
-        tracing::warn!(id = %cx.id, stage = %stage, phase = phase.name(), error = fault.message, "stage failed");
-        let changed = self.changed || self.visit.as_ref().is_some_and(|v| v.changed());
-        // In the last two phases the answer is made: there is nothing left to protect.
-        if matches!(phase, Phase::Error | Phase::Log) || (self.entry.on_error == OnError::Skip && !changed) {
-            return Ok(());
-        }
-        if let Some(error) = fault.error {
-            return Err(error);
-        }
-        let message =
-            format!("the stage {stage} failed; tell the gateway's operator this request's id: its log says why");
-        Err(Error::new(Kind::Internal, message).with_code("stage_failed"))
-    }
-
-    /// Tells the event calls so far as one step.
-    pub fn close(&mut self, cx: &mut Context) {
-        let Tally { calls, took, operations } = std::mem::take(&mut self.tally);
-        if calls > 0 {
-            self.step(cx, Phase::Event, Verdict::Continue, took, operations);
         }
     }
 
@@ -230,7 +195,7 @@ impl Seat {
         let keep = (self.entry.on_error == OnError::Skip).then(|| event.clone());
         let mark = out.len();
         let started = Instant::now();
-        let outcome = self.visit().event(cx, event, out).await;
+        let outcome = self.call(|visit| visit.event(cx, event, out)).await;
         let verdict = self.settle(cx, Phase::Event, started, outcome, |v| match v {
             EventVerdict::Continue => Verdict::Continue,
             EventVerdict::Stop { reason } => Verdict::Stop(reason.as_str().into()),
@@ -344,7 +309,7 @@ impl Seat {
     async fn whole(&mut self, cx: &mut Context, target: &Candidate, response: &mut Response) -> Result<Say> {
         let keep = (self.entry.on_error == OnError::Skip).then(|| response.clone());
         let started = Instant::now();
-        let outcome = self.visit().response(cx, target, response).await;
+        let outcome = self.call(|visit| visit.response(cx, target, response)).await;
         let verdict = self.settle(cx, Phase::Response, started, outcome, told)?;
         match verdict {
             Some(ResponseVerdict::Continue) => Ok(Say::Continue),
@@ -368,25 +333,27 @@ impl Seat {
     /// Verdicts are recorded, not enforced; faults too: the answer is out already.
     async fn observe(&mut self, cx: &mut Context, target: &Candidate, mut response: Response) -> Result<()> {
         let started = Instant::now();
-        let outcome = self.visit().response(cx, target, &mut response).await;
+        let outcome = self.call(|visit| visit.response(cx, target, &mut response)).await;
         let not_enforced = match &outcome {
             Ok(ResponseVerdict::Continue) | Err(_) => None,
             Ok(ResponseVerdict::Next { reason }) => Some(format!("not enforced (observe): next({reason})")),
             Ok(ResponseVerdict::Reject { status, .. }) => Some(format!("not enforced (observe): reject({status})")),
         };
-        if let Err(fault) = &outcome {
-            let (stage, error) = (self.entry.stage.name(), &fault.message);
-            tracing::warn!(id = %cx.id, stage = %stage, phase = "response", error, "stage failed");
-            self.out = true;
+        match &outcome {
+            Err(fault) => {
+                self.out = true;
+                self.failed(cx, Phase::Response, fault);
+            }
+            Ok(_) if self.fares == Fares::NotCalled => self.fares = Fares::Well,
+            Ok(_) => {}
         }
         let verdict = match &outcome {
             Ok(_) => Verdict::Continue,
             Err(fault) => Verdict::Failed(fault.message.as_str().into()),
         };
-        let operations = self.visit().operations();
-        self.step(cx, Phase::Response, verdict, started.elapsed(), operations);
+        self.step(cx, Phase::Response, verdict, started.elapsed());
         if let Some(text) = not_enforced {
-            cx.trace.push(Step::Note { stage: self.entry.stage.name().clone(), text });
+            cx.trace.push(Step::Note { stage: self.entry.stage.name().clone(), line: 0, text });
         }
         Ok(())
     }

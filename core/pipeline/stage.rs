@@ -26,8 +26,20 @@ pub trait Stage: Send + Sync {
     fn reads(&self) -> Reads {
         Reads { headers: true, targets: true }
     }
+    /// Does a call run to its end without giving its thread away (scripts)?
+    fn holds_its_thread(&self) -> bool {
+        false
+    }
+    /// Does it look at what requests or answers say? Then a request that only its facts are known of is not decided fully.
+    fn reads_text(&self) -> bool {
+        true
+    }
     /// The request's own instance, made at the first phase that this stage wants.
     fn open(&self) -> Box<dyn Visit>;
+    /// The same for a decision that is only looked at: it reads what lives, and nothing that it does lasts or goes out.
+    fn rehearse(&self) -> Box<dyn Visit> {
+        self.open()
+    }
 }
 
 /// What costs something to show, and is shown only to those that look.
@@ -113,6 +125,16 @@ pub trait Visit: Send {
 
     /// Operations used by the last call, where the host counts them (scripts).
     fn operations(&self) -> u64 {
+        0
+    }
+
+    /// Bytes of its memory after the last call, where the host knows them (plugins).
+    fn memory(&self) -> u64 {
+        0
+    }
+
+    /// The line of its file where the last call's verdict was given; 0: there is none.
+    fn line(&self) -> u32 {
         0
     }
 }

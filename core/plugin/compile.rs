@@ -30,6 +30,8 @@ pub struct Program {
     pub component: Component,
     pub hash: String,
     pub size: u64,
+    /// Bytes of machine code and tables that it became.
+    pub code: u64,
     /// Full names of what it imports, empty type-only interfaces left out.
     pub imports: Vec<String>,
     /// Full names of what it exports.
@@ -104,7 +106,9 @@ pub fn compile(engine: &Engine, bytes: &[u8], hash: &str) -> Result<Program, Str
     let imports = kind.imports(&engine.wasm).filter(|(_, item)| used(&item.ty)).map(|(name, _)| name.to_owned());
     let imports = imports.collect();
     let exports = kind.exports(&engine.wasm).map(|(name, _)| name.to_owned()).collect();
-    Ok(Program { component, hash: hash.to_owned(), size: bytes.len() as u64, imports, exports })
+    let image = component.image_range();
+    let code = image.end.addr().saturating_sub(image.start.addr()) as u64;
+    Ok(Program { component, code, hash: hash.to_owned(), size: bytes.len() as u64, imports, exports })
 }
 
 /// Links a compiled file for a stage and tries it once.
@@ -129,7 +133,7 @@ pub fn load(engine: &Arc<Engine>, program: &Arc<Program>, shared: Shared, terms:
     let (engine, program) = (engine.clone(), program.clone());
     let loaded = Loaded { engine, program, pre, shared, described, terms, indices, idle: Mutex::default() };
     // The types of its functions are looked at when they are loaded.
-    let typed = drive(Instance::open(&loaded)).and_then(|mut instance| instance.check(&loaded));
+    let typed = drive(Instance::open(&loaded, &loaded.shared)).and_then(|mut instance| instance.check(&loaded));
     typed.map_err(|e| format!("does not fit {PACKAGE}@{VERSION}: {}", told(&e)))?;
     Ok(loaded)
 }

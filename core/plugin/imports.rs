@@ -1,6 +1,6 @@
 //! The host's side of every import but `http`. Nothing here waits, and nothing a guest says grows without a bound.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wasmtime::component::{HasSelf, Linker};
@@ -174,7 +174,7 @@ impl kv::Host for Guest {
 impl Guest {
     fn space<T>(&self, f: impl FnOnce(&mut crate::pipeline::kv::Space, Instant) -> T) -> T {
         let shared = &self.shared;
-        shared.effects.kv.space(&shared.name, self.tenant(), |space| f(space, Instant::now()))
+        shared.effects.kv.space(&shared.name, self.tenant(), |space| f(space, crate::clock::now()))
     }
 }
 
@@ -189,7 +189,7 @@ impl metrics::Host for Guest {
 
 impl clock::Host for Guest {
     fn now(&mut self) -> u64 {
-        unix_ms(SystemTime::now())
+        unix_ms(crate::clock::wall())
     }
 
     fn monotonic(&mut self) -> u64 {

@@ -2,15 +2,24 @@
 
 use super::{
     Plugins,
+    compile::told,
     grant::{Import, all_grants, example, import},
+    instance::Instance,
 };
-use crate::config::{Stage, sources};
+use crate::{
+    config::{Stage, sources},
+    pipeline::drive,
+};
 
 /// What there is to know about a file.
 #[derive(Debug, serde::Serialize)]
 pub struct Facts {
     pub file: String,
     pub size: u64,
+    /// Bytes of machine code that it becomes; 0 when it does not compile.
+    pub code: u64,
+    /// Bytes of an instance's memories when it begins; 0 when it cannot.
+    pub memory: u64,
     /// Hex, 16 characters, as `config/status` shows it.
     pub hash: String,
     pub name: Option<String>,
@@ -18,6 +27,10 @@ pub struct Facts {
     pub phases: Vec<&'static str>,
     /// `event`, `window`, `whole`, `observe`.
     pub stream: Option<&'static str>,
+    /// Characters that it has held back, with `window`.
+    pub window: Option<u64>,
+    /// What it has copied in.
+    pub needs: Vec<&'static str>,
     pub reusable: bool,
     pub imports: Vec<String>,
     /// Grants that it needs, as they are written in gateway.toml.
@@ -33,11 +46,15 @@ pub fn inspect(name: &str, file: &sources::Plugin, config: serde_json::Map<Strin
     let mut facts = Facts {
         file: name.to_owned(),
         size: file.size,
+        code: 0,
+        memory: 0,
         hash: file.hash.clone(),
         name: None,
         version: None,
         phases: Vec::new(),
         stream: None,
+        window: None,
+        needs: Vec::new(),
         reusable: false,
         imports: Vec::new(),
         grants: Vec::new(),
@@ -60,6 +77,7 @@ fn look(
 ) -> Result<(), String> {
     let engine = plugins.engine()?;
     let program = plugins.compile(&engine, file)?;
+    facts.code = program.code;
     facts.imports = program.imports.clone();
     for name in &program.imports {
         match import(name) {
@@ -76,5 +94,8 @@ fn look(
     facts.phases = described.phase_names();
     facts.stream = described.stream.map(|mode| mode.name());
     facts.reusable = described.reusable;
+    facts.window = described.window;
+    facts.needs = described.needs.names();
+    facts.memory = drive(Instance::open(&loaded, &loaded.shared)).map_err(|e| told(&e))?.memory();
     Ok(())
 }

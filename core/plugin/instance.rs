@@ -51,16 +51,21 @@ impl Instance {
         let idle = loaded.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(instance) => Ok(instance),
-            None => Instance::open(loaded).await.map(Box::new).map_err(|e| match full(&e) {
-                true => StageFault { error: Some(no_room()), ..fault(loaded, phase, &e) },
-                false => fault(loaded, phase, &e),
-            }),
+            None => Instance::fresh(loaded, &loaded.shared, phase).await,
         }
     }
 
-    pub async fn open(loaded: &Loaded) -> wasmtime::Result<Instance> {
+    /// One that nobody used before.
+    pub async fn fresh(loaded: &Loaded, shared: &Arc<Shared>, phase: Phase) -> Result<Box<Instance>, StageFault> {
+        Instance::open(loaded, shared).await.map(Box::new).map_err(|e| match full(&e) {
+            true => StageFault { error: Some(no_room()), ..fault(loaded, phase, &e) },
+            false => fault(loaded, phase, &e),
+        })
+    }
+
+    pub async fn open(loaded: &Loaded, shared: &Arc<Shared>) -> wasmtime::Result<Instance> {
         let _busy = loaded.engine.busy();
-        let mut store = store(&loaded.engine, &loaded.shared, loaded.terms);
+        let mut store = store(&loaded.engine, shared, loaded.terms);
         let meter = store.data().meter.clone();
         let made = metered(&meter, loaded.pre.instantiate_async(&mut store)).await?;
         let exports = Exports::default();
@@ -93,6 +98,11 @@ impl Instance {
         self.store.data_mut().begin(phase, cx, bytes);
     }
 
+    /// Bytes of all its memories.
+    pub fn memory(&self) -> u64 {
+        self.store.data().memory.used() as u64
+    }
+
     /// The call came back cleanly.
     pub fn end(&mut self, cx: &mut Context) {
         self.calling = false;
@@ -102,7 +112,7 @@ impl Instance {
     /// Back to those that wait, if it may serve again.
     pub fn give_back(mut self: Box<Self>, loaded: &Loaded) {
         self.uses += 1;
-        let roomy = self.store.data().memory.used() as u64 <= loaded.terms.memory / 2;
+        let roomy = self.memory() <= loaded.terms.memory / 2;
         if self.calling || self.uses >= MAX_USES || !roomy {
             return;
         }

@@ -3,8 +3,9 @@
 //!
 //! `engine` compiles and interrupts, `compile` turns a file into a program that was tried once, `grant` says what it may
 //! import and `imports` is what that does, `instance` is one of its lives, `to_guest`, `from_guest` and `texts` carry the
-//! model across, `stage` makes a stage of it all.
+//! model across, `stage` makes a stage of it all, `bench` times it.
 
+mod bench;
 mod bind;
 mod compile;
 mod engine;
@@ -27,6 +28,7 @@ use std::{
     },
 };
 
+pub use bench::{Figures, Load, Step, bench};
 pub use compile::{Description, Loaded, REFUSES, Terms};
 pub use grant::all_grants;
 pub use http::{Outbound, OutboundError};
@@ -62,6 +64,16 @@ impl Plugins {
         self.places.store(wanted.clamp(FEWEST_PLACES, MOST_PLACES), Ordering::Relaxed);
     }
 
+    /// With the same engine and the files that are compiled already; nothing goes out, nothing stays.
+    pub fn beside(&self) -> Self {
+        let known = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Plugins {
+            engine: self.engine.get().cloned().map_or_else(OnceLock::new, OnceLock::from),
+            compiled: Mutex::new(known),
+            ..Plugins::dry()
+        }
+    }
+
     /// For `check`, `test` and `explain`: nothing goes out, nothing stays.
     pub fn dry() -> Self {
         Plugins {
@@ -71,6 +83,17 @@ impl Plugins {
             outbound: None,
             places: FEWEST_PLACES.into(),
         }
+    }
+
+    /// For another thread's rehearsal: what is compiled already, and a memory of its own.
+    pub fn again(&self) -> Self {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let places = self.places.load(Ordering::Relaxed).into();
+        Plugins { engine: self.engine.clone(), compiled: Mutex::new(compiled), places, ..Plugins::dry() }
+    }
+
+    pub fn effects(&self) -> Effects {
+        self.effects.clone()
     }
 
     /// A stage of a plugin's file, compiled, linked against its grants and tried once. Takes as long as the compiler

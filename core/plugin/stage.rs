@@ -1,9 +1,9 @@
 //! A plugin as a stage: one request's visit makes its instance at the first phase that the guest wants and drops it after
 //! the last one; each call copies in what was asked for and takes the verdict back.
 
-use std::sync::Arc;
+mod calls;
 
-use futures_util::future::BoxFuture;
+use std::sync::Arc;
 
 use super::{
     bind::{
@@ -13,6 +13,7 @@ use super::{
     compile::Loaded,
     from_guest::{self, Wrong},
     instance::{self, Instance, metered},
+    state::Shared,
     to_guest,
 };
 use crate::{
@@ -38,6 +39,10 @@ impl PluginStage {
     pub fn new(loaded: Arc<Loaded>) -> Self {
         PluginStage { loaded }
     }
+
+    pub fn visit(&self) -> PluginVisit {
+        PluginVisit::new(self.loaded.clone(), None)
+    }
 }
 
 impl Stage for PluginStage {
@@ -59,20 +64,19 @@ impl Stage for PluginStage {
     }
 
     fn open(&self) -> Box<dyn Visit> {
-        Box::new(PluginVisit {
-            loaded: self.loaded.clone(),
-            live: None,
-            tried: false,
-            changed: false,
-            parts: Parts::default(),
-            starts: true,
-            done: false,
-        })
+        Box::new(self.visit())
+    }
+
+    fn rehearse(&self) -> Box<dyn Visit> {
+        let shared = Arc::new(self.loaded.shared.rehearsal());
+        Box::new(PluginVisit::new(self.loaded.clone(), Some(shared)))
     }
 }
 
-struct PluginVisit {
+pub struct PluginVisit {
     loaded: Arc<Loaded>,
+    /// A rehearsal: its instance has this for its own, comes from nowhere and goes nowhere.
+    dry: Option<Arc<Shared>>,
     live: Option<Box<Instance>>,
     /// There was an instance, and there will be no other: what it knew is gone.
     tried: bool,
@@ -82,6 +86,8 @@ struct PluginVisit {
     starts: bool,
     /// The guest wants nothing more of this request.
     done: bool,
+    /// Bytes of its memories after the last call.
+    pub memory: u64,
 }
 
 /// One call of a phase's function, with everything around it.
@@ -102,6 +108,7 @@ macro_rules! call {
         match metered(meter, guest.$function(store, $($arg),*)).await {
             Ok(value) => {
                 live.end($cx);
+                $self.memory = live.memory();
                 $self.rest($phase);
                 value
             }
@@ -115,8 +122,22 @@ macro_rules! call {
 }
 
 impl PluginVisit {
+    fn new(loaded: Arc<Loaded>, dry: Option<Arc<Shared>>) -> Self {
+        PluginVisit {
+            loaded,
+            dry,
+            live: None,
+            memory: 0,
+            tried: false,
+            changed: false,
+            parts: Parts::default(),
+            starts: true,
+            done: false,
+        }
+    }
+
     /// Makes the instance when there has been none.
-    async fn ready(&mut self, phase: Phase) -> Result<(), StageFault> {
+    pub async fn ready(&mut self, phase: Phase) -> Result<(), StageFault> {
         if self.live.as_ref().is_some_and(|live| live.lost()) {
             self.live = None;
         }
@@ -125,7 +146,12 @@ impl PluginVisit {
                 return Err(instance::wrong(&self.loaded, phase, GONE));
             }
             self.tried = true;
-            self.live = Some(Instance::take(&self.loaded, phase).await?);
+            let live = match &self.dry {
+                None => Instance::take(&self.loaded, phase).await?,
+                Some(shared) => Instance::fresh(&self.loaded, shared, phase).await?,
+            };
+            self.memory = live.memory();
+            self.live = Some(live);
         }
         Ok(())
     }
@@ -152,6 +178,7 @@ impl PluginVisit {
     fn release(&mut self) {
         if let Some(live) = self.live.take()
             && self.loaded.terms.isolation == Isolation::Pooled
+            && self.dry.is_none()
         {
             live.give_back(&self.loaded);
         }
@@ -359,70 +386,6 @@ impl PluginVisit {
 impl Drop for PluginVisit {
     fn drop(&mut self) {
         self.release();
-    }
-}
-
-impl Visit for PluginVisit {
-    fn request<'a>(&'a mut self, cx: &'a mut Context, doc: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
-        Box::pin(self.on_request(cx, doc))
-    }
-
-    fn route<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        doc: &'a mut Document,
-        candidates: &'a [Candidate],
-    ) -> BoxFuture<'a, Outcome<RouteVerdict>> {
-        Box::pin(self.on_route(cx, doc, candidates))
-    }
-
-    fn attempt<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        target: &'a Candidate,
-        doc: &'a mut Document,
-        headers: &'a mut http::HeaderMap,
-    ) -> BoxFuture<'a, Outcome<AttemptVerdict>> {
-        Box::pin(self.on_attempt(cx, target, doc, headers))
-    }
-
-    fn start(&mut self, _attempt: u32) {
-        self.parts = Parts::default();
-        self.starts = true;
-    }
-
-    fn event<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        event: Event,
-        out: &'a mut Vec<Event>,
-    ) -> BoxFuture<'a, Outcome<EventVerdict>> {
-        Box::pin(self.on_event(cx, event, out))
-    }
-
-    fn response<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        target: &'a Candidate,
-        answer: &'a mut Response,
-    ) -> BoxFuture<'a, Outcome<ResponseVerdict>> {
-        Box::pin(self.on_response(cx, target, answer))
-    }
-
-    fn error<'a>(&'a mut self, cx: &'a mut Context, failure: &'a mut Error) -> BoxFuture<'a, Outcome<ErrorVerdict>> {
-        Box::pin(self.on_error(cx, failure))
-    }
-
-    fn log<'a>(&'a mut self, cx: &'a mut Context, record: &'a mut Record) -> BoxFuture<'a, Outcome<()>> {
-        Box::pin(self.on_log(cx, record))
-    }
-
-    fn changed(&self) -> bool {
-        self.changed
-    }
-
-    fn done(&self) -> bool {
-        self.done
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// What a stage's instances have in common.
+#[derive(Clone)]
 pub struct Shared {
     /// As listed: `plugins/redact.wasm`.
     pub name: Arc<str>,
@@ -31,6 +32,13 @@ pub struct Shared {
     pub outbound: Option<Arc<dyn Outbound>>,
     /// Does the guest look at the request's context at all?
     pub reads_context: bool,
+}
+
+impl Shared {
+    /// For an instance that is only looked at: nothing goes out, nothing stays.
+    pub fn rehearsal(&self) -> Shared {
+        Shared { effects: self.effects.rehearsal(), outbound: None, ..self.clone() }
+    }
 }
 
 /// The data of an instance's store.
@@ -96,7 +104,7 @@ impl Guest {
     pub fn end(&mut self, cx: &mut Context) {
         let call = &mut self.call;
         for text in call.notes.drain(..) {
-            cx.trace.push(Step::Note { stage: self.shared.name.clone(), text });
+            cx.trace.push(Step::Note { stage: self.shared.name.clone(), line: 0, text });
         }
         if std::mem::take(&mut call.vars_changed) {
             cx.vars = std::mem::take(&mut call.vars);

@@ -32,6 +32,26 @@ pub struct Needs {
     pub answer_texts: bool,
 }
 
+impl Needs {
+    /// As the contract calls them.
+    pub fn names(self) -> Vec<&'static str> {
+        let Needs { headers, last_user_text, parameters, metadata, messages, tools, texts, answer, answer_texts } =
+            self;
+        let all = [
+            (headers, "headers"),
+            (last_user_text, "last-user-text"),
+            (parameters, "parameters"),
+            (metadata, "metadata"),
+            (messages, "messages"),
+            (tools, "tools"),
+            (texts, "texts"),
+            (answer, "answer"),
+            (answer_texts, "answer-texts"),
+        ];
+        all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name).collect()
+    }
+}
+
 /// `headers`: those that go to the target, in the phase `attempt`. The error is the caller's: its body cannot be read.
 pub fn request(
     needs: Needs,
@@ -242,7 +262,7 @@ pub fn answer(needs: Needs, cx: &Context, target: &Candidate, response: &Respons
         model: response.model.clone(),
         target: target.name.to_string(),
         usage: usage(response.usage.as_ref()),
-        latency_ms: millis(cx.started.elapsed()),
+        latency_ms: millis(crate::clock::since(cx.started)),
         choices,
         texts,
         unread,

@@ -1,12 +1,16 @@
 //! Claude at the clouds: the vendor's own format behind another one's address. There the path names the model and whether it
 //! streams, and the body says the API's version and the beta features that elsewhere are headers.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::HeaderMap;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Provider;
-use crate::model::{Format, Operation};
+use crate::{
+    error::Error,
+    model::{Format, Operation},
+};
 
 /// Top-level fields of a body to set, or (`None`) to take out.
 pub type Overrides = Vec<(&'static str, Option<Bytes>)>;
@@ -34,9 +38,13 @@ impl Provider {
     ) -> (Overrides, Option<&'static str>) {
         let Some(hosted) = self.hosted() else { return (Vec::new(), None) };
         let mut fields: Overrides = vec![("anthropic_version", Some(quoted(hosted.version)))];
-        if operation == Operation::Chat {
+        if operation == Operation::Chat || self.counts_wrapped(operation) {
             fields.push(("model", None));
             fields.push(("stream", None));
+        }
+        if self.counts_wrapped(operation) {
+            // What is counted is a request that could be made.
+            fields.push(("max_tokens", Some(Bytes::from_static(b"1"))));
         }
         let mut dropped = None;
         if same_format && !hosted.betas.is_empty() {
@@ -67,6 +75,17 @@ impl Provider {
         }
     }
 
+    /// A token count that takes the format's own body inside of the platform's.
+    pub fn counts_wrapped(&self, operation: Operation) -> bool {
+        operation == Operation::CountTokens && self.framed()
+    }
+
+    /// The upstream says that it cannot count this model's tokens, which no list of models tells for sure.
+    pub fn counts_not(&self, error: &Error) -> bool {
+        let at_aws = self.format == Format::BedrockConverse || self.framed();
+        at_aws && error.upstream.as_ref().is_some_and(|fault| matches!(fault.status, 400 | 404))
+    }
+
     /// Its streams come in AWS's frames around the format's own events.
     pub fn framed(&self) -> bool {
         self.hosted().is_some_and(|hosted| hosted.framed)
@@ -78,6 +97,27 @@ impl Provider {
     }
 }
 
+/// The platform's request for a count of what this body would use.
+pub fn wrapped(body: &[Bytes]) -> Bytes {
+    let whole = body.concat();
+    let value = json!({"input": {"invokeModel": {"body": STANDARD.encode(whole)}}});
+    value.to_string().into()
+}
+
+/// Models whose tokens AWS counts: the maker's, but for the oldest ones.
+pub(super) fn countable(model: &str) -> bool {
+    let name = bare(model).strip_prefix("anthropic.claude-");
+    name.is_some_and(|name| !UNCOUNTED.iter().any(|old| name.starts_with(old)))
+}
+
+/// Counts are asked of the model itself, not of a profile that spreads its calls over regions (`us.anthropic.claude-…`).
+pub(super) fn bare(model: &str) -> &str {
+    match model.split_once('.') {
+        Some((_, rest)) if rest.starts_with("anthropic.") => rest,
+        _ => model,
+    }
+}
+
 /// `{"type": "error", …}` is the vendor's own shape.
 fn is_own(body: &[u8]) -> bool {
     let said = serde_json::from_slice::<Map<String, Value>>(body);
@@ -86,4 +126,32 @@ fn is_own(body: &[u8]) -> bool {
 
 fn quoted(text: &str) -> Bytes {
     Value::from(text).to_string().into()
+}
+
+const UNCOUNTED: [&str; 7] = ["instant", "v1", "v2", "3-haiku", "3-sonnet", "3-opus", "3-5-sonnet-20240620"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_asked_of_the_model_behind_a_profile_where_there_are_any() {
+        for (model, asked) in [
+            ("us.anthropic.claude-sonnet-4-20250514-v1:0", Some("anthropic.claude-sonnet-4-20250514-v1:0")),
+            ("anthropic.claude-3-5-haiku-20241022-v1:0", Some("anthropic.claude-3-5-haiku-20241022-v1:0")),
+            ("us-gov.anthropic.claude-3-7-sonnet-20250219-v1:0", Some("anthropic.claude-3-7-sonnet-20250219-v1:0")),
+            ("anthropic.claude-3-haiku-20240307-v1:0", None),
+            ("eu.anthropic.claude-v2:1", None),
+            ("amazon.nova-pro-v1:0", None),
+            ("arn:aws:bedrock:us-east-1:1:application-inference-profile/x", None),
+        ] {
+            assert_eq!(countable(model).then(|| bare(model)), asked, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_wrapped_count_holds_the_body_whole() {
+        let wrapped = wrapped(&[Bytes::from_static(b"{\"a\""), Bytes::from_static(b":1}")]);
+        assert_eq!(&wrapped[..], br#"{"input":{"invokeModel":{"body":"eyJhIjoxfQ=="}}}"#);
+    }
 }

@@ -55,8 +55,20 @@ impl KeyRests {
         if provider.auth == AuthScheme::None || provider.keys() == 0 {
             return if tried.is_empty() { KeyChoice::Open } else { KeyChoice::Resting(Duration::ZERO) };
         }
+        let first = if provider.keys() == 1 { 0 } else { self.turn(provider) % provider.keys() };
+        self.from(provider, model, tried, now, first)
+    }
+
+    /// What `pick` would say to a new visit, without taking a turn.
+    pub fn would_pick(&self, provider: &Provider, model: &str, now: Instant) -> KeyChoice {
+        if provider.auth == AuthScheme::None || provider.keys() == 0 {
+            return KeyChoice::Open;
+        }
+        self.from(provider, model, &[], now, 0)
+    }
+
+    fn from(&self, provider: &Provider, model: &str, tried: &[usize], now: Instant, first: usize) -> KeyChoice {
         let count = provider.keys();
-        let first = if count == 1 { 0 } else { self.turn(provider) % count };
         let mut soft = None;
         let mut soonest: Option<Instant> = None;
         let mut refused = true;

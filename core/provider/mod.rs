@@ -217,10 +217,13 @@ impl Provider {
         if self.also.contains(&client) { client } else { self.format }
     }
 
-    /// Has the upstream an endpoint that counts tokens, in this format?
-    pub fn counts(&self, format: Format) -> bool {
-        matches!(format, Format::AnthropicMessages | Format::Gemini | Format::OpenaiResponses)
-            && !self.row.quirks.lacks.contains(&"count_tokens")
+    /// Has the upstream an endpoint that counts this model's tokens, in this format?
+    pub fn counts(&self, format: Format, model: &str) -> bool {
+        let speaks = matches!(format, Format::AnthropicMessages | Format::Gemini | Format::OpenaiResponses);
+        match format == Format::BedrockConverse || self.framed() {
+            true => hosted::countable(model),
+            false => speaks && !self.row.quirks.lacks.contains(&"count_tokens"),
+        }
     }
 
     /// The only place where an upstream URL is made. `model` is the upstream's own name.

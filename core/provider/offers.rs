@@ -60,6 +60,19 @@ impl Provider {
         operation.offer().is_some_and(|name| self.offers.offers.iter().any(|o| o == name))
     }
 
+    /// Refuses a conversation that this provider cannot compact. Nobody else can in its place: what comes back only its maker
+    /// reads.
+    pub fn must_compact(&self, client: Format) -> Result<()> {
+        if self.speaks(client) == client && self.offers(Operation::Compact) {
+            return Ok(());
+        }
+        let text = format!(
+            "{} does not compact conversations: ask a model for a summary instead, or choose a model of a provider that does",
+            self.name
+        );
+        Err(Error::unsupported("compaction", text))
+    }
+
     /// Its rerank speaks of `top_k` and `data`.
     pub fn lists(&self) -> bool {
         self.offers.list
@@ -183,8 +196,18 @@ const PLAIN: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'+');
 
-const ALL: [&str; 9] =
-    ["rerank", "moderations", "images", "speech", "transcription", "translation", "files", "batches", "realtime"];
+const ALL: [&str; 10] = [
+    "rerank",
+    "moderations",
+    "images",
+    "speech",
+    "transcription",
+    "translation",
+    "files",
+    "batches",
+    "realtime",
+    "compaction",
+];
 const LONGEST_PATH: usize = 1024;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Where an operation lies at a provider: the path behind its `base_url`, by format, and by row where a vendor differs.
 //! Knows no host; a model's name becomes one encoded segment.
 
-use super::{Provider, url};
+use super::{Provider, hosted, url};
 use crate::{
     error::{Error, Result},
     model::{Format, Operation},
@@ -20,7 +20,8 @@ impl Provider {
             _ => None,
         };
         if let Some(template) = template.filter(|path| first && path.contains('{')) {
-            return self.filled(template, model);
+            let counted = operation == Operation::CountTokens && self.framed();
+            return self.filled(template, if counted { hosted::bare(model) } else { model });
         }
         match format {
             Format::OpenaiChat => self.openai_path(operation, model),
@@ -31,6 +32,10 @@ impl Provider {
             Format::OpenaiResponses if operation == Operation::CountTokens => {
                 let first = self.row.paths.chat.filter(|_| self.row.format == format);
                 Ok(format!("{}/input_tokens", self.row.paths.responses.or(first).unwrap_or("/responses")))
+            }
+            Format::OpenaiResponses if operation == Operation::Compact => {
+                let first = self.row.paths.chat.filter(|_| self.row.format == format);
+                Ok(format!("{}/compact", self.row.paths.responses.or(first).unwrap_or("/responses")))
             }
             Format::OpenaiResponses => self.openai_path(operation, model),
             Format::AnthropicMessages => self.anthropic_path(operation, model),
@@ -48,11 +53,12 @@ impl Provider {
     }
 
     fn bedrock_path(&self, operation: Operation, model: &str, stream: bool) -> Result<String> {
+        let bare = url::segment(hosted::bare(model))?;
         let model = url::segment(model)?;
         Ok(match operation {
             Operation::Chat if stream => format!("/model/{model}/converse-stream"),
             Operation::Chat => format!("/model/{model}/converse"),
-            Operation::CountTokens => format!("/model/{model}/count-tokens"),
+            Operation::CountTokens => format!("/model/{bare}/count-tokens"),
             // Each maker's own body.
             Operation::Embeddings => format!("/model/{model}/invoke"),
             _ => return Err(self.lacks(operation)),

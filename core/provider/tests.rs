@@ -287,10 +287,13 @@ fn operations_lie_where_the_format_says() {
     }
     let counts = |name: &str| {
         let provider = provider(name);
-        provider.counts(provider.format)
+        provider.counts(provider.format, "m")
     };
     assert!(counts("gemini") && counts("anthropic") && !counts("openai"));
-    assert!(provider("openai").counts(Format::OpenaiResponses) && !provider("groq").counts(Format::OpenaiResponses));
+    assert!(
+        provider("openai").counts(Format::OpenaiResponses, "m")
+            && !provider("groq").counts(Format::OpenaiResponses, "m")
+    );
 }
 
 #[test]

@@ -1,15 +1,19 @@
-//! `server-timing` of an answer: what of its time was the gateway's, what the upstream's. Written without the formatter,
-//! because it stands on every answer. Measures nothing itself.
+//! `server-timing` of an answer: what of its time was the gateway's, what the upstream's, and which stages were slow. Written
+//! without the formatter, because it stands on every answer. Measures nothing itself.
 
 use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::exchange::Exchange;
+use crate::{
+    clock,
+    context::{Step, Trace},
+    exchange::Exchange,
+};
 
 /// `more`: of the attempt that still runs.
 pub(super) fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
-    let total = exchange.cx.started.elapsed();
+    let total = clock::since(exchange.cx.started);
     let upstream = exchange.record.upstream_duration + more;
     let gateway = total.saturating_sub(upstream);
     // Milliseconds with two places, in whole numbers: this stands on every answer.
@@ -19,8 +23,32 @@ pub(super) fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue 
     text.hundredths(g);
     text.push(b", upstream;dur=");
     text.hundredths(u);
+    if exchange.cx.trace.slow {
+        return with_stages(&text, &exchange.cx.trace);
+    }
     HeaderValue::from_bytes(text.bytes()).unwrap_or(HeaderValue::from_static("gateway"))
 }
+
+/// `stage;dur=…;desc="scripts/route.rhai"` for each stage that was slow: all of its time so far.
+fn with_stages(text: &ArrayText, trace: &Trace) -> HeaderValue {
+    let mut all: Vec<(&str, Duration, bool)> = Vec::new();
+    for step in &trace.steps {
+        let Step::Stage { stage, took, slow, .. } = step else { continue };
+        match all.iter_mut().find(|(name, ..)| *name == &**stage) {
+            Some(known) => (known.1, known.2) = (known.1 + *took, known.2 || *slow),
+            None => all.push((stage, *took, *slow)),
+        }
+    }
+    let mut out = String::from_utf8_lossy(text.bytes()).into_owned();
+    for (name, took, _) in all.into_iter().filter(|(_, _, slow)| *slow).take(MOST_STAGES) {
+        // A file's name in a quoted string: what would end it is left out.
+        let name: String = name.chars().filter(|c| !matches!(c, '"' | '\\') && !c.is_control()).collect();
+        out.push_str(&format!(", stage;dur={:.2};desc=\"{name}\"", took.as_secs_f64() * 1e3));
+    }
+    HeaderValue::from_bytes(out.as_bytes()).unwrap_or(HeaderValue::from_static("gateway"))
+}
+
+const MOST_STAGES: usize = 8;
 
 /// A short text, written without the formatter.
 struct ArrayText {

@@ -2,6 +2,7 @@
 //! `State`: kept by the target's name, so a reload forgets nothing.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,12 +12,9 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{
-    Target,
-    breaker::{Breaker, Circuit},
-    retry::Budget,
-};
+use super::{Target, retry::Budget};
 use crate::{
+    breaker::{Breaker, Circuit, Terms},
     error::{Error, Kind},
     pipeline::Candidate,
 };
@@ -24,6 +22,19 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Health {
     entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
+    /// In a rehearsal: quotas by target, how many are left and when they come back.
+    quotas: BTreeMap<Arc<str>, (u64, Option<Duration>)>,
+}
+
+/// How a target fares when a rehearsal begins.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fares {
+    pub latency: Option<Duration>,
+    pub in_flight: u64,
+    /// Its breaker is open for so long; zero: half open.
+    pub open: Option<Duration>,
+    pub quota_left: Option<u64>,
+    pub quota_resets_in: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +70,24 @@ pub struct Fare {
 }
 
 impl Health {
+    /// Of targets that fare so, for a rehearsal.
+    pub fn told<'a>(fares: impl IntoIterator<Item = (&'a Arc<str>, &'a Fares)>, now: Instant) -> Health {
+        let mut health = Health::default();
+        for (name, fares) in fares {
+            let entry = health.entry(name, now);
+            entry.in_flight.store(fares.in_flight, Ordering::Relaxed);
+            let mut live = lock(&entry.live);
+            live.latency = fares.latency;
+            if let Some(rest) = fares.open {
+                live.breaker = Breaker::opened(now + rest);
+            }
+            if let Some(left) = fares.quota_left {
+                health.quotas.insert(name.clone(), (left, fares.quota_resets_in));
+            }
+        }
+        health
+    }
+
     /// May an attempt start now? Otherwise: wait so long.
     pub fn enter(&self, target: &Target, now: Instant) -> Result<Flight, Duration> {
         let entry = self.entry(&target.name, now);
@@ -94,6 +123,7 @@ impl Health {
     /// What stages see of a target.
     pub fn candidate(&self, target: &Target, now: Instant) -> Candidate {
         let entry = self.entries.get(&target.name).map(|e| e.clone());
+        let quota = self.quotas.get(&target.name);
         Candidate {
             name: target.name.clone(),
             provider: target.provider.name.clone(),
@@ -103,8 +133,8 @@ impl Health {
             in_flight: entry.map_or(0, |e| e.in_flight.load(Ordering::Relaxed)),
             price_input: target.rates.as_ref().and_then(|r| r.input_usd()),
             price_output: target.rates.as_ref().and_then(|r| r.output_usd()),
-            quota_left: u64::MAX,
-            quota_resets_in: None,
+            quota_left: quota.map_or(u64::MAX, |(left, _)| *left),
+            quota_resets_in: quota.and_then(|(_, resets)| *resets),
             context_window: target.limits.context,
             capabilities: target.limits.features,
         }
@@ -165,7 +195,7 @@ impl Flight {
         match error.kind {
             Kind::UpstreamRefused => return self.succeeded(),
             Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => {
-                lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now);
+                lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
             }
             _ => {}
         }
@@ -201,3 +231,11 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 const MOST: usize = 4096;
+/// Of a target's breaker.
+const TERMS: Terms = Terms {
+    in_a_row: 5,
+    enough: 20,
+    lasting: Duration::ZERO,
+    first_rest: Duration::from_secs(10),
+    longest_rest: Duration::from_secs(300),
+};

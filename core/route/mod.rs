@@ -1,10 +1,10 @@
 //! From a name to ordered targets: which upstreams may answer, in which order, and how they fare. Sends nothing; the
 //! gateway walks the order, and health and keys are asked again when an attempt starts.
 
-pub mod breaker;
 pub mod health;
 pub mod outcome;
 mod price;
+mod rehearsed;
 pub mod retry;
 pub mod strategy;
 pub mod table;
@@ -20,12 +20,14 @@ use std::{
 use http::Uri;
 
 pub use self::{
-    breaker::Circuit,
-    health::{Fare, Flight, Health},
+    health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
+    price::PriceList,
+    rehearsed::Own,
     strategy::Order,
     table::Table,
 };
+pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dashmap::DashMap;
 
-use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList};
+use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
@@ -16,11 +16,13 @@ use crate::{
 
 #[derive(Debug)]
 pub struct Table {
-    providers: BTreeMap<Arc<str>, Arc<Provider>>,
+    pub(super) providers: BTreeMap<Arc<str>, Arc<Provider>>,
     aliases: BTreeMap<Arc<str>, Alias>,
-    prices: PriceList,
+    prices: Arc<PriceList>,
     /// `provider/model` names that callers used.
-    named: DashMap<Box<str>, Arc<Target>>,
+    pub(super) named: DashMap<Box<str>, Arc<Target>>,
+    /// `None` but in a rehearsal.
+    pub(super) rehearsed: Option<Rehearsed>,
 }
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ struct Alias {
 
 /// What an alias states for its targets, and for the names that it fails over to directly.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Terms {
+pub(super) struct Terms {
     timeouts: config::Timeouts,
     retries: Option<u32>,
     strict: bool,
@@ -49,8 +51,8 @@ impl Table {
     pub fn build(config: &Config) -> Result<Table, Vec<Problem>> {
         let mut problems = Vec::new();
         let providers = providers(config, &mut problems);
-        let prices = PriceList::new(&config.pricing, &config.catalogue);
-        let mut table = Table { providers, aliases: BTreeMap::new(), prices, named: DashMap::new() };
+        let prices = Arc::new(PriceList::new(&config.pricing, &config.catalogue));
+        let mut table = Table { providers, aliases: BTreeMap::new(), prices, named: DashMap::new(), rehearsed: None };
         for (name, alias) in &config.models {
             let targets =
                 alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
@@ -83,6 +85,11 @@ impl Table {
         self.providers.get(name)
     }
 
+    /// For what names its model only afterwards.
+    pub fn prices(&self) -> Arc<PriceList> {
+        self.prices.clone()
+    }
+
     pub fn aliases(&self) -> impl Iterator<Item = &Arc<str>> {
         self.aliases.keys()
     }
@@ -90,6 +97,10 @@ impl Table {
     /// What a name stands for, whoever asks.
     pub fn resolve(&self, name: &str) -> Result<Plan> {
         let mut plan = Plan::default();
+        if let Some(own) = self.rehearsed.as_ref().and_then(|r| r.stand_for(name)) {
+            plan.push(Strategy::First, own.to_vec());
+            return Ok(plan);
+        }
         match self.find(name, Terms::default())? {
             Found::Target(target) => {
                 if !target.provider.ready() {
@@ -220,16 +231,20 @@ impl Table {
         {
             return Ok(Found::Target(known.clone()));
         }
+        if let Some(own) = self.rehearsed.as_ref().and_then(|r| r.own(name)) {
+            return Ok(Found::Target(own));
+        }
         if let Some((head, model)) = name.split_once('/') {
             if let Some(provider) = self.providers.get(head) {
                 provider::url::check_model(model)?;
                 return Ok(Found::Target(self.target(provider, model, terms)));
             }
-            if let Some(row) = provider::row(head) {
+            if let Some(row) = provider::row(head).filter(|_| self.rehearsed.is_none()) {
                 return Err(unconfigured_row(row));
             }
         }
-        self.claimed(name, terms)
+        let found = self.claimed(name, terms);
+        if found.is_err() && self.rehearsed.is_some() { Ok(Found::Target(self.stand_in(name))) } else { found }
     }
 
     /// A bare name goes to the one provider that claims it.
@@ -313,7 +328,17 @@ impl Table {
 
 impl Table {
     fn make(&self, provider: &Arc<Provider>, model: &str, weight: u32, terms: Terms) -> Target {
-        let name = format!("{}/{model}", provider.name);
+        self.make_as(format!("{}/{model}", provider.name), provider, model, weight, terms)
+    }
+
+    pub(super) fn make_as(
+        &self,
+        name: String,
+        provider: &Arc<Provider>,
+        model: &str,
+        weight: u32,
+        terms: Terms,
+    ) -> Target {
         let limits = Limits::of(provider.capability(model), self.prices.known(provider, model));
         Target {
             limits,

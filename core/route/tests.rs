@@ -18,6 +18,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         root: PathBuf::from("."),
         file: PathBuf::from("./gateway.toml"),
         hash: String::new(),
+        version: String::new(),
         server: config::Server::default(),
         admin: config::Admin { listen: ([127, 0, 0, 1], 8081).into(), token: None },
         store: config::Store { kind: config::StoreKind::Memory, path: PathBuf::from("data") },
@@ -29,7 +30,9 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         pricing: Vec::new(),
         catalogue: Default::default(),
         media: config::Media::default(),
+        responses: config::Responses::default(),
         records: config::Records::default(),
+        rollout: None,
         stages: None,
         sources: config::Sources::default(),
     }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     account::Record,
+    clock,
     error::{Error, Side},
     model::{Choice, Delta, Event, Finish, Part, PartStart, Reasoning, Usage},
     pipeline::parts::New,
@@ -60,7 +61,7 @@ pub fn register(r: &mut Registrar<'_>) {
         Ok(target.map_or(Dynamic::UNIT, |t| shared(&t.name)))
     });
     r.get::<ResponseView>("latency_ms", "since the request came in", |v| {
-        v.0.cx(|cx| Dynamic::from(cx.started.elapsed().as_millis() as i64))
+        v.0.cx(|cx| Dynamic::from(clock::since(cx.started).as_millis() as i64))
     });
     r.engine.register_type_with_name::<ChoiceView>("Choice");
     answer(&mut Registrar::new(r.engine), |v: &ChoiceView| (v.0.clone(), v.1));

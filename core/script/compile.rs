@@ -48,6 +48,8 @@ pub struct Compiled {
     pub asks: Option<u32>,
     /// Looks at `event.so_far`: then it is kept.
     pub grows: bool,
+    /// It may look at what requests or answers say.
+    pub reads_text: bool,
     hooks: Vec<(Phase, Position)>,
 }
 
@@ -72,7 +74,8 @@ impl Compiled {
         self.line(Phase::Response)
     }
 
-    fn line(&self, phase: Phase) -> Option<u32> {
+    /// Where a hook begins.
+    pub fn line(&self, phase: Phase) -> Option<u32> {
         self.position(phase).map(|p| p.line().unwrap_or(1) as u32)
     }
 }
@@ -128,6 +131,8 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         },
         asks: lint::calls(&loose, &["ask", "embed_similarity"]),
         grows: lint::may_read(&loose, "so_far"),
+        // By its words: rather once too often than a request that is said to be decided and is not.
+        reads_text: imports || TEXTS.iter().any(|word| source.contains(word)),
         hooks,
     })
 }
@@ -282,3 +287,23 @@ impl Book<'_> {
         self.problem(position, format!("at load, {}: {text}", place(position)))
     }
 }
+
+/// Words of scripts that look at what a request or an answer says.
+const TEXTS: [&str; 16] = [
+    "messages",
+    "last_user_text",
+    "system",
+    "topic",
+    "text_has",
+    "has_images",
+    ".text",
+    "tool_calls",
+    "tools",
+    "metadata",
+    "matches",
+    "headers",
+    "ask(",
+    "embed",
+    "fn event",
+    "fn response",
+];

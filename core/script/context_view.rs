@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use rhai::{Array, Dynamic, Map};
+use rhai::{Array, Dynamic, Map, NativeCallContext};
 
 use super::{
     convert,
     desk::{Desk, Fail, fail},
+    engine::line_of,
     reference::{Registrar, shared},
     request_view::json,
 };
@@ -54,8 +55,10 @@ pub fn register(r: &mut Registrar<'_>) {
     r.tell("may_use(name)", "may this caller use a model by this name?");
     r.engine.register_fn("may_use", |v: &mut ContextView, name: &str| v.0.cx(|cx| cx.principal.may_use(name)));
     r.tell("note(text)", "writes a line into the decision trace (64 a stage, 500 bytes each)");
-    r.engine.register_fn("note", |v: &mut ContextView, text: &str| note(&v.0, text));
-    r.engine.register_fn("note", |v: &mut ContextView, value: Dynamic| note(&v.0, &value.to_string()));
+    r.engine.register_fn("note", |at: NativeCallContext, v: &mut ContextView, text: &str| note(&v.0, &at, text));
+    r.engine.register_fn("note", |at: NativeCallContext, v: &mut ContextView, value: Dynamic| {
+        note(&v.0, &at, &value.to_string())
+    });
     r.tell(
         "metric(name, value)",
         "adds to a histogram `portcullis_script_metric` with labels stage and name (100 names)",
@@ -100,13 +103,18 @@ fn unix(cx: &Context) -> i64 {
     cx.now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
-pub fn note(desk: &Desk, text: &str) -> Result<(), Fail> {
+fn note(desk: &Desk, at: &NativeCallContext, text: &str) -> Result<(), Fail> {
+    note_at(desk, line_of(at.call_position()), text)
+}
+
+/// The same for what has no place in the script.
+pub fn note_at(desk: &Desk, line: u32, text: &str) -> Result<(), Fail> {
     let stage = desk.stage.clone();
     let text = text[..text.floor_char_boundary(MAX_NOTE)].to_owned();
     desk.with(|lent| {
         lent.notes += 1;
         match &mut lent.cx {
-            Some(cx) if lent.notes <= MAX_NOTES => cx.trace.push(Step::Note { stage, text }),
+            Some(cx) if lent.notes <= MAX_NOTES => cx.trace.push(Step::Note { stage, line, text }),
             _ => {}
         }
     });
@@ -227,7 +235,7 @@ fn kv(r: &mut Registrar<'_>) {
 
 fn space<T>(desk: &Desk, f: impl FnOnce(&mut Space, Instant) -> T) -> Result<T, Fail> {
     let tenant = desk.cx(|cx| cx.principal.tenant().to_owned())?;
-    Ok(desk.effects.kv.space(&desk.stage, &tenant, |space| f(space, Instant::now())))
+    Ok(desk.effects.kv.space(&desk.stage, &tenant, |space| f(space, crate::clock::now())))
 }
 
 fn set(desk: &Desk, key: &str, value: &Dynamic, ttl: Option<Duration>) -> Result<(), Fail> {

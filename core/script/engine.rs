@@ -25,6 +25,8 @@ pub struct Host {
     /// Parses without strict names and without optimising: for checks on the program as it was written.
     pub loose: Engine,
     modules: Arc<Modules>,
+    /// Lines that run are counted.
+    counts: bool,
 }
 
 impl Host {
@@ -32,7 +34,7 @@ impl Host {
         let modules = Arc::new(Modules { files: sources.scripts.clone(), known: Mutex::default() });
         let mut loose = build(modules.clone());
         loose.set_optimization_level(OptimizationLevel::None);
-        Host { engine: strict(modules.clone()), loose, modules }
+        Host { engine: strict(modules.clone()), loose, modules, counts: false }
     }
 
     /// An engine for one script whose functions name constants that the optimiser left as names (`LIST.len()`).
@@ -41,6 +43,9 @@ impl Host {
         // An index means a variable of the function's own.
         #[expect(deprecated, reason = "marked by its authors as subject to change, not as going away")]
         engine.on_var(move |name, index, _| Ok(if index == 0 { constants.get(name).cloned() } else { None }));
+        if self.counts {
+            cover::register(&mut engine);
+        }
         engine
     }
 
@@ -49,6 +54,7 @@ impl Host {
         let mut host = Host::new(sources);
         cover::register(&mut host.engine);
         cover::register(&mut host.loose);
+        host.counts = true;
         host
     }
 }
@@ -119,11 +125,20 @@ struct Budget {
     limit: Cell<u64>,
     used: Cell<u64>,
     deadline: Cell<Option<Instant>>,
+    /// Where the last verdict was made.
+    line: Cell<u32>,
+}
+
+/// What one call took, and where in the file its verdict was made (0: it made none).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub operations: u64,
+    pub line: u32,
 }
 
 thread_local! {
     static BUDGET: Budget =
-        const { Budget { limit: Cell::new(u64::MAX), used: Cell::new(0), deadline: Cell::new(None) } };
+        const { Budget { limit: Cell::new(u64::MAX), used: Cell::new(0), deadline: Cell::new(None), line: Cell::new(0) } };
 }
 
 impl Budget {
@@ -152,9 +167,19 @@ pub fn late() -> bool {
     BUDGET.with(|b| b.deadline.get().is_some_and(|t| Instant::now() > t))
 }
 
-/// Runs `f` under limits; gives back the operations used as well.
-pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, u64) {
+/// A verdict was made here.
+pub fn mark(position: Position) {
+    BUDGET.with(|b| b.line.set(line_of(position)));
+}
+
+pub fn line_of(position: Position) -> u32 {
+    position.line().map_or(0, |line| u32::try_from(line).unwrap_or(u32::MAX))
+}
+
+/// Runs `f` under limits; tells what it took as well.
+pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, Used) {
     BUDGET.with(|b| {
+        b.line.set(0);
         b.limit.set(limits.operations);
         b.used.set(0);
         b.deadline.set(Instant::now().checked_add(limits.wall));
@@ -163,7 +188,7 @@ pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, u64) {
     let used = BUDGET.with(|b| {
         b.limit.set(u64::MAX);
         b.deadline.set(None);
-        b.used.get()
+        Used { operations: b.used.get(), line: b.line.get() }
     });
     (value, used)
 }

@@ -41,28 +41,34 @@ pub use stage::ScriptStage;
 
 use crate::{
     config::{Problem, Sources},
-    pipeline::Effects,
+    pipeline::{Effects, Parking},
 };
 
 /// What scripts keep beyond a runtime: their memory, and compiled files for reuse. One a process.
 pub struct Scripts {
     effects: Effects,
+    /// Of all stages, plugins too: whoever builds a pipeline has it from here.
+    parking: Parking,
     compiled: Mutex<HashMap<String, Arc<Compiled>>>,
 }
 
 impl Scripts {
     /// With a memory that lasts and metrics that are counted.
     pub fn live() -> Self {
-        Scripts { effects: Effects::live(), compiled: Mutex::default() }
+        Scripts { effects: Effects::live(), parking: Parking::default(), compiled: Mutex::default() }
     }
 
     /// For `test` and `explain`: a fresh memory, no metrics.
     pub fn dry() -> Self {
-        Scripts { effects: Effects::dry(), compiled: Mutex::default() }
+        Scripts { effects: Effects::dry(), parking: Parking::default(), compiled: Mutex::default() }
     }
 
     pub fn effects(&self) -> Effects {
         self.effects.clone()
+    }
+
+    pub fn parking(&self) -> &Parking {
+        &self.parking
     }
 
     /// The engine for one build of a runtime: modules imported by its scripts are read once, now.
@@ -71,7 +77,7 @@ impl Scripts {
     }
 
     /// The same with marks for coverage.
-    fn covering(sources: &Sources) -> Arc<Host> {
+    pub fn covering(sources: &Sources) -> Arc<Host> {
         Arc::new(Host::covering(sources))
     }
 

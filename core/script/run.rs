@@ -8,20 +8,20 @@ use rhai::{CallFnOptions, Dynamic, EvalAltResult, FuncArgs, Position, Scope};
 use super::{
     compile::Compiled,
     desk::HostError,
-    engine::{place, within},
+    engine::{Used, place, within},
 };
 use crate::{
     config::StageLimits,
     pipeline::{Phase, StageFault},
 };
 
-/// The hook's value and the operations it took.
+/// The hook's value and what it took.
 pub fn call(
     program: &Compiled,
     limits: StageLimits,
     phase: Phase,
     args: impl FuncArgs,
-) -> (Result<Dynamic, StageFault>, u64) {
+) -> (Result<Dynamic, StageFault>, Used) {
     let mut scope = Scope::new();
     // Top-level statements ran when the script was compiled; only imports must be seen again.
     let options = CallFnOptions::new().eval_ast(program.imports).rewind_scope(false);

@@ -1,9 +1,10 @@
 //! A script as a stage: moves the values of a call onto the desk and off it, and turns what a hook returned into its
 //! phase's verdict.
 
+mod calls;
+
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, ready};
 use rhai::{Array, Dynamic, ImmutableString};
 
 use super::{
@@ -73,6 +74,7 @@ impl ScriptStage {
             limits: self.limits,
             desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
             operations: 0,
+            line: 0,
             parts: Parts::default(),
             grown: Grown::default(),
             starts: true,
@@ -93,8 +95,16 @@ impl Stage for ScriptStage {
         self.program.reads
     }
 
+    fn reads_text(&self) -> bool {
+        self.program.reads_text
+    }
+
     fn stream(&self) -> Option<StreamMode> {
         self.program.stream.or_else(|| self.program.event_line().map(|_| StreamMode::Event))
+    }
+
+    fn holds_its_thread(&self) -> bool {
+        true
     }
 
     fn open(&self) -> Box<dyn Visit> {
@@ -103,6 +113,10 @@ impl Stage for ScriptStage {
             Some(terms) => Box::new(Beside::new(self.clone(), terms.clone())),
         }
     }
+
+    fn rehearse(&self) -> Box<dyn Visit> {
+        ScriptStage { effects: self.effects.rehearsal(), ..self.clone() }.open()
+    }
 }
 
 pub struct ScriptVisit {
@@ -110,6 +124,7 @@ pub struct ScriptVisit {
     limits: StageLimits,
     pub desk: Arc<Desk>,
     operations: u64,
+    line: u32,
     parts: Parts,
     grown: Grown,
     /// The next `start` event begins an attempt.
@@ -134,7 +149,9 @@ impl ScriptVisit {
             lend(lent);
         });
         let (mut result, used) = run::call(&self.program, self.limits, phase, args);
-        self.operations = used;
+        self.operations = used.operations;
+        // What gave no verdict of its own stands for its hook.
+        self.line = if used.line > 0 { used.line } else { self.program.line(phase).unwrap_or(0) };
         let value = self.desk.with(|lent| {
             if let Some(own) = lent.cx.take() {
                 *cx = own;
@@ -378,71 +395,6 @@ impl ScriptVisit {
             record.tags = own.tags;
         }
         self.only_verdict(Phase::Log, result?).map(|_| ())
-    }
-}
-
-impl Visit for ScriptVisit {
-    fn request<'a>(&'a mut self, cx: &'a mut Context, doc: &'a mut Document) -> BoxFuture<'a, Outcome<RequestVerdict>> {
-        Box::pin(ready(self.on_request(cx, doc)))
-    }
-
-    fn route<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        doc: &'a mut Document,
-        candidates: &'a [Candidate],
-    ) -> BoxFuture<'a, Outcome<RouteVerdict>> {
-        Box::pin(ready(self.on_route(cx, doc, candidates)))
-    }
-
-    fn attempt<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        target: &'a Candidate,
-        doc: &'a mut Document,
-        headers: &'a mut http::HeaderMap,
-    ) -> BoxFuture<'a, Outcome<AttemptVerdict>> {
-        Box::pin(ready(self.on_attempt(cx, target, doc, headers)))
-    }
-
-    fn start(&mut self, _attempt: u32) {
-        self.parts = Parts::default();
-        self.grown = Grown::default();
-        self.starts = true;
-    }
-
-    fn event<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        event: Event,
-        out: &'a mut Vec<Event>,
-    ) -> BoxFuture<'a, Outcome<EventVerdict>> {
-        Box::pin(ready(self.on_event(cx, event, out)))
-    }
-
-    fn response<'a>(
-        &'a mut self,
-        cx: &'a mut Context,
-        target: &'a Candidate,
-        response: &'a mut Response,
-    ) -> BoxFuture<'a, Outcome<ResponseVerdict>> {
-        Box::pin(ready(self.on_response(cx, target, response)))
-    }
-
-    fn error<'a>(&'a mut self, cx: &'a mut Context, error: &'a mut Error) -> BoxFuture<'a, Outcome<ErrorVerdict>> {
-        Box::pin(ready(self.on_error(cx, error)))
-    }
-
-    fn log<'a>(&'a mut self, cx: &'a mut Context, record: &'a mut Record) -> BoxFuture<'a, Outcome<()>> {
-        Box::pin(ready(self.on_log(cx, record)))
-    }
-
-    fn changed(&self) -> bool {
-        self.desk.with(|lent| lent.changed)
-    }
-
-    fn operations(&self) -> u64 {
-        self.operations
     }
 }
 

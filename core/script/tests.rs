@@ -22,6 +22,8 @@ use crate::{
     plugin::Plugins,
 };
 
+#[path = "../../tests/it/hostile/scripts.rs"]
+mod generated;
 mod hostile;
 mod hooks;
 mod load;
@@ -57,17 +59,7 @@ fn base() -> Config {
 }
 
 fn stage(name: &str) -> Stage {
-    Stage {
-        uses: format!("scripts/{name}"),
-        on_error: OnError::Reject,
-        stream: None,
-        only: None,
-        config: serde_json::Map::new(),
-        limits: StageLimits::default(),
-        grant: Vec::new(),
-        isolation: Default::default(),
-        line: 1,
-    }
+    Stage { line: 1, ..Stage::automatic(&format!("scripts/{name}")) }
 }
 
 fn problems(script: &str) -> Vec<Problem> {

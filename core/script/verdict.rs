@@ -1,10 +1,11 @@
 //! The verdicts as script functions. A verdict does nothing by itself: the hook returns it.
 
-use rhai::{Dynamic, Map};
+use rhai::{Dynamic, Map, NativeCallContext};
 
 use super::{
     convert,
     desk::{Fail, fail},
+    engine::mark,
     reference::Registrar,
 };
 use crate::{
@@ -44,7 +45,9 @@ pub fn legal(name: &str, phase: Phase) -> bool {
 pub fn register(r: &mut Registrar<'_>) {
     r.object("Verdicts", "Return one from a hook: `return reject(403, \"not here\");`. Returning nothing continues.");
     r.tell("reject(status, text)", "refuses; the status is 400 to 599");
-    r.engine.register_fn("reject", |status: i64, text: &str| -> Result<Verdict, Fail> {
+    // Each marks its place: the trace tells the line of a verdict.
+    r.engine.register_fn("reject", |at: NativeCallContext, status: i64, text: &str| -> Result<Verdict, Fail> {
+        mark(at.call_position());
         match u16::try_from(status) {
             Ok(status @ 400..=599) => Ok(Verdict::Reject { status, message: text.to_owned() }),
             _ => Err(fail(format!("reject({status}, …): the status must be 400 to 599"))),
@@ -54,16 +57,29 @@ pub fn register(r: &mut Registrar<'_>) {
         "respond(text | map)",
         "answers in place of a model; a map may hold text, reasoning, tool_calls, finish_reason, model, usage",
     );
-    r.engine.register_fn("respond", |text: &str| Verdict::Respond(Box::new(answer(text))));
-    r.engine.register_fn("respond", |map: Map| -> Result<Verdict, Fail> {
+    r.engine.register_fn("respond", |at: NativeCallContext, text: &str| {
+        mark(at.call_position());
+        Verdict::Respond(Box::new(answer(text)))
+    });
+    r.engine.register_fn("respond", |at: NativeCallContext, map: Map| -> Result<Verdict, Fail> {
+        mark(at.call_position());
         response(&map).map(|r| Verdict::Respond(Box::new(r))).map_err(fail)
     });
     r.tell("next(reason)", "from fn response: this answer will not do, try the next target");
-    r.engine.register_fn("next", |reason: &str| Verdict::Next(reason.to_owned()));
+    r.engine.register_fn("next", |at: NativeCallContext, reason: &str| {
+        mark(at.call_position());
+        Verdict::Next(reason.to_owned())
+    });
     r.tell("skip()", "from fn attempt: pass over this target");
-    r.engine.register_fn("skip", || Verdict::Skip);
+    r.engine.register_fn("skip", |at: NativeCallContext| {
+        mark(at.call_position());
+        Verdict::Skip
+    });
     r.tell("stop(reason)", "from fn event: ends the answer cleanly with finish reason content_filter");
-    r.engine.register_fn("stop", |reason: &str| Verdict::Stop(reason.to_owned()));
+    r.engine.register_fn("stop", |at: NativeCallContext, reason: &str| {
+        mark(at.call_position());
+        Verdict::Stop(reason.to_owned())
+    });
 }
 
 fn answer(text: &str) -> Response {

@@ -12,6 +12,8 @@
 //!   sled.new/         a store that is being made; `sled.ready/` once it is whole and takes the other's place
 //!   sled.damaged-T/   what could not be read, `sled.replaced-T/` what an import took the place of
 //!   records/          files of the ledger: `files.rs` lends them out
+//!   responses/        answers that callers want kept, sealed: `stored/archive.rs`
+//!   versions/         what versions of the policy were made of, by content: `versions/shelf.rs`
 //!   export/           the store's rows in files of our own: `export.rs`
 //!   backup-vN-T/      as it was before it was migrated: `migrate.rs`
 //! ```

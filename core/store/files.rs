@@ -113,6 +113,29 @@ impl Files {
         result
     }
 
+    /// A file that is not there yet, to add any bytes to.
+    pub fn begin(&self, name: &str) -> Result<Appender> {
+        let open = || -> io::Result<Appender> {
+            let path = self.folder.join(name);
+            let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+            File::open(&self.folder)?.sync_all()?;
+            Ok(Appender { file: Arc::new(file), len: 0, directory: self.directory.clone() })
+        };
+        open().map_err(|e| self.directory.io(e))
+    }
+
+    /// Puts bytes in the place of others, one piece after the other; they are on the disk when it returns.
+    pub fn overwrite(&self, name: &str, pieces: &[(u64, &[u8])]) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let file = OpenOptions::new().write(true).open(self.folder.join(name))?;
+            for (at, bytes) in pieces {
+                file.write_all_at(bytes, *at)?;
+            }
+            file.sync_data()
+        };
+        write().map_err(|e| self.directory.io(e))
+    }
+
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         fs::rename(self.folder.join(from), self.folder.join(to)).map_err(|e| self.directory.io(e))
     }

@@ -106,6 +106,11 @@ impl Op {
     }
 }
 
+/// One that keeps nothing.
+pub fn memory() -> Arc<dyn Store> {
+    Arc::new(Memory::default())
+}
+
 /// Opens the configured store. Every error is a sentence that says what to do.
 pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>> {
     Ok(match config.kind {

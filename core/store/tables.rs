@@ -14,10 +14,13 @@ pub enum Table {
     Usage,
     /// Files and batches at upstreams, by tenant: `opaque::objects`.
     Objects,
+    /// Versions of configuration, scripts and plugins: `versions::row`.
+    Versions,
 }
 
 impl Table {
-    pub const ALL: [Table; 5] = [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects];
+    pub const ALL: [Table; 6] =
+        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -26,6 +29,7 @@ impl Table {
             Table::Budgets => 3,
             Table::Usage => 4,
             Table::Objects => 5,
+            Table::Versions => 6,
         }
     }
 
@@ -37,6 +41,7 @@ impl Table {
             Table::Budgets => "budgets",
             Table::Usage => "usage",
             Table::Objects => "objects",
+            Table::Versions => "versions",
         }
     }
 

@@ -1,6 +1,8 @@
 //! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks its handles up by a hash
 //! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
+mod stages;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::BuildHasher,
@@ -35,7 +37,7 @@ pub fn metrics() -> &'static Metrics {
 }
 
 pub struct Metrics {
-    recorder: Arc<PrometheusRecorder>,
+    pub(super) recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     hasher: foldhash::quality::RandomState,
     sets: DashMap<u64, Arc<Handles>, foldhash::fast::RandomState>,
@@ -48,11 +50,15 @@ pub struct Metrics {
     attempts: DashMap<Arc<str>, Counter, foldhash::fast::RandomState>,
     in_flight: Gauge,
     log_left_out: Counter,
+    stages: DashMap<u64, Arc<stages::Handles>, foldhash::fast::RandomState>,
+    /// Those with a label of their own.
+    stage_names: DashSet<String>,
     /// Those with a label of their own.
     teams: DashSet<String>,
     lease_failed: Counter,
     store_failing: Gauge,
     lost: Counter,
+    unwritten: Counter,
     reload_success: Counter,
     reload_failure: Counter,
     reload_time: Gauge,
@@ -131,8 +137,11 @@ impl Default for Metrics {
             },
             attempts: DashMap::default(),
             lost: counter(names::RECORDS_LOST, vec![]),
+            unwritten: counter(names::RESPONSES_UNWRITTEN, vec![]),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
+            stages: DashMap::default(),
+            stage_names: DashSet::new(),
             teams: DashSet::new(),
             lease_failed: counter(names::LEASE_FAILED, vec![]),
             store_failing: gauge(names::STORE_FAILING, vec![]),
@@ -203,6 +212,11 @@ impl Metrics {
     /// Settled requests that could not be written down.
     pub fn records_lost(&self, count: u64) {
         self.lost.increment(count);
+    }
+
+    /// An answer that is to be kept lies in memory alone.
+    pub fn response_unwritten(&self) {
+        self.unwritten.increment(1);
     }
 
     /// One more request in flight, until the value is dropped.

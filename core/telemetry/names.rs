@@ -12,7 +12,7 @@ pub struct Row {
 pub enum Kind {
     Counter,
     Gauge,
-    /// Upper bounds of its buckets, seconds.
+    /// Upper bounds of its buckets.
     Histogram(&'static [f64]),
 }
 
@@ -67,6 +67,36 @@ pub const TABLE: &[Row] = &[
         labels: &["model", "provider"],
     },
     Row {
+        name: STAGE_DURATION,
+        kind: Kind::Histogram(OVERHEADS),
+        help: "Wall time of one call of a stage; of the events of a stream, their mean",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_OPERATIONS,
+        kind: Kind::Histogram(OPERATIONS),
+        help: "Operations of one call of a script",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_MEMORY,
+        kind: Kind::Histogram(MEMORY),
+        help: "Memory of a plugin's instance after a call",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_FAILURES,
+        kind: Kind::Counter,
+        help: "Calls in which a stage failed: it threw, trapped or ran over a limit",
+        labels: &["stage", "phase"],
+    },
+    Row {
+        name: STAGE_PARKED,
+        kind: Kind::Gauge,
+        help: "1 while a stage rests because it fails too often",
+        labels: &["stage"],
+    },
+    Row {
         name: LOG_LEFT_OUT,
         kind: Kind::Counter,
         help: "Requests whose log hooks were left out because hooks before them were too slow",
@@ -76,6 +106,12 @@ pub const TABLE: &[Row] = &[
         name: RECORDS_LOST,
         kind: Kind::Counter,
         help: "Settled requests that could not be written to the records",
+        labels: &[],
+    },
+    Row {
+        name: RESPONSES_UNWRITTEN,
+        kind: Kind::Counter,
+        help: "Answers that callers want kept and that could not be written to the disk",
         labels: &[],
     },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
@@ -108,6 +144,31 @@ pub const TABLE: &[Row] = &[
         help: "When the running configuration went live, Unix time",
         labels: &[],
     },
+    Row {
+        name: STAGE_LEFT_OUT,
+        kind: Kind::Counter,
+        help: "What scripts and plugins wanted to keep (kv) or measure (metric) beyond their bounds",
+        labels: &["stage", "what"],
+    },
+    Row {
+        name: ROLLOUT_PHASE,
+        kind: Kind::Gauge,
+        help: "A new version that is being tried: 0 none, 1 in shadow, 2 serving a share",
+        labels: &[],
+    },
+    Row {
+        name: ROLLOUTS_ENDED,
+        kind: Kind::Counter,
+        help: "Rollouts by how they ended: promoted, reverted, aborted, superseded",
+        labels: &["outcome"],
+    },
+    Row {
+        name: SHADOW_DECISIONS,
+        kind: Kind::Counter,
+        help: "Decisions of a new version on copies of requests: same, or how they differ from the running version's",
+        labels: &["outcome"],
+    },
+    Row { name: PINNED, kind: Kind::Gauge, help: "1 while a version runs that is not the files'", labels: &[] },
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
 
@@ -120,8 +181,14 @@ pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const STAGE_DURATION: &str = "portcullis_stage_duration_seconds";
+pub const STAGE_OPERATIONS: &str = "portcullis_stage_operations";
+pub const STAGE_MEMORY: &str = "portcullis_stage_memory_bytes";
+pub const STAGE_FAILURES: &str = "portcullis_stage_failures_total";
+pub const STAGE_PARKED: &str = "portcullis_stage_parked";
 pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
+pub const RESPONSES_UNWRITTEN: &str = "portcullis_responses_unwritten_total";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const LIMITED: &str = "portcullis_limited_total";
 pub const BUDGET: &str = "portcullis_budget_usd";
@@ -132,6 +199,11 @@ pub const STORE_FAILING: &str = "portcullis_store_failing";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
 pub const RELOAD_FAILURE: &str = "portcullis_config_reload_failure_total";
 pub const RELOAD_TIME: &str = "portcullis_config_last_reload_success_timestamp_seconds";
+pub const STAGE_LEFT_OUT: &str = "portcullis_stage_left_out_total";
+pub const ROLLOUT_PHASE: &str = "portcullis_rollout_phase";
+pub const ROLLOUTS_ENDED: &str = "portcullis_rollouts_ended_total";
+pub const SHADOW_DECISIONS: &str = "portcullis_shadow_decisions_total";
+pub const PINNED: &str = "portcullis_version_pinned";
 pub const BUILD_INFO: &str = "portcullis_build_info";
 
 /// OpenTelemetry's buckets for model calls.
@@ -140,3 +212,18 @@ const DURATIONS: &[f64] =
 /// The gateway's own share is tens of microseconds when all is well.
 const OVERHEADS: &[f64] =
     &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0];
+/// A script may use 200,000 where nothing else is said.
+const OPERATIONS: &[f64] = &[10.0, 100.0, 1e3, 1e4, 5e4, 1e5, 2e5, 1e6, 1e7, 1e8];
+/// A plugin may have 32 MiB where nothing else is said.
+const MEMORY: &[f64] = &[
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    2_097_152.0,
+    4_194_304.0,
+    8_388_608.0,
+    16_777_216.0,
+    33_554_432.0,
+    134_217_728.0,
+    1_073_741_824.0,
+];

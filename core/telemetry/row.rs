@@ -1,6 +1,8 @@
 //! A record as one line of JSON, written straight into a buffer: this is what the ledger's files hold and what the API
 //! shows. No prompt text and no secret ever stands in a record.
 
+mod facts;
+
 use std::time::{Duration, SystemTime};
 
 use crate::{
@@ -41,6 +43,7 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         first_event,
         upstream_duration,
         tags,
+        bodies: _,
     } = record;
     // The id stands first: indexes look for it there.
     out.extend_from_slice(b"{\"id\":");
@@ -134,7 +137,7 @@ fn step(step: &Step, out: &mut Vec<u8>) {
         text(word, out);
     };
     match step {
-        Step::Stage { stage, phase, verdict, took, operations } => {
+        Step::Stage { stage, phase, verdict, took, operations, memory, calls, line, slow } => {
             kind("stage", out);
             name("stage", out);
             text(stage, out);
@@ -155,15 +158,29 @@ fn step(step: &Step, out: &mut Vec<u8>) {
                 }
                 Verdict::Continue | Verdict::Respond | Verdict::Skip => {}
             }
-            if *operations > 0 {
-                name("operations", out);
-                number(*operations, out);
+            known("operations", *operations, out);
+            known("memory_bytes", *memory, out);
+            known("line", u64::from(*line), out);
+            if *calls > 1 {
+                known("calls", u64::from(*calls), out);
+            }
+            if *slow {
+                name("slow", out);
+                boolean(true, out);
             }
         }
-        Step::Note { stage, text: note } => {
+        Step::Parked { stage, wait } => {
+            kind("parked", out);
+            name("stage", out);
+            text(stage, out);
+            name("retry_in_ms", out);
+            millis(*wait, out);
+        }
+        Step::Note { stage, line, text: note } => {
             kind("note", out);
             name("stage", out);
             text(stage, out);
+            known("line", u64::from(*line), out);
             name("text", out);
             text(note, out);
         }
@@ -172,10 +189,14 @@ fn step(step: &Step, out: &mut Vec<u8>) {
             name("targets", out);
             list(targets, out, |target, out| text(target, out));
         }
-        Step::PassedOver { target, reason } => {
+        Step::PassedOver { target, code, reason } => {
             kind("passed_over", out);
             name("target", out);
             text(target, out);
+            if !code.is_empty() {
+                name("code", out);
+                text(code, out);
+            }
             name("reason", out);
             text(reason, out);
         }
@@ -195,8 +216,38 @@ fn step(step: &Step, out: &mut Vec<u8>) {
             name("what", out);
             text(what, out);
         }
+        Step::Chosen { names } => {
+            kind("chosen", out);
+            name("names", out);
+            list(names, out, |target, out| text(target, out));
+        }
+        Step::Limits(all) => {
+            kind("limits", out);
+            name("limits", out);
+            list(all, out, facts::allowance);
+        }
+        Step::Budget(funds) => {
+            kind("budget", out);
+            facts::funds(funds, out);
+        }
+        Step::Weighed(weighed) => {
+            kind("weighed", out);
+            facts::weighed(weighed, out);
+        }
+        Step::Reserve(reserve) => {
+            kind("reserve", out);
+            facts::reserve(reserve, out);
+        }
     }
     out.push(b'}');
+}
+
+/// A number that says something only when it is not 0.
+fn known(key: &str, value: u64, out: &mut Vec<u8>) {
+    if value > 0 {
+        name(key, out);
+        number(value, out);
+    }
 }
 
 fn verdict_word(verdict: &Verdict) -> &'static str {

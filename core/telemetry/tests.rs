@@ -39,6 +39,7 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
         duration: Duration::from_millis(50),
         first_event: Some(Duration::from_millis(20)),
         upstream_duration: Duration::from_micros(49_900),
+        bodies: None,
         tags: vec![("a".into(), "b".into())],
     }
 }
@@ -87,6 +88,27 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();
+    // What is counted where it happens.
+    ::metrics::with_local_recorder(&*metrics.recorder, || {
+        crate::pipeline::effects::left_out("a", "kv", 1, "full");
+        ::metrics::gauge!(names::ROLLOUT_PHASE).set(1.0);
+        ::metrics::gauge!(names::PINNED).set(1.0);
+        for name in [names::ROLLOUTS_ENDED, names::SHADOW_DECISIONS] {
+            ::metrics::counter!(name, "outcome" => "same").increment(1);
+        }
+    });
+    metrics.stage_parked("scripts/a.rhai", true);
+    metrics.stage(&Step::Stage {
+        stage: "scripts/a.rhai".into(),
+        phase: "event",
+        verdict: Verdict::Failed("why".into()),
+        took: Duration::from_micros(10),
+        operations: 7,
+        memory: 65_536,
+        calls: 1,
+        line: 1,
+        slow: false,
+    });
     let text = metrics.render();
     for row in names::TABLE {
         let kind = match row.kind {
@@ -206,13 +228,17 @@ fn records_and_traces_read_as_json() {
         verdict: Verdict::Reject(413),
         took: Duration::from_micros(12),
         operations: 7,
+        memory: 0,
+        calls: 1,
+        line: 3,
+        slow: false,
     });
     trace.push(Step::Planned { targets: vec!["a/b".into()] });
     trace.push(Step::Attempt { number: 1, target: "a/b".into(), outcome: "ok".into(), took: Duration::from_millis(1) });
     let text = trace_json(&trace).to_string();
     let expected = concat!(
         r#"[{"step":"stage","stage":"scripts/route.rhai","phase":"route","took_us":12,"verdict":"reject","status":413,"#,
-        r#""operations":7},{"step":"planned","targets":["a/b"]},"#,
+        r#""operations":7,"line":3},{"step":"planned","targets":["a/b"]},"#,
         r#"{"step":"attempt","number":1,"target":"a/b","outcome":"ok","took_us":1000}]"#,
     );
     assert_eq!(text, expected);

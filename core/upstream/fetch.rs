@@ -16,6 +16,8 @@ use crate::error::{Error, Kind, Result};
 pub struct Fetcher {
     /// Without proxies: whoever resolves the name must be whoever checks it.
     client: Client,
+    /// In a rehearsal: nothing is fetched.
+    nowhere: bool,
 }
 
 /// What may be fetched, and how much of it.
@@ -38,6 +40,11 @@ pub struct Fetched {
 }
 
 impl Fetcher {
+    /// Refuses every URL.
+    pub fn nowhere() -> Fetcher {
+        Fetcher { nowhere: true, ..Fetcher::default() }
+    }
+
     /// Errors are the caller's: they name the URL's host and what is wrong, never its path. `grow` is asked before more is
     /// kept.
     pub async fn fetch(
@@ -47,6 +54,9 @@ impl Fetcher {
         grow: &mut (dyn FnMut(u64) -> Result<()> + Send),
     ) -> Result<Fetched> {
         let (uri, host) = parse(url)?;
+        if self.nowhere {
+            return Err(refused(&host, "nothing is fetched in a rehearsal: give the media as base64"));
+        }
         let fetched = timeout(rules.time, self.run(uri, &host, rules, grow)).await;
         fetched
             .unwrap_or_else(|_| Err(refused(&host, &format!("it took longer than {:.1} s", rules.time.as_secs_f64()))))

@@ -161,6 +161,7 @@ fn the_walk_knows_every_row_of_the_table() {
             Operation::Chat
                 | Operation::Embeddings
                 | Operation::CountTokens
+                | Operation::Compact
                 | Operation::ListModels
                 | Operation::OneModel
                 | Operation::Stored

@@ -1,10 +1,10 @@
-//! `portcullis explain --key`: the decision for the owner of a key, from the stopped store and from a running gateway.
+//! `portcullis explain`: the decision from files, for the owner of a key in the stopped store, and on a running gateway's state.
 
 use std::{path::Path, process::Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::Gateway;
+use crate::support::{Gateway, Say, Upstream, eventually};
 
 const CONFIG: &str = "[models.smart]\ntargets = [{ provider = \"mock\", model = \"m\" }]\n\
     [teams.red]\nmodels = [\"smart\", \"mock/*\"]\ndefaults = { temperature = 0.25 }\n";
@@ -54,7 +54,7 @@ fn a_key_or_its_id_stands_for_its_owner() {
         assert_eq!(told["caller"]["defaults"]["temperature"].as_f64(), Some(0.25), "{told}");
         assert_eq!(told["notes"][0]["text"], "red laptop at 0.25", "stages see the caller: {told}");
     }
-    let told = out(&here(&["explain", "--key", id, "request.json"]));
+    let told = out(&here(&["explain", "--text", "--key", id, "request.json"]));
     for line in [
         "(laptop), team red",
         "may use   smart (its key)",
@@ -101,4 +101,45 @@ async fn a_running_gateway_is_asked_for_the_key() {
     assert_eq!((&told["caller"]["key"], &told["caller"]["team"]), (&id.as_str().into(), &"red".into()), "{told}");
     fails(&ask("key_none").await, "no key \"key_none\"");
     fails(&ask(&secret).await, "by their id only");
+}
+
+#[test]
+fn text_is_for_people_and_json_for_everything_else() {
+    let folder = folder();
+    let here = |arguments: &[&str]| out(&run(folder.path(), arguments));
+    // A pipe is no terminal.
+    let told: Value = serde_json::from_str(&here(&["explain", "--team", "red", "request.json"])).expect("JSON");
+    assert_eq!(told["candidates"][0]["verdict"], "taken", "{told}");
+    assert_eq!((&told["notes"][0]["line"], &told["stages"][0]["line"]), (&1.into(), &1.into()), "{told}");
+    let told = here(&["explain", "--text", "--team", "red", "request.json"]);
+    assert!(told.lines().any(|line| line.starts_with("targets   1. mock/m")), "{told}");
+    assert!(told.contains("scripts/a.rhai:1 (request): continue ["), "{told}");
+}
+
+#[tokio::test]
+async fn the_command_asks_a_running_gateway_for_its_live_state() {
+    let ill = Upstream::saying(Say::error(500, "{}")).await;
+    let config = format!(
+        "{}[models.smart]\ntargets = [{{ provider = \"ill\", model = \"m\" }}, {{ provider = \"mock\", model = \"m\" }}]\n",
+        ill.provider("ill", "openai_chat")
+    );
+    let gateway = Gateway::start(&config).await;
+    for _ in 0..5 {
+        assert_eq!(gateway.chat(REQUEST).await.status, 200);
+    }
+    let ran = gateway.chat(REQUEST).await.header("x-request-id").expect("an id").to_owned();
+    let (folder, admin) = (folder(), format!("http://{}", gateway.admin));
+    let path = format!("/api/v1/requests/{ran}");
+    eventually("it is settled", async || gateway.admin("GET", &path, "").await.status == 200).await;
+    let asking = move || {
+        let record = out(&run(folder.path(), &["explain", "--text", "--admin", &admin, "--record", &ran]));
+        assert!(record.contains("targets   1. mock/m") && record.contains("attempt   1. mock/m: ok ["), "{record}");
+        assert!(record.lines().any(|line| line.starts_with("ended     200")), "{record}");
+        let text = out(&run(folder.path(), &["explain", "--text", "--admin", &admin, "request.json"]));
+        (text, out(&run(folder.path(), &["explain", "--admin", &admin, "request.json"])))
+    };
+    let (text, told) = tokio::task::spawn_blocking(asking).await.expect("it runs");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["targets"], json!(["mock/m"]), "{told}");
+    assert!(text.contains("targets   1. mock/m") && text.contains("passed    ill/m (ejected): "), "{text}");
 }

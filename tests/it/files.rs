@@ -243,3 +243,137 @@ async fn what_is_over_the_limit_is_refused_by_its_length_and_by_its_bytes() {
     assert_eq!(told["error"]["code"].as_str(), Some("request_too_large"), "{told}");
     assert!(upstream.heard().is_empty());
 }
+
+/// A nano-dollar a token in, two out; half of it in batches.
+const PRICED: &str = "[[pricing]]\nmodel = \"up/*\"\ninput = \"0.001\"\noutput = \"0.002\"\nservices = { batch = { factor = \"0.5\" } }\n";
+const RICH: &str = "[auth]\nrequired = true\n[teams.red]\nbudget = { usd = 1.0, per = \"day\" }\n[teams.blue]\n";
+
+/// A batch as a newer API tells it.
+fn told(status: &str) -> String {
+    let mut batch: Value = serde_json::from_str(BATCH).expect("a batch");
+    batch["status"] = status.into();
+    batch["model"] = "m-2026".into();
+    batch["request_counts"] = json!({"total": 3, "completed": 3, "failed": 0});
+    batch["usage"] = json!({"input_tokens": 1000, "output_tokens": 400, "total_tokens": 1400,
+        "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 100}});
+    batch.to_string()
+}
+
+/// Rows of the ledger that charge a batch.
+fn charges(records: &Value) -> Vec<Value> {
+    let rows = records["data"].as_array().cloned().unwrap_or_default();
+    let all = rows.iter().flat_map(|record| record["ledger"].as_array().cloned().unwrap_or_default());
+    all.filter(|row| row["outcome"] == "batch").collect()
+}
+
+/// All records, once there are so many.
+async fn records(gateway: &Gateway, count: usize) -> Value {
+    gateway.record(count).await;
+    gateway.admin("GET", "/api/v1/requests?limit=500", "").await.json()
+}
+
+async fn made(red: &Caller<'_>, upstream: &Upstream) -> String {
+    upstream.always(Say::json(FILE));
+    let file = red.upload("/v1/files").await;
+    upstream.always(Say::json(BATCH.replace("completed", "validating")));
+    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"});
+    let batch = red.ask("POST", "/v1/batches", &body.to_string()).await;
+    assert_eq!(batch.status, 200, "{}", batch.text());
+    batch.json()["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_batch_is_charged_once_to_its_team_when_it_is_seen_to_be_over() {
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&format!("{RICH}{PRICED}{}", keeper(&upstream, "up"))).await;
+    let (red, blue) = (Caller::new(&gateway, "red").await, Caller::new(&gateway, "blue").await);
+    let id = made(&red, &upstream).await;
+    let path = format!("/v1/batches/{id}");
+    // Not over yet: nothing is known, and nothing charged.
+    upstream.always(Say::json(told("in_progress")));
+    assert_eq!(red.ask("GET", &path, "").await.status, 200);
+    upstream.always(Say::json(told("completed")));
+    assert_eq!(blue.ask("GET", &path, "").await.status, 404);
+    let looks = (0..12).map(|_| red.ask("GET", &path, ""));
+    for answer in futures_util::future::join_all(looks).await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    let all = records(&gateway, 16).await;
+    let rows = charges(&all);
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let row = &rows[0];
+    // (1000 × 1 + 400 × 2) × 0.5 nano-dollars.
+    assert_eq!((row["target"].as_str(), row["cost_usd"].to_string()), (Some("up/m-2026"), "0.0000009".to_owned()));
+    assert_eq!(
+        (row["usage"]["input_tokens"].as_u64(), row["usage"]["service_tier"].as_str()),
+        (Some(1000), Some("batch"))
+    );
+    let costly = all["data"].as_array().expect("rows").iter().filter(|record| record["cost_usd"] != 0).count();
+    assert_eq!(costly, 1, "making it and the other looks cost nothing: {all}");
+    let budget = gateway.admin("GET", "/api/v1/teams", "").await.json();
+    let of_red = budget["data"].as_array().expect("teams").iter().find(|t| t["name"] == "red").expect("red").clone();
+    assert_eq!(of_red["budget"]["spent_usd"].to_string(), "0.0000009", "{of_red}");
+}
+
+#[tokio::test]
+async fn an_output_is_counted_as_it_goes_by_where_the_batch_says_nothing() {
+    let row = |model: &str, input: u64, output: u64| {
+        json!({"custom_id": "x", "error": null, "response": {"status_code": 200, "body": {"model": model,
+            "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}}}})
+        .to_string()
+    };
+    let lines = [
+        row("a", 100, 10),
+        row("b", 7, 0),
+        row("a", 200, 20),
+        r#"{"custom_id":"y","response":null,"error":{}}"#.into(),
+    ];
+    let output = lines.join("\n");
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&format!("{RICH}{PRICED}{}", keeper(&upstream, "up"))).await;
+    let red = Caller::new(&gateway, "red").await;
+    let id = made(&red, &upstream).await;
+    upstream.always(Say::json(BATCH));
+    let over = red.ask("GET", &format!("/v1/batches/{id}"), "").await.json();
+    let content = format!("/v1/files/{}/content", over["output_file_id"].as_str().expect("an id"));
+    // One that breaks off counts nothing; the next whole one counts all, and others after it nothing.
+    let half = output.as_bytes()[..output.len() / 2].to_vec();
+    upstream.always(Say::of(200, "application/octet-stream", half).end(crate::support::End::Cut));
+    red.ask("GET", &content, "").await;
+    upstream.always(Say::of(200, "application/octet-stream", output.clone().into_bytes()).bytewise());
+    for _ in 0..3 {
+        assert_eq!(red.ask("GET", &content, "").await.text(), output);
+    }
+    let all = records(&gateway, 7).await;
+    let mut rows: Vec<_> = charges(&all)
+        .iter()
+        .map(|row| (row["target"].as_str().unwrap_or_default().to_owned(), row["cost_usd"].to_string()))
+        .collect();
+    rows.sort();
+    // a: (300 + 30 × 2) / 2 nano-dollars, each row rounded; b: 7 / 2, rounded up.
+    assert_eq!(rows, [("up/a".to_owned(), "0.00000018".to_owned()), ("up/b".to_owned(), "0.000000004".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_batch_stays_charged_over_restarts() {
+    let upstream = Upstream::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("data");
+    let config = format!("[store]\nkind = \"sled\"\npath = {path:?}\n{RICH}{PRICED}{}", keeper(&upstream, "up"));
+    let gateway = Gateway::start(&config).await;
+    let red = Caller::new(&gateway, "red").await;
+    let bearer = red.1.clone();
+    let batch = format!("/v1/batches/{}", made(&red, &upstream).await);
+    upstream.always(Say::json(told("expired")));
+    assert_eq!(red.ask("GET", &batch, "").await.status, 200);
+    let mut count = charges(&records(&gateway, 3).await).len();
+    assert_eq!(count, 1);
+    gateway.stop().await;
+    for before in 3..5 {
+        let gateway = Gateway::start(&config).await;
+        assert_eq!(Caller(&gateway, bearer.clone()).ask("GET", &batch, "").await.status, 200);
+        count = charges(&records(&gateway, before + 1).await).len();
+        assert_eq!(count, 1, "charged before, and not again");
+        gateway.stop().await;
+    }
+}

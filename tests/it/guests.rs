@@ -314,3 +314,44 @@ async fn more_requests_than_the_plugins_have_room_for_are_told_to_come_back() {
     let asked = futures_util::future::join_all((0..40).map(|_| gateway.chat(&body))).await;
     assert!(asked.iter().all(|answer| answer.status == 200), "what may be skipped refuses nobody");
 }
+
+#[tokio::test]
+async fn a_guest_that_is_only_looked_at_reaches_nobody_and_leaves_nothing_behind() {
+    let there = Upstream::saying(Say::of(200, "text/plain", b"hello guest".to_vec())).await;
+    let grants = format!(r#"grant = ["log", "kv", "metrics", "clock", "http:{}"]"#, there.addr);
+    let gateway = gateway(&probe(&grants), "plugins/probe.wasm", PROBE).await;
+    let explain = async |text: &str| {
+        let body = json!({"request": {"model": "mock", "messages": [{"role": "user", "content": text}]}});
+        let told = gateway.admin("POST", "/api/v1/explain", &body.to_string()).await.json();
+        assert_eq!(told["stages"][0]["stage"], "plugins/probe.wasm", "{told}");
+        assert!(told["stages"][0]["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{told}");
+        told["text"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(explain(&format!("probe get http://{}/", there.addr)).await, "refused: nothing is sent in a dry run");
+    assert!(there.heard().is_empty());
+    assert_eq!((explain("probe count").await, explain("probe count").await), ("1".to_owned(), "1".to_owned()));
+    assert_eq!(says(&gateway, "probe count").await, "1");
+    assert_eq!(explain("probe count").await, "2", "it reads what lives");
+    assert_eq!(says(&gateway, "probe count").await, "2");
+    assert_eq!(explain("probe measure").await, "true");
+}
+
+#[tokio::test]
+async fn a_pool_lends_nothing_to_those_that_are_only_looked_at_and_takes_nothing_from_them() {
+    let config = "[[stages]]\nuse = \"plugins/hostile.wasm\"\nisolation = \"pooled\"\nlimits = { cpu = \"2s\" }\n";
+    let gateway = gateway(config, "plugins/hostile.wasm", HOSTILE).await;
+    let count = async || says(&gateway, "hostile request count").await.parse::<u32>().unwrap_or_default();
+    let body =
+        json!({"request": {"model": "mock", "messages": [{"role": "user", "content": "hostile request count"}]}});
+    let mut last = 0;
+    eventually("an instance serves again", async || {
+        last = count().await;
+        last > 1
+    })
+    .await;
+    for _ in 0..3 {
+        let told = gateway.admin("POST", "/api/v1/explain", &body.to_string()).await.json();
+        assert_eq!(told["text"], "1", "a fresh one: {told}");
+    }
+    assert_eq!(count().await, last + 1);
+}

@@ -289,3 +289,105 @@ async fn the_mock_answers_them_all() {
     .await;
     assert_eq!(heard.text(), "mock heard 8 bytes\n");
 }
+
+#[tokio::test]
+async fn voyage_is_asked_in_its_own_words_and_answers_in_the_callers() {
+    let upstream = Upstream::start().await;
+    let config = format!(
+        "[providers.voyage]\nbase_url = \"http://{}/v1\"\nkey = \"file:key\"\n[[pricing]]\nmodel = \"voyage/*\"\ninput = \"0.05\"\n",
+        upstream.addr
+    );
+    let gateway = Gateway::with(&config, &[("key", "pa-1")]).await;
+    let vectors = r#"{"object":"list","data":[{"object":"embedding","embedding":[0.5,-0.25],"index":0}],"model":"voyage-3.5","usage":{"total_tokens":9}}"#;
+    upstream.then(Say::json(vectors));
+    let asked = r#"{"model":"voyage-3.5","input":["a tide"],"dimensions":256,"user":"u1"}"#;
+    let answer = gateway.post("/v1/embeddings", asked).await;
+    assert_eq!(
+        (answer.status, answer.json()["data"][0]["embedding"][1].to_string()),
+        (200, "-0.25".into()),
+        "{}",
+        answer.text()
+    );
+    let heard = upstream.last();
+    assert_eq!((heard.path.as_str(), heard.header("authorization")), ("/v1/embeddings", Some("Bearer pa-1")));
+    let body = heard.json();
+    assert_eq!((&body["model"], &body["output_dimension"]), (&Value::from("voyage-3.5"), &Value::from(256)), "{body}");
+    assert!(body.get("user").is_none() && body.get("dimensions").is_none(), "{body}");
+    assert_eq!(answer.header("x-portcullis-dropped-params"), Some("user"));
+    let record = gateway.record(1).await;
+    assert_eq!(
+        (record["usage"]["input_tokens"].as_u64(), record["cost_usd"].to_string()),
+        (Some(9), "0.00000045".into())
+    );
+
+    let scores = r#"{"object":"list","data":[{"relevance_score":0.875,"index":1,"document":"b"},{"relevance_score":0.5,"index":0,"document":"a"}],"model":"rerank-2.5","usage":{"total_tokens":26}}"#;
+    upstream.then(Say::json(scores));
+    let asked =
+        r#"{"model":"rerank-2.5","query":"q","documents":["a",{"text":"b"}],"top_n":2,"return_documents":true}"#;
+    let answer = gateway.post("/v1/rerank", asked).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = answer.json();
+    assert_eq!(told["results"][0]["relevance_score"].to_string(), "0.875", "{told}");
+    assert_eq!(
+        (&told["results"][0]["index"], &told["results"][0]["document"]["text"]),
+        (&Value::from(1), &Value::from("b"))
+    );
+    let body = upstream.last().json();
+    assert_eq!((&body["top_k"], &body["documents"][1]), (&Value::from(2), &Value::from("b")), "{body}");
+    assert!(body.get("top_n").is_none(), "{body}");
+    let record = gateway.record(2).await;
+    assert_eq!(
+        (record["usage"]["input_tokens"].as_u64(), record["target"].as_str()),
+        (Some(26), Some("voyage/rerank-2.5"))
+    );
+    // What it does not offer is refused before it is asked.
+    let refused = gateway.post("/v1/moderations", r#"{"model":"voyage/voyage-3.5","input":"x"}"#).await;
+    assert_eq!((refused.status, upstream.heard().len()), (400, 2), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn tokens_of_claude_at_bedrock_are_counted_there_and_estimated_where_that_cannot_be() {
+    let upstream = Upstream::saying(Say::json(r#"{"inputTokens":37}"#)).await;
+    let row = |name: &str, row: &str| {
+        format!("[providers.{name}]\nrow = \"{row}\"\nbase_url = \"http://{}\"\nkey = \"file:key\"\n", upstream.addr)
+    };
+    let config = [row("converse", "bedrock"), row("invoke", "bedrock-anthropic")].concat();
+    let gateway = Gateway::with(&config, &[("key", "k")]).await;
+    let ask = async |model: &str| {
+        let body = format!(
+            r#"{{"model":"{model}","system":"be kind","messages":[{{"role":"user","content":"hello"}}],"max_tokens":9}}"#
+        );
+        let answer = gateway.post("/v1/messages/count_tokens", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let estimated = answer.header("x-portcullis-estimated").is_some();
+        (answer.json()["input_tokens"].as_u64().expect("a count"), estimated)
+    };
+    let claude = "us.anthropic.claude-sonnet-4-20250514-v1:0";
+    let path = "/model/anthropic.claude-sonnet-4-20250514-v1%3A0/count-tokens";
+    assert_eq!(ask(&format!("converse/{claude}")).await, (37, false));
+    let heard = upstream.last();
+    let wanted = r#"{"input":{"converse":{"messages":[{"role":"user","content":[{"text":"hello"}]}],"system":[{"text":"be kind"}]}}}"#;
+    assert_eq!(heard.path, path);
+    assert_eq!(heard.json(), serde_json::from_str::<Value>(wanted).expect("JSON"));
+    // In the maker's own format the body is the one that would be sent.
+    assert_eq!(ask(&format!("invoke/{claude}")).await, (37, false));
+    let heard = upstream.last();
+    let inner = heard.json()["input"]["invokeModel"]["body"].as_str().expect("a body").to_owned();
+    let inner = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, inner).expect("base64");
+    let inner: Value = serde_json::from_slice(&inner).expect("JSON");
+    assert_eq!(
+        (heard.path.as_str(), &inner["anthropic_version"]),
+        (path, &Value::from("bedrock-2023-05-31")),
+        "{inner}"
+    );
+    assert_eq!((&inner["messages"][0]["content"], &inner["max_tokens"]), (&Value::from("hello"), &Value::from(1)));
+    assert!(inner.get("model").is_none(), "{inner}");
+    // Another maker's model is not asked about, and what AWS does not count after all is estimated.
+    assert!(ask("converse/amazon.nova-pro-v1:0").await.1);
+    assert_eq!(upstream.heard().len(), 2);
+    upstream.always(Say::error(400, r#"{"message":"The provided model doesn't support counting tokens."}"#));
+    assert!(ask(&format!("converse/{claude}")).await.1);
+    upstream.always(Say::error(500, r#"{"message":"no"}"#));
+    let body = format!(r#"{{"model":"converse/{claude}","messages":[{{"role":"user","content":"x"}}]}}"#);
+    assert!(gateway.post("/v1/messages/count_tokens", &body).await.status >= 500, "a failure is told");
+}

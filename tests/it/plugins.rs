@@ -20,6 +20,7 @@ use crate::{
 
 const HELLO: &[u8] = include_bytes!("../../plugins/hello/hello.wasm");
 const HOSTILE: &[u8] = include_bytes!("../guests/hostile/hostile.wasm");
+const PROBE: &[u8] = include_bytes!("../guests/probe/probe.wasm");
 
 /// Like a copy that ends in a rename.
 fn put(root: &Path, name: &str, bytes: &[u8]) {
@@ -354,6 +355,26 @@ async fn the_client_leaving_in_the_middle_of_a_call_is_settled() {
     assert!(upstream.heard().is_empty());
 }
 
+/// What a guest waits for is not its processor time; a server that never gets to its end is left all the same.
+#[tokio::test]
+async fn a_call_that_drips_ends_at_its_deadline_and_costs_no_processor_time() {
+    let upstream = Upstream::start().await;
+    let drip = || Say::frames(&["x"; 600], Duration::from_millis(100));
+    let grant = format!("grant = [\"log\", \"kv\", \"metrics\", \"clock\", \"http:{}\"]", upstream.addr);
+    let config = format!("[[stages]]\nuse = \"plugins/probe.wasm\"\nlimits = {{ cpu = \"500ms\" }}\n{grant}\n");
+    let gateway = gateway(&config, &[("plugins/probe.wasm", PROBE)]).await;
+    upstream.always(drip());
+    let begun = std::time::Instant::now();
+    let url = format!("probe get http://{}/", upstream.addr);
+    // The guest gives it two seconds; the server would take a minute.
+    assert_eq!(says(&gateway, &url).await, "timeout");
+    assert!(begun.elapsed() >= Duration::from_secs(2) && begun.elapsed() < Duration::from_secs(40));
+    upstream.is_cancelled(1).await;
+    // A head that does not come is the same.
+    upstream.always(Say::of(200, "text/plain", b"late".to_vec()).wait(Duration::from_secs(60)));
+    assert_eq!(says(&gateway, &url).await, "timeout");
+}
+
 struct Ran {
     code: i32,
     stdout: String,
@@ -381,7 +402,8 @@ async fn inspect_check_and_explain_know_plugins() {
     let facts = run(&["plugin", "inspect", "--json", &file], None);
     let facts: Value = serde_json::from_str(&facts.stdout).expect("JSON");
     assert_eq!((facts["name"].as_str(), &facts["phases"]), (Some("hello"), &json!(["request"])));
-    assert_eq!(facts["problems"], json!([]));
+    assert_eq!((&facts["problems"], &facts["needs"]), (&json!([]), &json!(["last-user-text"])));
+    assert!(facts["code"].as_u64() > Some(10_000) && facts["memory"].as_u64() >= Some(65_536), "{facts}");
     let check = run(&["check", "--json", "--config", &config], None);
     let check: Value = serde_json::from_str(&check.stdout).expect("JSON");
     assert_eq!((&check["errors"], &check["stages"]), (&json!([]), &json!(["plugins/hello.wasm"])));
@@ -401,6 +423,15 @@ async fn inspect_check_and_explain_know_plugins() {
     put(dir.path(), "plugins/hello.test.toml", cases.replace("200", "403").as_bytes());
     let test = run(&["test", "--config", &config, &folder], None);
     assert!(test.code == 1 && test.stdout.contains("FAILED"), "{}", test.stdout);
+    let bench = run(&["plugin", "bench", "--json", "--rounds", "3", "--config", &config, &file], None);
+    let figures: Value = serde_json::from_str(&bench.stdout).expect("JSON");
+    assert_eq!((bench.code, &figures["name"], &figures["requests"]), (0, &json!("hello"), &json!(3)), "{figures}");
+    let steps: Vec<_> = figures["steps"].as_array().expect("steps").iter().map(|s| s["step"].as_str()).collect();
+    assert_eq!(steps, [Some("instance"), Some("request")]);
+    for wrong in [["--size", "lots"], ["--phase", "event"], ["--with", "no JSON"], ["--request", "/nowhere.json"]] {
+        let ran = run(&["plugin", "bench", wrong[0], wrong[1], "--config", &config, &file], None);
+        assert!(ran.code != 0 && ran.stdout.is_empty(), "{wrong:?}: {}", ran.stdout);
+    }
     let bad = dir.path().join("plugins/bad.wasm").display().to_string();
     let inspect = run(&["plugin", "inspect", &bad], None);
     assert!(inspect.code == 1 && inspect.stdout.contains("no WebAssembly file"), "{}", inspect.stdout);
@@ -416,4 +447,45 @@ async fn a_plugin_that_is_not_listed_is_checked_but_needs_no_configuration_yet()
         status(&gateway).await["refused"]["errors"][0]["file"] == "plugins/spare.wasm"
     })
     .await;
+}
+
+/// `portcullis`, in a folder and with the path of our choice.
+fn run_in(folder: &Path, path: Option<&str>, args: &[&str]) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(args).current_dir(folder).stdin(std::process::Stdio::null());
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    let output = command.output().expect("it runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_plugin_is_begun_in_three_languages_and_what_is_missing_to_build_it_is_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // A machine without any tool.
+    let bare = dir.path().join("bare");
+    std::fs::create_dir(&bare).expect("made");
+    let bare = bare.display().to_string();
+    for (language, begins, missing) in [
+        ("rust", "src/lib.rs", "get it from https://rustup.rs"),
+        ("js", "plugin.js", "https://nodejs.org"),
+        ("python", "plugin.py", "apt-get install python3-venv"),
+    ] {
+        let name = format!("polite-{language}");
+        let (code, out, err) = run_in(dir.path(), None, &["plugin", "new", "--lang", language, &name]);
+        assert!(code == 0 && out.contains(&format!("{name}/{begins}")), "{out}{err}");
+        assert!(dir.path().join(&name).join(begins).is_file());
+        let (code, _, err) = run_in(dir.path(), Some(&bare), &["plugin", "build", &name]);
+        assert!(code == 1 && err.contains(missing), "{language}: {err}");
+        let (code, _, err) = run_in(dir.path(), None, &["plugin", "new", "--lang", language, &name]);
+        assert!(code == 1 && err.contains("is there already"), "{err}");
+    }
+    let (code, _, err) = run_in(dir.path(), None, &["plugin", "new", "--lang", "cobol", "x"]);
+    assert_eq!(code, 64, "{err}");
+    let (code, _, err) = run_in(dir.path(), None, &["plugin", "new", "Not A Name"]);
+    assert_eq!(code, 64, "{err}");
+    let (code, _, err) = run_in(dir.path(), None, &["plugin", "build", "bare"]);
+    assert!(code == 1 && err.contains("is no plugin's folder"), "{err}");
 }

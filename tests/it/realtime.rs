@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -241,4 +242,179 @@ async fn the_mock_speaks_too() {
     assert_eq!(next(&mut client).await["response"]["usage"]["output_tokens"], 4);
     client.close(None).await.expect("closed");
     assert_eq!(gateway.record(1).await["target"].as_str(), Some("mock/mock"));
+}
+
+const GUARD: &str = "fn request(request, context) {
+    for at in 0..request.messages.len() {
+        let text = request.messages[at].text;
+        if text.contains(\"forbidden\") { return reject(403, \"that is not talked about\"); }
+        if text.contains(\"secret\") { text.replace(\"secret\", \"[hidden]\"); request.messages[at].text = text; }
+    }
+}";
+
+#[tokio::test]
+async fn what_a_client_writes_passes_the_request_stages_message_by_message() {
+    let (provider, heard) = upstream(&[]).await;
+    let gateway = Gateway::with(&provider, &[("scripts/guard.rhai", GUARD)]).await;
+    let (answer, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    assert_eq!(answer.status, 101);
+    let item = |text: &str| {
+        json!({"type": "conversation.item.create", "event_id": "e1", "item": {"type": "message", "role": "user",
+            "content": [{"type": "input_text", "text": text}]}})
+    };
+    let mut expected = Vec::new();
+    let sound = r#"{"type":"input_audio_buffer.append", "audio":"c2VjcmV0"}"#;
+    for (said, arrives) in [
+        (item("hello").to_string(), item("hello").to_string()),
+        (item("the secret word").to_string(), item("the [hidden] word").to_string()),
+        (
+            r#"{"type":"session.update","session":{"instructions":"keep the secret"}}"#.to_owned(),
+            r#"{"type":"session.update","session":{"instructions":"keep the [hidden]"}}"#.to_owned(),
+        ),
+        (
+            r#"{"type":"response.create","response":{"instructions":"a \u0073ecret"}}"#.to_owned(),
+            r#"{"type":"response.create","response":{"instructions":"a [hidden]"}}"#.to_owned(),
+        ),
+        (sound.to_owned(), sound.to_owned()),
+        // What stands twice is read once.
+        (
+            r#"{"type":"x","item":{"text":"secret"},"item":{"text":"fine"}}"#.to_owned(),
+            r#"{"type":"x","item":{"text":"fine"}}"#.to_owned(),
+        ),
+    ] {
+        client.send(Message::text(said)).await.expect("sent");
+        let echoed = next(&mut client).await;
+        assert_eq!(echoed, serde_json::from_str::<Value>(&arrives).expect("JSON"));
+        expected.push(arrives);
+    }
+    // Refused: told to the client, kept from the upstream, and the session goes on.
+    for (said, code, event) in [
+        (item("a forbidden thing").to_string(), "policy_rejected", json!("e1")),
+        ("no json".to_owned(), "", Value::Null),
+    ] {
+        client.send(Message::text(said)).await.expect("sent");
+        let error = next(&mut client).await;
+        assert_eq!((&error["type"], &error["error"]["event_id"]), (&json!("error"), &event), "{error}");
+        assert!(!error["error"]["message"].as_str().unwrap_or_default().is_empty(), "{error}");
+        assert!(code.is_empty() || error["error"]["message"] == "that is not talked about", "{error}");
+    }
+    client.send(Message::text(item("on we go").to_string())).await.expect("sent");
+    assert_eq!(next(&mut client).await, item("on we go"));
+    expected.push(item("on we go").to_string());
+    assert_eq!(heard.lock().await.messages, expected);
+    client.close(None).await.expect("closed");
+    let record = gateway.record(1).await;
+    assert_eq!(record["status"], 101, "{record}");
+}
+
+#[tokio::test]
+async fn a_stage_that_guards_answers_is_not_bypassed_by_a_session() {
+    let (provider, heard) = upstream(&[]).await;
+    let guard = "const STREAM = \"whole\"; fn response(response, context) { if response.text.contains(\"x\") { return reject(403, \"no\"); } }";
+    let gateway = Gateway::with(&provider, &[("scripts/guard.rhai", guard)]).await;
+    let answer = handshake(gateway.addr, "up/voice", None).await;
+    let error = answer.json()["error"].clone();
+    assert_eq!(answer.status, 400, "{error}");
+    assert!(
+        error["message"].as_str().is_some_and(|m| m.contains("scripts/guard.rhai") && m.contains("on_error")),
+        "{error}"
+    );
+    assert!(heard.lock().await.heads.is_empty());
+    // For others it is as it was, and who takes it as it is may say so.
+    let bound = "[[stages]]\nuse = \"scripts/guard.rhai\"\nonly = { models = [\"other\"] }\n";
+    let skipping = "[[stages]]\nuse = \"scripts/guard.rhai\"\non_error = \"skip\"\n";
+    for stages in [bound, skipping] {
+        let gateway = Gateway::with(&format!("{provider}{stages}"), &[("scripts/guard.rhai", guard)]).await;
+        assert_eq!(handshake(gateway.addr, "up/voice", None).await.status, 200, "{stages}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_have_the_drains_time_and_are_told_when_it_is_over() {
+    let (provider, heard) = upstream(&[DONE]).await;
+    let config = format!("[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\ndrain = \"3s\"\n{provider}");
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = format!("[store]\nkind = \"sled\"\npath = {:?}\n", dir.path().join("data"));
+    let gateway = Gateway::start(&format!("{store}{config}")).await;
+    let (answer, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    assert_eq!(answer.status, 101);
+    next(&mut client).await;
+    let began = std::time::Instant::now();
+    let stopping = tokio::spawn(gateway.stop());
+    // It still lives while others drain.
+    client.send(Message::text("{}")).await.expect("sent");
+    assert_eq!(next(&mut client).await, json!({}));
+    assert_eq!(closed(&mut client).await, Some(1001));
+    stopping.await.expect("stopped");
+    assert!(began.elapsed() >= Duration::from_secs(3), "it had its time");
+    eventually("the upstream's side is over, too", async || heard.lock().await.over == 1).await;
+    // What it used was settled before the process could end.
+    let patient = config.replace("\"3s\"", "\"300s\"");
+    let gateway = Gateway::start(&format!("{store}{patient}")).await;
+    let record = gateway.record(1).await;
+    assert_eq!(
+        (record["error_code"].as_str(), record["usage"]["input_tokens"].as_u64()),
+        (Some("gateway_stopped"), Some(7))
+    );
+    // A session that ends by itself lets the gateway go at once.
+    let (_, mut client) = connect(&gateway, "/v1/realtime?model=mock", &[]).await;
+    let stopping = tokio::spawn(gateway.stop());
+    client.close(None).await.expect("closed");
+    tokio::time::timeout(Duration::from_secs(120), stopping)
+        .await
+        .expect("long before the drain ends")
+        .expect("stopped");
+}
+
+#[tokio::test]
+async fn a_session_runs_over_tls_on_both_sides() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let authority = {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        rcgen::CertifiedIssuer::self_signed(params, key).expect("an authority")
+    };
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let names = vec!["localhost".to_owned()];
+    let cert = rcgen::CertificateParams::new(names).expect("parameters").signed_by(&key, &authority).expect("signed");
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    let private = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).expect("a key");
+    let server =
+        rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![der(&cert.pem())], private);
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server.expect("a server's side")));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let port = listener.local_addr().expect("addr").port();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let stream = acceptor.accept(socket).await.expect("TLS");
+        let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a handshake");
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() {
+                let _ = socket.send(message).await;
+            }
+        }
+    });
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n[providers.up]\nbase_url = \"https://localhost:{port}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\nca = \"ca.pem\"\noffers = [\"realtime\"]\n"
+    );
+    let files = [("cert.pem", cert.pem()), ("key.pem", key.serialize_pem()), ("ca.pem", authority.pem())];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let gateway = Gateway::with(&config, &files).await;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(der(&authority.pem())).expect("an authority");
+    let client = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let socket = TcpStream::connect(gateway.addr).await.expect("connect");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, socket).await.expect("TLS");
+    let address = "wss://localhost/v1/realtime?model=up/voice";
+    let (mut client, answer) = tokio_tungstenite::client_async(address, stream).await.expect("a session");
+    assert_eq!(answer.status(), 101);
+    client.send(Message::text(r#"{"type":"response.create"}"#)).await.expect("sent");
+    let echoed = tokio::time::timeout(Duration::from_secs(10), client.next()).await.expect("in time");
+    assert_eq!(
+        echoed.expect("a message").expect("no error").into_text().expect("text"),
+        r#"{"type":"response.create"}"#
+    );
+    client.close(None).await.expect("closed");
 }

@@ -1,11 +1,14 @@
 //! OpenAI Responses through the gateway: the same format as it came, every other one translated, and what is kept for a
 //! conversation's next turn.
 
+#![allow(clippy::disallowed_methods, reason = "the environment tells tests what they may skip")]
+
 use serde_json::{Value, json};
 
 use crate::{
     family::{FAMILIES, Openai},
-    support::{Answer, Gateway, Say, Upstream, request},
+    state::Disk,
+    support::{Answer, Gateway, Process, Say, Upstream, eventually, request},
 };
 
 /// Spacing and order of keys are the upstream's own.
@@ -321,4 +324,183 @@ async fn legacy_completions_are_answered_by_chat_models_of_every_family() {
     let gateway = Gateway::start("").await;
     let answer = gateway.post("/v1/completions", r#"{"model":"mock","prompt":"x","echo":true}"#).await;
     assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("echo")));
+}
+
+/// A gateway with keys, whose store is on the disk.
+const DURABLE: &str = "[store]\nkind = \"sled\"\npath = \"data\"\n[auth]\nrequired = true\n[teams.red]\n[teams.blue]\n";
+
+/// A caller of a gateway that runs as a process of its own.
+struct Caller(String);
+
+impl Caller {
+    async fn new(gateway: &Process, team: &str) -> Caller {
+        let made = gateway.admin("POST", "/api/v1/keys", &json!({"name": team, "team": team}).to_string()).await;
+        Caller(format!("Bearer {}", made.json()["key"].as_str().expect("a key")))
+    }
+
+    async fn ask(&self, gateway: &Process, method: &str, path: &str, body: &str) -> Answer {
+        let headers = [("authorization", self.0.as_str()), ("content-type", "application/json")];
+        request(gateway.addr, method, path, &headers, body.as_bytes()).await
+    }
+
+    /// The id of a stored answer.
+    async fn store(&self, gateway: &Process, input: &str, stream: bool) -> String {
+        let body = json!({"model": "mock", "input": input, "stream": stream}).to_string();
+        let answer = self.ask(gateway, "POST", "/v1/responses", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let id = |response: &Value| response["id"].as_str().expect("an id").to_owned();
+        if stream { id(&events(&answer).pop().expect("events")["response"]) } else { id(&answer.json()) }
+    }
+
+    async fn follow(&self, gateway: &Process, id: &str) -> u16 {
+        let body = json!({"model": "mock", "input": "and?", "previous_response_id": id, "store": false}).to_string();
+        self.ask(gateway, "POST", "/v1/responses", &body).await.status
+    }
+}
+
+/// All bytes of kept answers.
+fn kept(gateway: &Process) -> Vec<u8> {
+    let folder = gateway.path().join("data/responses");
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|file| std::fs::read(file.path()).ok()).flatten().collect()
+}
+
+#[tokio::test]
+async fn a_delivered_answer_is_followed_up_after_a_kill_and_a_deleted_one_stays_deleted() {
+    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some_and(|v| v == "1") { 20 } else { 3 };
+    let mut gateway = Process::start(DURABLE, &[]).await;
+    let (red, blue) = (Caller::new(&gateway, "red").await, Caller::new(&gateway, "blue").await);
+    let (mut alive, mut dead) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let gone = red.store(&gateway, "burn after reading", false).await;
+        let deleted = red.ask(&gateway, "DELETE", &format!("/v1/responses/{gone}"), "").await;
+        assert_eq!(deleted.json()["deleted"], true);
+        dead.push(gone);
+        alive.push(red.store(&gateway, "the secret of the house", round % 2 == 1).await);
+        // No pause: what was delivered has been written.
+        gateway.kill_and_restart().await;
+        for id in &alive {
+            assert_eq!(red.follow(&gateway, id).await, 200, "round {round}");
+            assert_eq!(blue.follow(&gateway, id).await, 404, "round {round}");
+            assert_eq!(blue.ask(&gateway, "DELETE", &format!("/v1/responses/{id}"), "").await.status, 404);
+        }
+        for id in &dead {
+            assert_eq!(red.follow(&gateway, id).await, 404, "round {round}");
+            assert_eq!(red.ask(&gateway, "GET", &format!("/v1/responses/{id}"), "").await.status, 404);
+        }
+    }
+    let items = red.ask(&gateway, "GET", &format!("/v1/responses/{}/input_items", alive[0]), "").await.json();
+    assert_eq!(items["data"][0]["content"][0]["text"], "the secret of the house", "{items}");
+    let bytes = kept(&gateway);
+    assert!(bytes.len() > 500, "{}", bytes.len());
+    for word in ["secret", "burn", "resp_", "mock"] {
+        assert!(memchr::memmem::find(&bytes, word.as_bytes()).is_none(), "`{word}` can be read on the disk");
+    }
+    // A clean restart, too.
+    gateway.restart().await;
+    assert_eq!((red.follow(&gateway, &alive[0]).await, red.follow(&gateway, &dead[0]).await), (200, 404));
+}
+
+#[tokio::test]
+async fn answers_are_kept_in_memory_alone_when_that_is_wanted() {
+    let mut gateway = Process::start(&format!("{DURABLE}[responses]\npersist = false\n"), &[]).await;
+    let red = Caller::new(&gateway, "red").await;
+    let id = red.store(&gateway, "hello", false).await;
+    assert_eq!(red.follow(&gateway, &id).await, 200);
+    gateway.kill_and_restart().await;
+    assert_eq!(red.follow(&gateway, &id).await, 404);
+    assert!(kept(&gateway).is_empty());
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_gone_from_the_disk() {
+    let gateway = Process::start(&format!("{DURABLE}[responses]\nkeep = \"1s\"\n"), &[]).await;
+    let red = Caller::new(&gateway, "red").await;
+    let id = red.store(&gateway, "hello", false).await;
+    eventually("the answer is too old", async || red.follow(&gateway, &id).await == 404).await;
+    eventually("its bytes are gone", async || kept(&gateway).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_no_request_and_what_follows_is_kept_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = dir.path().join("data");
+    let _disk = match Disk::mount(&data, "24m") {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let config = DURABLE.replace("\"data\"", &format!("{:?}", data.to_str().expect("a path")));
+    let mut gateway = Process::start(&config, &[]).await;
+    let red = Caller::new(&gateway, "red").await;
+    let before = red.store(&gateway, "before", false).await;
+    Disk::fill(&data);
+    // It does not get shorter, so that no page has room for it.
+    let mut state = 7u64;
+    let mut letter = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'a' + (state >> 60) as u8)
+    };
+    let noise: String = (0..100_000).map(&mut letter).collect();
+    let during = red.store(&gateway, &noise, false).await;
+    assert_eq!(red.follow(&gateway, &during).await, 200, "from memory");
+    let told = gateway.metrics().await;
+    assert!(told.contains("portcullis_responses_unwritten_total 1"), "{told}");
+    assert!(gateway.log().contains("answers that are to be kept cannot be written"));
+    std::fs::remove_file(data.join("ballast")).expect("room");
+    let after = red.store(&gateway, "after", false).await;
+    gateway.kill_and_restart().await;
+    assert_eq!(red.follow(&gateway, &before).await, 200);
+    assert_eq!(red.follow(&gateway, &during).await, 404, "it was in memory alone");
+    assert_eq!(red.follow(&gateway, &after).await, 200);
+}
+
+const COMPACTED: &str = r#"{ "id":"resp_c1","object":"response.compaction","created_at":1790000000,"output":[{"type":"message","role":"user","content":[{"type":"input_text","text":"when?"}]},{"type":"compaction","id":"cmp_1","encrypted_content":"gAAAAAc"}],"usage":{"input_tokens":90,"output_tokens":12,"total_tokens":102},"own":1.50 }"#;
+
+#[tokio::test]
+async fn a_conversation_is_compacted_by_an_upstream_that_can_and_refused_at_others() {
+    let able = Upstream::saying(Say::json(WHOLE)).await;
+    let unable = Upstream::saying(Say::json("{}")).await;
+    let priced = "[[pricing]]\nmodel = \"up/*\"\ninput = 1\noutput = 2\n";
+    let config = format!(
+        "{}offers = [\"compaction\"]\n{}{priced}",
+        able.provider("up", "openai_responses"),
+        unable.provider("other", "openai_responses")
+    );
+    let hide = "fn request(request, context) { if request.last_user_text == \"secret\" { request.messages[0].text = \"hidden\"; } }";
+    let gateway = Gateway::with(&config, &[("scripts/hide.rhai", hide)]).await;
+    // What was stored here is put in front, and the caller's own bytes go on where nothing has to change.
+    let answer = gateway.post("/v1/responses", r#"{"model":"up/m","input":"when?"}"#).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    able.always(Say::json(COMPACTED));
+    let asked = r#"{"model":"up/m", "input":[{"role":"user","content":"when?"}],"instructions":"be short","tools":[],"own":1.50}"#;
+    let answer = gateway.post("/v1/responses/compact", asked).await;
+    assert_eq!((answer.status, answer.text()), (200, COMPACTED.to_owned()));
+    let heard = able.last();
+    assert_eq!(heard.path, "/v1/responses/compact");
+    assert_eq!(String::from_utf8_lossy(&heard.body), asked.replace("up/m", "m"));
+    let record = gateway.record(2).await;
+    assert_eq!((record["operation"].as_str(), record["cost_usd"].to_string()), (Some("compaction"), "0.000114".into()));
+    let asked = r#"{"model":"up/m","previous_response_id":"resp_up1"}"#;
+    assert_eq!(gateway.post("/v1/responses/compact", asked).await.status, 200);
+    let body = able.last().json();
+    assert_eq!(body["input"].as_array().map(Vec::len), Some(3), "{body}");
+    assert!(body.get("previous_response_id").is_none() && body.get("store").is_none(), "{body}");
+    // It is no answer that is kept.
+    assert_eq!(gateway.get("/v1/responses/resp_c1").await.status, 404);
+    // Stages see the conversation.
+    gateway.post("/v1/responses/compact", r#"{"model":"up/m","input":"secret","temperature":0.5}"#).await;
+    let body = able.last().json();
+    assert!(body.to_string().contains("hidden") && !body.to_string().contains("secret"), "{body}");
+    assert!(body.get("temperature").is_none() && body.get("stream").is_none(), "{body}");
+    // Where it cannot be done it is refused before anything is sent.
+    let answer = gateway.post("/v1/responses/compact", r#"{"model":"other/m","input":"x"}"#).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["param"].as_str()),
+        (400, Some("compaction")),
+        "{}",
+        answer.text()
+    );
+    assert!(unable.heard().is_empty());
+    able.always(Say::json(r#"{"id":"x"}"#));
+    assert_eq!(gateway.post("/v1/responses/compact", r#"{"model":"up/m","input":"x"}"#).await.status, 502);
 }

@@ -438,7 +438,7 @@ fn complete(config: &str) -> String {
     all
 }
 
-fn write(root: &Path, name: &str, text: &str) {
+fn write(root: &Path, name: &str, text: impl AsRef<[u8]>) {
     let path = root.join(name);
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).expect("a folder");
@@ -553,12 +553,33 @@ pub struct Process {
 
 impl Process {
     pub async fn start(config: &str, files: &[(&str, &str)]) -> Process {
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+        Process::with(config, &files).await
+    }
+
+    /// The same with files that need not be text.
+    pub async fn with(config: &str, files: &[(&str, &[u8])]) -> Process {
         let dir = tempfile::tempdir().expect("a folder");
-        for (name, text) in files {
-            write(dir.path(), name, text);
+        for (name, bytes) in files {
+            write(dir.path(), name, bytes);
         }
         write(dir.path(), "gateway.toml", &complete(config));
         Process::run(dir).await
+    }
+
+    /// Bytes that it has in memory.
+    pub fn memory(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("a running process");
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+    }
+
+    /// What it has used of the processor, in the kernel and outside: hundredths of a second.
+    pub fn processor_time(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running process");
+        // The name stands in brackets and may hold anything.
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
     async fn run(dir: tempfile::TempDir) -> Process {
@@ -578,6 +599,44 @@ impl Process {
         eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
         let found = addresses();
         Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.dir.as_ref().expect("a folder").path()
+    }
+
+    /// Saves gateway.toml, or a file beside it, as an editor does.
+    pub fn save(&self, name: &str, text: &str) {
+        let text = if name == "gateway.toml" { complete(text) } else { text.to_owned() };
+        write(self.path(), name, &text);
+    }
+
+    /// The same of any bytes; `in_place`: in two halves over what the file holds.
+    pub fn put(&self, name: &str, bytes: &[u8], in_place: bool) {
+        let path = self.path().join(name);
+        if in_place {
+            let mut file = std::fs::OpenOptions::new().write(true).open(&path).expect("it is there");
+            let (first, second) = bytes.split_at(bytes.len() / 2);
+            std::io::Write::write_all(&mut file, first).expect("written");
+            std::io::Write::write_all(&mut file, second).expect("written");
+            file.set_len(bytes.len() as u64).expect("cut");
+            return;
+        }
+        let fresh = path.with_extension("new~");
+        std::fs::write(&fresh, bytes).expect("written");
+        std::fs::rename(&fresh, &path).expect("renamed");
+    }
+
+    /// As SIGTERM does; `again` starts it anew on the same folder.
+    pub fn halt(&mut self) {
+        self.terminate();
+        self.child.wait().expect("wait");
+    }
+
+    pub async fn again(&mut self) {
+        let dir = self.dir.take().expect("a folder");
+        *self = Process::run(dir).await;
     }
 
     /// The most bytes that it ever had in memory.

@@ -9,11 +9,14 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     account::Ledger,
-    admin::{self, AdminState, Facts},
+    admin::{self, Action, AdminState, Deployment, Facts},
     config,
     store::Memory,
     telemetry::Ring,
+    versions::{By, Versions},
 };
+
+type Later = futures_util::future::BoxFuture<'static, crate::error::Result<Value>>;
 
 #[derive(clap::Parser)]
 struct Cli {
@@ -52,6 +55,27 @@ impl Facts for Nothing {
     }
 }
 
+/// Keys have nothing to do with versions.
+struct NoVersions(Versions);
+
+impl Deployment for NoVersions {
+    fn versions(&self) -> &Versions {
+        &self.0
+    }
+    fn rollout(&self) -> Value {
+        Value::Null
+    }
+    fn show(self: Arc<Self>, _: String) -> Later {
+        Box::pin(std::future::ready(Ok(Value::Null)))
+    }
+    fn diff(self: Arc<Self>, _: String, _: String) -> Later {
+        Box::pin(std::future::ready(Ok(Value::Null)))
+    }
+    fn act(self: Arc<Self>, _: Action, _: By) -> Later {
+        Box::pin(std::future::ready(Ok(Value::Null)))
+    }
+}
+
 /// Where keys live: a stopped store, or a running plane.
 enum Where {
     Store(tempfile::TempDir),
@@ -63,8 +87,9 @@ impl Where {
         let auth = config::Auth { required: true };
         let store = Arc::new(Memory::default());
         let keys = Keys::open(store.clone(), &auth, &BTreeMap::new()).await.unwrap();
+        let deployment = Arc::new(NoVersions(Versions::open(store.clone()).await.unwrap()));
         let ledger = Ledger::open(store, Arc::new(Ring::default()), std::time::SystemTime::now).await.unwrap();
-        let state = AdminState { keys, ledger, facts: Arc::new(Nothing), token: None };
+        let state = AdminState { keys, ledger, facts: Arc::new(Nothing), deployment, token: None };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(admin::serve(listener, Arc::new(state), CancellationToken::new()));

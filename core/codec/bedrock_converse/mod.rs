@@ -21,7 +21,7 @@ use super::{
     json,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response, Usage},
 };
 
@@ -111,6 +111,21 @@ impl Codec for BedrockConverse {
         embeddings::decode_response(body)
     }
 
+    fn encode_count(&self, request: &Request, dialect: &Dialect) -> Option<Result<Encoded>> {
+        Some(request::encode(request, dialect).map(|mut encoded| {
+            encoded.body.retain(|key, _| COUNTED.contains(&key.as_str()));
+            let converse = Value::Object(std::mem::take(&mut encoded.body));
+            encoded.body.insert("input".to_owned(), json!({ "converse": converse }));
+            encoded
+        }))
+    }
+
+    fn decode_count(&self, body: &[u8]) -> Result<u64> {
+        let value = json::parse_upstream(body)?;
+        let broken = || Error::new(Kind::Upstream, "the upstream's token count has no `inputTokens`");
+        value.get("inputTokens").and_then(Value::as_u64).ok_or_else(broken)
+    }
+
     fn encode_count_response(&self, tokens: u64) -> Vec<u8> {
         json!({"inputTokens": tokens}).to_string().into_bytes()
     }
@@ -124,6 +139,9 @@ impl Codec for BedrockConverse {
         json!({"modelDetails": card(model)}).to_string().into_bytes()
     }
 }
+
+/// What a token count takes.
+const COUNTED: [&str; 4] = ["messages", "system", "toolConfig", "additionalModelRequestFields"];
 
 fn card(model: &ModelCard) -> Value {
     json!({

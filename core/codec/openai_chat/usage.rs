@@ -80,7 +80,8 @@ pub fn read(object: &[u8]) -> Option<Usage> {
     })?;
     let figures = found;
     let (prompt, completion) = (&figures.prompt, &figures.completion);
-    let input = figures.prompt_tokens;
+    // Who generates nothing may tell the total alone.
+    let input = figures.prompt_tokens.or(figures.total_tokens.filter(|_| figures.completion_tokens.is_none()));
     let cached = prompt
         .cached_tokens
         .or(figures.prompt_cache_hit_tokens)

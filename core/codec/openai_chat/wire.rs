@@ -117,7 +117,9 @@ pub fn usage(value: &Value) -> Option<Usage> {
         value.as_number().and_then(as_u64)
     };
     let first = |paths: &[&[&str]]| paths.iter().find_map(|p| at(p));
-    let input = at(&["prompt_tokens"]);
+    let completion = at(&["completion_tokens"]);
+    // Who generates nothing may tell the total alone.
+    let input = at(&["prompt_tokens"]).or_else(|| at(&["total_tokens"]).filter(|_| completion.is_none()));
     let reasoning = at(&["completion_tokens_details", "reasoning_tokens"]);
     let cached = first(&[
         &["prompt_tokens_details", "cached_tokens"],
@@ -128,7 +130,7 @@ pub fn usage(value: &Value) -> Option<Usage> {
     let usage = Usage {
         // More cached than all: this server leaves them out (Grok at Azure).
         input_tokens: input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all }),
-        output_tokens: output_tokens(input, at(&["completion_tokens"]), reasoning, at(&["total_tokens"])),
+        output_tokens: output_tokens(input, completion, reasoning, at(&["total_tokens"])),
         cache_read_tokens: cached,
         cache_write_tokens: first(&[
             &["prompt_tokens_details", "cache_write_tokens"],

@@ -155,6 +155,13 @@ impl Codec for OpenaiResponses {
             .ok_or_else(|| Error::new(Kind::Upstream, "the upstream's token count has no `input_tokens`"))
     }
 
+    fn encode_compaction(&self, request: &Request, dialect: &Dialect) -> Option<Result<Encoded>> {
+        Some(request::encode(request, dialect).map(|mut encoded| {
+            encoded.body.retain(|key, _| COMPACTED.contains(&key.as_str()));
+            encoded
+        }))
+    }
+
     fn encode_count_response(&self, tokens: u64) -> Vec<u8> {
         json!({"object": "response.input_tokens", "input_tokens": tokens}).to_string().into_bytes()
     }
@@ -189,6 +196,21 @@ const ECHOED: [&str; 19] = [
     "top_p",
     "truncation",
     "user",
+];
+
+/// What compacting takes.
+const COMPACTED: [&str; 11] = [
+    "model",
+    "input",
+    "instructions",
+    "previous_response_id",
+    "tools",
+    "parallel_tool_calls",
+    "text",
+    "reasoning",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
 ];
 
 /// What a token count takes.

@@ -140,6 +140,9 @@ pub struct Records {
 pub enum Bodies {
     /// They are not kept.
     Off,
+    /// They are kept beside the records, compressed and sealed under the master key, for as long as those are: the request as
+    /// it went upstream, up to 1 MiB, and the first 256 KiB of what the upstream answered.
+    Sealed,
 }
 
 /// US dollars as written: decimal text, or a number, which is taken as the digits that stand in the file.

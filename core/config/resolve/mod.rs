@@ -5,11 +5,13 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{
-    Admin, Auth, Config, Media, Problem, Secret, Server, Store, StoreKind, Timeouts, Tls, file, later,
+    Admin, Auth, Config, Content, Media, Problem, Responses, Secret, Server, Store, StoreKind, Timeouts, Tls, file,
+    later,
     shape::Sound,
     source::{Source, dotted, step},
     sources::{self, Sources},
@@ -20,6 +22,7 @@ mod logins;
 mod models;
 mod pricing;
 mod providers;
+mod rollout;
 mod stages;
 mod teams;
 
@@ -30,6 +33,8 @@ pub struct Surroundings<'s, 't> {
     pub env: &'s dyn Fn(&str) -> Option<String>,
     /// Names of the provider catalogue's rows.
     pub rows: &'s [&'s str],
+    /// In place of the files: what a version kept.
+    pub kept: Option<&'s Content>,
     pub source: &'s Source<'t>,
     pub sound: &'s Sound<'t>,
 }
@@ -42,7 +47,7 @@ pub struct Resolved {
 
 /// Files that were read on the way are added to `beside`.
 pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sources) -> Resolved {
-    let mut r = Resolver { around, problems: Vec::new(), warnings: Vec::new(), files: Vec::new() };
+    let mut r = Resolver { around, problems: Vec::new(), warnings: Vec::new(), files: Vec::new(), texts: Vec::new() };
     let server = r.server(file.server.unwrap_or_default());
     let admin = r.admin(file.admin.unwrap_or_default(), &server);
     let auth = r.auth(file.auth.unwrap_or_default(), &server);
@@ -57,14 +62,18 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
+    let responses = r.responses(file.responses.unwrap_or_default());
+    let rollout = r.rollout(file.rollout);
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
     beside.files.sort();
     beside.files.dedup();
+    beside.texts = r.texts;
     let config = Config {
         root: around.root.to_owned(),
         file: around.file.to_owned(),
         hash: String::new(),
+        version: String::new(),
         server,
         admin,
         store,
@@ -77,6 +86,8 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         media,
         budget_lease,
         records,
+        responses,
+        rollout,
         stages,
         sources: Sources::default(),
     };
@@ -88,6 +99,8 @@ struct Resolver<'r, 's, 't> {
     problems: Vec<Problem>,
     warnings: Vec<String>,
     files: Vec<PathBuf>,
+    /// Those of them that are part of the configuration itself.
+    texts: Vec<(String, Arc<str>)>,
 }
 
 impl Resolver<'_, '_, '_> {
@@ -139,6 +152,17 @@ impl Resolver<'_, '_, '_> {
             allow: allow.iter().map(|host| host.to_ascii_lowercase()).collect(),
             max_size: self.size(&at("max_size"), raw.max_size, default.max_size),
             timeout: self.span(&at("timeout"), raw.timeout).unwrap_or(default.timeout),
+        }
+    }
+
+    fn responses(&mut self, raw: file::Responses) -> Responses {
+        let default = Responses::default();
+        let at = |key: &str| path(&["responses", key]);
+        Responses {
+            keep: self.span(&at("keep"), raw.keep).unwrap_or(default.keep),
+            max_size: self.size(&at("max_size"), raw.max_size, default.max_size),
+            memory: self.size(&at("memory"), raw.memory, default.memory),
+            persist: raw.persist.unwrap_or(default.persist),
         }
     }
 

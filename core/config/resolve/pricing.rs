@@ -42,8 +42,11 @@ impl Resolver<'_, '_, '_> {
     /// Each mistake with its own file and line.
     pub(super) fn catalogue(&mut self, raw: file::Catalogue) -> Arc<Catalogue> {
         let Some(name) = raw.file else { return Arc::default() };
-        let full = self.existing(&path(&["catalogue", "file"]), &name);
-        let text = match sources::text(&full, MOST_CATALOGUE) {
+        let text = match self.around.kept {
+            Some(kept) => Ok(kept.text(&name)),
+            None => sources::text(&self.existing(&path(&["catalogue", "file"]), &name), MOST_CATALOGUE),
+        };
+        let text = match text {
             Ok(Some(text)) => text,
             // Told already.
             Ok(None) => return Arc::default(),
@@ -52,6 +55,7 @@ impl Resolver<'_, '_, '_> {
                 return Arc::default();
             }
         };
+        self.texts.push((name.clone(), text.as_str().into()));
         let mistakes = match Catalogue::parse(&text) {
             Ok(catalogue) => return Arc::new(catalogue),
             Err(mistakes) => mistakes,
@@ -66,7 +70,7 @@ impl Resolver<'_, '_, '_> {
     }
 
     pub(super) fn records(&mut self, raw: file::Records) -> Records {
-        let (None | Some(file::Bodies::Off)) = raw.bodies;
+        let bodies = matches!(raw.bodies, Some(file::Bodies::Sealed));
         let keep = self.span(&path(&["records", "keep"]), raw.keep);
         let at = path(&["records", "usage"]);
         let usage = self.span(&at, raw.usage).and_then(|usage| match usage < A_MONTH {
@@ -74,7 +78,7 @@ impl Resolver<'_, '_, '_> {
             false => Some(usage),
         });
         let default = Records::default();
-        Records { keep: keep.unwrap_or(default.keep), usage: usage.unwrap_or(default.usage) }
+        Records { keep: keep.unwrap_or(default.keep), usage: usage.unwrap_or(default.usage), bodies }
     }
 
     fn names_provider(&self, head: &str, providers: &[Provider]) -> bool {

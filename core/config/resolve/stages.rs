@@ -7,7 +7,7 @@ use serde_json::{Map, Number, Value};
 
 use super::{Resolver, path};
 use crate::config::{
-    Isolation, OnError, Only, Sources, Stage, StageLimits, StreamMode, Team, file, source::dotted, text,
+    Isolation, OnError, Only, Park, SLOW, Sources, Stage, StageLimits, StreamMode, Team, file, source::dotted, text,
 };
 
 impl Resolver<'_, '_, '_> {
@@ -80,7 +80,11 @@ impl Resolver<'_, '_, '_> {
         if cpu.is_some_and(|cpu| cpu > MOST_CPU) {
             self.tell(&limit("cpu"), "`limits.cpu` of a plugin may be at most \"10s\"");
         }
+        let slow = self.span_or_zero(&at_key(at, "slow"), raw.slow, SLOW);
+        let park = self.park(&at_key(at, "park"), raw.park.unwrap_or_default());
         Stage {
+            slow,
+            park,
             on_error: match raw.on_error {
                 Some(file::OnError::Skip) => OnError::Skip,
                 Some(file::OnError::Reject) | None => OnError::Reject,
@@ -109,6 +113,14 @@ impl Resolver<'_, '_, '_> {
             line: self.around.source.line(&at_key(at, "use")),
             uses: raw.uses,
         }
+    }
+
+    fn park(&mut self, at: &[String], raw: file::Park) -> Option<Park> {
+        let usual = Park::default();
+        let rest = self.span(&at_key(at, "rest"), raw.rest).unwrap_or(usual.rest);
+        let lasting = self.span_or_zero(&at_key(at, "lasting"), raw.lasting, usual.lasting);
+        let failures = raw.failures.unwrap_or(usual.failures);
+        (failures > 0).then_some(Park { failures, lasting, rest })
     }
 
     fn used_file(&mut self, at: &[String], uses: &str, beside: &mut Sources) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, json};
 
-use super::super::{PluginStage, Plugins};
+use super::super::{Load, PluginStage, Plugins, bench};
 use crate::{
     codec::{Inbound, document::Document},
     config::{Stage as Listed, sources},
@@ -22,15 +22,9 @@ fn file(bytes: &[u8]) -> sources::Plugin {
 
 fn listed(config: &[(&str, &str)]) -> Listed {
     Listed {
-        uses: "plugins/guest.wasm".into(),
-        on_error: Default::default(),
-        stream: None,
-        only: None,
         config: config.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect(),
-        limits: Default::default(),
-        grant: Vec::new(),
-        isolation: Default::default(),
         line: 1,
+        ..Listed::automatic("plugins/guest.wasm")
     }
 }
 
@@ -258,4 +252,82 @@ fn an_instance_serves_another_request_only_when_both_sides_agree() {
     once(&stage, "hostile request panic").unwrap_err();
     assert_eq!(count(&stage), "1");
     assert!(load(&plugins, HELLO, &pooled).err().unwrap().contains("reusable"));
+}
+
+#[test]
+fn a_fresh_copy_shares_what_is_compiled_and_no_memory() {
+    let plugins = Plugins::dry();
+    let one = plugins.load(&listed(&[]), &file(HELLO)).unwrap();
+    let copy = plugins.again();
+    let two = copy.load(&listed(&[]), &file(HELLO)).unwrap();
+    assert!(Arc::ptr_eq(&one.program, &two.program) && Arc::ptr_eq(&one.engine, &two.engine));
+    assert!(!Arc::ptr_eq(&plugins.effects.kv, &copy.effects.kv));
+}
+
+#[test]
+fn a_bench_calls_each_phase_of_a_request_and_tells_what_came_of_it() {
+    let text = "hostile event drop".to_owned();
+    let body = json!({"model": "mock", "messages": [{"role": "user", "content": text}]}).to_string();
+    let load = Load {
+        body: body.into(),
+        format: Format::OpenaiChat,
+        context: &|| Ok(context()),
+        answer: "word ".repeat(20),
+        only: None,
+        requests: 3,
+        time: std::time::Duration::from_secs(60),
+    };
+    let plugins = Plugins::dry();
+    let mut listed = listed(&[]);
+    listed.limits.cpu = std::time::Duration::from_secs(5);
+    let loaded = plugins.load(&listed, &file(HOSTILE)).unwrap();
+    let figures = bench(&loaded, &load).unwrap();
+    let steps: Vec<_> = figures.steps.iter().map(|step| (step.step, step.calls, step.verdict, step.failed)).collect();
+    // Start, a part's start, five pieces of 24 bytes, its end, finish, usage, end.
+    assert_eq!(
+        steps,
+        [
+            ("instance", 3, "", 0),
+            ("request", 3, "continue", 0),
+            ("route", 3, "continue", 0),
+            ("attempt", 3, "continue", 0),
+            ("event", 33, "continue", 0),
+            ("response", 3, "continue", 0),
+            ("error", 3, "continue", 0),
+            ("log", 3, "continue", 0),
+        ]
+    );
+    let step = |name: &str| figures.steps.iter().find(|step| step.step == name).unwrap();
+    assert_eq!((step("event").out, step("response").out), (0, 100), "its events are dropped, its answer stays");
+    assert!(step("instance").memory >= 1 << 16 && step("request").out > 40);
+    // A failure is told and is no panic.
+    let text = "hostile attempt panic".to_owned();
+    let body = json!({"model": "mock", "messages": [{"role": "user", "content": text}]}).to_string();
+    let figures = bench(&loaded, &Load { body: body.into(), ..load }).unwrap();
+    let failed = figures.steps.last().unwrap();
+    assert_eq!((failed.step, failed.failed), ("attempt", 3));
+    assert!(failed.fault.as_deref().is_some_and(|why| why.contains("it panicked")), "{failed:?}");
+}
+
+/// The contract is documentation, line by line.
+#[test]
+fn every_item_of_the_contract_has_its_line() {
+    let text = include_str!("../../../plugins/wit/portcullis.wit");
+    let (mut missing, mut documented, mut items) = (Vec::new(), false, 0);
+    for (number, line) in (1..).zip(text.lines().map(str::trim)) {
+        if line.starts_with("///") {
+            documented = line.len() > 6;
+            continue;
+        }
+        let frame = ["}", "//", "use ", "import ", "export ", "include ", "package "];
+        if !line.is_empty() && !frame.iter().any(|word| line.starts_with(word)) {
+            items += 1;
+            if !documented {
+                missing.push(format!("{number}: {line}"));
+            }
+        }
+        documented = false;
+    }
+    assert!(missing.is_empty(), "without a line of `///` before it:\n{}", missing.join("\n"));
+    assert!(items > 250, "{items} items were found");
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{
     Outbound, OutboundError,
-    bind::portcullis::plugin::{config, context, facts, http, kv},
+    bind::portcullis::plugin::{config, context, facts, http, kv, metrics},
     grant::Grants,
     state::{Guest, Shared},
 };
@@ -22,18 +22,19 @@ use crate::{
     pipeline::{Effects, Phase},
 };
 
-/// Remembers what went out.
+/// Remembers what went out, with how long and how much it may take.
 #[derive(Default)]
-struct Post(Mutex<Vec<String>>);
+struct Post(Mutex<Vec<String>>, Mutex<Vec<(Duration, usize)>>);
 
 impl Outbound for Post {
     fn send(
         &self,
         request: ::http::Request<Bytes>,
-        _: Duration,
-        _: usize,
+        timeout: Duration,
+        most: usize,
     ) -> BoxFuture<'static, Result<::http::Response<Bytes>, OutboundError>> {
         self.0.lock().unwrap().push(request.uri().to_string());
+        self.1.lock().unwrap().push((timeout, most));
         Box::pin(std::future::ready(Ok(::http::Response::new(Bytes::from_static(b"yes")))))
     }
 }
@@ -166,4 +167,56 @@ fn a_dry_run_sends_nothing() {
     };
     let outcome = http::Host::send(&mut guest_for(&shared, "red"), call).now_or_never().unwrap();
     assert!(matches!(outcome, Err(http::Failed::Refused(why)) if why.contains("dry run")));
+}
+
+#[test]
+fn names_of_metrics_are_bounded_by_plugin_and_what_is_over_is_told_in_the_trace() {
+    let mut shared = shared(&["metrics"], json!({}), &Effects::live(), None);
+    // Names are counted for the whole process: this one is nobody else's.
+    Arc::get_mut(&mut shared).unwrap().name = "plugins/measures.wasm".into();
+    let (mut guest, mut cx) = (guest_for(&shared, "red"), context_of("red"));
+    for n in 0..150 {
+        metrics::Host::record(&mut guest, format!("name_{n}"), 1.0);
+    }
+    // Known names go on counting.
+    metrics::Host::record(&mut guest, "name_0".into(), 2.0);
+    for (name, value) in [("", 1.0), ("no spaces", 1.0), ("infinite", f64::INFINITY)] {
+        metrics::Host::record(&mut guest, name.into(), value);
+    }
+    guest.end(&mut cx);
+    let told = cx.trace.steps.iter().filter(|step| match step {
+        Step::Note { text, .. } => text.contains("100 metric names"),
+        _ => false,
+    });
+    assert_eq!(told.count(), 50);
+    assert_eq!(cx.trace.steps.len(), 53);
+}
+
+#[test]
+fn a_call_ends_with_the_guests_patience_the_gateways_or_the_requests_whichever_is_least() {
+    let post = Arc::new(Post::default());
+    let shared = shared(&["http:api.example.com"], json!({}), &Effects::live(), Some(post.clone()));
+    let mut cx = context_of("red");
+    let mut send = |timeout_ms: Option<u32>, left: Option<Duration>| {
+        cx.deadline = left.map(|left| std::time::Instant::now() + left);
+        let mut guest = Guest::new(shared.clone(), 1 << 20);
+        guest.begin(Phase::Request, &cx, 0);
+        let call = http::Call {
+            method: "GET".into(),
+            url: "https://api.example.com/".into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            timeout_ms,
+        };
+        http::Host::send(&mut guest, call).now_or_never().unwrap().unwrap();
+        post.1.lock().unwrap().pop().unwrap()
+    };
+    let seconds = Duration::from_secs;
+    assert_eq!(send(None, None), (seconds(2), 1 << 20));
+    assert_eq!(send(Some(500), None).0, Duration::from_millis(500));
+    assert_eq!(send(Some(u32::MAX), None).0, seconds(10));
+    assert_eq!(send(Some(0), None).0, Duration::from_millis(1));
+    assert!(send(Some(u32::MAX), Some(seconds(3))).0 <= seconds(3));
+    assert_eq!(send(Some(500), Some(seconds(3600))).0, Duration::from_millis(500));
+    assert_eq!(send(None, Some(Duration::ZERO)).0, Duration::ZERO);
 }

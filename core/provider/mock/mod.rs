@@ -44,6 +44,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use serde_json::json;
 use tokio::time::Sleep;
 
 use self::control::Control;
@@ -109,6 +110,7 @@ pub fn answer(method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) ->
     let outcome = match ask.operation {
         Operation::Chat => chat(&ask, given, body),
         Operation::CountTokens => count(&ask, given, body),
+        Operation::Compact => compact(&ask, given, body),
         Operation::Embeddings => embeddings(&ask, given, body),
         _ => models(&ask, given),
     };
@@ -218,6 +220,29 @@ fn count(ask: &Ask<'_>, given: &str, body: &Bytes) -> Result<MockAnswer> {
     }
     let tokens = control.usage.map_or_else(|| compose::input_tokens(&request), |u| u.input);
     Ok(whole(codec.encode_count_response(tokens), JSON, &control))
+}
+
+/// The last thing the user said, and an item that nobody can read.
+fn compact(ask: &Ask<'_>, given: &str, body: &Bytes) -> Result<MockAnswer> {
+    let request = codec(ask.format).decode_request(body, inbound(ask, false))?;
+    let said = last_user_text(&request);
+    let control = Control::read(given, &said)?;
+    if let Some(error) = control.refusal() {
+        return Ok(refusal(ask.format, &error, &control));
+    }
+    let input = control.usage.map_or_else(|| compose::input_tokens(&request), |u| u.input);
+    let seed = seed(body);
+    let answer = json!({
+        "id": format!("resp_mock{seed:016x}"),
+        "object": "response.compaction",
+        "created_at": 1_700_000_000,
+        "output": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]},
+            {"type": "compaction", "id": format!("cmp_mock{seed:016x}"), "encrypted_content": format!("mock{seed:016x}")},
+        ],
+        "usage": {"input_tokens": input, "output_tokens": 4, "total_tokens": input + 4},
+    });
+    Ok(whole(answer.to_string().into_bytes(), JSON, &control))
 }
 
 fn embeddings(ask: &Ask<'_>, given: &str, body: &Bytes) -> Result<MockAnswer> {
@@ -333,6 +358,7 @@ fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
         ("/chat/completions", Format::OpenaiChat, Operation::Chat),
         ("/embeddings", Format::OpenaiChat, Operation::Embeddings),
         ("/responses", Format::OpenaiResponses, Operation::Chat),
+        ("/responses/compact", Format::OpenaiResponses, Operation::Compact),
         ("/responses/input_tokens", Format::OpenaiResponses, Operation::CountTokens),
         ("/messages", Format::AnthropicMessages, Operation::Chat),
         ("/messages/count_tokens", Format::AnthropicMessages, Operation::CountTokens),

@@ -186,3 +186,42 @@ fn cost_of_a_call() {
         std::io::Write::write_all(&mut std::io::stderr(), told.as_bytes()).unwrap();
     }
 }
+
+/// Processor time of this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the long suite is asked for by the environment")]
+fn generated_ones_are_stopped_within_twice_their_limit_of_their_own_processor_time() {
+    let count = if std::env::var("PORTCULLIS_LONG").is_ok_and(|v| v == "1") { 2_000 } else { 60 };
+    let mut rng = fastrand::Rng::with_seed(11);
+    let scripts: Vec<String> = (0..count).map(|_| super::generated::hostile(&mut rng)).collect();
+    // What this machine's build of the engine takes for a limit: the wall, or the bound on what one native call may fill.
+    let limit = StageLimits::default().wall;
+    let mut slow = Vec::new();
+    for at_once in scripts.chunks(64) {
+        let times: Vec<(Duration, &String)> = std::thread::scope(|scope| {
+            let running: Vec<_> = at_once
+                .iter()
+                .map(|script| {
+                    // As the serving threads have it.
+                    let thread = std::thread::Builder::new().stack_size(16 << 20);
+                    let call = move || {
+                        let (mut chain, mut cx) = chain(script);
+                        let mut doc = doc();
+                        let began = thread_time();
+                        let _ = now(chain.request(&mut cx, &mut doc));
+                        (thread_time() - began, script)
+                    };
+                    thread.spawn_scoped(scope, call).unwrap()
+                })
+                .collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        slow.extend(times.into_iter().filter(|(took, _)| *took > 2 * limit));
+    }
+    assert!(slow.is_empty(), "{} of {count}, such as {:?}", slow.len(), slow.first());
+}

@@ -1,6 +1,7 @@
 //! What is refused when a script is read.
 
 use super::*;
+use crate::suite;
 
 #[test]
 fn a_hook_with_another_number_of_parameters_is_told_with_its_line() {
@@ -191,7 +192,10 @@ fn all_scripts_are_checked_in_one_run() {
 
 #[test]
 fn the_scripts_readme_and_the_editors_definitions_are_what_the_code_registers() {
-    for (name, wanted) in [("README.md", reference()), ("definitions/portcullis.d.rhai", reference::definitions())] {
+    for (name, wanted) in [
+        ("README.md", format!("{}{}", reference(), crate::suite::reference::reference())),
+        ("definitions/portcullis.d.rhai", reference::definitions()),
+    ] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
         if crate::config::env::var("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -202,12 +206,19 @@ fn the_scripts_readme_and_the_editors_definitions_are_what_the_code_registers() 
     }
 }
 
+/// The cases beside one script, with coverage.
+fn report(config: &Config, uses: &str) -> suite::Report {
+    let subjects: Vec<_> = suite::Subject::beside(config).into_iter().filter(|s| s.uses == uses).collect();
+    let options = suite::Options { coverage: true, ..suite::Options::default() };
+    suite::run(config, &subjects, &options).remove(0).unwrap()
+}
+
 #[test]
 fn the_shipped_router_passes_its_own_tests_on_every_line() {
     let mut problems = Vec::new();
-    let sources = Sources::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")), &mut problems);
-    let report =
-        suite::run(&sources, "scripts/route.rhai", "scripts/route.test.toml", None, &suite::Themselves).unwrap();
+    let mut config = config(&[]);
+    config.sources = Sources::read(std::path::Path::new(env!("CARGO_MANIFEST_DIR")), &mut problems);
+    let report = report(&config, "scripts/route.rhai");
     let failed: Vec<_> = report.outcomes.iter().filter(|o| !o.failures.is_empty()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(report.coverage.as_ref().and_then(|c| c.percent()), Some(100), "{:?}", report.coverage);
@@ -226,8 +237,7 @@ fn a_failing_case_names_what_came_instead_and_coverage_tells_missed_lines() {
     let cases = "[[case]]\nname = \"one\"\nrequest = { messages = [{ role = \"user\", content = \"an essay\" }] }\nexpect = { target = \"y/z\" }\n";
     let mut config = config(&[("a.rhai", script)]);
     config.sources.scripts.insert("scripts/a.test.toml".into(), cases.into());
-    let report =
-        suite::run(&config.sources, "scripts/a.rhai", "scripts/a.test.toml", None, &suite::Themselves).unwrap();
+    let report = report(&config, "scripts/a.rhai");
     assert_eq!(report.outcomes[0].failures, ["expected target \"y/z\", got \"x/essay\""]);
     let coverage = report.coverage.unwrap();
     assert_eq!(coverage.missed(), [5, 7], "{coverage:?}");
@@ -240,7 +250,7 @@ fn a_failing_case_names_what_came_instead_and_coverage_tells_missed_lines() {
 #[test]
 fn mistakes_in_a_file_of_cases_are_told_with_their_lines() {
     let told = |text: &str| {
-        let found = suite::cases("t", text).err().unwrap_or_default();
+        let found = suite::cases("t", text, &config(&[])).err().unwrap_or_default();
         found.first().map(|p| format!("{}: {}", p.line, p.message)).unwrap_or_default()
     };
     assert!(told("").contains("there is no [[case]]"));

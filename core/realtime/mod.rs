@@ -1,5 +1,6 @@
-//! A realtime session: two WebSockets and what goes between them, message by message. Counts what the upstream reports, and ends
-//! when either side does, when nobody speaks, when the key is revoked or the budget is used up. Translates nothing.
+//! A realtime session: two WebSockets and what goes between them, message by message. What the client says passes the request
+//! stages (`said.rs`). Counts what the upstream reports, and ends when either side does, when nobody speaks, when the key is
+//! revoked, the budget used up or the gateway's own time is over. Translates nothing.
 
 use std::{
     borrow::Cow,
@@ -9,11 +10,12 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{
     self, Message,
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth,
@@ -21,10 +23,43 @@ use crate::{
     exchange::Exchange,
     limit::Need,
     model::{Operation, Usage},
+    pipeline::Phase,
     route::{Flight, Target},
     server::{ClientSocket, Upgrade},
     upstream::Socket,
 };
+
+mod said;
+
+/// All sessions under way. Each is a task of its own; only the end of the process waits for them.
+#[derive(Default)]
+pub struct Sessions {
+    running: TaskTracker,
+    over: CancellationToken,
+}
+
+impl Sessions {
+    pub fn begin(&self, session: Box<Session>, exchange: Exchange) {
+        self.running.spawn(session.run(exchange, self.over.clone()));
+    }
+
+    pub fn count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Waits for them until then, and tells those that are left to end; how many these were.
+    pub async fn end(&self, until: Instant) -> usize {
+        self.running.close();
+        if timeout_at(until.into(), self.running.wait()).await.is_ok() {
+            return 0;
+        }
+        let left = self.running.len();
+        self.over.cancel();
+        // Each says goodbye to both sides, within a second a word.
+        let _ = timeout(GOODBYE * 4, self.running.wait()).await;
+        left
+    }
+}
 
 /// A session that is about to begin.
 pub struct Session {
@@ -49,10 +84,14 @@ struct Ending {
 }
 
 impl Session {
-    /// From the 101 to the end; a task of its own, which nobody waits for.
-    pub async fn run(self, exchange: Exchange) {
-        let Session { upgrade, upstream, target, flight, keys, credential, began, limit, write_stall } = self;
-        let mut live = Live { exchange: Some(exchange), target, flight, began, used: Usage::default(), spoke: false };
+    /// From the 101 to the end.
+    async fn run(self: Box<Self>, mut exchange: Exchange, over: CancellationToken) {
+        let Session { upgrade, upstream, target, flight, keys, credential, began, limit, write_stall } = *self;
+        // What bounded the handshake does not bound what follows.
+        exchange.cx.deadline = None;
+        let shown = exchange.chain.again().wants(Phase::Request);
+        let (exchange, used) = (Some(exchange), Usage::default());
+        let mut live = Live { exchange, target, flight, began, used, spoke: false, shown, over };
         let Ok(client) = upgrade.open(limit).await else { return };
         let ending = live.relay(client, *upstream, &keys, credential.as_deref(), write_stall).await;
         live.settle(Some(ending));
@@ -68,6 +107,10 @@ struct Live {
     used: Usage,
     /// The client has said something.
     spoke: bool,
+    /// Stages look at what it says.
+    shown: bool,
+    /// The gateway ends.
+    over: CancellationToken,
 }
 
 impl Live {
@@ -79,7 +122,7 @@ impl Live {
         credential: Option<&str>,
         write_stall: Duration,
     ) -> Ending {
-        let idle = self.target.timeouts.idle;
+        let (idle, over) = (self.target.timeouts.idle, self.over.clone());
         let mut heard = Instant::now();
         let mut ticks = interval(LOOK.min(idle / 2).max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -89,8 +132,16 @@ impl Live {
                     Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                         heard = Instant::now();
                         self.spoke = true;
-                        if !passed(upstream.send(message), write_stall).await {
+                        let (message, back) = self.show(message).await;
+                        if let Some(message) = message
+                            && !passed(upstream.send(message), write_stall).await
+                        {
                             break Ending::upstream();
+                        }
+                        if let Some(refusal) = back
+                            && !passed(client.send(refusal), write_stall).await
+                        {
+                            break Ending::gone();
                         }
                     }
                     Some(Ok(Message::Close(_))) => break Ending::done(),
@@ -118,6 +169,9 @@ impl Live {
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => break Ending::upstream(),
                 },
+                () = over.cancelled() => {
+                    break Ending::new("gateway_stopped", CloseCode::Away, "the gateway stops: connect again");
+                }
                 _ = ticks.tick() => {
                     let patience = if self.spoke { idle.saturating_mul(PAUSES) } else { idle };
                     if heard.elapsed() > patience {
@@ -137,6 +191,18 @@ impl Live {
         // Where the client closed first, the answer to that still waits to be written.
         let _ = timeout(GOODBYE, client.flush()).await;
         ending
+    }
+
+    /// The client's message as it goes on, if it does, and what the client is told instead.
+    async fn show(&mut self, message: Message) -> (Option<Message>, Option<Message>) {
+        let Some(exchange) = self.exchange.as_mut().filter(|_| self.shown) else { return (Some(message), None) };
+        match said::passed(exchange, message).await {
+            Ok(message) => (Some(message), None),
+            Err((error, asked)) => {
+                exchange.cx.trace.note("realtime", "a message was refused");
+                (None, Some(said::told(exchange, &error, asked)))
+            }
+        }
     }
 
     /// Whether it may go on: what was used is reserved, and room for another answer.

@@ -1,12 +1,14 @@
-//! One target's breaker: closed while it is well, open for a while after failures, then half open for a single probe.
-//! Pure: time comes in, decisions go out. What counts as a failure is said in `health`.
+//! A breaker: closed while what it guards is well, open for a while after failures, then half open for a single probe.
+//! Targets (`route::health`) and stages (`pipeline::parking`) have one each; what counts as a failure is said there. Pure: time
+//! comes in, decisions go out.
 
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 pub struct Breaker {
-    /// Failures since the last success.
+    /// Failures since the last success, and when the first of them was.
     failures: u32,
+    since: Option<Instant>,
     recent: Recent,
     /// Times it opened since it was last closed: each rest is twice as long.
     ejections: u32,
@@ -14,6 +16,19 @@ pub struct Breaker {
     open_until: Option<Instant>,
     /// After the rest one request goes ahead; the others wait for what it finds.
     probing: bool,
+}
+
+/// When it opens, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Consecutive failures that open it.
+    pub in_a_row: u32,
+    /// Outcomes from which on a half of failures opens it, of the last 64 at most.
+    pub enough: u32,
+    /// Failures that came within a shorter time than this are a burst, and open nothing.
+    pub lasting: Duration,
+    pub first_rest: Duration,
+    pub longest_rest: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +41,11 @@ pub enum Circuit {
 }
 
 impl Breaker {
+    /// One that opened once, until then.
+    pub fn opened(until: Instant) -> Breaker {
+        Breaker { open_until: Some(until), ejections: 1, ..Breaker::default() }
+    }
+
     pub fn circuit(&self, now: Instant) -> Circuit {
         match self.open_until {
             None => Circuit::Closed,
@@ -67,26 +87,35 @@ impl Breaker {
         if probe {
             *self = Breaker::default();
         } else if self.is_closed() {
-            self.failures = 0;
+            (self.failures, self.since) = (0, None);
             self.recent.push(false);
         }
         // What was in flight when the breaker opened says nothing new: only the probe closes it.
     }
 
-    pub fn failure(&mut self, probe: bool, now: Instant) {
+    pub fn failure(&mut self, probe: bool, now: Instant, terms: &Terms) {
         if !probe && !self.is_closed() {
             return;
         }
         self.failures = self.failures.saturating_add(1);
         self.recent.failed(now);
-        if !(probe || self.failures >= IN_A_ROW || self.recent.mostly_failed()) {
+        let lasts = |since: Option<Instant>| since.is_some_and(|at| now.saturating_duration_since(at) >= terms.lasting);
+        self.since.get_or_insert(now);
+        let in_a_row = self.failures >= terms.in_a_row && lasts(self.since);
+        if !(probe || in_a_row || (self.recent.mostly_failed(terms.enough) && lasts(self.recent.first_failure))) {
             return;
         }
-        let rest = (FIRST_REST * 2u32.saturating_pow(self.ejections.min(8))).min(LONGEST_REST);
+        let rest = (terms.first_rest * 2u32.saturating_pow(self.ejections.min(8))).min(terms.longest_rest);
         self.ejections = self.ejections.saturating_add(1);
         self.open_until = Some(now + rest);
         self.probing = false;
+        self.since = None;
         self.recent = Recent::default();
+    }
+
+    /// Failures since the last success.
+    pub fn failures(&self) -> u32 {
+        self.failures
     }
 
     /// The probe found nothing out (the client left, a quota was met): the next request may probe.
@@ -101,6 +130,7 @@ struct Recent {
     /// The youngest lowest; 1: failed.
     outcomes: u64,
     count: u32,
+    first_failure: Option<Instant>,
     last_failure: Option<Instant>,
 }
 
@@ -115,21 +145,16 @@ impl Recent {
         if self.last_failure.is_none_or(|at| now.saturating_duration_since(at) > APART) {
             *self = Recent::default();
         }
+        self.first_failure.get_or_insert(now);
         self.last_failure = Some(now);
         self.push(true);
     }
 
-    fn mostly_failed(&self) -> bool {
-        self.count >= ENOUGH && self.outcomes.count_ones() * 2 >= self.count
+    fn mostly_failed(&self, enough: u32) -> bool {
+        self.count >= enough.min(u64::BITS) && self.outcomes.count_ones() * 2 >= self.count
     }
 }
 
-/// Consecutive failures that open it.
-const IN_A_ROW: u32 = 5;
-/// Outcomes from which on a half of failures opens it, of the last 64 at most.
-const ENOUGH: u32 = 20;
 const APART: Duration = Duration::from_secs(60);
-const FIRST_REST: Duration = Duration::from_secs(10);
-const LONGEST_REST: Duration = Duration::from_secs(300);
 /// While a probe is out.
 const PROBE_WAIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,251 @@
+//! The clock of a request: intervals, deadlines and waits. Real everywhere but in a rehearsal (`test`, `replay`, the cases that
+//! run before a reload), where time is virtual: it stands still while something works and jumps to the next wait's end when
+//! all wait. Windows of limits and what scripts call `now` are no business of it: each `Context` carries its own moment.
+//!
+//! A rehearsal runs on one thread, so virtual time belongs to the thread that polls it; a real request pays one look at a
+//! thread's flag.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::future::Either;
+
+/// A wait. May be dropped at any time.
+pub type Sleep = Either<tokio::time::Sleep, Alarm>;
+
+/// The deadline passed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elapsed;
+
+thread_local! {
+    static NOW: Cell<Option<Moment>> = const { Cell::new(None) };
+    static ALARMS: RefCell<Alarms> = const { RefCell::new(Alarms { next: 0, set: BTreeMap::new() }) };
+}
+
+/// Of virtual time, on both clocks.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    wall: SystemTime,
+}
+
+/// Who waits for what moment of virtual time.
+struct Alarms {
+    next: u64,
+    set: BTreeMap<(Instant, u64), Waker>,
+}
+
+pub fn now() -> Instant {
+    NOW.get().map_or_else(Instant::now, |moment| moment.at)
+}
+
+/// What a clock on the wall shows.
+pub fn wall() -> SystemTime {
+    NOW.get().map_or_else(SystemTime::now, |moment| moment.wall)
+}
+
+pub fn since(then: Instant) -> Duration {
+    now().saturating_duration_since(then)
+}
+
+pub fn sleep(time: Duration) -> Sleep {
+    let now = now();
+    // What is too far away for the clock never comes.
+    sleep_until(now.checked_add(time).unwrap_or(now + FAR))
+}
+
+pub fn sleep_until(at: Instant) -> Sleep {
+    match NOW.get() {
+        None => Either::Left(tokio::time::sleep_until(at.into())),
+        Some(_) => Either::Right(Alarm { at, id: None }),
+    }
+}
+
+/// Waits for `future` until `at`, and asks it first: what is ready is never late.
+pub async fn timeout_at<F: Future>(at: Instant, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut end = pin!(sleep_until(at));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Elapsed)),
+    })
+    .await
+}
+
+/// Runs a future in virtual time that begins at `start`, when it is `wall`. What else runs on this thread meanwhile keeps the
+/// real one.
+pub async fn virtually<F: Future>(start: Instant, wall: SystemTime, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let (mut now, mut patience) = (Moment { at: start, wall }, PATIENCE);
+    // One poll at a time: between two of them the runtime sees to its other tasks, and renews this one's budget.
+    poll_fn(|cx| {
+        let _inside = Inside::enter(now);
+        let heard = Arc::new(Heard { heard: AtomicBool::new(false), outer: cx.waker().clone() });
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&Waker::from(heard.clone()))) {
+            return Poll::Ready(value);
+        }
+        if heard.heard.load(Ordering::Acquire) {
+            patience = PATIENCE;
+        } else if patience > 0 {
+            // Tasks beside it may have something for it: they run first.
+            patience -= 1;
+            cx.waker().wake_by_ref();
+        } else if let Some((at, waker)) = ALARMS.with_borrow_mut(Alarms::take) {
+            let waited = at.saturating_duration_since(now.at);
+            now = Moment { at: now.at + waited, wall: now.wall + waited };
+            patience = PATIENCE;
+            waker.wake();
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A wait in virtual time.
+#[derive(Debug)]
+pub struct Alarm {
+    at: Instant,
+    id: Option<u64>,
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if now() >= self.at {
+            return Poll::Ready(());
+        }
+        let at = self.at;
+        let id = ALARMS.with_borrow_mut(|alarms| alarms.set(at, self.id, cx.waker().clone()));
+        self.id = Some(id);
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            // At the end of a thread there is nothing left to take it from.
+            let _ = ALARMS.try_with(|alarms| alarms.borrow_mut().set.remove(&(self.at, id)));
+        }
+    }
+}
+
+impl Alarms {
+    fn set(&mut self, at: Instant, id: Option<u64>, waker: Waker) -> u64 {
+        let id = id.unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        });
+        self.set.insert((at, id), waker);
+        id
+    }
+
+    /// The next moment and who waits for it: of several the one that began first.
+    fn take(&mut self) -> Option<(Instant, Waker)> {
+        self.set.pop_first().map(|((at, _), waker)| (at, waker))
+    }
+}
+
+/// This thread is in virtual time until it is dropped.
+struct Inside(Option<Moment>);
+
+impl Inside {
+    fn enter(now: Moment) -> Inside {
+        Inside(NOW.replace(Some(now)))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        NOW.set(self.0);
+    }
+}
+
+/// Was it woken while it was polled?
+struct Heard {
+    heard: AtomicBool,
+    outer: Waker,
+}
+
+impl Wake for Heard {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.heard.store(true, Ordering::Release);
+        self.outer.wake_by_ref();
+    }
+}
+
+/// Turns of the thread's other tasks before time moves.
+const PATIENCE: u32 = 2;
+/// A month: longer than anything here waits.
+const FAR: Duration = Duration::from_secs(30 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(virtually(Instant::now(), SystemTime::UNIX_EPOCH, future))
+    }
+
+    #[test]
+    fn an_hour_of_waiting_takes_no_time() {
+        let real = Instant::now();
+        let (waited, shown) = run(async {
+            let began = now();
+            sleep(Duration::from_secs(3600)).await;
+            (since(began), wall())
+        });
+        assert_eq!(waited, Duration::from_secs(3600));
+        assert_eq!(shown, SystemTime::UNIX_EPOCH + waited, "the clock on the wall goes along");
+        assert!(real.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_shorter_of_two_waits_ends_first_and_the_other_leaves_nothing() {
+        let (outcome, took) = run(async {
+            let began = now();
+            let late = timeout_at(began + Duration::from_secs(2), sleep(Duration::from_secs(5))).await;
+            let early = timeout_at(began + Duration::from_secs(60), sleep(Duration::from_secs(1))).await;
+            ((late, early), since(began))
+        });
+        assert_eq!(outcome, (Err(Elapsed), Ok(())));
+        assert_eq!(took, Duration::from_secs(3), "a deadline that was met is not waited for");
+        assert!(ALARMS.with_borrow(|alarms| alarms.set.is_empty()));
+    }
+
+    #[test]
+    fn what_another_task_has_to_say_comes_before_time_moves() {
+        let told = run(async {
+            let (say, hear) = tokio::sync::oneshot::channel();
+            tokio::spawn(async move {
+                let real = NOW.get().is_none();
+                let _ = say.send(real);
+            });
+            timeout_at(now() + Duration::from_secs(1), hear).await
+        });
+        assert_eq!(told.map(|heard| heard.expect("told")), Ok(true), "tasks beside it are in real time");
+    }
+
+    #[test]
+    fn real_time_is_real_again_afterwards() {
+        run(async { sleep(Duration::from_secs(3600)).await });
+        assert!(now() < Instant::now() + Duration::from_secs(60));
+        assert!(NOW.get().is_none());
+    }
+}

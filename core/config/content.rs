@@ -1,0 +1,77 @@
+//! What a version of the policy is made of: gateway.toml, scripts with their tests, plugins, and other files that are part of
+//! the configuration, by name. Secrets and certificates are not: gateway.toml holds only where they are.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Config, Sources,
+    sources::{self, Plugin},
+};
+
+/// Named files. gateway.toml has that name here whatever it is called on disk.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Content {
+    pub files: BTreeMap<String, Arc<[u8]>>,
+}
+
+/// gateway.toml's name among the others.
+pub const CONFIG: &str = "gateway.toml";
+
+impl Content {
+    /// Of a configuration that was just read: later its plugins are compiled and their bytes gone.
+    pub fn of(config: &Config) -> Content {
+        Content::of_sources(&config.sources)
+    }
+
+    fn of_sources(sources: &Sources) -> Content {
+        let text = |text: &Arc<str>| Arc::<[u8]>::from(text.clone());
+        let mut files: BTreeMap<String, Arc<[u8]>> =
+            sources.texts.iter().map(|(name, other)| (name.clone(), text(other))).collect();
+        files.extend(sources.scripts.iter().map(|(name, script)| (name.clone(), text(script))));
+        files.extend(sources.plugins.iter().map(|(name, plugin)| (name.clone(), plugin.bytes.clone())));
+        files.insert(CONFIG.to_owned(), text(&sources.own));
+        Content { files }
+    }
+
+    /// A text file of it.
+    pub fn text(&self, name: &str) -> Option<String> {
+        String::from_utf8(self.files.get(name)?.to_vec()).ok()
+    }
+
+    pub fn hash(&self) -> String {
+        let plugin = |name: &str, bytes: &[u8]| name.ends_with(".wasm").then(|| sources::hash([("", bytes)]));
+        let plugins: BTreeMap<&str, String> =
+            self.files.iter().filter_map(|(name, bytes)| Some((name.as_str(), plugin(name, bytes)?))).collect();
+        hash(self.files.iter().map(|(name, bytes)| {
+            let short = plugins.get(name.as_str()).map(|hash| hash.as_bytes());
+            (name.as_str(), short.unwrap_or(bytes))
+        }))
+    }
+
+    /// In the place of what lies beside gateway.toml.
+    pub(super) fn sources(&self) -> Sources {
+        let mut sources = Sources { kept: true, ..Sources::default() };
+        for (name, bytes) in &self.files {
+            if name.starts_with("plugins/") && name.ends_with(".wasm") {
+                sources.plugins.insert(name.clone(), Plugin::of(bytes.clone()));
+            } else if name.starts_with("scripts/") {
+                sources.scripts.insert(name.clone(), self.text(name).unwrap_or_default().into());
+            }
+        }
+        sources
+    }
+}
+
+/// The same hash of what was read, without the bytes of plugins.
+pub(super) fn version(sources: &Sources) -> String {
+    let mut files: BTreeMap<&str, &[u8]> =
+        sources.texts.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    files.extend(sources.scripts.iter().map(|(name, script)| (name.as_str(), script.as_bytes())));
+    files.extend(sources.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes())));
+    files.insert(CONFIG, sources.own.as_bytes());
+    hash(files)
+}
+
+fn hash<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    sources::hash(files)
+}

@@ -1,0 +1,255 @@
+//! The steps of a request as the gateway takes them, up to where it would send: each asks what would be said, and takes
+//! nothing.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderMap, Request};
+
+use super::{Asked, Cost, Decision, World, weigh};
+use crate::{
+    account::estimate::Size,
+    call::Call,
+    codec::{Inbound, document::Document},
+    context::{Context, Step},
+    error::{Error, Kind, Result},
+    gateway,
+    limit::Bounds,
+    media,
+    model::{Operation, Usage},
+    pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase},
+    provider::KeyChoice,
+    reserve::{dearest, told, wanted},
+    route::{self, Circuit, Target},
+    runtime::{WHOLE, team_defaults},
+};
+
+/// What would become of this request now. An error is the request's own: a body that is none.
+pub async fn decide(world: &World<'_>, asked: Asked) -> Result<Decision> {
+    if !matches!(asked.operation, Operation::Chat | Operation::Embeddings | Operation::CountTokens) {
+        let message = format!("explain knows chats, embeddings and token counts, not {}", asked.operation.name());
+        return Err(Error::invalid("path", message));
+    }
+    let inbound = Inbound {
+        model: asked.model.as_deref(),
+        stream: asked.stream.or((asked.operation != Operation::Chat).then_some(false)),
+        version: asked.headers.get("anthropic-version").and_then(|v| v.to_str().ok()),
+        counting: asked.operation == Operation::CountTokens,
+        legacy: asked.legacy,
+    };
+    let mut document = Document::open(asked.format, asked.operation, asked.body.clone(), inbound)?;
+    if let Some(stored) = world.stored {
+        // What it gives is the right to keep an answer: nothing is kept before there is one.
+        drop(stored.begin(&asked.principal, &mut document, &mut None).await?);
+    }
+    let mut cx = context(&asked)?;
+    let mut decision =
+        Decision { asked: document.model().to_owned(), caller: asked.principal.clone(), ..Decision::default() };
+    if asked.operation == Operation::Chat {
+        let team = asked.principal.team.as_deref().and_then(|team| world.config.teams.get(team));
+        decision.defaults = team.map(|team| team.defaults.clone()).unwrap_or_default();
+        team_defaults(world.config, &asked.principal, &mut document)?;
+    }
+    let mut chain = world.pipeline.rehearse(&asked.principal, document.model());
+    if chain.reads_headers() {
+        cx.keep_headers(&asked.headers);
+    }
+    let mut way = Way { world, asked: &asked, size: Size::of(&document), bounds: Bounds::default() };
+    if let Err(error) = way.go(&mut chain, &mut cx, &mut document, &mut decision).await {
+        refused(&mut chain, &mut cx, error, &mut decision).await;
+    }
+    chain.close(&mut cx);
+    decision.model = document.model().to_owned();
+    decision.trace = cx.trace;
+    Ok(decision)
+}
+
+/// As a request would have it, but for its id: there is none.
+fn context(asked: &Asked) -> Result<Context> {
+    let unreadable = |e| Error::new(Kind::Internal, "a request without a path").because(e);
+    let (mut parts, ()) = Request::builder().body(()).map_err(unreadable)?.into_parts();
+    parts.headers = asked.headers.clone();
+    let mut cx = Context::open(asked.operation, asked.format, &parts, asked.principal.clone(), WHOLE);
+    cx.id = NO_ID.into();
+    cx.now = asked.now;
+    cx.explain = true;
+    cx.seed = asked.seed.unwrap_or(cx.seed);
+    Ok(cx)
+}
+
+/// Error stages may reword it, or answer in its place.
+async fn refused(chain: &mut Chain, cx: &mut Context, mut error: Error, decision: &mut Decision) {
+    decision.targets.clear();
+    decision.costs.clear();
+    if let Some(response) = chain.error(cx, &mut error).await.filter(|_| cx.operation == Operation::Chat) {
+        decision.status = Some(200);
+        decision.text = Some(response.text());
+        return;
+    }
+    decision.status = Some(error.status());
+    decision.code = Some(error.code().to_owned());
+    decision.message = Some(error.message.clone());
+}
+
+struct Way<'a> {
+    world: &'a World<'a>,
+    asked: &'a Asked,
+    size: Size,
+    bounds: Bounds,
+}
+
+impl Way<'_> {
+    async fn go(
+        &mut self,
+        chain: &mut Chain,
+        cx: &mut Context,
+        document: &mut Document,
+        decision: &mut Decision,
+    ) -> Result<()> {
+        if let Some(limits) = self.world.limits {
+            self.bounds = limits.bounds(&cx.principal, cx.now);
+        }
+        // Told first and whatever happens: what is left is a part of every decision.
+        weigh(self.world, &self.bounds, cx, &[]);
+        self.bounds.would_enter()?;
+        if let Flow::Respond(mut response) = chain.request(cx, document).await? {
+            chain.response(cx, &Candidate::default(), &mut response).await?;
+            decision.status = Some(200);
+            decision.text = Some(response.text());
+            return Ok(());
+        }
+        let targets = gateway::plan(self.world.routes, self.world.health, chain, cx, document).await?;
+        let now = Instant::now();
+        for target in &targets {
+            cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));
+        }
+        let mut errors = Vec::new();
+        for target in &targets {
+            if decision.targets.len() >= route::MAX_ATTEMPTS {
+                cx.trace.passed_for(target, "attempts", "four attempts are made, and no more");
+                continue;
+            }
+            match self.visit(chain, cx, document, target, decision).await {
+                Ok(true) => decision.targets.push(target.name.clone()),
+                Ok(false) => cx.trace.passed_for(target, "skipped", "skipped by a stage"),
+                Err(error) if route::goes_on(&error) || error.kind == Kind::NoTarget => {
+                    cx.trace.passed_for(target, reason(&error), &error.message);
+                    errors.push(error);
+                }
+                Err(error) if decision.targets.is_empty() => return Err(error),
+                // It would end the request, if it came to that.
+                Err(error) => cx.trace.passed_for(target, reason(&error), &error.message),
+            }
+        }
+        match decision.targets.is_empty() {
+            true => Err(route::most_telling(errors)),
+            false => Ok(()),
+        }
+    }
+
+    /// Would an attempt at this target be made? `false`: a stage skips it.
+    async fn visit(
+        &self,
+        chain: &mut Chain,
+        cx: &mut Context,
+        document: &Document,
+        target: &Arc<Target>,
+        decision: &mut Decision,
+    ) -> Result<bool> {
+        let now = Instant::now();
+        match self.world.health.fare(&target.name, now).circuit {
+            Circuit::Open(wait) => return Err(route::ejected(target, wait)),
+            Circuit::HalfOpen(true) => return Err(route::ejected(target, A_PROBE)),
+            Circuit::HalfOpen(false) | Circuit::Closed => {}
+        }
+        if cx.operation == Operation::CountTokens
+            && !target.provider.counts(target.provider.speaks(cx.format), &target.model)
+        {
+            if decision.targets.is_empty() {
+                cx.trace.note("count", &format!("{} cannot count: the gateway estimates", target.name));
+            }
+            return Ok(true);
+        }
+        let mut own = document.clone();
+        let mut extra = HeaderMap::new();
+        // Later targets are asked when it comes to that; the first one is asked now.
+        if decision.targets.is_empty() {
+            chain.start(1);
+            cx.attempt = 1;
+            if chain.wants(Phase::Attempt) {
+                let candidate = self.world.health.candidate(target, now);
+                let flow = chain.attempt(cx, &candidate, &mut own, &mut extra).await;
+                cx.attempt = 0;
+                if flow? == AttemptFlow::Skip {
+                    return Ok(false);
+                }
+            }
+            cx.attempt = 0;
+        }
+        let cost = self.reserve(cx, &own, target)?;
+        let lacks = media::may_lack(document, target) && self.world.config.media.fetch;
+        match Call::prepare(cx, &mut own, self.asked.single, target, &self.asked.headers, extra) {
+            Ok(call) => {
+                call.refuse_dropping(target)?;
+                if decision.targets.is_empty() {
+                    call.dropped.iter().for_each(|what| cx.trace.push(Step::Dropped { what }));
+                }
+            }
+            // Nothing is fetched here, so what it would make of it is not known.
+            Err(error) if lacks && error.kind == Kind::Unsupported => {
+                cx.trace.note("media", &format!("what the request names by URL would be fetched for {}", target.name));
+            }
+            Err(error) => return Err(error),
+        }
+        match self.world.keys.would_pick(&target.provider, &target.model, now) {
+            KeyChoice::Resting(wait) => return Err(route::keys_rest(target, wait)),
+            KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
+            KeyChoice::Open | KeyChoice::Key(_) => {}
+        }
+        decision.costs.push(cost);
+        Ok(true)
+    }
+
+    /// What would be reserved for it, and what it would cost.
+    fn reserve(&self, cx: &mut Context, document: &Document, target: &Target) -> Result<Cost> {
+        let input = self.size.tokens(&target.name, self.world.estimates);
+        let left = self.bounds.purse().map(|(purse, budget)| {
+            (budget, purse.balance(budget.nano_usd).map_or(budget.nano_usd, |balance| balance.left))
+        });
+        // The files alone know the budget, and not what is left of it.
+        let stated = cx.principal.team_budget;
+        let funds = left.or(stated.as_ref().map(|budget| (budget, u64::MAX)));
+        let wanted = wanted(document, target, cx.operation, None, input, (0, 0), funds);
+        if (funds.is_some() || !self.bounds.scopes().is_empty()) && cx.operation.spends() {
+            cx.trace.push(told(target, wanted.need, funds.is_some(), wanted.max_tokens));
+            self.bounds.would_reserve(wanted.need)?;
+        }
+        let output = wanted.max_tokens.map_or(wanted.need.output_tokens, |most| most.min(wanted.need.output_tokens));
+        let usage = Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::default() };
+        let rates = target.rates.as_ref();
+        Ok(Cost {
+            target: target.name.clone(),
+            input_tokens: input,
+            output_tokens: output,
+            nano_usd: rates.and_then(|rates| rates.cost(&usage)).and_then(|nano| u64::try_from(nano).ok()),
+            at_most: dearest(document, target, input, wanted.fits.unwrap_or(wanted.longest), None),
+        })
+    }
+}
+
+/// Why a target is passed over, in a word.
+fn reason(error: &Error) -> &'static str {
+    match error.kind {
+        Kind::NoTarget => "ejected",
+        Kind::Unsupported => "unsupported",
+        Kind::BudgetExceeded => "budget",
+        Kind::RateLimited => "limit",
+        Kind::UpstreamRateLimited => "keys_resting",
+        Kind::UpstreamAuth => "keys_refused",
+        Kind::Forbidden => "not_allowed",
+        _ => "refused",
+    }
+}
+
+const NO_ID: &str = "req_00000000000000000000000000000000";
+/// While another request finds out how the target fares.
+const A_PROBE: std::time::Duration = std::time::Duration::from_secs(1);

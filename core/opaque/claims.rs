@@ -1,0 +1,183 @@
+//! Who charges a batch: the first request that sees its end, and no other one, whatever runs at the same time or is killed. A
+//! claim is a row of the store that names the request; the charge is that request's record in the ledger. Says nothing about
+//! what a batch costs.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    account::Ledger,
+    seal::Tenant,
+    store::{Op, Result, Store, StoreError, Table, hex},
+};
+
+pub struct Claims {
+    store: Arc<dyn Store>,
+    /// `None` in a rehearsal.
+    ledger: Option<Arc<Ledger>>,
+    /// This process. What it claimed it charges; of a claim by another one that may have been killed in between, the ledger
+    /// knows.
+    boot: String,
+}
+
+impl Claims {
+    pub fn new(store: Arc<dyn Store>, ledger: Option<Arc<Ledger>>) -> Result<Claims> {
+        let mut boot = [0; 8];
+        aws_lc_rs::rand::fill(&mut boot).map_err(|_| StoreError::Io {
+            path: "claims".into(),
+            source: std::io::Error::other("no random numbers"),
+        })?;
+        Ok(Claims { store, ledger, boot: hex::encode(&boot) })
+    }
+
+    /// The batch is this request's to charge. With it goes the note about `output`.
+    pub async fn claim(
+        &self,
+        tenant: Tenant<'_>,
+        batch: &str,
+        request: &str,
+        output: Option<&str>,
+        now: SystemTime,
+    ) -> Result<bool> {
+        let key = key(CHARGED, tenant, batch);
+        for _ in 0..TRIES {
+            let row = self.store.read(Table::Objects, &key).await?;
+            if let Some(row) = &row
+                && self.holds(row, now).await
+            {
+                return Ok(false);
+            }
+            let mine = json!({"request": request, "boot": self.boot, "at": seconds(now)}).to_string();
+            let expected = vec![Op { table: Table::Objects, key: key.clone(), value: row }];
+            let mut ops = vec![Op::put(Table::Objects, key.clone(), mine)];
+            ops.extend(output.map(|file| Op::remove(Table::Objects, self::key(OUTPUT, tenant, file))));
+            if self.store.write_if(expected, ops).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A batch is over and tells nothing of what it used: its output will, when it is fetched.
+    pub async fn await_output(&self, tenant: Tenant<'_>, batch: &str, file: &str, now: SystemTime) -> Result<()> {
+        let charged = self.store.read(Table::Objects, &key(CHARGED, tenant, batch)).await?;
+        if let Some(row) = charged
+            && self.holds(&row, now).await
+        {
+            return Ok(());
+        }
+        let key = key(OUTPUT, tenant, file);
+        if self.store.read(Table::Objects, &key).await?.is_some() {
+            return Ok(());
+        }
+        self.store.write(vec![Op::put(Table::Objects, key, batch)]).await
+    }
+
+    /// The batch that will be charged when this file is fetched.
+    pub async fn of_output(&self, tenant: Tenant<'_>, file: &str) -> Result<Option<String>> {
+        let row = self.store.read(Table::Objects, &key(OUTPUT, tenant, file)).await?;
+        Ok(row.and_then(|batch| String::from_utf8(batch).ok()))
+    }
+
+    /// Does the claim stand? One that another process made stands if its charge is in the ledger. Where that cannot be known
+    /// any more it stands, too: better a charge too few than one too many.
+    async fn holds(&self, row: &[u8], now: SystemTime) -> bool {
+        let claim: Value = serde_json::from_slice(row).unwrap_or_default();
+        let (Some(request), Some(at)) = (claim["request"].as_str(), claim["at"].as_u64()) else { return true };
+        if claim["boot"].as_str() == Some(&self.boot) || seconds(now).saturating_sub(at) > REMEMBERED.as_secs() {
+            return true;
+        }
+        match &self.ledger {
+            Some(ledger) => !matches!(ledger.request(request).await, Ok(None)),
+            None => false,
+        }
+    }
+}
+
+/// A name holds no zero byte, so that none is another one's beginning.
+fn key(what: &str, tenant: Tenant<'_>, id: &str) -> Vec<u8> {
+    let (kind, name) = match tenant {
+        Tenant::Team(name) => ("team", name),
+        Tenant::Key(name) => ("key", name),
+    };
+    format!("{what}\0{kind}\0{name}\0{id}").into_bytes()
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+const CHARGED: &str = "charged";
+const OUTPUT: &str = "output";
+/// Records are kept for an hour at least.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// Somebody else was faster, so often.
+const TRIES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{store::Memory, telemetry::Ring};
+
+    const LAB: Tenant<'static> = Tenant::Team("lab");
+
+    fn noon() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    async fn claims(store: &Arc<dyn Store>) -> Claims {
+        let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), noon).await.expect("a ledger");
+        Claims::new(store.clone(), Some(ledger)).expect("claims")
+    }
+
+    fn store() -> Arc<dyn Store> {
+        Arc::new(Memory::default())
+    }
+
+    #[tokio::test]
+    async fn of_many_at_once_one_charges() {
+        let store = store();
+        let claims = claims(&store).await;
+        let tries = (0..20).map(|n| {
+            let claims = &claims;
+            async move { claims.claim(LAB, "batch_1", &format!("req_{n}"), None, noon()).await.expect("a claim") }
+        });
+        let won = futures_util::future::join_all(tries).await;
+        assert_eq!(won.iter().filter(|won| **won).count(), 1);
+        assert!(
+            claims.claim(Tenant::Key("lab"), "batch_1", "req_x", None, noon()).await.expect("a claim"),
+            "another's"
+        );
+        assert!(claims.claim(LAB, "batch_2", "req_x", None, noon()).await.expect("a claim"), "another batch");
+    }
+
+    #[tokio::test]
+    async fn a_claim_whose_charge_a_kill_lost_is_made_again_once() {
+        let store = store();
+        assert!(claims(&store).await.claim(LAB, "batch_1", "req_1", None, noon()).await.expect("a claim"));
+        // The next process finds no such record.
+        let next = claims(&store).await;
+        assert!(next.claim(LAB, "batch_1", "req_2", None, noon()).await.expect("a claim"));
+        assert!(!next.claim(LAB, "batch_1", "req_3", None, noon()).await.expect("a claim"));
+        // What is too old to be looked up stays.
+        let later = noon() + REMEMBERED + Duration::from_secs(1);
+        assert!(!claims(&store).await.claim(LAB, "batch_1", "req_4", None, later).await.expect("a claim"));
+    }
+
+    #[tokio::test]
+    async fn an_output_waits_for_its_batch_until_that_is_charged() {
+        let store = store();
+        let claims = claims(&store).await;
+        let waits = async |tenant| claims.of_output(tenant, "file-1").await.expect("a look");
+        assert_eq!(waits(LAB).await, None);
+        claims.await_output(LAB, "batch_1", "file-1", noon()).await.expect("noted");
+        assert_eq!((waits(LAB).await.as_deref(), waits(Tenant::Key("lab")).await), (Some("batch_1"), None));
+        assert!(claims.claim(LAB, "batch_1", "req_1", Some("file-1"), noon()).await.expect("a claim"));
+        claims.await_output(LAB, "batch_1", "file-1", noon()).await.expect("not noted again");
+        assert_eq!(waits(LAB).await, None);
+    }
+}

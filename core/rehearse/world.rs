@@ -1,0 +1,162 @@
+//! What stands around a rehearsed request: a gateway whose every part is real and new, and empty but for what the scene says.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::mpsc;
+
+use super::{
+    Scene,
+    upstream::Stage,
+    witness::{Behind, Witness},
+};
+use crate::{
+    account::estimate::Estimates,
+    auth::{self, Principal},
+    config::{Config, Problem},
+    exchange::Settled,
+    gateway::Gateway,
+    limit::{Budgets, Limits},
+    opaque::{claims::Claims, objects::Objects},
+    pipeline::{Entry, Pipeline},
+    plugin::Plugins,
+    provider::KeyRests,
+    realtime::Sessions,
+    rollout,
+    route::{Health, Own, Table},
+    runtime::{Runtime, State},
+    script::Scripts,
+    seal::Seals,
+    server::{BodyLimits, BodyMemory},
+    store::{self, Store},
+    stored::Stored,
+    token::Tokens,
+    transport::Transport,
+    upstream::{Client, ProxyConfig},
+};
+
+/// A configuration and a pipeline, ready for many scenes. Used by one thread at a time: stages keep nothing from one scene to
+/// the next.
+pub struct House {
+    runtime: Arc<Runtime>,
+    witness: Arc<Witness>,
+    client: Client,
+    store: Arc<dyn Store>,
+    /// Empties what stages remember.
+    forget: Box<dyn Fn() + Send + Sync>,
+}
+
+/// For one scene.
+pub struct Set {
+    pub gateway: Gateway,
+    pub upstreams: Arc<Stage>,
+    pub witness: Arc<Witness>,
+    pub settled: mpsc::UnboundedReceiver<Settled>,
+}
+
+impl House {
+    /// `own`: targets in place of whatever is asked for; `live`: those with figures of their own. `forget` empties what the
+    /// pipeline's stages remember.
+    pub fn new(
+        config: &Arc<Config>,
+        pipeline: &Pipeline,
+        own: &[Own],
+        live: &[Own],
+        forget: impl Fn() + Send + Sync + 'static,
+    ) -> Result<House, Vec<Problem>> {
+        let routes = Table::rehearsed(config, own, live)?;
+        let witness = Arc::new(Witness::default());
+        let behind = Behind { witness: witness.clone(), name: WITNESS.into() };
+        let entries = pipeline.entries.iter().cloned().chain([Arc::new(Entry::new(Arc::new(behind)))]);
+        let server = &config.server;
+        let whole = config.models.values().filter_map(|m| m.timeouts.whole).max().unwrap_or(WHOLE).max(WHOLE);
+        let runtime = Runtime {
+            body_limits: BodyLimits::new(server.max_body, server.min_body_rate),
+            whole,
+            routes,
+            pipeline: Pipeline { entries: entries.collect() },
+            stages: Vec::new(),
+            outside: Vec::new(),
+            warnings: Vec::new(),
+            config: config.clone(),
+        };
+        let client = Client::new(&ProxyConfig::default());
+        let store = store::memory();
+        Ok(House { runtime: Arc::new(runtime), witness, client, store, forget: Box::new(forget) })
+    }
+
+    pub fn whole(&self) -> Duration {
+        self.runtime.whole
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.runtime.config
+    }
+
+    /// Everything new, as the scene says. `start`: virtual time begins here.
+    pub fn set(&self, scene: &Scene, start: Instant) -> Result<Set, String> {
+        (self.forget)();
+        let config = &self.runtime.config;
+        let (queue, settled) = mpsc::unbounded_channel();
+        let upstreams = Arc::new(Stage::new(scene.format, scene.operation, scene.answers.clone()));
+        let keys = KeyRests::default();
+        for name in &scene.resting {
+            let plan = self.runtime.routes.resolve(name).map_err(|e| format!("{name}: {}", e.message))?;
+            for target in plan.targets() {
+                for index in 0..target.provider.keys() {
+                    keys.refused(&target.provider, index, &target.model, 429, Some(REST), start);
+                }
+            }
+        }
+        let state = State {
+            auth: Arc::new(auth::Table::new(&[0; 32])),
+            nobody: Arc::new(Principal::default()),
+            seals: Seals::new(&[0; 32]).map_err(|e| e.message.clone())?,
+            objects: Objects::new(self.store.clone()),
+            limits: Limits::new(budgets(&self.store, config, scene)),
+            estimates: Arc::new(Estimates::default()),
+            health: Health::told(scene.live.iter().map(|own| (&own.name, &own.fares)), start),
+            keys,
+            tokens: Tokens::new(self.client.clone()),
+            transport: Transport::rehearsed(self.client.clone(), upstreams.clone()),
+            body_memory: BodyMemory::new(config.server.body_memory),
+            stored: Stored::in_memory(&[0; 32], config.responses).map_err(|e| e.message.clone())?,
+            claims: Arc::new(Claims::new(self.store.clone(), None).map_err(|e| e.to_string())?),
+            sessions: Sessions::default(),
+            rollout: rollout::Slot::default(),
+            standing: ArcSwap::default(),
+            settle: queue,
+            started: config.clone(),
+            store: self.store.clone(),
+            refused: ArcSwapOption::empty(),
+            draining: AtomicBool::new(false),
+            scripts: Scripts::dry(),
+            plugins: Plugins::dry(),
+        };
+        let gateway = Gateway { runtime: ArcSwap::new(self.runtime.clone()), state };
+        Ok(Set { gateway, upstreams, witness: self.witness.clone(), settled })
+    }
+}
+
+/// Every budget's counter is read already: nobody waits for a store.
+fn budgets(store: &Arc<dyn Store>, config: &Config, scene: &Scene) -> Arc<Budgets> {
+    let budgets = Budgets::new(store.clone(), None, config.budget_lease);
+    let team = scene.principal.team.as_ref().zip(scene.principal.team_budget);
+    if let Some((team, budget)) = team {
+        let spent = scene.spent.get(&**team).copied().unwrap_or(0);
+        let purse = budgets.purse(team, budget.per, scene.now);
+        purse.load(budget.nano_usd, spent, 0);
+        purse.grant(budget.nano_usd);
+    }
+    budgets
+}
+
+/// How the witness is called in a trace.
+pub const WITNESS: &str = "the rehearsal";
+/// The default of `timeouts.whole`.
+const WHOLE: Duration = Duration::from_secs(600);
+/// Of keys that rest when a scene begins.
+const REST: Duration = Duration::from_secs(60);

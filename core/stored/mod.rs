@@ -1,0 +1,355 @@
+//! Answers that their caller wants kept, so that a later request can go on from one, whatever provider made it, and read it
+//! again. They are kept here and at no upstream: one way for every provider, and an id means something to its own tenant
+//! only. The newest lie in memory, all of them sealed in files; with a store that keeps nothing, in memory alone. A request that
+//! keeps nothing and goes on from nothing costs nothing here.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{Method, request::Parts};
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+
+use self::{
+    archive::{Archive, Place},
+    items::Turn,
+    shelf::{Look, Shelf},
+    writer::{Job, Writer},
+};
+use crate::{
+    auth::Principal,
+    codec::{document::Document, envelope::Envelope},
+    config,
+    error::{Error, Kind, Result},
+    model::{Format, Operation},
+    seal::{AtRest, Name, Tenant, Thing},
+    store::{Directory, StoreError},
+    telemetry::metrics,
+};
+
+mod archive;
+mod items;
+mod shelf;
+mod writer;
+
+/// All that is kept, of every tenant.
+pub struct Stored {
+    shelf: Arc<Mutex<Shelf>>,
+    rest: Arc<AtRest>,
+    clock: Clock,
+    /// `None`: nothing outlives the process.
+    disk: Option<Disk>,
+}
+
+struct Disk {
+    archive: Arc<Archive>,
+    jobs: mpsc::Sender<Job>,
+    /// Bytes of answers that wait to be written.
+    waiting: Arc<AtomicUsize>,
+    /// A few reads at a time: they have threads that others need, too.
+    reads: Semaphore,
+}
+
+/// Seconds since 1970.
+type Clock = fn() -> u64;
+
+/// The right to keep the answer of a request that is under way.
+pub struct Keep {
+    stored: Arc<Stored>,
+    principal: Arc<Principal>,
+    request: Bytes,
+}
+
+impl Stored {
+    /// `secret`: derived from the master key for this purpose alone. `directory`: where the data lives, unless nothing is to
+    /// outlive the process.
+    pub async fn open(
+        directory: Option<&Directory>,
+        secret: &[u8; 32],
+        bounds: config::Responses,
+    ) -> anyhow::Result<Arc<Stored>> {
+        Stored::open_at(directory, secret, bounds, now).await
+    }
+
+    /// Nothing outlives the process.
+    pub fn in_memory(secret: &[u8; 32], bounds: config::Responses) -> Result<Arc<Stored>> {
+        let shelf = Arc::new(Mutex::new(Shelf::new(bounds)));
+        Ok(Arc::new(Stored { shelf, rest: Arc::new(AtRest::new(secret)?), clock: now, disk: None }))
+    }
+
+    async fn open_at(
+        directory: Option<&Directory>,
+        secret: &[u8; 32],
+        bounds: config::Responses,
+        clock: Clock,
+    ) -> anyhow::Result<Arc<Stored>> {
+        let rest = Arc::new(AtRest::new(secret)?);
+        let shelf = Arc::new(Mutex::new(Shelf::new(bounds)));
+        let Some(directory) = directory.cloned() else {
+            return Ok(Arc::new(Stored { shelf, rest, clock, disk: None }));
+        };
+        let (opening, sealing) = (shelf.clone(), rest.clone());
+        let open = move || Disk::open(&directory, sealing, opening, clock);
+        let disk = tokio::task::spawn_blocking(open).await??;
+        Ok(Arc::new(Stored { shelf, rest, clock, disk: Some(disk) }))
+    }
+
+    /// The configuration was read anew.
+    pub fn set_bounds(&self, bounds: config::Responses) {
+        self.lock().bounds = bounds;
+    }
+
+    /// What a Responses request says of keeping: the turns before it are put in front of its own, and the upstream is told to
+    /// keep nothing. `None`: its answer is not wanted later.
+    pub async fn begin(
+        self: &Arc<Self>,
+        principal: &Arc<Principal>,
+        document: &mut Document,
+        echo: &mut Option<Arc<Map<String, Value>>>,
+    ) -> Result<Option<Box<Keep>>> {
+        if document.format() != Format::OpenaiResponses {
+            return Ok(None);
+        }
+        if document.field("background").is_some_and(|v| v == true) {
+            let text = "the gateway runs nothing in the background; leave `background` out, and stream long answers";
+            return Err(Error::unsupported("background", text));
+        }
+        if document.field("conversation").is_some_and(|v| !v.is_null()) {
+            let text = "the gateway keeps no conversations; send `previous_response_id`, or the whole `input`";
+            return Err(Error::unsupported("conversation", text));
+        }
+        match document.field("previous_response_id") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(id)) => {
+                let turn = self.find(principal, &id).await.map_err(|e| e.at("previous_response_id"))?;
+                // The answer repeats what was asked, not what became of it.
+                *echo = document.echo();
+                *document = turn.resumed(document)?;
+            }
+            Some(_) => return Err(Error::invalid("previous_response_id", "`previous_response_id` must be a string")),
+        }
+        // A count, or a conversation that is only compacted, is no answer.
+        if document.operation() != Operation::Chat || document.field("store").is_some_and(|v| v == false) {
+            return Ok(None);
+        }
+        document.keep_here();
+        let request = document.bytes().clone();
+        Ok(Some(Box::new(Keep { stored: self.clone(), principal: principal.clone(), request })))
+    }
+
+    /// `GET`, `DELETE` and the rest of what a client may do with an answer that is kept. The body of the answer to that.
+    pub async fn serve(&self, principal: &Principal, id: &str, parts: &Parts) -> Result<Bytes> {
+        let path = parts.uri.path();
+        if parts.method == Method::DELETE {
+            self.delete(principal, id).await?;
+            return Ok(json!({"id": id, "object": "response", "deleted": true}).to_string().into());
+        }
+        let turn = self.find(principal, id).await?;
+        let query = parts.uri.query().unwrap_or_default();
+        if path.ends_with("/input_items") {
+            return items::page(&turn.items()?, query).map(|page| page.to_string().into());
+        }
+        if path.ends_with("/cancel") {
+            let text = format!("`{id}` is complete; only a response that runs in the background can be cancelled");
+            return Err(Error::new(Kind::InvalidRequest, text).with_code("response_not_cancellable"));
+        }
+        if query.split('&').any(|pair| pair == "stream=true") {
+            let text = "an answer that is kept comes whole; leave `stream` out";
+            return Err(Error::unsupported("stream", text));
+        }
+        Ok(turn.answer.clone())
+    }
+
+    /// All that was kept so far is on the disk when it returns.
+    pub async fn sync(&self) {
+        let Some(disk) = &self.disk else { return };
+        let (done, synced) = oneshot::channel();
+        if disk.jobs.send(Job::Sync { done }).is_ok() {
+            let _ = timeout(ANSWER, synced).await;
+        }
+    }
+
+    async fn find(&self, principal: &Principal, id: &str) -> Result<Arc<Turn>> {
+        let name = self.name(principal, id);
+        let place = match self.lock().look(&name, (self.clock)()) {
+            Look::Here(turn) => return Ok(turn),
+            Look::Nowhere => return Err(unknown(id)),
+            Look::There(place) => place,
+        };
+        let Some(disk) = &self.disk else { return Err(unknown(id)) };
+        let Some(turn) = disk.read(name, place).await? else {
+            if self.lock().was_damaged(&name, place) {
+                tracing::warn!(file = place.segment, "a kept answer is damaged, and gone");
+            }
+            return Err(unknown(id));
+        };
+        let turn = Arc::new(turn);
+        let mut shelf = self.lock();
+        shelf.was_read(name, place, turn.clone());
+        shelf.sweep((self.clock)());
+        Ok(turn)
+    }
+
+    async fn put(&self, name: Name, turn: Turn) {
+        let (turn, now) = (Arc::new(turn), (self.clock)());
+        let (job, written) = {
+            let mut shelf = self.lock();
+            let expires = now.saturating_add(seconds(shelf.bounds.keep));
+            let replaces = shelf.put(name, turn.clone(), expires);
+            shelf.sweep(now);
+            let Some(disk) = &self.disk else { return };
+            // What would push out most others is not kept, and what a slow disk leaves over is not piled up.
+            let fits = turn.size() as u64 <= shelf.bounds.max_size / 4
+                && disk.waiting.load(Ordering::Relaxed).saturating_add(turn.size()) <= MOST_WAITING;
+            let (done, written) = oneshot::channel();
+            if fits {
+                let serial = shelf.written_soon(name);
+                disk.waiting.fetch_add(turn.size(), Ordering::Relaxed);
+                (Job::Put { name, serial, expires, turn, replaces, done }, Some(written))
+            } else {
+                metrics().response_unwritten();
+                let (done, _) = oneshot::channel();
+                (Job::Erase { place: replaces, done }, None)
+            }
+        };
+        // Without a writer there is nothing to wait for: the process is about to end.
+        if let Some(disk) = &self.disk {
+            let _ = disk.jobs.send(job);
+        }
+        if let Some(written) = written {
+            // It goes on without us; the answer waits no longer.
+            let _ = timeout(PATIENCE, written).await;
+        }
+    }
+
+    async fn delete(&self, principal: &Principal, id: &str) -> Result<()> {
+        let name = self.name(principal, id);
+        let gone = {
+            let mut shelf = self.lock();
+            if matches!(shelf.look(&name, (self.clock)()), Look::Nowhere) {
+                return Err(unknown(id));
+            }
+            shelf.remove(&name)
+        };
+        let Some(disk) = self.disk.as_ref().filter(|_| gone.found) else { return Ok(()) };
+        let (done, erased) = oneshot::channel();
+        let sent = disk.jobs.send(Job::Erase { place: gone.place, done }).is_ok();
+        match timeout(ANSWER, erased).await {
+            Ok(Ok(Ok(()))) if sent => Ok(()),
+            other => {
+                if let Some(place) = gone.place {
+                    self.lock().put_back(name, place);
+                }
+                let text = "the response could not be removed from the disk: ask again";
+                let error = Error::new(Kind::Internal, text).with_code("store_failed");
+                Err(match other {
+                    Ok(Ok(Err(source))) => error.because(source),
+                    _ => error,
+                })
+            }
+        }
+    }
+
+    fn name(&self, principal: &Principal, id: &str) -> Name {
+        self.rest.name(Thing::Response, Tenant::of(principal), id)
+    }
+
+    /// Nothing that is done under the lock can leave it half done.
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    fn open(
+        directory: &Directory,
+        rest: Arc<AtRest>,
+        shelf: Arc<Mutex<Shelf>>,
+        clock: Clock,
+    ) -> Result<Disk, StoreError> {
+        let archive = Arc::new(Archive::new(directory.files(FOLDER)?, rest));
+        let waiting = Arc::<AtomicUsize>::default();
+        let writer = Writer::open(archive.clone(), shelf, clock, waiting.clone())?;
+        let (jobs, todo) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("responses".into());
+        thread.spawn(move || writer.run(&todo)).map_err(|source| StoreError::Io { path: FOLDER.into(), source })?;
+        Ok(Disk { archive, jobs, waiting, reads: Semaphore::new(MOST_READS) })
+    }
+
+    /// `None`: it does not open.
+    async fn read(&self, name: Name, place: Place) -> Result<Option<Turn>> {
+        let failed = |error: StoreError| {
+            Error::new(Kind::Internal, "kept responses cannot be read").with_code("store_failed").because(error)
+        };
+        let _turn = self.reads.acquire().await;
+        let archive = self.archive.clone();
+        let read = tokio::task::spawn_blocking(move || archive.read(&name, place)).await;
+        read.unwrap_or(Err(StoreError::Closed)).map_err(failed)
+    }
+}
+
+impl Keep {
+    /// The answer, whole. When it returns, the answer outlives the process, unless the disk is full or too slow.
+    pub async fn answered(self, answer: &Bytes) {
+        let id = Envelope::fields(answer).ok().and_then(|envelope| envelope.value(answer, "id"));
+        let id = id.and_then(|at| serde_json::from_slice::<String>(&answer[at]).ok());
+        if let Some(id) = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID) {
+            let Keep { stored, principal, request } = self;
+            // A copy: the answer's bytes may hold a share of the memory for bodies.
+            let turn = Turn { request, answer: Bytes::copy_from_slice(answer) };
+            stored.put(stored.name(&principal, &id), turn).await;
+        }
+    }
+
+    /// The answer, if this piece of a stream's bytes has the event that tells it whole. Events are never cut in two here.
+    pub fn seen(piece: &Bytes) -> Option<Bytes> {
+        let last = ENDINGS.iter().find_map(|ending| memchr::memmem::rfind(piece, ending))?;
+        let start = memchr::memrchr(b'\n', &piece[..last]).map_or(0, |at| at + 1);
+        let end = memchr::memchr(b'\n', &piece[last..]).map_or(piece.len(), |at| last + at);
+        let data = piece[start..end].strip_prefix(b"data:")?;
+        let response = Envelope::fields(data).ok()?.value(data, "response")?;
+        // A copy: the piece may hold much more.
+        Some(Bytes::copy_from_slice(&data[response]))
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn seconds(span: Duration) -> u64 {
+    // Never early.
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+/// Another tenant's, one that is too old, none at all: nobody learns which.
+fn unknown(id: &str) -> Error {
+    let shown: String = id.chars().take(80).collect();
+    let text = format!("there is no response `{shown}`; it may be too old, or was not stored");
+    Error::new(Kind::NotFound, text).with_code("response_not_found")
+}
+
+const FOLDER: &str = "responses";
+/// An answer waits so long for the disk; what takes longer is written behind it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A removal waits so long: it is told as done only when it is.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Bytes that may wait for a slow disk.
+const MOST_WAITING: usize = 64 << 20;
+const MOST_READS: usize = 8;
+const MAX_ID: usize = 256;
+/// Types of the events that carry an answer that ended well.
+const ENDINGS: [&[u8]; 2] = [b"\"response.completed\"", b"\"response.incomplete\""];
+
+#[cfg(test)]
+mod tests;

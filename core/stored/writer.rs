@@ -1,0 +1,340 @@
+//! The one thread that writes kept answers: adds records, erases what was removed, lets go of what is too old or too much, and
+//! brings all of it to the disk once a second. A thread and not a runtime's blocking task, because a disk may hang. Decides
+//! nothing about requests, and none waits for it longer than it says.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Clock,
+    archive::{Archive, Place},
+    items::Turn,
+    seconds,
+    shelf::Shelf,
+};
+use crate::{
+    seal::Name,
+    store::{Result, files::Appender},
+    telemetry::metrics,
+};
+
+pub struct Writer {
+    archive: Arc<Archive>,
+    shelf: Arc<Mutex<Shelf>>,
+    clock: Clock,
+    /// Bytes of answers that wait to be written.
+    waiting: Arc<AtomicUsize>,
+    segments: BTreeMap<u32, Segment>,
+    open: Option<Open>,
+    /// Of the next file: no number comes twice.
+    next: u32,
+    bytes: u64,
+    /// Something was written that need not be on the disk yet, since then.
+    dirty: Option<Instant>,
+    swept: Instant,
+    /// Removed from the shelf, and still on the disk.
+    owed: Vec<Place>,
+    /// The disk takes nothing: said once.
+    failing: bool,
+}
+
+/// What there is to do.
+pub enum Job {
+    Put {
+        name: Name,
+        serial: u64,
+        expires: u64,
+        turn: Arc<Turn>,
+        replaces: Option<Place>,
+        done: oneshot::Sender<()>,
+    },
+    /// Done when it and everything that was removed before is off the disk.
+    Erase {
+        place: Option<Place>,
+        done: oneshot::Sender<Result<()>>,
+    },
+    /// All that was put is brought to the disk.
+    Sync {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A file of records.
+#[derive(Default)]
+struct Segment {
+    bytes: u64,
+    /// Records that somebody may still ask for.
+    live: usize,
+    /// When the last of them is too old.
+    expires: u64,
+    names: Vec<Name>,
+}
+
+/// The file that is written to.
+struct Open {
+    segment: u32,
+    file: Appender,
+    began: u64,
+}
+
+impl Writer {
+    /// Reads what is there into the shelf. What cannot be read is told and left out.
+    pub fn open(
+        archive: Arc<Archive>,
+        shelf: Arc<Mutex<Shelf>>,
+        clock: Clock,
+        waiting: Arc<AtomicUsize>,
+    ) -> Result<Writer> {
+        let mut writer = Writer {
+            archive,
+            shelf,
+            clock,
+            waiting,
+            segments: BTreeMap::new(),
+            open: None,
+            next: 0,
+            bytes: 0,
+            dirty: None,
+            swept: Instant::now(),
+            owed: Vec::new(),
+            failing: false,
+        };
+        for number in writer.archive.segments()? {
+            writer.next = number.saturating_add(1);
+            let found = match writer.archive.scan(number) {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(file = number, %error, "a file of kept answers cannot be read: they are gone");
+                    continue;
+                }
+            };
+            if found.damaged {
+                let kept = found.records.len();
+                tracing::warn!(
+                    file = number,
+                    kept,
+                    "a file of kept answers is damaged: those behind the damage are gone"
+                );
+            }
+            let mut segment = Segment { bytes: found.bytes, ..Segment::default() };
+            writer.bytes += found.bytes;
+            for (name, place) in found.records {
+                segment.live += 1;
+                segment.expires = segment.expires.max(place.expires);
+                segment.names.push(name);
+                let older = writer.with_shelf(|shelf| shelf.found(name, place));
+                writer.owed.extend(older);
+            }
+            writer.segments.insert(number, segment);
+        }
+        let _ = writer.settle_debts();
+        writer.sweep();
+        Ok(writer)
+    }
+
+    /// Until every sender is gone.
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let wait = if self.dirty.is_some() { SYNC } else { self.sweeps_every() };
+            match jobs.recv_timeout(wait) {
+                Ok(job) => self.take(job),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.sync(),
+            }
+            if self.dirty.is_some_and(|since| since.elapsed() >= SYNC) {
+                self.sync();
+            }
+            if self.swept.elapsed() >= self.sweeps_every() {
+                let _ = self.settle_debts();
+                self.sweep();
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Put { name, serial, expires, turn, replaces, done } => {
+                self.owed.extend(replaces);
+                let place = self.write(&name, expires, &turn);
+                self.waiting.fetch_sub(turn.size(), Ordering::Relaxed);
+                match place {
+                    Some(place) if self.with_shelf(|shelf| shelf.written(name, serial, place)) => {}
+                    // Removed while it was written.
+                    Some(place) => self.owed.push(place),
+                    None => self.with_shelf(|shelf| shelf.unwritten(&name, serial)),
+                }
+                if !self.owed.is_empty() {
+                    let _ = self.settle_debts();
+                }
+                let _ = done.send(());
+                self.make_room();
+            }
+            Job::Erase { place, done } => {
+                self.owed.extend(place);
+                let _ = done.send(self.settle_debts());
+            }
+            Job::Sync { done } => {
+                self.sync();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// `None`: the disk did not take it.
+    fn write(&mut self, name: &Name, expires: u64, turn: &Turn) -> Option<Place> {
+        let record = match self.archive.record(name, expires, turn) {
+            Ok(record) => record,
+            Err(error) => {
+                self.failed(&error);
+                return None;
+            }
+        };
+        let now = (self.clock)();
+        let mut append = || -> Result<Place> {
+            let bounds = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds;
+            let size = (bounds.max_size / PARTS).clamp(SMALLEST, LARGEST);
+            let span = (seconds(bounds.keep) / PARTS).clamp(1, LONGEST);
+            if self.open.as_ref().is_some_and(|o| o.file.len() >= size || now >= o.began.saturating_add(span)) {
+                self.close_file();
+            }
+            let open = match &mut self.open {
+                Some(open) => open,
+                none => {
+                    let segment = self.next;
+                    self.next = segment.saturating_add(1);
+                    let file = self.archive.begin(segment)?;
+                    self.segments.insert(segment, Segment::default());
+                    none.insert(Open { segment, file, began: now })
+                }
+            };
+            let place = record.place(open.segment, open.file.len(), expires)?;
+            open.file.append(&record.bytes)?;
+            Ok(place)
+        };
+        match append() {
+            Ok(place) => {
+                let size = record.bytes.len() as u64;
+                self.bytes += size;
+                if let Some(segment) = self.segments.get_mut(&place.segment) {
+                    segment.bytes += size;
+                    segment.live += 1;
+                    segment.expires = segment.expires.max(expires);
+                    segment.names.push(*name);
+                }
+                self.dirty.get_or_insert_with(Instant::now);
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("answers that are to be kept are written again");
+                }
+                Some(place)
+            }
+            Err(error) => {
+                self.failed(&error);
+                None
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
+        metrics().response_unwritten();
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, "answers that are to be kept cannot be written: the last ones are kept in memory alone");
+        }
+    }
+
+    /// Erases what was removed.
+    fn settle_debts(&mut self) -> Result<()> {
+        while let Some(place) = self.owed.last().copied() {
+            if self.segments.contains_key(&place.segment) {
+                self.archive.erase(place)?;
+            }
+            self.owed.pop();
+            if let Some(segment) = self.segments.get_mut(&place.segment) {
+                segment.live = segment.live.saturating_sub(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Files in which everything is too old, or erased.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        let now = (self.clock)();
+        let over: Vec<u32> =
+            self.segments.iter().filter(|(_, s)| s.live == 0 || s.expires <= now).map(|(n, _)| *n).collect();
+        over.into_iter().for_each(|number| self.remove(number));
+        self.with_shelf(|shelf| shelf.sweep(now));
+        self.make_room();
+    }
+
+    /// The oldest files go while there is too much.
+    fn make_room(&mut self) {
+        let most = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds.max_size;
+        while self.bytes > most {
+            let Some((number, before)) = self.segments.first_key_value().map(|(n, _)| (*n, self.bytes)) else { return };
+            self.remove(number);
+            if self.bytes == before {
+                return;
+            }
+        }
+    }
+
+    fn remove(&mut self, number: u32) {
+        if self.open.as_ref().is_some_and(|open| open.segment == number) {
+            self.close_file();
+        }
+        if let Err(error) = self.archive.remove(number) {
+            tracing::warn!(file = number, %error, "a file of kept answers cannot be removed: tried again");
+            return;
+        }
+        let Some(segment) = self.segments.remove(&number) else { return };
+        self.bytes = self.bytes.saturating_sub(segment.bytes);
+        // In pieces: others wait for this lock.
+        for names in segment.names.chunks(PIECE) {
+            self.with_shelf(|shelf| shelf.segment_gone(number, names));
+        }
+    }
+
+    /// No more is added to the file.
+    fn close_file(&mut self) {
+        self.sync();
+        self.open = None;
+    }
+
+    fn sync(&mut self) {
+        if self.dirty.take().is_none() {
+            return;
+        }
+        if let Some(Err(error)) = self.open.as_ref().map(|open| open.file.syncer().sync()) {
+            tracing::warn!(%error, "kept answers could not be brought to the disk");
+        }
+    }
+
+    fn sweeps_every(&self) -> Duration {
+        let keep = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds.keep;
+        (keep / 8).clamp(SYNC, SWEEP)
+    }
+
+    fn with_shelf<T>(&self, f: impl FnOnce(&mut Shelf) -> T) -> T {
+        f(&mut self.shelf.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A file has at most this part of the bytes, and of the time: so much more than was asked for goes, or stays, at once.
+const PARTS: u64 = 16;
+const SMALLEST: u64 = 64 << 10;
+const LARGEST: u64 = 64 << 20;
+/// Seconds.
+const LONGEST: u64 = 24 * 3600;
+/// A power cut loses so much; a kill of the process loses nothing that was written.
+const SYNC: Duration = Duration::from_secs(1);
+const SWEEP: Duration = Duration::from_secs(30);
+const PIECE: usize = 1000;
