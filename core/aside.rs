@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::Principal,
+    clock,
     codec::{Dialect, Inbound, codec, document::Document},
     context::Context,
     error::{Error, Kind, Result},
@@ -32,12 +33,18 @@ impl Inside {
 impl Asker for Inside {
     fn ask(&self, question: Question) -> BoxFuture<'static, Result<Answer>> {
         let gateway = self.0.upgrade();
-        Box::pin(async move { answer(&*gateway.ok_or_else(gone)?, question).await })
+        Box::pin(async move {
+            let gateway = gateway.ok_or_else(gone)?;
+            answer(&gateway, question).await
+        })
     }
 
     fn embed(&self, question: Embed) -> BoxFuture<'static, Result<Vectors>> {
         let gateway = self.0.upgrade();
-        Box::pin(async move { vectors(&*gateway.ok_or_else(gone)?, question).await })
+        Box::pin(async move {
+            let gateway = gateway.ok_or_else(gone)?;
+            vectors(&gateway, question).await
+        })
     }
 }
 
@@ -74,7 +81,7 @@ async fn made(gateway: &Gateway, behalf: Behalf, operation: Operation, body: Val
     tags.push(("asked_by".to_owned(), stage.to_string()));
     tags.push(("asked_for".to_owned(), request.to_string()));
     let cx = Context::aside(operation, FORMAT, principal, tags, until);
-    let mut exchange = Exchange::new(cx, gateway.state.settle.clone());
+    let mut exchange = Exchange::new(cx, gateway.state.settle.clone(), None);
     let outcome = steps(gateway, &mut exchange, operation, body).await;
     let note = told(&exchange, &outcome);
     match &outcome {
@@ -111,7 +118,7 @@ async fn steps(gateway: &Gateway, exchange: &mut Exchange, operation: Operation,
 /// `mock/judge answered in 12 ms (30 + 2 tokens), req_…`
 fn told(exchange: &Exchange, outcome: &Result<bytes::Bytes>) -> String {
     let target = exchange.record.target.as_deref().unwrap_or(&exchange.record.model);
-    let took = exchange.cx.started.elapsed().as_millis();
+    let took = clock::since(exchange.cx.started).as_millis();
     let used = exchange.record.usage.as_ref().map(tokens).unwrap_or_default();
     match outcome {
         Ok(_) => format!("{target} answered in {took} ms{used}, {}", exchange.cx.id),

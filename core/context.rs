@@ -174,7 +174,7 @@ impl Context {
             format,
             principal,
             now,
-            started: Instant::now(),
+            started: clock::now(),
             deadline: Some(until),
             tags,
             priority: Priority::default(),

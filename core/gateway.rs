@@ -22,9 +22,9 @@ use crate::{
     explain,
     generated::Generated,
     limit::Reserved,
-    long_input::{self, Pieces, Progress},
+    long_input::{self, Pieces},
     media,
-    model::{Format, Operation, Response as Answer},
+    model::{Format, Operation},
     opaque::{self, Answers, answer::Through},
     pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
@@ -91,64 +91,69 @@ impl Gateway {
             Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,
             Err(error) => Err(error),
         };
+        let outcome = match outcome {
+            // Nobody listens meanwhile.
+            Ok(Reply::Pieces(pieces)) => Box::pin(pieces.at_once(self, &runtime, &mut exchange)).await,
+            outcome => outcome,
+        };
         let outcome = worded(&mut exchange, outcome, found.json_array).await;
         self.deliver(&runtime, exchange, outcome, found.json_array).await
     }
 
-/// 12. Whatever it was is settled once: here, or when the stream ends.
-async fn deliver(
-    self: &Arc<Self>,
-    runtime: &Arc<Runtime>,
-    mut exchange: Exchange,
-    outcome: Result<Reply>,
-    json_array: bool,
-) -> Response<Body> {
-    match outcome {
-        Ok(Reply::Stream(streaming)) => {
-            // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
-            exchange.fetched = Vec::new();
-            if exchange.keep.is_none() && exchange.record.bodies.is_none() {
-                exchange.held = None;
+    /// 12. Whatever it was is settled once: here, or when the stream ends.
+    async fn deliver(
+        self: &Arc<Self>,
+        runtime: &Arc<Runtime>,
+        mut exchange: Exchange,
+        outcome: Result<Reply>,
+        json_array: bool,
+    ) -> Response<Body> {
+        match outcome {
+            Ok(Reply::Stream(streaming)) => {
+                // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
+                exchange.fetched = Vec::new();
+                if exchange.keep.is_none() && exchange.record.bodies.is_none() {
+                    exchange.held = None;
+                }
+                let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
+                let body = Generated::new(|sink| streaming.run(exchange, sink));
+                head.map(|()| Body::stream(body))
             }
-            let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
-            let body = Generated::new(|sink| streaming.run(exchange, sink));
-            head.map(|()| Body::stream(body))
-        }
-        Ok(Reply::Pieces(pieces)) => {
-            let head = reply::stream_head(&exchange, false, Duration::ZERO);
-            let (gateway, runtime) = (self.clone(), runtime.clone());
-            head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))))
-        }
-        Ok(Reply::Session(session)) => {
-            let response = reply::session(&exchange, &session);
-            // It outlives this answer; the exchange goes with it.
-            self.state.sessions.begin(session, exchange);
-            response
-        }
-        Ok(Reply::Through(mut through)) => {
-            let response = reply::through(&exchange, &mut through);
-            if through.ended {
+            Ok(Reply::Pieces(pieces)) => {
+                let head = reply::stream_head(&exchange, false, Duration::ZERO);
+                let (gateway, runtime) = (self.clone(), runtime.clone());
+                head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))))
+            }
+            Ok(Reply::Session(session)) => {
+                let response = reply::session(&exchange, &session);
+                // It outlives this answer; the exchange goes with it.
+                self.state.sessions.begin(session, exchange);
+                response
+            }
+            Ok(Reply::Through(mut through)) => {
+                let response = reply::through(&exchange, &mut through);
+                if through.ended {
+                    exchange.settle(response.status().as_u16());
+                    return response;
+                }
+                response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
+            }
+            Ok(Reply::Whole { content_type, body, headers }) => {
+                if let Some(keep) = exchange.keep.take() {
+                    Box::pin(keep.answered(&body)).await;
+                }
+                let response = reply::whole(&exchange, content_type, body, headers);
+                exchange.settle(200);
+                response
+            }
+            Err(error) => {
+                let response = reply::error(&exchange, &error);
+                exchange.record.error_code = Some(error.code().to_owned());
                 exchange.settle(response.status().as_u16());
-                return response;
+                response
             }
-            response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
-        }
-        Ok(Reply::Whole { content_type, body, headers }) => {
-            if let Some(keep) = exchange.keep.take() {
-                Box::pin(keep.answered(&body)).await;
-            }
-            let response = reply::whole(&exchange, content_type, body, headers);
-            exchange.settle(200);
-            response
-        }
-        Err(error) => {
-            let response = reply::error(&exchange, &error);
-            exchange.record.error_code = Some(error.code().to_owned());
-            exchange.settle(response.status().as_u16());
-            response
         }
     }
-}
 
     /// Steps 3 to 10.
     async fn run(
@@ -294,16 +299,13 @@ async fn deliver(
         if let Some(settings) = settings.and_then(|m| m.long_input.as_ref())
             && let Some(cut) = Box::pin(long_input::cut(settings, exchange.cx.operation, document)).await?
         {
-            if settings.progress && document.stream() && !exchange.wire.json_array {
-                let (settings, client) = (settings.clone(), client.clone());
-                let document = document.clone();
-                return Ok(Reply::Pieces(Box::new(Pieces { settings, document, cut, client })));
-            }
-            let silent = &mut Progress::Silent;
-            let read = long_input::read(self, settings, exchange, document, cut, silent);
-            if let Some(text) = Box::pin(read).await? {
-                return reply::made(exchange, Answer::of_text(text), document.stream()).await;
-            }
+            let told = settings.progress && document.stream() && !exchange.wire.json_array;
+            let (settings, document) = (settings.clone(), document.clone());
+            let pieces = Box::new(Pieces { settings, document, cut, client: client.clone() });
+            return match told {
+                true => Ok(Reply::Pieces(pieces)),
+                false => Box::pin(pieces.at_once(self, runtime, exchange)).await,
+            };
         }
         self.routed(runtime, exchange, client, document).await
     }

@@ -15,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::HeaderMap;
 
 use crate::{
-    aside,
+    aside, clock,
     codec::{EVENT_STREAM, Field, StreamEncoder, codec, document::Document, framing::Framing},
     config::LongInput,
     error::{Error, Kind, Result},
@@ -157,6 +157,15 @@ pub struct Pieces {
 }
 
 impl Pieces {
+    /// The whole way without a word to the client.
+    pub async fn at_once(self, gateway: &Gateway, runtime: &Runtime, exchange: &mut Exchange) -> Result<Reply> {
+        let Pieces { settings, mut document, cut, client } = self;
+        match read(gateway, &settings, exchange, &mut document, cut, &mut Progress::Silent).await? {
+            Some(text) => reply::made(exchange, Response::of_text(text), document.stream()).await,
+            None => gateway.routed(runtime, exchange, &client, &mut document).await,
+        }
+    }
+
     /// The body: comments while the pieces are read, then the answer.
     pub async fn run(
         self,
@@ -232,7 +241,7 @@ impl Reader<'_> {
     }
 
     async fn one(&self, messages: Vec<Message>) -> Result<Answer> {
-        let until = Instant::now() + self.wait;
+        let until = clock::now() + self.wait;
         let until = self.deadline.map_or(until, |deadline| deadline.min(until));
         let request = Request { model: self.model.clone(), messages, ..Request::default() };
         aside::answer(self.gateway, Question { behalf: Behalf { until, ..self.behalf.clone() }, request }).await

@@ -47,6 +47,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "long_input",
         &[
             "aside",
+            "clock",
             "codec",
             "config",
             "error",
@@ -139,13 +140,13 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
     (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
-    (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (
         &["bpe_openai", "jsonschema", "regex", "text_splitter"],
-        &["core/text/"],
-        "what callers write is measured and matched under bounds, and those stand there",
+        &["core/text/", "core/suite/"],
+        "what callers write is measured and matched under bounds, and those stand there; the patterns of cases are their authors'",
     ),
     (&["minijinja"], &["core/prompt/"], "what callers fill in is rendered under bounds, and those stand there"),
+    (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
 

@@ -135,7 +135,7 @@ impl Ledger {
         let Open { lines, starts, .. } = &mut *open;
         lines.clear();
         starts.clear();
-        for (record, trace) in batch {
+        for (record, trace) in batch.iter() {
             starts.push(lines.len());
             row::write(record, Some(trace), &stamp, lines);
             lines.push(b'\n');

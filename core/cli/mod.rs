@@ -74,10 +74,10 @@ pub enum Command {
     Explain(explain::Args),
     /// Run the cases that lie beside the scripts
     Test(test::Args),
-    /// Run recorded requests through another configuration and say which decisions change
-    Replay(replay::Args),
     /// Try what scripts can do on a request, line by line
     Repl(repl::Args),
+    /// Run recorded requests through another configuration and say which decisions change
+    Replay(replay::Args),
     /// Bring in prices and limits of models from collections that others keep
     Catalogue(catalogue::Args),
     /// Turn another gateway's configuration into a gateway.toml
@@ -131,8 +131,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
-        Some(Command::Replay(args)) => replay::run(&args, &place),
         Some(Command::Repl(args)) => repl::run(&args, &place),
+        Some(Command::Replay(args)) => replay::run(&args, &place),
         Some(Command::Catalogue(args)) => catalogue::run(&args, &place),
         Some(Command::Import(args)) => import::run(&args),
         Some(Command::Plugin(args)) => plugin::run(&args, &place),

@@ -17,7 +17,7 @@ use crate::{
     provider,
     script::{
         repl::{Repl, Told},
-        suite::{self, AsWritten, Names},
+        suite::{self, candidate},
     },
 };
 
@@ -55,7 +55,7 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let config = read(place, &env::var, &provider::catalog_names()).config;
     let settings = match &args.stage {
         None => Map::new(),
-        Some(name) => match suite::stage_of(&config, name) {
+        Some(name) => match config.stages.iter().flatten().find(|stage| stage.uses == *name) {
             Some(stage) => stage.config.clone(),
             None => anyhow::bail!("there is no [[stages]] entry that uses {name}"),
         },
@@ -68,7 +68,10 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
     let inbound = Inbound { model: path_model, ..Inbound::default() };
     let doc = Document::new(format, body.to_string().into(), inbound);
     let doc = doc.map_err(|error| anyhow::anyhow!("the request is not valid: {}", error.message))?;
-    let targets = AsWritten(&config).resolve(doc.model(), &cx).unwrap_or_default();
+    // As the file has them, whether their providers have keys here or not.
+    let named = |target: &crate::config::Target| candidate(&format!("{}/{}", target.provider, target.model));
+    let alias = config.models.get(doc.model());
+    let targets = alias.map_or_else(|| vec![candidate(doc.model())], |a| a.targets.iter().map(named).collect());
     let mut repl = Repl::new(&config.sources, settings, cx, doc);
     repl.targets(targets);
     talk(&mut repl)

@@ -14,8 +14,7 @@ use crate::{
     error::{Error, Kind, Result},
     gateway,
     limit::Bounds,
-    long_input,
-    media,
+    long_input, media,
     model::{Operation, Usage},
     pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase},
     provider::KeyChoice,
@@ -46,8 +45,12 @@ pub async fn decide(world: &World<'_>, asked: Asked) -> Result<Decision> {
         drop(stored.begin(&asked.principal, &mut document, &mut None).await?);
     }
     let mut cx = context(&asked)?;
-    let mut decision =
-        Decision { config: world.config.hash.clone(), asked: document.model().to_owned(), caller: asked.principal.clone(), ..Decision::default() };
+    let mut decision = Decision {
+        config: world.config.hash.clone(),
+        asked: document.model().to_owned(),
+        caller: asked.principal.clone(),
+        ..Decision::default()
+    };
     if asked.operation == Operation::Chat {
         let team = asked.principal.team.as_deref().and_then(|team| world.config.teams.get(team));
         decision.defaults = team.map(|team| team.defaults.clone()).unwrap_or_default();
@@ -125,7 +128,8 @@ impl Way<'_> {
         if let Some(settings) = long
             && let Some(cut) = long_input::cut(settings, cx.operation, document).await?
         {
-            let text = format!("its longest text would be read in {} pieces first, each a call of its own", cut.count());
+            let text =
+                format!("its longest text would be read in {} pieces first, each a call of its own", cut.count());
             cx.trace.note("long_input", &text);
         }
         let targets = gateway::plan(self.world.routes, self.world.health, chain, cx, document).await?;

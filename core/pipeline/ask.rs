@@ -75,23 +75,32 @@ pub struct Vectors {
 
 /// Who answers a stage's questions. The default is nobody: each has an empty answer, and the trace says why.
 #[derive(Clone, Default)]
-pub struct Asks(Option<Arc<OnceLock<Arc<dyn Asker>>>>);
+pub struct Asks {
+    asker: Option<Arc<OnceLock<Arc<dyn Asker>>>>,
+    waits: bool,
+}
 
 impl Asks {
     /// To be filled in with `answer_with` when there is somebody.
     pub fn live() -> Asks {
-        Asks(Some(Arc::default()))
+        Asks { asker: Some(Arc::default()), waits: true }
     }
 
+    /// A stand-in whose answers are ready at once.
     pub fn answering(asker: Arc<dyn Asker>) -> Asks {
-        let asks = Asks::live();
+        let asks = Asks { waits: false, ..Asks::live() };
         asks.answer_with(asker);
         asks
     }
 
+    /// May an answer take its time?
+    pub fn wait(&self) -> bool {
+        self.waits
+    }
+
     /// The first one stays.
     pub fn answer_with(&self, asker: Arc<dyn Asker>) {
-        if let Some(place) = &self.0 {
+        if let Some(place) = &self.asker {
             let _ = place.set(asker);
         }
     }
@@ -111,7 +120,7 @@ impl Asks {
     }
 
     fn asker(&self) -> Option<&Arc<dyn Asker>> {
-        self.0.as_ref()?.get()
+        self.asker.as_ref()?.get()
     }
 }
 

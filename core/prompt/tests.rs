@@ -23,9 +23,8 @@ user = "{{ question }}"
 "#;
 
 fn sources(files: &[(&str, &str)]) -> Sources {
-    let mut sources = Sources::default();
-    sources.prompts = files.iter().map(|(name, text)| (format!("prompts/{name}.toml"), (*text).into())).collect();
-    sources
+    let prompts = files.iter().map(|(name, text)| (format!("prompts/{name}.toml"), (*text).into())).collect();
+    Sources { prompts, ..Sources::default() }
 }
 
 fn prompts() -> Prompts {

@@ -22,6 +22,7 @@ use crate::{
     opaque::{claims::Claims, objects::Objects},
     pipeline::{Entry, Pipeline},
     plugin::Plugins,
+    prompt::Prompts,
     provider::KeyRests,
     realtime::Sessions,
     rollout,
@@ -50,7 +51,7 @@ pub struct House {
 
 /// For one scene.
 pub struct Set {
-    pub gateway: Gateway,
+    pub gateway: Arc<Gateway>,
     pub upstreams: Arc<Stage>,
     pub witness: Arc<Witness>,
     pub settled: Inbox<Settled>,
@@ -80,6 +81,8 @@ impl House {
             stages: Vec::new(),
             outside: Vec::new(),
             warnings: Vec::new(),
+            prompts: Prompts::build(&config.sources)?,
+            reads_in_pieces: config.models.values().any(|m| m.long_input.is_some()),
             config: config.clone(),
         };
         let client = Client::new(&ProxyConfig::default());
@@ -135,7 +138,7 @@ impl House {
             scripts: Scripts::dry(),
             plugins: Plugins::dry(),
         };
-        let gateway = Gateway { runtime: ArcSwap::new(self.runtime.clone()), state };
+        let gateway = Arc::new(Gateway { runtime: ArcSwap::new(self.runtime.clone()), state });
         Ok(Set { gateway, upstreams, witness: self.witness.clone(), settled })
     }
 }

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    context_view::note,
+    context_view::note_at,
     convert,
     desk::{Desk, Fail, fail},
     engine,
@@ -173,7 +173,7 @@ fn answer(request: Request, value: bool) -> Result<Dynamic, Fail> {
     let behalf = asking.behalf(&request.model)?;
     let future = asking.desk.effects.asks.ask(Question { behalf, request });
     let answer = asking.wait(future)?;
-    note(&asking.desk, &answer.note)?;
+    note_at(&asking.desk, 0, &answer.note)?;
     if !value {
         return Ok(answer.text.into());
     }
@@ -209,7 +209,7 @@ fn similar(text: &str, examples: &[String]) -> Result<Vec<f64>, Fail> {
     let (behalf, wanted) = (asking.behalf(model)?, texts.len());
     let future = asking.desk.effects.asks.embed(Embed { behalf, model: model.to_owned(), texts });
     let answer = asking.wait(future)?;
-    note(&asking.desk, &answer.note)?;
+    note_at(&asking.desk, 0, &answer.note)?;
     if answer.vectors.len() != wanted {
         // Nobody was asked.
         return Ok(vec![0.0; examples.len()]);

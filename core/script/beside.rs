@@ -45,11 +45,12 @@ impl Beside {
         let mut visit = self.visit.take().unwrap_or_else(|| Box::new(self.stage.visit()));
         let mut shell = context_shell(cx);
         // If the client leaves meanwhile, its record tells what was decided before.
-        shell.trace = Trace { steps: cx.trace.steps.clone() };
+        shell.trace = Trace { steps: cx.trace.steps.clone(), ..Trace::default() };
         let mut own = mem::replace(cx, shell);
         let gone = CancellationToken::new();
         let (desk, terms) = (visit.desk.clone(), self.terms.clone());
-        let Ok(handle) = Handle::try_current() else {
+        let runtime = Handle::try_current().ok().filter(|_| desk.effects.asks.wait());
+        let Some(handle) = runtime else {
             let value = asking(Asking { desk, terms, handle: None, gone }, || work(&mut visit, &mut own));
             self.visit = Some(visit);
             *cx = own;

@@ -44,12 +44,12 @@ pub struct Compiled {
     /// String constants of the script itself.
     pub literals: HashSet<String>,
     pub reads: Reads,
-    /// It may look at what requests or answers say.
-    pub reads_text: bool,
     /// Where it asks models, if it does.
     pub asks: Option<u32>,
     /// Looks at `event.so_far`: then it is kept.
     pub grows: bool,
+    /// It may look at what requests or answers say.
+    pub reads_text: bool,
     hooks: Vec<(Phase, Position)>,
 }
 
@@ -129,10 +129,10 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
             headers: lint::may_read(&loose, "headers"),
             targets: lint::reads_parameter(&loose, Phase::Route, 1),
         },
-        // By its words: rather once too often than a request that is said to be decided and is not.
-        reads_text: imports || TEXTS.iter().any(|word| source.contains(word)),
         asks: lint::calls(&loose, &["ask", "embed_similarity"]),
         grows: lint::may_read(&loose, "so_far"),
+        // By its words: rather once too often than a request that is said to be decided and is not.
+        reads_text: imports || TEXTS.iter().any(|word| source.contains(word)),
         hooks,
     })
 }

@@ -103,8 +103,12 @@ fn unix(cx: &Context) -> i64 {
     cx.now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
-pub fn note(desk: &Desk, at: &NativeCallContext, text: &str) -> Result<(), Fail> {
-    let line = line_of(at.call_position());
+fn note(desk: &Desk, at: &NativeCallContext, text: &str) -> Result<(), Fail> {
+    note_at(desk, line_of(at.call_position()), text)
+}
+
+/// The same for what has no place in the script.
+pub fn note_at(desk: &Desk, line: u32, text: &str) -> Result<(), Fail> {
     let stage = desk.stage.clone();
     let text = text[..text.floor_char_boundary(MAX_NOTE)].to_owned();
     desk.with(|lent| {

@@ -139,10 +139,11 @@ impl Subject {
         let (program, _) = self.marked_program()?;
         let memory = Memory::new();
         let built = self.pipeline(alone, &memory).ok()?;
-        let Stage { limits, config, grant, .. } = alone.stages.as_ref()?.first()?;
+        let Stage { limits, config, .. } = alone.stages.as_ref()?.first()?;
         let entries = built.entries.iter().map(|entry| {
             let effects = memory.scripts.effects();
-            let stage = ScriptStage::new(program.clone(), &self.uses, *limits, config.clone(), effects).granted(grant);
+            let stage = ScriptStage::new(program.clone(), &self.uses, *limits, config.clone(), effects);
+            let stage = stage.granted(&self.stage.grant);
             let Entry { on_error, stream, window, reads, .. } = **entry;
             Entry { on_error, stream, window, reads, ..Entry::new(Arc::new(stage)) }
         });
@@ -194,7 +195,7 @@ pub fn stage_of(config: &Config, uses: &str) -> Stage {
     let listed = config.stages.iter().flatten().find(|stage| stage.uses == uses).cloned();
     listed.unwrap_or_else(|| match uses.ends_with(".wasm") {
         true => Stage { grant: plugin::all_grants(), ..Stage::automatic(uses) },
-        // What is tried here may ask as it wants: nobody answers but a stand-in.
+        // No model is asked here.
         false => Stage { grant: vec!["ask".to_owned()], ..Stage::automatic(uses) },
     })
 }

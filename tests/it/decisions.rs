@@ -339,7 +339,8 @@ async fn models_that_a_script_asks_and_long_texts_are_told_and_not_sent() {
     assert!(notes.iter().any(|note| note.starts_with("its longest text would be read in ")), "{told}");
     assert_eq!(told["targets"], json!(["a/m"]), "{told}");
     // A template's turns are a part of what is decided on, and its mistakes are the caller's.
-    let prompt = json!({"model": "long", "prompt": {"id": "support", "variables": {"company": "Tides", "question": "Why?"}}});
+    let prompt =
+        json!({"model": "long", "prompt": {"id": "support", "variables": {"company": "Tides", "question": "Why?"}}});
     assert_eq!(explain(&gateway, json!({"request": prompt})).await["targets"], json!(["a/m"]));
     let unknown = json!({"request": {"model": "long", "prompt": {"id": "none"}}}).to_string();
     let answer = gateway.admin("POST", "/api/v1/explain", &unknown).await;

@@ -192,8 +192,10 @@ fn all_scripts_are_checked_in_one_run() {
 
 #[test]
 fn the_scripts_readme_and_the_editors_definitions_are_what_the_code_registers() {
-    let readme = format!("{}{}", reference(), crate::suite::reference::reference());
-    for (name, wanted) in [("README.md", readme), ("definitions/portcullis.d.rhai", reference::definitions())] {
+    for (name, wanted) in [
+        ("README.md", format!("{}{}", reference(), crate::suite::reference::reference())),
+        ("definitions/portcullis.d.rhai", reference::definitions()),
+    ] {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
         if crate::config::env::var("UPDATE_DOCS").is_some() {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
