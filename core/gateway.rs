@@ -79,7 +79,7 @@ impl Gateway {
             Ok(reply) => Ok(reply),
             Err(error) => {
                 exchange.wire.json_array = json_array;
-                reply::refused(&mut exchange, error).await
+                Box::pin(reply::refused(&mut exchange, error)).await
             }
         };
         // 12. Whatever it was is settled once: here, or when the stream ends.
@@ -228,7 +228,7 @@ impl Gateway {
         // 6. Request-side stages.
         let inner = &mut **exchange;
         if let Flow::Respond(response) = inner.chain.request(&mut inner.cx, document).await? {
-            return reply::made(exchange, *response, document.stream()).await;
+            return Box::pin(reply::made(exchange, *response, document.stream())).await;
         }
         // 7. Where it may go: the strategy's order, or what a stage chose.
         let targets = self.plan(runtime, exchange, document).await?;
@@ -311,7 +311,7 @@ impl Gateway {
             }
         }
         match unmet {
-            Some(candidate) => reply::unmet(exchange, &candidate, document.stream()).await,
+            Some(candidate) => Box::pin(reply::unmet(exchange, &candidate, document.stream())).await,
             None => Err(route::most_telling(errors)),
         }
     }
@@ -514,7 +514,14 @@ impl Gateway {
         let took = began.elapsed();
         let length = body.len() as u64;
         let mut outcome = match exchange.cx.operation {
-            Operation::Chat => self.whole(exchange, call, target, body).await,
+            // The upstream's bytes when nobody asked for more.
+            Operation::Chat
+                if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
+            {
+                let seen = reply::note_facts(exchange, call.format, &body);
+                seen.map(|()| Attempted::Answered(Reply::json(body)))
+            }
+            Operation::Chat => Box::pin(self.whole(exchange, call, target, body)).await,
             _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
         };
         // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
@@ -643,7 +650,7 @@ impl Gateway {
         Ok(Attempted::Answered(Reply::Through(through)))
     }
 
-    /// 10. A whole answer: the upstream's bytes when nobody asked for more, else through the model and the stages.
+    /// 10. A whole answer through the model and the stages.
     async fn whole(
         &self,
         exchange: &mut Exchange,
@@ -654,10 +661,6 @@ impl Gateway {
         let format = call.format;
         // An upstream that does not stream may still answer a client that asked for a stream.
         let stream = exchange.record.stream;
-        if call.same_format && !stream && exchange.chain.stream_need() == StreamNeed::None {
-            reply::note_facts(exchange, format, &body)?;
-            return Ok(Attempted::Answered(Reply::json(body)));
-        }
         let mut response = codec(format).decode_response(&body)?;
         custom::restore(&call.customs, &mut response);
         if call.stands_in {
