@@ -292,7 +292,7 @@ impl Gateway {
             inner.record.bodies.get_or_insert_default().asked(document);
         }
         if let Flow::Respond(response) = flow? {
-            return reply::made(exchange, *response, document.stream()).await;
+            return Box::pin(reply::made(exchange, *response, document.stream())).await;
         }
         // A text that is too long for its model is read in pieces.
         let settings = runtime.reads_in_pieces.then(|| runtime.config.models.get(document.model())).flatten();
@@ -374,7 +374,7 @@ impl Gateway {
             }
         }
         match unmet {
-            Some(candidate) => reply::unmet(exchange, &candidate, document.stream()).await,
+            Some(candidate) => Box::pin(reply::unmet(exchange, &candidate, document.stream())).await,
             None => Err(route::most_telling(errors)),
         }
     }
@@ -590,7 +590,14 @@ impl Gateway {
             bodies.heard(&body);
         }
         let mut outcome = match exchange.cx.operation {
-            Operation::Chat => self.whole(exchange, call, target, body).await,
+            // The upstream's bytes when nobody asked for more.
+            Operation::Chat
+                if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
+            {
+                let seen = reply::note_facts(exchange, call.format, &body);
+                seen.map(|()| Attempted::Answered(Reply::json(body)))
+            }
+            Operation::Chat => Box::pin(self.whole(exchange, call, target, body)).await,
             _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
         };
         // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
@@ -728,7 +735,7 @@ impl Gateway {
         Ok(Attempted::Answered(Reply::Through(through)))
     }
 
-    /// 10. A whole answer: the upstream's bytes when nobody asked for more, else through the model and the stages.
+    /// 10. A whole answer through the model and the stages.
     async fn whole(
         &self,
         exchange: &mut Exchange,
@@ -739,10 +746,6 @@ impl Gateway {
         let format = call.format;
         // An upstream that does not stream may still answer a client that asked for a stream.
         let stream = exchange.record.stream;
-        if call.same_format && !stream && exchange.chain.stream_need() == StreamNeed::None {
-            reply::note_facts(exchange, format, &body)?;
-            return Ok(Attempted::Answered(Reply::json(body)));
-        }
         let mut response = codec(format).decode_response(&body)?;
         custom::restore(&call.customs, &mut response);
         if call.stands_in {
@@ -814,7 +817,7 @@ async fn worded(exchange: &mut Exchange, outcome: Result<Reply>, json_array: boo
         Ok(reply) => Ok(reply),
         Err(error) => {
             exchange.wire.json_array = json_array;
-            reply::refused(exchange, error).await
+            Box::pin(reply::refused(exchange, error)).await
         }
     }
 }

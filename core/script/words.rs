@@ -27,6 +27,9 @@ struct Inner {
 struct Word {
     /// Lower case, as far as ASCII goes.
     text: Vec<u8>,
+    /// Its first four bytes, and which of them it has: most words are told apart by these.
+    head: u32,
+    mask: u32,
     group: usize,
 }
 
@@ -70,7 +73,8 @@ impl Words {
                 Some(second) => row[*second as usize >> 6] |= 1 << (second & 63),
                 None => *row = [u64::MAX; 4],
             }
-            words.push(Word { text, group });
+            let (head, mask) = (head_of(&text), u32::MAX >> (8 * (4 - text.len().min(4))));
+            words.push(Word { text, head, mask, group });
         }
         words.sort_by_key(|w| w.text[0]);
         let firsts = Box::new(std::array::from_fn(|first| words.partition_point(|w| (w.text[0] as usize) < first)));
@@ -112,7 +116,8 @@ impl Words {
         let places = Places { bytes, next: 0, base: 0, found: 0, before: 0, odd: self.0.odd };
         places.filter(move |at| self.0.begins(&bytes[*at..])).flat_map(move |at| {
             let rest = &bytes[at..];
-            let here = self.0.words_from(rest).iter();
+            let head = head_of(rest);
+            let here = self.0.words_from(rest).iter().filter(move |word| head & word.mask == word.head);
             here.filter(move |word| word.stands_in(rest)).map(|word| word.group)
         })
     }
@@ -196,10 +201,17 @@ impl Word {
     /// At the beginning of `rest`, and not as a part of a longer word.
     fn stands_in(&self, rest: &[u8]) -> bool {
         let Some((here, after)) = rest.split_at_checked(self.text.len()) else { return false };
-        // Byte by byte: most words are another one after the first few.
-        let same = here.iter().zip(&self.text).all(|(byte, mine)| byte.to_ascii_lowercase() == *mine);
-        same && !after.first().is_some_and(|byte| INSIDE[*byte as usize])
+        here.eq_ignore_ascii_case(&self.text) && !after.first().is_some_and(|byte| INSIDE[*byte as usize])
     }
+}
+
+/// The first four bytes in lower case, nothing where there are fewer.
+fn head_of(bytes: &[u8]) -> u32 {
+    let mut head = [0; 4];
+    for (mine, byte) in head.iter_mut().zip(bytes) {
+        *mine = byte.to_ascii_lowercase();
+    }
+    u32::from_le_bytes(head)
 }
 
 /// Bytes that are part of a word: letters and digits of any script.

@@ -73,6 +73,9 @@ impl Drop for Shard {
     }
 }
 
+/// What became of a call: the head of its answer, or why there is none, and the call where nothing of it was written.
+pub type Sent = std::result::Result<Response<Incoming>, TrySendError<Request<Frames>>>;
+
 /// A connection, or a stream's place on one, for one call. Dropped unfinished it cancels the call.
 pub enum Lease {
     Http1(Held),
@@ -130,11 +133,7 @@ impl Lease {
     }
 
     /// Hands the message over; what comes back waits for the answer's head.
-    pub fn try_send(
-        &mut self,
-        message: Request<Frames>,
-    ) -> impl Future<Output = std::result::Result<Response<Incoming>, TrySendError<Request<Frames>>>> + Send + use<>
-    {
+    pub fn try_send(&mut self, message: Request<Frames>) -> impl Future<Output = Sent> + Send + use<> {
         match self {
             Lease::Http1(Held { connection: Some(connection), .. }) => {
                 Either::Left(connection.sender.try_send_request(message))

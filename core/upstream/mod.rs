@@ -35,7 +35,7 @@ pub use self::{
 };
 use self::{
     connect::{Connector, Place},
-    lease::Lease,
+    lease::{Lease, Sent},
     pool::{Origin, Pool},
 };
 use crate::error::{Error, Kind, Result};
@@ -185,12 +185,7 @@ enum Begun<F> {
 }
 
 impl Destination {
-    fn begin(
-        &self,
-        out: Outgoing,
-    ) -> Result<
-        Begun<impl Future<Output = std::result::Result<http::Response<hyper::body::Incoming>, Unsent>> + Send + use<>>,
-    > {
+    fn begin(&self, out: Outgoing) -> Result<Begun<impl Future<Output = Sent> + Send + use<>>> {
         if !self.holds(&out.url) {
             return Err(
                 Error::new(Kind::Internal, "a call was about to leave for another host").with_code("egress_refused")
@@ -206,9 +201,6 @@ impl Destination {
         Ok(Begun::Sent(lease, answer, out.url))
     }
 }
-
-/// Why a call did not get through, and the call where nothing of it was written.
-type Unsent = hyper::client::conn::TrySendError<http::Request<Frames>>;
 
 fn answered(response: http::Response<hyper::body::Incoming>, mut lease: Lease, place: &Place) -> Incoming {
     let (head, body) = response.into_parts();

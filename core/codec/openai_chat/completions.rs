@@ -122,7 +122,7 @@ impl Encoder {
         if self.view.include_usage {
             chunk.insert("usage".into(), usage.unwrap_or_default());
         }
-        sse::write(None, Value::Object(chunk).to_string().as_bytes(), out);
+        sse::write(None, &written::object(&chunk), out);
     }
 }
 

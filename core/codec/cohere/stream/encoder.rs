@@ -12,7 +12,7 @@ use crate::{
         ClientView, StreamEncoder,
         calls::{CUSTOM_HEAD, CUSTOM_TAIL, escape},
         serial::Serial,
-        signature, sse,
+        signature, sse, written,
     },
     error::Error,
     model::{Delta, Event, Extra, Finish, Part, PartStart, ToolKind, Usage},
@@ -234,5 +234,5 @@ fn write(kind: &str, index: Option<u64>, delta: Value, out: &mut Vec<u8>) {
     if !delta.is_null() {
         event.insert("delta".to_owned(), delta);
     }
-    sse::write(Some(kind), Value::Object(event).to_string().as_bytes(), out);
+    sse::write(Some(kind), &written::object(&event), out);
 }

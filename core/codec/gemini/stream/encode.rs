@@ -17,7 +17,7 @@ use crate::{
             usage,
             wire::{GEMINI, fill, write_sealed, write_signature},
         },
-        sse,
+        sse, written,
     },
     error::Error,
     model::{Citation, Delta, Event, Extra, Finish, FinishReason, Part, PartStart, Signature, Start, ToolCall, Usage},
@@ -244,7 +244,8 @@ impl Encoder {
     }
 
     fn write(&mut self, chunk: &Value, out: &mut Vec<u8>) {
-        let Ok(bytes) = serde_json::to_vec(chunk) else { return };
+        let mut bytes = Vec::with_capacity(256);
+        written::value(chunk, &mut bytes);
         if self.view.json_array {
             out.extend_from_slice(if self.began { b",\n" } else { b"[" });
             out.extend_from_slice(&bytes);

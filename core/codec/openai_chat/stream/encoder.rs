@@ -9,7 +9,7 @@ use super::super::{
     wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, usage_value},
 };
 use crate::{
-    codec::{ClientView, StreamEncoder, signature, sse},
+    codec::{ClientView, StreamEncoder, signature, sse, written},
     error::Error,
     model::{
         Citation, Delta, Event, Extra, Finish, Part, PartStart, Reasoning, Signature, Start, ToolCall, ToolKind, Usage,
@@ -124,7 +124,7 @@ impl Encoder {
             out.push(b'}');
         }
         out.extend_from_slice(b",\"logprobs\":");
-        write(&choice.logprobs.take().unwrap_or_default(), out);
+        written::value(&choice.logprobs.take().unwrap_or_default(), out);
         for (key, value) in finish.unwrap_or_else(|| Map::from_iter([("finish_reason".to_owned(), Value::Null)])) {
             out.push(b',');
             member(&key, &value, out);
@@ -548,21 +548,12 @@ fn arguments(wire: usize, kind: ToolKind, legacy: bool, text: &str, out: &mut Ve
 /// `{"name":"text"}`
 fn field(name: &str, text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"{name}\":").as_bytes());
-    string(text, out);
+    written::text(text, out);
     out.push(b'}');
 }
 
 fn member(key: &str, value: &Value, out: &mut Vec<u8>) {
-    string(key, out);
+    written::text(key, out);
     out.push(b':');
-    write(value, out);
-}
-
-fn string(text: &str, out: &mut Vec<u8>) {
-    // Writing a string to memory cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-fn write(value: &Value, out: &mut Vec<u8>) {
-    let _ = serde_json::to_writer(out, value);
+    written::value(value, out);
 }

@@ -17,7 +17,7 @@ use super::{
     told::{Call, Item, Say, State},
 };
 use crate::{
-    codec::{ClientView, StreamEncoder, sse},
+    codec::{ClientView, StreamEncoder, sse, written},
     error::Error,
     model::{Delta, Event, Finish, PartStart, Start, ToolCall, ToolKind, Usage},
 };
@@ -93,7 +93,7 @@ impl Encoder {
         if let Value::Object(fields) = fields {
             event.extend(fields);
         }
-        sse::write(Some(name), Value::Object(event).to_string().as_bytes(), out);
+        sse::write(Some(name), &written::object(&event), out);
     }
 
     /// A piece of text: what nearly all events are.
