@@ -96,7 +96,7 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
 
 /// The records that are asked for, oldest first.
 fn chosen(rows: &mut Rows, args: &Args) -> anyhow::Result<Vec<Value>> {
-    let since = args.since.as_deref().map(|text| Since::parse(text)).transpose()?;
+    let since = args.since.as_deref().map(Since::parse).transpose()?;
     let most = args.limit.unwrap_or(usize::MAX);
     let mut kept: VecDeque<(SystemTime, Value)> = VecDeque::new();
     while let Some(row) = rows.next_row()? {

@@ -123,71 +123,69 @@ impl Bench<'_> {
         let doc = Document::new(self.load.format, self.load.body.clone(), Inbound::default())?;
         let cx = (self.load.context)().map_err(|why| Error::new(Kind::Internal, why))?;
         let (events, answer, record) = (self.events.clone(), self.answer.clone(), Record::of(&cx));
+        let mut passing = Passing { doc, cx, out: Vec::with_capacity(events.len()), events, answer, record };
         let since = thread_time();
-        let _ = self.steps(&mut visit, Passing { doc, cx, events, answer, record });
+        let _ = self.steps(&mut visit, &mut passing);
         drop(visit);
         Ok(thread_time() - since)
     }
 
-    fn steps(&mut self, visit: &mut PluginVisit, passing: Passing) -> Result<(), Over> {
-        let Passing { mut doc, mut cx, events, mut answer, mut record } = passing;
+    fn steps(&mut self, visit: &mut PluginVisit, passing: &mut Passing) -> Result<(), Over> {
+        let Passing { doc, cx, events, answer, record, out } = passing;
         let phases = self.phases;
         let earliest = TABLE.iter().map(|row| row.phase).find(|phase| phases.has(*phase)).ok_or(Over)?;
         self.samples[0].time(visit, |visit| drive(visit.ready(earliest)))?;
+        // What went on is looked at once: that is no part of what a plugin costs.
         let first = self.samples[0].nanos.len() == 1;
         let target = self.target.clone();
         for (at, row) in (1..).zip(TABLE).filter(|(_, row)| phases.has(row.phase)) {
             let sample = &mut self.samples[at];
-            let (verdict, out) = match row.phase {
+            let mut size = 0;
+            let verdict = match row.phase {
                 Phase::Request => {
-                    let verdict = sample.time(visit, |visit| drive(visit.request(&mut cx, &mut doc)))?;
-                    let own = if let RequestVerdict::Respond(answer) = &verdict { answer.text().len() } else { 0 };
-                    (
-                        request_word(&verdict),
-                        if own > 0 {
-                            own
-                        } else if first {
-                            sent(&mut doc)
-                        } else {
-                            0
-                        },
-                    )
+                    let verdict = sample.time(visit, |visit| drive(visit.request(cx, doc)))?;
+                    size = match &verdict {
+                        RequestVerdict::Respond(own) => own.text().len(),
+                        _ if first => sent(doc),
+                        _ => 0,
+                    };
+                    request_word(&verdict)
                 }
                 Phase::Route => {
                     let targets = std::slice::from_ref(&target);
-                    let verdict = sample.time(visit, |visit| drive(visit.route(&mut cx, &mut doc, targets)))?;
-                    (route_word(&verdict), 0)
+                    route_word(&sample.time(visit, |visit| drive(visit.route(cx, doc, targets)))?)
                 }
                 Phase::Attempt => {
                     let mut headers = HeaderMap::new();
-                    let verdict =
-                        sample.time(visit, |visit| drive(visit.attempt(&mut cx, &target, &mut doc, &mut headers)))?;
-                    (attempt_word(&verdict), if first { sent(&mut doc) } else { 0 })
+                    let attempt = |visit: &mut PluginVisit| drive(visit.attempt(cx, &target, doc, &mut headers));
+                    let verdict = sample.time(visit, attempt)?;
+                    size = if first { sent(doc) } else { 0 };
+                    attempt_word(&verdict)
                 }
                 Phase::Event => {
                     visit.start(1);
-                    let (mut word, mut out) = ("", Vec::new());
-                    for event in events.iter().cloned() {
-                        let verdict = sample.time(visit, |visit| drive(visit.event(&mut cx, event, &mut out)))?;
-                        word = event_word(&verdict);
+                    let mut word = "";
+                    for event in events.drain(..) {
+                        word = event_word(&sample.time(visit, |visit| drive(visit.event(cx, event, out)))?);
                     }
-                    (word, out.iter().map(text_of).sum())
+                    size = if first { out.iter().map(text_of).sum() } else { 0 };
+                    word
                 }
                 Phase::Response => {
-                    let verdict = sample.time(visit, |visit| drive(visit.response(&mut cx, &target, &mut answer)))?;
-                    (response_word(&verdict), answer.text().len())
+                    let verdict = sample.time(visit, |visit| drive(visit.response(cx, &target, answer)))?;
+                    size = if first { answer.text().len() } else { 0 };
+                    response_word(&verdict)
                 }
                 Phase::Error => {
                     let mut failure = Error::new(Kind::UpstreamTimeout, "the upstream did not answer in time");
-                    let verdict = sample.time(visit, |visit| drive(visit.error(&mut cx, &mut failure)))?;
-                    (error_word(&verdict), failure.message.len())
+                    error_word(&sample.time(visit, |visit| drive(visit.error(cx, &mut failure)))?)
                 }
                 Phase::Log => {
-                    sample.time(visit, |visit| drive(visit.log(&mut cx, &mut record)))?;
-                    (CONTINUE, 0)
+                    sample.time(visit, |visit| drive(visit.log(cx, record)))?;
+                    CONTINUE
                 }
             };
-            sample.saw(verdict, out);
+            sample.saw(verdict, size);
             if visit.done() {
                 return Err(Over);
             }
@@ -203,6 +201,8 @@ struct Passing {
     events: Vec<Event>,
     answer: Response,
     record: Record,
+    /// What went on of the events.
+    out: Vec<Event>,
 }
 
 impl Sample {

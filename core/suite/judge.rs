@@ -45,7 +45,7 @@ fn actual(key: &str, want: &Value, outcome: &Outcome, seen: &Seen) -> Result<(),
             let order = seen::planned(outcome);
             if !order.is_empty() && *want == json!(named(outcome)) { Ok(()) } else { same(want, &json!(order)) }
         }
-        "model" => text(Some(&outcome.asked.as_ref().map_or(&record.model, |asked| &asked.model))),
+        "model" => text(Some(outcome.asked.as_ref().map_or(&record.model, |asked| &asked.model))),
         "status" => same(want, &Value::from(outcome.status)),
         "verdict" => verdict(want, outcome),
         "reason" => {

@@ -18,7 +18,7 @@ pub enum Language {
 /// A file's place in the new folder, and its text.
 type File = (&'static str, &'static str);
 
-const RUST: [File; 14] = [
+const RUST: [File; 15] = [
     ("Cargo.toml", include_str!("template/rust/Cargo.toml")),
     ("Cargo.lock", include_str!("../../../plugins/hello/Cargo.lock")),
     (".cargo/config.toml", include_str!("template/rust/config.toml")),
@@ -29,6 +29,7 @@ const RUST: [File; 14] = [
     ("sdk/Cargo.toml", include_str!("../../../plugins/sdk/Cargo.toml")),
     ("sdk/src/lib.rs", include_str!("../../../plugins/sdk/src/lib.rs")),
     ("sdk/src/export.rs", include_str!("../../../plugins/sdk/src/export.rs")),
+    ("sdk/src/heap.rs", include_str!("../../../plugins/sdk/src/heap.rs")),
     ("sdk/src/phase.rs", include_str!("../../../plugins/sdk/src/phase.rs")),
     ("sdk/src/verdict.rs", include_str!("../../../plugins/sdk/src/verdict.rs")),
     ("sdk/src/wit.rs", include_str!("../../../plugins/sdk/src/wit.rs")),

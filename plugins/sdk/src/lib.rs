@@ -26,11 +26,13 @@
 //!
 //! The value of the type is made (`Default`) at the first phase that a request meets, and is gone after its last one:
 //! its fields are the request's memory. What each record, verdict and import means stands in `plugins/wit/portcullis.wit`;
-//! the names here are the same, in Rust's writing. Nothing in here is unsafe, and nothing needs `std` features that a
+//! the names here are the same, in Rust's writing. Nothing in here is unsafe but the heap, and nothing needs `std` features that a
 //! sandbox lacks: files, sockets, threads and clocks are not there. The imports are [`config`], [`context`], [`facts`],
 //! and, when granted, [`logging`], [`kv`], [`metrics`], [`clock`] and [`http`].
 
 mod export;
+#[cfg(target_family = "wasm")]
+mod heap;
 mod phase;
 mod verdict;
 #[doc(hidden)]
