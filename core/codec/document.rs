@@ -246,6 +246,13 @@ impl Document {
         Ok(())
     }
 
+    /// Lets go of what was read, if it is long and can be read again.
+    pub fn release(&mut self) {
+        if self.bytes.len() >= LONG && self.dirty.is_empty() && !self.made {
+            self.decoded = None;
+        }
+    }
+
     /// Has the canonical model been read already?
     pub fn is_decoded(&self) -> bool {
         self.decoded.is_some()
@@ -716,6 +723,12 @@ fn quoted(head: &str, name: &str) -> Bytes {
 
 /// The `anthropic-version` since which sampling parameters are refused.
 const WITHOUT_SAMPLING: &str = "2026-10-21";
+
+/// A body of which another copy matters.
+const LONG: usize = 64 << 10;
+
+/// What a token is counted as in bytes of text, where only tokens are given.
+const TOKEN_BYTES: u64 = 4;
 
 fn to_bytes(value: &Value) -> Bytes {
     Bytes::from(value.to_string())

@@ -3,6 +3,7 @@
 //! One folder a format, each with the same six files. A codec implements each direction once and serves both when a
 //! client speaks the format and when a provider does. Depends only on `model` and `error`.
 
+mod alike;
 pub mod anthropic_messages;
 pub mod bedrock_converse;
 pub mod calls;
@@ -19,6 +20,7 @@ pub mod gemini;
 pub mod glance;
 pub mod json;
 pub mod lane;
+mod long;
 mod mime;
 mod ndjson;
 pub mod ollama;

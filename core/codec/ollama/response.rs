@@ -9,7 +9,12 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, StreamEncoder, calls, ndjson, serial::Serial},
+    codec::{
+        StreamDecoder, StreamEncoder,
+        alike::{Alike, Mould},
+        calls, ndjson,
+        serial::Serial,
+    },
     error::{Error, Kind, Result},
     model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, ToolKind, Usage},
 };
@@ -139,6 +144,7 @@ struct State {
     /// The open part, and whether it is reasoning.
     open: Option<(u32, bool)>,
     ended: bool,
+    alike: Alike,
 }
 
 impl State {
@@ -146,6 +152,17 @@ impl State {
         if self.ended {
             return Ok(());
         }
+        if let Some((choice, index, text)) = self.alike.read("", line) {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        self.long(line, out)?;
+        self.alike.learn("", line, &["content", "thinking"], &["created_at"], &out[from..]);
+        Ok(())
+    }
+
+    fn long(&mut self, line: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let value = json::parse_upstream(line)?;
         if value.get("error").is_some_and(|e| !e.is_null()) {
             return Err(error::decode_line(&value));
@@ -279,6 +296,7 @@ struct Writer {
     usage: Option<Usage>,
     extra: Extra,
     done: bool,
+    mould: Mould,
 }
 
 enum Open {
@@ -289,10 +307,23 @@ enum Open {
 
 impl Writer {
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if !matches!(event, Event::Delta { delta: Delta::Text(_), .. }) {
+            self.mould.forget();
+        }
         match event {
             Event::Start(start) => self.start = start.clone(),
             Event::PartStart { index, part, .. } => self.begin(*index, part, out),
-            Event::Delta { delta: Delta::Text(text), .. } => self.piece(text, out),
+            Event::Delta { choice, index, delta: Delta::Text(text) } => {
+                if self.mould.pour(*choice, *index, text, out) {
+                    return;
+                }
+                let from = out.len();
+                self.piece(text, out);
+                if matches!(self.open, Some(Open::Text | Open::Reasoning)) {
+                    let key = if matches!(self.open, Some(Open::Text)) { "content" } else { "thinking" };
+                    self.mould.learn(*choice, *index, key, text, &out[from..]);
+                }
+            }
             Event::PartEnd { .. } => self.close(out),
             Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
             Event::Usage(usage) => match &mut self.usage {
