@@ -84,7 +84,10 @@ impl Call {
             _ => {
                 let encoded = document.encode(format, dialect)?;
                 customs = custom::names(document.request()?);
-                stands_in = format == Format::AnthropicMessages && standin::wanted(document.request()?, dialect);
+                let can = matches!(format, Format::AnthropicMessages | Format::BedrockConverse);
+                stands_in = can && standin::wanted(document.request()?, dialect);
+                // The body as it came and as it goes are there: a third copy of what is long is not kept beside them.
+                document.release();
                 (written(encoded.body, &overrides), encoded.dropped)
             }
         };

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ClientView, error,
+    ClientView, error, forced,
     json::{self, Fields},
     wire::{self, FORMAT},
 };
@@ -33,7 +33,14 @@ fn whole(value: Value) -> Result<Response> {
         return Err(Error::new(Kind::Upstream, "the upstream's answer holds no message"));
     };
     message.take("role");
-    let parts = wire::read_parts(&mut message, 0)?;
+    let mut parts = wire::read_parts(&mut message, 0)?;
+    for part in &mut parts {
+        if let Part::Text(text) = part
+            && let Some(call) = forced::read(&text.text, 0)
+        {
+            *part = Part::ToolCall(call);
+        }
+    }
     let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
     f.take("done");
     let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
@@ -116,7 +123,7 @@ pub struct Decoder {
 impl Decoder {
     /// `limit`: the most bytes of a line.
     pub fn new(limit: usize) -> Self {
-        Decoder { lines: ndjson::Decoder::new(limit), state: State::default() }
+        Decoder { lines: ndjson::Decoder::new(limit), state: State { limit, ..State::default() } }
     }
 }
 
@@ -143,6 +150,9 @@ struct State {
     calls: usize,
     /// The open part, and whether it is reasoning.
     open: Option<(u32, bool)>,
+    /// Text that may be a forced call: as long as that is not known, or it is one.
+    held: String,
+    limit: usize,
     ended: bool,
     alike: Alike,
 }
@@ -184,6 +194,7 @@ impl State {
         if f.bool("done")? != Some(true) {
             return Ok(());
         }
+        self.release(out);
         self.close(out);
         let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
         out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.calls > 0) });
@@ -199,7 +210,11 @@ impl State {
 
     fn part(&mut self, part: Part, out: &mut Vec<Event>) {
         match part {
-            Part::Text(text) => self.text(false, text.text, out),
+            Part::Text(text) => return self.said(text.text, out),
+            _ => self.release(out),
+        }
+        match part {
+            Part::Text(_) => {}
             Part::Reasoning(reasoning) => self.text(true, reasoning.text, out),
             Part::ToolCall(call) => {
                 self.close(out);
@@ -217,6 +232,29 @@ impl State {
                 out.push(Event::PartStart { choice: 0, index, part: PartStart::Whole(whole) });
                 out.push(Event::PartEnd { choice: 0, index });
             }
+        }
+    }
+
+    fn said(&mut self, text: String, out: &mut Vec<Event>) {
+        if matches!(self.open, Some((_, false))) {
+            return self.text(false, text, out);
+        }
+        self.held.push_str(&text);
+        if forced::begins(&self.held) == Some(false) || self.held.len() > self.limit {
+            let held = std::mem::take(&mut self.held);
+            self.text(false, held, out);
+        }
+    }
+
+    /// What was held is a call, or text after all.
+    fn release(&mut self, out: &mut Vec<Event>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut self.held);
+        match forced::read(&held, self.calls) {
+            Some(call) => self.part(Part::ToolCall(call), out),
+            None => self.text(false, held, out),
         }
     }
 
