@@ -55,10 +55,13 @@ impl Call {
         extra: HeaderMap,
     ) -> Result<Call> {
         let provider = &target.provider;
-        let dialect = &target.dialect;
+        // A completion goes as one where there is such an endpoint, and as a chat elsewhere.
+        let completion =
+            (document.legacy() && provider.completes(&target.model)).then(|| target.dialect.of_completions());
+        let dialect = completion.as_ref().unwrap_or(&target.dialect);
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
         let format = provider.speaks(document.format());
-        let same_format = document.same_format(format) && !single;
+        let same_format = document.same_format(format, completion.is_some()) && !single;
         let stream = document.stream();
         // One format alone has to be asked for usage.
         let asked = format == Format::OpenaiChat && dialect.stream_options;
@@ -97,7 +100,10 @@ impl Call {
         let trace = TraceContext::from_header(client.get(TRACEPARENT));
         headers.insert(TRACEPARENT, trace.child().header());
         let (method, flow) = (Method::POST, None);
-        let url = target.url(format, cx.operation, stream)?;
+        let url = match completion {
+            Some(_) => provider.completions(&target.model)?,
+            None => target.url(format, cx.operation, stream)?,
+        };
         Ok(Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs, stands_in })
     }
 

@@ -28,7 +28,7 @@ pub struct Document {
     stream: bool,
     version: Option<Arc<str>>,
     counting: bool,
-    /// A legacy completion: no upstream is sent these bytes.
+    /// A legacy completion: only an upstream with that endpoint is sent these bytes.
     legacy: bool,
     decoded: Option<Arc<Request>>,
     dirty: Vec<Field>,
@@ -318,7 +318,18 @@ impl Document {
 
     /// Bytes of text in the prompt: the estimate's base. Does not decode.
     pub fn text_bytes(&self) -> u64 {
-        self.envelope.text_bytes
+        let numbers = if self.legacy { self.prompt_numbers() } else { 0 };
+        self.envelope.text_bytes + numbers * TOKEN_BYTES
+    }
+
+    /// Tokens that a legacy prompt is given as.
+    fn prompt_numbers(&self) -> u64 {
+        let Some(at) = self.envelope.value(&self.bytes, "prompt") else { return 0 };
+        let prompt = &self.bytes[at];
+        if !prompt.starts_with(b"[") || memchr::memchr(b'"', prompt).is_some() {
+            return 0;
+        }
+        prompt.windows(2).filter(|pair| !pair[0].is_ascii_digit() && pair[1].is_ascii_digit()).count() as u64
     }
 
     /// Does the prompt seem to hold media? Does not decode: may be wrong towards yes.
@@ -329,10 +340,13 @@ impl Document {
     /// How long the answer may become, as stages left it; reads no more of the body than the fields that say so. A field
     /// that is written twice says nothing: upstreams differ in which one they take.
     pub fn output_bound(&self) -> OutputBound {
+        let written = || codec(self.format).output_bound(&|name| self.field(name));
         if let Some(request) = &self.decoded {
-            return OutputBound { tokens: request.max_tokens, choices: request.n.unwrap_or(1) };
+            // How many answers a completion makes is not only in `n`.
+            let least = if self.legacy { written().choices } else { 1 };
+            return OutputBound { tokens: request.max_tokens, choices: request.n.unwrap_or(1).max(least) };
         }
-        codec(self.format).output_bound(&|name| self.field(name))
+        written()
     }
 
     /// The service that is asked for, as stages left it; reads no more of the body than the fields that say so.
@@ -368,15 +382,19 @@ impl Document {
         self.envelope.value(&self.bytes, key).is_some_and(|v| v.len() > 2)
     }
 
-    /// May the client's bytes go to an upstream of `format`?
-    pub fn same_format(&self, format: Format) -> bool {
+    /// May the client's bytes go to an upstream of `format`? Those of a legacy completion may where `completes`.
+    pub fn same_format(&self, format: Format, completes: bool) -> bool {
         // What stages changed in them stands in other shapes than a chat's.
         let rewritten = self.operation != Operation::Chat && !self.dirty.is_empty();
-        self.format == format && !self.made && !self.legacy && !rewritten
+        self.format == format && !self.made && (completes || !self.legacy) && !rewritten
     }
 
     /// For a target of another format: the whole body anew.
     pub fn encode(&mut self, format: Format, dialect: &Dialect) -> Result<Encoded> {
+        if self.legacy && !dialect.completions {
+            let chat = codec(self.format).as_chat(self.request()?)?;
+            return codec(format).encode_request(&chat, dialect);
+        }
         codec(format).encode_request(self.request()?, dialect)
     }
 

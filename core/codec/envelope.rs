@@ -447,8 +447,11 @@ fn fault(body: &[u8], at: usize, what: &str) -> Error {
 }
 
 /// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
-const ROUTING: [&[u8]; 24] = [
+const ROUTING: [&[u8]; 27] = [
     b"input",
+    b"prompt",
+    b"suffix",
+    b"best_of",
     b"instructions",
     b"max_output_tokens",
     b"previous_response_id",

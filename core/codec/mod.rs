@@ -140,6 +140,8 @@ pub struct Dialect {
     pub mid_system: bool,
     /// The upstream's API version header value, where the format has one.
     pub version: Option<&'static str>,
+    /// OpenAI: the request goes to the endpoint of legacy completions, with a prompt and not with messages.
+    pub completions: bool,
 }
 
 impl Dialect {
@@ -166,7 +168,13 @@ impl Dialect {
             media_urls: true,
             mid_system: false,
             version: None,
+            completions: false,
         }
+    }
+
+    /// The same target's endpoint of legacy completions.
+    pub fn of_completions(&self) -> Self {
+        Dialect { completions: true, max_tokens_field: "max_tokens", ..self.clone() }
     }
 }
 
@@ -187,6 +195,10 @@ pub trait Codec: Send + Sync {
     fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request>;
     /// Upstream side: model to body; `Kind::Unsupported` names the feature that this target lacks.
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded>;
+    /// Client side: a legacy completion as the chat that asks the same. An error names what no chat can do.
+    fn as_chat(&self, completion: &Request) -> Result<Request> {
+        Ok(completion.clone())
+    }
     /// Upstream side.
     fn decode_response(&self, body: &[u8]) -> Result<Response>;
     /// Client side.

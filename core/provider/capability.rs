@@ -65,6 +65,7 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         media_urls: quirks.media_urls,
         mid_system: can.mid_system,
         version: row.version,
+        completions: false,
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Paths {
     pub count_tokens: Option<&'static str>,
     /// Of the format `openai_responses`, where that is not the row's first.
     pub responses: Option<&'static str>,
+    /// Legacy completions, at those that offer them.
+    pub completions: Option<&'static str>,
     pub embeddings: Option<&'static str>,
     pub models: Option<&'static str>,
 }
@@ -251,6 +253,7 @@ struct RawPaths {
     stream: Option<String>,
     count_tokens: Option<String>,
     responses: Option<String>,
+    completions: Option<String>,
     embeddings: Option<String>,
     models: Option<String>,
 }
@@ -340,6 +343,7 @@ impl RawRow {
                 stream: paths.stream.map(keep),
                 count_tokens: paths.count_tokens.map(keep),
                 responses: paths.responses.map(keep),
+                completions: paths.completions.map(keep),
                 embeddings: paths.embeddings.map(keep),
                 models: paths.models.map(keep),
             },

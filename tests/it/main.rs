@@ -19,6 +19,7 @@ mod bounds;
 mod capability;
 mod clouds;
 mod cohere;
+mod completions;
 mod corpus;
 mod examples;
 mod explain;

@@ -19,9 +19,10 @@ pub(super) mod wire;
 mod tests;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::{
-    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder,
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Key, Landmarks},
 };
 use crate::{
@@ -38,13 +39,24 @@ impl Codec for OpenaiChat {
 
     fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
         if inbound.legacy {
-            return completions::decode(body, request::decode);
+            return completions::prompt::decode(body, request::decode);
         }
         request::decode(body)
     }
 
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
+        if dialect.completions {
+            return completions::prompt::encode(request, dialect, request::encode);
+        }
         request::encode(request, dialect)
+    }
+
+    fn as_chat(&self, completion: &Request) -> Result<Request> {
+        completions::prompt::as_chat(completion)
+    }
+
+    fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
+        completions::prompt::output_bound(field)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {
@@ -99,7 +111,8 @@ impl Codec for OpenaiChat {
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
-            Field::Messages => &["messages"],
+            // A completion has a prompt in their place.
+            Field::Messages => &["messages", "prompt", "suffix"],
             Field::Tools => &["tools", "functions"],
             Field::ToolChoice => &["tool_choice", "parallel_tool_calls", "function_call"],
             Field::Output => &["response_format"],

@@ -249,5 +249,15 @@ const OURS: [&str; 11] = [
 ];
 
 /// As `provider::Offers` knows them.
-const OFFERS: [&str; 9] =
-    ["rerank", "moderations", "images", "speech", "transcription", "translation", "files", "batches", "realtime"];
+const OFFERS: [&str; 10] = [
+    "rerank",
+    "moderations",
+    "images",
+    "speech",
+    "transcription",
+    "translation",
+    "files",
+    "batches",
+    "realtime",
+    "completions",
+];
