@@ -77,11 +77,8 @@ impl Call {
                 let encoded = codec(format).encode_embeddings(&document.embeddings()?, dialect)?;
                 (pieces(encoded.body), encoded.dropped)
             }
-            (Operation::CountTokens, false) => match codec(format).encode_count(document.request()?, dialect) {
-                Some(encoded) => {
-                    let encoded = encoded?;
-                    (written(encoded.body, &overrides), encoded.dropped)
-                }
+            (Operation::CountTokens, false) => match document.encode_count(format, dialect)? {
+                Some(encoded) => (written(encoded.body, &overrides), encoded.dropped),
                 None => (Vec::new(), Vec::new()),
             },
             _ => {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     Dialect, Encoded, Field, Inbound, OutputBound, codec,
     envelope::{Entry, Envelope},
+    hosted::{self, Fitted},
     opaque,
 };
 use crate::{
@@ -234,7 +235,7 @@ impl Document {
                 has(&["response_format", "output_config", "output_format", "outputConfig", "text"]) || has(config)
             }
             // Other operations, and what the caller's own format says for itself.
-            "embeddings" | "dimensions" | "count_tokens" | "reasoning" | "prefill" => false,
+            "embeddings" | "dimensions" | "count_tokens" | "reasoning" | "prefill" | "web_search" => false,
             _ => true,
         };
         if dialect.lacks.iter().any(|lack| could(lack)) {
@@ -377,6 +378,13 @@ impl Document {
         codec(self.format).echo(&|name| self.field(name))
     }
 
+    /// May there be tools that the format's own vendor runs, and others leave out?
+    fn has_hosted(&self) -> bool {
+        let Some(at) = self.envelope.value(&self.bytes, "tools") else { return false };
+        let tools = &self.bytes[at];
+        [&b"\"web_search"[..], b"\"image_generation\""].iter().any(|w| memchr::memmem::find(tools, w).is_some())
+    }
+
     pub fn has_tools(&self) -> bool {
         let key = if self.format == Format::BedrockConverse { "toolConfig" } else { "tools" };
         self.envelope.value(&self.bytes, key).is_some_and(|v| v.len() > 2)
@@ -395,7 +403,48 @@ impl Document {
             let chat = codec(self.format).as_chat(self.request()?)?;
             return codec(format).encode_request(&chat, dialect);
         }
-        codec(format).encode_request(self.request()?, dialect)
+        self.fitted(format, dialect, |request| codec(format).encode_request(request, dialect))
+    }
+
+    /// What counts the tokens of this request at a target of another format; `None`: it does not count.
+    pub fn encode_count(&mut self, format: Format, dialect: &Dialect) -> Result<Option<Encoded>> {
+        let mut counts = true;
+        let encoded = self.fitted(format, dialect, |request| match codec(format).encode_count(request, dialect) {
+            Some(encoded) => encoded,
+            None => {
+                counts = false;
+                Ok(Encoded::default())
+            }
+        })?;
+        Ok(counts.then_some(encoded))
+    }
+
+    /// Writes the request with the tools that this target runs in place of those that another one does.
+    fn fitted(
+        &mut self,
+        format: Format,
+        dialect: &Dialect,
+        write: impl FnOnce(&Request) -> Result<Encoded>,
+    ) -> Result<Encoded> {
+        let Some(Fitted { tools, choice, extra, without_searches, dropped }) =
+            hosted::fit(self.request()?, format, dialect)?
+        else {
+            return write(self.request()?);
+        };
+        // Turns may be long: they are lent, not copied.
+        let request = Arc::make_mut(self.decode()?);
+        let turns = std::mem::take(&mut request.messages);
+        let kept = without_searches.then(|| hosted::without_searches(&turns, format));
+        let (messages, lent) = match kept {
+            Some(kept) => (kept, Some(turns)),
+            None => (turns, None),
+        };
+        let fitted = Request { messages, tools, tool_choice: choice, extra, ..request.clone() };
+        let encoded = write(&fitted);
+        request.messages = lent.unwrap_or(fitted.messages);
+        let mut encoded = encoded?;
+        encoded.dropped.extend(dropped);
+        Ok(encoded)
     }
 
     /// For a target of the same format: the client's bytes with the model's name, edited fields and, for streams that
@@ -525,6 +574,9 @@ impl Document {
             && [&b"temperature"[..], b"topP", b"topK", b"top_p", b"top_k"]
                 .iter()
                 .any(|word| memchr::memmem::find(&self.bytes, word).is_some());
+        if dialect.hosted.is_some() && self.has_hosted() {
+            self.edit(Field::Tools)?;
+        }
         if sampled {
             self.edit(Field::Sampling)?;
         }

@@ -153,6 +153,12 @@ impl Fields {
     }
 }
 
+/// The texts of a list, if it is one.
+pub fn texts(list: Option<&Value>) -> Vec<String> {
+    let items = list.and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 /// Whole numbers, also when written `5.0`.
 pub fn as_u64(n: &Number) -> Option<u64> {
     n.as_u64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && (0.0..9e15).contains(f)).map(|f| f as u64))

@@ -27,6 +27,7 @@ mod facts;
 mod family;
 mod guests;
 mod held;
+mod hosted;
 mod keys;
 mod files;
 mod limits;

@@ -11,6 +11,7 @@ mod messages;
 pub(super) mod models;
 mod request;
 mod response;
+mod search;
 mod stream;
 mod usage;
 pub(super) mod wire;
@@ -24,6 +25,7 @@ use serde_json::Value;
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Key, Landmarks},
+    hosted::Search,
 };
 use crate::{
     error::{Error, Result},
@@ -49,6 +51,14 @@ impl Codec for OpenaiChat {
             return completions::prompt::encode(request, dialect, request::encode);
         }
         request::encode(request, dialect)
+    }
+
+    fn search(&self, kind: &str, tool: &Value) -> Option<Search> {
+        search::read(kind, tool)
+    }
+
+    fn search_tool(&self, search: &Search, kind: &str) -> Option<Value> {
+        search::write(search, kind)
     }
 
     fn as_chat(&self, completion: &Request) -> Result<Request> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{
     error,
     item::Items,
-    namespace,
+    namespace, search,
     wire::{
         CONTENT, F, MORE, answer_specific, beside, call_id, finish, item_fields, item_id, marked, parts, plain,
         refused, response_id, status, take_beside, upstream_shape, usage, usage_value,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     codec::{
-        ClientView,
+        ClientView, codec,
         json::{Fields, as_i64, parse_upstream},
     },
     error::{Error, Kind, Result},
@@ -307,8 +307,14 @@ impl Writer<'_> {
                 self.push(write::call(&call, Some(&id), &call_id, Some("completed"), arguments));
             }
             Part::Native { format: F, kind: _, value } => self.push(value.clone()),
-            // Told beside the answer.
-            Part::Native { .. } | Part::ToolResult(_) => {}
+            // What was searched for elsewhere is an item here too; else it is told beside the answer.
+            Part::Native { format, kind, value } => {
+                if let Some(query) = codec(*format).searched(kind, value) {
+                    self.close();
+                    self.push(search::item(query, self.answer, self.out.len()));
+                }
+            }
+            Part::ToolResult(_) => {}
         }
     }
 
