@@ -58,10 +58,13 @@ impl Call {
         extra: HeaderMap,
     ) -> Result<Call> {
         let provider = &target.provider;
-        let dialect = &target.dialect;
+        // A completion goes as one where there is such an endpoint, and as a chat elsewhere.
+        let completion =
+            (document.legacy() && provider.completes(&target.model)).then(|| target.dialect.of_completions());
+        let dialect = completion.as_ref().unwrap_or(&target.dialect);
         // One input alone has a path and a shape of its own in one family; upstreams are asked with a list.
         let format = provider.speaks(document.format());
-        let same_format = document.same_format(format) && !single;
+        let same_format = document.same_format(format, completion.is_some()) && !single;
         let stream = document.stream();
         // One format alone has to be asked for usage.
         let asked = format == Format::OpenaiChat && dialect.stream_options;
@@ -77,11 +80,8 @@ impl Call {
                 let encoded = codec(format).encode_embeddings(&document.embeddings()?, dialect)?;
                 (pieces(encoded.body), encoded.dropped)
             }
-            (Operation::CountTokens, false) => match codec(format).encode_count(document.request()?, dialect) {
-                Some(encoded) => {
-                    let encoded = encoded?;
-                    (written(encoded.body, &overrides), encoded.dropped)
-                }
+            (Operation::CountTokens, false) => match document.encode_count(format, dialect)? {
+                Some(encoded) => (written(encoded.body, &overrides), encoded.dropped),
                 None => (Vec::new(), Vec::new()),
             },
             (Operation::Compact, false) => {
@@ -92,7 +92,10 @@ impl Call {
             _ => {
                 let encoded = document.encode(format, dialect)?;
                 customs = custom::names(document.request()?);
-                stands_in = format == Format::AnthropicMessages && standin::wanted(document.request()?, dialect);
+                let can = matches!(format, Format::AnthropicMessages | Format::BedrockConverse);
+                stands_in = can && standin::wanted(document.request()?, dialect);
+                // The body as it came and as it goes are there: a third copy of what is long is not kept beside them.
+                document.release();
                 (written(encoded.body, &overrides), encoded.dropped)
             }
         };
@@ -102,7 +105,10 @@ impl Call {
         let trace = TraceContext::from_header(client.get(&TRACEPARENT));
         headers.insert(TRACEPARENT.clone(), trace.child().header());
         let (method, flow) = (Method::POST, None);
-        let url = target.url(format, cx.operation, stream)?;
+        let url = match completion {
+            Some(_) => provider.completions(&target.model)?,
+            None => target.url(format, cx.operation, stream)?,
+        };
         let call =
             Call { url, method, headers, body, flow, format, same_format, asks_usage, dropped, customs, stands_in };
         Ok(if provider.counts_wrapped(cx.operation) { call.wrapped() } else { call })

@@ -19,7 +19,7 @@ use crate::{
 /// May there be something to fetch? Reads no body.
 pub fn may_lack(document: &Document, target: &Target) -> bool {
     let format = target.provider.speaks(document.format());
-    document.has_media() && !(document.same_format(format) && target.dialect.media_urls)
+    document.has_media() && !(document.same_format(format, false) && target.dialect.media_urls)
 }
 
 /// Fetches what this target cannot take by URL. Errors are in the caller's hands and come before anything is reserved.

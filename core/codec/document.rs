@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::{
     Dialect, Encoded, Field, Inbound, OutputBound, codec,
     envelope::{Entry, Envelope},
+    hosted::{self, Fitted},
     opaque,
 };
 use crate::{
@@ -28,7 +29,7 @@ pub struct Document {
     stream: bool,
     version: Option<Arc<str>>,
     counting: bool,
-    /// A legacy completion: no upstream is sent these bytes.
+    /// A legacy completion: only an upstream with that endpoint is sent these bytes.
     legacy: bool,
     decoded: Option<Arc<Request>>,
     dirty: Vec<Field>,
@@ -280,7 +281,7 @@ impl Document {
                 has(&["response_format", "output_config", "output_format", "outputConfig", "text"]) || has(config)
             }
             // Other operations, and what the caller's own format says for itself.
-            "embeddings" | "dimensions" | "count_tokens" | "reasoning" | "prefill" => false,
+            "embeddings" | "dimensions" | "count_tokens" | "reasoning" | "prefill" | "web_search" => false,
             _ => true,
         };
         if dialect.lacks.iter().any(|lack| could(lack)) {
@@ -290,6 +291,13 @@ impl Document {
             self.encode(self.format, &dialect)?;
         }
         Ok(())
+    }
+
+    /// Lets go of what was read, if it is long and can be read again.
+    pub fn release(&mut self) {
+        if self.bytes.len() >= LONG && self.dirty.is_empty() && !self.made {
+            self.decoded = None;
+        }
     }
 
     /// Has the canonical model been read already?
@@ -357,7 +365,18 @@ impl Document {
 
     /// Bytes of text in the prompt: the estimate's base. Does not decode.
     pub fn text_bytes(&self) -> u64 {
-        self.envelope.text_bytes
+        let numbers = if self.legacy { self.prompt_numbers() } else { 0 };
+        self.envelope.text_bytes + numbers * TOKEN_BYTES
+    }
+
+    /// Tokens that a legacy prompt is given as.
+    fn prompt_numbers(&self) -> u64 {
+        let Some(at) = self.envelope.value(&self.bytes, "prompt") else { return 0 };
+        let prompt = &self.bytes[at];
+        if !prompt.starts_with(b"[") || memchr::memchr(b'"', prompt).is_some() {
+            return 0;
+        }
+        prompt.windows(2).filter(|pair| !pair[0].is_ascii_digit() && pair[1].is_ascii_digit()).count() as u64
     }
 
     /// Does the prompt seem to hold media? Does not decode: may be wrong towards yes.
@@ -368,10 +387,13 @@ impl Document {
     /// How long the answer may become, as stages left it; reads no more of the body than the fields that say so. A field
     /// that is written twice says nothing: upstreams differ in which one they take.
     pub fn output_bound(&self) -> OutputBound {
+        let written = || codec(self.format).output_bound(&|name| self.field(name));
         if let Some(request) = &self.decoded {
-            return OutputBound { tokens: request.max_tokens, choices: request.n.unwrap_or(1) };
+            // How many answers a completion makes is not only in `n`.
+            let least = if self.legacy { written().choices } else { 1 };
+            return OutputBound { tokens: request.max_tokens, choices: request.n.unwrap_or(1).max(least) };
         }
-        codec(self.format).output_bound(&|name| self.field(name))
+        written()
     }
 
     /// The service that is asked for, as stages left it; reads no more of the body than the fields that say so.
@@ -402,21 +424,73 @@ impl Document {
         codec(self.format).echo(&|name| self.field(name))
     }
 
+    /// May there be tools that the format's own vendor runs, and others leave out?
+    fn has_hosted(&self) -> bool {
+        let Some(at) = self.envelope.value(&self.bytes, "tools") else { return false };
+        let tools = &self.bytes[at];
+        [&b"\"web_search"[..], b"\"image_generation\""].iter().any(|w| memchr::memmem::find(tools, w).is_some())
+    }
+
     pub fn has_tools(&self) -> bool {
         let key = if self.format == Format::BedrockConverse { "toolConfig" } else { "tools" };
         self.envelope.value(&self.bytes, key).is_some_and(|v| v.len() > 2)
     }
 
-    /// May the client's bytes go to an upstream of `format`?
-    pub fn same_format(&self, format: Format) -> bool {
+    /// May the client's bytes go to an upstream of `format`? Those of a legacy completion may where `completes`.
+    pub fn same_format(&self, format: Format, completes: bool) -> bool {
         // What stages changed in them stands in other shapes than a chat's.
         let rewritten = self.operation != Operation::Chat && !self.dirty.is_empty();
-        self.format == format && !self.made && !self.legacy && !rewritten
+        self.format == format && !self.made && (completes || !self.legacy) && !rewritten
     }
 
     /// For a target of another format: the whole body anew.
     pub fn encode(&mut self, format: Format, dialect: &Dialect) -> Result<Encoded> {
-        codec(format).encode_request(self.request()?, dialect)
+        if self.legacy && !dialect.completions {
+            let chat = codec(self.format).as_chat(self.request()?)?;
+            return codec(format).encode_request(&chat, dialect);
+        }
+        self.fitted(format, dialect, |request| codec(format).encode_request(request, dialect))
+    }
+
+    /// What counts the tokens of this request at a target of another format; `None`: it does not count.
+    pub fn encode_count(&mut self, format: Format, dialect: &Dialect) -> Result<Option<Encoded>> {
+        let mut counts = true;
+        let encoded = self.fitted(format, dialect, |request| match codec(format).encode_count(request, dialect) {
+            Some(encoded) => encoded,
+            None => {
+                counts = false;
+                Ok(Encoded::default())
+            }
+        })?;
+        Ok(counts.then_some(encoded))
+    }
+
+    /// Writes the request with the tools that this target runs in place of those that another one does.
+    fn fitted(
+        &mut self,
+        format: Format,
+        dialect: &Dialect,
+        write: impl FnOnce(&Request) -> Result<Encoded>,
+    ) -> Result<Encoded> {
+        let Some(Fitted { tools, choice, extra, without_searches, dropped }) =
+            hosted::fit(self.request()?, format, dialect)?
+        else {
+            return write(self.request()?);
+        };
+        // Turns may be long: they are lent, not copied.
+        let request = Arc::make_mut(self.decode()?);
+        let turns = std::mem::take(&mut request.messages);
+        let kept = without_searches.then(|| hosted::without_searches(&turns, format));
+        let (messages, lent) = match kept {
+            Some(kept) => (kept, Some(turns)),
+            None => (turns, None),
+        };
+        let fitted = Request { messages, tools, tool_choice: choice, extra, ..request.clone() };
+        let encoded = write(&fitted);
+        request.messages = lent.unwrap_or(fitted.messages);
+        let mut encoded = encoded?;
+        encoded.dropped.extend(dropped);
+        Ok(encoded)
     }
 
     /// For a target of the same format: the client's bytes with the model's name, edited fields and, for streams that
@@ -552,6 +626,9 @@ impl Document {
             && [&b"temperature"[..], b"topP", b"topK", b"top_p", b"top_k"]
                 .iter()
                 .any(|word| memchr::memmem::find(&self.bytes, word).is_some());
+        if dialect.hosted.is_some() && self.has_hosted() {
+            self.edit(Field::Tools)?;
+        }
         if sampled {
             self.edit(Field::Sampling)?;
         }
@@ -777,6 +854,12 @@ fn quoted(head: &str, name: &str) -> Bytes {
 const MOST_NAME: usize = 64;
 /// The `anthropic-version` since which sampling parameters are refused.
 const WITHOUT_SAMPLING: &str = "2026-10-21";
+
+/// A body of which another copy matters.
+const LONG: usize = 64 << 10;
+
+/// What a token is counted as in bytes of text, where only tokens are given.
+const TOKEN_BYTES: u64 = 4;
 
 fn to_bytes(value: &Value) -> Bytes {
     Bytes::from(value.to_string())

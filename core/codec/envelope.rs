@@ -448,8 +448,11 @@ fn fault(body: &[u8], at: usize, what: &str) -> Error {
 }
 
 /// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
-const ROUTING: [&[u8]; 24] = [
+const ROUTING: [&[u8]; 27] = [
     b"input",
+    b"prompt",
+    b"suffix",
+    b"best_of",
     b"instructions",
     b"max_output_tokens",
     b"previous_response_id",
@@ -476,7 +479,7 @@ const ROUTING: [&[u8]; 24] = [
 ];
 
 /// How ids begin that `openai_responses` makes for items without one.
-const OUR_IDS: [&[u8]; 5] = [b"\"rs_pc_", b"\"msg_pc_", b"\"fc_pc_", b"\"ctc_pc_", b"\"ig_pc_"];
+const OUR_IDS: [&[u8]; 6] = [b"\"ws_pc_", b"\"rs_pc_", b"\"msg_pc_", b"\"fc_pc_", b"\"ctc_pc_", b"\"ig_pc_"];
 
 /// Message fields by which signatures and native parts travel through the OpenAI format.
 const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"extra_content", b"reasoning_content"];

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Number, Value};
 
+use super::long;
 use crate::{
     error::{Error, Kind, Result},
     model::{Extra, Format},
@@ -10,6 +11,9 @@ use crate::{
 
 /// Parses a client's body. The error says line and column.
 pub fn parse(body: &[u8]) -> Result<Value> {
+    if let Some(tree) = long::parse(body) {
+        return Ok(tree);
+    }
     serde_json::from_slice(body).map_err(|e| {
         let what = if e.is_eof() { "it ends too early".to_owned() } else { e.to_string() };
         Error::new(
@@ -147,6 +151,12 @@ impl Fields {
         self.map.retain(|_, v| !v.is_null());
         self.map
     }
+}
+
+/// The texts of a list, if it is one.
+pub fn texts(list: Option<&Value>) -> Vec<String> {
+    let items = list.and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Whole numbers, also when written `5.0`.

@@ -3,6 +3,7 @@
 //! One folder a format, each with the same six files. A codec implements each direction once and serves both when a
 //! client speaks the format and when a provider does. Depends only on `model` and `error`.
 
+mod alike;
 pub mod anthropic_messages;
 pub mod bedrock_converse;
 pub mod calls;
@@ -17,8 +18,10 @@ pub mod framing;
 pub mod form;
 pub mod gemini;
 pub mod glance;
+pub mod hosted;
 pub mod json;
 pub mod lane;
+mod long;
 mod mime;
 mod ndjson;
 pub mod ollama;
@@ -139,6 +142,14 @@ pub struct Dialect {
     pub mid_system: bool,
     /// The upstream's API version header value, where the format has one.
     pub version: Option<&'static str>,
+    /// The tool by which this provider searches the web itself, in its format's words.
+    pub search: Option<&'static str>,
+    /// It takes a search or functions, not both at once.
+    pub search_alone: bool,
+    /// The tools of its format that this provider runs; `None`: not known, all are passed on.
+    pub hosted: Option<&'static [&'static str]>,
+    /// OpenAI: the request goes to the endpoint of legacy completions, with a prompt and not with messages.
+    pub completions: bool,
 }
 
 impl Dialect {
@@ -165,7 +176,21 @@ impl Dialect {
             media_urls: true,
             mid_system: false,
             version: None,
+            search: None,
+            search_alone: false,
+            hosted: None,
+            completions: false,
         }
+    }
+
+    /// Is a tool of its own format run there, as far as is known?
+    pub fn runs(&self, tool: &str) -> bool {
+        self.hosted.is_none_or(|known| known.contains(&tool))
+    }
+
+    /// The same target's endpoint of legacy completions.
+    pub fn of_completions(&self) -> Self {
+        Dialect { completions: true, max_tokens_field: "max_tokens", ..self.clone() }
     }
 }
 
@@ -186,6 +211,26 @@ pub trait Codec: Send + Sync {
     fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request>;
     /// Upstream side: model to body; `Kind::Unsupported` names the feature that this target lacks.
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded>;
+    /// Client side: a legacy completion as the chat that asks the same. An error names what no chat can do.
+    fn as_chat(&self, completion: &Request) -> Result<Request> {
+        Ok(completion.clone())
+    }
+    /// Client side: one of this format's own tools, as a search of the web, if it is one.
+    fn search(&self, _kind: &str, _tool: &Value) -> Option<hosted::Search> {
+        None
+    }
+    /// Upstream side: the tool `kind` that searches the web within these bounds. `None`: it cannot keep them.
+    fn search_tool(&self, _search: &hosted::Search, _kind: &str) -> Option<Value> {
+        None
+    }
+    /// Is this part, which only this format understands, the record of a search?
+    fn is_search(&self, _kind: &str, _part: &Value) -> bool {
+        false
+    }
+    /// What such a part says was searched for.
+    fn searched<'a>(&self, _kind: &str, _part: &'a Value) -> Option<&'a str> {
+        None
+    }
     /// Upstream side.
     fn decode_response(&self, body: &[u8]) -> Result<Response>;
     /// Client side.

@@ -8,11 +8,17 @@ use super::written;
 
 /// The body's JSON, in order. One piece, unless it holds long texts.
 pub fn pieces(body: Map<String, Value>) -> Vec<Bytes> {
-    if !body.values().any(holds_long) {
-        return vec![Bytes::from(written::object(&body))];
+    let body = Value::Object(body);
+    let mut measured = Measured::default();
+    measured.add(&body);
+    if !measured.long {
+        // Room for a body that has few escapes: it is written once, and not moved while it grows.
+        let mut out = Vec::with_capacity(measured.bytes + measured.bytes / 16);
+        written::value(&body, &mut out);
+        return vec![Bytes::from(out)];
     }
     let mut out = Pieces::default();
-    out.write(Value::Object(body));
+    out.write(body);
     out.cut();
     out.done
 }
@@ -24,6 +30,7 @@ struct Pieces {
 }
 
 impl Pieces {
+    /// Each text is let go of when it is written.
     fn write(&mut self, value: Value) {
         match value {
             Value::String(text) if is_long(&text) => {
@@ -31,6 +38,13 @@ impl Pieces {
                 self.cut();
                 self.done.push(Bytes::from(text));
                 self.open.push(b'"');
+            }
+            // One with escapes is copied, into a piece of its size.
+            Value::String(text) if text.len() >= LONG => {
+                self.cut();
+                let mut piece = Vec::with_capacity(text.len() + text.len() / 16);
+                written::text(&text, &mut piece);
+                self.done.push(Bytes::from(piece));
             }
             Value::Array(list) => {
                 self.open.push(b'[');
@@ -67,12 +81,33 @@ impl Pieces {
     }
 }
 
-fn holds_long(value: &Value) -> bool {
-    match value {
-        Value::String(text) => is_long(text),
-        Value::Array(list) => list.iter().any(holds_long),
-        Value::Object(map) => map.values().any(holds_long),
-        _ => false,
+/// About how many bytes a body has, and whether it holds a long text.
+#[derive(Default)]
+struct Measured {
+    bytes: usize,
+    long: bool,
+}
+
+impl Measured {
+    fn add(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => {
+                self.bytes += text.len() + 3;
+                self.long |= text.len() >= LONG;
+            }
+            Value::Array(list) => {
+                self.bytes += 2;
+                list.iter().for_each(|value| self.add(value));
+            }
+            Value::Object(map) => {
+                self.bytes += 2;
+                for (key, value) in map {
+                    self.bytes += key.len() + 4;
+                    self.add(value);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.bytes += 8,
+        }
     }
 }
 
@@ -97,7 +132,7 @@ mod tests {
         for (body, count) in [
             (json!({ "a": [1, 2.50, null, true, {}], "b\"": { "c": "d\n" } }), 1),
             (json!({ "a": [long, { "x": long }], "b": "c" }), 5),
-            (json!({ "a": format!("{long}\n") }), 1),
+            (json!({ "a": format!("{long}\n"), "b": 1 }), 3),
         ] {
             let Value::Object(map) = body.clone() else { panic!("an object") };
             let made = pieces(map);

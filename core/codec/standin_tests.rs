@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     codec::codec,
-    model::{Format, Message, Role},
+    model::{Format, Message, Role, ToolChoice},
 };
 
 fn lacking() -> Dialect {
@@ -79,4 +79,33 @@ fn its_call_is_the_answers_text_whole_and_streamed() {
         assert!(out.iter().all(|event| !matches!(event, Event::PartStart { part: PartStart::ToolCall { .. }, .. })));
         assert!(out.iter().any(|e| matches!(e, Event::Finish { finish, .. } if finish.reason == FinishReason::Stop)));
     }
+}
+
+#[test]
+fn the_same_through_the_cloud_that_hosts_the_model() {
+    let format = Format::BedrockConverse;
+    let body = codec(format).encode_request(&ask(), &lacking()).expect("encoded").body;
+    assert_eq!(body["toolConfig"]["tools"][0]["toolSpec"]["name"], NAME);
+    assert_eq!(body["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"]["properties"]["a"]["minimum"], 1);
+    assert_eq!(body["toolConfig"]["toolChoice"], json!({"tool": {"name": NAME}}));
+    assert_eq!(body.get("outputConfig"), None);
+    let native = codec(format).encode_request(&ask(), &Dialect::of("claude")).expect("encoded").body;
+    assert!(native.contains_key("outputConfig") && !native.contains_key("toolConfig"));
+
+    // Beside free tools: one of them, or the answer. One that the caller forces stays forced.
+    let mut beside = ask();
+    let function = json!({"model": "m", "messages": [{"role": "user", "content": "x"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]});
+    let inbound = crate::codec::Inbound::default();
+    let tools =
+        codec(Format::OpenaiChat).decode_request(function.to_string().as_bytes(), inbound).expect("decoded").tools;
+    beside.tools = tools;
+    let choice = |request: &Request| {
+        let body = codec(format).encode_request(request, &lacking()).expect("encoded").body;
+        assert_eq!(body["toolConfig"]["tools"].as_array().map(Vec::len), Some(2));
+        body["toolConfig"]["toolChoice"].clone()
+    };
+    assert_eq!(choice(&beside), json!({"any": {}}));
+    beside.tool_choice = Some(ToolChoice::Tool { name: "f".to_owned(), custom: false });
+    assert_eq!(choice(&beside), json!({"tool": {"name": "f"}}));
 }

@@ -214,7 +214,8 @@ pub struct Provider {
     /// For every model of this provider.
     pub timeouts: Option<Timeouts>,
     /// What it offers besides chat and embeddings, in place of what the catalogue says: `rerank`, `moderations`, `images`,
-    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`.
+    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`, and `completions` (legacy
+    /// completions go there as they came, not as a chat).
     pub offers: Option<Vec<String>>,
     /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
     /// `DELETE /cache`).

@@ -65,6 +65,10 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         media_urls: quirks.media_urls,
         mid_system: can.mid_system,
         version: row.version,
+        search: quirks.search.filter(|_| !lacks.contains(&"web_search")),
+        search_alone: format == Format::Gemini,
+        hosted: quirks.hosted,
+        completions: false,
     }
 }
 

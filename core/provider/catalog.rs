@@ -64,6 +64,8 @@ pub struct Paths {
     pub count_tokens: Option<&'static str>,
     /// Of the format `openai_responses`, where that is not the row's first.
     pub responses: Option<&'static str>,
+    /// Legacy completions, at those that offer them.
+    pub completions: Option<&'static str>,
     pub embeddings: Option<&'static str>,
     pub models: Option<&'static str>,
 }
@@ -80,6 +82,9 @@ pub struct Quirks {
     pub refuses: &'static [&'static str],
     /// Fields of an embeddings request that it calls otherwise.
     pub renames: &'static [(&'static str, &'static str)],
+    /// The tool by which it searches the web, and all those of its format that it runs, where that is known.
+    pub search: Option<&'static str>,
+    pub hosted: Option<&'static [&'static str]>,
     pub lacks: &'static [&'static str],
 }
 
@@ -196,6 +201,8 @@ fn plain_row(format: Format) -> Row {
             media_urls: matches!(format, Format::OpenaiChat | Format::OpenaiResponses | Format::AnthropicMessages),
             refuses: &[],
             renames: &[],
+            search: None,
+            hosted: None,
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
         },
         source: "",
@@ -251,6 +258,7 @@ struct RawPaths {
     stream: Option<String>,
     count_tokens: Option<String>,
     responses: Option<String>,
+    completions: Option<String>,
     embeddings: Option<String>,
     models: Option<String>,
 }
@@ -267,6 +275,8 @@ struct RawQuirks {
     media_urls: bool,
     refuses: Vec<String>,
     renames: BTreeMap<String, String>,
+    search: Option<String>,
+    hosted: Option<Vec<String>>,
     lacks: Vec<String>,
 }
 
@@ -340,6 +350,7 @@ impl RawRow {
                 stream: paths.stream.map(keep),
                 count_tokens: paths.count_tokens.map(keep),
                 responses: paths.responses.map(keep),
+                completions: paths.completions.map(keep),
                 embeddings: paths.embeddings.map(keep),
                 models: paths.models.map(keep),
             },
@@ -363,6 +374,8 @@ impl RawQuirks {
             media_urls,
             refuses,
             renames,
+            search,
+            hosted,
             lacks,
         } = self;
         Quirks {
@@ -378,6 +391,8 @@ impl RawQuirks {
             media_urls,
             refuses: keep_all(refuses),
             renames: renames.into_iter().map(|(from, to)| (keep(from), keep(to))).collect::<Vec<_>>().leak(),
+            search: search.map(keep),
+            hosted: hosted.map(keep_all),
             lacks: keep_all(lacks),
         }
     }

@@ -22,6 +22,8 @@ pub struct Offers {
     offers: Vec<String>,
     passthrough: Vec<String>,
     list: bool,
+    /// Models that answer legacy completions, by the beginning of their names; none: all do.
+    completes: Vec<String>,
 }
 
 impl Offers {
@@ -35,6 +37,7 @@ impl Offers {
         let plain = || Offers { offers: plain(format), ..Offers::default() };
         let own = if row.is_empty() { plain() } else { TABLE.get(row).cloned().unwrap_or_default() };
         Offers {
+            completes: if offers.is_some() { Vec::new() } else { own.completes },
             offers: offers.unwrap_or(own.offers),
             passthrough: passthrough.unwrap_or(own.passthrough),
             list: own.list,
@@ -71,6 +74,13 @@ impl Provider {
             self.name
         );
         Err(Error::unsupported("compaction", text))
+    }
+
+    /// Has it the endpoint of legacy completions for this model? Where not, a chat answers them.
+    pub fn completes(&self, model: &str) -> bool {
+        let Offers { offers, completes, .. } = &self.offers;
+        let named = || completes.is_empty() || completes.iter().any(|head| model.starts_with(head.as_str()));
+        self.format == Format::OpenaiChat && offers.iter().any(|o| o == "completions") && named()
     }
 
     /// Its rerank speaks of `top_k` and `data`.
@@ -196,7 +206,7 @@ const PLAIN: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'+');
 
-const ALL: [&str; 10] = [
+const ALL: [&str; 11] = [
     "rerank",
     "moderations",
     "images",
@@ -207,6 +217,7 @@ const ALL: [&str; 10] = [
     "batches",
     "realtime",
     "compaction",
+    "completions",
 ];
 const LONGEST_PATH: usize = 1024;
 

@@ -1,6 +1,8 @@
 //! Where an operation lies at a provider: the path behind its `base_url`, by format, and by row where a vendor differs.
 //! Knows no host; a model's name becomes one encoded segment.
 
+use http::Uri;
+
 use super::{Provider, hosted, url};
 use crate::{
     error::{Error, Result},
@@ -44,6 +46,12 @@ impl Provider {
             Format::Cohere => self.cohere_path(operation),
             Format::Ollama => self.ollama_path(operation),
         }
+    }
+
+    /// Where legacy completions lie. Only for models that `completes` says yes to.
+    pub fn completions(&self, model: &str) -> Result<Uri> {
+        url::check_model(model)?;
+        self.base.join(self.row.paths.completions.unwrap_or("/completions"))
     }
 
     /// A row's own path with the model's name and the API's version in it.

@@ -310,3 +310,52 @@ async fn a_held_stream_is_kept_alive_by_events_that_readers_pass_over() {
     let pings = told.iter().filter(|(said, name, _)| *said == Said::Event && name == "ping").count();
     assert!(pings >= 2, "{pings} keep-alives");
 }
+
+#[tokio::test]
+async fn an_older_model_answers_in_a_schema_by_a_tool_that_stands_in() {
+    const OLDER: &str = "aws/anthropic.claude-3-5-haiku-20241022-v1:0";
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&upstream.provider("aws", "bedrock_converse")).await;
+    let asked = |stream: bool| {
+        json!({"model": OLDER, "stream": stream, "messages": [{"role": "user", "content": "count"}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}})
+        .to_string()
+    };
+    let content = json!([{"toolUse": {"toolUseId": "t1", "name": "portcullis_answer", "input": {"a": 7}}}]);
+    upstream.then(Say::json(
+        json!({"output": {"message": {"role": "assistant", "content": content}}, "stopReason": "tool_use",
+            "usage": {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}, "metrics": {"latencyMs": 9}})
+        .to_string(),
+    ));
+    let answer = gateway.chat(&asked(false)).await;
+    let choice = &answer.json()["choices"][0];
+    let text = choice["message"]["content"].as_str().unwrap_or_default().replace(' ', "");
+    assert_eq!((text.as_str(), &choice["finish_reason"]), ("{\"a\":7}", &json!("stop")), "{}", answer.text());
+    let sent = upstream.last().json();
+    assert_eq!(sent["toolConfig"]["toolChoice"]["tool"]["name"], "portcullis_answer", "{sent}");
+
+    let start = json!({"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "t1", "name": "portcullis_answer"}}});
+    let piece = |text: &str| json!({"contentBlockIndex": 0, "delta": {"toolUse": {"input": text}}});
+    let list = [
+        ("messageStart", json!({"role": "assistant"})),
+        ("contentBlockStart", start),
+        ("contentBlockDelta", piece("{\"a\"")),
+        ("contentBlockDelta", piece(":7}")),
+        ("contentBlockStop", json!({"contentBlockIndex": 0})),
+        ("messageStop", json!({"stopReason": "tool_use"})),
+        (
+            "metadata",
+            json!({"usage": {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}, "metrics": {"latencyMs": 9}}),
+        ),
+    ];
+    upstream.then(Say::of(200, "application/vnd.amazon.eventstream", frames(&list).concat()));
+    let answer = gateway.chat(&asked(true)).await;
+    let Family::Openai = FAMILIES[0] else { panic!("the first family is OpenAI's") };
+    assert_eq!(
+        (FAMILIES[0].text(&answer).as_str(), FAMILIES[0].finish(&answer).as_str()),
+        ("{\"a\":7}", "stop"),
+        "{}",
+        answer.text()
+    );
+}

@@ -182,6 +182,39 @@ async fn fetched_bytes_count_as_bodies() {
     assert_eq!((told.status, told.json()["error"]["code"].clone()), (400, json!("too_many_media")));
 }
 
+/// The same for a prompt whose every line has an escape, however many turns it has.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_large_prompt_crosses_formats_in_few_copies() {
+    let upstream = Upstream::saying(Say::json(r#"{"id":"x","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"a"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#)).await;
+    let config = format!("[auth]\nrequired = false\n{}", upstream.provider("up", "anthropic_messages"));
+    for turns in [1, 41] {
+        let process = Process::start(&config, &[]).await;
+        let host = process.addr.to_string();
+        let headers = [("host", host.as_str()), ("content-type", "application/json")];
+        let ask = async |bytes: usize| {
+            let text =
+                "a line of a prompt, as long as lines are, with a \"word\" in quotes\n".repeat(bytes / 70 / turns);
+            let role = |n: usize| if n.is_multiple_of(2) { "user" } else { "assistant" };
+            let turn = |n: usize| json!({"role": role(n), "content": format!("{text}{n}.")});
+            let messages: Vec<Value> = (0..turns).map(turn).collect();
+            let body = json!({"model": "up/m", "messages": messages}).to_string();
+            let told = request(process.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await;
+            assert_eq!(told.status, 200, "{}", told.text());
+            let sent = upstream.last().json()["messages"].as_array().map(Vec::len);
+            assert_eq!(sent, Some(turns));
+            body.len()
+        };
+        ask(1000).await;
+        let before = process.peak_memory();
+        let body = ask(10 << 20).await;
+        let copies = (process.peak_memory() - before) as f64 / body as f64;
+        println!("{turns} turns: {copies:.2} copies");
+        // A little beside them: pages that were touched and what a buffer had to grow over.
+        assert!(copies < 4.3, "{turns} turns: {copies:.2} copies of the body");
+    }
+}
+
 /// The body itself, the model's copy and the one that is written: no fourth.
 #[cfg(target_os = "linux")]
 #[tokio::test]

@@ -133,13 +133,49 @@ async fn what_the_server_cannot_do_is_refused_before_it_is_asked() {
     let upstream = Upstream::saying(Say::json("{}")).await;
     let gateway = gateway(&upstream).await;
     let tools = json!([{"type": "function", "function": {"name": "f"}}]);
-    let ask = json!({"model": "local/m", "messages": [{"role": "user", "content": "x"}], "tools": tools, "tool_choice": "required"});
+    let ask = json!({"model": "local/m", "messages": [{"role": "user", "content": "x"}], "tools": tools, "n": 2});
     let answer = gateway.chat(&ask.to_string()).await;
-    assert_eq!(
-        (answer.status, answer.json()["error"]["param"].as_str()),
-        (400, Some("tool_choice")),
-        "{}",
-        answer.text()
-    );
+    assert_eq!((answer.status, answer.json()["error"]["param"].as_str()), (400, Some("n")), "{}", answer.text());
     assert!(upstream.heard().is_empty());
+}
+
+#[tokio::test]
+async fn a_forced_call_comes_back_as_one_in_every_family() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream).await;
+    let said = |text: &str| line(json!({"role": "assistant", "content": text}), json!({}));
+    let pieces = [
+        said("{\"portcullis_"),
+        said("tool\": \"f\", \"argum"),
+        said("ents\": {\"a\": 1}}"),
+        line(json!({"role": "assistant", "content": ""}), last()),
+    ];
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}}});
+    for stream in [false, true] {
+        let whole = line(
+            json!({"role": "assistant", "content": "{\"portcullis_tool\": \"f\", \"arguments\": {\"a\": 1}}"}),
+            last(),
+        );
+        upstream.then(if stream { ndjson(&pieces) } else { Say::json(whole) });
+        let body = json!({"model": "local/m", "stream": stream, "tools": [tool], "tool_choice": "required",
+            "messages": [{"role": "user", "content": "go"}]});
+        let answer = gateway.chat(&body.to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(
+            upstream.last().json()["format"]["anyOf"][0]["properties"]["arguments"]["properties"]["a"]["type"],
+            "integer"
+        );
+        let (mut name, mut arguments, mut finish) = (String::new(), String::new(), String::new());
+        let chunks = if stream { events(&answer) } else { vec![answer.json()] };
+        for chunk in chunks {
+            let choice = &chunk["choices"][0];
+            let said = if stream { &choice["delta"] } else { &choice["message"] };
+            assert!(said["content"].as_str().unwrap_or_default().is_empty(), "{said}");
+            let call = &said["tool_calls"][0]["function"];
+            name.push_str(call["name"].as_str().unwrap_or_default());
+            arguments.push_str(call["arguments"].as_str().unwrap_or_default());
+            finish.push_str(choice["finish_reason"].as_str().unwrap_or_default());
+        }
+        assert_eq!((name.as_str(), arguments.as_str(), finish.as_str()), ("f", "{\"a\":1}", "tool_calls"));
+    }
 }

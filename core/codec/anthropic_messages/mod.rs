@@ -5,6 +5,7 @@ mod block;
 mod error;
 mod request;
 mod response;
+mod search;
 mod stream;
 mod unwrap;
 mod wire;
@@ -21,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, RateFacts, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Landmarks},
+    hosted::Search,
     json, rate,
 };
 use crate::{
@@ -43,6 +45,22 @@ impl Codec for AnthropicMessages {
 
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
         request::encode(request, dialect)
+    }
+
+    fn search(&self, kind: &str, tool: &Value) -> Option<Search> {
+        search::read(kind, tool)
+    }
+
+    fn search_tool(&self, search: &Search, kind: &str) -> Option<Value> {
+        search::write(search, kind)
+    }
+
+    fn is_search(&self, kind: &str, part: &Value) -> bool {
+        kind == "web_search_tool_result" || search::query(kind, part).is_some()
+    }
+
+    fn searched<'a>(&self, kind: &str, part: &'a Value) -> Option<&'a str> {
+        search::query(kind, part)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

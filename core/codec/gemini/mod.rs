@@ -9,6 +9,7 @@ pub mod logprobs;
 pub mod models;
 pub mod request;
 pub mod response;
+mod search;
 pub mod stream;
 pub mod usage;
 pub mod wire;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Key, Landmarks},
+    hosted::Search,
 };
 use crate::{
     error::{Error, Result},
@@ -38,6 +40,14 @@ impl Codec for Gemini {
 
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
         request::encode::request(request, dialect)
+    }
+
+    fn search(&self, kind: &str, tool: &Value) -> Option<Search> {
+        search::read(kind, tool)
+    }
+
+    fn search_tool(&self, search: &Search, kind: &str) -> Option<Value> {
+        search::write(search, kind)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

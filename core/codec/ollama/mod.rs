@@ -4,6 +4,7 @@
 
 mod embeddings;
 mod error;
+mod forced;
 mod request;
 mod response;
 mod turns;

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Dialect, Encoded, Inbound,
+    Dialect, Encoded, Inbound, forced,
     json::{self, Fields},
     wire::{self, FORMAT},
 };
@@ -47,7 +47,12 @@ pub fn decode(body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
     let rest = options.rest_map();
     // It streams unless told otherwise.
     let stream = f.bool("stream")?.unwrap_or(true);
+    let choice = f.peek("format").and_then(forced::read_choice);
+    if choice.is_some() {
+        f.take("format");
+    }
     let mut request = Request {
+        tool_choice: choice,
         model,
         stream: inbound.stream.unwrap_or(stream),
         messages,
@@ -197,10 +202,11 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     // Said always: it streams unless told otherwise.
     put("stream", (*stream).into());
     let list = tool_list(tools, tool_choice.as_ref(), dialect)?;
+    let shape = if forces(tool_choice.as_ref()) { Some(shape_of(&list, tool_choice.as_ref())?) } else { None };
     if !list.is_empty() {
         put("tools", Value::Array(list));
     }
-    match output {
+    match output.as_ref().filter(|_| shape.is_none()) {
         None | Some(Output::Text) => {}
         Some(Output::Json) => drop(put("format", "json".into())),
         Some(Output::Schema { .. }) if dialect.lacks.contains(&"json_schema") => {
@@ -208,6 +214,9 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
             return Err(Error::unsupported("json_schema", message));
         }
         Some(Output::Schema { schema, .. }) => drop(put("format", schema.clone())),
+    }
+    if let Some(shape) = shape {
+        put("format", shape);
     }
     match reasoning.as_ref().and_then(|ask| thinking(ask, &dialect.model)) {
         Some(_) if dialect.refuses.contains(&"reasoning_effort") => dropped.push("reasoning_effort"),
@@ -290,19 +299,40 @@ fn thinking(ask: &ReasoningAsk, model: &str) -> Option<Value> {
     }
 }
 
-/// The wire has no choice: "none" leaves the tools out, "one of these" leaves the others out, and nothing can be forced.
+fn forces(choice: Option<&ToolChoice>) -> bool {
+    matches!(choice, Some(ToolChoice::Required | ToolChoice::Tool { .. } | ToolChoice::Allowed { required: true, .. }))
+}
+
+fn called(tool: &Value) -> Option<(&str, &Value)> {
+    Some((tool.pointer("/function/name")?.as_str()?, tool.pointer("/function/parameters")?))
+}
+
+/// The shape that makes an answer a call of one of these (see `forced`).
+fn shape_of(list: &[Value], choice: Option<&ToolChoice>) -> Result<Value> {
+    let tools: Vec<_> = list.iter().filter_map(called).collect();
+    let only = match choice {
+        Some(ToolChoice::Tool { name, .. }) => Some(tools.iter().find(|(own, _)| own == name).copied()),
+        _ => None,
+    };
+    match only {
+        Some(Some(tool)) => Ok(forced::shape_of(tool)),
+        None if !tools.is_empty() => Ok(forced::shape(&tools)),
+        _ => {
+            let message = "a call is forced of a tool that is not among `tools`; offer it, or let the model choose";
+            Err(Error::unsupported("tool_choice", message))
+        }
+    }
+}
+
+/// The wire has no choice: "none" leaves the tools out, "one of these" leaves the others out.
 fn tool_list(tools: &[Tool], choice: Option<&ToolChoice>, dialect: &Dialect) -> Result<Vec<Value>> {
     if !tools.is_empty() && dialect.lacks.contains(&"tools") {
         return Err(Error::unsupported("tools", "this model takes no tools; choose one that does"));
     }
     let names = match choice {
         Some(ToolChoice::None) => return Ok(Vec::new()),
-        Some(ToolChoice::Required | ToolChoice::Tool { .. } | ToolChoice::Allowed { required: true, .. }) => {
-            let message = "this server cannot force a tool call; let the model choose, or choose another model";
-            return Err(Error::unsupported("tool_choice", message));
-        }
-        Some(ToolChoice::Allowed { names, required: false }) => Some(names),
-        Some(ToolChoice::Auto) | None => None,
+        Some(ToolChoice::Allowed { names, required: _ }) => Some(names),
+        Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Tool { .. }) | None => None,
     };
     let mut out = Vec::new();
     for tool in tools {

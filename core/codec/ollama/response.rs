@@ -4,12 +4,17 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    ClientView, error,
+    ClientView, error, forced,
     json::{self, Fields},
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, StreamEncoder, calls, ndjson, serial::Serial},
+    codec::{
+        StreamDecoder, StreamEncoder,
+        alike::{Alike, Mould},
+        calls, ndjson,
+        serial::Serial,
+    },
     error::{Error, Kind, Result},
     model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, ToolKind, Usage},
 };
@@ -28,7 +33,14 @@ fn whole(value: Value) -> Result<Response> {
         return Err(Error::new(Kind::Upstream, "the upstream's answer holds no message"));
     };
     message.take("role");
-    let parts = wire::read_parts(&mut message, 0)?;
+    let mut parts = wire::read_parts(&mut message, 0)?;
+    for part in &mut parts {
+        if let Part::Text(text) = part
+            && let Some(call) = forced::read(&text.text, 0)
+        {
+            *part = Part::ToolCall(call);
+        }
+    }
     let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
     f.take("done");
     let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
@@ -111,7 +123,7 @@ pub struct Decoder {
 impl Decoder {
     /// `limit`: the most bytes of a line.
     pub fn new(limit: usize) -> Self {
-        Decoder { lines: ndjson::Decoder::new(limit), state: State::default() }
+        Decoder { lines: ndjson::Decoder::new(limit), state: State { limit, ..State::default() } }
     }
 }
 
@@ -138,7 +150,11 @@ struct State {
     calls: usize,
     /// The open part, and whether it is reasoning.
     open: Option<(u32, bool)>,
+    /// Text that may be a forced call: as long as that is not known, or it is one.
+    held: String,
+    limit: usize,
     ended: bool,
+    alike: Alike,
 }
 
 impl State {
@@ -146,6 +162,17 @@ impl State {
         if self.ended {
             return Ok(());
         }
+        if let Some((choice, index, text)) = self.alike.read("", line) {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        self.long(line, out)?;
+        self.alike.learn("", line, &["content", "thinking"], &["created_at"], &out[from..]);
+        Ok(())
+    }
+
+    fn long(&mut self, line: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let value = json::parse_upstream(line)?;
         if value.get("error").is_some_and(|e| !e.is_null()) {
             return Err(error::decode_line(&value));
@@ -167,6 +194,7 @@ impl State {
         if f.bool("done")? != Some(true) {
             return Ok(());
         }
+        self.release(out);
         self.close(out);
         let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
         out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.calls > 0) });
@@ -182,7 +210,11 @@ impl State {
 
     fn part(&mut self, part: Part, out: &mut Vec<Event>) {
         match part {
-            Part::Text(text) => self.text(false, text.text, out),
+            Part::Text(text) => return self.said(text.text, out),
+            _ => self.release(out),
+        }
+        match part {
+            Part::Text(_) => {}
             Part::Reasoning(reasoning) => self.text(true, reasoning.text, out),
             Part::ToolCall(call) => {
                 self.close(out);
@@ -200,6 +232,29 @@ impl State {
                 out.push(Event::PartStart { choice: 0, index, part: PartStart::Whole(whole) });
                 out.push(Event::PartEnd { choice: 0, index });
             }
+        }
+    }
+
+    fn said(&mut self, text: String, out: &mut Vec<Event>) {
+        if matches!(self.open, Some((_, false))) {
+            return self.text(false, text, out);
+        }
+        self.held.push_str(&text);
+        if forced::begins(&self.held) == Some(false) || self.held.len() > self.limit {
+            let held = std::mem::take(&mut self.held);
+            self.text(false, held, out);
+        }
+    }
+
+    /// What was held is a call, or text after all.
+    fn release(&mut self, out: &mut Vec<Event>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let held = std::mem::take(&mut self.held);
+        match forced::read(&held, self.calls) {
+            Some(call) => self.part(Part::ToolCall(call), out),
+            None => self.text(false, held, out),
         }
     }
 
@@ -279,6 +334,7 @@ struct Writer {
     usage: Option<Usage>,
     extra: Extra,
     done: bool,
+    mould: Mould,
 }
 
 enum Open {
@@ -289,10 +345,23 @@ enum Open {
 
 impl Writer {
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if !matches!(event, Event::Delta { delta: Delta::Text(_), .. }) {
+            self.mould.forget();
+        }
         match event {
             Event::Start(start) => self.start = start.clone(),
             Event::PartStart { index, part, .. } => self.begin(*index, part, out),
-            Event::Delta { delta: Delta::Text(text), .. } => self.piece(text, out),
+            Event::Delta { choice, index, delta: Delta::Text(text) } => {
+                if self.mould.pour(*choice, *index, text, out) {
+                    return;
+                }
+                let from = out.len();
+                self.piece(text, out);
+                if matches!(self.open, Some(Open::Text | Open::Reasoning)) {
+                    let key = if matches!(self.open, Some(Open::Text)) { "content" } else { "thinking" };
+                    self.mould.learn(*choice, *index, key, text, &out[from..]);
+                }
+            }
             Event::PartEnd { .. } => self.close(out),
             Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
             Event::Usage(usage) => match &mut self.usage {

@@ -1,61 +1,19 @@
-//! The legacy completions of this vendor, for clients only: a prompt is one user turn, the answer's text comes back under
-//! `text`. What a chat cannot do (a suffix, an echo, tokens for a prompt) is refused by name, never left out.
+//! The legacy completions of this vendor, as its clients read them: an answer's text stands under `text`. Upstreams' answers
+//! are read by the chat decoders, which know that field too; requests lie in `prompt`.
 
-use serde_json::{Map, Value, json};
+pub mod prompt;
+
+use serde_json::{Map, Value};
 
 use super::{
     response::write_finish,
-    wire::{plain, usage_value},
+    wire::{F, plain, usage_value},
 };
 use crate::{
-    codec::{
-        ClientView, StreamEncoder,
-        json::{Fields, as_u64, missing, wrong_type},
-        sse, written,
-    },
-    error::{Error, Result},
-    model::{Choice, Delta, Event, Finish, Message, Part, PartStart, Request, Response, Role, Start, Usage},
+    codec::{ClientView, StreamEncoder, sse, written},
+    error::Result,
+    model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, Usage},
 };
-
-/// The body as a chat. `knobs` reads what completions and chats share.
-pub fn decode(body: &[u8], knobs: impl Fn(&[u8]) -> Result<Request>) -> Result<Request> {
-    let mut f = Fields::new(crate::codec::json::parse(body)?, "")?;
-    let text = prompt(f.take("prompt"))?;
-    for (feature, said) in [
-        ("suffix", f.take("suffix").is_some_and(|v| v != "")),
-        ("echo", f.take("echo").is_some_and(|v| v != false)),
-        ("logprobs", f.take("logprobs").is_some_and(|v| v != false)),
-        ("best_of", f.take("best_of").as_ref().and_then(Value::as_number).and_then(as_u64).is_some_and(|n| n > 1)),
-    ] {
-        if said {
-            let text = format!("completions are answered by chat models here, which have no `{feature}`; leave it out");
-            return Err(Error::unsupported(feature, text));
-        }
-    }
-    let mut map = f.rest_map();
-    map.insert("messages".to_owned(), json!([{"role": "user", "content": text}]));
-    let mut request = knobs(Value::Object(map).to_string().as_bytes())?;
-    request.messages = vec![Message::text(Role::User, text)];
-    Ok(request)
-}
-
-fn prompt(value: Option<Value>) -> Result<String> {
-    let tokens = || {
-        let text = "a prompt of tokens means another model's alphabet; send its text";
-        Err(Error::unsupported("prompt_tokens", text))
-    };
-    match value {
-        None => Err(missing("prompt")),
-        Some(Value::String(text)) => Ok(text),
-        Some(Value::Array(list)) => match list.as_slice() {
-            [Value::String(text)] => Ok(text.clone()),
-            [Value::Number(_) | Value::Array(_), ..] => tokens(),
-            [] => Err(Error::invalid("prompt", "`prompt` is empty; give it a text")),
-            _ => Err(Error::unsupported("prompt_list", "one prompt a request is answered here; send them one by one")),
-        },
-        Some(other) => Err(wrong_type("prompt", "a string", &other)),
-    }
-}
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let Response { id, model, created, choices, usage, service_tier: _, extra } = response;
@@ -81,7 +39,7 @@ fn head(id: &str, model: &str, created: Option<i64>, view: &ClientView) -> Map<S
 
 fn choice(choice: &Choice) -> Value {
     let text: String = choice.parts.iter().filter_map(visible).collect();
-    piece(choice.index, &text, choice.finish.as_ref())
+    piece(choice.index, &text, choice.finish.as_ref(), choice.logprobs.clone(), &choice.extra)
 }
 
 fn visible(part: &Part) -> Option<&str> {
@@ -92,12 +50,13 @@ fn visible(part: &Part) -> Option<&str> {
     }
 }
 
-fn piece(index: u32, text: &str, finish: Option<&Finish>) -> Value {
+fn piece(index: u32, text: &str, finish: Option<&Finish>, logprobs: Option<Value>, extra: &Extra) -> Value {
     let mut out = Map::new();
     out.insert("text".into(), text.into());
     out.insert("index".into(), index.into());
-    out.insert("logprobs".into(), Value::Null);
+    out.insert("logprobs".into(), logprobs.unwrap_or_default());
     write_finish(finish, false, &mut out);
+    plain(extra, &mut out);
     Value::Object(out)
 }
 
@@ -108,12 +67,36 @@ pub struct Encoder {
     /// Parts whose text is the answer's.
     texts: Vec<(u32, u32)>,
     usage: Option<Usage>,
+    /// Logprobs and unknown fields by choice, told just before the text that they belong to.
+    besides: Vec<(u32, Option<Value>, Extra)>,
     over: bool,
 }
 
 impl Encoder {
     pub fn new(view: &ClientView) -> Self {
-        Encoder { view: view.clone(), start: Start::default(), texts: Vec::new(), usage: None, over: false }
+        Encoder {
+            view: view.clone(),
+            start: Start::default(),
+            texts: Vec::new(),
+            usage: None,
+            besides: Vec::new(),
+            over: false,
+        }
+    }
+
+    fn piece(&mut self, choice: u32, text: &str, finish: Option<&Finish>, out: &mut Vec<u8>) {
+        let at = self.besides.iter().position(|(index, ..)| *index == choice);
+        let (_, logprobs, extra) = at.map(|at| self.besides.swap_remove(at)).unwrap_or_default();
+        self.chunk(vec![piece(choice, text, finish, logprobs, &extra)], None, out);
+    }
+
+    /// More of what stands beside the text.
+    fn beside(&mut self, choice: u32, more: &Option<Value>, extra: &Extra, out: &mut Vec<u8>) {
+        if self.besides.iter().any(|(index, ..)| *index == choice) {
+            self.piece(choice, "", None, out);
+        }
+        let extra = extra.of(F).cloned().map(|fields| Extra::new(F, fields)).unwrap_or_default();
+        self.besides.push((choice, more.clone(), extra));
     }
 
     fn chunk(&self, choices: Vec<Value>, usage: Option<Value>, out: &mut Vec<u8>) {
@@ -137,15 +120,16 @@ impl StreamEncoder for Encoder {
                 PartStart::Text { .. } | PartStart::Refusal => self.texts.push((*choice, *index)),
                 PartStart::Whole(part) => {
                     if let Some(text) = visible(part) {
-                        self.chunk(vec![piece(*choice, text, None)], None, out);
+                        self.piece(*choice, text, None, out);
                     }
                 }
                 PartStart::Reasoning { .. } | PartStart::ToolCall { .. } => {}
             },
             Event::Delta { choice, index, delta: Delta::Text(text) } if self.texts.contains(&(*choice, *index)) => {
-                self.chunk(vec![piece(*choice, text, None)], None, out);
+                self.piece(*choice, text, None, out);
             }
-            Event::Finish { choice, finish } => self.chunk(vec![piece(*choice, "", Some(finish))], None, out),
+            Event::ChoiceExtra { choice, logprobs, extra } => self.beside(*choice, logprobs, extra, out),
+            Event::Finish { choice, finish } => self.piece(*choice, "", Some(finish), out),
             Event::Usage(usage) => match &mut self.usage {
                 Some(mine) => mine.merge(usage),
                 none => *none = Some(usage.clone()),
@@ -158,6 +142,9 @@ impl StreamEncoder for Encoder {
     fn finish(&mut self, out: &mut Vec<u8>) {
         if std::mem::replace(&mut self.over, true) {
             return;
+        }
+        while let Some((choice, ..)) = self.besides.first() {
+            self.piece(*choice, "", None, out);
         }
         let usage = self.usage.as_ref().filter(|_| self.view.include_usage).and_then(usage_value);
         if usage.is_some() {

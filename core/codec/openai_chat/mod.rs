@@ -11,6 +11,7 @@ mod messages;
 pub(super) mod models;
 mod request;
 mod response;
+mod search;
 mod stream;
 mod usage;
 pub(super) mod wire;
@@ -19,10 +20,12 @@ pub(super) mod wire;
 mod tests;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::{
-    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder,
+    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Key, Landmarks},
+    hosted::Search,
 };
 use crate::{
     error::{Error, Result},
@@ -38,13 +41,32 @@ impl Codec for OpenaiChat {
 
     fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
         if inbound.legacy {
-            return completions::decode(body, request::decode);
+            return completions::prompt::decode(body, request::decode);
         }
         request::decode(body)
     }
 
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
+        if dialect.completions {
+            return completions::prompt::encode(request, dialect, request::encode);
+        }
         request::encode(request, dialect)
+    }
+
+    fn search(&self, kind: &str, tool: &Value) -> Option<Search> {
+        search::read(kind, tool)
+    }
+
+    fn search_tool(&self, search: &Search, kind: &str) -> Option<Value> {
+        search::write(search, kind)
+    }
+
+    fn as_chat(&self, completion: &Request) -> Result<Request> {
+        completions::prompt::as_chat(completion)
+    }
+
+    fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
+        completions::prompt::output_bound(field)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {
@@ -99,7 +121,8 @@ impl Codec for OpenaiChat {
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
-            Field::Messages => &["messages"],
+            // A completion has a prompt in their place.
+            Field::Messages => &["messages", "prompt", "suffix"],
             Field::Tools => &["tools", "functions"],
             Field::ToolChoice => &["tool_choice", "parallel_tool_calls", "function_call"],
             Field::Output => &["response_format"],

@@ -64,6 +64,10 @@ fn choice(value: Value, at: usize) -> Result<Choice> {
     let logprobs = f.take("logprobs").filter(tells);
     let mut message = f.object("message")?.unwrap_or(Fields::new(Value::Object(Map::new()), f.path("message"))?);
     message.take("role");
+    // Of a legacy completion the text stands in the choice itself.
+    if let Some(text) = f.string("text")? {
+        message.put("content", text.into());
+    }
     drop_empty(&mut message);
     let parts = assistant::decode(&mut message)?;
     let has_calls = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));

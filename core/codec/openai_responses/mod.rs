@@ -8,6 +8,7 @@ mod item;
 mod namespace;
 mod request;
 mod response;
+mod search;
 mod stream;
 mod wire;
 mod write;
@@ -23,6 +24,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Landmarks},
+    hosted::Search,
     json,
     openai_chat::models,
 };
@@ -44,6 +46,18 @@ impl Codec for OpenaiResponses {
 
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
         request::encode(request, dialect)
+    }
+
+    fn search(&self, kind: &str, tool: &Value) -> Option<Search> {
+        search::read(kind, tool)
+    }
+
+    fn search_tool(&self, search: &Search, kind: &str) -> Option<Value> {
+        search::write(search, kind)
+    }
+
+    fn is_search(&self, kind: &str, _part: &Value) -> bool {
+        kind == search::CALL
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

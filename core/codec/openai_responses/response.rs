@@ -1,11 +1,11 @@
 //! Whole answers, both ways.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     error,
     item::Items,
-    namespace,
+    namespace, search,
     wire::{
         CONTENT, F, MORE, answer_specific, beside, call_id, finish, item_fields, item_id, marked, parts, plain,
         refused, response_id, status, take_beside, upstream_shape, usage, usage_value,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     codec::{
-        ClientView,
+        ClientView, codec,
         json::{Fields, as_i64, parse_upstream},
     },
     error::{Error, Kind, Result},
@@ -95,11 +95,10 @@ impl Head {
 }
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
-    let value = answer_value(response, view);
-    serde_json::to_vec(&value).map_err(|e| Error::new(Kind::Internal, "the answer could not be written").because(e))
+    answer_value(response, view).bytes().ok_or_else(|| Error::new(Kind::Internal, "the answer could not be written"))
 }
 
-fn answer_value(response: &Response, view: &ClientView) -> Map<String, Value> {
+fn answer_value(response: &Response, view: &ClientView) -> Told {
     let Response { id, model, created, choices, usage, service_tier, extra } = response;
     let id = response_id(id, &view.request_id);
     let parts = parts(response);
@@ -122,7 +121,7 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// While it runs: no output, no usage.
-    pub fn running(&self) -> Map<String, Value> {
+    pub fn running(&self) -> Told {
         self.write("in_progress", Value::Null, Vec::new(), Value::Null, None)
     }
 
@@ -133,22 +132,15 @@ impl Frame<'_> {
         refused: bool,
         usage: Option<&Usage>,
         beside: Vec<Value>,
-    ) -> Map<String, Value> {
+    ) -> Told {
         let (word, details) = status(finish, refused);
         let usage = usage.map_or(Value::Null, usage_value);
         self.write(word, details, output, usage, answer_specific(finish, beside))
     }
 
-    fn write(
-        &self,
-        status: &str,
-        details: Value,
-        output: Vec<Value>,
-        usage: Value,
-        specific: Option<Value>,
-    ) -> Map<String, Value> {
+    fn write(&self, status: &str, details: Value, output: Vec<Value>, usage: Value, specific: Option<Value>) -> Told {
         let Frame { id, model, created, service_tier, extra, view } = self;
-        let mut out = Map::new();
+        let mut out = Map::with_capacity(32);
         out.insert("id".into(), (*id).into());
         out.insert("object".into(), "response".into());
         let began = created.unwrap_or(view.now);
@@ -174,12 +166,30 @@ impl Frame<'_> {
         }
         let over = status != "in_progress";
         out.entry("completed_at").or_insert_with(|| if over { view.now.max(began).into() } else { Value::Null });
-        if let Value::Object(defaults) = defaults() {
-            for (key, value) in defaults {
-                out.entry(key).or_insert(value);
-            }
+        Told(out)
+    }
+}
+
+/// An answer's fields. What nobody said stands in its bytes as `DEFAULTS` has it.
+pub struct Told(Map<String, Value>);
+
+impl Told {
+    pub fn status(&self) -> Option<&str> {
+        self.0.get("status").and_then(Value::as_str)
+    }
+
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        let mut out = serde_json::to_vec(&self.0).ok()?;
+        // Its closing bracket comes last.
+        out.pop();
+        for (key, value) in DEFAULTS.iter().filter(|(key, _)| !self.0.contains_key(*key)) {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value.as_bytes());
         }
-        out
+        out.push(b'}');
+        Some(out)
     }
 }
 
@@ -198,32 +208,30 @@ fn told_tools(tools: &Value) -> Value {
 }
 
 /// What an answer says where nobody said otherwise: clients check that every field is there.
-fn defaults() -> Value {
-    json!({
-        "background": false,
-        "frequency_penalty": 0.0,
-        "instructions": null,
-        "max_output_tokens": null,
-        "max_tool_calls": null,
-        "metadata": {},
-        "parallel_tool_calls": true,
-        "presence_penalty": 0.0,
-        "previous_response_id": null,
-        "prompt_cache_key": null,
-        "reasoning": {"effort": null, "summary": null},
-        "safety_identifier": null,
-        "service_tier": "default",
-        "store": false,
-        "temperature": 1.0,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_logprobs": 0,
-        "top_p": 1.0,
-        "truncation": "disabled",
-        "user": null,
-    })
-}
+const DEFAULTS: [(&str, &str); 22] = [
+    ("background", "false"),
+    ("frequency_penalty", "0.0"),
+    ("instructions", "null"),
+    ("max_output_tokens", "null"),
+    ("max_tool_calls", "null"),
+    ("metadata", "{}"),
+    ("parallel_tool_calls", "true"),
+    ("presence_penalty", "0.0"),
+    ("previous_response_id", "null"),
+    ("prompt_cache_key", "null"),
+    ("reasoning", r#"{"effort":null,"summary":null}"#),
+    ("safety_identifier", "null"),
+    ("service_tier", "\"default\""),
+    ("store", "false"),
+    ("temperature", "1.0"),
+    ("text", r#"{"format":{"type":"text"}}"#),
+    ("tool_choice", "\"auto\""),
+    ("tools", "[]"),
+    ("top_logprobs", "0"),
+    ("top_p", "1.0"),
+    ("truncation", "\"disabled\""),
+    ("user", "null"),
+];
 
 /// Parts that have no place in the output.
 pub fn stray(part: &Part) -> Option<Value> {
@@ -299,8 +307,14 @@ impl Writer<'_> {
                 self.push(write::call(&call, Some(&id), &call_id, Some("completed"), arguments));
             }
             Part::Native { format: F, kind: _, value } => self.push(value.clone()),
-            // Told beside the answer.
-            Part::Native { .. } | Part::ToolResult(_) => {}
+            // What was searched for elsewhere is an item here too; else it is told beside the answer.
+            Part::Native { format, kind, value } => {
+                if let Some(query) = codec(*format).searched(kind, value) {
+                    self.close();
+                    self.push(search::item(query, self.answer, self.out.len()));
+                }
+            }
+            Part::ToolResult(_) => {}
         }
     }
 

@@ -320,6 +320,11 @@ pub fn item_id(kind: &str, answer: &str, at: usize) -> String {
     format!("{prefix}_{OURS}{}", &made_id(&[answer, kind, &at.to_string()])[5..])
 }
 
+/// The same for a search.
+pub fn search_id(answer: &str, at: usize) -> String {
+    format!("ws_{OURS}{}", &made_id(&[answer, "web_search_call", &at.to_string()])[5..])
+}
+
 /// Stands in the ids that `item_id` makes, behind the kind.
 pub const OURS: &str = "pc_";
 

@@ -249,7 +249,7 @@ const OURS: [&str; 11] = [
 ];
 
 /// As `provider::Offers` knows them.
-const OFFERS: [&str; 10] = [
+const OFFERS: [&str; 11] = [
     "rerank",
     "moderations",
     "images",
@@ -260,4 +260,5 @@ const OFFERS: [&str; 10] = [
     "batches",
     "realtime",
     "compaction",
+    "completions",
 ];

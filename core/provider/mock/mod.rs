@@ -92,6 +92,8 @@ struct Ask<'a> {
     stream: Option<bool>,
     single: bool,
     json_array: bool,
+    /// A legacy completion.
+    legacy: bool,
 }
 
 /// The answer to a request. `path` may have a query; an empty body on a models path is a GET.
@@ -280,7 +282,7 @@ fn models(ask: &Ask<'_>, given: &str) -> Result<MockAnswer> {
 }
 
 fn inbound<'a>(ask: &Ask<'a>, counting: bool) -> Inbound<'a> {
-    Inbound { model: ask.model, stream: ask.stream, version: None, counting, legacy: false }
+    Inbound { model: ask.model, stream: ask.stream, version: None, counting, legacy: ask.legacy }
 }
 
 fn view(ask: &Ask<'_>, model: &str, seed: u64, include_usage: bool) -> ClientView {
@@ -291,7 +293,7 @@ fn view(ask: &Ask<'_>, model: &str, seed: u64, include_usage: bool) -> ClientVie
         include_usage,
         json_array: ask.json_array,
         echo: None,
-        legacy: false,
+        legacy: ask.legacy,
         base64: false,
         single: ask.single,
     }
@@ -352,8 +354,15 @@ fn refusal(format: Format, error: &Error, control: &Control) -> MockAnswer {
 /// Paths with any prefix: `…/chat/completions`, `…/messages`, `…/models/{model}:generateContent`.
 fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let plain =
-        |format, operation| Ask { format, operation, model: None, stream: None, single: false, json_array: false };
+    let plain = |format, operation| Ask {
+        format,
+        operation,
+        model: None,
+        stream: None,
+        single: false,
+        json_array: false,
+        legacy: false,
+    };
     for (tail, format, operation) in [
         ("/chat/completions", Format::OpenaiChat, Operation::Chat),
         ("/embeddings", Format::OpenaiChat, Operation::Embeddings),
@@ -370,6 +379,9 @@ fn ask<'a>(path: &'a str, headers: &HeaderMap) -> Option<Ask<'a>> {
         if path.ends_with(tail) {
             return Some(plain(format, operation));
         }
+    }
+    if path.ends_with("/completions") {
+        return Some(Ask { legacy: true, ..plain(Format::OpenaiChat, Operation::Chat) });
     }
     if let Some((_, rest)) = path.rsplit_once("/models/")
         && let Some((model, verb)) = rest.rsplit_once(':')

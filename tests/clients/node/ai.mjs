@@ -9,7 +9,7 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { APICallError, Output, embedMany, generateText, isStepCount, streamText, tool } from "ai";
 import { z } from "zod";
 
-import { ALL, KEY, PNG, SIGNATURE, TARGETS, THINKERS, URL_, WRONG_KEY, fresh, heard, inside, raises, said, same } from "./bench.mjs";
+import { ALL, FOUR, KEY, PNG, SIGNATURE, TARGETS, THINKERS, URL_, WRONG_KEY, fresh, heard, inside, raises, said, same } from "./bench.mjs";
 
 // Their base URLs have the version segment in them.
 const makers = {
@@ -65,7 +65,7 @@ function cases(kind) {
       assert.ok((await result.usage).outputTokens > 0);
     }],
 
-    ["held_stream", ALL, async (target) => {
+    ["held_stream", FOUR, async (target) => {
       const result = streamText({ model: named(target, "-held"), prompt: "one two three four [mock: pace=60ms]", ...once });
       inside("heard: one two three four", await result.text);
       assert.ok((await result.text).endsWith(" (held)"), await result.text);
@@ -84,13 +84,14 @@ function cases(kind) {
       }
     }],
 
-    ["structured_output", ALL, async (target) => {
+    // For its own format this one asks in a field that the mock does not know.
+    ["structured_output", ALL.filter((target) => kind !== "bedrock" || target !== kind), async (target) => {
       const schema = z.object({ title: z.string(), score: z.number().int(), tags: z.array(z.string()) });
       const answer = await generateText({ model: model(target), prompt: "judge it", output: Output.object({ schema }), ...once });
       same(Object.keys(answer.output).sort(), ["score", "tags", "title"]);
     }],
 
-    ["image_in", ALL, async (target) => {
+    ["image_in", FOUR, async (target) => {
       const mark = `ai ${kind} picture ${target}`;
       const content = [{ type: "text", text: mark }, { type: "file", mediaType: "image/png", data: Buffer.from(PNG, "base64") }];
       const answer = await generateText({ model: model(target), messages: [{ role: "user", content }], ...once });
@@ -106,13 +107,13 @@ function cases(kind) {
       inside("nothing-here", missing.message);
     }],
 
-    ["rate_limited", ALL, async (target) => {
+    ["rate_limited", FOUR, async (target) => {
       const error = await refused(() =>
         generateText({ model: named(target), prompt: "[mock: status=429, retry_after=17]", ...once }));
       same([error.statusCode, error.isRetryable, error.responseHeaders["retry-after"]], [429, true, "17"]);
     }],
 
-    ["stream_that_dies", ALL, async (target) => {
+    ["stream_that_dies", FOUR, async (target) => {
       const errors = [];
       const result = streamText({
         model: named(target), prompt: "one two three four [mock: cut=5]", onError: ({ error }) => errors.push(error), ...once,

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import Anthropic from "@anthropic-ai/sdk";
 
 import {
-  ALL, CLOCK, KEY, PNG, SIGNATURE, SMALL_KEY, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside,
+  ALL, CLOCK, FOUR, KEY, PNG, SIGNATURE, SMALL_KEY, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside,
   raises, said, same,
 } from "./bench.mjs";
 
@@ -38,7 +38,7 @@ export const table = [
     assert.ok(answer._request_id);
   }],
 
-  ["held_stream", ALL, async (target) => {
+  ["held_stream", FOUR, async (target) => {
     const final = await stream(target, "one two three four [mock: pace=60ms]", {}, { [target]: `${fresh(target)}-held` }).finalMessage();
     inside("heard: one two three four", final.content[0].text);
     assert.ok(final.content[0].text.endsWith(" (held)"), final.content[0].text);
@@ -83,7 +83,7 @@ export const table = [
     same(Object.keys(JSON.parse(answer.content[0].text)), ["title", "score", "tags"]);
   }],
 
-  ["image_in", ALL, async (target) => {
+  ["image_in", FOUR, async (target) => {
     const mark = `node anthropic's picture ${target}`;
     const source = { type: "base64", media_type: "image/png", data: PNG };
     const answer = await ask(target, user([{ type: "text", text: mark }, { type: "image", source }]));
@@ -91,7 +91,7 @@ export const table = [
     if (target !== "mock") inside(PNG, await heard(mark));
   }],
 
-  ["thinking_round_trip", ALL, async (target) => {
+  ["thinking_round_trip", FOUR, async (target) => {
     const mark = `node anthropic goes on ${target}`;
     const first = await stream(target, "think", { thinking }, THINKERS).finalMessage();
     same(first.content.map((b) => b.type), ["thinking", "text"]);
@@ -101,7 +101,7 @@ export const table = [
     if (target === "anthropic" || target === "gemini") inside(SIGNATURE, await heard(mark));
   }],
 
-  ["count_tokens", ALL, async (target) => {
+  ["count_tokens", FOUR, async (target) => {
     const counted = await client.messages.countTokens({ model: TARGETS[target], messages: user("how long?") });
     assert.ok(counted.input_tokens > 0);
   }],
@@ -120,13 +120,13 @@ export const table = [
     inside("max_tokens", (await raises(Anthropic.BadRequestError, () => ask("mock", "x", { max_tokens: "many" }))).message);
   }],
 
-  ["upstream_errors", ALL, async (target) => {
+  ["upstream_errors", FOUR, async (target) => {
     const limited = await raises(Anthropic.RateLimitError, () => fault(target, "[mock: status=429, retry_after=17]"));
     same(limited.headers.get("retry-after"), "17");
     await raises(Anthropic.InternalServerError, () => fault(target, "[mock: status=500]"));
   }],
 
-  ["stream_that_dies", ALL, async (target) => {
+  ["stream_that_dies", FOUR, async (target) => {
     const got = [];
     await raises(Anthropic.AnthropicError, async () => {
       const events = await fault(target, "one two three four [mock: cut=5]", { stream: true });

@@ -8,9 +8,16 @@ export const KEY = process.env.PORTCULLIS_KEY;
 export const SMALL_KEY = process.env.PORTCULLIS_SMALL_KEY;
 export const WRONG_KEY = "sk-pc-" + "A".repeat(43);
 
-export const TARGETS = { mock: "mock", openai: "gpt-4.1", anthropic: "claude-sonnet-4-6", gemini: "gemini-2.5-flash" };
+export const TARGETS = {
+  mock: "mock", openai: "gpt-4.1", anthropic: "claude-sonnet-4-6", gemini: "gemini-2.5-flash",
+  bedrock: "us.anthropic.claude-sonnet-4-6", cohere: "command-a-03-2025", ollama: "qwen3",
+};
+// Those that take pictures; one that does takes no tools.
+export const SEEING = { ...TARGETS, cohere: "command-a-vision-07-2025" };
 export const THINKERS = { ...TARGETS, openai: "gpt-5" };
 export const ALL = Object.keys(TARGETS);
+// For what does not differ by upstream so much that it is worth asking them all.
+export const FOUR = ["mock", "openai", "anthropic", "gemini"];
 export const UPSTREAMS = ["openai", "anthropic", "gemini"];
 export const SIGNATURE = "bW9jayBzaWduYXR1cmU=";
 

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { ApiError, GoogleGenAI } from "@google/genai";
 
 import {
-  ALL, CLOCK, KEY, PNG, SIGNATURE, SMALL_KEY, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside,
+  ALL, CLOCK, FOUR, KEY, PNG, SIGNATURE, SMALL_KEY, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside,
   raises, said, same,
 } from "./bench.mjs";
 
@@ -48,7 +48,7 @@ export const table = [
     assert.ok(chunks.length > 2 && chunks.at(-1).usageMetadata.candidatesTokenCount > 0);
   }],
 
-  ["system_and_bounds", ALL, async (target) => {
+  ["system_and_bounds", FOUR, async (target) => {
     const mark = `node google's gate before ${target}`;
     const answer = await ask(target, "one two three four", { systemInstruction: mark, maxOutputTokens: 3 });
     same(answer.candidates[0].finishReason, "MAX_TOKENS");
@@ -89,14 +89,14 @@ export const table = [
     if (target !== "mock") inside("score", await heard(mark));
   }],
 
-  ["image_in", ALL, async (target) => {
+  ["image_in", FOUR, async (target) => {
     const mark = `node google's picture ${target}`;
     const parts = [{ text: mark }, { inlineData: { mimeType: "image/png", data: PNG } }];
     same((await ask(target, [{ role: "user", parts }])).text, said(target, mark));
     if (target !== "mock") inside(PNG, await heard(mark));
   }],
 
-  ["thoughts_round_trip", ALL, async (target) => {
+  ["thoughts_round_trip", FOUR, async (target) => {
     const mark = `node google goes on ${target}`;
     const parts = (await stream(target, "think", { thinkingConfig }, THINKERS)).flatMap((c) => c.candidates?.[0]?.content?.parts ?? []);
     same(parts.filter((p) => p.thought).map((p) => p.text ?? "").join("").split("A mock repeats").length, 2);
@@ -104,7 +104,7 @@ export const table = [
     if (target === "anthropic" || target === "gemini") inside(SIGNATURE, await heard(mark));
   }],
 
-  ["chat_session", ALL, async (target) => {
+  ["chat_session", FOUR, async (target) => {
     const chat = client.chats.create({ model: TARGETS[target] });
     same((await chat.sendMessage({ message: "first turn" })).text, said(target, "first turn"));
     const pieces = await collect(await chat.sendMessageStream({ message: "second turn" }));
@@ -112,7 +112,7 @@ export const table = [
     same(chat.getHistory().filter((c) => c.role === "user").length, 2);
   }],
 
-  ["count_tokens", ALL, async (target) => {
+  ["count_tokens", FOUR, async (target) => {
     assert.ok((await client.models.countTokens({ model: TARGETS[target], contents: "how long?" })).totalTokens > 0);
   }],
 
@@ -136,12 +136,12 @@ export const table = [
     inside("temperature", (await fails(400, () => ask("mock", "x", { temperature: "hot" }))).message);
   }],
 
-  ["upstream_errors", ALL, async (target) => {
+  ["upstream_errors", FOUR, async (target) => {
     inside("RESOURCE_EXHAUSTED", (await fails(429, () => fault(target, "[mock: status=429, retry_after=17]"))).message);
     assert.ok((await raises(ApiError, () => fault(target, "[mock: status=500]"))).status >= 500);
   }],
 
-  ["stream_that_dies", ALL, async (target) => {
+  ["stream_that_dies", FOUR, async (target) => {
     const got = [];
     await raises(Error, async () => {
       const chunks = await client.models.generateContentStream({ model: fresh(target), contents: "one two three four [mock: cut=5]" });
@@ -150,7 +150,7 @@ export const table = [
     assert.ok(got.length > 0 && !got.some((c) => c.candidates?.[0]?.finishReason));
   }],
 
-  ["as_vertex", ALL, async (target) => {
+  ["as_vertex", FOUR, async (target) => {
     const vertex = new GoogleGenAI({ vertexai: true, apiKey: KEY, httpOptions: { baseUrl: URL_ } });
     same((await vertex.models.generateContent({ model: TARGETS[target], contents: "vertex" })).text, said(target, "vertex"));
   }],

@@ -11,6 +11,7 @@ import { table as google } from "./google.mjs";
 import { table as llmprobe } from "./llmprobe.mjs";
 import { table as openai } from "./openai.mjs";
 import { table as operations } from "./operations.mjs";
+import { table as realtime } from "./realtime.mjs";
 import { table as responses } from "./responses.mjs";
 
 const read = (file) => JSON.parse(readFileSync(file, "utf8")).dependencies;
@@ -18,7 +19,7 @@ const pins = read(new URL("package.json", import.meta.url));
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
 const sdks = [
-  ["openai", openai], ["openai", responses], ["openai", operations], ["@anthropic-ai/sdk", anthropic], ["@google/genai", google],
+  ["openai", openai], ["openai", responses], ["openai", operations], ["openai", realtime], ["@anthropic-ai/sdk", anthropic], ["@google/genai", google],
   ["llmprobe", llmprobe],
 ]
   .map(([name, table]) => [`node ${name} ${pins[name]}`, table])

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import OpenAI from "openai";
 
 import {
-  ALL, CLOCK, KEY, PNG, SIGNATURE, SMALL_KEY, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside,
+  ALL, CLOCK, FOUR, KEY, PNG, SEEING, SIGNATURE, SMALL_KEY, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside,
   raises, said, same,
 } from "./bench.mjs";
 
@@ -45,7 +45,7 @@ export const table = [
     assert.ok(chunks.length > 4);
   }],
 
-  ["held_stream", ALL, async (target) => {
+  ["held_stream", FOUR, async (target) => {
     const asked = { model: `${fresh(target)}-held`, messages: user("one two three four [mock: pace=60ms]"), stream: true };
     const raw = await (await client.chat.completions.create(asked).asResponse()).text();
     assert.ok(raw.startsWith(": keep-alive\n\n: keep-alive\n\n"), raw.slice(0, 200));
@@ -54,7 +54,7 @@ export const table = [
     assert.ok(text.endsWith(" (held)"), text);
   }],
 
-  ["stream_helper", ALL, async (target) => {
+  ["stream_helper", FOUR, async (target) => {
     const events = client.chat.completions.stream({ model: TARGETS[target], messages: user("with help") });
     same(await events.finalContent(), said(target, "with help"));
   }],
@@ -113,12 +113,12 @@ export const table = [
   ["image_in", ALL, async (target) => {
     const mark = `node openai's picture ${target}`;
     const picture = { type: "image_url", image_url: { url: `data:image/png;base64,${PNG}` } };
-    const answer = await ask(target, user([{ type: "text", text: mark }, picture]));
-    same(answer.choices[0].message.content, said(target, mark));
+    const answer = await ask(target, user([{ type: "text", text: mark }, picture]), {}, SEEING);
+    same(answer.choices[0].message.content, said(target, mark, SEEING));
     if (target !== "mock") inside(PNG, await heard(mark));
   }],
 
-  ["reasoning_round_trip", ALL, async (target) => {
+  ["reasoning_round_trip", FOUR, async (target) => {
     const mark = `node openai goes on ${target}`;
     const first = await ask(target, "think", { reasoning_effort: "low" }, THINKERS);
     inside("A mock repeats", first.choices[0].message.reasoning_content);
@@ -150,13 +150,13 @@ export const table = [
     inside("temperature", (await raises(OpenAI.BadRequestError, () => ask("mock", "x", { temperature: "hot" }))).message);
   }],
 
-  ["upstream_errors", ALL, async (target) => {
+  ["upstream_errors", FOUR, async (target) => {
     const limited = await raises(OpenAI.RateLimitError, () => fault(target, "[mock: status=429, retry_after=17]"));
     same(limited.headers.get("retry-after"), "17");
     await raises(OpenAI.InternalServerError, () => fault(target, "[mock: status=500]"));
   }],
 
-  ["stream_that_dies", ALL, async (target) => {
+  ["stream_that_dies", FOUR, async (target) => {
     const got = [];
     await raises(Error, async () => {
       for await (const chunk of await fault(target, "one two three four [mock: cut=5]", { stream: true })) got.push(chunk);

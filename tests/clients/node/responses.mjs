@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import OpenAI from "openai";
 
 import {
-  ALL, CLOCK, KEY, PNG, SIGNATURE, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside, raises, said,
+  ALL, CLOCK, FOUR, KEY, PNG, SIGNATURE, TARGETS, THINKERS, URL_, VERDICT, WEATHER, WRONG_KEY, collect, fresh, heard, inside, raises, said,
   same,
 } from "./bench.mjs";
 
@@ -36,7 +36,7 @@ export const table = [
     assert.ok(pieces.length > 2 && events.at(-1).response.usage.output_tokens > 0);
   }],
 
-  ["stream_helper", ALL, async (target) => {
+  ["stream_helper", FOUR, async (target) => {
     const final = await client.responses.stream({ model: TARGETS[target], input: "with help" }).finalResponse();
     same(final.output_text, said(target, "with help"));
   }],
@@ -63,14 +63,14 @@ export const table = [
     same(Object.keys(answer.output_parsed), ["title", "score", "tags"]);
   }],
 
-  ["image_in", ALL, async (target) => {
+  ["image_in", FOUR, async (target) => {
     const mark = `node responses picture ${target}`;
     const content = [{ type: "input_text", text: mark }, { type: "input_image", image_url: `data:image/png;base64,${PNG}`, detail: "auto" }];
     same((await ask(target, [{ role: "user", content }])).output_text, said(target, mark));
     if (target !== "mock") inside(PNG, await heard(mark));
   }],
 
-  ["reasoning_round_trip", ALL, async (target) => {
+  ["reasoning_round_trip", FOUR, async (target) => {
     const mark = `node responses goes on ${target}`;
     const knobs = { store: false, include: ["reasoning.encrypted_content"], reasoning: { effort: "low", summary: "auto" } };
     const first = await ask(target, "think", knobs, THINKERS);
@@ -79,7 +79,7 @@ export const table = [
     if (target === "anthropic" || target === "gemini") inside(SIGNATURE, await heard(mark));
   }],
 
-  ["kept_and_forgotten", ALL, async (target) => {
+  ["kept_and_forgotten", FOUR, async (target) => {
     const made = await ask(target, `node keeps ${target}`);
     same((await client.responses.retrieve(made.id)).output_text, made.output_text);
     same((await collect(client.responses.inputItems.list(made.id))).map((i) => i.content[0].text), [`node keeps ${target}`]);
@@ -93,13 +93,13 @@ export const table = [
     inside("temperature", (await raises(OpenAI.BadRequestError, () => ask("mock", "x", { temperature: "hot" }))).message);
   }],
 
-  ["upstream_errors", ALL, async (target) => {
+  ["upstream_errors", FOUR, async (target) => {
     const limited = await raises(OpenAI.RateLimitError, () => fault(target, "[mock: status=429, retry_after=17]"));
     same(limited.headers.get("retry-after"), "17");
     await raises(OpenAI.InternalServerError, () => fault(target, "[mock: status=500]"));
   }],
 
-  ["stream_that_dies", ALL, async (target) => {
+  ["stream_that_dies", FOUR, async (target) => {
     const got = [];
     await raises(OpenAI.APIError, async () => {
       for await (const event of await fault(target, "one two three four [mock: cut=7]", { stream: true })) got.push(event.type);
@@ -107,7 +107,7 @@ export const table = [
     assert.ok(got.length > 0 && !got.includes("response.completed"), got.join());
   }],
 
-  ["legacy_completion", ALL, async (target) => {
+  ["legacy_completion", FOUR, async (target) => {
     const asked = { model: TARGETS[target], prompt: "node legacy", max_tokens: 100 };
     same((await client.completions.create(asked)).choices[0].text, said(target, "node legacy"));
     const chunks = await collect(await client.completions.create({ ...asked, stream: true }));

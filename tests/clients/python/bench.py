@@ -16,7 +16,14 @@ SMALL_KEY = os.environ["PORTCULLIS_SMALL_KEY"]
 WRONG_KEY = "sk-pc-" + "A" * 43
 
 # The in-process provider, and one model of each upstream format.
-TARGETS = {"mock": "mock", "openai": "gpt-4.1", "anthropic": "claude-sonnet-4-6", "gemini": "gemini-2.5-flash"}
+TARGETS = {
+    "mock": "mock", "openai": "gpt-4.1", "anthropic": "claude-sonnet-4-6", "gemini": "gemini-2.5-flash",
+    "bedrock": "us.anthropic.claude-sonnet-4-6", "cohere": "command-a-03-2025", "ollama": "qwen3",
+}
+# For what does not differ by upstream so much that it is worth asking them all.
+FOUR = ["mock", "openai", "anthropic", "gemini"]
+# Those that take pictures; one that does takes no tools.
+SEEING = {**TARGETS, "cohere": "command-a-vision-07-2025"}
 THINKERS = {**TARGETS, "openai": "gpt-5"}
 UPSTREAMS = ["openai", "anthropic", "gemini"]
 

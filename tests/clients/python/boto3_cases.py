@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from bench import CLOCK, KEY, PNG, SMALL_KEY, TARGETS, THINKERS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises, said, same
+from bench import CLOCK, FOUR, KEY, PNG, SMALL_KEY, TARGETS, THINKERS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises, said, same
 
 
 def connect(key, url=URL):
@@ -100,14 +100,14 @@ def converse_stream(target):
     same((usage["inputTokens"], usage["outputTokens"]), (whole["inputTokens"], whole["outputTokens"]))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def held_stream(target):
     text = fold(events_of(f"{fresh(target)}-held", "one two three four [mock: pace=60ms]"))[0]["text"]
     inside("heard: one two three four", text)
     assert text.endswith(" (held)"), text
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def system_and_bounds(target):
     mark = f"bedrock gate before {target}"
     answer = ask(target, "one two three four", system=[{"text": mark}], inferenceConfig={"maxTokens": 3, "stopSequences": ["four"]})
@@ -157,7 +157,7 @@ def structured_output(target):
     same(list(json.loads(answer["output"]["message"]["content"][0]["text"])), ["title", "score"])
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def media_in(target):
     mark = f"bedrock {target} picture"
     picture = {"image": {"format": "png", "source": {"bytes": base64.b64decode(PNG)}}}
@@ -206,7 +206,7 @@ def a_signature_is_no_key():
     inside("AWS_BEARER_TOKEN_BEDROCK", str(error))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def upstream_errors(target):
     limited = [user("[mock: status=429, retry_after=17]")]
     fails("ThrottlingException", 429, lambda: client.converse(modelId=fresh(target), messages=limited))
@@ -215,7 +215,7 @@ def upstream_errors(target):
     assert error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500, error.response
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def stream_that_dies(target):
     """What came is there, and the end is an error."""
     got = []

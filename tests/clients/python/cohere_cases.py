@@ -4,7 +4,7 @@ import json
 
 import cohere
 
-from bench import CLOCK, KEY, PNG, TARGETS, THINKERS, URL, WEATHER, WRONG_KEY, SMALL_KEY, case, fresh, heard, inside, raises, said, same
+from bench import CLOCK, FOUR, KEY, PNG, TARGETS, THINKERS, URL, WEATHER, WRONG_KEY, SMALL_KEY, case, fresh, heard, inside, raises, said, same
 
 
 def connect(key):
@@ -56,7 +56,7 @@ def chat_stream(target):
     assert events[-1].delta.usage.tokens.output_tokens > 0, events[-1]
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def system_and_bounds(target):
     mark = f"cohere gate before {target}"
     answer = ask(target, {"role": "system", "content": mark}, "one two three four", max_tokens=3)
@@ -122,7 +122,7 @@ def picture_and_document(target):
     assert "words of a document" in told or "d29yZHMgb2YgYSBkb2N1bWVudA" in told, told
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def thinking(target):
     answer = ask(target, "think cohere", models=THINKERS, thinking={"type": "enabled", "token_budget": 1024})
     thoughts = [part.thinking for part in answer.message.content if part.type == "thinking"]
@@ -160,13 +160,13 @@ def refusals():
     raises(cohere.BadRequestError, lambda: client.chat(model="mock", messages=[], **ONCE))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def upstream_errors(target):
     limited = [user("[mock: status=429, retry_after=17]")]
     raises(cohere.TooManyRequestsError, lambda: client.chat(model=fresh(target), messages=limited, **ONCE))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def stream_that_dies(target):
     got = []
 

@@ -11,7 +11,7 @@ from google.genai import errors, types
 from pydantic import BaseModel
 
 from bench import (
-    CLOCK, KEY, PDF, PNG, SMALL_KEY, TARGETS, THINKERS, UPSTREAMS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises,
+    CLOCK, FOUR, KEY, PDF, PNG, SMALL_KEY, TARGETS, THINKERS, UPSTREAMS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises,
     said, same,
 )
 
@@ -66,7 +66,7 @@ def plain_content(target):
     same(usage.total_token_count, usage.prompt_token_count + usage.candidates_token_count)
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def held_stream(target):
     """Keep-alives of this family are empty lines: the chunks alone arrive."""
     model = f"{fresh(target)}-held"
@@ -90,7 +90,7 @@ def stream(target):
     )
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def system_and_bounds(target):
     answer = ask(
         target, "one two three four five", system_instruction="Be google's gate.", max_output_tokens=3, temperature=0
@@ -107,7 +107,7 @@ def system_and_bounds(target):
         same((body["max_tokens"], body["temperature"]), (3, 0))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def stop_sequence(target):
     answer = ask(target, "alpha beta gamma", stop_sequences=["beta"])
     same(answer.text, said(target, "alpha "))
@@ -139,7 +139,7 @@ def function_call_and_response(target):
         same([b["tool_use_id"] for b in blocks if b["type"] == "tool_result"], uses)
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def automatic_functions(target):
     asked = []
 
@@ -209,7 +209,7 @@ def structured_output(target):
             inside("score", json.dumps(heard(mark)))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def image_and_pdf_in(target):
     parts = [
         types.Part(text="what is on google's picture"),
@@ -230,7 +230,7 @@ def image_and_pdf_in(target):
         same((content[2]["type"], content[2]["source"]["data"]), ("document", PDF))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def thoughts_round_trip(target):
     config = {"models": THINKERS, "thinking_config": types.ThinkingConfig(include_thoughts=True, thinking_budget=1024)}
     first = ask(target, "think", **config)
@@ -247,7 +247,7 @@ def thoughts_round_trip(target):
         inside("bW9jayBzaWduYXR1cmU=", json.dumps(heard(mark)))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def thoughts_streamed(target):
     config = {"models": THINKERS, "thinking_config": types.ThinkingConfig(include_thoughts=True, thinking_budget=1024)}
     parts = [p for c in streamed(target, "think aloud", **config) for p in (c.candidates[0].content.parts or [])]
@@ -259,7 +259,7 @@ def thoughts_streamed(target):
         inside("bW9jayBzaWduYXR1cmU=", json.dumps(heard(mark)))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def chat_session(target):
     chat = client.chats.create(model=TARGETS[target])
     same(chat.send_message("first turn").text, said(target, "first turn"))
@@ -273,7 +273,7 @@ def cached_tokens(target):
     same((usage.prompt_token_count, usage.cached_content_token_count, usage.candidates_token_count), (100, 40, 20))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def count_tokens(target):
     assert client.models.count_tokens(model=TARGETS[target], contents="how long is this?").total_tokens > 0
 
@@ -321,7 +321,7 @@ def model_not_allowed():
     same(error.status, "PERMISSION_DENIED")
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def bad_request(target):
     options = types.HttpOptions(extra_body={"generationConfig": {"temperature": "hot"}})
     error = fails(400, lambda: ask(target, "x", http_options=options))
@@ -329,20 +329,20 @@ def bad_request(target):
     inside("temperature", error.message)
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def rate_limited(target):
     error = fails(429, lambda: fault(target, "[mock: status=429, retry_after=17]"))
     same(error.status, "RESOURCE_EXHAUSTED")
     same(error.response.headers["retry-after"], "17")
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def upstream_broken(target):
     error = raises(errors.ServerError, lambda: fault(target, "[mock: status=500]"))
     inside(error.code, (500, 502, 503))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def stream_that_dies(target):
     got = []
 
@@ -354,7 +354,7 @@ def stream_that_dies(target):
     assert got and not any(c.candidates and c.candidates[0].finish_reason for c in got), got
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def dies_before_its_first_word(target):
     fails(502, lambda: list(fault_streamed(target, "x [mock: cut=0]")))
 
@@ -390,7 +390,7 @@ def under_a_prefix():
     same(prefixed.models.generate_content(model="mock", contents="prefix").text, said("mock", "prefix"))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def as_vertex(target):
     """The same SDK as Vertex's client: the path says publisher, project and region, the key is a token or a key."""
     options = types.HttpOptions(base_url=URL)

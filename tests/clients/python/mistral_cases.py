@@ -9,7 +9,7 @@ import json
 from mistralai.client import Mistral, errors
 from pydantic import BaseModel
 
-from bench import CLOCK, KEY, PNG, TARGETS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises, said, same
+from bench import CLOCK, FOUR, KEY, PNG, TARGETS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises, said, same
 
 client = Mistral(api_key=KEY, server_url=URL)
 TOOLS = [
@@ -109,7 +109,7 @@ def refusals():
     inside("messages", str(fails(400, lambda: ask("mock", []))))
 
 
-@case(on=TARGETS)
+@case(on=FOUR)
 def upstream_errors(target):
     error = fails(429, lambda: ask(fresh(target), "[mock: status=429, retry_after=17]"))
     same(error.headers["retry-after"], "17")

@@ -8,7 +8,7 @@ use super::super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, sse},
+    codec::{StreamDecoder, alike::Alike, sse},
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, PartStart, Signature, Start},
 };
@@ -47,6 +47,7 @@ struct State {
     /// All that was said about usage so far: later figures replace earlier ones.
     usage: Map<String, Value>,
     ended: bool,
+    alike: Alike,
 }
 
 struct Open {
@@ -79,6 +80,17 @@ impl State {
         if self.ended || frame.data == "[DONE]" {
             return Ok(());
         }
+        if let Some((choice, index, text)) = self.alike.read(&frame.event, frame.data.as_bytes()) {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        self.long(frame, out)?;
+        self.alike.learn(&frame.event, frame.data.as_bytes(), &["text", "thinking", "partial_json"], &[], &out[from..]);
+        Ok(())
+    }
+
+    fn long(&mut self, frame: &sse::Frame, out: &mut Vec<Event>) -> Result<()> {
         let mut data = json::parse_upstream(frame.data.as_bytes())?;
         let kind = data.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         match kind.as_str() {

@@ -13,7 +13,7 @@ use super::{
     turns::{self, Written},
 };
 use crate::{
-    codec::foreign,
+    codec::{foreign, standin},
     error::{Error, Result},
     model::{Output, Request, Sampling},
 };
@@ -61,9 +61,14 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if parallel_tool_calls == &Some(false) {
         dropped.push("parallel_tool_calls");
     }
+    let stands_in = standin::wanted(request, dialect);
+    if let (true, Some(Output::Schema { schema, .. })) = (stands_in, output) {
+        tools::stand_in(&mut tool_config, schema, tool_choice.as_ref());
+    }
     let Written { system, messages, lacks_thinking, .. } = written;
-    let additional =
-        family::write(request, kept("additionalModelRequestFields"), dialect, lacks_thinking, &mut dropped);
+    // What is forced leaves no room for thinking.
+    let silent = lacks_thinking || stands_in;
+    let additional = family::write(request, kept("additionalModelRequestFields"), dialect, silent, &mut dropped);
     let thinking = additional.thinking.as_ref().filter(|thinking| thinking.is_on());
 
     let mut body = Map::new();
@@ -87,7 +92,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     }
     put("toolConfig", tool_config);
     put("additionalModelRequestFields", additional.fields);
-    put("outputConfig", output_config(output.as_ref(), kept("outputConfig"), dialect)?);
+    put("outputConfig", output_config(output.as_ref().filter(|_| !stands_in), kept("outputConfig"), dialect)?);
     put("requestMetadata", strings(metadata, &mut dropped));
     let mut tier = kept("serviceTier");
     match service_tier.as_deref() {

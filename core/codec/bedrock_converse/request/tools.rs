@@ -11,7 +11,10 @@ use super::{
     turns::Written,
 };
 use crate::{
-    codec::calls::{custom_schema, rooted},
+    codec::{
+        calls::{custom_schema, rooted},
+        standin,
+    },
     error::{Error, Result},
     model::{Tool, ToolChoice, tool::Function},
 };
@@ -81,6 +84,34 @@ pub fn encode(
         out.insert("toolChoice".to_owned(), choice);
     }
     Ok(out)
+}
+
+/// A tool whose input is the answer, for a model that cannot bind it otherwise (`codec::standin`): forced, unless the caller
+/// forces a tool of its own; beside free ones, one of them or the answer.
+pub fn stand_in(config: &mut Map<String, Value>, schema: &Value, choice: Option<&ToolChoice>) {
+    let mut list = match config.shift_remove("tools") {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    let free = matches!(choice, None | Some(ToolChoice::Auto | ToolChoice::Allowed { required: false, .. }));
+    let kept = match choice {
+        Some(ToolChoice::Required | ToolChoice::Tool { .. } | ToolChoice::Allowed { required: true, .. }) => {
+            config.shift_remove("toolChoice")
+        }
+        _ => None,
+    };
+    let forced = match kept {
+        Some(own) => own,
+        None if free && !list.is_empty() => json!({"any": {}}),
+        None => json!({"tool": {"name": standin::NAME}}),
+    };
+    list.push(json!({"toolSpec": {
+        "name": standin::NAME,
+        "description": "Give the answer by calling this tool, once, at the end.",
+        "inputSchema": {"json": rooted(schema.clone())},
+    }}));
+    config.insert("tools".to_owned(), Value::Array(list));
+    config.insert("toolChoice".to_owned(), forced);
 }
 
 fn point(function: &Function, dialect: &Dialect, dropped: &mut Vec<&'static str>, list: &mut Vec<Value>) {

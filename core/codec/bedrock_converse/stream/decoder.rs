@@ -13,6 +13,7 @@ use super::super::{
 use crate::{
     codec::{
         StreamDecoder,
+        alike::Alike,
         eventstream::{self, Frame, Said},
     },
     error::{Error, Kind, Result},
@@ -65,6 +66,7 @@ struct State {
     /// The finish was told.
     stopped: bool,
     ended: bool,
+    alike: Alike,
 }
 
 struct Open {
@@ -117,6 +119,17 @@ impl State {
         if !KNOWN.contains(&frame.name.as_str()) {
             return Ok(());
         }
+        if let Some((choice, index, text)) = self.alike.read(&frame.name, &frame.payload) {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        self.long(&frame, out)?;
+        self.alike.learn(&frame.name, &frame.payload, &["text", "input"], &["p"], &out[from..]);
+        Ok(())
+    }
+
+    fn long(&mut self, frame: &Frame, out: &mut Vec<Event>) -> Result<()> {
         let mut data = Fields::new(json::parse_upstream(&frame.payload)?, "").map_err(wire::upstream_fault)?;
         // Filler of random length.
         data.take("p");

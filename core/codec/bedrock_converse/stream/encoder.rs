@@ -95,6 +95,7 @@ impl Writer {
                 self.message_start(out);
                 self.part_start(*index, part, out);
             }
+            Event::Delta { delta: Delta::Text(text), .. } if self.said(text, out) => {}
             Event::Delta { delta, .. } => self.delta(delta, out),
             Event::PartEnd { .. } => self.part_end(out),
             Event::Finish { choice: 0, finish } => {
@@ -170,6 +171,21 @@ impl Writer {
             }
             other => self.beside.extend(response::beside_content(other)),
         }
+    }
+
+    /// A piece of text, as most are, without a tree. `false`: it is of another kind.
+    fn said(&mut self, text: &str, out: &mut Vec<u8>) -> bool {
+        let (before, after) = match &self.part {
+            Some(PartStart::Text { .. } | PartStart::Refusal) => ("{\"text\":", "}"),
+            Some(PartStart::Reasoning { .. }) => ("{\"reasoningContent\":{\"text\":", "}}"),
+            Some(PartStart::ToolCall { kind: ToolKind::Function, .. }) => ("{\"toolUse\":{\"input\":", "}}"),
+            _ => return false,
+        };
+        let Ok(json) = serde_json::to_string(text) else { return false };
+        self.open = true;
+        let payload = format!("{{\"contentBlockIndex\":{},\"delta\":{before}{json}{after}}}", self.block);
+        eventstream::write(Said::Event, "contentBlockDelta", payload.as_bytes(), out);
+        true
     }
 
     fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {

@@ -9,7 +9,7 @@ use super::super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, sse},
+    codec::{StreamDecoder, alike::Alike, sse},
     error::{Error, Kind, Result},
     model::{Delta, Event, Part, PartStart, Start},
 };
@@ -51,6 +51,7 @@ struct State {
     open: Vec<(u64, u32)>,
     calls: Vec<(u64, u32, bool)>,
     ended: bool,
+    alike: Alike,
 }
 
 impl State {
@@ -58,6 +59,18 @@ impl State {
         if self.ended || frame.data == "[DONE]" || frame.data.is_empty() {
             return Ok(());
         }
+        if let Some((choice, index, text)) = self.alike.read(&frame.event, frame.data.as_bytes()) {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        self.long(frame, out)?;
+        let keys = ["text", "thinking", "tool_plan", "arguments"];
+        self.alike.learn(&frame.event, frame.data.as_bytes(), &keys, &[], &out[from..]);
+        Ok(())
+    }
+
+    fn long(&mut self, frame: &sse::Frame, out: &mut Vec<Event>) -> Result<()> {
         let data = json::parse_upstream(frame.data.as_bytes())?;
         let kind = data.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         let fields = Fields::new(data, "").map_err(wire::upstream_fault)?;

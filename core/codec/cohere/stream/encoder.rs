@@ -10,6 +10,7 @@ use super::super::{
 use crate::{
     codec::{
         ClientView, StreamEncoder,
+        alike::Mould,
         calls::{CUSTOM_HEAD, CUSTOM_TAIL, escape},
         serial::Serial,
         signature, sse, written,
@@ -69,10 +70,14 @@ struct Writer {
     calls: u64,
     citations: u64,
     refused: bool,
+    mould: Mould,
 }
 
 impl Writer {
     fn event(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if !matches!(event, Event::Delta { delta: Delta::Text(_), .. }) {
+            self.mould.forget();
+        }
         match event {
             Event::Start(start) => {
                 self.id.clone_from(&start.id);
@@ -81,6 +86,21 @@ impl Writer {
             Event::PartStart { index, part, .. } => {
                 self.start(out);
                 self.part_start(*index, part, out);
+            }
+            Event::Delta { choice, index, delta: Delta::Text(text) } => {
+                if self.mould.pour(*choice, *index, text, out) {
+                    return;
+                }
+                let from = out.len();
+                self.delta(&Delta::Text(text.clone()), out);
+                let key = match &self.part {
+                    Some(PartStart::Text { .. }) if self.is_plan => "tool_plan",
+                    Some(PartStart::Text { .. } | PartStart::Refusal) => "text",
+                    Some(PartStart::Reasoning { .. }) => "thinking",
+                    Some(PartStart::ToolCall { kind: ToolKind::Function, .. }) => "arguments",
+                    _ => return,
+                };
+                self.mould.learn(*choice, *index, key, text, &out[from..]);
             }
             Event::Delta { delta, .. } => self.delta(delta, out),
             Event::PartEnd { .. } => self.part_end(out),

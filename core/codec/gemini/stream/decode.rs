@@ -10,6 +10,7 @@ use super::args;
 use crate::{
     codec::{
         StreamDecoder,
+        alike::Alike,
         gemini::{
             error, grounding, logprobs,
             request::parts,
@@ -28,28 +29,37 @@ use crate::{
 pub struct Decoder {
     frames: sse::Decoder,
     machine: Machine,
+    alike: Alike,
 }
 
 impl Decoder {
     /// `limit`: the most bytes of an event.
     pub fn new(limit: usize) -> Self {
-        Decoder { frames: sse::Decoder::new(limit), machine: Machine::default() }
+        Decoder { frames: sse::Decoder::new(limit), machine: Machine::default(), alike: Alike::default() }
     }
 }
 
 impl StreamDecoder for Decoder {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
-        let Decoder { frames, machine } = self;
+        let Decoder { frames, machine, alike } = self;
         frames.push(bytes, |frame| {
             let data = frame.data.trim();
             if data.is_empty() || data == "[DONE]" {
                 return Ok(());
             }
+            if let Some((choice, index, text)) = alike.read("", data.as_bytes()) {
+                machine.more(choice, &text);
+                out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+                return Ok(());
+            }
+            let from = out.len();
             match parse_upstream(data.as_bytes())? {
                 // Proxies without `alt=sse` wrap chunks and errors in lists.
-                Value::Array(chunks) => chunks.into_iter().try_for_each(|chunk| machine.chunk(chunk, out)),
-                chunk => machine.chunk(chunk, out),
+                Value::Array(chunks) => chunks.into_iter().try_for_each(|chunk| machine.chunk(chunk, out))?,
+                chunk => machine.chunk(chunk, out)?,
             }
+            alike.learn("", data.as_bytes(), &["text"], &[], &out[from..]);
+            Ok(())
         })
     }
 
@@ -136,6 +146,14 @@ impl Machine {
             out.push(Event::Usage(usage::decode(&self.usage)));
         }
         Ok(())
+    }
+
+    /// More of the text that is open.
+    fn more(&mut self, choice: u32, text: &str) {
+        let open = self.choices.get_mut(&choice).and_then(|state| state.open.as_mut());
+        if let Some(open) = open.filter(|open| open.kind == OpenKind::Text) {
+            open.text.push_str(text);
+        }
     }
 
     fn head(&mut self, mut chunk: Map<String, Value>, out: &mut Vec<Event>) {

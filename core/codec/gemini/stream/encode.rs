@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     codec::{
         ClientView, StreamEncoder,
+        alike::Mould,
         gemini::{
             error as errors,
             grounding::{self, Cited},
@@ -31,6 +32,7 @@ pub struct Encoder {
     usage: Option<Usage>,
     began: bool,
     done: bool,
+    mould: Mould,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +130,31 @@ impl Encoder {
         write_part(part, &mut parts);
         if !parts.is_empty() {
             self.parts(choice, parts, out);
+        }
+    }
+
+    /// A piece of text: the same chunk as the last one, if it was one of this part.
+    fn said(&mut self, choice: u32, index: u32, text: &str, out: &mut Vec<u8>) {
+        if self.mould.pour(choice, index, text, out) {
+            let state = self.choices.entry(choice).or_default();
+            if let Some(place) = state.places.get_mut(&index) {
+                state.text.push_str(text);
+                state.points += text.chars().count() as u64;
+                place.1 = state.points;
+            }
+            return;
+        }
+        let from = out.len();
+        let state = self.choices.entry(choice).or_default();
+        // The first chunk of a part, and one that carries more besides, is like no other.
+        let plain = match state.open.get(&index) {
+            Some(Open::Text { wrote, extra, .. } | Open::Reasoning { wrote, extra, .. }) => *wrote || extra.is_empty(),
+            _ => false,
+        };
+        let plain = plain && state.pending.is_empty() && !self.view.json_array;
+        self.delta(choice, index, &Delta::Text(text.to_owned()), out);
+        if plain {
+            self.mould.learn(choice, index, "text", text, &out[from..]);
         }
     }
 
@@ -325,11 +352,15 @@ impl StreamEncoder for Encoder {
         if self.done {
             return;
         }
+        if !matches!(event, Event::Delta { delta: Delta::Text(_), .. }) {
+            self.mould.forget();
+        }
         match event {
             Event::Start(Start { id, model, created, service_tier: _, extra }) => {
                 self.head = Head::new(id, model, *created, extra, &self.view);
             }
             Event::PartStart { choice, index, part } => self.start(*choice, *index, part, out),
+            Event::Delta { choice, index, delta: Delta::Text(text) } => self.said(*choice, *index, text, out),
             Event::Delta { choice, index, delta } => self.delta(*choice, *index, delta, out),
             Event::PartEnd { choice, index } => self.end(*choice, *index, out),
             Event::ChoiceExtra { choice, logprobs, extra } => {

@@ -7,8 +7,8 @@ use crate::{
     codec::sse::MAX_EVENT,
     error::Kind,
     model::{
-        EmbeddingInput, Event, Extra, FinishReason, Media, MediaKind, MediaSource, Message, Part, ReasoningAsk, Role,
-        Sampling, Tool, ToolCall, ToolChoice, ToolKind, ToolResult, fold::Fold, tool::Function,
+        EmbeddingInput, Event, Extra, FinishReason, Media, MediaKind, MediaSource, Message, Output, Part, ReasoningAsk,
+        Role, Sampling, Tool, ToolCall, ToolChoice, ToolKind, ToolResult, fold::Fold, tool::Function,
     },
 };
 
@@ -181,7 +181,7 @@ fn pictures_are_bytes_and_of_results_stand_in_the_turn_that_follows() {
 }
 
 #[test]
-fn a_call_cannot_be_forced_and_none_is_no_tools() {
+fn a_forced_call_binds_the_answer_and_none_is_no_tools() {
     let function = |name: &str| {
         Tool::Function(Function {
             name: name.into(),
@@ -196,11 +196,59 @@ fn a_call_cannot_be_forced_and_none_is_no_tools() {
     let mut request = asking(vec![Part::text("x")]);
     request.tools = vec![function("f"), function("g")];
     request.tool_choice = Some(ToolChoice::Required);
+    let (body, _) = encode(&request, "m");
+    let names: Vec<_> =
+        body["format"]["anyOf"].as_array().expect("several").iter().map(|one| &one["properties"]).collect();
+    assert_eq!(names.iter().map(|n| &n["portcullis_tool"]["enum"][0]).collect::<Vec<_>>(), ["f", "g"]);
+    assert_eq!(body["tools"].as_array().map(Vec::len), Some(2));
+    request.tool_choice = Some(ToolChoice::Tool { name: "g".into(), custom: false });
+    let (body, _) = encode(&request, "m");
+    assert_eq!(
+        (&body["format"]["properties"]["portcullis_tool"]["enum"], body["tools"].as_array().map(Vec::len)),
+        (&json!(["g"]), Some(2))
+    );
+    assert_eq!(decode(&body).tool_choice, request.tool_choice);
+    request.tool_choice = Some(ToolChoice::Required);
+    let back = decode(&encode(&request, "m").0);
+    assert_eq!((back.tool_choice, back.output), (Some(ToolChoice::Required), None));
+    request.tool_choice = Some(ToolChoice::Tool { name: "g".into(), custom: false });
+    // The call comes first: the answer's own shape is for the turn after it.
+    request.output = Some(Output::Json);
+    assert_eq!(encode(&request, "m").0["format"]["type"], "object");
+    request.tool_choice = Some(ToolChoice::Tool { name: "none".into(), custom: false });
     assert_eq!(refused(&request), "tool_choice");
+    request.output = None;
     request.tool_choice = Some(ToolChoice::None);
     assert_eq!(encode(&request, "m").0.get("tools"), None);
     request.tool_choice = Some(ToolChoice::Allowed { names: vec!["g".into()], required: false });
     assert_eq!(encode(&request, "m").0["tools"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn what_comes_back_in_the_shape_of_a_forced_call_is_one() {
+    let text = r#"{ "portcullis_tool": "f",
+        "arguments": {"a": 1.50} }"#;
+    let whole =
+        json!({"model": "m", "message": {"role": "assistant", "content": text}, "done": true, "done_reason": "stop"});
+    let answer = Ollama.decode_response(whole.to_string().as_bytes()).expect("decoded");
+    let line = |content: &str| {
+        format!("{}\n", json!({"model": "m", "message": {"role": "assistant", "content": content}, "done": false}))
+    };
+    let last = "{\"model\":\"m\",\"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\"}\n";
+    let stream = |text: &str| {
+        let pieces: Vec<char> = text.chars().collect();
+        let lines: String = pieces.chunks(3).map(|piece| line(&piece.iter().collect::<String>())).collect();
+        fold(events(&[(lines + last).as_bytes()]).expect("events"))
+    };
+    for answer in [answer, stream(text)] {
+        let [Part::ToolCall(call)] = answer.choices[0].parts.as_slice() else { panic!("{:?}", answer.choices) };
+        assert_eq!((call.name.as_str(), call.arguments.as_str()), ("f", r#"{"a":1.50}"#));
+        assert_eq!(answer.choices[0].finish.as_ref().map(|f| f.reason), Some(FinishReason::ToolCalls));
+    }
+    // Other texts are texts, whatever they begin with, and so is a call that was cut.
+    for text in [r#"{"portcullis": 1}"#, "  {\"a\": [1]}", " ", "{", "hello", r#"{"portcullis_tool": "f", "argu"#] {
+        assert_eq!(stream(text).text(), text);
+    }
 }
 
 #[test]

@@ -14,11 +14,12 @@ use super::{
 use crate::{
     codec::{
         StreamDecoder,
+        alike::Alike,
         json::{Fields, as_u64},
         sse,
     },
     error::{Error, Kind, Result},
-    model::{Event, Extra, Start, Usage},
+    model::{Delta, Event, Extra, Start, Usage},
 };
 
 pub struct Decoder {
@@ -41,6 +42,7 @@ struct Chunks {
     choices: Vec<Choice>,
     /// Source URLs told so far.
     sources: usize,
+    alike: Alike,
 }
 
 impl Decoder {
@@ -59,6 +61,7 @@ impl Decoder {
                 usage: None,
                 choices: Vec::new(),
                 sources: 0,
+                alike: Alike::default(),
             },
         }
     }
@@ -92,6 +95,17 @@ impl Chunks {
         if self.done || self.dead || data.is_empty() {
             return Ok(());
         }
+        if let Some((choice, index, text)) = self.alike.read(&frame.event, data.as_bytes()) {
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        self.long(frame, data, out)?;
+        self.alike.learn(&frame.event, data.as_bytes(), &["content"], &["obfuscation", "p"], &out[from..]);
+        Ok(())
+    }
+
+    fn long(&mut self, frame: &sse::Frame, data: &str, out: &mut Vec<Event>) -> Result<()> {
         if data == "[DONE]" {
             if !self.started {
                 return Err(Error::new(Kind::Upstream, "the upstream's stream ended without an answer"));

@@ -100,7 +100,11 @@ impl Choice {
         let mut delta = match (f.object("delta")?, whole) {
             (Some(delta), _) => delta,
             (None, Some(message)) => message,
-            (None, None) => Fields::new(Value::Object(Map::new()), f.path("delta"))?,
+            (None, None) => {
+                // Of a legacy completion the text stands in the choice itself.
+                let text = f.take("text").map(|text| ("content".to_owned(), text));
+                Fields::new(Value::Object(text.into_iter().collect()), f.path("delta"))?
+            }
         };
         let mut known = Known::take(&mut delta)?;
         let mut extra = f.rest(F);

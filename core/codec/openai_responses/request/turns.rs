@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{
+        search,
         wire::{CONTENT, F, INSTRUCTIONS, MORE, is_ours, item_fields, marked, plain},
         write::{self, Thought},
     },
@@ -238,6 +239,8 @@ impl Writer<'_> {
                     let call = self.call(call);
                     self.push(call);
                 }
+                // A search that another family's model made is no item that this upstream knows.
+                Part::Native { format: F, kind: _, value } if search::is_made(value) => self.note("past_searches"),
                 Part::Native { format: F, kind: _, value } => {
                     open.close(&mut self.turns.items);
                     self.push(value.clone());

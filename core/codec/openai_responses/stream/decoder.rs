@@ -13,9 +13,9 @@ use super::{
     open::{Item, Slots},
 };
 use crate::{
-    codec::{StreamDecoder, json::Fields, sse},
+    codec::{StreamDecoder, alike::Alike, json::Fields, sse},
     error::{Error, Kind, Result},
-    model::{Event, Extra, Part, Start},
+    model::{Delta, Event, Extra, Part, Start},
 };
 
 pub struct Decoder {
@@ -35,6 +35,7 @@ struct Answer {
     items: Vec<(u64, Item)>,
     slots: Slots,
     called: bool,
+    alike: Alike,
 }
 
 impl Decoder {
@@ -70,11 +71,24 @@ impl Answer {
         if data == "[DONE]" {
             return Err(Error::new(Kind::Upstream, "the upstream's stream ended without its last event; try again"));
         }
+        if let Some((choice, index, text)) = self.alike.read(&frame.event, data.as_bytes()) {
+            for (_, item) in &mut self.items {
+                item.grow(index, &text, &mut self.slots);
+            }
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return self.bounded();
+        }
+        let from = out.len();
         let value: Value = serde_json::from_str(data).map_err(|e| {
             Error::new(Kind::Upstream, "the upstream's stream has an event that is not valid JSON").because(e)
         })?;
         let name = value.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         self.event(&name, value, out).map_err(upstream_shape)?;
+        self.alike.learn(&frame.event, data.as_bytes(), &["delta"], &["sequence_number", "obfuscation"], &out[from..]);
+        self.bounded()
+    }
+
+    fn bounded(&self) -> Result<()> {
         if self.slots.held > self.limit {
             return Err(Error::new(Kind::Upstream, format!("the upstream's answer is over {} bytes", self.limit)));
         }

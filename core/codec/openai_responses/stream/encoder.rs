@@ -78,9 +78,9 @@ impl Encoder {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let response = self.frame().running();
+        let response = self.frame().running().bytes().unwrap_or_default();
         for name in ["response.created", "response.in_progress"] {
-            self.emit(name, json!({ "response": response }), out);
+            self.whole_answer(name, &response, out);
         }
     }
 
@@ -94,6 +94,19 @@ impl Encoder {
             event.extend(fields);
         }
         sse::write(Some(name), &written::object(&event), out);
+    }
+
+    /// One that carries the answer as it is so far.
+    fn whole_answer(&mut self, name: &'static str, response: &[u8], out: &mut Vec<u8>) {
+        let head = format!("{{\"type\":\"{name}\",\"sequence_number\":{},\"response\":", self.sequence);
+        self.sequence += 1;
+        sse::write(Some(name), &[head.as_bytes(), response, b"}"].concat(), out);
+    }
+
+    /// One about an item.
+    fn about(&mut self, name: &'static str, at: usize, item: Value, out: &mut Vec<u8>) {
+        let fields = [("output_index".to_owned(), Value::from(at)), ("item".to_owned(), item)];
+        self.emit(name, Value::Object(Map::from_iter(fields)), out);
     }
 
     /// A piece of text: what nearly all events are.
@@ -139,7 +152,7 @@ impl Encoder {
         let value = item.added();
         self.items.push(item);
         let index = self.items.len() - 1;
-        self.emit("response.output_item.added", json!({"output_index": index, "item": value}), out);
+        self.about("response.output_item.added", index, value, out);
         index
     }
 
@@ -186,7 +199,7 @@ impl Encoder {
             self.call_done(at, out);
         }
         let value = self.items[at].value();
-        self.emit("response.output_item.done", json!({"output_index": at, "item": value}), out);
+        self.about("response.output_item.done", at, value, out);
     }
 
     fn part_start(&mut self, part: u32, start: &PartStart, out: &mut Vec<u8>) {
@@ -313,9 +326,9 @@ impl Encoder {
         let output: Vec<Value> = self.items.iter().map(Item::value).collect();
         let beside = std::mem::take(&mut self.beside);
         let response = self.frame().over(output, self.finish.as_ref(), self.refused, self.usage.as_ref(), beside);
-        let incomplete = response.get("status").is_some_and(|s| s == "incomplete");
-        let name = if incomplete { "response.incomplete" } else { "response.completed" };
-        self.emit(name, json!({ "response": response }), out);
+        let name = if response.status() == Some("incomplete") { "response.incomplete" } else { "response.completed" };
+        let response = response.bytes().unwrap_or_default();
+        self.whole_answer(name, &response, out);
         // Not needed by its own vendor's clients, and taken for the end by all.
         sse::write(None, b"[DONE]", out);
     }

@@ -188,6 +188,21 @@ impl Item {
         }
     }
 
+    /// More of the part with this number, if it is one of this item's.
+    pub fn grow(&mut self, part: u32, text: &str, slots: &mut Slots) {
+        let sent = match &mut self.kind {
+            Kind::Message(pieces) | Kind::Reasoning(pieces) => {
+                pieces.iter_mut().find(|piece| piece.part == part).map(|piece| &mut piece.sent)
+            }
+            Kind::Call { begun, sent, .. } => Some(sent).filter(|_| *begun == Some(part)),
+            Kind::Whole => None,
+        };
+        if let Some(sent) = sent {
+            slots.held += text.len();
+            sent.push_str(text);
+        }
+    }
+
     /// What a `done` event has that no delta had.
     fn rest(&mut self, place: (bool, u64), refusal: bool, whole: &str, slots: &mut Slots, out: &mut Vec<Event>) {
         let Some(piece) = self.piece(place, refusal, slots, out).filter(|p| !p.ended) else { return };

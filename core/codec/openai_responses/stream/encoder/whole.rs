@@ -7,6 +7,7 @@ use super::{
     super::{
         super::{
             response::{placed, stray},
+            search,
             wire::{F, item_fields},
             write,
         },
@@ -14,7 +15,10 @@ use super::{
     },
     Encoder,
 };
-use crate::model::{Delta, Media, MediaKind, MediaSource, Part, PartStart, Reasoning, Text, ToolCall};
+use crate::{
+    codec::codec,
+    model::{Delta, Media, MediaKind, MediaSource, Part, PartStart, Reasoning, Text, ToolCall},
+};
 
 impl Encoder {
     pub(super) fn whole(&mut self, part: u32, whole: &Part, out: &mut Vec<u8>) {
@@ -26,7 +30,14 @@ impl Encoder {
             }
             Part::Media(media) if placed(media) => self.image(media, out),
             Part::Native { format: F, kind: _, value } => self.finished(value.clone(), out),
-            Part::Native { .. } | Part::Media(_) => self.beside.extend(stray(whole)),
+            Part::Native { format, kind, value } => {
+                self.beside.extend(stray(whole));
+                if let Some(query) = codec(*format).searched(kind, value) {
+                    let item = search::item(query, &self.id, self.items.len());
+                    self.finished(item, out);
+                }
+            }
+            Part::Media(_) => self.beside.extend(stray(whole)),
             Part::ToolResult(_) => {}
             _ => {
                 // A part that a stage made whole, as its start and deltas.
