@@ -124,7 +124,8 @@ impl Ledger {
     }
 
     /// Settles a batch: lines, sums, ring. Blocks for one write.
-    pub fn append(&self, batch: &mut [(Record, Trace)]) {
+    pub fn append(&self, mut batch: impl AsMut<[(Record, Trace)]>) {
+        let batch = batch.as_mut();
         let now = (self.clock)();
         let hour = Hour::of(now);
         if batch.iter().any(|(record, _)| record.bodies.is_some()) {

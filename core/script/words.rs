@@ -174,7 +174,7 @@ fn insides(word: u64) -> u64 {
     let low = word & !HIGH;
     // The high bit of each byte says whether it is at least so much; no carry leaves a byte.
     let least = |bytes: u64, least: u8| bytes + EACH * (0x80 - u64::from(least));
-    let letters = low | EACH * 0x20;
+    let letters = low | (EACH * 0x20);
     let letter = least(letters, b'a') & !least(letters, b'z' + 1);
     let digit = least(low, b'0') & !least(low, b'9' + 1);
     let line = !((low ^ (EACH * u64::from(b'_'))) + EACH * 0x7f);

@@ -354,7 +354,7 @@ impl Gateway {
     }
 
     pub async fn in_dir(dir: tempfile::TempDir, config: &str) -> Gateway {
-        write(dir.path(), "gateway.toml", &complete(config));
+        write(dir.path(), "gateway.toml", complete(config));
         let running = portcullis::cli::serve::Running::start(&dir.path().join("gateway.toml"))
             .await
             .unwrap_or_else(|e| panic!("the gateway starts: {e}"));
@@ -363,7 +363,7 @@ impl Gateway {
 
     /// Saves gateway.toml anew.
     pub fn rewrite(&self, config: &str) {
-        write(self.dir.path(), "gateway.toml", &complete(config));
+        write(self.dir.path(), "gateway.toml", complete(config));
     }
 
     pub fn write(&self, name: &str, text: &str) {
@@ -563,7 +563,7 @@ impl Process {
         for (name, bytes) in files {
             write(dir.path(), name, bytes);
         }
-        write(dir.path(), "gateway.toml", &complete(config));
+        write(dir.path(), "gateway.toml", complete(config));
         Process::run(dir).await
     }
 

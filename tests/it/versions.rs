@@ -395,7 +395,7 @@ async fn broken_versions_under_load_never_go_live_and_fail_no_request() {
     let load = async |seat: usize| {
         let mut n = seat;
         while !over.load(Ordering::Relaxed) {
-            let (family, stream) = (FAMILIES[n % 3], n % 2 == 0);
+            let (family, stream) = (FAMILIES[n % 3], n.is_multiple_of(2));
             let (path, body) = (family.path("here", stream), family.body("here", stream, "hi"));
             let headers = [("content-type", "application/json")];
             let answer: Answer = request(gateway.addr, "POST", &path, &headers, body.as_bytes()).await;

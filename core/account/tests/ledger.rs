@@ -117,7 +117,7 @@ async fn requests_page_from_memory_into_files_of_closed_and_running_hours() {
         for batch in 0..3 {
             let rows: Vec<_> = (0..4).map(|n| record(now(), if n == 0 { "hr" } else { "" }, Some(batch))).collect();
             ids.extend(rows.iter().map(|(record, _)| record.id.to_string()));
-            ledger.append(&mut rows);
+            ledger.append(rows);
         }
         ledger.upkeep(usual()).await;
     }
@@ -184,7 +184,7 @@ async fn after_a_crash_the_sums_are_those_of_the_ledger() {
             }
             count += rows.len() as u64;
             id = rows[0].0.id.to_string();
-            ledger.append(&mut rows);
+            ledger.append(rows);
             if random.bool() {
                 ledger.upkeep(usual()).await;
             }
@@ -229,7 +229,7 @@ async fn closing_an_hour_can_end_at_any_step() {
     let ledger = Ledger::open(sled(&folder).await, Arc::new(Ring::new(1)), now).await.unwrap();
     let rows: Vec<_> = (0..400).map(|n| record(now(), "hr", Some(n))).collect();
     let ids: Vec<String> = rows.iter().map(|(r, _)| r.id.to_string()).collect();
-    ledger.append(&mut rows);
+    ledger.append(rows);
     let hour = Hour::of(now());
     let records = folder.path().join("data/records");
     let file = |ending: &str| records.join(format!("{hour}.{ending}"));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     codec::{ClientView, StreamEncoder, sse, written},
-    error::Result,
+    error::{Error, Result},
     model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, Usage},
 };
 
