@@ -3,14 +3,14 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    cli::Exit,
+    cli::{Exit, replay},
     codec::{Inbound, document::Document},
     config::{Place, env, read},
     model::Format,
@@ -29,6 +29,16 @@ pub struct Args {
     /// A file with a request's body, or with `{"request": …, "context": …, "format": …}` as in a *.test.toml; default: a small
     /// question
     pub request: Option<PathBuf>,
+    /// A request that the gateway has answered, by its id, from its records: as it was said where `records.bodies` kept it, else
+    /// one of the same facts
+    #[arg(long, value_name = "ID", requires = "records", conflicts_with = "request")]
+    pub record: Option<String>,
+    /// The gateway's records: data/records, the data directory, or one file of it
+    #[arg(long, value_name = "PATH", requires = "record")]
+    pub records: Option<PathBuf>,
+    /// The master key that opens bodies. Default: master.key beside the folder of records
+    #[arg(long, value_name = "FILE", requires = "record")]
+    pub master_key: Option<PathBuf>,
     /// The wire format of the body: openai_chat (default), openai_responses, anthropic_messages, gemini, bedrock_converse,
     /// cohere or ollama
     #[arg(long)]
@@ -47,6 +57,7 @@ pub struct Args {
 const EXAMPLE: &str = "\
 Example:
   portcullis repl request.json
+  portcullis repl --records data/records --record req_0198a1b2c3d4…
   echo 'tokens(request.last_user_text)' | portcullis repl request.json --team research
 
 Commands: :request (the request as it is now), :help, :quit. Models are not asked: ask(…) gives \"\".";
@@ -85,6 +96,9 @@ struct Given {
 }
 
 fn given(args: &Args) -> anyhow::Result<Given> {
+    if let (Some(records), Some(id)) = (&args.records, &args.record) {
+        return record(records, id, args);
+    }
     let small = json!({"model": "auto", "messages": [{"role": "user", "content": "When is high water?"}]});
     let mut file = match &args.request {
         None => small,
@@ -106,6 +120,27 @@ fn given(args: &Args) -> anyhow::Result<Given> {
     let name = format.as_deref().unwrap_or(Format::OpenaiChat.name());
     let format = Format::parse(name).with_context(|| format!("there is no format {name:?}"))?;
     Ok(Given { body: file, context, format })
+}
+
+fn record(records: &Path, id: &str, args: &Args) -> anyhow::Result<Given> {
+    let (row, body) = replay::recorded(records, id, args.master_key.as_deref())?;
+    let format = row["format"].as_str().and_then(Format::parse).context("the record's format is unknown")?;
+    let mut context = Map::new();
+    for (from, to) in [("team", "team"), ("key_id", "key")] {
+        if let Some(text) = row[from].as_str() {
+            context.insert(to.to_owned(), text.strip_prefix("key_").unwrap_or(text).into());
+        }
+    }
+    context.insert("tags".to_owned(), row["tags"].clone());
+    if let Some(team) = &args.team {
+        context.insert("team".to_owned(), team.as_str().into());
+    }
+    // Where the path names the model, the body need not.
+    let mut body = body;
+    if let Some(map) = body.as_object_mut().filter(|map| !map.contains_key("model")) {
+        map.insert("model".to_owned(), row["model"].clone());
+    }
+    Ok(Given { body, context, format })
 }
 
 fn talk(repl: &mut Repl) -> anyhow::Result<Exit> {

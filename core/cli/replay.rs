@@ -95,6 +95,21 @@ pub fn run(args: &Args, place: &Place) -> anyhow::Result<Exit> {
 }
 
 /// The records that are asked for, oldest first.
+/// One recorded request: its row, and its body as it was said, or one of the same facts.
+pub fn recorded(records: &Path, id: &str, master_key: Option<&Path>) -> anyhow::Result<(Value, Value)> {
+    let mut rows = Rows::open(records)?;
+    let bodies = Bodies::open(&rows, master_key)?;
+    while let Some(row) = rows.next_row()? {
+        if row["id"] == id {
+            let said = scene::body(bodies.of(id).as_ref());
+            let body = said.or_else(|| scene::like(&row));
+            let body = body.ok_or_else(|| anyhow::anyhow!("the request {id} is none that scripts see as a chat"))?;
+            return Ok((row, body));
+        }
+    }
+    anyhow::bail!("there is no record {id} in {}", records.display())
+}
+
 fn chosen(rows: &mut Rows, args: &Args) -> anyhow::Result<Vec<Value>> {
     let since = args.since.as_deref().map(Since::parse).transpose()?;
     let most = args.limit.unwrap_or(usize::MAX);

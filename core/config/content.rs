@@ -28,6 +28,7 @@ impl Content {
         let mut files: BTreeMap<String, Arc<[u8]>> =
             sources.texts.iter().map(|(name, other)| (name.clone(), text(other))).collect();
         files.extend(sources.scripts.iter().map(|(name, script)| (name.clone(), text(script))));
+        files.extend(sources.prompts.iter().map(|(name, prompt)| (name.clone(), text(prompt))));
         files.extend(sources.plugins.iter().map(|(name, plugin)| (name.clone(), plugin.bytes.clone())));
         files.insert(CONFIG.to_owned(), text(&sources.own));
         Content { files }
@@ -56,6 +57,8 @@ impl Content {
                 sources.plugins.insert(name.clone(), Plugin::of(bytes.clone()));
             } else if name.starts_with("scripts/") {
                 sources.scripts.insert(name.clone(), self.text(name).unwrap_or_default().into());
+            } else if name.starts_with("prompts/") {
+                sources.prompts.insert(name.clone(), self.text(name).unwrap_or_default().into());
             }
         }
         sources
@@ -67,6 +70,7 @@ pub(super) fn version(sources: &Sources) -> String {
     let mut files: BTreeMap<&str, &[u8]> =
         sources.texts.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
     files.extend(sources.scripts.iter().map(|(name, script)| (name.as_str(), script.as_bytes())));
+    files.extend(sources.prompts.iter().map(|(name, prompt)| (name.as_str(), prompt.as_bytes())));
     files.extend(sources.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes())));
     files.insert(CONFIG, sources.own.as_bytes());
     hash(files)

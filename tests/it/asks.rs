@@ -442,3 +442,21 @@ async fn a_prompt_by_name_is_filled_in_and_a_saved_one_follows() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn prompts_belong_to_a_version_and_go_back_with_it() {
+    let a = Upstream::saying(says("fine")).await;
+    let gateway = Gateway::with(&a.provider("a", "openai_chat"), &[("prompts/support.toml", SUPPORT)]).await;
+    let prompt = json!({"id": "support", "variables": {"company": "Tides", "question": "Why?"}});
+    let body = json!({"model": "a/m", "prompt": prompt}).to_string();
+    let words = async || {
+        gateway.chat(&body).await;
+        a.last().json()["messages"][0]["content"].clone()
+    };
+    assert_eq!(words().await, "You answer for Tides.");
+    gateway.write("prompts/support.toml", &SUPPORT.replace("You answer", "You speak"));
+    eventually("the new words are in force", async || words().await == "You speak for Tides.").await;
+    let answer = gateway.admin("POST", "/api/v1/versions/v1/rollback", "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(words().await, "You answer for Tides.");
+}

@@ -5,6 +5,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use crate::support::{Gateway, eventually};
+
 /// Runs it in an empty folder with these files, these arguments and these lines.
 fn repl(files: &[(&str, &str)], args: &[&str], lines: &str) -> Output {
     let dir = tempfile::tempdir().expect("a folder");
@@ -49,6 +51,26 @@ fn a_case_gives_its_context_and_a_mistake_fails_a_pipe() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(out(&output).trim(), "\"ada anthropic_messages 9\"");
     assert!(String::from_utf8_lossy(&output.stderr).contains("requset"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_was_answered_is_tried_again_by_its_id() {
+    let config = "[store]\nkind = \"sled\"\npath = \"data\"\n[records]\nbodies = \"sealed\"\n";
+    let gateway = Gateway::start(config).await;
+    let body = r#"{"model": "mock", "max_tokens": 7, "messages": [{"role": "user", "content": "hello tides"}]}"#;
+    let answer = gateway.chat(body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = answer.header("x-request-id").expect("an id").to_owned();
+    gateway.record(1).await;
+    let data = gateway.dir.path().join("data");
+    let ask = |id: &str| {
+        let records = data.to_str().expect("a path");
+        repl(&[], &["--records", records, "--record", id], "`${request.last_user_text} ${request.max_tokens}`\n")
+    };
+    eventually("its record and its body are written", async || out(&ask(&id)).contains("hello tides 7")).await;
+    let none = ask("req_00000000000000000000000000000000");
+    assert_eq!(none.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("there is no record"), "{none:?}");
 }
 
 #[test]

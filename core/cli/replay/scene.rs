@@ -63,6 +63,13 @@ pub fn of(row: &Value, said: Option<&Value>, house: &House) -> Result<Scene, &'s
     Ok(scene)
 }
 
+/// A request of the same facts as this record's, for one whose words were not kept. `None`: there is none to be made.
+pub fn like(row: &Value) -> Option<Value> {
+    let operation = (row["operation"] == "chat").then_some(Operation::Chat)?;
+    let format = Format::parse(row["format"].as_str()?)?;
+    Some(standing(format, operation, row["model"].as_str()?, row["stream"] == true, row))
+}
+
 /// The recorded request, as JSON.
 pub fn body(said: Option<&Value>) -> Option<Value> {
     serde_json::from_slice(&bodies::bytes(&said?["request"])?).ok()
