@@ -3,7 +3,8 @@
 //! No sockets: one thread, the codecs alone, on exchanges that every format can say (a system prompt, eight turns, four
 //! tools, two calls with results; an answer with text and a call; the same word by word). The figure is
 //! this thread's CPU time; with `--instructions` it is instructions, counted by valgrind, which a busy machine does not
-//! disturb. Ends with 1 when a pair costs more than twice the cheapest of its kind.
+//! disturb. Behind it stand the bytes that went in and came out, and the cost of one: a wire that says everything twice is
+//! dear for what it says, not for how it is read. Ends with 1 when a pair costs more than twice the cheapest of its kind.
 //!
 //! `cargo bench --bench translate [-- --instructions] [WORD…]`: only pairs whose line holds every word.
 
@@ -123,7 +124,8 @@ fn main() -> ExitCode {
     };
     let cases: Vec<Case> =
         Case::all().into_iter().filter(|c| words.iter().all(|w| c.to_string().contains(w.as_str()))).collect();
-    println!("way      client → upstream                          {}", if count { "instructions" } else { "CPU µs" });
+    let unit = if count { "instructions" } else { "CPU µs" };
+    println!("way      client → upstream                          {unit:>12}    bytes in + out  per byte");
     let mut dear = false;
     for way in WAYS {
         let mut figures: Vec<(f64, &Case)> = Vec::new();
@@ -144,7 +146,14 @@ fn main() -> ExitCode {
             let ratio = figure / cheapest;
             dear |= ratio > 2.0;
             let shown = if count { format!("{figure:12.0}") } else { format!("{figure:12.2}") };
-            println!("{:8} {pair:42} {shown}  {ratio:5.2} × the cheapest{}", way.name(), mark(ratio));
+            let (came, went) = (case.bytes.len(), case.run());
+            let each = figure / (came + went) as f64;
+            let bytes = format!("{came} + {went}");
+            println!(
+                "{:8} {pair:42} {shown}  {bytes:>16}  {each:8.3}  {ratio:5.2} × the cheapest{}",
+                way.name(),
+                mark(ratio)
+            );
         }
     }
     if dear { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -39,12 +39,20 @@ impl Pieces {
                 self.done.push(Bytes::from(text));
                 self.open.push(b'"');
             }
-            // One with escapes is copied, into a piece of its size.
+            // One with escapes is copied, a part at a time: the parts find room where the model's copy was.
             Value::String(text) if text.len() >= LONG => {
+                self.open.push(b'"');
                 self.cut();
-                let mut piece = Vec::with_capacity(text.len() + text.len() / 16);
-                written::text(&text, &mut piece);
-                self.done.push(Bytes::from(piece));
+                let mut rest = text.as_str();
+                while !rest.is_empty() {
+                    let (part, more) = rest.split_at(rest.floor_char_boundary(PART.min(rest.len())));
+                    let mut piece = Vec::with_capacity(part.len() + part.len() / 16 + 16);
+                    written::text(part, &mut piece);
+                    let inner = 1..piece.len() - 1;
+                    self.done.push(Bytes::from(piece).slice(inner));
+                    rest = more;
+                }
+                self.open.push(b'"');
             }
             Value::Array(list) => {
                 self.open.push(b'[');
@@ -118,6 +126,8 @@ fn is_long(text: &str) -> bool {
 
 /// Shorter ones cost less to copy than to keep apart.
 const LONG: usize = 64 << 10;
+/// How much of a long text is written at a time.
+const PART: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -138,6 +148,12 @@ mod tests {
             let made = pieces(map);
             assert_eq!((made.len(), made.concat()), (count, body.to_string().into_bytes()));
         }
+        // One with escapes, in several parts, cut between characters.
+        let body = json!({ "a": "ü\"\n".repeat(PART), "b": [1] });
+        let Value::Object(map) = body.clone() else { panic!("an object") };
+        let made = pieces(map);
+        assert!(made.len() > 4 && made.iter().all(|piece| piece.len() < 2 * PART), "{}", made.len());
+        assert_eq!(made.concat(), body.to_string().into_bytes());
         let text = long.clone();
         let place = at(&text);
         let made = pieces(Map::from_iter([("data".to_owned(), Value::String(text))]));

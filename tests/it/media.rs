@@ -185,7 +185,7 @@ async fn fetched_bytes_count_as_bodies() {
 /// The same for a prompt whose every line has an escape, however many turns it has.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_large_prompt_crosses_formats_in_few_copies() {
+async fn a_large_prompt_crosses_formats_in_three_copies() {
     let upstream = Upstream::saying(Say::json(r#"{"id":"x","type":"message","role":"assistant","model":"m","content":[{"type":"text","text":"a"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}"#)).await;
     let config = format!("[auth]\nrequired = false\n{}", upstream.provider("up", "anthropic_messages"));
     for turns in [1, 41] {
@@ -211,7 +211,7 @@ async fn a_large_prompt_crosses_formats_in_few_copies() {
         let copies = (process.peak_memory() - before) as f64 / body as f64;
         println!("{turns} turns: {copies:.2} copies");
         // A little beside them: pages that were touched and what a buffer had to grow over.
-        assert!(copies < 4.3, "{turns} turns: {copies:.2} copies of the body");
+        assert!(copies < 3.6, "{turns} turns: {copies:.2} copies of the body");
     }
 }
 
