@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
-    /// One JSON object: errors, warnings, hash, stages
+    /// One JSON object: errors, warnings, notes, hash, stages
     #[arg(long)]
     pub json: bool,
 }
@@ -44,7 +44,7 @@ pub fn run(args: &Args, place: &Place, deeper: Deeper) -> anyhow::Result<Exit> {
     let exit = if loaded.problems.is_empty() { Exit::Done } else { Exit::Config };
     let mut out = io::stdout().lock();
     match (args.json, exit) {
-        (true, _) => writeln!(out, "{}", machine(&loaded))?,
+        (true, _) => writeln!(out, "{}", machine(&loaded, &notes))?,
         (false, Exit::Done) => write!(out, "{}", summary(&loaded, &notes))?,
         (false, _) => {
             for problem in &loaded.problems {
@@ -60,10 +60,11 @@ pub fn run(args: &Args, place: &Place, deeper: Deeper) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-fn machine(loaded: &Loaded) -> serde_json::Value {
+fn machine(loaded: &Loaded, notes: &[String]) -> serde_json::Value {
     json!({
         "errors": loaded.problems,
         "warnings": loaded.warnings,
+        "notes": notes,
         "hash": loaded.config.hash,
         "stages": stages(&loaded.config),
     })

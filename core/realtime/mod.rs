@@ -91,7 +91,7 @@ impl Session {
         exchange.cx.deadline = None;
         let shown = exchange.chain.again().wants(Phase::Request);
         let (exchange, used) = (Some(exchange), Usage::default());
-        let mut live = Live { exchange, target, flight, began, used, spoke: false, shown, over };
+        let mut live = Live { exchange, target, flight, began, used, spoke: false, answering: false, shown, over };
         let Ok(client) = upgrade.open(limit).await else { return };
         let ending = live.relay(client, *upstream, &keys, credential.as_deref(), write_stall).await;
         live.settle(Some(ending));
@@ -107,6 +107,8 @@ struct Live {
     used: Usage,
     /// The client has said something.
     spoke: bool,
+    /// An answer has begun, and is not over.
+    answering: bool,
     /// Stages look at what it says.
     shown: bool,
     /// The gateway ends.
@@ -152,6 +154,7 @@ impl Live {
                 message = upstream.next() => match message {
                     Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                         heard = Instant::now();
+                        self.answering = (self.answering || says(&message, BEGUN)) && !says(&message, DONE);
                         let usage = used(&message);
                         if !passed(client.send(message), write_stall).await {
                             break Ending::gone();
@@ -183,6 +186,9 @@ impl Live {
                 }
             }
         };
+        if self.answering && ending.code != CloseCode::Error {
+            self.last_word(&mut upstream).await;
+        }
         // The upstream's side goes first: nothing more is to be paid for.
         let _ = timeout(GOODBYE, upstream.close(None)).await;
         drop(upstream);
@@ -191,6 +197,24 @@ impl Live {
         // Where the client closed first, the answer to that still waits to be written.
         let _ = timeout(GOODBYE, client.flush()).await;
         ending
+    }
+
+    /// What an answer used that is broken off, if the upstream tells it in time.
+    async fn last_word(&mut self, upstream: &mut Socket) {
+        let asked = async {
+            if upstream.send(Message::text(CANCEL)).await.is_err() {
+                return;
+            }
+            while let Some(Ok(message)) = upstream.next().await {
+                if let Some(usage) = used(&message) {
+                    self.used.add(&usage);
+                }
+                if says(&message, DONE) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(GOODBYE, asked).await;
     }
 
     /// The client's message as it goes on, if it does, and what the client is told instead.
@@ -279,13 +303,17 @@ async fn passed(sending: impl Future<Output = Result<(), tungstenite::Error>>, s
     matches!(timeout(stall, sending).await, Ok(Ok(())))
 }
 
+/// Has the message that word?
+fn says(message: &Message, word: &str) -> bool {
+    matches!(message, Message::Text(text) if memchr::memmem::find(text.as_bytes(), word.as_bytes()).is_some())
+}
+
 /// What an answer that is over used.
 fn used(message: &Message) -> Option<Usage> {
-    let Message::Text(text) = message else { return None };
-    let ends = |word: &str| memchr::memmem::find(text.as_bytes(), word.as_bytes()).is_some();
-    if !(ends("\"response.done\"") || ends("transcription.completed\"")) {
+    if !(says(message, DONE) || says(message, "transcription.completed\"")) {
         return None;
     }
+    let Message::Text(text) = message else { return None };
     let event: Value = serde_json::from_str(text).ok()?;
     let usage = match event["type"].as_str()? {
         "response.done" => &event["response"]["usage"],
@@ -297,6 +325,9 @@ fn used(message: &Message) -> Option<Usage> {
     opaque::usage(crate::model::Format::OpenaiChat, Operation::Realtime, &skim, opaque::Asked::default())
 }
 
+const BEGUN: &str = "\"response.created\"";
+const DONE: &str = "\"response.done\"";
+const CANCEL: &str = r#"{"type":"response.cancel"}"#;
 /// What the client's handshake was answered with.
 const SWITCHED: u16 = 101;
 /// How often the key is looked at.

@@ -418,3 +418,56 @@ async fn a_session_runs_over_tls_on_both_sides() {
     );
     client.close(None).await.expect("closed");
 }
+
+#[test]
+fn check_names_the_stages_that_keep_sessions_away() {
+    use crate::keys::{folder, run, text};
+    let provider = "[providers.up]\nbase_url = \"http://127.0.0.1:9/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n";
+    let guard = "const STREAM = \"whole\"; fn response(response, context) { if response.text == \"x\" { return reject(403, \"no\"); } }";
+    let checked = |toml: &str, args: &[&str]| {
+        let place = folder(toml);
+        std::fs::create_dir(place.path().join("scripts")).expect("a folder");
+        std::fs::write(place.path().join("scripts/guard.rhai"), guard).expect("a script");
+        text(&run(place.path(), args).stdout)
+    };
+    let offering = format!("{provider}offers = [\"realtime\"]\n");
+    let told = checked(&offering, &["check"]);
+    assert!(told.contains("note: scripts/guard.rhai looks at answers: realtime sessions"), "{told}");
+    let told: Value = serde_json::from_str(&checked(&offering, &["check", "--json"])).expect("JSON");
+    assert!(told["notes"][0].as_str().is_some_and(|note| note.starts_with("scripts/guard.rhai")), "{told}");
+    // Nobody to have sessions with, or a stage that may be left out: nothing to tell.
+    let skipping = format!("{offering}[[stages]]\nuse = \"scripts/guard.rhai\"\non_error = \"skip\"\n");
+    for quiet in [provider, &skipping] {
+        let told = checked(quiet, &["check"]);
+        assert!(told.contains("is in order") && !told.contains("realtime sessions"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_broken_off_is_charged_for_what_its_upstream_says_it_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        let mut socket = tokio_tungstenite::accept_async(socket).await.expect("a handshake");
+        socket.send(Message::text(r#"{"type":"response.created","response":{}}"#)).await.expect("sent");
+        while let Some(Ok(message)) = socket.next().await {
+            if message.to_text().is_ok_and(|text| text.contains("response.cancel")) {
+                socket.send(Message::text(r#"{"type":"response.output_text.done"}"#)).await.expect("sent");
+                socket.send(Message::text(DONE)).await.expect("sent");
+            }
+        }
+    });
+    let provider = format!(
+        "[providers.up]\nbase_url = \"http://{addr}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\noffers = [\"realtime\"]\n"
+    );
+    let gateway = Gateway::start(&provider).await;
+    let (_, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    assert_eq!(next(&mut client).await["type"], "response.created");
+    drop(client);
+    let record = gateway.record(1).await;
+    assert_eq!(
+        (record["usage"]["input_tokens"].as_u64(), record["usage"]["output_tokens"].as_u64()),
+        (Some(7), Some(3))
+    );
+}
