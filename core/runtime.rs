@@ -2,6 +2,7 @@
 //! and swaps it; a live one is never changed.
 
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,7 @@ use crate::{
     limit::Limits,
     opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},
-    plugin::Plugins,
+    plugin::{Keep, Plugins},
     provider::{self, KeyRests},
     realtime::Sessions,
     rollout::{Slot, Standing},
@@ -30,7 +31,7 @@ use crate::{
     script::Scripts,
     seal::Seals,
     server::{BodyLimits, BodyMemory},
-    store::Store,
+    store::{self, Store},
     stored::Stored,
     suite,
     token::Tokens,
@@ -113,6 +114,9 @@ impl Runtime {
         let own = config.problem("", "").file;
         let mut add = |more: Vec<Problem>| problems.extend(more.into_iter().filter(|p| sound || p.file != own));
         let routes = route::Table::build(&config).map_err(&mut add);
+        if sound && routes.is_ok() && !config.sources.plugins.is_empty() {
+            plugins.keep_in(|| Some(Arc::new(store::compiled(&config.store)?)));
+        }
         let built = pipeline::build(&config, scripts, plugins).map_err(&mut add);
         if built.is_ok() && problems.is_empty() {
             problems.extend(suite::gate(&config));
@@ -186,6 +190,19 @@ fn set_default(document: &mut Document, name: &str, value: &Value) -> error::Res
         }
     }
     Ok(())
+}
+
+/// The data directory lends the plugin engine a folder.
+impl Keep for store::Compiled {
+    fn folder(&self) -> &Path {
+        store::Compiled::folder(self)
+    }
+
+    fn seal(&self) {
+        if let Err(error) = store::Compiled::seal(self) {
+            tracing::warn!(%error, "compiled plugins cannot be kept");
+        }
+    }
 }
 
 impl State {

@@ -12,11 +12,14 @@ use std::{
     time::Duration,
 };
 
-use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Cache, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::kept::{self, Keep};
 
 /// Shared by all plugins.
 pub struct Engine {
     pub wasm: wasmtime::Engine,
+    cache: Option<Cache>,
     ticker: Arc<Ticker>,
 }
 
@@ -31,7 +34,13 @@ struct Ticker {
 impl Engine {
     /// With room for so many instances at once, or for fewer where there is less address space. Where there is none for a
     /// pool, instances are made one by one, which is slower and otherwise the same.
-    pub fn start(places: u32) -> Result<Engine, String> {
+    pub fn start(places: u32, keep: Option<&dyn Keep>) -> Result<Engine, String> {
+        let cache = keep.and_then(kept::cache);
+        let config = || {
+            let mut config = config();
+            config.cache(cache.clone());
+            config
+        };
         let pooled = |places| wasmtime::Engine::new(config().allocation_strategy(pool(places)));
         let wasm = match pooled(places).or_else(|_| pooled(places.div_ceil(8))) {
             Ok(engine) => engine,
@@ -67,7 +76,12 @@ impl Engine {
             .spawn(beat)
             .map_err(|e| format!("the plugin clock cannot be started: {e}"))?;
         let _ = ticker.thread.set(handle.thread().clone());
-        Ok(Engine { wasm, ticker })
+        Ok(Engine { wasm, cache, ticker })
+    }
+
+    /// How many files were found compiled so far.
+    pub fn found(&self) -> usize {
+        self.cache.as_ref().map_or(0, Cache::cache_hits)
     }
 
     /// Keeps the clock running while it lives.

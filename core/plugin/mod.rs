@@ -15,6 +15,7 @@ mod http;
 mod imports;
 mod inspect;
 mod instance;
+mod kept;
 mod stage;
 mod state;
 mod texts;
@@ -26,6 +27,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Instant,
 };
 
 pub use bench::{Figures, Load, Step, bench};
@@ -33,6 +35,7 @@ pub use compile::{Description, Loaded, REFUSES, Terms};
 pub use grant::all_grants;
 pub use http::{Outbound, OutboundError};
 pub use inspect::{Facts, inspect};
+pub use kept::Keep;
 pub use stage::PluginStage;
 
 use self::{compile::Program, engine::Engine, grant::Grants, state::Shared};
@@ -47,6 +50,9 @@ pub struct Plugins {
     compiled: Mutex<HashMap<String, Arc<Program>>>,
     effects: Effects,
     outbound: Option<Arc<dyn Outbound>>,
+    /// For a gateway that runs, not for a dry run.
+    lives: bool,
+    kept: OnceLock<Arc<dyn Keep>>,
     /// Instances at once, of all plugins: settled when the engine starts.
     places: AtomicU32,
 }
@@ -54,7 +60,7 @@ pub struct Plugins {
 impl Plugins {
     /// With a memory that lasts, metrics that are counted, and calls that go out.
     pub fn live(outbound: Option<Arc<dyn Outbound>>) -> Self {
-        Plugins { effects: Effects::live(), outbound, ..Plugins::dry() }
+        Plugins { effects: Effects::live(), outbound, lives: true, ..Plugins::dry() }
     }
 
     /// So many requests may be in flight, each with an instance of so many plugins. Heard before the first plugin is loaded:
@@ -74,6 +80,13 @@ impl Plugins {
         }
     }
 
+    /// Where compiled files are kept from here on. Heard before the first plugin is loaded, and not in a dry run.
+    pub fn keep_in(&self, open: impl FnOnce() -> Option<Arc<dyn Keep>>) {
+        if self.lives && self.kept.get().is_none() && self.engine.get().is_none() {
+            open().map(|keep| self.kept.set(keep));
+        }
+    }
+
     /// For `check`, `test` and `explain`: nothing goes out, nothing stays.
     pub fn dry() -> Self {
         Plugins {
@@ -81,6 +94,8 @@ impl Plugins {
             compiled: Mutex::default(),
             effects: Effects::dry(),
             outbound: None,
+            lives: false,
+            kept: OnceLock::new(),
             places: FEWEST_PLACES.into(),
         }
     }
@@ -128,13 +143,23 @@ impl Plugins {
             return Ok(program);
         }
         // Without the lock: a reload is the only one who compiles.
+        let (begun, found) = (Instant::now(), engine.found());
         let program = Arc::new(compile::compile(engine, &file.bytes, &file.hash)?);
+        let kept = engine.found() > found;
+        if let (false, Some(keep)) = (kept, self.kept.get()) {
+            keep.seal();
+        }
+        tracing::debug!(hash = %file.hash, size = file.size, took_ms = begun.elapsed().as_millis() as u64, kept, "plugin compiled");
         self.compiled.lock().unwrap_or_else(PoisonError::into_inner).insert(file.hash.clone(), program.clone());
         Ok(program)
     }
 
     fn engine(&self) -> Result<Arc<Engine>, String> {
-        self.engine.get_or_init(|| Engine::start(self.places.load(Ordering::Relaxed)).map(Arc::new)).clone()
+        self.engine
+            .get_or_init(|| {
+                Engine::start(self.places.load(Ordering::Relaxed), self.kept.get().map(|keep| &**keep)).map(Arc::new)
+            })
+            .clone()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
 
 mod guests;
 mod imports;
+mod kept;
 
 /// Every place of a chat request where a caller can put a word.
 fn everywhere() -> Value {

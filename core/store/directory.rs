@@ -14,6 +14,7 @@
 //!   records/          files of the ledger: `files.rs` lends them out
 //!   responses/        answers that callers want kept, sealed: `stored/archive.rs`
 //!   versions/         what versions of the policy were made of, by content: `versions/shelf.rs`
+//!   compiled/         0700, machine code of plugins, with its sums: `compiled.rs`
 //!   export/           the store's rows in files of our own: `export.rs`
 //!   backup-vN-T/      as it was before it was migrated: `migrate.rs`
 //! ```
@@ -226,7 +227,7 @@ impl Directory {
     }
 
     /// Write, fsync, rename, fsync the directory: the old file or the new one, never half of one.
-    fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    pub(super) fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let fresh = self.path.join(format!("{name}.new"));
         let write = || -> io::Result<()> {
             match std::fs::remove_file(&fresh) {

@@ -14,6 +14,7 @@ use crate::config;
 
 mod blobs;
 mod commit;
+mod compiled;
 pub mod directory;
 mod export;
 mod exports;
@@ -29,6 +30,7 @@ mod sled;
 pub mod tables;
 mod tally;
 
+pub use compiled::{Compiled, compiled};
 pub use directory::Directory;
 pub use export::Header;
 pub use files::Files;

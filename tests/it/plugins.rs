@@ -489,3 +489,50 @@ fn a_plugin_is_begun_in_three_languages_and_what_is_missing_to_build_it_is_told(
     let (code, _, err) = run_in(dir.path(), None, &["plugin", "build", "bare"]);
     assert!(code == 1 && err.contains("is no plugin's folder"), "{err}");
 }
+
+/// A gateway on this folder, until it runs; gives the lines that tell what it compiled.
+fn starts(folder: &Path) -> Vec<String> {
+    let log = folder.join("log");
+    let out = std::fs::File::create(&log).expect("made");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("serve").current_dir(folder).env("PORTCULLIS_LOG", "debug").stdin(std::process::Stdio::null());
+    let both = (out.try_clone().expect("a handle"), out);
+    let mut child = command.stdout(both.0).stderr(both.1).spawn().expect("it starts");
+    let begun = std::time::Instant::now();
+    let text = loop {
+        let text = std::fs::read_to_string(&log).expect("read");
+        let ended = child.try_wait().expect("asked").is_some();
+        if text.contains("http://") && text.contains("plugin compiled") {
+            break text;
+        }
+        assert!(!ended && begun.elapsed() < Duration::from_secs(60), "{text}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    text.lines().filter(|line| line.contains("plugin compiled")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_plugin_is_compiled_at_the_first_start_and_found_at_the_next_unless_somebody_touched_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    put(dir.path(), "plugins/hello.wasm", HELLO);
+    let config = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[auth]\nrequired = false\n";
+    put(dir.path(), "gateway.toml", config.as_bytes());
+    let found = |lines: &[String], kept: bool| {
+        assert!(lines.len() == 1 && lines[0].contains(&format!("\"kept\":{kept}")), "{lines:?}");
+    };
+    found(&starts(dir.path()), false);
+    found(&starts(dir.path()), true);
+    let mut folder = dir.path().join("data/compiled/modules");
+    folder.push(std::fs::read_dir(&folder).expect("a folder").flatten().next().expect("an engine").file_name());
+    let files = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path());
+    let code: Vec<_> = files.filter(|path| path.extension().is_none()).collect();
+    assert_eq!(code.len(), 1, "{code:?}");
+    let mut bytes = std::fs::read(&code[0]).expect("read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&code[0], bytes).expect("written");
+    found(&starts(dir.path()), false);
+    found(&starts(dir.path()), true);
+}

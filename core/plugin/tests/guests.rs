@@ -13,14 +13,14 @@ use crate::{
     pipeline::{Phase, Stage, StageFault, Visit, drive, stage::RequestVerdict},
 };
 
-const HELLO: &[u8] = include_bytes!("../../../plugins/hello/hello.wasm");
-const HOSTILE: &[u8] = include_bytes!("../../../tests/guests/hostile/hostile.wasm");
+pub const HELLO: &[u8] = include_bytes!("../../../plugins/hello/hello.wasm");
+pub const HOSTILE: &[u8] = include_bytes!("../../../tests/guests/hostile/hostile.wasm");
 
-fn file(bytes: &[u8]) -> sources::Plugin {
+pub fn file(bytes: &[u8]) -> sources::Plugin {
     sources::Plugin { bytes: bytes.into(), size: bytes.len() as u64, hash: sources::hash([("", bytes)]) }
 }
 
-fn listed(config: &[(&str, &str)]) -> Listed {
+pub fn listed(config: &[(&str, &str)]) -> Listed {
     Listed {
         config: config.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect(),
         line: 1,

@@ -6,6 +6,7 @@ use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 use super::*;
 use crate::config::StoreKind;
 
+mod compiled;
 mod contract;
 mod damage;
 mod full;
