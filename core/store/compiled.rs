@@ -53,7 +53,9 @@ impl Compiled {
     pub fn seal(&self) -> Result<()> {
         let seal = || -> io::Result<Option<Sums>> {
             let known = self.sums();
-            let found = self.files()?;
+            let mut found = self.files()?;
+            // What the engine is still writing, beside us, is nothing yet.
+            found.retain(|name, _| !name.contains(UNFINISHED));
             if found.keys().eq(known.keys()) {
                 return Ok(None);
             }
@@ -61,13 +63,14 @@ impl Compiled {
             for (name, path) in found {
                 let sum = match known.get(&name) {
                     // As it was known: whoever changed it since is not to be believed.
-                    Some(sum) => sum.clone(),
-                    None => {
-                        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-                        sum_of(&path)?
-                    }
+                    Some(sum) => Ok(sum.clone()),
+                    None => fs::set_permissions(&path, Permissions::from_mode(0o600)).and_then(|()| sum_of(&path)),
                 };
-                sums.insert(name, sum);
+                match sum {
+                    Ok(sum) => drop(sums.insert(name, sum)),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
             }
             Ok(Some(sums))
         };
@@ -96,7 +99,7 @@ impl Compiled {
         for (name, path) in self.files()? {
             match known.get(&name).filter(|sum| sum_of(&path).ok().as_ref() == Some(*sum)) {
                 Some(sum) => drop(left.insert(name, sum.clone())),
-                None => fs::remove_file(&path)?,
+                None => gone(fs::remove_file(&path))?,
             }
         }
         Ok((left != known).then_some(left))
@@ -146,6 +149,14 @@ impl Compiled {
     }
 }
 
+/// Somebody else was faster.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Of a file; of a link there is none.
 fn sum_of(path: &Path) -> io::Result<String> {
     if !fs::symlink_metadata(path)?.is_file() {
@@ -157,5 +168,7 @@ fn sum_of(path: &Path) -> io::Result<String> {
 const FOLDER: &str = "compiled";
 const SUMS: &str = "sums";
 const NOTES: &str = ".stats";
+/// In the names of files that the engine works with: `.cleanup.wip-…`, `….wip-atomic-write-…`.
+const UNFINISHED: &str = ".wip-";
 /// The engine makes two levels.
 const DEEPEST: usize = 3;

@@ -62,6 +62,21 @@ fn what_takes_the_place_of_a_removed_file_is_sealed_with_its_own_sum() {
 }
 
 #[test]
+fn what_the_engine_is_still_writing_is_not_sealed_and_goes_at_the_next_start() {
+    let kept = kept();
+    let compiled = kept.directory.compiled().unwrap();
+    let (half, mark) = (kept.code.with_extension("wip-atomic-write-mod"), compiled.folder().join(".cleanup.wip-17"));
+    fs::write(&half, b"half of it").unwrap();
+    fs::write(&mark, b"").unwrap();
+    fs::write(kept.code.with_file_name("def"), b"new code").unwrap();
+    compiled.seal().unwrap();
+    let sums = fs::read_to_string(compiled.folder().join("sums")).unwrap();
+    assert!(sums.lines().count() == 2 && !sums.contains("wip"), "{sums}");
+    kept.directory.compiled().unwrap();
+    assert!(!half.exists() && !mark.exists() && kept.code.exists());
+}
+
+#[test]
 fn a_file_that_nobody_sealed_and_a_link_are_removed() {
     let kept = kept();
     let (stranger, link) = (kept.code.with_file_name("def"), kept.code.with_file_name("ghi"));
