@@ -97,7 +97,7 @@ impl Shadow {
         let figures: Arc<Figures> = Arc::default();
         let counted = figures.clone();
         let pair = Pair { old, new, figures: counted, slow };
-        thread::Builder::new().name("shadow".to_owned()).spawn(move || pair.run(&hear, &gateway))?;
+        thread::Builder::new().name("shadow".to_owned()).stack_size(STACK).spawn(move || pair.run(&hear, &gateway))?;
         Ok(Shadow { out: Some(out), figures })
     }
 
@@ -306,6 +306,8 @@ const TARGET: usize = 2;
 const ORDER: usize = 3;
 const REWRITE: usize = 4;
 
+/// As a serving thread's: scripts may nest deep.
+const STACK: usize = 16 << 20;
 /// Copies at a time, and bytes of one.
 const MOST_WAITING: usize = 16;
 const MOST_BYTES: usize = 1 << 20;

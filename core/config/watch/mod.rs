@@ -56,7 +56,10 @@ pub fn watch(
 ) -> std::io::Result<Watcher> {
     let (tell, hear) = channel();
     let events = tell.clone();
-    thread::Builder::new().name("watch".to_owned()).spawn(move || Loop::new(list, on_dirty, events).run(&hear))?;
+    thread::Builder::new()
+        .name("watch".to_owned())
+        .stack_size(STACK)
+        .spawn(move || Loop::new(list, on_dirty, events).run(&hear))?;
     Ok(Watcher { tell })
 }
 
@@ -284,5 +287,7 @@ const LOST: Duration = Duration::from_secs(1);
 /// How long content may keep changing before it is acted on as it is.
 const UNSTABLE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_secs(2);
+/// What is called may run scripts, which nest deep.
+const STACK: usize = 16 << 20;
 const DEEPEST: usize = 8;
 const MOST_ENTRIES: usize = 10_000;
