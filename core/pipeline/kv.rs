@@ -67,6 +67,7 @@ impl Kv {
     /// Forgets everything: for rehearsals, which begin empty.
     pub fn clear(&self) {
         self.spaces.clear();
+        self.held.clear();
     }
 
     /// Runs `f` on the space of a stage and tenant.

@@ -353,5 +353,6 @@ async fn a_pool_lends_nothing_to_those_that_are_only_looked_at_and_takes_nothing
         let told = gateway.admin("POST", "/api/v1/explain", &body.to_string()).await.json();
         assert_eq!(told["text"], "1", "a fresh one: {told}");
     }
-    assert_eq!(count().await, last + 1);
+    // An instance is back in the pool when its request is settled, a moment after the answer.
+    eventually("the pool goes on as it was", async || count().await > last).await;
 }
