@@ -170,6 +170,8 @@ pub fn patient(config: &mut Config) {
     for stage in &mut stages {
         stage.limits.wall = stage.limits.wall.max(PATIENCE / 4);
         stage.limits.cpu = stage.limits.cpu.saturating_mul(MORE);
+        // What failed for one request says nothing to the next.
+        stage.park = None;
     }
     config.stages = Some(stages);
     // Rehearsals come one at a time.
