@@ -62,9 +62,10 @@ impl Prompts {
         let Some(Value::Object(asked)) = document.field("prompt") else { return Ok(()) };
         let Some(turns) = self.turns(asked)? else { return Ok(()) };
         let format = codec(document.format());
-        let fields = format.wire_fields(Field::Messages);
+        // Completions have a field of that name for their text; here it names the template.
+        let fields = || format.wire_fields(Field::Messages).iter().filter(|name| **name != "prompt");
         // A body without turns of its own is in order: the template has them.
-        let own = fields.iter().filter_map(|name| document.field(name)).any(|value| !is_empty(&value));
+        let own = fields().filter_map(|name| document.field(name)).any(|value| !is_empty(&value));
         let mut request = if own {
             document.request()?.clone()
         } else {
@@ -72,7 +73,7 @@ impl Prompts {
         };
         request.messages.splice(..0, turns);
         let mut encoded = format.encode_request(&request, &Dialect::of(document.model()))?.body;
-        let written = fields.iter().map(|name| (*name, encoded.remove(*name).map(|v| v.to_string().into())));
+        let written = fields().map(|name| (*name, encoded.remove(*name).map(|v| v.to_string().into())));
         let patches: Vec<_> = written.chain([("prompt", None)]).collect();
         *document = document.rewritten(&patches)?;
         Ok(())

@@ -62,10 +62,11 @@ fn patterns(r: &mut Registrar<'_>) {
         "replace_matches(text, pattern, with)",
         "a new text with every match replaced; `$1` and `${name}` stand for groups",
     );
-    r.engine
-        .register_fn("replace_matches", |text: ImmutableString, p: Pattern, with: &str| done(p.replaced(&text, with)));
+    r.engine.register_fn("replace_matches", |text: ImmutableString, p: Pattern, with: &str| {
+        done(p.replaced(&text, with, &|| !engine::late()))
+    });
     r.engine.register_fn("replace_matches", |text: ImmutableString, p: &str, with: &str| {
-        done(cached(p)?.replaced(&text, with))
+        done(cached(p)?.replaced(&text, with, &|| !engine::late()))
     });
 }
 

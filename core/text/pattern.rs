@@ -62,10 +62,24 @@ impl Pattern {
         Ok(found.map(|groups| groups.iter().map(|group| group.map(|g| g.as_str())).collect()))
     }
 
-    /// Every match replaced; `$1` and `${name}` stand for groups.
-    pub fn replaced(&self, text: &str, with: &str) -> Result<String, String> {
-        let out = self.0.replace_all(fit(text)?, with);
-        if out.len() > 2 * MOST_TEXT { Err("the text would become too long".to_owned()) } else { Ok(out.into_owned()) }
+    /// Every match replaced; `$1` and `${name}` stand for groups. `go_on` is asked now and then: a text may match everywhere.
+    pub fn replaced(&self, text: &str, with: &str, go_on: &dyn Fn() -> bool) -> Result<String, String> {
+        let text = fit(text)?;
+        let (mut out, mut from) = (String::with_capacity(text.len()), 0);
+        for (count, groups) in self.0.captures_iter(text).enumerate() {
+            if count % ASK_EVERY == ASK_EVERY - 1 && !go_on() {
+                return Err("stopped: replacing took longer than the call's time limit".to_owned());
+            }
+            let Some(whole) = groups.get(0) else { continue };
+            out.push_str(&text[from..whole.start()]);
+            groups.expand(with, &mut out);
+            from = whole.end();
+            if out.len() > 2 * MOST_TEXT {
+                return Err("the text would become too long".to_owned());
+            }
+        }
+        out.push_str(&text[from..]);
+        Ok(out)
     }
 
     pub fn as_str(&self) -> &str {
@@ -85,5 +99,7 @@ const MOST_PATTERN: usize = 4096;
 const MOST_SIZE: usize = 256 << 10;
 const MOST_TABLE: usize = 1 << 20;
 const MOST_CACHED: usize = 256;
+/// Replacements between two looks at the time.
+const ASK_EVERY: usize = 64;
 /// A text that a pattern is searched for in.
 pub const MOST_TEXT: usize = 1 << 20;

@@ -46,8 +46,18 @@ fn patterns_find_and_replace() {
     assert_eq!(email.first(text).unwrap(), Some("ada@example.com"));
     assert_eq!(email.all(text, 10).unwrap().len(), 2);
     assert_eq!(email.groups(text).unwrap().unwrap(), [Some("ada@example.com"), Some("ada"), Some("example.com")]);
-    assert_eq!(email.replaced("ada@example.com!", "<${name} at $2>").unwrap(), "<ada at example.com>!");
+    assert_eq!(email.replaced("ada@example.com!", "<${name} at $2>", &|| true).unwrap(), "<ada at example.com>!");
     assert!(email.matches(&"x".repeat(2 << 20)).unwrap_err().contains("1024 KiB"));
+}
+
+#[test]
+fn replacing_can_be_stopped_and_stays_bounded() {
+    let any = Pattern::new(".").unwrap();
+    let text = "x".repeat(100_000);
+    assert!(any.replaced(&text, "y", &|| false).unwrap_err().starts_with("stopped"));
+    assert_eq!(any.replaced(&text, "y", &|| true).unwrap(), "y".repeat(100_000));
+    assert!(any.replaced(&text, &"$0".repeat(50), &|| true).unwrap_err().contains("too long"));
+    assert_eq!(Pattern::new("b*").unwrap().replaced("abc", "-", &|| true).unwrap(), "-a-c-");
 }
 
 #[test]
