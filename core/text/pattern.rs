@@ -65,6 +65,7 @@ impl Pattern {
     /// Every match replaced; `$1` and `${name}` stand for groups. `go_on` is asked now and then: a text may match everywhere.
     pub fn replaced(&self, text: &str, with: &str, go_on: &dyn Fn() -> bool) -> Result<String, String> {
         let text = fit(text)?;
+        let references = with.bytes().filter(|byte| *byte == b'$').count();
         let (mut out, mut from) = (String::with_capacity(text.len()), 0);
         for (count, groups) in self.0.captures_iter(text).enumerate() {
             if count % ASK_EVERY == ASK_EVERY - 1 && !go_on() {
@@ -72,11 +73,13 @@ impl Pattern {
             }
             let Some(whole) = groups.get(0) else { continue };
             out.push_str(&text[from..whole.start()]);
-            groups.expand(with, &mut out);
-            from = whole.end();
-            if out.len() > 2 * MOST_TEXT {
+            // Before it is made: one match may be long and stand there often. A group is never longer than its match.
+            let most = with.len().saturating_add(references.saturating_mul(whole.len()));
+            if out.len().saturating_add(most) > 2 * MOST_TEXT {
                 return Err("the text would become too long".to_owned());
             }
+            groups.expand(with, &mut out);
+            from = whole.end();
         }
         out.push_str(&text[from..]);
         Ok(out)

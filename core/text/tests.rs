@@ -57,6 +57,7 @@ fn replacing_can_be_stopped_and_stays_bounded() {
     assert!(any.replaced(&text, "y", &|| false).unwrap_err().starts_with("stopped"));
     assert_eq!(any.replaced(&text, "y", &|| true).unwrap(), "y".repeat(100_000));
     assert!(any.replaced(&text, &"$0".repeat(50), &|| true).unwrap_err().contains("too long"));
+    assert!(Pattern::new("x+").unwrap().replaced(&text, &"$0".repeat(50), &|| true).unwrap_err().contains("too long"));
     assert_eq!(Pattern::new("b*").unwrap().replaced("abc", "-", &|| true).unwrap(), "-a-c-");
 }
 

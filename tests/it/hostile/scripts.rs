@@ -32,11 +32,11 @@ pub fn hostile(rng: &mut fastrand::Rng) -> String {
         20 => format!("let a = [1]; a[{n}]"),
         21 => "request.messages = 7; request.temperature = \"hot\";".to_owned(),
         22 => format!("let z = 0; {n} / z"),
-        23 => format!("let s = \"{text}\"; for i in 0..21 {{ s += s; }} loop {{ tokens(s); }}"),
+        23 => format!("let s = \"{text}\"; for i in 0..14 {{ s += s; }} loop {{ tokens(s); }}"),
         24 => format!("let s = \"a\"; for i in 0..20 {{ s += s; }} loop {{ s.matches(\"(a+)+{n}$\"); s.matches(\"(a|a)*b{n}\"); }}"),
         25 => format!("let p = \"(\"; for i in 0..{n} {{ p += \"(a{{1,9}}\"; }} \"aaaa\".matches(p)"),
         26 => format!("let i = {n}; loop {{ \"{text}\".matches(`x${{i}}y+`); i += 1; }}"),
-        27 => format!("let s = \"{text}a\"; for i in 0..18 {{ s += s; }} loop {{ s.all_matches(\".\"); s.replace_matches(\".\", \"$0$0$0$0\"); }}"),
+        27 => format!("let s = \"{text}a\"; for i in 0..16 {{ s += s; }} loop {{ s.all_matches(\".\"); s.replace_matches(\".\", \"$0$0$0$0\"); }}"),
         28 => format!("let s = \"\"; for i in 0..{n}0 {{ s += \"[\"; }} from_json(s); loop {{ from_json(\"[1,2,3]\"); }}"),
         29 => "let s = #{ type: \"array\", uniqueItems: true }; let a = []; for i in 0..9000 { a.push(i); } loop { json_schema(a, s); }".to_owned(),
         _ => format!(
