@@ -82,7 +82,7 @@ impl Compiled {
 
     fn write(&self, sums: &Sums) -> Result<()> {
         let lines: String = sums.iter().map(|(name, sum)| format!("{sum}  {name}\n")).collect();
-        self.directory.replace(&format!("{FOLDER}/{SUMS}"), lines.as_bytes(), 0o600)
+        self.directory.replace(SUMS, lines.as_bytes(), 0o600)
     }
 
     /// Removes what is not known; gives the sums that are left, if some are not.
@@ -118,7 +118,7 @@ impl Compiled {
 
     /// Unreadable sums know nothing.
     fn sums(&self) -> Sums {
-        let text = fs::read_to_string(self.folder.join(SUMS)).unwrap_or_default();
+        let text = fs::read_to_string(self.directory.path().join(SUMS)).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.split_once("  "));
         lines.map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect()
     }
@@ -136,7 +136,7 @@ impl Compiled {
             let (path, kind) = (entry.path(), entry.file_type()?);
             let name = path.strip_prefix(&self.folder).unwrap_or(&path).to_string_lossy().into_owned();
             // What the engine notes on how often a file was of use is read as text, and is no code.
-            if name == SUMS || name.ends_with(NOTES) {
+            if name.ends_with(NOTES) {
                 continue;
             }
             match kind.is_dir() {
@@ -166,7 +166,8 @@ fn sum_of(path: &Path) -> io::Result<String> {
 }
 
 const FOLDER: &str = "compiled";
-const SUMS: &str = "sums";
+/// Beside the folder: in it the engine removes what it does not know.
+const SUMS: &str = "compiled.sums";
 const NOTES: &str = ".stats";
 /// In the names of files that the engine works with: `.cleanup.wip-…`, `….wip-atomic-write-…`.
 const UNFINISHED: &str = ".wip-";

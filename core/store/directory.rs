@@ -14,7 +14,7 @@
 //!   records/          files of the ledger: `files.rs` lends them out
 //!   responses/        answers that callers want kept, sealed: `stored/archive.rs`
 //!   versions/         what versions of the policy were made of, by content: `versions/shelf.rs`
-//!   compiled/         0700, machine code of plugins, with its sums: `compiled.rs`
+//!   compiled/         0700, machine code of plugins; `compiled.sums`: what it was when it was written: `compiled.rs`
 //!   export/           the store's rows in files of our own: `export.rs`
 //!   backup-vN-T/      as it was before it was migrated: `migrate.rs`
 //! ```

@@ -35,7 +35,7 @@ fn what_was_sealed_is_there_at_the_next_start_and_private() {
     let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(again.folder()), 0o700);
     assert_eq!(mode(&kept.code), 0o600);
-    assert_eq!(mode(&again.folder().join("sums")), 0o600);
+    assert_eq!(mode(&kept.directory.path().join("compiled.sums")), 0o600);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn what_the_engine_is_still_writing_is_not_sealed_and_goes_at_the_next_start() {
     fs::write(&mark, b"").unwrap();
     fs::write(kept.code.with_file_name("def"), b"new code").unwrap();
     compiled.seal().unwrap();
-    let sums = fs::read_to_string(compiled.folder().join("sums")).unwrap();
+    let sums = fs::read_to_string(kept.directory.path().join("compiled.sums")).unwrap();
     assert!(sums.lines().count() == 2 && !sums.contains("wip"), "{sums}");
     kept.directory.compiled().unwrap();
     assert!(!half.exists() && !mark.exists() && kept.code.exists());
@@ -118,7 +118,7 @@ fn a_folder_that_others_could_write_to_is_made_anew() {
 fn broken_sums_know_nothing() {
     for sums in [&b"\xff\xfe"[..], b"abc", b""] {
         let kept = kept();
-        fs::write(kept.directory.path().join("compiled/sums"), sums).unwrap();
+        fs::write(kept.directory.path().join("compiled.sums"), sums).unwrap();
         kept.directory.compiled().unwrap();
         assert!(!kept.code.exists());
     }
