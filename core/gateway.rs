@@ -1,8 +1,10 @@
 //! The way of a request, as straight-line code: the only file that knows all steps. A step never calls the next.
 //!
-//! Read `respond`, then `run`, then `attempts`, `attempt` and `send`.
+//! Read `respond`, then `run`, then `attempts`, `attempt` and `send`; what no codec reads differs in `gateway/untranslated.rs`.
 
-use std::{borrow::Cow, pin::pin, sync::Arc, time::Duration};
+mod untranslated;
+
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -25,17 +27,15 @@ use crate::{
     long_input::{self, Pieces},
     media,
     model::{Format, Operation},
-    opaque::{self, Answers, answer::Through},
+    opaque,
     pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
-    realtime::Session,
     reply::{self, Reply},
     reserve::{Right, reserve},
     route::{self, Flight, Order, Target, retry},
     runtime::{Runtime, State},
     server::{self, Body, Incoming, Peer},
     transport,
-    upstream::Opened,
 };
 
 /// The data plane. Holds the current runtime and what lives across reloads.
@@ -233,44 +233,6 @@ impl Gateway {
             runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
         }
         self.staged(runtime, exchange, &parts.headers, &mut document).await
-    }
-
-    /// 5 for bodies that nobody translates: of them stages see what their document holds.
-    async fn opaque(
-        &self,
-        runtime: &Runtime,
-        exchange: &mut Exchange,
-        found: &Found,
-        parts: &Parts,
-        body: Incoming,
-    ) -> Result<Reply> {
-        let state = &self.state;
-        let principal = exchange.cx.principal.clone();
-        if let Operation::ListFiles | Operation::ListBatches = found.operation {
-            return opaque::listed(&state.objects, found.operation, &principal, parts.uri.query())
-                .await
-                .map(Reply::json);
-        }
-        let house = opaque::House {
-            routes: &runtime.routes,
-            seals: &state.seals,
-            claims: &state.claims,
-            memory: &state.body_memory,
-            limits: &runtime.body_limits,
-            max_upload: runtime.config.server.max_upload,
-        };
-        let mut opened = opaque::open(found, parts, body, &principal, &house).await?;
-        exchange.cx.format = opened.format;
-        exchange.record.format = opened.format;
-        exchange.held = opened.held;
-        exchange.opaque = Some(Box::new(opened.opaque));
-        exchange.asked(&opened.document);
-        let mut reply = self.staged(runtime, exchange, &parts.headers, &mut opened.document).await?;
-        if let Reply::Session(session) = &mut reply {
-            let credential = auth::credential(&parts.headers, parts.uri.query());
-            session.credential = credential.or_else(|| auth::in_protocol(&parts.headers)).map(Cow::into_owned);
-        }
-        Ok(reply)
     }
 
     /// 6 to 10.
@@ -652,87 +614,6 @@ impl Gateway {
         }
         exchange.record.first_event = Some(clock::since(exchange.cx.started));
         Ok(Attempted::Answered(Reply::Stream(streaming)))
-    }
-
-    /// The upstream's side of a realtime session; the client's is answered when it is open.
-    async fn session(
-        &self,
-        runtime: &Runtime,
-        exchange: &mut Exchange,
-        outgoing: transport::Sealed,
-        target: &Arc<Target>,
-        flight: &mut Option<Flight>,
-        Waits { began, until, .. }: Waits,
-    ) -> Result<Attempted> {
-        if let Some(stage) = exchange.chain.guards_answers() {
-            let text = format!(
-                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
-                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
-            );
-            return Err(Error::unsupported("realtime", text));
-        }
-        let server = &runtime.config.server;
-        let opening = self.state.transport.open(outgoing, target, server.max_event);
-        let upstream = match transport::before(until, opening).await?? {
-            Opened::Socket(socket) => socket,
-            Opened::Answer(answer) => {
-                return Err(transport::refusal(*answer, target, (exchange.cx.format, exchange.cx.format), until).await);
-            }
-        };
-        let gone = || Error::new(Kind::Internal, "a handshake was answered twice");
-        let upgrade = exchange.opaque.as_mut().and_then(|o| o.upgrade.take()).ok_or_else(gone)?;
-        exchange.accepted();
-        exchange.record.stream = true;
-        if !exchange.chain.is_empty() {
-            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
-        }
-        Ok(Attempted::Answered(Reply::Session(Box::new(Session {
-            upgrade,
-            upstream,
-            target: target.clone(),
-            flight: flight.take(),
-            keys: self.state.auth.clone(),
-            credential: None,
-            began,
-            limit: server.max_event,
-            write_stall: server.write_stall,
-        }))))
-    }
-
-    /// 9 and 10 for an answer that nobody translates: up to where it may go out.
-    async fn through(
-        &self,
-        exchange: &mut Exchange,
-        incoming: transport::Incoming,
-        target: &Arc<Target>,
-        flight: &mut Option<Flight>,
-        Waits { began, whole, .. }: Waits,
-    ) -> Result<Attempted> {
-        let answers = exchange.opaque.as_ref().map_or(Answers::Through, |o| o.answers);
-        let mut through = Box::new(Through::open(incoming, target, answers, began));
-        while !through.committed {
-            transport::before(whole, through.step(exchange.cx.operation)).await??;
-        }
-        if through.ended {
-            let (operation, principal) = (exchange.cx.operation, exchange.cx.principal.clone());
-            let (seals, objects) = (&self.state.seals, &self.state.objects);
-            opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
-            through.note(exchange);
-            exchange.took(&target.name, "ok", clock::since(began));
-            let charges = opaque::batches::owed(&mut through, exchange).await;
-            exchange.charged(charges);
-        } else {
-            exchange.record.first_event = Some(clock::since(exchange.cx.started));
-        }
-        if let Some(mut flight) = flight.take() {
-            flight.answered(through.first_output_after());
-            if through.ended {
-                flight.succeeded();
-            } else {
-                through.flight = Some(flight);
-            }
-        }
-        Ok(Attempted::Answered(Reply::Through(through)))
     }
 
     /// 10. A whole answer through the model and the stages.

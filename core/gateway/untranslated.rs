@@ -1,0 +1,146 @@
+//! The steps of what no codec reads, where they differ from a chat's: forms, files, raw paths and realtime sessions. They meet
+//! the same permit, stages, targets and records; the rest of their way is `gateway.rs`.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::request::Parts;
+
+use super::{Attempted, Gateway};
+use crate::{
+    auth,
+    call::Waits,
+    clock,
+    endpoint::Found,
+    error::{Error, Kind, Result},
+    exchange::Exchange,
+    model::Operation,
+    opaque::{self, Answers, answer::Through},
+    realtime::Session,
+    reply::Reply,
+    route::{Flight, Target},
+    runtime::Runtime,
+    server::Incoming,
+    transport,
+    upstream::Opened,
+};
+
+impl Gateway {
+    /// 5 for bodies that nobody translates: of them stages see what their document holds.
+    pub(super) async fn opaque(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        found: &Found,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Result<Reply> {
+        let state = &self.state;
+        let principal = exchange.cx.principal.clone();
+        if let Operation::ListFiles | Operation::ListBatches = found.operation {
+            return opaque::listed(&state.objects, found.operation, &principal, parts.uri.query())
+                .await
+                .map(Reply::json);
+        }
+        let house = opaque::House {
+            routes: &runtime.routes,
+            seals: &state.seals,
+            claims: &state.claims,
+            memory: &state.body_memory,
+            limits: &runtime.body_limits,
+            max_upload: runtime.config.server.max_upload,
+        };
+        let mut opened = opaque::open(found, parts, body, &principal, &house).await?;
+        exchange.cx.format = opened.format;
+        exchange.record.format = opened.format;
+        exchange.held = opened.held;
+        exchange.opaque = Some(Box::new(opened.opaque));
+        exchange.asked(&opened.document);
+        let mut reply = self.staged(runtime, exchange, &parts.headers, &mut opened.document).await?;
+        if let Reply::Session(session) = &mut reply {
+            let credential = auth::credential(&parts.headers, parts.uri.query());
+            session.credential = credential.or_else(|| auth::in_protocol(&parts.headers)).map(Cow::into_owned);
+        }
+        Ok(reply)
+    }
+
+    /// The upstream's side of a realtime session; the client's is answered when it is open.
+    pub(super) async fn session(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        outgoing: transport::Sealed,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        Waits { began, until, .. }: Waits,
+    ) -> Result<Attempted> {
+        if let Some(stage) = exchange.chain.guards_answers() {
+            let text = format!(
+                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
+                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
+            );
+            return Err(Error::unsupported("realtime", text));
+        }
+        let server = &runtime.config.server;
+        let opening = self.state.transport.open(outgoing, target, server.max_event);
+        let upstream = match transport::before(until, opening).await?? {
+            Opened::Socket(socket) => socket,
+            Opened::Answer(answer) => {
+                return Err(transport::refusal(*answer, target, (exchange.cx.format, exchange.cx.format), until).await);
+            }
+        };
+        let gone = || Error::new(Kind::Internal, "a handshake was answered twice");
+        let upgrade = exchange.opaque.as_mut().and_then(|o| o.upgrade.take()).ok_or_else(gone)?;
+        exchange.accepted();
+        exchange.record.stream = true;
+        if !exchange.chain.is_empty() {
+            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
+        }
+        Ok(Attempted::Answered(Reply::Session(Box::new(Session {
+            upgrade,
+            upstream,
+            target: target.clone(),
+            flight: flight.take(),
+            keys: self.state.auth.clone(),
+            credential: None,
+            began,
+            limit: server.max_event,
+            write_stall: server.write_stall,
+        }))))
+    }
+
+    /// 9 and 10 for an answer that nobody translates: up to where it may go out.
+    pub(super) async fn through(
+        &self,
+        exchange: &mut Exchange,
+        incoming: transport::Incoming,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        Waits { began, whole, .. }: Waits,
+    ) -> Result<Attempted> {
+        let answers = exchange.opaque.as_ref().map_or(Answers::Through, |o| o.answers);
+        let mut through = Box::new(Through::open(incoming, target, answers, began));
+        while !through.committed {
+            transport::before(whole, through.step(exchange.cx.operation)).await??;
+        }
+        if through.ended {
+            let (operation, principal) = (exchange.cx.operation, exchange.cx.principal.clone());
+            let (seals, objects) = (&self.state.seals, &self.state.objects);
+            opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
+            through.note(exchange);
+            exchange.took(&target.name, "ok", clock::since(began));
+            let charges = opaque::batches::owed(&mut through, exchange).await;
+            exchange.charged(charges);
+        } else {
+            exchange.record.first_event = Some(clock::since(exchange.cx.started));
+        }
+        if let Some(mut flight) = flight.take() {
+            flight.answered(through.first_output_after());
+            if through.ended {
+                flight.succeeded();
+            } else {
+                through.flight = Some(flight);
+            }
+        }
+        Ok(Attempted::Answered(Reply::Through(through)))
+    }
+}
