@@ -66,7 +66,7 @@ impl Gateway {
             "refused": refused.as_deref().map(|r| r.json()),
             "version": standing.named(),
             // All is well, but what runs is not what lies in the folder.
-            "files": standing.why(rollout.as_deref()),
+            "files": standing.why(rollout.as_deref(), refused.as_deref().map(|r| &*r.hash)),
             "pinned": standing.pin.as_ref().map(|pin| pin.json()),
             "rollout": rollout.as_ref().map(|rollout| rollout.brief()),
             "reverted": standing.held.as_ref().map(|held| held.json()),
@@ -82,7 +82,8 @@ impl Facts for Gateway {
         let parked = runtime.parked();
         let rest =
             |stage: &str| parked.iter().find(|(name, _)| *name == stage).map(|(_, wait)| wait.as_millis() as u64);
-        let standing = self.state.standing.load().json(self.state.rollout.under_way().as_deref());
+        let (rollout, refused_hash) = (self.state.rollout.under_way(), refused.as_deref().map(|r| &*r.hash));
+        let standing = self.state.standing.load().json(rollout.as_deref(), refused_hash);
         let mut status = json!({
             "running": {
                 "hash": runtime.config.hash,

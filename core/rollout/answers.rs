@@ -84,7 +84,7 @@ impl Deploy {
     fn told(&self, outcome: &Outcome) -> Value {
         let why = || {
             let rollout = self.gateway.state.rollout.under_way();
-            self.gateway.state.standing.load().why(rollout.as_deref())
+            self.gateway.state.standing.load().why(rollout.as_deref(), None)
         };
         match outcome {
             Outcome::Unchanged(number) => self.numbered("unchanged", *number),

@@ -101,7 +101,7 @@ pub async fn begin(
             }
         }
     }
-    warnings.extend(standing.why(None));
+    warnings.extend(standing.why(None, None));
     if let Some((tried, _)) = &resumes {
         warnings.push(format!(
             "the files are {}, which is tried again from the start; {} runs",

@@ -27,11 +27,15 @@ pub struct Held {
 }
 
 impl Standing {
-    /// `{version, files, pinned, reverted}`, for `config/status`.
-    pub fn json(&self, rollout: Option<&Rollout>) -> Value {
+    /// `{version, files, pinned, reverted}`, for `config/status`. `refused`: the hash of files that are not taken.
+    pub fn json(&self, rollout: Option<&Rollout>, refused: Option<&str>) -> Value {
+        let (hash, running) = match refused {
+            Some(hash) => (hash, false),
+            None => (&*self.files, self.files == self.hash),
+        };
         json!({
             "version": self.named(),
-            "files": { "hash": self.files, "running": self.files == self.hash, "why": self.why(rollout) },
+            "files": { "hash": hash, "running": running, "why": self.why(rollout, refused) },
             "pinned": self.pin.as_ref().map(Pin::json),
             "reverted": self.held.as_ref().map(Held::json),
             "rollout": rollout.map(Rollout::json),
@@ -43,8 +47,11 @@ impl Standing {
     }
 
     /// Why the files do not run, in a sentence.
-    pub fn why(&self, rollout: Option<&Rollout>) -> Option<String> {
+    pub fn why(&self, rollout: Option<&Rollout>, refused: Option<&str>) -> Option<String> {
         let running = id(self.version);
+        if refused.is_some() {
+            return Some(format!("the files are refused: `refused` says why; {running} runs"));
+        }
         if let Some(rollout) = rollout {
             let how = match rollout.phase() {
                 Phase::Shadow => "decides in the shadow",
