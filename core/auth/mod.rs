@@ -14,7 +14,7 @@ pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::{Table, member};
 
-use crate::config::{Budget, Limits};
+use crate::config::{Budget, Rule, Scope};
 
 /// The caller, as every later step sees it.
 #[derive(Debug, Clone, Default)]
@@ -28,16 +28,20 @@ pub struct Principal {
     /// Allowed models with wildcards (`openai/*`), key's and team's both to be passed; `None`: all.
     pub key_models: Option<Arc<[String]>>,
     pub team_models: Option<Arc<[String]>>,
-    /// Both bind, each by itself.
-    pub key_limits: Option<Limits>,
-    pub team_limits: Option<Limits>,
-    pub team_budget: Option<Budget>,
+    /// What binds it in each of its scopes; all of them hold, each by itself. Empty for most.
+    pub rules: Arc<[Rule]>,
 }
 
 impl Principal {
     /// What scopes caches, kv, records and ids: the team, or the key itself when it has none.
     pub fn tenant(&self) -> &str {
         self.team.as_deref().unwrap_or(&self.key_id)
+    }
+
+    /// Of its team.
+    pub fn team_budget(&self) -> Option<Budget> {
+        let team = self.rules.iter().find(|rule| matches!(rule.scope, Scope::Team(_)))?;
+        team.budgets.first().copied()
     }
 
     /// May this caller use a model by this name (an alias, or `provider/model`)?

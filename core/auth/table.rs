@@ -15,7 +15,7 @@ use dashmap::DashMap;
 
 use super::{Principal, credential, expiry, row::Row};
 use crate::{
-    config::{Budget, Limits, Team},
+    config::{Budget, Limits, Rule, Scope, Team},
     error::{Error, Kind, Result},
 };
 
@@ -90,9 +90,9 @@ impl Table {
         let mut held = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
         for mut entry in self.entries.iter_mut() {
             let rules = entry.principal.team.as_deref().and_then(|team| fresh.get(team)).cloned().unwrap_or_default();
-            if !rules.bind(&entry.principal) {
-                let mut principal = Principal::clone(&entry.principal);
-                rules.put_on(&mut principal);
+            let mut principal = Principal::clone(&entry.principal);
+            rules.put_on(&mut principal);
+            if principal.rules != entry.principal.rules || principal.team_models != entry.principal.team_models {
                 entry.principal = Arc::new(principal);
             }
         }
@@ -148,9 +148,11 @@ impl Table {
             user: None,
             roles: Vec::new(),
             key_models: row.models.as_deref().map(Arc::from),
-            key_limits: row.limits.and_then(Limits::any),
+            rules: Arc::default(),
             ..Principal::default()
         };
+        let own = Rule::of(Scope::Key(principal.key_id.clone()), &principal.key_name, row.limits, Arc::default());
+        principal.rules = own.into_iter().collect();
         let rules = row.team.as_deref().and_then(|team| teams.get(team)).cloned().unwrap_or_default();
         rules.put_on(&mut principal);
         let principal = Arc::new(principal);
@@ -174,16 +176,15 @@ impl Rules {
         Rules { models: team.models.as_deref().map(Arc::from), limits: team.limits, budget: team.budget }
     }
 
-    fn bind(&self, principal: &Principal) -> bool {
-        principal.team_models == self.models
-            && principal.team_limits == self.limits
-            && principal.team_budget == self.budget
-    }
-
+    /// In the place of what the principal had of its team.
     fn put_on(self, principal: &mut Principal) {
         principal.team_models = self.models;
-        principal.team_limits = self.limits;
-        principal.team_budget = self.budget;
+        let own = principal.rules.iter().filter(|rule| !matches!(rule.scope, Scope::Team(_))).cloned();
+        let of_team = principal
+            .team
+            .as_ref()
+            .and_then(|team| Rule::of(Scope::Team(team.clone()), team, self.limits, self.budget.into_iter().collect()));
+        principal.rules = own.chain(of_team).collect();
     }
 }
 

@@ -231,7 +231,7 @@ impl Way<'_> {
             (budget, purse.balance(budget.nano_usd).map_or(budget.nano_usd, |balance| balance.left))
         });
         // The files alone know the budget, and not what is left of it.
-        let stated = cx.principal.team_budget;
+        let stated = cx.principal.team_budget();
         let funds = left.or(stated.as_ref().map(|budget| (budget, u64::MAX)));
         let wanted = wanted(document, target, cx.operation, None, input, (0, 0), funds);
         if (funds.is_some() || !self.bounds.scopes().is_empty()) && cx.operation.spends() {

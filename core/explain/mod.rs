@@ -166,7 +166,7 @@ fn standing(bounds: &Bounds, live: bool, caller: &Principal, cx: &mut Context) {
         cx.trace.push(Step::Limits(allowances.into()));
     }
     let team = || caller.team.clone().unwrap_or_default();
-    let funds = match (bounds.purse(), caller.team_budget) {
+    let funds = match (bounds.purse(), caller.team_budget()) {
         (Some((purse, budget)), _) if live => {
             let balance = purse.balance(budget.nano_usd);
             Funds {
@@ -219,9 +219,8 @@ fn stated(caller: &Principal) -> Vec<Allowance> {
         tokens: share(limits.tokens_per_minute),
         concurrent: limits.concurrent.map(|most| (most, None)),
     };
-    let key = caller.key_limits.as_ref().map(|limits| of("key", &caller.key_name, limits));
-    let team = caller.team.as_ref().zip(caller.team_limits.as_ref()).map(|(team, limits)| of("team", team, limits));
-    key.into_iter().chain(team).collect()
+    let limited = caller.rules.iter().filter_map(|rule| Some((rule, rule.limits.as_ref()?)));
+    limited.map(|(rule, limits)| of(rule.scope.kind(), &rule.name, limits)).collect()
 }
 
 #[cfg(test)]

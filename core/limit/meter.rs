@@ -12,19 +12,10 @@ use super::gcra::{Bucket, Rate, Refused, Standing};
 use crate::{
     auth::Principal,
     clock,
-    config::Limits,
+    config::{Limits, Scope},
     error::{Error, Kind, Result},
     telemetry::metrics,
 };
-
-/// Whose limits these are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// By id.
-    Key(Arc<str>),
-    /// By name.
-    Team(Arc<str>),
-}
 
 /// The meters by scope: they outlive reloads, and those that nobody needs are forgotten.
 #[derive(Debug)]
@@ -75,14 +66,8 @@ impl Default for Meters {
 impl Meters {
     /// The caller's scopes that have a limit; looks up nothing for the others.
     pub fn of(&self, caller: &Principal) -> Vec<Bound> {
-        let mut bounds = Vec::new();
-        if let Some(limits) = caller.key_limits {
-            bounds.push(self.bound(Scope::Key(caller.key_id.clone()), caller.key_name.clone(), limits));
-        }
-        if let (Some(limits), Some(team)) = (caller.team_limits, &caller.team) {
-            bounds.push(self.bound(Scope::Team(team.clone()), team.clone(), limits));
-        }
-        bounds
+        let limited = caller.rules.iter().filter_map(|rule| Some((rule, rule.limits?)));
+        limited.map(|(rule, limits)| self.bound(rule.scope.clone(), rule.name.clone(), limits)).collect()
     }
 
     fn bound(&self, scope: Scope, name: Arc<str>, limits: Limits) -> Bound {
@@ -255,15 +240,6 @@ impl Bound {
 
     fn whose(&self) -> String {
         format!("{} `{}`", self.scope.kind(), self.name)
-    }
-}
-
-impl Scope {
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Scope::Key(_) => "key",
-            Scope::Team(_) => "team",
-        }
     }
 }
 

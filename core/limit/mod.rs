@@ -30,7 +30,7 @@ mod tests;
 pub use budget::Balance;
 pub use gcra::Standing;
 pub use lease::{Budgets, Ledger};
-pub use meter::{Bound, Meters, Rates, Scope};
+pub use meter::{Bound, Meters, Rates};
 pub use purse::{Held, Purse, usd};
 
 /// Who spends.
@@ -101,10 +101,10 @@ impl Limits {
 
     /// What binds this caller. `now`: the wall clock, for the budget's window.
     pub fn bounds(&self, caller: &Principal, now: SystemTime) -> Bounds {
-        if caller.key_limits.is_none() && caller.team_limits.is_none() && caller.team_budget.is_none() {
+        if caller.rules.is_empty() {
             return Bounds::default();
         }
-        let fund = caller.team.as_ref().zip(caller.team_budget);
+        let fund = caller.team.as_ref().zip(caller.team_budget());
         let fund = fund.map(|(team, budget)| (self.budgets.purse(team, budget.per, now), budget));
         Bounds(Some(Arc::new(Caller { scopes: self.meters.of(caller), fund, now })))
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     auth::Principal,
-    config::{self, Per, Team},
+    config::{self, Per, Rule, Scope, Team},
     error::Kind,
     store::{Memory, Op, Store, Table},
 };
@@ -27,13 +27,14 @@ const SECOND: u64 = 1_000_000_000;
 
 /// A caller of team `t` whose key `k` has these limits.
 fn caller(key: Option<config::Limits>, team: Option<config::Limits>, budget: Option<Budget>) -> Principal {
+    let (id, name): (Arc<str>, Arc<str>) = ("t".into(), "k".into());
+    let key = Rule::of(Scope::Key("key_1".into()), &name, key, Arc::default());
+    let team = Rule::of(Scope::Team(id.clone()), &id, team, budget.into_iter().collect());
     Principal {
         key_id: "key_1".into(),
-        key_name: "k".into(),
-        team: Some("t".into()),
-        key_limits: key,
-        team_limits: team,
-        team_budget: budget,
+        key_name: name,
+        team: Some(id),
+        rules: key.into_iter().chain(team).collect(),
         ..Principal::default()
     }
 }

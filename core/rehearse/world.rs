@@ -146,7 +146,7 @@ impl House {
 /// Every budget's counter is read already: nobody waits for a store.
 fn budgets(store: &Arc<dyn Store>, config: &Config, scene: &Scene) -> Arc<Budgets> {
     let budgets = Budgets::new(store.clone(), None, config.budget_lease);
-    let team = scene.principal.team.as_ref().zip(scene.principal.team_budget);
+    let team = scene.principal.team.as_ref().zip(scene.principal.team_budget());
     if let Some((team, budget)) = team {
         let spent = scene.spent.get(&**team).copied().unwrap_or(0);
         let purse = budgets.purse(team, budget.per, scene.now);

@@ -12,7 +12,7 @@ use super::{
     told,
 };
 use crate::{
-    auth::Principal,
+    auth::{self, Principal},
     config::{self, Config, Problem},
     context::Priority,
     model::{Format, Operation},
@@ -218,16 +218,8 @@ fn context(mut fields: Fields<'_>, scene: &mut Scene, config: &Config) -> Read<(
 
 /// The owner of a key of this name, bound by what the configuration says of its team.
 pub fn principal(key: &str, team: Option<&str>, config: &Config) -> Principal {
-    let rules = team.and_then(|team| config.teams.get(team));
-    Principal {
-        key_id: format!("key_{key}").into(),
-        key_name: key.into(),
-        team: team.map(Into::into),
-        team_models: rules.and_then(|team| team.models.clone()).map(Into::into),
-        team_limits: rules.and_then(|team| team.limits),
-        team_budget: rules.and_then(|team| team.budget),
-        ..Principal::default()
-    }
+    let caller = auth::member(team, &config.teams);
+    Principal { key_id: format!("key_{key}").into(), key_name: key.into(), ..caller }
 }
 
 fn one_of<const N: usize>(names: [&str; N]) -> String {

@@ -84,7 +84,11 @@ async fn a_broken_file_never_goes_live_and_the_status_names_file_and_line() {
         eventually("the change is refused", async || !status(&gateway).await["refused"].is_null()).await;
         let now = status(&gateway).await;
         // Nothing says that the files run.
-        assert_eq!((&now["files"]["running"], &now["files"]["hash"]), (&json!(false), &now["refused"]["hash"]), "{now}");
+        assert_eq!(
+            (&now["files"]["running"], &now["files"]["hash"]),
+            (&json!(false), &now["refused"]["hash"]),
+            "{now}"
+        );
         let errors = now["refused"]["errors"].as_array().cloned().unwrap_or_default();
         let named = errors
             .iter()

@@ -38,7 +38,7 @@ pub fn of(row: &Value, said: Option<&Value>, house: &House) -> Result<Scene, &'s
     let mut caller = suite::principal(key.strip_prefix("key_").unwrap_or(key), team, house.config());
     caller.key_id = key.into();
     // Their counters are not in the record.
-    (caller.team_limits, caller.team_budget) = (None, None);
+    caller.rules = Arc::default();
     let stream = row["stream"].as_bool().unwrap_or(false);
     let mut scene = Scene {
         id: id.into(),
