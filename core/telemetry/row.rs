@@ -314,7 +314,7 @@ fn usd(nano: Option<i64>, out: &mut Vec<u8>) {
 }
 
 /// Milliseconds with three digits after the point, without those that say nothing.
-fn millis(span: Duration, out: &mut Vec<u8>) {
+pub(super) fn millis(span: Duration, out: &mut Vec<u8>) {
     let micros = micros(span);
     number(micros / 1000, out);
     out.push(b'.');
@@ -356,7 +356,7 @@ fn maybe(value: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-fn boolean(value: bool, out: &mut Vec<u8>) {
+pub(super) fn boolean(value: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
@@ -364,7 +364,7 @@ fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(b"null");
 }
 
-fn number(mut n: u64, out: &mut Vec<u8>) {
+pub(super) fn number(mut n: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -379,7 +379,7 @@ fn number(mut n: u64, out: &mut Vec<u8>) {
 }
 
 /// Runs of plain bytes go over as they are; a line break never stands in a row.
-fn text(value: &str, out: &mut Vec<u8>) {
+pub(super) fn text(value: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = value.as_bytes();
     let mut from = 0;
