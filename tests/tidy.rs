@@ -135,11 +135,20 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         "WebSockets: a handshake on each side, and the session between them",
     ),
     (&["sled"], &["core/store/"], "another store must be able to take its place"),
+    (
+        &["redis"],
+        &["core/store/redis/", "core/store/mod.rs"],
+        "all that speaks to it, scripts included, lies in one folder",
+    ),
     (&["aws_smithy_eventstream"], &["core/codec/eventstream.rs"], "frames are read and written in one place"),
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
-    (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
+    (
+        &["rustls", "tokio_rustls"],
+        &["core/server/", "core/upstream/", "core/main.rs", "core/store/redis/link.rs"],
+        "sockets only",
+    ),
     (
         &["bpe_openai", "jsonschema", "regex", "text_splitter"],
         &["core/text/", "core/suite/"],

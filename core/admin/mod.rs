@@ -57,6 +57,10 @@ pub trait Facts: Send + Sync {
         let nothing = Error::new(Kind::NotFound, "there is nothing to explain here");
         Box::pin(std::future::ready(Err(nothing)))
     }
+    /// Which other gateway has the record of this request, in words; `None`: nobody knows of one.
+    fn elsewhere(&self, _request: String) -> BoxFuture<'_, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
     /// Sets the gauges that are measured when somebody looks.
     fn measure(&self) {}
 }

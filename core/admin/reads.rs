@@ -58,8 +58,12 @@ pub(super) fn request(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, 
         if let (Some(row), Some(_)) = (&mut found, call.query("bodies").filter(|asked| *asked == "1")) {
             row["bodies"] = bodies(&state, &call.id).await?;
         }
+        if let Some(row) = found {
+            return Ok(reply::ok(&row));
+        }
         let unknown = "no such request in the records that are kept; its id is the x-request-id of the answer";
-        found.map(|row| reply::ok(&row)).ok_or_else(|| Error::new(Kind::NotFound, unknown))
+        let elsewhere = state.facts.elsewhere(call.id.clone()).await;
+        Err(Error::new(Kind::NotFound, elsewhere.unwrap_or_else(|| unknown.to_owned())))
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::{self, Limits, Secret, Team},
     error::{Error, Kind, Result},
-    store::{self, Op, Store, StoreError, hex},
+    store::{self, Changes, Op, Store, StoreError, Told, hex},
 };
 
 pub struct Keys {
@@ -25,6 +25,8 @@ pub struct Keys {
     store: Arc<dyn Store>,
     /// Held from reading a row to writing it.
     changing: Mutex<()>,
+    /// Heard of since before the table was loaded, so that nothing is missed; until somebody follows them.
+    changes: std::sync::Mutex<Option<Changes>>,
 }
 
 /// What a new key may do.
@@ -42,6 +44,7 @@ pub struct NewKey {
 impl Keys {
     /// Reads every key into the table. Refuses to start when a row cannot be read or the master key is another one.
     pub async fn open(store: Arc<dyn Store>, auth: &config::Auth, teams: &BTreeMap<String, Team>) -> Result<Arc<Keys>> {
+        let changes = std::sync::Mutex::new(store.changes());
         let used = store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?;
         let table = Table::new(&*pepper(&*store, used.is_none())?);
         let check = table.hash(MASTER_CHECK_TEXT);
@@ -49,14 +52,21 @@ impl Keys {
             Some(stored) if stored != check => return Err(wrong_master()),
             Some(_) => {}
             None => {
+                // Of several gateways that begin at once the first one's master key counts.
+                let absent = Op::remove(store::Table::Meta, store::MASTER_CHECK);
                 let op = Op::put(store::Table::Meta, store::MASTER_CHECK, check);
-                store.write(vec![op]).await.map_err(failed)?;
+                if !store.write_if(vec![absent], vec![op]).await.map_err(failed)?
+                    && store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?.as_deref()
+                        != Some(&check[..])
+                {
+                    return Err(wrong_master());
+                }
             }
         }
         table.set_required(auth.required);
         table.set_teams(teams);
         load(&*store, &table).await?;
-        Ok(Arc::new(Keys { table: Arc::new(table), store, changing: Mutex::new(()) }))
+        Ok(Arc::new(Keys { table: Arc::new(table), store, changing: Mutex::new(()), changes }))
     }
 
     /// A secret for one purpose, made of the master key: it says nothing about that key, or about a secret for another purpose.
@@ -74,12 +84,20 @@ impl Keys {
         if self.store.read(store::Table::Meta, EVER).await.map_err(failed)?.is_some() {
             return Ok(None);
         }
-        let (_, secret) = self.create(NewKey { name: "first".into(), ..NewKey::default() }).await?;
-        Ok(Some(secret))
+        // Of several gateways that begin at once one makes it.
+        let never = vec![Op::remove(store::Table::Meta, EVER)];
+        let made = self.create_if(NewKey { name: "first".into(), ..NewKey::default() }, never).await?;
+        Ok(made.map(|(_, secret)| secret))
     }
 
     /// The secret is shown this once: only its hash is kept.
     pub async fn create(&self, new: NewKey) -> Result<(KeyInfo, Secret)> {
+        let made = self.create_if(new, Vec::new()).await?;
+        made.ok_or_else(|| Error::new(Kind::Internal, "the key was not made"))
+    }
+
+    /// `None`: the store is not as expected.
+    async fn create_if(&self, new: NewKey, expected: Vec<Op>) -> Result<Option<(KeyInfo, Secret)>> {
         let now = SystemTime::now();
         validate(&new, now)?;
         let (secret, secret_row, hash) = self.mint(now)?;
@@ -97,9 +115,44 @@ impl Keys {
         let id = new_id(now)?;
         let _turn = self.changing.lock().await;
         let ever = Op::put(store::Table::Meta, EVER, "1");
-        self.store.write(vec![put(&id, &row)?, ever]).await.map_err(failed)?;
+        if !self.store.write_if(expected, vec![put(&id, &row)?, ever]).await.map_err(failed)? {
+            return Ok(None);
+        }
         self.table.set(&id, &row, &[hash], &[]);
-        Ok((row.info(&id, now), secret))
+        Ok(Some((row.info(&id, now), secret)))
+    }
+
+    /// What others change in a shared store goes into the table, until the store is closed. `None`: nobody else writes there.
+    pub fn follow(self: &Arc<Self>) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let keys = self.clone();
+        Some(async move {
+            while let Some(told) = changes.next().await {
+                let done = match &told {
+                    Told::Rows(rows) => keys.refresh(rows).await,
+                    Told::Anything => load(&*keys.store, &keys.table).await,
+                };
+                // What could not be read now is read with the next change, or after the next start.
+                if let Err(error) = done {
+                    tracing::error!(%error, "changes of keys by other gateways could not be read");
+                }
+            }
+        })
+    }
+
+    /// Rows as they are now: one that was changed here meanwhile is not taken back.
+    async fn refresh(&self, rows: &[(store::Table, Vec<u8>)]) -> Result<()> {
+        for (_, id) in rows.iter().filter(|(table, _)| *table == store::Table::Keys) {
+            let _turn = self.changing.lock().await;
+            let Some(value) = self.store.read(store::Table::Keys, id).await.map_err(failed)? else { continue };
+            let (id, row) = parse(id, &value)?;
+            // Of the oldest ones it may have dropped another than this gateway knows of.
+            let dropped = if row.secrets.len() < MAX_SECRETS { Vec::new() } else { self.table.hashes_of(id) };
+            let hashes = hashes(id, &row)?;
+            let dropped: Vec<Hash> = dropped.into_iter().filter(|hash| !hashes.contains(hash)).collect();
+            self.table.set(id, &row, &hashes, &dropped);
+        }
+        Ok(())
     }
 
     /// Keys in the order they were made, after the id `after`.
@@ -298,9 +351,12 @@ fn hashes(id: &str, row: &Row) -> Result<Vec<Hash>> {
 
 fn failed(error: StoreError) -> Error {
     let status = match &error {
-        StoreError::Full(_) | StoreError::NoRoom { .. } => 507,
+        StoreError::Full(_) | StoreError::NoRoom { .. } | StoreError::SharedFull { .. } => 507,
         StoreError::TooLarge { .. } => 400,
-        StoreError::Closed => 503,
+        StoreError::Closed
+        | StoreError::Unreachable { .. }
+        | StoreError::Unanswered { .. }
+        | StoreError::Replaced { .. } => 503,
         _ => 500,
     };
     let code = if status == 507 { "store_full" } else { "store_failed" };

@@ -24,6 +24,7 @@ mod shape;
 mod source;
 pub mod sources;
 mod stage;
+mod store;
 mod team;
 mod text;
 mod toml_json;
@@ -43,6 +44,7 @@ pub use secret::Secret;
 pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
+pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
 pub use team::{Budget, Limits, Per};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
@@ -122,18 +124,6 @@ pub struct Tls {
 pub struct Admin {
     pub listen: SocketAddr,
     pub token: Option<Secret>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Store {
-    pub kind: StoreKind,
-    pub path: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreKind {
-    Sled,
-    Memory,
 }
 
 #[derive(Debug, Clone, PartialEq)]

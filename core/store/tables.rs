@@ -16,11 +16,13 @@ pub enum Table {
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// Gateways that share the store: `nodes`.
+    Nodes,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions];
+    pub const ALL: [Table; 7] =
+        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions, Table::Nodes];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -30,6 +32,7 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Nodes => 12,
         }
     }
 
@@ -42,7 +45,18 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Nodes => "nodes",
         }
+    }
+
+    /// Gateways hold these rows in memory: on a shared store they hear of changes.
+    pub const fn is_told(self) -> bool {
+        matches!(self, Table::Keys)
+    }
+
+    /// Each gateway's own, also on a shared store: the configuration is each one's files.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Table::Versions)
     }
 
     pub fn named(name: &str) -> Option<Table> {

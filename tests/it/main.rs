@@ -55,6 +55,9 @@ mod responses;
 mod retries;
 mod review;
 mod routing;
+#[path = "../../core/store/tests/server.rs"]
+mod server;
+mod shared;
 mod stages;
 mod state;
 mod streams;
