@@ -10,17 +10,19 @@ pub enum Table {
     Keys,
     /// Budgets by team and window: `limit::lease`.
     Budgets,
-    /// Sums of usage by hour: `account::usage`.
+    /// Sums of usage by hour, as they were kept before `Reports`.
     Usage,
     /// Files and batches at upstreams, by tenant: `opaque::objects`.
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// Sums of usage: `account::usage`.
+    Reports,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions];
+    pub const ALL: [Table; 7] =
+        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions, Table::Reports];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -30,6 +32,7 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Reports => 14,
         }
     }
 
@@ -42,6 +45,7 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Reports => "reports",
         }
     }
 
