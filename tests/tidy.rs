@@ -40,7 +40,14 @@ const WALLS: &[(&str, &[&str])] = &[
     ("media", &["codec", "config", "error", "exchange", "model", "route", "server", "upstream"]),
     ("provider", &["codec", "config", "error", "model"]),
     ("token", &["config", "error", "provider", "upstream"]),
-    ("route", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
+    (
+        "route",
+        // A price may be a script's: it is compiled where the list of prices is made.
+        &[
+            "account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider",
+            "script",
+        ],
+    ),
     ("prompt", &["codec", "config", "error", "model"]),
     ("text", &[]),
     (
@@ -154,6 +161,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         &["core/text/", "core/suite/"],
         "what callers write is measured and matched under bounds, and those stand there; the patterns of cases are their authors'",
     ),
+    (&["csv"], &["core/account/"], "reports are written, and providers' exports read, where money is"),
     (&["minijinja"], &["core/prompt/"], "what callers fill in is rendered under bounds, and those stand there"),
     (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),

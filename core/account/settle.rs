@@ -49,6 +49,7 @@ pub fn start(ledger: Arc<Ledger>, estimates: Arc<Estimates>) -> (SettleQueue, to
 fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hooks) {
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
+    charge::warn(&inner.record);
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }

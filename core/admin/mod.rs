@@ -17,6 +17,7 @@ use crate::{
 
 pub mod client;
 mod explain;
+mod export;
 mod gate;
 mod keys;
 mod listen;

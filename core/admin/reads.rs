@@ -118,7 +118,7 @@ pub(super) fn page(call: &Call, rows: Vec<Value>) -> Result<Reply> {
     Ok(reply::ok(&json!({ "data": data, "next_cursor": next })))
 }
 
-fn number(call: &Call, name: &str) -> Result<Option<u64>> {
+pub(super) fn number(call: &Call, name: &str) -> Result<Option<u64>> {
     let parsed = call.query(name).map(str::parse).transpose();
     parsed.map_err(|_| Error::invalid(name, "not a number; pass a cursor on as it came"))
 }

@@ -16,7 +16,7 @@ mod unit;
 
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
-pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, Usd};
+pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use store::{OnOutage, Store, StoreKind};
 pub use team::{Budget, Per, Priority, TeamLimits};

@@ -36,7 +36,7 @@ mod tests;
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
-pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing};
+pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use read::{Loaded, Place, load, read, read_kept};
 pub use rollout::{Rollout, Sticky};
 pub use scope::{Rule, Scope};
@@ -73,6 +73,7 @@ pub struct Config {
     pub pricing: Vec<Pricing>,
     /// Prices and limits of the file that `[catalogue]` names.
     pub catalogue: Arc<Catalogue>,
+    pub unknown_price: UnknownPrice,
     pub media: Media,
     pub records: Records,
     pub responses: Responses,

@@ -10,7 +10,7 @@ pub enum Table {
     Keys,
     /// Budgets by team and window: `limit::lease`.
     Budgets,
-    /// Sums of usage by hour: `account::usage`.
+    /// Sums of usage by hour, as they were kept before `Reports`.
     Usage,
     /// Files and batches at upstreams, by tenant: `opaque::objects`.
     Objects,
@@ -18,11 +18,21 @@ pub enum Table {
     Versions,
     /// Gateways that share the store: `nodes`.
     Nodes,
+    /// Sums of usage: `account::usage`.
+    Reports,
 }
 
 impl Table {
-    pub const ALL: [Table; 7] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions, Table::Nodes];
+    pub const ALL: [Table; 8] = [
+        Table::Meta,
+        Table::Keys,
+        Table::Budgets,
+        Table::Usage,
+        Table::Objects,
+        Table::Versions,
+        Table::Nodes,
+        Table::Reports,
+    ];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -33,6 +43,7 @@ impl Table {
             Table::Objects => 5,
             Table::Versions => 6,
             Table::Nodes => 12,
+            Table::Reports => 14,
         }
     }
 
@@ -46,6 +57,7 @@ impl Table {
             Table::Objects => "objects",
             Table::Versions => "versions",
             Table::Nodes => "nodes",
+            Table::Reports => "reports",
         }
     }
 

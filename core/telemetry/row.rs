@@ -29,6 +29,8 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         id,
         key_id,
         team,
+        user,
+        organisation,
         operation,
         format,
         model,
@@ -57,6 +59,13 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
     maybe((!key_id.is_empty()).then_some(&**key_id), out);
     name("team", out);
     maybe(team.as_deref(), out);
+    // Those stand there where they are known.
+    for (key, value) in [("user", user), ("organisation", organisation)] {
+        if let Some(value) = value {
+            name(key, out);
+            text(value, out);
+        }
+    }
     name("operation", out);
     text(operation.name(), out);
     name("format", out);
@@ -114,7 +123,7 @@ pub fn write_trace(trace: &Trace, out: &mut Vec<u8>) {
 }
 
 fn attempt(row: &Attempt, out: &mut Vec<u8>) {
-    let Attempt { number: n, target, outcome, usage, cost_nano_usd, estimated, took } = row;
+    let Attempt { number: n, target, outcome, usage, cost_nano_usd, price, estimated, took } = row;
     out.extend_from_slice(b"{\"number\":");
     number(u64::from(*n), out);
     name("target", out);
@@ -125,6 +134,10 @@ fn attempt(row: &Attempt, out: &mut Vec<u8>) {
     tokens(usage.as_ref(), out);
     name("cost_usd", out);
     usd(*cost_nano_usd, out);
+    if let Some(price) = price {
+        name("price", out);
+        text(&price.to_string(), out);
+    }
     if *estimated {
         name("estimated", out);
         boolean(true, out);
@@ -287,6 +300,14 @@ fn tokens(usage: Option<&Usage>, out: &mut Vec<u8>) {
     for (key, count) in usage.units.iter().flat_map(|units| units.named()).filter(|(_, count)| count.is_some()) {
         out.push(b',');
         count_of(key, count, out);
+    }
+    if let Some(billed) = usage.billed {
+        for (key, count) in
+            [("billed_input_tokens", billed.input_tokens), ("billed_output_tokens", billed.output_tokens)]
+        {
+            out.push(b',');
+            count_of(key, count, out);
+        }
     }
     if let Some(tier) = usage.service_tier {
         name("service_tier", out);

@@ -17,6 +17,8 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
         id: "req_1".into(),
         key_id: "key_1".into(),
         team: Some("hr".into()),
+        user: None,
+        organisation: None,
         operation: Operation::Chat,
         format: Format::OpenaiChat,
         model: model.into(),

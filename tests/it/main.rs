@@ -51,6 +51,7 @@ mod redact;
 mod repl;
 mod replay;
 mod reload;
+mod reports;
 mod responses;
 mod retries;
 mod review;

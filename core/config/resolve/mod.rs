@@ -59,7 +59,12 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let models = r.models(file.models, &providers);
     let teams = r.teams(file.teams, &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
-    let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
+    let catalogue = file.catalogue.unwrap_or_default();
+    let unknown_price = match catalogue.unknown_price {
+        Some(file::UnknownPrice::Refuse) => crate::config::UnknownPrice::Refuse,
+        _ => crate::config::UnknownPrice::Reserve,
+    };
+    let catalogue = r.catalogue(catalogue);
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
@@ -83,6 +88,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         teams,
         pricing,
         catalogue,
+        unknown_price,
         media,
         budget_lease,
         records,
