@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, header};
+use http::{Method, Request, StatusCode, header, response::Parts};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -39,7 +39,24 @@ impl Admin {
         }
     }
 
+    /// What is no JSON, and the header that says where more of it is.
+    pub async fn text(&self, path: &str, more: &str) -> Result<(Bytes, Option<String>), String> {
+        let asked = tokio::time::timeout(TIMEOUT, self.send(Method::GET, path, None));
+        let late = |_| format!("{} did not answer within {} s", self.base, TIMEOUT.as_secs());
+        let (head, body) = asked.await.map_err(late)??;
+        if !head.status.is_success() {
+            return self.value(head.status, &body).map(|_| Default::default());
+        }
+        let more = head.headers.get(more).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok((body, more))
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let (head, body) = self.send(method, path, body).await?;
+        self.value(head.status, &body)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(Parts, Bytes), String> {
         let failed = |e: &dyn std::fmt::Display| format!("{} failed: {e}", self.base);
         let host = self.base.host_str().unwrap_or("");
         let port = self.base.port_or_known_default().unwrap_or(80);
@@ -59,11 +76,14 @@ impl Admin {
         let body = body.map(|value| Bytes::from(value.to_string())).unwrap_or_default();
         let request = request.body(Full::new(body)).map_err(|e| failed(&e))?;
         let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| failed(&e))?.to_bytes();
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| failed(&e))?.to_bytes();
         running.abort();
+        Ok((head, body))
+    }
 
-        let value = serde_json::from_slice(&body);
+    fn value(&self, status: StatusCode, body: &[u8]) -> Result<Value, String> {
+        let value = serde_json::from_slice(body);
         if status.is_success() {
             return value.map_err(|e| format!("{} does not look like an admin plane ({e})", self.base));
         }
@@ -77,4 +97,4 @@ impl Admin {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_ANSWER: usize = 16 << 20;
+const MAX_ANSWER: usize = 64 << 20;

@@ -37,8 +37,13 @@ pub(super) fn error(error: &Error) -> Reply {
     reply
 }
 
-fn with_type(status: StatusCode, kind: &'static str, body: String) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+/// Of any other type.
+pub(super) fn bytes(kind: &'static str, body: Vec<u8>) -> Reply {
+    with_type(StatusCode::OK, kind, body)
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

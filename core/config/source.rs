@@ -240,7 +240,7 @@ fn secretive(key: &str) -> bool {
 }
 
 fn reference(text: &str) -> bool {
-    ["env:", "file:"].iter().any(|form| text.starts_with(form))
+    ["env:", "file:", "store:", "vault:", "aws-sm:", "cmd:"].iter().any(|form| text.starts_with(form))
 }
 
 /// Of a line that is no TOML: quoted text that is no reference, and all that follows a secretive name.

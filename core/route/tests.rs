@@ -30,6 +30,8 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         pricing: Vec::new(),
         catalogue: Default::default(),
         media: config::Media::default(),
+        audit: Default::default(),
+        secrets: Default::default(),
         responses: config::Responses::default(),
         records: config::Records::default(),
         rollout: None,

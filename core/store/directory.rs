@@ -5,7 +5,9 @@
 //! data/               0700
 //!   version           the layout's version
 //!   lock              held by the process that uses the store
-//!   master.key        0600, 32 bytes in hex: the pepper of key hashes, and what seals ids
+//!   master.key        0600, 32 bytes in hex: wraps the keys that hash and seal
+//!   keyring           those keys, wrapped: a copy of the store's row
+//!   audit.head        how far the audit log had come: `audit`
 //!   commits           how many batches were acknowledged: more than the store knows of means that it lost some
 //!   first-key         0600, the very first key, when there was no terminal to show it on
 //!   sled/             the store
@@ -129,10 +131,38 @@ impl Directory {
         })
     }
 
+    pub fn has_master_key(&self) -> bool {
+        self.path.join(MASTER_KEY_FILE).is_file()
+    }
+
+    /// The old one or the new one lies there at any moment.
+    pub fn replace_master_key(&self, key: &[u8; 32]) -> Result<()> {
+        let mut text = Zeroizing::new(hex::encode(key));
+        text.push('\n');
+        self.replace(MASTER_KEY_FILE, text.as_bytes(), 0o600)
+    }
+
+    /// The wrapped keys, for who reads what was sealed without the store.
+    pub fn keep_keyring(&self, row: &[u8]) -> Result<()> {
+        if self.read(KEYRING_FILE)?.is_some_and(|held| held.as_bytes() == row) {
+            return Ok(());
+        }
+        self.replace(KEYRING_FILE, row, 0o600)
+    }
+
     /// Keeps the very first key where only the owner can read it, and says where.
     pub fn keep_first_key(&self, secret: &str) -> Result<PathBuf> {
         self.replace(FIRST_KEY_FILE, secret.as_bytes(), 0o600)?;
         Ok(self.path.join(FIRST_KEY_FILE))
+    }
+
+    /// How far the audit log had come, where the store cannot lose it.
+    pub fn keep_audit_head(&self, mark: &[u8]) -> Result<()> {
+        self.replace(AUDIT_HEAD_FILE, mark, 0o600)
+    }
+
+    pub fn audit_head(&self) -> Result<Option<String>> {
+        self.read(AUDIT_HEAD_FILE)
     }
 
     pub(super) fn sled(&self) -> PathBuf {
@@ -211,9 +241,7 @@ impl Directory {
     fn make_master_key(&self) -> Result<Zeroizing<[u8; 32]>> {
         let mut key = Zeroizing::new([0; 32]);
         aws_lc_rs::rand::fill(&mut *key).map_err(|_| self.io(io::Error::other("no random numbers")))?;
-        let mut text = Zeroizing::new(hex::encode(&*key));
-        text.push('\n');
-        self.replace(MASTER_KEY_FILE, text.as_bytes(), 0o600)?;
+        self.replace_master_key(&key)?;
         Ok(key)
     }
 
@@ -264,7 +292,9 @@ impl Directory {
 pub(super) const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
 const MASTER_KEY_FILE: &str = "master.key";
+const KEYRING_FILE: &str = "keyring";
 const COMMITS_FILE: &str = "commits";
+const AUDIT_HEAD_FILE: &str = "audit.head";
 const FIRST_KEY_FILE: &str = "first-key";
 const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "room.probe";

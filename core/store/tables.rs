@@ -16,11 +16,23 @@ pub enum Table {
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// What was done to the gateway, in chains: `audit`.
+    Audit,
+    /// Provider keys and other secrets, sealed: `secrets::kept`.
+    Secrets,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions];
+    pub const ALL: [Table; 8] = [
+        Table::Meta,
+        Table::Keys,
+        Table::Budgets,
+        Table::Usage,
+        Table::Objects,
+        Table::Versions,
+        Table::Audit,
+        Table::Secrets,
+    ];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -30,6 +42,8 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Audit => 9,
+            Table::Secrets => 10,
         }
     }
 
@@ -42,6 +56,8 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Audit => "audit",
+            Table::Secrets => "secrets",
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod agents;
 mod asks;
+mod audit;
 mod auth;
 mod bad_input;
 mod bedrock;
@@ -55,6 +56,7 @@ mod responses;
 mod retries;
 mod review;
 mod routing;
+mod secrets;
 mod stages;
 mod state;
 mod streams;
