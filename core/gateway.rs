@@ -53,13 +53,13 @@ impl server::App for Gateway {
         // Taken apart first: a future keeps to its end what it was given.
         let (parts, body) = request.into_parts();
         let from = peer.addr.ip();
-        async move { self.respond(from, &parts, body).await }
+        async move { self.respond(&parts, body, from).await }
     }
 }
 
 impl Gateway {
     /// One request, from its head to the head of its answer; a stream's body goes on from there.
-    pub async fn respond(self: &Arc<Self>, from: IpAddr, parts: &Parts, body: Incoming) -> Response<Body> {
+    pub async fn respond(self: &Arc<Self>, parts: &Parts, body: Incoming, from: IpAddr) -> Response<Body> {
         if let Some(answer) = reply::health(parts, || self.ready()) {
             return answer;
         }

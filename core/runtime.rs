@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     account::{SettleQueue, estimate::Estimates},
-    audit::Audit,
+    audit::{Audit, Refusals},
     auth::{self, Principal},
     codec::{Field, document::Document},
     config::{self, Config, Loaded, Place, Problem},
@@ -225,7 +225,7 @@ impl State {
     #[cold]
     pub fn watch(&self, error: &error::Error, caller: &Principal, from: IpAddr, parts: &Parts) {
         let code = error.code();
-        let refused = caller.key_id.is_empty() && matches!(code, "key_revoked" | "key_expired" | "key_disabled");
+        let refused = caller.key_id.is_empty() && Refusals::concerns_key(code);
         let holder = refused
             .then(|| auth::credential(&parts.headers, parts.uri.query()).and_then(|key| self.auth.holder(&key)))
             .flatten();

@@ -53,6 +53,11 @@ impl Refusals {
         self.add(action, code, key, peer);
     }
 
+    /// Is this code about a key that was refused?
+    pub fn concerns_key(code: &str) -> bool {
+        KINDS.iter().any(|(known, action)| *known == code && *action == "key.refused")
+    }
+
     /// An admin request that was not let in, or not allowed.
     pub fn admin(&self, code: &str, peer: Option<IpAddr>) {
         self.add("admin.refused", code, None, peer);
@@ -130,7 +135,7 @@ fn net(peer: IpAddr) -> IpAddr {
 }
 
 /// Codes that are security events, and what they are called.
-const KINDS: [(&str, &str); 12] = [
+const KINDS: [(&str, &str); 14] = [
     ("invalid_api_key", "key.refused"),
     ("key_revoked", "key.refused"),
     ("key_expired", "key.refused"),
@@ -139,7 +144,9 @@ const KINDS: [(&str, &str); 12] = [
     ("token_expired", "key.refused"),
     ("model_not_allowed", "key.refused"),
     ("operation_not_allowed", "key.refused"),
-    ("ip_not_allowed", "key.refused"),
+    ("address_not_allowed", "key.refused"),
+    ("user_disabled", "key.refused"),
+    ("token_revoked", "key.refused"),
     ("path_not_listed", "key.refused"),
     ("egress_refused", "egress.refused"),
     ("media_not_allowed", "egress.refused"),

@@ -239,7 +239,8 @@ fn secretive(key: &str) -> bool {
     SECRETIVE.iter().any(|word| key.contains(word))
 }
 
-fn reference(text: &str) -> bool {
+/// Does this say where a secret is?
+pub fn reference(text: &str) -> bool {
     ["env:", "file:", "store:", "vault:", "aws-sm:", "cmd:"].iter().any(|form| text.starts_with(form))
 }
 

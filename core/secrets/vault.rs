@@ -61,10 +61,11 @@ impl Login {
     /// Renews what is due. `None`: nothing will be, as it is.
     pub async fn keep(&self, vault: &Vault, outside: &dyn Outside) -> Option<Instant> {
         let due = |held: &Option<Held>| held.as_ref().and_then(|held| held.renew);
-        if due(&*self.held.lock().await).is_some_and(|renew| renew <= Instant::now())
+        if due(&*self.held.lock().await)? <= Instant::now()
             && let Err(Failure::Unknown(why) | Failure::Absent(why)) = self.token(vault, outside).await
         {
             tracing::warn!(why, "the login at the vault could not be renewed");
+            return Some(Instant::now() + AGAIN);
         }
         due(&*self.held.lock().await)
     }
@@ -216,5 +217,7 @@ const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// Asked for by the server against forged requests.
 const ASKED: HeaderName = HeaderName::from_static("x-vault-request");
+/// After a renewal that failed.
+const AGAIN: Duration = Duration::from_secs(5);
 /// What is left of a login then is not worth a try.
 const MARGIN: Duration = Duration::from_secs(5);
