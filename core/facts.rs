@@ -65,6 +65,8 @@ impl Gateway {
             "parked": runtime.parked().iter().map(|(stage, _)| *stage).collect::<Vec<_>>(),
             // Requests are answered from memory: a store that takes no changes makes nobody unready.
             "store": self.state.store.trouble().unwrap_or("ok"),
+            // Values that could not be looked at again: what was read last is used.
+            "secrets": self.state.secrets.trouble(),
             "refused": refused.as_deref().map(|r| r.json()),
             "version": standing.named(),
             // All is well, but what runs is not what lies in the folder.
@@ -116,6 +118,9 @@ impl Facts for Gateway {
             // Changed in the file and not in the process.
             "needs_restart": runtime.config.needs_restart(&self.state.started),
             "refused": refused.as_deref().map(|r| r.json()),
+            // Each secret that lies elsewhere, and how fresh it is.
+            "secrets": self.state.secrets.status(),
+            "keyring": self.state.secrets.ring().json(),
         });
         for (name, value) in standing.as_object().into_iter().flatten() {
             status[name] = value.clone();

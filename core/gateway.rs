@@ -4,7 +4,7 @@
 
 mod untranslated;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -47,18 +47,19 @@ pub struct Gateway {
 impl server::App for Gateway {
     fn call(
         self: Arc<Self>,
-        _peer: Peer,
+        peer: Peer,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
         // Taken apart first: a future keeps to its end what it was given.
         let (parts, body) = request.into_parts();
-        async move { self.respond(&parts, body).await }
+        let from = peer.addr.ip();
+        async move { self.respond(&parts, body, from).await }
     }
 }
 
 impl Gateway {
     /// One request, from its head to the head of its answer; a stream's body goes on from there.
-    pub async fn respond(self: &Arc<Self>, parts: &Parts, body: Incoming) -> Response<Body> {
+    pub async fn respond(self: &Arc<Self>, parts: &Parts, body: Incoming, from: IpAddr) -> Response<Body> {
         if let Some(answer) = reply::health(parts, || self.ready()) {
             return answer;
         }
@@ -76,6 +77,9 @@ impl Gateway {
             Ok(found) => self.run(&runtime, &mut exchange, found, parts, body).await,
             Err((_, error)) => Err(error.copy()),
         };
+        if let Err(error) = &outcome {
+            self.state.watch(error, &exchange.cx.principal, from, parts);
+        }
         let json_array = found.is_ok_and(|f| f.json_array);
         let outcome = worded(&mut exchange, outcome, json_array).await;
         self.deliver(&runtime, exchange, outcome, json_array).await

@@ -2,6 +2,7 @@
 //! and swaps it; a live one is never changed.
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{
         Arc,
@@ -11,10 +12,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::request::Parts;
 use serde_json::{Value, json};
 
 use crate::{
     account::{SettleQueue, estimate::Estimates},
+    audit::{Audit, Refusals},
     auth::{self, Principal},
     codec::{Field, document::Document},
     config::{self, Config, Loaded, Place, Problem},
@@ -30,6 +33,7 @@ use crate::{
     route::{self, Health},
     script::Scripts,
     seal::Seals,
+    secrets::Secrets,
     server::{BodyLimits, BodyMemory},
     store::{self, Store},
     stored::Stored,
@@ -83,6 +87,10 @@ pub struct State {
     /// What the process began with: a reload cannot change all of it.
     pub started: Arc<Config>,
     pub store: Arc<dyn Store>,
+    /// Secrets that gateway.toml only names.
+    pub secrets: Arc<Secrets>,
+    /// What was done to the gateway, and what it refused for reasons of security.
+    pub audit: Arc<Audit>,
     /// The change that did not go live, until one does.
     pub refused: ArcSwapOption<Refused>,
     pub draining: AtomicBool,
@@ -212,6 +220,18 @@ impl Keep for store::Compiled {
 }
 
 impl State {
+    /// A request that ended with an error: what was refused for reasons of security is counted for the audit log, by the key
+    /// where it is known whose it was.
+    #[cold]
+    pub fn watch(&self, error: &error::Error, caller: &Principal, from: IpAddr, parts: &Parts) {
+        let code = error.code();
+        let refused = caller.key_id.is_empty() && Refusals::concerns_key(code);
+        let holder = refused
+            .then(|| auth::credential(&parts.headers, parts.uri.query()).and_then(|key| self.auth.holder(&key)))
+            .flatten();
+        self.audit.refusals().note(code, Some(holder.as_deref().unwrap_or(&caller.key_id)), Some(from));
+    }
+
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

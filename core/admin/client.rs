@@ -59,6 +59,24 @@ impl Admin {
         Ok(())
     }
 
+    /// What is no JSON, and the header that says where more of it is.
+    pub async fn text(&self, path: &str, more: &str) -> Result<(Bytes, Option<String>), String> {
+        let late = |_| format!("{} did not answer within {} s", self.base, TIMEOUT.as_secs());
+        let asked = async {
+            let (answer, running) = self.send(Method::GET, path, None).await?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| self.failed(&e))?.to_bytes();
+            running.abort();
+            Ok::<_, String>((head, body))
+        };
+        let (head, body) = tokio::time::timeout(TIMEOUT, asked).await.map_err(late)??;
+        if !head.status.is_success() {
+            return Err(self.message(head.status, &serde_json::from_slice(&body).unwrap_or_default()));
+        }
+        let more = head.headers.get(more).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok((body, more))
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let (answer, running) = self.send(method, path, body).await?;
         let status = answer.status();
@@ -114,4 +132,4 @@ impl Admin {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_ANSWER: usize = 16 << 20;
+const MAX_ANSWER: usize = 64 << 20;

@@ -8,13 +8,16 @@ use serde_json::Value;
 
 use crate::{
     account::Ledger,
+    audit::Audit,
     auth::Keys,
     config::Secret,
     error::{Error, Kind, Result},
     explain::Asked,
+    secrets::Secrets,
     versions::{By, Versions},
 };
 
+mod audit;
 pub mod client;
 mod explain;
 mod export;
@@ -23,8 +26,10 @@ mod keys;
 mod listen;
 mod openapi;
 mod reads;
+mod record;
 mod reply;
 mod routes;
+mod secrets;
 mod usage;
 mod versions;
 
@@ -35,6 +40,8 @@ pub use listen::serve;
 pub struct AdminState {
     pub keys: Arc<Keys>,
     pub ledger: Arc<Ledger>,
+    pub audit: Arc<Audit>,
+    pub secrets: Arc<Secrets>,
     pub facts: Arc<dyn Facts>,
     pub deployment: Arc<dyn Deployment>,
     /// Without one only the local user is served.
@@ -75,6 +82,10 @@ pub trait Deployment: Send + Sync {
     fn show(self: Arc<Self>, version: String) -> BoxFuture<'static, Result<Value>>;
     /// Two versions side by side; `running` and `files` are versions too.
     fn diff(self: Arc<Self>, from: String, to: String) -> BoxFuture<'static, Result<Value>>;
+    /// A secret that gateway.toml only names is another one: waits until requests have it.
+    fn secrets_changed(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
     /// Waits until it is done.
     fn act(self: Arc<Self>, action: Action, by: By) -> BoxFuture<'static, Result<Value>>;
 }

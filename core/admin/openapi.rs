@@ -71,7 +71,7 @@ fn operation(route: &Route) -> Value {
     let mut operation = json!({ "summary": route.summary, "parameters": parameters, "responses": answers });
     if let Some(name) = route.body {
         operation["requestBody"] =
-            json!({ "required": !["Rotation", "Word"].contains(&name), "content": content(name) });
+            json!({ "required": !["Rotation", "Word", "MasterRotation"].contains(&name), "content": content(name) });
     }
     if route.open {
         operation["security"] = json!([]);
@@ -175,7 +175,14 @@ fn schemas() -> Value {
         "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
         "TeamPage": page(of("Team")),
     });
-    for (name, schema) in bound.as_object().into_iter().chain(deployment().as_object()).flatten() {
+    for (name, schema) in bound
+        .as_object()
+        .into_iter()
+        .chain(deployment().as_object())
+        .chain(audit().as_object())
+        .chain(secrets().as_object())
+        .flatten()
+    {
         all[name] = schema.clone();
     }
     all
@@ -221,6 +228,63 @@ fn deployment() -> Value {
             "outcome": { "enum": ["unchanged", "live", "rollout", "pinned", "reverted", "refused", "aborted"] },
             "version": { "anyOf": [version, { "type": "null" }] }, "message": maybe("string"),
             "errors": { "type": "array", "items": { "$ref": "#/components/schemas/Problem" } },
+        })),
+    })
+}
+
+/// Of secrets in the store.
+fn secrets() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let info = json!({ "$ref": "#/components/schemas/SecretInfo" });
+    json!({
+        "SecretInfo": object(&["name", "version", "changed", "hint"], json!({
+            "name": text(), "version": count(), "changed": text(),
+            "hint": { "type": "string", "description": "a keyed hash: equal for equal secrets" },
+        })),
+        "SecretPage": object(&["data"], json!({
+            "data": { "type": "array", "items": info }, "next_cursor": maybe("string"),
+        })),
+        "NewSecret": closed(&["value"], json!({ "value": { "type": "string", "writeOnly": true } })),
+        "MasterRotation": closed(&[], json!({
+            "to": { "type": ["string", "null"], "description": "file:PATH or env:NAME; absent: a new one in the data directory" },
+            "finish": { "type": "boolean" },
+        })),
+        "Keyring": object(&["keys", "former_masters"], json!({ "keys": count(), "former_masters": count() })),
+    })
+}
+
+/// Of the audit log.
+fn audit() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let row = json!({ "$ref": "#/components/schemas/AuditRow" });
+    json!({
+        "AuditRow": object(&["seq", "node", "time", "actor", "action", "outcome", "prev", "mac"], json!({
+            "seq": count(), "node": text(), "time": text(),
+            "actor": { "type": "object", "properties": {
+                "kind": { "enum": ["owner", "local", "token", "key", "system", "unknown"] },
+                "id": maybe("string"), "name": maybe("string"), "role": maybe("string"),
+            } },
+            "from": { "type": "object", "properties": { "peer": maybe("string"), "agent": maybe("string") } },
+            "action": text(), "object": maybe("string"),
+            "outcome": { "enum": ["intended", "done", "refused", "failed"] }, "code": maybe("string"),
+            "of": { "type": ["integer", "null"], "description": "the row that said intended" },
+            "count": { "type": ["integer", "null"], "description": "how often, where several are one row" },
+            "before": {}, "after": {},
+            "prev": { "type": "string", "description": "SHA-256 of the row before, as it is exported" },
+            "mac": { "type": "string", "description": "HMAC-SHA256 of the row without this member" },
+        })),
+        "AuditPage": object(&["data"], json!({
+            "data": { "type": "array", "items": row }, "next_cursor": maybe("string"),
+        })),
+        "AuditVerdict": object(&["whole"], json!({
+            "whole": { "type": "boolean" },
+            "chains": { "type": "array", "items": { "type": "object" } },
+            "broken": { "type": "object", "properties": {
+                "node": text(), "seq": count(), "fault": { "enum": ["changed", "missing", "reordered", "truncated"] },
+                "why": text(),
+            } },
         })),
     })
 }

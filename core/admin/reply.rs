@@ -76,8 +76,18 @@ pub(super) fn error(error: &Error) -> Reply {
     reply
 }
 
-fn with_type(status: StatusCode, kind: &'static str, body: String) -> Reply {
-    headed(status, kind, Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync())
+/// Of any other type.
+pub(super) fn bytes(kind: &'static str, body: Vec<u8>) -> Reply {
+    with_type(StatusCode::OK, kind, body)
+}
+
+fn with_type(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+    headed(status, kind, self::body(body.into()))
+}
+
+/// What is whole already.
+pub(super) fn body(bytes: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn headed(status: StatusCode, kind: &'static str, body: UnsyncBoxBody<Bytes, io::Error>) -> Reply {

@@ -12,7 +12,10 @@ use http::{Method, Request, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::{AdminState, explain, export, gate, keys, openapi, reads, reply, reply::Reply, usage, versions};
+use super::{
+    AdminState, audit, explain, export, gate, keys, openapi, reads, record, reply, reply::Reply, secrets, usage,
+    versions,
+};
 use crate::error::{Error, Kind, Result};
 
 /// A row.
@@ -79,6 +82,25 @@ const USAGE: &[(&str, &str)] = &[
 const EXPORT: &[(&str, &str)] =
     &[("format", "ndjson, a request a line (when absent), or csv, an attempt a line"), FROM, TO];
 const FORMAT: (&str, &str) = ("format", "json (pages), csv or ndjson (all rows); the header accept says it as well");
+const AUDIT: &[(&str, &str)] = &[
+    LIMIT,
+    CURSOR,
+    ("action", "only this action (keys.create), or all of a kind (keys)"),
+    ("actor", "only this actor: a kind (owner, local, token, key, system), an id or a name"),
+    ("object", "only what was done to this"),
+    ("outcome", "intended, done, refused or failed"),
+    ("node", "only this gateway's chain"),
+    FROM,
+    TO,
+];
+const AUDIT_EXPORT: &[(&str, &str)] = &[
+    ("format", "ndjson (when absent), one row a line as it is stored, or csv"),
+    ("action", "only this action (keys.create), or all of a kind (keys)"),
+    ("node", "only this gateway's chain"),
+    FROM,
+    TO,
+    ("cursor", "the x-next-cursor of the answer before"),
+];
 const FROM: (&str, &str) = ("from", "not before this time, such as 2026-01-31 or 2026-01-31T08:00:00Z");
 const TO: (&str, &str) = ("to", "before this time");
 const LIMIT: (&str, &str) = ("limit", "rows a page, 1 to 500; 50 when absent");
@@ -130,6 +152,22 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: Some("Word"), answer: "Deployed", call: versions::promote },
     Route { method: Method::POST, path: "/api/v1/rollout/abort", summary: "Stops a rollout; its version is not tried again until the files change", open: false,
         query: &[], body: Some("Word"), answer: "Deployed", call: versions::abort },
+    Route { method: Method::GET, path: "/api/v1/secrets", summary: "Secrets in the store, by name; never their values", open: false,
+        query: PAGING, body: None, answer: "SecretPage", call: secrets::list },
+    Route { method: Method::GET, path: "/api/v1/secrets/{id}", summary: "A secret's version and when it was changed; never its value", open: false,
+        query: &[], body: None, answer: "SecretInfo", call: secrets::show },
+    Route { method: Method::PUT, path: "/api/v1/secrets/{id}", summary: "Puts a secret in, or another one in its place; the next request has it", open: false,
+        query: &[], body: Some("NewSecret"), answer: "SecretInfo", call: secrets::set },
+    Route { method: Method::DELETE, path: "/api/v1/secrets/{id}", summary: "Takes a secret away", open: false,
+        query: &[], body: None, answer: "SecretInfo", call: secrets::delete },
+    Route { method: Method::POST, path: "/api/v1/secrets/rotate-master", summary: "Another master key; finish: the former one opens nothing any more", open: false,
+        query: &[], body: Some("MasterRotation"), answer: "Keyring", call: secrets::rotate },
+    Route { method: Method::GET, path: "/api/v1/audit", summary: "What was done to the gateway and refused by it, newest first", open: false,
+        query: AUDIT, body: None, answer: "AuditPage", call: audit::list },
+    Route { method: Method::GET, path: "/api/v1/audit/export", summary: "Rows of the audit log as they are stored, oldest first", open: false,
+        query: AUDIT_EXPORT, body: None, answer: "Text", call: audit::export },
+    Route { method: Method::GET, path: "/api/v1/audit/verify", summary: "Follows the audit log's chains: whole, or the first row that is not", open: false,
+        query: &[], body: None, answer: "AuditVerdict", call: audit::verify },
     Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", open: false,
         query: &[], body: None, answer: "StateExport", call: keys::export_state },
     Route { method: Method::POST, path: "/api/v1/explain", summary: "What would become of a request now, without sending it", open: false,
@@ -146,9 +184,10 @@ pub(super) const TABLE: &[Route] = &[
 
 pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    match handle(state, peer, &head, body).await {
+    match handle(state.clone(), peer, &head, body).await {
         Ok(reply) => reply,
         Err(error) => {
+            record::refused(&state, peer, &error);
             if error.status() >= 500 {
                 tracing::error!(%error, path = head.uri.path(), "an admin request failed");
             }
@@ -167,7 +206,8 @@ async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: In
     let query = parse_query(route, head.uri.query())?;
     let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
     let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    (route.call)(state, Call { id, other, query, accept, body }).await
+    let who = record::Who::of(&state, peer, head);
+    record::run(route, state, who, Call { id, other, query, accept, body }).await
 }
 
 fn find(method: &Method, path: &str) -> Result<(&'static Route, [String; 2])> {

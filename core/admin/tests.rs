@@ -78,6 +78,10 @@ struct Plane {
     _stop: DropGuard,
 }
 
+fn nowhere() -> Arc<crate::secrets::Secrets> {
+    crate::secrets::Secrets::nowhere(crate::upstream::Client::new(&crate::upstream::ProxyConfig::default()))
+}
+
 async fn plane(token: Option<&str>) -> Plane {
     let auth = config::Auth { required: true };
     let store = Arc::new(Memory::default());
@@ -85,7 +89,15 @@ async fn plane(token: Option<&str>) -> Plane {
     let facts = Arc::new(Told(AtomicBool::new(true), Versions::open(Arc::new(Memory::default())).await.unwrap()));
     let token = token.map(Secret::new);
     let ledger = Ledger::open(store, Arc::new(Ring::new(100)), SystemTime::now).await.unwrap();
-    let state = Arc::new(AdminState { keys, ledger, facts: facts.clone(), deployment: facts.clone(), token });
+    let state = Arc::new(AdminState {
+        keys,
+        ledger,
+        audit: crate::audit::Audit::nowhere(),
+        secrets: nowhere(),
+        facts: facts.clone(),
+        deployment: facts.clone(),
+        token,
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     config::{self, Limits, Secret, Team},
     error::{Error, Kind, Result},
+    keyring::Keyring,
     store::{self, Changes, Op, Store, StoreError, Told, hex},
 };
 
@@ -42,27 +43,22 @@ pub struct NewKey {
 }
 
 impl Keys {
-    /// Reads every key into the table. Refuses to start when a row cannot be read or the master key is another one.
+    /// Reads every key into the table. Refuses to start when a row cannot be read or the data directory's master key is
+    /// another one.
     pub async fn open(store: Arc<dyn Store>, auth: &config::Auth, teams: &BTreeMap<String, Team>) -> Result<Arc<Keys>> {
+        let ring = Keyring::open(&store, &config::Secrets::default()).await?;
+        Keys::with(&ring, store, auth, teams).await
+    }
+
+    /// The same with the keys of a ring that is open already.
+    pub async fn with(
+        ring: &Keyring,
+        store: Arc<dyn Store>,
+        auth: &config::Auth,
+        teams: &BTreeMap<String, Team>,
+    ) -> Result<Arc<Keys>> {
         let changes = std::sync::Mutex::new(store.changes());
-        let used = store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?;
-        let table = Table::new(&*pepper(&*store, used.is_none())?);
-        let check = table.hash(MASTER_CHECK_TEXT);
-        match used {
-            Some(stored) if stored != check => return Err(wrong_master()),
-            Some(_) => {}
-            None => {
-                // Of several gateways that begin at once the first one's master key counts.
-                let absent = Op::remove(store::Table::Meta, store::MASTER_CHECK);
-                let op = Op::put(store::Table::Meta, store::MASTER_CHECK, check);
-                if !store.write_if(vec![absent], vec![op]).await.map_err(failed)?
-                    && store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?.as_deref()
-                        != Some(&check[..])
-                {
-                    return Err(wrong_master());
-                }
-            }
-        }
+        let table = Table::new(&ring.root());
         table.set_required(auth.required);
         table.set_teams(teams);
         load(&*store, &table).await?;
@@ -237,11 +233,6 @@ impl Keys {
     }
 }
 
-/// What the store holds at `store::MASTER_CHECK` when its keys were made with this master key.
-pub fn master_check(master: &[u8; 32]) -> [u8; 32] {
-    Table::new(master).hash(MASTER_CHECK_TEXT)
-}
-
 async fn load(store: &dyn Store, table: &Table) -> Result<()> {
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -255,21 +246,6 @@ async fn load(store: &dyn Store, table: &Table) -> Result<()> {
             None => return Ok(()),
         }
     }
-}
-
-/// What `Keys::secret_for` gives, from the text of a master key alone: for who reads what a gateway sealed. `None`: it is none.
-pub fn secret_of(master: &str, purpose: &str) -> Option<zeroize::Zeroizing<[u8; 32]>> {
-    let key = zeroize::Zeroizing::new(store::hex::decode(master)?);
-    Some(zeroize::Zeroizing::new(Table::new(&key).hash(&format!("portcullis secret for {purpose}"))))
-}
-
-fn pepper(store: &dyn Store, fresh: bool) -> Result<zeroize::Zeroizing<[u8; 32]>> {
-    if let Some(directory) = store.directory() {
-        return directory.master_key(fresh).map_err(failed);
-    }
-    let mut pepper = zeroize::Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(&mut *pepper).map_err(|_| no_randomness())?;
-    Ok(pepper)
 }
 
 fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
@@ -363,12 +339,6 @@ fn failed(error: StoreError) -> Error {
     Error::new(Kind::Internal, error.to_string()).with_status(status).with_code(code).because(error)
 }
 
-fn wrong_master() -> Error {
-    let message = "master.key in the data directory is not the one that the stored keys were made with: put the right file \
-                   back from a backup, or move the whole directory away to begin with an empty one";
-    Error::new(Kind::Internal, message).with_code("wrong_master_key")
-}
-
 fn no_randomness() -> Error {
     Error::new(Kind::Internal, "the system gave no random numbers")
 }
@@ -376,7 +346,6 @@ fn no_randomness() -> Error {
 const ID_PREFIX: &str = "key_";
 /// The store has held a key once.
 const EVER: &[u8] = b"keys/ever";
-const MASTER_CHECK_TEXT: &str = "portcullis master key check";
 const MOST_LIMIT: u64 = 1_000_000_000_000;
 const MAX_NAME: usize = 200;
 const MAX_MODELS: usize = 200;

@@ -127,6 +127,12 @@ impl Table {
         Some(principal)
     }
 
+    /// Whose key this is, whether it may be used or not: for telling of a refusal.
+    pub fn holder(&self, key: &str) -> Option<Arc<str>> {
+        let entry = credential::well_formed(key).then(|| self.entries.get(&self.hash(key))).flatten()?;
+        Some(entry.principal.key_id.clone())
+    }
+
     pub fn knows_team(&self, team: &str) -> bool {
         self.teams.lock().unwrap_or_else(PoisonError::into_inner).contains_key(team)
     }

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::{
     auth::{Keys, Principal, credential},
     config::{Config, StoreKind},
+    keyring::Keyring,
     store::{self, StoreError},
 };
 
@@ -34,7 +35,8 @@ async fn owner(key: &str, config: &Config) -> Result<Principal> {
     })?;
     super::tell(store.notices())?;
     let found = async {
-        let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
+        let ring = Keyring::open(&store, &config.secrets).await?;
+        let keys = Keys::with(&ring, store.clone(), &config.auth, &config.teams).await?;
         let (table, now) = (keys.table(), SystemTime::now());
         if is_secret(key) { table.authenticate(Some(key), now) } else { table.owner(key, now) }
     };

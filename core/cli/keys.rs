@@ -13,9 +13,11 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::client::Admin,
+    audit::PURPOSE,
     auth::{KeyInfo, Keys, NewKey, expiry},
     cli::Exit,
     config::{self, Limits, Place, Secret, StoreKind, env},
+    keyring::Keyring,
     provider,
     store::{self, StoreError},
 };
@@ -155,13 +157,31 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
     })?;
     super::tell(store.notices())?;
     let done = async {
-        let keys = Keys::open(store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
-        local(&keys, command, out).await
+        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
+        let keys = Keys::with(&ring, store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
+        match told(&command) {
+            Some((action, object)) => {
+                let key = ring.secret_for(PURPOSE);
+                super::audit::told(&store, &key, (action, object.as_deref()), local(&keys, command, out)).await
+            }
+            None => local(&keys, command, out).await,
+        }
     };
     let done = done.await;
     store.close().await.context("the store could not be closed")?;
     done?;
     Ok(Exit::Done)
+}
+
+/// What the audit log calls it; nothing where nothing is changed.
+fn told(command: &Command) -> Option<(&'static str, Option<String>)> {
+    Some(match command {
+        Command::Create { name, .. } => ("keys.create", Some(name.clone())),
+        Command::Rotate { id, .. } => ("keys.rotate", Some(id.clone())),
+        Command::Limit { id, .. } => ("keys.change", Some(id.clone())),
+        Command::Revoke { id } => ("keys.delete", Some(id.clone())),
+        Command::List { .. } => return None,
+    })
 }
 
 async fn local(keys: &Keys, command: Command, out: &mut Out) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::{
     provider::Transport,
 };
 
+pub mod audit;
 mod caller;
 pub mod catalogue;
 pub mod check;
@@ -27,6 +28,7 @@ pub mod plugin;
 pub mod repl;
 pub mod replay;
 pub mod schema;
+pub mod secrets;
 pub mod serve;
 pub mod state;
 pub mod test;
@@ -67,6 +69,10 @@ pub enum Command {
     Keys(keys::Args),
     /// Look at versions of the configuration and scripts, compare them, return to one
     Versions(versions::Args),
+    /// Put secrets into the store, list and delete them, take on another master key
+    Secrets(secrets::Args),
+    /// What was done to the gateway and refused by it: list, export, verify
+    Audit(audit::Args),
     /// Export the store to a file, or import one
     State(state::Args),
     /// Tell what was used and spent, price it again, compare it with a provider's bill
@@ -130,6 +136,8 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
+        Some(Command::Secrets(args)) => secrets::run(args, &place),
+        Some(Command::Audit(args)) => audit::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
         Some(Command::Usage(args)) => usage::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),

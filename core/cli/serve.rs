@@ -1,6 +1,8 @@
 //! `portcullis serve`: the gateway itself. Builds what runs, tells it on one screen, keeps it fresh, and ends it in good
 //! order. Decides nothing about requests.
 
+mod ground;
+
 use std::{
     io::{self, IsTerminal, Write},
     net::SocketAddr,
@@ -17,10 +19,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::ground::Ground;
 use crate::{
     account::{Ledger, estimate::Estimates, settle},
     admin,
     aside::Inside,
+    audit::{self, Audit, Entry},
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
@@ -29,7 +33,7 @@ use crate::{
     limit::{Budgets, Limits},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
-    provider::{self, KeyRests},
+    provider::KeyRests,
     realtime::Sessions,
     rollout::{self, Begun, Deploy},
     route::Health,
@@ -139,23 +143,35 @@ impl Running {
 
     pub async fn start_at(place: Place) -> Result<Running, StartError> {
         let (scripts, plugins) = (Scripts::live(), Plugins::live(Some(Arc::new(Outside::new(proxies())))));
-        let loaded = config::read(&place, &env::var, &provider::catalog_names());
+        let (loaded, ground) = ground::read(&place).await.map_err(StartError::Other)?;
         let content = Content::of(&loaded.config);
-        let files = Runtime::of(loaded, &scripts, &plugins).map_err(StartError::Config)?;
-        Running::assemble(place, (files, content), (scripts, plugins)).await.map_err(StartError::Other)
+        let files = match Runtime::of(loaded, &scripts, &plugins) {
+            Ok(files) => files,
+            Err(refused) => {
+                if let Some(ground) = ground {
+                    let _ = ground.store.close().await;
+                }
+                return Err(StartError::Config(refused));
+            }
+        };
+        Running::assemble(place, (files, content), (scripts, plugins), ground).await.map_err(StartError::Other)
     }
 
     async fn assemble(
         place: Place,
         (files, content): (Runtime, Content),
         (scripts, plugins): (Scripts, Plugins),
+        ground: Option<Ground>,
     ) -> anyhow::Result<Running> {
         let config = files.config.clone();
         let mut sockets = Some(sockets(&config).await?);
-        let store = store::open(&config.store).await?;
+        let Ground { store, ring, secrets } = match ground {
+            Some(ground) => ground,
+            None => Ground::open(&config).await?,
+        };
         store.join().await?;
         let versions = Arc::new(Versions::open(store.clone()).await?);
-        let begun = rollout::begin(&place, (files, content), (&scripts, &plugins), &versions).await;
+        let begun = rollout::begin(&place, (files, content), (&scripts, &plugins), &versions, &secrets).await;
         let Begun { runtime, standing, resumes, warnings } = begun.map_err(anyhow::Error::msg)?;
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -172,8 +188,12 @@ impl Running {
             Some(sockets) => sockets,
             None => self::sockets(&config).await?,
         };
-        let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
+        let tried = resumes.as_ref().map(|(_, candidate)| candidate.config.secrets.references.clone());
+        secrets.settle(&config.secrets, &tried.unwrap_or_default()).await;
+        let keys = Keys::with(&ring, store.clone(), &config.auth, &config.teams).await?;
         let first_key = first_key(&config, &keys).await?;
+        let audit = Audit::open(store.clone(), &keys.secret_for(audit::PURPOSE), audit::LOCAL).await?;
+        audit.set_keep(config.audit.keep);
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
@@ -203,6 +223,8 @@ impl Running {
                 settle: queue,
                 started: config.clone(),
                 store: store.clone(),
+                audit: audit.clone(),
+                secrets: secrets.clone(),
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),
@@ -214,6 +236,9 @@ impl Running {
         });
         gateway.state.scripts.effects().asks.answer_with(Inside::of(&gateway));
         rollout::known(&[&gateway.runtime.load()]);
+        let standing_told = standing.named();
+        let started = serde_json::json!({ "running": standing_told, "gateway": env!("CARGO_PKG_VERSION"), "notices": store.notices() });
+        audit.record_done(Entry::system("gateway.start").after(started)).await;
         let deploy = Deploy::new(gateway.clone(), place.clone(), versions, standing);
         if let Some((number, candidate)) = resumes {
             let deploy = deploy.clone();
@@ -231,7 +256,15 @@ impl Running {
         let token = config.admin.token.clone();
         let (facts, deployment) = (gateway.clone(), deploy.clone());
         let follow = keys.follow();
-        let plane = Arc::new(admin::AdminState { keys, ledger: ledger.clone(), facts, deployment, token });
+        let plane = Arc::new(admin::AdminState {
+            keys,
+            ledger: ledger.clone(),
+            audit: audit.clone(),
+            secrets: secrets.clone(),
+            facts,
+            deployment,
+            token,
+        });
         let stop = close.clone();
         let mut helpers = vec![
             tokio::spawn(async move {
@@ -240,6 +273,9 @@ impl Running {
                 }
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
+            tokio::spawn(audit.run(close.clone())),
+            tokio::spawn(secrets.run(close.clone())),
+            tokio::spawn(deploy.clone().follow_secrets(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
@@ -300,9 +336,14 @@ impl Running {
             let _ = helper.await;
         }
         self.gateway.state.stored.sync().await;
+        let audit = self.gateway.state.audit.clone();
         // The last exchange is gone when its gateway is: then the queue ends by itself.
         drop((self.gateway, self.deploy));
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
+        audit.record_done(Entry::system("gateway.stop")).await;
+        if let Err(error) = audit.keep_head().await {
+            tracing::warn!(%error, "the file audit.head could not be written");
+        }
         self.budgets.close().await;
         self.ledger.close().await;
         let _ = self.store.close().await;

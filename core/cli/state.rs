@@ -11,10 +11,9 @@ use http::Method;
 
 use crate::{
     admin::client::Admin,
-    auth::keys::master_check,
     cli::Exit,
     config::{self, Config, Place, Secret, StoreKind, env},
-    provider,
+    keyring, provider,
     store::{self, Directory, Header, StoreError, hex},
 };
 
@@ -99,7 +98,9 @@ fn show(out: &mut (dyn Write + Send), rows: u64, path: &str) -> Result<()> {
 }
 
 async fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Write + Send)) -> Result<()> {
-    let done = store::import(&config.store, file, replace, &fits).await.map_err(|e| in_use(e, config, false))?;
+    let done = store::import(&config.store, file, replace, &|directory, header| fits(config, directory, header))
+        .await
+        .map_err(|e| in_use(e, config, false))?;
     for line in done {
         writeln!(out, "{line}")?;
     }
@@ -107,13 +108,20 @@ async fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Writ
 }
 
 /// Keys are hashes under the master key: with another one they would all be unknown.
-fn fits(directory: &Directory, header: &Header) -> store::Result<()> {
+fn fits(config: &Config, directory: &Directory, header: &Header) -> store::Result<()> {
     let Some(made_with) = &header.master else { return Ok(()) };
-    let own = directory.master_key(false).map_err(|e| match e {
-        StoreError::File { path, .. } => StoreError::File { path, message: COPY_IT.into() },
-        other => other,
-    })?;
-    if hex::encode(&master_check(&own)) == *made_with {
+    let own = match &config.secrets.master {
+        Some(named) => {
+            let path = directory.path().to_owned();
+            let unread = |why| StoreError::File { path, message: format!("the master key cannot be had: {why}") };
+            named.read().map_err(unread)?
+        }
+        None => directory.master_key(false).map_err(|e| match e {
+            StoreError::File { path, .. } => StoreError::File { path, message: COPY_IT.into() },
+            other => other,
+        })?,
+    };
+    if hex::encode(&keyring::check(&own)) == *made_with {
         return Ok(());
     }
     let message = "this master.key is not the one that the export's keys were made with: put the right one there first, or \

@@ -10,6 +10,7 @@ mod login;
 mod long;
 mod money;
 mod rollout;
+mod secrets;
 mod store;
 mod team;
 mod unit;
@@ -18,6 +19,7 @@ pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
 pub use rollout::{RevertOn, Rollout, Sticky};
+pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
 pub use team::{Budget, Per, Priority, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
@@ -54,6 +56,10 @@ pub struct File {
     pub records: Option<Records>,
     /// Answers that callers want kept (`store` of the Responses format).
     pub responses: Option<Responses>,
+    /// What was done to the gateway, and what it refused.
+    pub audit: Option<Audit>,
+    /// Where secrets lie that this file only names, and what seals those that the gateway keeps.
+    pub secrets: Option<Secrets>,
     /// How a saved change takes over from what runs. Without it: at once.
     pub rollout: Option<Rollout>,
     /// The pipeline, in this order. Without it every file directly in scripts/ runs, in file-name order.
@@ -138,7 +144,7 @@ pub struct Tls {
 pub struct Admin {
     /// Address and port, never the clients' one. Default: 127.0.0.1:8081. A change needs a restart.
     pub listen: Option<String>,
-    /// Bearer token: `env:NAME` or `file:PATH`. Needed on any address but loopback.
+    /// Bearer token: `env:NAME`, `file:PATH` or another place of a secret. Needed on any address but loopback.
     pub token: Option<String>,
 }
 
@@ -161,7 +167,7 @@ pub struct Provider {
     pub format: Option<Format>,
     /// How the key is sent.
     pub auth: Option<AuthScheme>,
-    /// `env:NAME` or `file:PATH`; several in a list rotate.
+    /// `env:NAME`, `file:PATH`, `store:NAME`, `vault:PATH#FIELD` or `aws-sm:NAME`; several in a list rotate.
     pub key: Option<OneOrMany>,
     /// The same as `key` with a list.
     pub keys: Option<Vec<String>>,

@@ -1,10 +1,9 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 6] = [
+const KEYS: [&[&str]; 5] = [
     &["cache"],
     &["overload"],
-    &["secrets"],
     &["teams", "*", "priority"],
     &["models", "*", "sticky"],
     &["models", "*", "targets", "*", "quota"],
@@ -13,9 +12,6 @@ const KEYS: [&[&str]; 6] = [
 /// Words of a key.
 const WORDS: [(&[&str], &[&str]); 1] =
     [(&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"])];
-
-/// Forms of a secret.
-pub const SECRETS: [&str; 3] = ["store:", "vault:", "aws-sm:"];
 
 pub fn key(path: &[String]) -> bool {
     KEYS.iter().any(|pattern| matches(pattern, path))

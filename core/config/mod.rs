@@ -14,10 +14,12 @@ pub mod env;
 pub mod file;
 mod later;
 mod login;
+mod master;
 mod prices;
 pub mod read;
 mod resolve;
 mod rollout;
+mod secrets;
 mod scope;
 pub mod secret;
 mod shape;
@@ -37,10 +39,11 @@ pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
-pub use read::{Loaded, Place, load, read, read_kept};
+pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use rollout::{Rollout, Sticky};
 pub use scope::{Rule, Scope};
 pub use secret::Secret;
+pub use secrets::{Audit, Elsewhere, Master, Reference, Secrets, SecretsManager, Told, Vault, VaultAuth, fine_name};
 pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
@@ -77,6 +80,8 @@ pub struct Config {
     pub media: Media,
     pub records: Records,
     pub responses: Responses,
+    pub audit: Audit,
+    pub secrets: Secrets,
     /// How the next version takes over; `None`: at once.
     pub rollout: Option<Rollout>,
     /// `store.budget_lease`: how long a block of a budget that was in use when the gateway was killed counts as spent.

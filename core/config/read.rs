@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Config, Content, Problem, content, file,
+    Config, Content, Elsewhere, Problem, Secret, content, file,
     resolve::{self, Surroundings},
     shape,
     source::Source,
@@ -43,15 +43,29 @@ pub fn load(
 
 /// Reads a configuration, sound or not.
 pub fn read(place: &Place, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) -> Loaded {
-    read_from(place, None, env, rows)
+    read_from(place, None, (env, None), rows)
+}
+
+/// The same for a gateway that serves: with the secrets that lie elsewhere. `kept`: of a version, in place of the files.
+pub fn read_with(
+    place: &Place,
+    kept: Option<&Content>,
+    env: &dyn Fn(&str) -> Option<String>,
+    elsewhere: &dyn Elsewhere,
+    rows: &[&str],
+) -> Loaded {
+    read_from(place, kept, (env, Some(elsewhere)), rows)
 }
 
 /// The same of what a version kept, as if it lay at `place`: only secrets, certificates and the like are read from there.
 pub fn read_kept(place: &Place, kept: &Content, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) -> Loaded {
-    read_from(place, Some(kept), env, rows)
+    read_from(place, Some(kept), (env, None), rows)
 }
 
-fn read_from(place: &Place, kept: Option<&Content>, env: &dyn Fn(&str) -> Option<String>, rows: &[&str]) -> Loaded {
+/// Variables, and what lies elsewhere.
+type Outside<'s> = (&'s dyn Fn(&str) -> Option<String>, Option<&'s dyn Elsewhere>);
+
+fn read_from(place: &Place, kept: Option<&Content>, (env, elsewhere): Outside<'_>, rows: &[&str]) -> Loaded {
     let (root, file) = place.parts();
     let name = file.file_name().and_then(|n| n.to_str()).unwrap_or(DEFAULT_NAME).to_owned();
     let mut problems = Vec::new();
@@ -77,7 +91,8 @@ fn read_from(place: &Place, kept: Option<&Content>, env: &dyn Fn(&str) -> Option
     let mut beside = kept.map_or_else(|| Sources::read(&root, &mut problems), Content::sources);
     beside.own = text.as_str().into();
     beside.lines = source.tables();
-    let surroundings = Surroundings { root: &root, file: &file, env, rows, kept, source: &source, sound: &sound };
+    let surroundings =
+        Surroundings { root: &root, file: &file, env, elsewhere, rows, kept, source: &source, sound: &sound };
     let mut resolved = resolve::resolve(shaped, &surroundings, &mut beside);
     if broken.is_empty() {
         problems.append(&mut resolved.problems);
@@ -91,7 +106,7 @@ fn read_from(place: &Place, kept: Option<&Content>, env: &dyn Fn(&str) -> Option
     if let (Place::BuiltIn(_), None) = (place, kept) {
         resolved.warnings.insert(0, format!("there is no {DEFAULT_NAME} here: the built-in configuration is used"));
     }
-    let hash = fingerprint(&name, &text, &beside);
+    let hash = fingerprint(&name, &text, &beside, &resolved.values);
     let config = Config { hash, version: content::version(&beside), sources: beside, ..resolved.config };
     Loaded { config, warnings: resolved.warnings, problems }
 }
@@ -127,7 +142,7 @@ fn absolute(path: &Path) -> PathBuf {
     full.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
 }
 
-fn fingerprint(name: &str, text: &str, beside: &Sources) -> String {
+fn fingerprint(name: &str, text: &str, beside: &Sources, secrets: &[(String, Secret)]) -> String {
     let others: Vec<(String, Vec<u8>)> = beside
         .files
         .iter()
@@ -137,7 +152,9 @@ fn fingerprint(name: &str, text: &str, beside: &Sources) -> String {
     let prompts = beside.prompts.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
     let others = others.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
     let plugins = beside.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes()));
-    sources::hash([(name, text.as_bytes())].into_iter().chain(scripts).chain(prompts).chain(plugins).chain(others))
+    let secrets = secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose().as_bytes()));
+    let files = scripts.chain(prompts).chain(plugins).chain(others);
+    sources::hash([(name, text.as_bytes())].into_iter().chain(files).chain(secrets))
 }
 
 /// The configuration as shipped.

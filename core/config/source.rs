@@ -239,8 +239,9 @@ fn secretive(key: &str) -> bool {
     SECRETIVE.iter().any(|word| key.contains(word))
 }
 
-fn reference(text: &str) -> bool {
-    ["env:", "file:"].iter().any(|form| text.starts_with(form))
+/// Does this say where a secret is?
+pub fn reference(text: &str) -> bool {
+    ["env:", "file:", "store:", "vault:", "aws-sm:", "cmd:"].iter().any(|form| text.starts_with(form))
 }
 
 /// Of a line that is no TOML: quoted text that is no reference, and all that follows a secretive name.

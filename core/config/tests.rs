@@ -198,7 +198,7 @@ fn secrets_come_from_variables_and_files() {
 #[test]
 fn secrets_that_cannot_be_had_are_told() {
     assert!(problem("[providers.openai]\nkey = \"file:none\"\n").contains("there is no file \"none\""));
-    assert!(problem("[providers.openai]\nkey = \"vault:a#b\"\n").contains("not built in this version"));
+    assert!(problem("[providers.openai]\nkey = \"vault:a#b\"\n").contains("a path and a field"));
     assert!(problem("[providers.openai]\nkey = \"env:\"\n").contains("wants the name of a variable"));
     assert!(problem("[providers.openai]\nkey = []\n").contains("is an empty list"));
     assert!(problem("[admin]\ntoken = \"env:NO\"\n").contains("environment variable NO is not set"));

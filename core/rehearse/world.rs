@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     account::{self, Inbox, estimate::Estimates},
+    audit::Audit,
     auth::{self, Principal},
     config::{Config, Problem},
     exchange::Settled,
@@ -30,6 +31,7 @@ use crate::{
     runtime::{Runtime, State},
     script::Scripts,
     seal::Seals,
+    secrets::Secrets,
     server::{BodyLimits, BodyMemory},
     store::{self, Store},
     stored::Stored,
@@ -133,6 +135,8 @@ impl House {
             settle: queue,
             started: config.clone(),
             store: self.store.clone(),
+            audit: Audit::nowhere(),
+            secrets: Secrets::nowhere(self.client.clone()),
             refused: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
             scripts: Scripts::dry(),

@@ -27,6 +27,12 @@ impl Deployment for Deploy {
         })
     }
 
+    fn secrets_changed(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let _ = tokio::task::spawn_blocking(move || Deploy::secrets_changed(&self)).await;
+        })
+    }
+
     fn act(self: Arc<Self>, action: Action, by: By) -> BoxFuture<'static, Result<Value>> {
         blocking(move || match action {
             Action::Reload => Ok(self.told(&self.reload(by))),

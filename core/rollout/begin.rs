@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::{Held, Standing};
 use crate::{
-    config::{self, Content, Place, env},
+    config::{Content, Place},
     plugin::Plugins,
     provider,
     runtime::Runtime,
     script::Scripts,
+    secrets::Secrets,
     versions::{By, Cause, Pin, Row, State, Versions, id},
 };
 
@@ -40,6 +41,7 @@ pub async fn begin(
     (files, content): (Runtime, Content),
     (scripts, plugins): (&Scripts, &Plugins),
     versions: &Versions,
+    secrets: &Secrets,
 ) -> Result<Begun, String> {
     let hash = files.config.version.clone();
     let pin = versions.pin();
@@ -48,7 +50,7 @@ pub async fn begin(
     let runs = match &choice {
         Choice::Files(_) => None,
         Choice::Pinned(number) => {
-            let kept = kept(place, *number, versions, scripts, plugins).map_err(|why| {
+            let kept = kept(place, *number, versions, secrets, (scripts, plugins)).await.map_err(|why| {
                 format!(
                     "{} is pinned and cannot run: {why}. Mend that, or release the pin and start with the files: \
                      portcullis versions unpin",
@@ -57,7 +59,7 @@ pub async fn begin(
             })?;
             Some((*number, kept))
         }
-        Choice::Before { runs, tried } => match kept(place, *runs, versions, scripts, plugins) {
+        Choice::Before { runs, tried } => match kept(place, *runs, versions, secrets, (scripts, plugins)).await {
             Ok(kept) => Some((*runs, kept)),
             Err(why) => {
                 warnings.push(format!(
@@ -136,16 +138,16 @@ fn told(state: State) -> &'static str {
 }
 
 /// A version as it was kept, built anew. The error is half a sentence.
-fn kept(
+async fn kept(
     place: &Place,
     number: u64,
     versions: &Versions,
-    scripts: &Scripts,
-    plugins: &Plugins,
+    secrets: &Secrets,
+    (scripts, plugins): (&Scripts, &Plugins),
 ) -> Result<Runtime, String> {
     let row = versions.row(number).ok_or("it is not in the history any more")?;
     let content = versions.content(&row).map_err(|error| error.message.clone())?;
-    let loaded = config::read_kept(place, &content, &env::var, &provider::catalog_names());
+    let loaded = secrets.load(place, Some(&content), &provider::catalog_names()).await;
     Runtime::of(loaded, scripts, plugins).map_err(|refused| {
         let problems: Vec<String> =
             refused.problems.iter().map(|p| format!("{}:{}: {}", p.file, p.line, p.message)).collect();

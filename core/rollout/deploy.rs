@@ -8,11 +8,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use serde_json::json;
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{Held, Rollout, Standing};
 use crate::{
-    config::{self, Content, Loaded, Place, Watched, env},
+    config::{self, Content, Loaded, Place, Watched},
     error::{Error, Kind, Result},
     gateway::Gateway,
     provider,
@@ -100,7 +101,7 @@ impl Deploy {
     }
 
     fn take_up(&self, standing: &mut Standing, by: By) -> Outcome {
-        let loaded = config::read(&self.place, &env::var, &provider::catalog_names());
+        let loaded = self.load(None);
         let version = loaded.config.version.clone();
         if loaded.problems.is_empty() {
             let known = self.known(standing, &version);
@@ -185,7 +186,7 @@ impl Deploy {
         }
         // What runs is not what lies there: it is read from where it was kept.
         if let Some(kept) = self.kept(standing.version) {
-            let loaded = config::read_kept(&self.place, &kept, &env::var, &provider::catalog_names());
+            let loaded = self.load(Some(&kept));
             if differs(&loaded.config, &running) {
                 match self.build(loaded) {
                     Ok(runtime) => self.swap(runtime),
@@ -215,10 +216,10 @@ impl Deploy {
         let mut runtime = None;
         if !same {
             let content = self.versions.content(&row)?;
-            let loaded = config::read_kept(&self.place, &content, &env::var, &provider::catalog_names());
+            let loaded = self.load(Some(&content));
             runtime = Some(self.build(loaded).map_err(|refused| cannot_run(row.number, &refused))?);
         }
-        let files = config::read(&self.place, &env::var, &provider::catalog_names()).config.version;
+        let files = self.load(None).config.version;
         self.end(State::Aborted, &format!("rolled back to {}", id(row.number)), None);
         let number = match runtime {
             None => standing.version,
@@ -266,13 +267,44 @@ impl Deploy {
 
     pub(super) fn go_live(&self, standing: &mut Standing, number: u64, runtime: Arc<Runtime>) {
         self.handle.block_on(self.versions.went_live(number));
+        let before = json!({ "version": id(standing.version), "hash": standing.hash });
+        self.tell("config.live", number, before, None);
         (standing.version, standing.hash) = (number, runtime.config.version.clone());
         self.swap(runtime);
     }
 
-    fn build(&self, loaded: Loaded) -> Result<Arc<Runtime>, Refused> {
+    fn build(&self, mut loaded: Loaded) -> Result<Arc<Runtime>, Refused> {
         let state = &self.gateway.state;
+        let (secrets, running) = (&loaded.config.secrets, self.gateway.runtime.load());
+        // A master key that opens nothing would be found out at the next start only.
+        if secrets.master != running.config.secrets.master
+            && let Err(error) = self.handle.block_on(state.secrets.ring().accepts(secrets))
+        {
+            loaded.problems.push(loaded.config.problem("secrets.master_key", error.message.clone()));
+        }
         Runtime::of(loaded, &state.scripts, &state.plugins).map(Arc::new)
+    }
+
+    /// The configuration as it lies there, or as it was kept, with every secret that it names.
+    fn load(&self, kept: Option<&Content>) -> Loaded {
+        let names = provider::catalog_names();
+        self.handle.block_on(self.gateway.state.secrets.load(&self.place, kept, &names))
+    }
+
+    /// A secret is another one: what runs is built anew, whatever lies in the folder.
+    pub fn secrets_changed(&self) {
+        let mut standing = self.lock();
+        if let Outcome::Refused(_) = self.take_up(&mut standing, By::default()) {
+            let running = self.gateway.runtime.load_full();
+            let loaded = self.kept(standing.version).map(|kept| self.load(Some(&kept)));
+            if let Some(loaded) = loaded.filter(|loaded| loaded.config.hash != running.config.hash) {
+                match self.build(loaded) {
+                    Ok(runtime) => self.swap(runtime),
+                    Err(_) => tracing::error!("a secret has changed, and what runs could not be built with it"),
+                }
+            }
+        }
+        self.publish(&standing);
     }
 
     /// From here on requests get this runtime.
@@ -284,6 +316,9 @@ impl Deploy {
         state.auth.set_teams(&new.config.teams);
         state.limits.set_teams(&new.config.teams);
         state.stored.set_bounds(new.config.responses);
+        state.audit.set_keep(new.config.audit.keep);
+        let tried = state.rollout.under_way().map(|tried| tried.candidate.load().config.secrets.references.clone());
+        self.handle.block_on(state.secrets.settle(&new.config.secrets, &tried.unwrap_or_default()));
         state.body_memory.set_limit(new.config.server.body_memory);
         known(&[&new]);
         let was = gateway.runtime.load().config.hash.clone();
@@ -300,7 +335,10 @@ impl Deploy {
         let running = &self.gateway.runtime.load().config.hash;
         tracing::error!(hash = %refused.hash, %running, "configuration refused; the old one goes on");
         let refused = Arc::new(refused);
-        self.gateway.state.refused.store(Some(refused.clone()));
+        let known = self.gateway.state.refused.swap(Some(refused.clone()));
+        if known.is_none_or(|known| known.hash != refused.hash) {
+            self.tell_refused(&refused);
+        }
         counts().reload_refused();
         Outcome::Refused(refused)
     }
@@ -325,7 +363,7 @@ impl Deploy {
 
     /// The files as they lie there, for comparing.
     pub(super) fn files(&self) -> Content {
-        Content::of(&config::read(&self.place, &env::var, &provider::catalog_names()).config)
+        Content::of(&self.load(None).config)
     }
 
     pub(super) fn publish(&self, standing: &Standing) {

@@ -11,6 +11,7 @@ mod observed;
 mod progress;
 mod shadow;
 mod standing;
+mod told;
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

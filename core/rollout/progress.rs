@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -65,6 +66,19 @@ impl Deploy {
         self.gateway.state.rollout.set(None);
     }
 
+    /// Builds what runs anew whenever a secret that it names has changed, until `stop`.
+    pub async fn follow_secrets(self: Arc<Self>, stop: CancellationToken) {
+        let mut seen = 0;
+        loop {
+            tokio::select! {
+                () = self.gateway.state.secrets.changed(&mut seen) => {}
+                () = stop.cancelled() => return,
+            }
+            let me = self.clone();
+            let _ = tokio::task::spawn_blocking(move || me.secrets_changed()).await;
+        }
+    }
+
     fn tick(&self) {
         if !self.versions.saved() {
             self.handle.block_on(self.versions.save());
@@ -91,6 +105,7 @@ impl Deploy {
                 self.handle.block_on(self.versions.change(rollout.number, |row| row.state = State::Canary));
                 known(&[&self.gateway.runtime.load(), &rollout.candidate.load()]);
                 metrics::gauge!(names::ROLLOUT_PHASE).set(f64::from(Phase::Canary as u8) + 1.0);
+                self.tell("rollout.canary", rollout.number, json!({ "phase": "shadow" }), None);
                 tracing::info!(
                     version = id(rollout.number),
                     share = rollout.rules.canary,
@@ -130,6 +145,8 @@ impl Deploy {
             phase = rollout.phase().name(),
             "a new version is being tried"
         );
+        let before = json!({ "version": id(self.gateway.state.standing.load().version) });
+        self.tell("rollout.begin", row.number, before, None);
         self.gateway.state.rollout.set(Some(Arc::new(rollout)));
         self.alarm.notify_one();
     }
@@ -174,6 +191,7 @@ impl Deploy {
             State::Reverted => tracing::error!(version, hash, reason, "{word}: the version before it goes on"),
             _ => tracing::info!(version, hash, reason, "{word}: the version before it goes on"),
         }
+        self.tell("rollout.end", rollout.number, json!({ "phase": rollout.phase().name() }), Some(reason));
         if let Some(standing) = hold {
             let (number, hash) = (rollout.number, rollout.hash.clone());
             standing.held = Some(Held { number, hash, reason: reason.to_owned(), at });

@@ -31,6 +31,8 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         catalogue: Default::default(),
         unknown_price: Default::default(),
         media: config::Media::default(),
+        audit: Default::default(),
+        secrets: Default::default(),
         responses: config::Responses::default(),
         records: config::Records::default(),
         rollout: None,

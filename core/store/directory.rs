@@ -5,7 +5,9 @@
 //! data/               0700
 //!   version           the layout's version
 //!   lock              held by the process that uses the store
-//!   master.key        0600, 32 bytes in hex: the pepper of key hashes, and what seals ids
+//!   master.key        0600, 32 bytes in hex: wraps the keys that hash and seal
+//!   keyring           those keys, wrapped: a copy of the store's row
+//!   audit.head        how far the audit log had come: `audit`
 //!   commits           how many batches were acknowledged: more than the store knows of means that it lost some
 //!   node              this gateway's name among those that share a store
 //!   shared            which shared store it was used with, and how far that was
@@ -131,6 +133,25 @@ impl Directory {
         })
     }
 
+    pub fn has_master_key(&self) -> bool {
+        self.path.join(MASTER_KEY_FILE).is_file()
+    }
+
+    /// The old one or the new one lies there at any moment.
+    pub fn replace_master_key(&self, key: &[u8; 32]) -> Result<()> {
+        let mut text = Zeroizing::new(hex::encode(key));
+        text.push('\n');
+        self.replace(MASTER_KEY_FILE, text.as_bytes(), 0o600)
+    }
+
+    /// The wrapped keys, for who reads what was sealed without the store.
+    pub fn keep_keyring(&self, row: &[u8]) -> Result<()> {
+        if self.read(KEYRING_FILE)?.is_some_and(|held| held.as_bytes() == row) {
+            return Ok(());
+        }
+        self.replace(KEYRING_FILE, row, 0o600)
+    }
+
     /// Keeps the very first key where only the owner can read it, and says where.
     pub fn keep_first_key(&self, secret: &str) -> Result<PathBuf> {
         self.replace(FIRST_KEY_FILE, secret.as_bytes(), 0o600)?;
@@ -167,6 +188,15 @@ impl Directory {
 
     pub(super) fn shared_path(&self) -> PathBuf {
         self.path.join(SHARED_FILE)
+    }
+
+    /// How far the audit log had come, where the store cannot lose it.
+    pub fn keep_audit_head(&self, mark: &[u8]) -> Result<()> {
+        self.replace(AUDIT_HEAD_FILE, mark, 0o600)
+    }
+
+    pub fn audit_head(&self) -> Result<Option<String>> {
+        self.read(AUDIT_HEAD_FILE)
     }
 
     pub(super) fn sled(&self) -> PathBuf {
@@ -245,9 +275,7 @@ impl Directory {
     fn make_master_key(&self) -> Result<Zeroizing<[u8; 32]>> {
         let mut key = Zeroizing::new([0; 32]);
         aws_lc_rs::rand::fill(&mut *key).map_err(|_| self.io(io::Error::other("no random numbers")))?;
-        let mut text = Zeroizing::new(hex::encode(&*key));
-        text.push('\n');
-        self.replace(MASTER_KEY_FILE, text.as_bytes(), 0o600)?;
+        self.replace_master_key(&key)?;
         Ok(key)
     }
 
@@ -298,7 +326,9 @@ impl Directory {
 pub(super) const VERSION: u32 = 1;
 const VERSION_FILE: &str = "version";
 const MASTER_KEY_FILE: &str = "master.key";
+const KEYRING_FILE: &str = "keyring";
 const COMMITS_FILE: &str = "commits";
+const AUDIT_HEAD_FILE: &str = "audit.head";
 const FIRST_KEY_FILE: &str = "first-key";
 const NODE_FILE: &str = "node";
 const SHARED_FILE: &str = "shared";

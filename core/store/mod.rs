@@ -286,6 +286,9 @@ pub const MAX_ROW: usize = 64 * 1024;
 /// A hash under the master key, in `Table::Meta`: shows whether the file still fits the rows.
 pub const MASTER_CHECK: &[u8] = b"keys/master";
 
+/// The keys that everything is hashed and sealed with, wrapped by the master key, in `Table::Meta`: `keyring::ring`.
+pub const KEYRING: &[u8] = b"keyring";
+
 /// Refuses a batch that holds too large a row, before anything of it is written.
 fn check(batch: &[Op]) -> Result<()> {
     for op in batch {

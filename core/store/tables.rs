@@ -20,10 +20,14 @@ pub enum Table {
     Nodes,
     /// Sums of usage: `account::usage`.
     Reports,
+    /// What was done to the gateway, in chains: `audit`.
+    Audit,
+    /// Provider keys and other secrets, sealed: `secrets::kept`.
+    Secrets,
 }
 
 impl Table {
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 10] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -32,6 +36,8 @@ impl Table {
         Table::Versions,
         Table::Nodes,
         Table::Reports,
+        Table::Audit,
+        Table::Secrets,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -44,6 +50,8 @@ impl Table {
             Table::Versions => 6,
             Table::Nodes => 12,
             Table::Reports => 14,
+            Table::Audit => 9,
+            Table::Secrets => 10,
         }
     }
 
@@ -58,6 +66,8 @@ impl Table {
             Table::Versions => "versions",
             Table::Nodes => "nodes",
             Table::Reports => "reports",
+            Table::Audit => "audit",
+            Table::Secrets => "secrets",
         }
     }
 

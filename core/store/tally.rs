@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest;
 
-use super::Table;
+use super::{KEYRING, Table};
 
 /// Of all rows but its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     /// Batches so far.
     pub commits: u64,
-    /// Those of them that changed virtual keys.
+    /// Those of them that changed virtual keys, secrets, or what they are sealed with.
     pub keys: u64,
     pub rows: u64,
     /// Of each row's hash, wrapping: the order does not matter, and a change needs no look at other rows.
@@ -44,7 +44,8 @@ impl Tally {
         let mut tally = Tally { commits: self.commits + 1, ..self };
         let mut keys = false;
         for (key, value) in changes {
-            keys |= key.first() == Some(&Table::Keys.tag());
+            let table = key.first().copied().and_then(Table::tagged);
+            keys |= matches!(table, Some(Table::Keys | Table::Secrets)) || *key == Table::Meta.key(KEYRING);
             if let Some(old) = before.get(key).and_then(Option::as_ref) {
                 tally.rows = tally.rows.wrapping_sub(1);
                 tally.sum = tally.sum.wrapping_sub(hash(key, old));

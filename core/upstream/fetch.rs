@@ -242,7 +242,8 @@ fn too_large(host: &str, most: u64) -> Error {
 
 fn unreached(host: &str, error: Error) -> Error {
     if error.code() == "egress_refused" {
-        return refused(host, "it is not on the open internet; its host would have to stand in media.allow");
+        return refused(host, "it is not on the open internet; its host would have to stand in media.allow")
+            .with_code("media_not_allowed");
     }
     refused(host, "it cannot be reached, or broke off").because(error)
 }

@@ -12,6 +12,7 @@
 
 mod agents;
 mod asks;
+mod audit;
 mod auth;
 mod bad_input;
 mod bedrock;
@@ -59,6 +60,7 @@ mod routing;
 #[path = "../../core/store/tests/server.rs"]
 mod server;
 mod shared;
+mod secrets;
 mod stages;
 mod state;
 mod streams;

@@ -89,7 +89,15 @@ impl Where {
         let keys = Keys::open(store.clone(), &auth, &BTreeMap::new()).await.unwrap();
         let deployment = Arc::new(NoVersions(Versions::open(store.clone()).await.unwrap()));
         let ledger = Ledger::open(store, Arc::new(Ring::default()), std::time::SystemTime::now).await.unwrap();
-        let state = AdminState { keys, ledger, facts: Arc::new(Nothing), deployment, token: None };
+        let state = AdminState {
+            keys,
+            ledger,
+            audit: crate::audit::Audit::nowhere(),
+            secrets: crate::secrets::Secrets::nowhere(crate::upstream::Client::new(&Default::default())),
+            facts: Arc::new(Nothing),
+            deployment,
+            token: None,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(admin::serve(listener, Arc::new(state), CancellationToken::new()));

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::{account::bodies::Sealer, auth, cli::serve::BODIES};
+use crate::{account::bodies::Sealer, cli::serve::BODIES, keyring};
 
 /// Rows, oldest hour first.
 pub struct Rows {
@@ -127,9 +127,15 @@ impl Bodies {
         let file = key.unwrap_or(&beside);
         match fs::read_to_string(file).map(Zeroizing::new) {
             Ok(text) => {
-                let secret = auth::keys::secret_of(text.trim(), BODIES);
-                let secret =
-                    secret.with_context(|| format!("{} is not a master key (64 hex digits)", file.display()))?;
+                let ring = fs::read_to_string(beside.with_file_name("keyring")).ok();
+                let root = keyring::root_of(&text, ring.as_deref());
+                let secret = root.map(|root| keyring::derived(&root, BODIES));
+                let secret = secret.with_context(|| {
+                    format!(
+                        "{} is not the master key that these bodies were sealed under (64 hex digits)",
+                        file.display()
+                    )
+                })?;
                 bodies.sealer = Sealer::new(&secret);
             }
             Err(e) if key.is_some() => bail!("{} cannot be read: {e}", file.display()),

@@ -34,7 +34,7 @@ impl Resolver<'_, '_, '_> {
     }
 
     /// A role is taken on with whatever identity there is, unless a cluster's token proves it already.
-    fn aws(&mut self, at: &[String], raw: &file::Aws, missing: &mut Option<String>) -> Option<AwsLogin> {
+    pub(super) fn aws(&mut self, at: &[String], raw: &file::Aws, missing: &mut Option<String>) -> Option<AwsLogin> {
         let (Some(arn), None) = (&raw.role_arn, &raw.token_file) else { return self.aws_base(at, raw, missing) };
         // Another address is that of the service which hands out the role.
         let base = file::Aws { role_arn: None, token_url: None, ..raw.clone() };
@@ -164,6 +164,13 @@ impl Resolver<'_, '_, '_> {
                 Some(value) => Found::Value(Secret::new(value)),
                 None => Found::Missing(format!("environment variable {variable} is not set")),
             });
+        }
+        if let Some(found) = self.elsewhere(at, written) {
+            // What nobody looked up is no document.
+            return match (self.around.elsewhere, found) {
+                (None, Ok(_)) => Some(Found::Missing(format!("\"{written}\" is read by a serving gateway"))),
+                (_, found) => found.ok(),
+            };
         }
         let Some(file) = written.strip_prefix("file:") else {
             let why = "must say where the credentials are, not hold them: \"file:secrets/google.json\" or \"env:NAME\"";

@@ -10,10 +10,10 @@ use std::{
 };
 
 use super::{
-    Admin, Auth, Config, Content, Media, Problem, Responses, Secret, Server, Timeouts, Tls, file, later,
+    Admin, Auth, Config, Content, Elsewhere, Media, Problem, Responses, Secret, Server, Timeouts, Tls, file,
     shape::Sound,
     source::{Source, dotted, step},
-    sources::{self, Sources},
+    sources::Sources,
     text,
 };
 
@@ -22,6 +22,7 @@ mod models;
 mod pricing;
 mod providers;
 mod rollout;
+mod secrets;
 mod stages;
 mod store;
 mod teams;
@@ -31,6 +32,8 @@ pub struct Surroundings<'s, 't> {
     pub root: &'s Path,
     pub file: &'s Path,
     pub env: &'s dyn Fn(&str) -> Option<String>,
+    /// Who knows secrets that lie neither in a variable nor in a file; `None`: nobody is asked.
+    pub elsewhere: Option<&'s dyn Elsewhere>,
     /// Names of the provider catalogue's rows.
     pub rows: &'s [&'s str],
     /// In place of the files: what a version kept.
@@ -43,11 +46,21 @@ pub struct Resolved {
     pub config: Config,
     pub warnings: Vec<String>,
     pub problems: Vec<Problem>,
+    /// Secrets from elsewhere, by their reference: whether they are others than before is seen by the hash.
+    pub values: Vec<(String, Secret)>,
 }
 
 /// Files that were read on the way are added to `beside`.
 pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sources) -> Resolved {
-    let mut r = Resolver { around, problems: Vec::new(), warnings: Vec::new(), files: Vec::new(), texts: Vec::new() };
+    let mut r = Resolver {
+        around,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        files: Vec::new(),
+        texts: Vec::new(),
+        references: Vec::new(),
+        values: Vec::new(),
+    };
     let server = r.server(file.server.unwrap_or_default());
     let admin = r.admin(file.admin.unwrap_or_default(), &server);
     let auth = r.auth(file.auth.unwrap_or_default(), &server);
@@ -68,6 +81,9 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
+    let audit = r.audit(file.audit.unwrap_or_default());
+    let mut secrets = r.secrets(file.secrets.unwrap_or_default());
+    secrets.references = std::mem::take(&mut r.references);
     let rollout = r.rollout(file.rollout);
     let stages = r.stages(file.stages, beside, &teams);
     beside.files.append(&mut r.files);
@@ -93,11 +109,13 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         budget_lease,
         records,
         responses,
+        audit,
+        secrets,
         rollout,
         stages,
         sources: Sources::default(),
     };
-    Resolved { config, warnings: r.warnings, problems: r.problems }
+    Resolved { config, warnings: r.warnings, problems: r.problems, values: r.values }
 }
 
 struct Resolver<'r, 's, 't> {
@@ -107,6 +125,8 @@ struct Resolver<'r, 's, 't> {
     files: Vec<PathBuf>,
     /// Those of them that are part of the configuration itself.
     texts: Vec<(String, Arc<str>)>,
+    references: Vec<String>,
+    values: Vec<(String, Secret)>,
 }
 
 impl Resolver<'_, '_, '_> {
@@ -264,58 +284,6 @@ impl Resolver<'_, '_, '_> {
         }
         self.files.push(full.clone());
         full
-    }
-
-    /// `env:NAME` or `file:PATH`. `None` after a problem was told.
-    fn secret(&mut self, at: &[String], written: &str) -> Option<Found> {
-        let name = dotted(at);
-        if let Some(variable) = written.strip_prefix("env:") {
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if variable.is_empty() || !variable.chars().all(plain) {
-                return self.fault(
-                    at,
-                    format!("`{name}`: \"env:\" wants the name of a variable, such as \"env:OPENAI_API_KEY\""),
-                );
-            }
-            let value = (self.around.env)(variable).filter(|value| !value.trim().is_empty());
-            let Some(value) = value else {
-                return Some(Found::Missing(format!("environment variable {variable} is not set")));
-            };
-            return self.clean(at, &value, &format!("environment variable {variable}"));
-        }
-        if let Some(file) = written.strip_prefix("file:") {
-            let full = self.around.root.join(file);
-            self.files.push(full.clone());
-            return match sources::text(&full, MOST_SECRET) {
-                Ok(Some(text)) if text.trim().is_empty() => self.fault(at, format!("`{name}`: file {file:?} is empty")),
-                Ok(Some(text)) => self.clean(at, &text, &format!("file {file:?}")),
-                Ok(None) => self.fault(at, format!("`{name}`: there is no file {file:?} (from gateway.toml's folder)")),
-                Err(e) => self.fault(at, format!("`{name}`: file {file:?} {e}")),
-            };
-        }
-        if let Some(form) = later::SECRETS.iter().find(|form| written.starts_with(**form)) {
-            let message =
-                format!("`{name}`: \"{form}…\" is not built in this version; use \"env:NAME\" or \"file:PATH\"");
-            return self.fault(at, message);
-        }
-        let example =
-            if at.first().is_some_and(|s| s == "admin") { "PORTCULLIS_ADMIN_TOKEN" } else { "OPENAI_API_KEY" };
-        let message = format!(
-            "`{name}` must say where the secret is, not hold it: \"env:{example}\" reads a variable, \"file:secrets/key\" a file"
-        );
-        self.fault(at, message)
-    }
-
-    /// A secret travels in a header: white space around it is a slip of the editor, anything odd inside is an error.
-    fn clean(&mut self, at: &[String], value: &str, whence: &str) -> Option<Found> {
-        let value = value.trim();
-        if value.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
-            return Some(Found::Value(Secret::new(value)));
-        }
-        self.fault(
-            at,
-            format!("`{}`: {whence} holds characters that no key has (line breaks or non-ASCII)", dotted(at)),
-        )
     }
 
     fn tell(&mut self, at: &[String], message: impl Into<String>) {

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use super::{Found, Resolver, path};
 use crate::{
-    config::{Places, Provider, Secret, file, source::dotted, text},
+    config::{
+        Places, Provider, Secret, file,
+        source::{self, dotted},
+        text,
+    },
     model::Format,
 };
 
@@ -204,7 +208,7 @@ impl Resolver<'_, '_, '_> {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return self.fault_at_key(&at, format!("`{shown}` is no header name"));
         }
-        if CREDENTIALS.contains(&lower.as_str()) || value.starts_with("env:") || value.starts_with("file:") {
+        if CREDENTIALS.contains(&lower.as_str()) || source::reference(value) {
             return self
                 .fault_at_key(&at, format!("`{shown}` is for plain values: give credentials as `key` with `auth`"));
         }
