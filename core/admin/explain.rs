@@ -14,7 +14,7 @@ use super::{
     routes::Call,
 };
 use crate::{
-    auth::Principal,
+    auth::{Principal, permission::Operation},
     endpoint,
     error::{Error, Kind, Result},
     explain::Asked,
@@ -24,6 +24,12 @@ use crate::{
 pub(super) fn explain(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
         let asked = asked(&state, &call.body)?;
+        let caller = &asked.principal;
+        match (&caller.team, &caller.user) {
+            // Nobody in particular: what everybody may ask.
+            (None, None) if caller.key_id.is_empty() => {}
+            (team, user) => call.permits(&state, Operation::Explain, team.as_deref(), user.as_deref())?,
+        }
         Ok(reply::ok(&state.facts.explain(asked).await?))
     })
 }

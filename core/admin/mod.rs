@@ -1,5 +1,6 @@
 //! The control plane: a small HTTP API on its own listener, for operators, Prometheus and probes. It reads the gateway
-//! through `Facts` and changes keys through `auth::Keys`; requests to models never pass here.
+//! through `Facts` and changes keys, identities and tokens through `auth::Keys`; each request passes one gate and one table
+//! of permissions, and requests to models never pass here.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -18,12 +19,14 @@ use crate::{
 pub mod client;
 mod explain;
 mod gate;
+mod identities;
 mod keys;
 mod listen;
 mod openapi;
 mod reads;
 mod reply;
 mod routes;
+mod tokens;
 mod usage;
 mod versions;
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     account::{hour::Hour, price::usd_text, sum::Sum, usage::By},
+    auth::permission::Operation,
     error::{Error, Result},
 };
 
@@ -37,7 +38,13 @@ pub(super) fn usage(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Re
         // An hour that has begun counts whole.
         let end = Hour::of(to.checked_sub(Duration::from_nanos(1)).unwrap_or(to)).plus(1);
         let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
-        let each = state.ledger.sums.each(Hour::of(from), end, |of, sum| sums.entry(by(&of)).or_default().add(sum));
+        let sight = call.sight(&state, Operation::ReadUsage);
+        let named = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
+        let each = state.ledger.sums.each(Hour::of(from), end, |of, sum| {
+            if sight.is_whole() || sight.sees(named(of.team).as_deref(), named(of.key).as_deref()) {
+                sums.entry(by(&of)).or_default().add(sum);
+            }
+        });
         each.await.map_err(unreadable)?;
         page(&call, sums.iter().map(|(name, sum)| row(&group, name, sum)).collect())
     })

@@ -10,14 +10,17 @@ use std::{
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
+    auth::identities::Thing,
     config::{Config, Place, Problem},
     model::Operation,
     provider::Transport,
 };
 
 mod caller;
+mod either;
 pub mod catalogue;
 pub mod check;
+pub mod identities;
 pub mod keys;
 pub mod mock;
 pub mod explain;
@@ -30,6 +33,7 @@ pub mod schema;
 pub mod serve;
 pub mod state;
 pub mod test;
+pub mod tokens;
 pub mod versions;
 #[cfg(test)]
 mod tests;
@@ -62,8 +66,18 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration, the scripts and the plugins, or what would run
     Check(check::Args),
-    /// Make, list, revoke and rotate virtual keys
+    /// Make, list, change, rotate, disable and revoke virtual keys
     Keys(keys::Args),
+    /// Make, list, change and delete organisations
+    Organisations(identities::Args),
+    /// Make, list, change and delete teams
+    Teams(identities::Args),
+    /// Make, list, change and delete users
+    Users(identities::Args),
+    /// Make, list, change and delete service accounts
+    ServiceAccounts(identities::Args),
+    /// Make, list and revoke tokens of the admin API
+    Tokens(tokens::Args),
     /// Look at versions of the configuration and scripts, compare them, return to one
     Versions(versions::Args),
     /// Export the store to a file, or import one
@@ -126,6 +140,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::Organisations(args)) => identities::run(Thing::Organisation, args, &place),
+        Some(Command::Teams(args)) => identities::run(Thing::Team, args, &place),
+        Some(Command::Users(args)) => identities::run(Thing::User, args, &place),
+        Some(Command::ServiceAccounts(args)) => identities::run(Thing::ServiceAccount, args, &place),
+        Some(Command::Tokens(args)) => tokens::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),

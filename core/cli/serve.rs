@@ -22,7 +22,10 @@ use crate::{
     admin,
     aside::Inside,
     auth::{Keys, Principal},
-    cli::{Exit, outbound::Outside},
+    cli::{
+        Exit,
+        outbound::{IssuerKeys, Outside},
+    },
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
     limit::{Budgets, Limits},
@@ -170,7 +173,8 @@ impl Running {
             Some(sockets) => sockets,
             None => self::sockets(&config).await?,
         };
-        let keys = Keys::open(store.clone(), &config.auth, &config.teams).await?;
+        let keys = Keys::open(store.clone(), &config.auth, config.who()).await?;
+        keys.table().issuers().configure(&config.issuers);
         let first_key = first_key(&config, &keys).await?;
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
@@ -182,6 +186,7 @@ impl Running {
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
         let transport = Transport::new(&proxies());
+        keys.table().issuers().ask_through(Arc::new(IssuerKeys(transport.client())));
         let gateway = Arc::new(Gateway {
             state: State {
                 auth: keys.table().clone(),

@@ -16,11 +16,23 @@ pub enum Table {
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// Organisations, teams, users and what changed last: `auth::row`, `auth::revision`.
+    Identities,
+    /// Tokens of the admin API by id: `auth::row`.
+    Tokens,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions];
+    pub const ALL: [Table; 8] = [
+        Table::Meta,
+        Table::Keys,
+        Table::Budgets,
+        Table::Usage,
+        Table::Objects,
+        Table::Versions,
+        Table::Identities,
+        Table::Tokens,
+    ];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -30,6 +42,8 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Identities => 7,
+            Table::Tokens => 8,
         }
     }
 
@@ -42,6 +56,8 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Identities => "identities",
+            Table::Tokens => "tokens",
         }
     }
 
