@@ -235,6 +235,34 @@ async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: In
     (route.call)(state, Call { actor, id, other, query, body }).await
 }
 
+/// Of a body; a field that is there twice would say two things.
+struct Fields(Map<String, Value>);
+
+impl<'de> serde::Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&name) {
+                        return Err(serde::de::Error::custom(format!("duplicate field `{name}`")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
 /// What an actor may see.
 pub(super) struct Sight {
     whole: bool,
@@ -384,8 +412,9 @@ impl Call {
         if self.body.is_empty() {
             return Err(Error::new(Kind::InvalidRequest, "a JSON body is needed; see /api/openapi.json"));
         }
-        serde_json::from_slice(&self.body)
-            .map_err(|e| Error::new(Kind::InvalidRequest, format!("the body is not right: {e}")))
+        let Fields(fields) = serde_json::from_slice(&self.body)
+            .map_err(|e| Error::new(Kind::InvalidRequest, format!("the body is not right: {e}")))?;
+        Ok(fields)
     }
 
     pub fn query(&self, name: &str) -> Option<&str> {

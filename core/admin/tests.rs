@@ -348,7 +348,7 @@ async fn wrong_paths_methods_and_queries_say_what_is_there() {
         ("GET /", 404, "no console in this version"),
         ("POST /v1/chat/completions", 404, "the other port"),
         ("PUT /api/v1/keys", 405, "GET and POST"),
-        ("GET /api/v1/keys/key_1", 405, "DELETE"),
+        ("PUT /api/v1/keys/key_1", 405, "DELETE"),
         ("GET /api/v1/keys?limt=3", 400, "limit, cursor"),
         ("GET /api/v1/keys?limit=0", 400, "1 to 500"),
         ("GET /api/v1/keys?limit=1&limit=2", 400, "twice"),

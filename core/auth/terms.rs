@@ -136,7 +136,7 @@ pub fn nothing_left(body: &Map<String, Value>, known: &[&str]) -> Result<()> {
     let known = known.iter().chain(&FIELDS).copied();
     let hint = config::hint(name, known.clone());
     let all = known.collect::<Vec<_>>().join(", ");
-    Err(Error::invalid(name, format!("there is no field {name:?}{hint}; there are {all}")))
+    Err(Error::invalid(name, format!("unknown field `{name}`{hint}; there are {all}")))
 }
 
 fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T> {

@@ -34,6 +34,7 @@ pub struct Organisation {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct User {
+    /// Whom to write to.
     pub email: Option<String>,
     /// `true`: a service account, no person. Default: false.
     pub service: Option<bool>,
