@@ -352,11 +352,17 @@ impl Streaming {
             {
                 Box::pin(keep.answered(&answer)).await;
             }
-            watch.over(cut.as_mut(), streaming.hand_over(&sink)).await?;
-            if streaming.ended {
+            let handed = watch.over(cut.as_mut(), streaming.hand_over(&sink)).await;
+            if handed.is_ok() && streaming.ended {
                 break None;
             }
-            if let Err(mut error) = watch.over(cut.as_mut(), streaming.step(exchange)).await.flatten() {
+            let stepped = match handed {
+                Ok(()) => watch.over(cut.as_mut(), streaming.step(exchange)).await.flatten(),
+                Err(cut) => Err(cut),
+            };
+            if let Err(mut error) = stepped {
+                // Nothing more is to be paid for, however slowly the client reads.
+                streaming.answer = None;
                 // Stages may reword it; an answer in its place would come too late.
                 let inner = &mut **exchange;
                 inner.chain.error(&mut inner.cx, &mut error).await;

@@ -58,7 +58,8 @@ pub struct Directory {
     store: Names,
 }
 
-type Names = BTreeMap<(Sort, Arc<str>), Arc<Identity>>;
+/// By sort, then by name.
+type Names = [BTreeMap<Arc<str>, Arc<Identity>>; 3];
 
 impl Sort {
     pub const ALL: [Sort; 3] = [Sort::Organisation, Sort::Team, Sort::User];
@@ -117,11 +118,11 @@ impl Directory {
 
     /// Takes over what gateway.toml says.
     pub fn configure(&mut self, who: Configured<'_>) {
-        let mut file = Names::new();
+        let mut file = Names::default();
         let mut add = |sort: Sort, name: &str, make: &dyn Fn(&Arc<str>) -> Identity| {
             let name: Arc<str> = name.into();
             let identity = Arc::new(make(&name));
-            file.insert((sort, name), identity);
+            file[sort as usize].insert(name, identity);
         };
         for (name, organisation) in who.organisations {
             add(Sort::Organisation, name, &|n| Identity::of(Sort::Organisation, n, organisation.terms.clone()));
@@ -141,32 +142,24 @@ impl Directory {
     /// A row of the store, or that it is gone.
     pub fn put(&mut self, sort: Sort, name: &str, identity: Option<Identity>) {
         match identity {
-            Some(identity) => drop(self.store.insert((sort, name.into()), Arc::new(identity))),
-            None => drop(self.store.remove(&(sort, Arc::from(name)))),
+            Some(identity) => drop(self.store[sort as usize].insert(name.into(), Arc::new(identity))),
+            None => drop(self.store[sort as usize].remove(name)),
         }
     }
 
     pub fn get(&self, sort: Sort, name: &str) -> Option<&Arc<Identity>> {
-        let key = (sort, Arc::from(name));
-        self.file.get(&key).or_else(|| self.store.get(&key))
+        self.file[sort as usize].get(name).or_else(|| self.store[sort as usize].get(name))
     }
 
     /// It stands in gateway.toml.
     pub fn in_file(&self, sort: Sort, name: &str) -> bool {
-        self.file.contains_key(&(sort, Arc::from(name)))
-    }
-
-    pub fn in_store(&self, sort: Sort, name: &str) -> bool {
-        self.store.contains_key(&(sort, Arc::from(name)))
+        self.file[sort as usize].contains_key(name)
     }
 
     /// All of a sort, by name.
     pub fn all(&self, sort: Sort) -> Vec<(Arc<str>, Arc<Identity>)> {
-        let of = |names: &Names| {
-            names.iter().filter(|((s, _), _)| *s == sort).map(|((_, n), i)| (n.clone(), i.clone())).collect::<Vec<_>>()
-        };
-        let mut all: BTreeMap<Arc<str>, Arc<Identity>> = of(&self.store).into_iter().collect();
-        all.extend(of(&self.file));
+        let mut all = self.store[sort as usize].clone();
+        all.extend(self.file[sort as usize].clone());
         all.into_iter().collect()
     }
 

@@ -196,6 +196,13 @@ impl Table {
         Some(Principal { team: team.map(Arc::from), ..Principal::default() }.bound_by(&directory))
     }
 
+    /// The same as this user, bound as its keys are where it is known.
+    pub fn as_user(&self, principal: Principal, user: &str) -> Principal {
+        let named = Principal { user: Some(user.into()), ..principal };
+        let directory = self.directory();
+        if directory.get(Sort::User, user).is_some() { named.bound_by(&directory) } else { named }
+    }
+
     pub fn knows_team(&self, team: &str) -> bool {
         self.directory().get(Sort::Team, team).is_some()
     }
