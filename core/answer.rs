@@ -62,6 +62,7 @@ pub struct Streaming {
     /// Since when the upstream has been silent, and since when nothing was ready for the client.
     heard: Instant,
     told: Instant,
+    patience: clock::Patience,
     target: Candidate,
     /// When the call was sent.
     pub began: Instant,
@@ -122,6 +123,7 @@ impl Streaming {
             holds_back: need >= StreamNeed::Events,
             heard: clock::now(),
             told: clock::now(),
+            patience: clock::Patience::default(),
             target: from,
             began,
             flight: None,
@@ -142,14 +144,14 @@ impl Streaming {
             return Ok(());
         }
         let Some(answer) = &mut self.answer else { return Ok(()) };
-        let patience = match (self.terminal, self.first_output) {
+        let patient = match (self.terminal, self.first_output) {
             (true, _) => Some(self.heard + LINGER),
             (false, Some(_)) => Some(self.heard + self.idle),
             (false, None) => None,
         };
-        let until = patience.into_iter().chain(quiet).min();
+        let until = patient.into_iter().chain(quiet).min();
         let frame = match until {
-            Some(until) => clock::timeout_at(until, answer.frame()).await.ok(),
+            Some(until) => self.patience.until(until, answer.frame()).await.ok(),
             None => Some(answer.frame().await),
         };
         match frame {
@@ -385,7 +387,8 @@ impl Streaming {
         if frames.is_empty() {
             return;
         }
-        let began = clock::now();
+        // Where stages hold nothing back, what is handed over was heard just now.
+        let began = if self.holds_back { clock::now() } else { self.heard };
         sink.send(frames).await;
         self.told = clock::now();
         self.heard += self.told - began;

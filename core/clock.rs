@@ -82,6 +82,40 @@ pub async fn timeout_at<F: Future>(at: Instant, future: F) -> Result<F::Output, 
     .await
 }
 
+/// A deadline that something moves on again and again, and that is seldom met: its timer stays set where it once was, and
+/// is set anew only when it rings or has to ring earlier.
+#[derive(Default)]
+pub struct Patience(Option<Ring>);
+
+struct Ring {
+    timer: Pin<Box<Sleep>>,
+    at: Instant,
+}
+
+impl Patience {
+    /// As `timeout_at`.
+    pub async fn until<F: Future>(&mut self, at: Instant, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            loop {
+                let set = self.0.take().filter(|ring| ring.at <= at);
+                let ring = self.0.insert(set.unwrap_or_else(|| Ring { timer: Box::pin(sleep_until(at)), at }));
+                if ring.timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                self.0 = None;
+                if now() >= at {
+                    return Poll::Ready(Err(Elapsed));
+                }
+            }
+        })
+        .await
+    }
+}
+
 /// Runs a future in virtual time that begins at `start`, when it is `wall`. What else runs on this thread meanwhile keeps the
 /// real one.
 pub async fn virtually<F: Future>(start: Instant, wall: SystemTime, future: F) -> F::Output {
@@ -226,6 +260,22 @@ mod tests {
         });
         assert_eq!(outcome, (Err(Elapsed), Ok(())));
         assert_eq!(took, Duration::from_secs(3), "a deadline that was met is not waited for");
+        assert!(ALARMS.with_borrow(|alarms| alarms.set.is_empty()));
+    }
+
+    #[test]
+    fn a_deadline_that_moves_is_met_where_it_last_was() {
+        let (outcomes, took) = run(async {
+            let (began, mut patience) = (now(), Patience::default());
+            let second = Duration::from_secs(1);
+            let mut outcomes = Vec::new();
+            for (until, work) in [(10, 3), (13, 9), (15, 60), (20, 1), (17, 60)] {
+                outcomes.push(patience.until(began + until * second, sleep(work * second)).await.is_ok());
+            }
+            (outcomes, since(began))
+        });
+        assert_eq!(outcomes, [true, true, false, true, false]);
+        assert_eq!(took, Duration::from_secs(17));
         assert!(ALARMS.with_borrow(|alarms| alarms.set.is_empty()));
     }
 

@@ -4,7 +4,10 @@ mod facts;
 
 use std::{
     borrow::Cow,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -297,12 +300,30 @@ pub fn seed_of(id: &str) -> u64 {
     id.get(20..36).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0)
 }
 
+/// From now on ids say which of several gateways minted them: `mark` has twelve bits, and is not zero.
+pub fn mark_ids(mark: u16) {
+    MARK.store(mark & 0x0fff, Ordering::Relaxed);
+}
+
+/// The mark of an id.
+pub fn mark_of(id: &str) -> Option<u16> {
+    u16::from_str_radix(id.strip_prefix("req_")?.get(13..16)?, 16).ok()
+}
+
+/// Of this process; zero: none, and the digits are random.
+static MARK: AtomicU16 = AtomicU16::new(0);
+
 /// A request id: `req_` and 32 hex digits, the first 12 the time in milliseconds (UUID version 7's layout), the rest
-/// random. Ids must be unique, not secret: a thread-local generator spares the system call.
+/// random. Ids must be unique, not secret: a thread-local generator spares the system call. Of gateways that share a store
+/// digits 14 to 16 say which one it was.
 pub fn mint_id(now: SystemTime) -> Arc<str> {
     let millis = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
     let random = fastrand::u128(..);
-    let high = millis << 16 | 0x7000 | (random >> 64) as u64 & 0x0fff;
+    let mark = match MARK.load(Ordering::Relaxed) {
+        0 => (random >> 64) as u64 & 0x0fff,
+        mark => u64::from(mark),
+    };
+    let high = millis << 16 | 0x7000 | mark;
     let low = 0x8000_0000_0000_0000 | random as u64 & 0x0fff_ffff_ffff_ffff;
     let mut text = *b"req_00000000000000000000000000000000";
     for (half, mut number) in [(4..20, high), (20..36, low)] {

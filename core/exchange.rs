@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::{
-    account::{Attempt, Record, SettleQueue, estimate::Size},
+    account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
     clock,
     codec::{ClientView, document::Document},
@@ -158,6 +158,8 @@ impl Exchange {
     pub fn identify(&mut self, principal: Arc<Principal>) {
         self.record.key_id = principal.key_id.clone();
         self.record.team = principal.team.clone();
+        self.record.user = principal.user.clone();
+        self.record.organisation = principal.organisation.clone();
         if !principal.terms.is_empty() {
             let inner = &mut **self;
             inner.cx.held_to(&principal);
@@ -311,15 +313,18 @@ impl Inner {
                 || (self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model()));
         let cost = match (&usage, &target.rates) {
             _ if free => Some(0),
-            (Some(usage), Some(rates)) => rates.cost(usage),
+            (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),
             _ => None,
         };
+        let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
+        let price = target.rates.as_ref().and_then(priced);
         self.record.charge(Attempt {
             number: self.cx.attempt,
             target: target.name.clone(),
             outcome,
             usage,
             cost_nano_usd: cost,
+            price,
             estimated: false,
             took,
         });

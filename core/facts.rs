@@ -13,6 +13,7 @@ use crate::{
     admin::Facts,
     auth::expiry,
     config::{Budget, Team},
+    context,
     error::Result,
     explain::{self, Asked, World},
     gateway::Gateway,
@@ -20,6 +21,7 @@ use crate::{
     provider::Provider,
     route::{Circuit, Fare},
     runtime::{Runtime, State},
+    store,
     telemetry::metrics,
 };
 
@@ -76,6 +78,19 @@ impl Gateway {
 }
 
 impl Facts for Gateway {
+    fn elsewhere(&self, request: String) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async move {
+            let found = store::nodes::of_request(&*self.state.store, context::mark_of(&request)?).await.ok()?;
+            let list: Vec<String> = found.iter().map(|n| format!("{} (http://{})", n.name, n.admin)).collect();
+            (!list.is_empty()).then(|| {
+                format!(
+                    "this request was answered by another gateway, which keeps its record if it still has it: ask {}",
+                    list.join(" or ")
+                )
+            })
+        })
+    }
+
     fn config_status(&self) -> Value {
         let runtime = self.runtime.load();
         let refused = self.state.refused.load();

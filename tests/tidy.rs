@@ -40,7 +40,14 @@ const WALLS: &[(&str, &[&str])] = &[
     ("media", &["codec", "config", "error", "exchange", "model", "route", "server", "upstream"]),
     ("provider", &["codec", "config", "error", "model"]),
     ("token", &["config", "error", "provider", "upstream"]),
-    ("route", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider"]),
+    (
+        "route",
+        // A price may be a script's: it is compiled where the list of prices is made.
+        &[
+            "account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider",
+            "script",
+        ],
+    ),
     ("prompt", &["codec", "config", "error", "model"]),
     ("text", &[]),
     (
@@ -140,16 +147,26 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         "whose signature is good is decided in one place; a login at a cloud is signed in another",
     ),
     (&["sled"], &["core/store/"], "another store must be able to take its place"),
+    (
+        &["redis"],
+        &["core/store/redis/", "core/store/mod.rs"],
+        "all that speaks to it, scripts included, lies in one folder",
+    ),
     (&["aws_smithy_eventstream"], &["core/codec/eventstream.rs"], "frames are read and written in one place"),
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),
-    (&["rustls", "tokio_rustls"], &["core/server/", "core/upstream/", "core/main.rs"], "sockets only"),
+    (
+        &["rustls", "tokio_rustls"],
+        &["core/server/", "core/upstream/", "core/main.rs", "core/store/redis/link.rs"],
+        "sockets only",
+    ),
     (
         &["bpe_openai", "jsonschema", "regex", "text_splitter"],
         &["core/text/", "core/suite/"],
         "what callers write is measured and matched under bounds, and those stand there; the patterns of cases are their authors'",
     ),
+    (&["csv"], &["core/account/"], "reports are written, and providers' exports read, where money is"),
     (&["minijinja"], &["core/prompt/"], "what callers fill in is rendered under bounds, and those stand there"),
     (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),

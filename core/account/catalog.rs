@@ -69,7 +69,7 @@ fn kept(features: &[&'static str]) -> &'static [&'static str] {
 
 /// Nothing, or what says which build of the same model: `-2024-08-06`, `-0709`, `@20250929`, `-latest`. A shorter number
 /// (`-5`) is another model.
-fn is_version(rest: &str) -> bool {
+pub(super) fn is_version(rest: &str) -> bool {
     let Some(version) = rest.strip_prefix(['-', '@']) else { return rest.is_empty() };
     let first = version.split('-').next().unwrap_or("");
     let numbers = first.len() >= 3 && version.bytes().all(|b| b.is_ascii_digit() || b == b'-');

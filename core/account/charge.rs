@@ -1,9 +1,16 @@
 //! What a finished request used, where nobody counted it, and what that makes of its reservation: tokens in the limits,
 //! money in the budget. Runs once a request, behind the settle queue.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
 use super::{
     Attempt, Record,
     estimate::{Estimates, Size},
+    minute::Minute,
 };
 use crate::{
     limit::Reservation,
@@ -37,10 +44,27 @@ pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
     let input = known.input_tokens.unwrap_or_else(|| size.tokens(&row.target, estimates));
     let output = if late || known.output_tokens.is_none() { Some(size.arrived) } else { known.output_tokens };
     let usage = Usage { input_tokens: Some(input), output_tokens: output, ..known };
-    row.cost_nano_usd = size.rates.as_ref().and_then(|rates| rates.cost(&usage));
+    let began = Minute::of_id(&record.id).map_or(SystemTime::UNIX_EPOCH, Minute::start);
+    row.cost_nano_usd = size.rates.as_ref().and_then(|rates| rates.cost_at(&usage, began));
+    row.price = size.rates.as_ref().map(|rates| rates.version).filter(|_| row.cost_nano_usd.is_some());
     row.usage = Some(usage);
     row.estimated = true;
     record.sum_up();
+}
+
+/// Says once a target that nobody knows what it costs.
+pub(super) fn warn(record: &Record) {
+    static SAID: Mutex<BTreeSet<Arc<str>>> = Mutex::new(BTreeSet::new());
+    let unpriced = |row: &&Attempt| row.usage.is_some() && row.cost_nano_usd.is_none() && row.price.is_none();
+    for row in record.ledger.iter().filter(unpriced) {
+        let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < MOST_SAID && said.insert(row.target.clone()) {
+            tracing::warn!(
+                target = &*row.target,
+                "nobody has a price for this model: what it costs is unknown; state one in [[pricing]]"
+            );
+        }
+    }
 }
 
 /// Corrects what was reserved by what was used. An attempt that nobody knows the price of counts as the budget says.
@@ -59,3 +83,6 @@ pub(super) fn settle(reservation: Reservation, record: &mut Record) {
     let cost = record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
     reservation.settle(tokens, cost);
 }
+
+/// Callers make names up.
+const MOST_SAID: usize = 1_000;

@@ -39,11 +39,6 @@ impl Hour {
         let at: jiff::Timestamp = format!("{text}:00:00Z").parse().ok()?;
         (text.len() == 13).then(|| u32::try_from(at.as_second() / 3600).ok().map(Hour))?
     }
-
-    /// `2026-11-25`
-    pub fn day(self) -> String {
-        self.to_string().chars().take(10).collect()
-    }
 }
 
 impl fmt::Display for Hour {

@@ -22,7 +22,7 @@ use super::{
     usage::Sums,
 };
 use crate::{
-    config::Records,
+    config::{Records, Scope},
     context::Trace,
     store::{Files, Result, Store, files::Appender},
     telemetry::{Ring, metrics, row},
@@ -62,8 +62,18 @@ struct Open {
 impl Ledger {
     /// Opens the files, and adds to the sums what they do not know of yet.
     pub async fn open(store: Arc<dyn Store>, ring: Arc<Ring>, clock: fn() -> SystemTime) -> Result<Arc<Ledger>> {
+        Ledger::open_as("", store, ring, clock).await
+    }
+
+    /// The same as one of several gateways on a shared store: `node` is its name among them.
+    pub async fn open_as(
+        node: &str,
+        store: Arc<dyn Store>,
+        ring: Arc<Ring>,
+        clock: fn() -> SystemTime,
+    ) -> Result<Arc<Ledger>> {
         let files = store.directory().map(|directory| directory.files(FOLDER)).transpose()?;
-        let sums = Sums::open(store, clock()).await?;
+        let sums = Sums::open(store, node, clock()).await?;
         let ledger = Arc::new(Ledger {
             ring,
             sums,
@@ -225,7 +235,6 @@ impl Ledger {
             // An hour is closed only when its lines are counted for good.
             return;
         }
-        self.sums.let_go(now);
         if let Err(error) = self.sums.sweep(now, keep.usage).await {
             tracing::warn!(%error, "old sums of usage could not be put together: tried again");
         }
@@ -304,7 +313,7 @@ impl crate::limit::Ledger for Ledger {
         from: SystemTime,
         to: Option<SystemTime>,
     ) -> BoxFuture<'a, anyhow::Result<Option<u64>>> {
-        Box::pin(async move { Ok(Some(self.sums.spent(team, from, to).await?)) })
+        Box::pin(async move { Ok(Some(self.sums.spent(&Scope::Team(team.into()), from, to).await?)) })
     }
 }
 

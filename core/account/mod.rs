@@ -5,12 +5,17 @@ pub mod bodies;
 pub mod catalog;
 mod charge;
 pub mod estimate;
+pub mod export;
 pub mod history;
 mod hooks;
 pub mod hour;
 pub mod ledger;
+pub mod minute;
 pub mod price;
 mod queue;
+pub mod reconcile;
+pub mod report;
+pub mod rerate;
 pub mod settle;
 pub mod sum;
 pub mod usage;
@@ -34,6 +39,8 @@ pub struct Record {
     pub id: Arc<str>,
     pub key_id: Arc<str>,
     pub team: Option<Arc<str>>,
+    pub user: Option<Arc<str>>,
+    pub organisation: Option<Arc<str>>,
     pub operation: Operation,
     pub format: Format,
     pub model: String,
@@ -72,6 +79,8 @@ pub struct Attempt {
     pub usage: Option<Usage>,
     /// `None`: unknown, never zero.
     pub cost_nano_usd: Option<i64>,
+    /// Of the prices that made the cost; `None`: none did.
+    pub price: Option<price::Version>,
     /// `usage` was not reported whole: what arrived was counted.
     pub estimated: bool,
     pub took: Duration,
@@ -114,6 +123,8 @@ impl Record {
             id: cx.id.clone(),
             key_id: cx.principal.key_id.clone(),
             team: cx.principal.team.clone(),
+            user: cx.principal.user.clone(),
+            organisation: None,
             operation: cx.operation,
             format: cx.format,
             model: String::new(),

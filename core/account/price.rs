@@ -1,6 +1,14 @@
 //! What usage costs. Whole numbers from the file to the sum: prices in nano-dollars a million tokens, costs in
 //! nano-dollars, rounded once an attempt. Pure: usage and prices in, money out.
 
+mod function;
+mod version;
+
+use std::time::SystemTime;
+
+pub use function::{Asked, Function};
+pub use version::Version;
+
 use crate::{
     config::{PriceSheet, Prices},
     model::{ServiceTier, Units, Usage},
@@ -9,8 +17,12 @@ use crate::{
 /// The prices of one target.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates {
+    /// Of all that they say.
+    pub version: Version,
     usual: Plan,
     services: Box<[(ServiceTier, Plan)]>,
+    /// What makes the cost, where it is no table.
+    function: Option<function::Bound>,
 }
 
 /// The prices of one service.
@@ -66,18 +78,34 @@ impl Rates {
             (service.service, Plan::new(own(0), steps, own))
         });
         let services = services.collect();
-        Rates { usual: Plan::new(*prices, tiers.iter().map(|tier| tier.above), usual), services }
+        let usual = Plan::new(*prices, tiers.iter().map(|tier| tier.above), usual);
+        Rates { version: Version::of(sheet), usual, services, function: None }
     }
 
     /// In nano-dollars, half of one rounded up. `None` when a kind that was used was not reported or has no price:
     /// unknown is never zero.
     pub fn cost(&self, usage: &Usage) -> Option<i64> {
-        self.plan(usage.service_tier).kinds(usage.input_tokens.unwrap_or(0)).cost(usage, 1)
+        self.made(usage, None)
+    }
+
+    /// The same for a request that began at that time, where prices go by it.
+    pub fn cost_at(&self, usage: &Usage, at: SystemTime) -> Option<i64> {
+        self.made(usage, Some(at))
+    }
+
+    fn made(&self, usage: &Usage, at: Option<SystemTime>) -> Option<i64> {
+        match &self.function {
+            Some(function) => function.price(usage, at, 1),
+            None => self.plan(usage.service_tier).kinds(usage.input_tokens.unwrap_or(0)).cost(usage, 1),
+        }
     }
 
     /// Of so many requests together, of which none is known alone: at the prices of short ones.
     pub fn cost_together(&self, usage: &Usage, requests: u64) -> Option<i64> {
-        self.plan(usage.service_tier).base.cost(usage, requests)
+        match &self.function {
+            Some(function) => function.price(usage, None, requests),
+            None => self.plan(usage.service_tier).base.cost(usage, requests),
+        }
     }
 
     /// The most that a request of so many tokens can cost, whatever their kinds turn out to be, whichever service answers,
@@ -100,17 +128,19 @@ impl Rates {
         };
         // The lower prices count too: an estimate of the input may be too high.
         let plans = self.services.iter().map(|(_, plan)| plan).chain([&self.usual]);
-        plans.flat_map(|plan| plan.up_to(input_tokens)).map(of).max().unwrap_or(0)
+        let most = plans.flat_map(|plan| plan.up_to(input_tokens)).map(of).max().unwrap_or(0);
+        let now = || Some(SystemTime::now());
+        self.function.as_ref().map_or(most, |f| f.most(input_tokens, output_tokens, units, now()).max(most))
     }
 
     /// Do prices depend on the service that was asked for?
     pub fn differ_by_service(&self) -> bool {
-        !self.services.is_empty()
+        !self.services.is_empty() || self.function.is_some()
     }
 
     /// Does it sell searches beside tokens?
     pub fn sells_searches(&self) -> bool {
-        self.usual.base.per_search.is_some_and(|price| price > 0)
+        self.usual.base.per_search.is_some_and(|price| price > 0) || self.function.is_some()
     }
 
     /// USD per million tokens, for stages that compare.

@@ -36,6 +36,7 @@ pub fn start(ledger: Arc<Ledger>, estimates: Arc<Estimates>) -> (SettleQueue, to
                     tracing::error!("a request could not be recorded");
                 }
             }
+            telemetry::requests_told();
             inbox.rest().await;
         }
         hooks.idle().await;
@@ -48,12 +49,16 @@ pub fn start(ledger: Arc<Ledger>, estimates: Arc<Estimates>) -> (SettleQueue, to
 fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hooks) {
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
+    charge::warn(&inner.record);
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }
     if inner.chain.wants_log() {
         let rows = rows.clone();
-        return hooks.run(settled, move |settled| finish(settled, &rows));
+        return hooks.run(settled, move |settled| {
+            finish(settled, &rows);
+            telemetry::requests_told();
+        });
     }
     inner.chain.close(&mut inner.cx);
     finish(settled, rows);

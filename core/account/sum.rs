@@ -2,7 +2,7 @@
 
 use crate::model::{UNITS, Units, Usage};
 
-/// What was used in one hour by one team with one key, asking for one model, at one target.
+/// What was used in one window by those that a row is by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum {
     pub requests: u64,
@@ -17,6 +17,10 @@ pub struct Sum {
     /// Attempts of which nobody knows what they cost.
     pub unknown_costs: u64,
     pub cost_nano_usd: u64,
+    /// Each has a row in the ledger.
+    pub attempts: u64,
+    /// Attempts whose usage no upstream told, or not whole.
+    pub estimated: u64,
     /// In the order of `Units::named`.
     pub units: [u64; UNITS],
 }
@@ -29,7 +33,7 @@ impl Sum {
     }
 
     /// Adds what one attempt used.
-    pub fn use_up(&mut self, usage: Option<&Usage>, cost: Option<i64>) {
+    pub fn use_up(&mut self, usage: Option<&Usage>, cost: Option<i64>, estimated: bool) {
         if let Some(usage) = usage {
             for (mine, theirs) in [
                 (&mut self.input_tokens, usage.input_tokens),
@@ -48,6 +52,8 @@ impl Sum {
                 }
             }
         }
+        self.attempts += 1;
+        self.estimated += u64::from(estimated);
         match cost.and_then(|cost| u64::try_from(cost).ok()) {
             Some(cost) => self.cost_nano_usd = self.cost_nano_usd.saturating_add(cost),
             None => self.unknown_costs += 1,
@@ -67,6 +73,8 @@ impl Sum {
             output_audio_tokens,
             unknown_costs,
             cost_nano_usd,
+            attempts,
+            estimated,
             units: _,
         } = *self;
         [
@@ -81,6 +89,8 @@ impl Sum {
             output_audio_tokens,
             unknown_costs,
             cost_nano_usd,
+            attempts,
+            estimated,
         ]
     }
 
@@ -97,6 +107,8 @@ impl Sum {
             output_audio_tokens,
             unknown_costs,
             cost_nano_usd,
+            attempts,
+            estimated,
         ] = figures;
         Sum {
             requests,
@@ -110,6 +122,8 @@ impl Sum {
             output_audio_tokens,
             unknown_costs,
             cost_nano_usd,
+            attempts,
+            estimated,
             units: [0; UNITS],
         }
     }
@@ -119,30 +133,38 @@ impl Sum {
         Units::default().named().map(|(name, _)| name).into_iter().zip(self.units)
     }
 
-    /// A version, then the figures; the second version has the units behind them, and stands only where there are any.
+    /// A version, then the figures and the units; those that are zero at the end are left out.
     pub fn bytes(&self) -> Vec<u8> {
-        let more: &[u64] = if self.units == [0; UNITS] { &[] } else { &self.units };
-        let figures = self.figures().into_iter().chain(more.iter().copied()).flat_map(u64::to_le_bytes);
-        std::iter::once(if more.is_empty() { 1 } else { 2 }).chain(figures).collect()
+        let figures = self.figures().into_iter().chain(self.units);
+        let count = figures.clone().enumerate().filter(|(_, n)| *n > 0).last().map_or(0, |(at, _)| at + 1);
+        std::iter::once(VERSION).chain(figures.take(count).flat_map(u64::to_le_bytes)).collect()
     }
 
     pub fn parse(bytes: &[u8]) -> Option<Sum> {
         let (version, rest) = bytes.split_first()?;
-        let figures: Vec<u64> = rest.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)).collect();
-        let (figures, units) = figures.split_at_checked(FIGURES)?;
-        let sum = Sum::from_figures(figures.try_into().ok()?);
-        match (version, units) {
-            (1, []) => Some(sum),
-            // Kinds that came later are put at the end.
-            (2, units) if units.len() <= UNITS => {
-                Some(Sum { units: std::array::from_fn(|n| units.get(n).copied().unwrap_or(0)), ..sum })
+        let mut figures: Vec<u64> = rest.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)).collect();
+        match version {
+            // Before attempts were counted, without units and with them.
+            1 | 2 if figures.len() >= FORMER && (*version == 2 || figures.len() == FORMER) => {
+                let _ = figures.splice(FORMER..FORMER, [0; FIGURES - FORMER]);
             }
-            _ => None,
+            &VERSION => {}
+            _ => return None,
         }
+        // Kinds that come later are put at the end.
+        if rest.len() % 8 != 0 || figures.len() > FIGURES + UNITS {
+            return None;
+        }
+        figures.resize(FIGURES + UNITS, 0);
+        let (figures, units) = figures.split_at(FIGURES);
+        let units = units.try_into().ok()?;
+        Some(Sum { units, ..Sum::from_figures(figures.try_into().ok()?) })
     }
 }
 
-const FIGURES: usize = 11;
+const VERSION: u8 = 3;
+const FORMER: usize = 11;
+const FIGURES: usize = 13;
 
 #[cfg(test)]
 mod tests {
@@ -152,25 +174,33 @@ mod tests {
     fn what_was_added_reads_back_with_units_and_without() {
         let plain = Usage { input_tokens: Some(3), ..Usage::default() };
         let mut sum = Sum::default();
-        sum.use_up(Some(&plain), Some(5));
-        let first = sum.bytes();
-        assert_eq!((first[0], Sum::parse(&first)), (1, Some(sum)), "as before there were units");
+        assert_eq!((sum.bytes().len(), Sum::parse(&sum.bytes())), (1, Some(sum)));
+        sum.use_up(Some(&plain), Some(5), false);
+        assert_eq!(Sum::parse(&sum.bytes()), Some(sum));
         let mut made = plain;
         (made.units_mut().output_images, made.units_mut().web_searches) = (Some(2), Some(7));
-        sum.use_up(Some(&made), None);
+        sum.use_up(Some(&made), None, true);
         sum.add(&sum.clone());
         let bytes = sum.bytes();
-        assert_eq!((bytes[0], Sum::parse(&bytes)), (2, Some(sum)));
+        assert_eq!(Sum::parse(&bytes), Some(sum));
         let units: Vec<_> = sum.named_units().filter(|(_, n)| *n > 0).collect();
         assert_eq!(units, [("output_images", 4), ("web_searches", 14)]);
         assert_eq!((sum.input_tokens, sum.unknown_costs, sum.cost_nano_usd), (12, 2, 10));
-        assert_eq!(
-            Sum::parse(&bytes[..bytes.len() - 8]).map(|s| s.units[UNITS - 1]),
-            Some(0),
-            "an older second version"
-        );
-        for wrong in [&[][..], &[1], &[3; 97], &bytes[..80]] {
+        assert_eq!((sum.attempts, sum.estimated), (4, 2));
+        for wrong in [&[][..], &[1], &[4; 97], &bytes[..80], &[3; 1 + 8 * 40]] {
             assert_eq!(Sum::parse(wrong), None);
         }
+    }
+
+    #[test]
+    fn rows_of_former_versions_are_read() {
+        let figures = |version: u8, count: u64| -> Vec<u8> {
+            std::iter::once(version).chain((1..=count).flat_map(u64::to_le_bytes)).collect()
+        };
+        let first = Sum::parse(&figures(1, 11)).unwrap();
+        assert_eq!((first.requests, first.cost_nano_usd, first.attempts, first.units), (1, 11, 0, [0; UNITS]));
+        let second = Sum::parse(&figures(2, 13)).unwrap();
+        assert_eq!((second.cost_nano_usd, second.attempts, &second.units[..3]), (11, 0, &[12, 13, 0][..]));
+        assert_eq!((Sum::parse(&figures(1, 12)), Sum::parse(&figures(2, 10))), (None, None));
     }
 }

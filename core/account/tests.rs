@@ -1,15 +1,12 @@
 use std::sync::Arc;
 
-use serde_json::json;
-
 use super::{
     catalog,
     price::{Rates, usd_text},
 };
 use crate::{
-    codec::codec,
     config::{Catalogue, PriceService, PriceSheet, PriceTier, Prices, usd},
-    model::{Billed, Format, ServiceTier, Units, Usage},
+    model::{Billed, ServiceTier, Units, Usage},
 };
 
 /// A different prime for each kind, so that a token counted as another kind, or twice, shows in the sum.
@@ -274,114 +271,6 @@ fn dollars_are_read_and_written_digit_by_digit() {
     }
 }
 
-/// An answer's usage as its format writes it, at the catalogue's price, and the sum done by hand.
-#[test]
-fn recorded_usages_cost_what_their_vendors_say() {
-    let chat = |usage| json!({ "id": "x", "object": "chat.completion", "model": "m", "choices": [{ "index": 0, "message": { "role": "assistant", "content": "a" }, "finish_reason": "stop" }], "usage": usage });
-    let messages = |usage| json!({ "id": "x", "type": "message", "role": "assistant", "model": "m", "content": [{ "type": "text", "text": "a" }], "stop_reason": "end_turn", "usage": usage });
-    let gemini = |usage| json!({ "candidates": [{ "content": { "role": "model", "parts": [{ "text": "a" }] }, "finishReason": "STOP" }], "usageMetadata": usage });
-    for (row, model, format, answer, expected) in [
-        // Cached tokens stand inside the prompt's, reasoning inside the completion's: 952 × 2.5 + 1,024 × 1.25 + 300 × 10.
-        (
-            "openai",
-            "gpt-4o",
-            Format::OpenaiChat,
-            chat(
-                json!({ "prompt_tokens": 1976, "completion_tokens": 300, "total_tokens": 2276, "prompt_tokens_details": { "cached_tokens": 1024 }, "completion_tokens_details": { "reasoning_tokens": 0 } }),
-            ),
-            952 * 2_500 + 1_024 * 1_250 + 300 * 10_000,
-        ),
-        (
-            "openai",
-            "o3",
-            Format::OpenaiChat,
-            chat(
-                json!({ "prompt_tokens": 75, "completion_tokens": 1186, "total_tokens": 1261, "completion_tokens_details": { "reasoning_tokens": 1024 } }),
-            ),
-            75 * 2_000 + 1_186 * 8_000,
-        ),
-        (
-            "openai",
-            "gpt-audio",
-            Format::OpenaiChat,
-            chat(
-                json!({ "prompt_tokens": 120, "completion_tokens": 90, "total_tokens": 210, "prompt_tokens_details": { "audio_tokens": 100 }, "completion_tokens_details": { "audio_tokens": 70 } }),
-            ),
-            20 * 2_500 + 100 * 32_000 + 20 * 10_000 + 70 * 64_000,
-        ),
-        // Above 272,000 tokens the whole request costs more.
-        (
-            "openai",
-            "gpt-5.4",
-            Format::OpenaiChat,
-            chat(json!({ "prompt_tokens": 272001, "completion_tokens": 10, "total_tokens": 272011 })),
-            272_001 * 5_000 + 10 * 22_500,
-        ),
-        // Here the input leaves out what was cached: 3 + 200 written for 5 minutes + 100 for an hour + 5,000 read.
-        (
-            "anthropic",
-            "claude-sonnet-4-5-20250929",
-            Format::AnthropicMessages,
-            messages(
-                json!({ "input_tokens": 3, "output_tokens": 50, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 300, "cache_creation": { "ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 100 } }),
-            ),
-            3 * 3_000 + 200 * 3_750 + 100 * 6_000 + 5_000 * 300 + 50 * 15_000,
-        ),
-        // Anthropic's own example of a web search: 10 USD for a thousand of them.
-        (
-            "anthropic",
-            "claude-sonnet-4-5",
-            Format::AnthropicMessages,
-            messages(
-                json!({ "input_tokens": 105, "output_tokens": 6039, "cache_read_input_tokens": 7123, "cache_creation_input_tokens": 7345, "server_tool_use": { "web_search_requests": 1 } }),
-            ),
-            105 * 3_000 + 7_123 * 300 + 7_345 * 3_750 + 6_039 * 15_000 + 10_000_000,
-        ),
-        // Its batches cost half, and a search in them what it always does.
-        (
-            "anthropic",
-            "claude-sonnet-4-5",
-            Format::AnthropicMessages,
-            messages(
-                json!({ "input_tokens": 100, "output_tokens": 40, "service_tier": "batch", "server_tool_use": { "web_search_requests": 2 } }),
-            ),
-            50 * 3_000 + 20 * 15_000 + 20_000_000,
-        ),
-        // The tier counts what was cached.
-        (
-            "anthropic",
-            "claude-sonnet-4-5",
-            Format::AnthropicMessages,
-            messages(json!({ "input_tokens": 1, "output_tokens": 1, "cache_read_input_tokens": 200000 })),
-            6_000 + 200_000 * 600 + 22_500,
-        ),
-        // Thoughts stand beside the candidates' tokens: 100 + 900 of them, and 40 of 340 cached.
-        (
-            "gemini",
-            "gemini-2.5-pro",
-            Format::Gemini,
-            gemini(
-                json!({ "promptTokenCount": 340, "cachedContentTokenCount": 40, "candidatesTokenCount": 100, "thoughtsTokenCount": 900, "totalTokenCount": 1340 }),
-            ),
-            300 * 1_250 + 40 * 125 + 1_000 * 10_000,
-        ),
-        (
-            "gemini",
-            "gemini-2.5-flash",
-            Format::Gemini,
-            gemini(
-                json!({ "promptTokenCount": 50, "promptTokensDetails": [{ "modality": "TEXT", "tokenCount": 10 }, { "modality": "AUDIO", "tokenCount": 40 }], "candidatesTokenCount": 8, "totalTokenCount": 58 }),
-            ),
-            10 * 300 + 40 * 1_000 + 8 * 2_500,
-        ),
-    ] {
-        let body = answer.to_string();
-        let usage = codec(format).decode_response(body.as_bytes()).unwrap().usage.unwrap();
-        let rates = catalog::rates(row, model).unwrap();
-        assert_eq!(rates.cost(&usage), Some(expected), "{row}/{model}: {usage:?}");
-    }
-}
-
 #[test]
 fn the_price_catalogue_is_sound() {
     let rows = Catalogue::parse(include_str!("prices.toml")).unwrap().rows;
@@ -427,5 +316,7 @@ fn a_build_of_a_model_has_its_price_and_another_model_has_not() {
 }
 
 mod bodies;
+mod invoices;
 mod ledger;
 mod queue;
+mod sums;

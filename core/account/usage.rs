@@ -1,85 +1,79 @@
-//! Sums of the ledger: by hour, team, key, model and target, so that usage is answered without reading records. Kept in
-//! memory and, in batches, in the store, each batch with how far in the ledger it goes: after a crash the rest is added from
-//! there, and the sums are the ledger's to the last digit.
+//! Sums of the ledger: by minute, organisation, team, user, key, model, target and tags, so that usage is answered without
+//! reading records. What came since the last note is in memory; the rest lies in the store. A note adds the one to the
+//! other in one batch, together with how far in the ledger it goes: after a crash the rest is added from there, and the
+//! sums are the ledger's to the last digit. Each gateway on a shared store has rows of its own; readers add them up.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::Deserialize;
-use serde_json::Number;
 use tokio::sync::RwLock;
 
-use super::{Record, hour::Hour, sum::Sum};
+use super::{Record, hour::Hour, minute::Minute, sum::Sum};
 use crate::{
-    model::{Units, Usage},
+    config::Scope,
+    model::Usage,
     store::{Op, Result, Store, Table},
 };
 
+mod by;
+mod former;
+pub mod line;
+mod names;
 mod sweep;
 
-/// What a sum is by, beside the hour. Empty: none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct By<'a> {
-    pub hour: Hour,
-    pub team: &'a str,
-    pub key: &'a str,
-    /// As it was asked for.
-    pub model: &'a str,
-    /// `provider/model`.
-    pub target: &'a str,
-}
+pub use by::{By, DAY, Kind, QUARTER, TAG_END};
+use by::{Grain, Place};
+use line::Line;
+use names::Names;
+pub use names::OTHER;
+pub use sweep::coarse;
 
 pub struct Sums {
     state: Mutex<State>,
     store: Arc<dyn Store>,
-    /// Held for writing while old rows become others.
+    /// Which gateway adds up; empty where there is one.
+    node: Box<str>,
+    /// Held for writing while sums go from one place to another.
     moving: RwLock<()>,
 }
 
 #[derive(Default)]
 struct State {
-    rows: HashMap<Box<[u8]>, Entry>,
-    /// How many rows an hour has.
-    sizes: HashMap<Hour, usize>,
-    /// Older hours lie in the store alone.
-    first: Hour,
+    /// What the store does not have yet.
+    pending: HashMap<Box<[u8]>, Sum>,
+    /// What rows of the last minutes hold in the store, so that a note need not read them.
+    known: HashMap<Box<[u8]>, Sum>,
+    names: Names,
     /// How far the sums go, in bytes of each hour's lines.
     covered: BTreeMap<Hour, u64>,
     /// The covering changed.
     moved: bool,
-    /// Hours before this one are sums of teams.
+    /// Minutes before this one are counted by the quarter of an hour.
+    fine: Minute,
+    /// When old rows were last put together.
     swept: Hour,
-}
-
-#[derive(Default)]
-struct Entry {
-    sum: Sum,
-    dirty: bool,
+    /// The tags of the request that is being counted.
+    tags: String,
 }
 
 impl Sums {
-    /// With what the store holds of the last days.
-    pub async fn open(store: Arc<dyn Store>, now: SystemTime) -> Result<Sums> {
-        let first = Hour::of(now).minus(KEPT);
-        let mut state = State { first, ..State::default() };
-        if let Some(bytes) = store.read(Table::Usage, COVERED).await? {
+    /// `node`: which gateway this is among those on one store; empty where there is one.
+    pub async fn open(store: Arc<dyn Store>, node: &str, now: SystemTime) -> Result<Sums> {
+        let mut state = State { fine: fine(now), ..State::default() };
+        former::moved(&*store, node).await?;
+        if let Some(bytes) = store.read(Table::Reports, &covered_key(node)).await? {
             state.covered = covered(&bytes);
         }
-        let sums = Sums { state: Mutex::new(state), store, moving: RwLock::default() };
-        let mut after = Some(first.0.to_be_bytes().to_vec());
-        while let Some(from) = after {
-            let rows = sums.store.scan(Table::Usage, &[], Some(&from), PAGE).await?;
-            after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
-            let mut state = sums.lock();
-            for (key, value) in rows {
-                let Some((by, sum)) = split(&key).zip(Sum::parse(&value)) else { continue };
-                *state.sizes.entry(by.hour).or_default() += 1;
-                state.rows.insert(key.into(), Entry { sum, dirty: false });
-            }
-        }
+        let sums = Sums { state: Mutex::new(state), store, node: node.into(), moving: RwLock::default() };
+        // What this hour has seen already takes room in it.
+        let hour = Minute::of(now).hour();
+        let found = sums.scan(Grain::Minute, hour.into(), hour.plus(1).into(), |place, _| {
+            sums.lock().names.found(place.at, &place.by);
+        });
+        found.await?;
         Ok(sums)
     }
 
@@ -96,16 +90,23 @@ impl Sums {
     pub fn add<'r>(&self, records: impl Iterator<Item = &'r Record>, written: Option<(Hour, u64)>) {
         let mut state = self.lock();
         for record in records {
-            let hour = Hour::of_id(&record.id).unwrap_or_default();
-            let facts = Facts {
+            let by = By {
+                organisation: record.organisation.as_deref().unwrap_or(""),
                 team: record.team.as_deref().unwrap_or(""),
+                user: record.user.as_deref().unwrap_or(""),
                 key: &record.key_id,
                 model: &record.model,
                 target: record.target.as_deref().unwrap_or(""),
-                error: record.status >= 400,
+                tags: "",
             };
-            let attempts = record.ledger.iter().map(|a| (&*a.target, a.usage.as_ref(), a.cost_nano_usd));
-            state.count(hour, &facts, attempts);
+            let attempts = record.ledger.iter().map(|row| Used {
+                target: &row.target,
+                usage: row.usage.as_ref(),
+                cost: row.cost_nano_usd,
+                estimated: row.estimated,
+            });
+            let tags = record.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            state.count(&record.id, by, tags, record.status >= 400, attempts, &self.node);
         }
         if let Some((hour, to)) = written {
             state.cover(hour, to);
@@ -117,106 +118,162 @@ impl Sums {
         let mut state = self.lock();
         for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice::<Line>(line) {
-                Ok(line) => line.count(&mut state),
+                Ok(line) => state.again(&line, &self.node),
                 Err(error) => tracing::warn!(%hour, %error, "a record cannot be read: usage goes without it"),
             }
         }
         state.cover(hour, to);
     }
 
-    /// Writes what changed. An error leaves it to the next time.
+    /// Notes what came. An error leaves it to the next time.
     pub async fn checkpoint(&self) -> Result<()> {
-        let (batch, keys) = {
+        let _alone = self.moving.write().await;
+        let (pending, mark) = {
             let mut state = self.lock();
-            let mut keys = Vec::new();
-            let mut batch = Vec::new();
-            for (key, entry) in state.rows.iter_mut().filter(|(_, entry)| entry.dirty) {
-                entry.dirty = false;
-                keys.push(key.clone());
-                batch.push(Op::put(Table::Usage, &**key, entry.sum.bytes()));
-            }
-            if batch.is_empty() && !state.moved {
+            if state.pending.is_empty() && !state.moved {
                 return Ok(());
             }
             state.moved = false;
-            let oldest = state.covered.last_key_value().map_or(Hour(0), |(last, _)| last.minus(KEPT));
+            let oldest = state.covered.last_key_value().map_or(Hour(0), |(last, _)| last.minus(COVERED_HOURS));
             state.covered = state.covered.split_off(&oldest);
-            batch.push(Op::put(Table::Usage, COVERED, covered_bytes(&state.covered)));
-            (batch, keys)
+            (std::mem::take(&mut state.pending), covered_bytes(&state.covered))
         };
-        // One batch: sums and how far they go are never apart.
-        let result = self.store.write_soft(batch).await;
-        if result.is_err() {
-            let mut state = self.lock();
-            state.moved = true;
-            for key in keys {
-                if let Some(entry) = state.rows.get_mut(&key) {
-                    entry.dirty = true;
+        let noted = self.note(&pending, mark).await;
+        let mut state = self.lock();
+        match noted {
+            Ok(rows) => {
+                let newest = rows.iter().filter_map(|(key, _)| by::time(key)).max().unwrap_or_default();
+                let recent = |key: &[u8]| by::time(key).is_some_and(|at| at >= newest.minus(KNOWN_MINUTES));
+                state.known.extend(rows.into_iter().map(|(key, sum)| (key.into_boxed_slice(), sum)));
+                state.known.retain(|key, _| recent(key));
+                if state.known.len() > MOST_KNOWN {
+                    state.known.clear();
                 }
+                Ok(())
+            }
+            Err(error) => {
+                state.moved = true;
+                for (key, sum) in pending {
+                    state.pending.entry(key).or_default().add(&sum);
+                }
+                Err(error)
             }
         }
-        result
     }
 
-    /// Hours that nobody adds to any more are left to the store.
-    pub fn let_go(&self, now: SystemTime) {
-        let mut state = self.lock();
-        let first = Hour::of(now).minus(KEPT);
-        // A clock that goes back finds older hours still in memory.
-        if first <= state.first {
-            return;
+    /// One batch: sums and how far they go are never apart. The rows as they are now.
+    async fn note(&self, pending: &HashMap<Box<[u8]>, Sum>, mark: Vec<u8>) -> Result<Vec<(Vec<u8>, Sum)>> {
+        let mut rows = Vec::with_capacity(pending.len());
+        let mut batch = Vec::with_capacity(pending.len() + 1);
+        for (key, more) in pending {
+            let known = self.lock().known.get(key).copied();
+            let mut sum = match known {
+                Some(sum) => sum,
+                None => self.row(key).await?,
+            };
+            sum.add(more);
+            batch.push(Op::put(Table::Reports, &**key, sum.bytes()));
+            rows.push((key.to_vec(), sum));
         }
-        let recent = |key: &[u8]| split(key).is_none_or(|by| by.hour >= first);
-        if state.rows.iter().any(|(key, entry)| entry.dirty && !recent(key)) {
-            return;
-        }
-        state.rows.retain(|key, _| recent(key));
-        state.first = first;
-        state.sizes.retain(|hour, _| *hour >= first);
+        batch.push(Op::put(Table::Reports, covered_key(&self.node), mark));
+        self.store.write_soft(batch).await?;
+        Ok(rows)
     }
 
-    /// Every sum of the hours from `from` up to and without `to`.
-    pub async fn each(&self, from: Hour, to: Hour, mut f: impl FnMut(By<'_>, &Sum)) -> Result<()> {
+    async fn row(&self, key: &[u8]) -> Result<Sum> {
+        let row = self.store.read(Table::Reports, key).await?;
+        Ok(row.and_then(|value| Sum::parse(&value)).unwrap_or_default())
+    }
+
+    /// Every sum from `from` up to and without `to`, with the minute that it counts for. What is older than sums are kept
+    /// stands in `older`.
+    pub async fn each(&self, from: Minute, to: Minute, f: impl FnMut(Minute, &By<'_>, &Sum)) -> Result<()> {
         let _still = self.moving.read().await;
-        let (first, mine) = {
+        self.each_still(from, to, f).await
+    }
+
+    /// What is older than sums are kept, by one thing: its name and its sum, more than once on a shared store.
+    pub async fn older(&self, kind: Kind, f: impl FnMut(&str, &Sum)) -> Result<()> {
+        let _still = self.moving.read().await;
+        self.older_still(kind, f).await
+    }
+
+    /// Nano-dollars of the requests of a scope that began from `from` up to `to`, by whole quarters of an hour. Of a tag that has more values
+    /// than an hour may have, those that had no room are left out.
+    pub async fn spent(&self, scope: &Scope, from: SystemTime, to: Option<SystemTime>) -> Result<u64> {
+        let _still = self.moving.read().await;
+        let mut spent: u64 = 0;
+        let end = to.map_or(Minute::MAX, Minute::not_before);
+        self.each_still(Minute::of(from).within(QUARTER), end, |_, by, sum| {
+            if by.is_in(scope) {
+                spent = spent.saturating_add(sum.cost_nano_usd);
+            }
+        })
+        .await?;
+        if from <= UNIX_EPOCH {
+            let provider = if let Scope::Provider(_) = scope { scope.id() } else { "" };
+            self.older_still(Kind::of(scope), |id, sum| {
+                let mine =
+                    if provider.is_empty() { id == &**scope.id() } else { id.split('/').next() == Some(provider) };
+                spent = spent.saturating_add(if mine { sum.cost_nano_usd } else { 0 });
+            })
+            .await?;
+        }
+        Ok(spent)
+    }
+
+    async fn each_still(&self, from: Minute, to: Minute, mut f: impl FnMut(Minute, &By<'_>, &Sum)) -> Result<()> {
+        let mine: Vec<(Box<[u8]>, Sum)> = {
             let state = self.lock();
-            let within = |by: &By<'_>| by.hour >= from && by.hour < to && by.hour >= state.first;
-            let rows = state.rows.iter().filter(|(key, _)| split(key).as_ref().is_some_and(within));
-            (state.first, rows.map(|(key, entry)| (key.clone(), entry.sum)).collect::<Vec<_>>())
+            let within = |key: &[u8]| by::time(key).is_some_and(|at| at >= from && at < to);
+            state.pending.iter().filter(|(key, _)| within(key)).map(|(key, sum)| (key.clone(), *sum)).collect()
         };
         for (key, sum) in &mine {
-            if let Some(by) = split(key) {
-                f(by, sum);
+            if let Some(Place { at, by, .. }) = by::split(key) {
+                f(at, &by, sum);
             }
         }
-        // Key order is time order.
-        let end = to.min(first);
-        let mut after = (from < end).then(|| from.0.to_be_bytes().to_vec());
+        for grain in Grain::ALL {
+            // A day counts where most of it lies, for whoever asks in another zone.
+            let middle = if grain == Grain::Day { DAY / 2 } else { 0 };
+            self.scan(grain, from.minus(middle), to.minus(middle), |place, sum| {
+                f(place.at.plus(middle), &place.by, sum)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn older_still(&self, kind: Kind, mut f: impl FnMut(&str, &Sum)) -> Result<()> {
+        let prefix = by::older_prefix(kind);
+        let mut after = Some(prefix.to_vec());
         while let Some(start) = after {
-            let rows = self.store.scan(Table::Usage, &[], Some(&start), PAGE).await?;
+            let rows = self.store.scan(Table::Reports, &prefix, Some(&start), PAGE).await?;
             after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
             for (key, value) in &rows {
-                let Some((by, sum)) = split(key).zip(Sum::parse(value)) else { continue };
-                if by.hour >= end {
-                    return Ok(());
+                if let Some(((id, _), sum)) = by::split_older(key).zip(Sum::parse(value)) {
+                    f(id, &sum);
                 }
-                f(by, &sum);
             }
         }
         Ok(())
     }
 
-    /// Nano-dollars of a team's requests that began in the hours from that of `from` to that of `to`.
-    pub async fn spent(&self, team: &str, from: SystemTime, to: Option<SystemTime>) -> Result<u64> {
-        let mut spent: u64 = 0;
-        let end = to.map_or(Hour(u32::MAX), |to| Hour::of(to - std::time::Duration::from_nanos(1)).plus(1));
-        self.each(Hour::of(from), end, |by, sum| {
-            if by.team == team {
-                spent = spent.saturating_add(sum.cost_nano_usd);
+    /// Rows of the store. Key order is time order.
+    async fn scan(&self, grain: Grain, from: Minute, to: Minute, mut f: impl FnMut(&Place<'_>, &Sum)) -> Result<()> {
+        let mut after = (from < to).then(|| by::begin(grain, from));
+        while let Some(start) = after {
+            let rows = self.store.scan(Table::Reports, &[grain.byte()], Some(&start), PAGE).await?;
+            after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
+            for (key, value) in &rows {
+                let Some((place, sum)) = by::split(key).zip(Sum::parse(value)) else { continue };
+                if place.at >= to {
+                    return Ok(());
+                }
+                f(&place, &sum);
             }
-        })
-        .await?;
-        Ok(spent)
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -224,56 +281,76 @@ impl Sums {
     }
 }
 
-/// Of one request.
-struct Facts<'a> {
-    team: &'a str,
-    key: &'a str,
-    model: &'a str,
+/// What one attempt took.
+struct Used<'a> {
     target: &'a str,
-    error: bool,
+    usage: Option<&'a Usage>,
+    cost: Option<i64>,
+    estimated: bool,
 }
 
 impl State {
+    /// One request. `by` has no tags yet.
     fn count<'a>(
         &mut self,
-        hour: Hour,
-        facts: &Facts<'_>,
-        attempts: impl Iterator<Item = (&'a str, Option<&'a Usage>, Option<i64>)>,
+        id: &str,
+        by: By<'_>,
+        tags: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+        error: bool,
+        attempts: impl Iterator<Item = Used<'a>>,
+        node: &str,
     ) {
-        let hour = hour.max(self.first);
+        let at = Minute::of_id(id).unwrap_or(self.fine);
+        let mut tag_set = std::mem::take(&mut self.tags);
+        tag_set.clear();
+        if tags.len() > 0 {
+            self.names.tags(at.hour(), tags, &mut tag_set);
+        }
         // A name that reached nothing may be anything.
-        let model = if facts.target.is_empty() { "" } else { facts.model };
-        let by = By { hour, team: facts.team, key: facts.key, model, target: facts.target };
-        let sum = self.sum(by);
+        let model = if by.target.is_empty() { "" } else { by.model };
+        let by = By { model, tags: &tag_set, ..by };
+        let sum = self.sum(at, by, node);
         sum.requests += 1;
-        sum.errors += u64::from(facts.error);
+        sum.errors += u64::from(error);
         let mut attempts = attempts.peekable();
         // Nearly every request is one attempt at its own target: one look is enough.
-        while let Some((_, usage, cost)) = attempts.next_if(|(target, ..)| *target == facts.target) {
-            sum.use_up(usage, cost);
+        while let Some(used) = attempts.next_if(|used| used.target == by.target) {
+            sum.use_up(used.usage, used.cost, used.estimated);
         }
-        for (target, usage, cost) in attempts {
-            self.sum(By { target, ..by }).use_up(usage, cost);
+        for Used { target, usage, cost, estimated } in attempts {
+            self.sum(at, By { target, ..by }, node).use_up(usage, cost, estimated);
         }
+        self.tags = tag_set;
     }
 
-    fn sum(&mut self, by: By<'_>) -> &mut Sum {
-        let key = join(by);
-        let key = match self.rows.contains_key(&*key) {
-            true => key,
-            false => self.fresh(by, key),
+    fn again(&mut self, line: &Line, node: &str) {
+        let by = By {
+            organisation: line.organisation.as_deref().unwrap_or(""),
+            team: line.team.as_deref().unwrap_or(""),
+            user: line.user.as_deref().unwrap_or(""),
+            key: line.key_id.as_deref().unwrap_or(""),
+            model: &line.model,
+            target: line.target.as_deref().unwrap_or(""),
+            tags: "",
         };
-        let entry = self.rows.entry(key.into()).or_default();
-        entry.dirty = true;
-        &mut entry.sum
+        let usages: Vec<Option<Usage>> = line.ledger.iter().map(line::LineAttempt::usage).collect();
+        let attempts = line.ledger.iter().zip(&usages).map(|(row, usage)| Used {
+            target: &row.target,
+            usage: usage.as_ref(),
+            cost: row.cost_nano_usd(),
+            estimated: row.estimated,
+        });
+        let tags: Vec<(&str, &str)> = line.tags().collect();
+        self.count(&line.id, by, tags.into_iter(), line.status >= 400, attempts, node);
     }
 
-    /// The key of a row that is not there yet.
-    fn fresh(&mut self, by: By<'_>, key: Vec<u8>) -> Vec<u8> {
-        let size = self.sizes.entry(by.hour).or_default();
-        *size += 1;
-        // Names that callers make up must not fill the store: the rest of the hour's are counted together.
-        if *size > MOST_ROWS { join(By { key: OTHER, model: OTHER, target: OTHER, ..by }) } else { key }
+    fn sum(&mut self, at: Minute, by: By<'_>, node: &str) -> &mut Sum {
+        let grain = if at < self.fine { Grain::Quarter } else { Grain::Minute };
+        let mut key = by::join(Place { grain, at: at.within(grain.span()), by, node });
+        if !self.pending.contains_key(&*key) && !self.known.contains_key(&*key) {
+            key = self.names.key(grain, at, by, node);
+        }
+        self.pending.entry(key.into()).or_default()
     }
 
     fn cover(&mut self, hour: Hour, to: u64) {
@@ -282,115 +359,13 @@ impl State {
     }
 }
 
-/// A line of the ledger, as far as sums need it.
-#[derive(Deserialize)]
-struct Line {
-    id: String,
-    team: Option<String>,
-    key_id: Option<String>,
-    model: String,
-    target: Option<String>,
-    status: u16,
-    ledger: Vec<LineAttempt>,
+/// From here on sums are kept by the minute.
+fn fine(now: SystemTime) -> Minute {
+    Minute::of(now).minus(MINUTES_KEPT).within(QUARTER)
 }
 
-#[derive(Deserialize)]
-struct LineAttempt {
-    target: String,
-    usage: Option<LineUsage>,
-    cost_usd: Option<Number>,
-}
-
-#[derive(Deserialize)]
-struct LineUsage {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
-    cache_read_tokens: Option<u64>,
-    cache_write_tokens: Option<u64>,
-    reasoning_tokens: Option<u64>,
-    input_audio_tokens: Option<u64>,
-    output_audio_tokens: Option<u64>,
-    input_image_tokens: Option<u64>,
-    output_image_tokens: Option<u64>,
-    input_images: Option<u64>,
-    output_images: Option<u64>,
-    input_audio_ms: Option<u64>,
-    output_audio_ms: Option<u64>,
-    characters: Option<u64>,
-    search_units: Option<u64>,
-    web_searches: Option<u64>,
-}
-
-impl Line {
-    fn count(&self, state: &mut State) {
-        let facts = Facts {
-            team: self.team.as_deref().unwrap_or(""),
-            key: self.key_id.as_deref().unwrap_or(""),
-            model: &self.model,
-            target: self.target.as_deref().unwrap_or(""),
-            error: self.status >= 400,
-        };
-        let usages: Vec<Option<Usage>> = self.ledger.iter().map(|a| a.usage.as_ref().map(LineUsage::usage)).collect();
-        // The digits as they stand there: no float on the way.
-        let cost = |a: &LineAttempt| crate::config::usd(&a.cost_usd.as_ref()?.to_string()).ok();
-        let attempts = self.ledger.iter().zip(&usages).map(|(a, usage)| (a.target.as_str(), usage.as_ref(), cost(a)));
-        state.count(Hour::of_id(&self.id).unwrap_or_default(), &facts, attempts);
-    }
-}
-
-impl LineUsage {
-    fn usage(&self) -> Usage {
-        Usage {
-            input_tokens: self.input_tokens,
-            output_tokens: self.output_tokens,
-            cache_read_tokens: self.cache_read_tokens,
-            cache_write_tokens: self.cache_write_tokens,
-            reasoning_tokens: self.reasoning_tokens,
-            input_audio_tokens: self.input_audio_tokens,
-            output_audio_tokens: self.output_audio_tokens,
-            units: Units {
-                input_image_tokens: self.input_image_tokens,
-                output_image_tokens: self.output_image_tokens,
-                input_images: self.input_images,
-                output_images: self.output_images,
-                input_audio_ms: self.input_audio_ms,
-                output_audio_ms: self.output_audio_ms,
-                characters: self.characters,
-                search_units: self.search_units,
-                web_searches: self.web_searches,
-            }
-            .boxed(),
-            ..Usage::default()
-        }
-    }
-}
-
-/// The hour first, so that key order is time order.
-fn join(by: By<'_>) -> Vec<u8> {
-    let parts = [by.team, by.key, by.model, by.target];
-    let mut key = Vec::with_capacity(8 + parts.iter().map(|part| part.len()).sum::<usize>());
-    key.extend_from_slice(&by.hour.0.to_be_bytes());
-    for (n, part) in parts.into_iter().enumerate() {
-        if n > 0 {
-            key.push(0);
-        }
-        // A NUL stands in hardly any name: in runs, not byte by byte.
-        part.as_bytes().split(|b| *b == 0).for_each(|run| key.extend_from_slice(run));
-    }
-    key
-}
-
-fn split(key: &[u8]) -> Option<By<'_>> {
-    let (hour, rest) = key.split_first_chunk::<4>()?;
-    let mut parts = rest.split(|b| *b == 0).map(|part| std::str::from_utf8(part).unwrap_or(""));
-    let by = By {
-        hour: Hour(u32::from_be_bytes(*hour)),
-        team: parts.next()?,
-        key: parts.next()?,
-        model: parts.next()?,
-        target: parts.next()?,
-    };
-    Some(by)
+fn covered_key(node: &str) -> Vec<u8> {
+    [COVERED, node.as_bytes()].concat()
 }
 
 fn covered_bytes(covered: &BTreeMap<Hour, u64>) -> Vec<u8> {
@@ -405,11 +380,15 @@ fn covered(bytes: &[u8]) -> BTreeMap<Hour, u64> {
     bytes.chunks_exact(12).filter_map(pair).collect()
 }
 
-/// Before every hour.
-const COVERED: &[u8] = b"\0\0\0\0";
-/// Hours in memory: a stream may have begun long ago.
-const KEPT: u32 = 48;
-/// Rows an hour.
-const MOST_ROWS: usize = 20_000;
-const OTHER: &str = "(other)";
+/// Before every row.
+const COVERED: &[u8] = b"\0covered\0";
+/// Hours of lines whose covering is kept: what is older was counted whole.
+const COVERED_HOURS: u32 = 48;
+/// Reports show minutes of a day; what they have begun to read stays a while longer.
+const MINUTES_KEPT: u32 = FINE_MINUTES + 120;
+/// Minutes that can be asked for.
+pub const FINE_MINUTES: u32 = 24 * 60;
+/// Rows of so many minutes are not read again to be added to.
+const KNOWN_MINUTES: u32 = 10;
+const MOST_KNOWN: usize = 50_000;
 const PAGE: usize = 1_000;

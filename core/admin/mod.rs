@@ -18,6 +18,7 @@ use crate::{
 
 pub mod client;
 mod explain;
+mod export;
 mod gate;
 mod identities;
 mod keys;
@@ -59,6 +60,10 @@ pub trait Facts: Send + Sync {
     fn explain(&self, _asked: Asked) -> BoxFuture<'_, Result<Value>> {
         let nothing = Error::new(Kind::NotFound, "there is nothing to explain here");
         Box::pin(std::future::ready(Err(nothing)))
+    }
+    /// Which other gateway has the record of this request, in words; `None`: nobody knows of one.
+    fn elsewhere(&self, _request: String) -> BoxFuture<'_, Option<String>> {
+        Box::pin(std::future::ready(None))
     }
     /// Sets the gauges that are measured when somebody looks.
     fn measure(&self) {}

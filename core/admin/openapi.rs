@@ -10,7 +10,11 @@ use super::{
     reply::{self, Reply},
     routes::{Call, May, Route, TABLE},
 };
-use crate::{error::Result, model::Units};
+use crate::{
+    account::report::{Dimension, table},
+    error::Result,
+    model::Units,
+};
 
 pub(super) fn document(_state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(ready(Ok(reply::ok(&whole()))))
@@ -154,12 +158,9 @@ fn schemas() -> Value {
         })),
         "UsagePage": page(of("UsageRow")),
         "UsageRow": object(&["requests", "errors", "cost_usd"], with_units(json!({
-            "team": maybe("string"), "key": maybe("string"), "model": maybe("string"), "target": maybe("string"),
-            "provider": maybe("string"), "day": text(), "requests": count(), "errors": count(),
-            "input_tokens": count(), "output_tokens": count(), "cache_read_tokens": count(),
-            "cache_write_tokens": count(), "reasoning_tokens": count(), "input_audio_tokens": count(),
-            "output_audio_tokens": count(), "cost_usd": { "type": "number" },
+            "minute": text(), "hour": text(), "day": text(), "month": text(), "cost_usd": { "type": "number" },
             "unknown_costs": { "type": "integer", "description": "attempts of which nobody knows what they cost" },
+            "estimated": { "type": "integer", "description": "attempts whose usage no upstream told, or not whole" },
         }))),
         "RequestPage": page(of("RequestRecord")),
         "RequestRecord": object(&["id", "time", "status", "trace"], with_ledger(json!({
@@ -311,8 +312,13 @@ fn deployment() -> Value {
 /// Beside the other fields, of which the macro takes no more.
 /// What is counted besides tokens; a row has those that were used.
 fn with_units(mut properties: Value) -> Value {
-    for (unit, _) in Units::default().named() {
-        properties[unit] = count();
+    for figure in table::figures().chain(Units::default().named().map(|(unit, _)| unit)) {
+        if properties[figure].is_null() {
+            properties[figure] = count();
+        }
+    }
+    for dimension in Dimension::ALL {
+        properties[dimension.name()] = json!({ "type": ["string", "null"] });
     }
     properties
 }

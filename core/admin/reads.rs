@@ -59,8 +59,12 @@ pub(super) fn request(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, 
                 row["bodies"] = bodies(&state, &call.id).await?;
             }
         }
+        if let Some(row) = found {
+            return Ok(reply::ok(&row));
+        }
         let unknown = "no such request in the records that are kept; its id is the x-request-id of the answer";
-        found.map(|row| reply::ok(&row)).ok_or_else(|| Error::new(Kind::NotFound, unknown))
+        let elsewhere = state.facts.elsewhere(call.id.clone()).await;
+        Err(Error::new(Kind::NotFound, elsewhere.unwrap_or_else(|| unknown.to_owned())))
     })
 }
 
@@ -128,7 +132,7 @@ pub(super) fn page(call: &Call, rows: Vec<Value>) -> Result<Reply> {
     Ok(reply::ok(&json!({ "data": data, "next_cursor": next })))
 }
 
-fn number(call: &Call, name: &str) -> Result<Option<u64>> {
+pub(super) fn number(call: &Call, name: &str) -> Result<Option<u64>> {
     let parsed = call.query(name).map(str::parse).transpose();
     parsed.map_err(|_| Error::invalid(name, "not a number; pass a cursor on as it came"))
 }

@@ -9,13 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Method, Request, request::Parts};
+use http::{Method, Request, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
 use super::{
-    AdminState, explain, gate, identities, keys, openapi, reads, reply, reply::Reply, tokens, usage, versions,
+    AdminState, explain, export, gate, identities, keys, openapi, reads, reply, reply::Reply, tokens, usage, versions,
 };
 use crate::{
     auth::{
@@ -63,6 +63,8 @@ pub(super) struct Call {
     /// The second name in the path.
     pub other: String,
     pub query: Vec<(String, String)>,
+    /// The header of that name.
+    pub accept: String,
     pub body: Bytes,
 }
 
@@ -91,8 +93,30 @@ const REQUESTS: &[(&str, &str)] = &[
     FROM,
     TO,
 ];
-const USAGE: &[(&str, &str)] =
-    &[("group_by", "team (when absent), key, model, target, provider or day"), FROM, TO, LIMIT, CURSOR];
+const USAGE: &[(&str, &str)] = &[
+    (
+        "group_by",
+        "some of organisation, team, user, key, model, target, provider, tag, with commas; team when nothing is said",
+    ),
+    ("bucket", "a row for each minute, hour, day or month"),
+    ("tz", "the zone of days and times, such as Europe/Berlin; UTC when absent"),
+    FROM,
+    TO,
+    ("organisation", "only of this organisation"),
+    ("team", "only of this team; empty: of none"),
+    ("user", "only of this user"),
+    ("key", "only of the key with this id"),
+    ("model", "only of requests that asked for this model"),
+    ("target", "only of this provider/model"),
+    ("provider", "only of this provider"),
+    ("tag", "only of requests with this tag, name=value"),
+    FORMAT,
+    LIMIT,
+    CURSOR,
+];
+const EXPORT: &[(&str, &str)] =
+    &[("format", "ndjson, a request a line (when absent), or csv, an attempt a line"), FROM, TO];
+const FORMAT: (&str, &str) = ("format", "json (pages), csv or ndjson (all rows); the header accept says it as well");
 const FROM: (&str, &str) = ("from", "not before this time, such as 2026-01-31 or 2026-01-31T08:00:00Z");
 const TO: (&str, &str) = ("to", "before this time");
 const LIMIT: (&str, &str) = ("limit", "rows a page, 1 to 500; 50 when absent");
@@ -202,9 +226,11 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: Some("Explain"), answer: "Decision", call: explain::explain },
     Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", may: May::Each(Operation::ReadRequests),
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
+    Route { method: Method::GET, path: "/api/v1/requests/export", summary: "The ledger as a file: every request that was settled in a time, the last day when none is given", may: May::Each(Operation::ReadRequests),
+        query: EXPORT, body: None, answer: "Text", call: export::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
-    Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by whole hours; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
+    Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];
 
@@ -232,7 +258,8 @@ async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: In
     route.may.pass(&actor)?;
     let query = parse_query(route, head.uri.query())?;
     let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
-    (route.call)(state, Call { actor, id, other, query, body }).await
+    let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    (route.call)(state, Call { actor, id, other, query, accept, body }).await
 }
 
 /// Of a body; a field that is there twice would say two things.
@@ -419,6 +446,11 @@ impl Call {
 
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Does the caller ask for this kind of answer?
+    pub fn accepts(&self, kind: &str) -> bool {
+        self.accept.split([',', ';']).any(|wanted| wanted.trim().eq_ignore_ascii_case(kind))
     }
 
     /// A time, or a day's begin, UTC.

@@ -194,6 +194,8 @@ fn record(n: u16) -> Record {
         id: format!("req_{n}").into(),
         key_id: "key_1".into(),
         team: n.is_multiple_of(2).then(|| "hr".into()),
+        user: None,
+        organisation: None,
         operation: Operation::Chat,
         format: Format::Gemini,
         model: "smart".into(),

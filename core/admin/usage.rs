@@ -1,103 +1,136 @@
-//! What was used and spent, by team, key, model, target, provider or day: from the sums, without reading records.
+//! What was used and spent, by anything that sums are by and by windows in any zone: from the sums, without reading records.
+//! As pages of JSON, or as a whole in CSV or JSON lines, made while it is sent.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     AdminState,
-    reads::{page, unreadable},
-    reply::Reply,
+    reads::{number, unreadable},
+    reply::{self, Feed, Reply},
     routes::Call,
 };
 use crate::{
-    account::{hour::Hour, price::usd_text, sum::Sum, usage::By},
+    account::report::{Asked, Dimension, Failed, Fault, Report, Row, Seen, table},
     auth::permission::Operation,
     error::{Error, Result},
 };
 
+/// What whole reports are written in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Form {
+    Json,
+    Csv,
+    Lines,
+}
+
 pub(super) fn usage(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
-        let group = call.query("group_by").unwrap_or("team").to_owned();
-        let by = GROUPS.iter().find(|(name, _)| *name == group).map(|(_, by)| by).ok_or_else(|| {
-            let names: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
-            Error::invalid("group_by", format!("one of {}", names.join(", ")))
-        })?;
-        let now = SystemTime::now();
-        let to = call.time("to")?.unwrap_or(now);
-        // A time before 1970 has nothing before it.
-        let from = call.time("from")?.unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
-        if from > to {
-            return Err(Error::invalid("from", "it is later than `to`"));
-        }
-        // An hour that has begun counts whole.
-        let end = Hour::of(to.checked_sub(Duration::from_nanos(1)).unwrap_or(to)).plus(1);
-        let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
+        let text = |name: &str| call.query(name).map(str::to_owned);
+        let only = Dimension::ALL.into_iter().filter_map(|dimension| Some((dimension, text(dimension.name())?)));
+        let asked = Asked {
+            group_by: text("group_by"),
+            bucket: text("bucket"),
+            zone: text("tz"),
+            from: text("from"),
+            to: text("to"),
+            only: only.collect(),
+        };
+        let wrong = |Fault { part, message }: Fault| Error::invalid(part, message);
+        let mut report = Report::read(asked, SystemTime::now()).map_err(wrong)?;
         let sight = call.sight(&state, Operation::ReadUsage);
-        let named = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
-        let each = state.ledger.sums.each(Hour::of(from), end, |of, sum| {
-            if sight.is_whole() || sight.sees(named(of.team).as_deref(), named(of.key).as_deref()) {
-                sums.entry(by(&of)).or_default().add(sum);
-            }
-        });
-        each.await.map_err(unreadable)?;
-        page(&call, sums.iter().map(|(name, sum)| row(&group, name, sum)).collect())
+        if !sight.is_whole() {
+            let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let sees = move |team: &str, key: &str| sight.sees(named(team).as_deref(), named(key).as_deref());
+            report = report.seen_by(Seen(Arc::new(sees)));
+        }
+        match form(&call)? {
+            Form::Json => page(&state, &call, &report).await,
+            form => Ok(whole(state, report, form)),
+        }
     })
 }
 
-fn row(group: &str, name: &str, sum: &Sum) -> Value {
-    let Sum {
-        requests,
-        errors,
-        input_tokens,
-        output_tokens,
-        cache_read_tokens,
-        cache_write_tokens,
-        reasoning_tokens,
-        input_audio_tokens,
-        output_audio_tokens,
-        unknown_costs,
-        cost_nano_usd,
-        units: _,
-    } = *sum;
-    // All digits: never through a float.
-    let cost = usd_text(i64::try_from(cost_nano_usd).unwrap_or(i64::MAX)).parse().map_or(Value::Null, Value::Number);
-    let mut row = Map::new();
-    row.insert(group.to_owned(), if name.is_empty() { Value::Null } else { name.into() });
-    let figures = json!({
-        "requests": requests,
-        "errors": errors,
-        "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
-        "cache_read_tokens": cache_read_tokens,
-        "cache_write_tokens": cache_write_tokens,
-        "reasoning_tokens": reasoning_tokens,
-        "input_audio_tokens": input_audio_tokens,
-        "output_audio_tokens": output_audio_tokens,
-        "cost_usd": cost,
-        "unknown_costs": unknown_costs,
-    });
-    if let Value::Object(figures) = figures {
-        row.extend(figures);
+/// As `format` says, or the header `accept`.
+pub(super) fn form(call: &Call) -> Result<Form> {
+    match call.query("format") {
+        Some("json") => Ok(Form::Json),
+        Some("csv") => Ok(Form::Csv),
+        Some("ndjson") => Ok(Form::Lines),
+        Some(_) => Err(Error::invalid("format", "one of json, csv, ndjson")),
+        None if call.accepts("text/csv") => Ok(Form::Csv),
+        None if call.accepts("application/x-ndjson") => Ok(Form::Lines),
+        None => Ok(Form::Json),
     }
-    row.extend(sum.named_units().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count.into())));
-    row.into()
 }
 
-type Group = fn(&By<'_>) -> String;
+async fn page(state: &AdminState, call: &Call, report: &Report) -> Result<Reply> {
+    let limit = call.limit()?;
+    let start = usize::try_from(number(call, "cursor")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let end = start.saturating_add(limit);
+    let (mut passed, mut data, mut more) = (0, Vec::<Value>::new(), false);
+    for window in report.windows() {
+        let rows = report.rows(&state.ledger.sums, &window).await.map_err(failed)?;
+        for row in rows {
+            more |= passed == end;
+            if passed >= start && passed < end {
+                data.push(table::json(report, &row));
+            }
+            passed += 1;
+        }
+        if more {
+            break;
+        }
+    }
+    let mut body = json!({ "data": data, "next_cursor": more.then(|| end.to_string()) });
+    if report.is_coarse() {
+        body["note"] = COARSE.into();
+    }
+    Ok(reply::ok(&body))
+}
 
-const GROUPS: &[(&str, Group)] = &[
-    ("team", |by| by.team.to_owned()),
-    ("key", |by| by.key.to_owned()),
-    ("model", |by| by.model.to_owned()),
-    ("target", |by| by.target.to_owned()),
-    ("provider", |by| by.target.split('/').next().unwrap_or("").to_owned()),
-    ("day", |by| by.hour.day()),
-];
+fn whole(state: Arc<AdminState>, report: Report, form: Form) -> Reply {
+    let (feed, reply) = match form {
+        Form::Csv => reply::feed("text/csv; charset=utf-8"),
+        _ => reply::feed("application/x-ndjson"),
+    };
+    tokio::spawn(async move {
+        // Who reads half of it sees that it was cut off.
+        if let Err(error) = send(&state, &report, form, &feed).await {
+            tracing::warn!(%error, "a report of usage was broken off");
+            feed.break_off().await;
+        }
+    });
+    reply
+}
 
-const USUAL: Duration = Duration::from_secs(30 * 86_400);
+async fn send(state: &AdminState, report: &Report, form: Form, feed: &Feed) -> std::result::Result<(), Failed> {
+    let line = |row: &Row| match form {
+        Form::Csv => table::csv(report, row),
+        _ => format!("{}\n", table::json(report, row)).into_bytes(),
+    };
+    let mut piece = if form == Form::Csv { table::csv_head(report) } else { Vec::new() };
+    for window in report.windows() {
+        for row in report.rows(&state.ledger.sums, &window).await? {
+            piece.extend(line(&row));
+            if piece.len() > PIECE && !feed.send(Bytes::from(std::mem::take(&mut piece))).await {
+                return Ok(());
+            }
+        }
+    }
+    feed.send(piece.into()).await;
+    Ok(())
+}
+
+fn failed(error: Failed) -> Error {
+    match error {
+        Failed::TooMany => Error::invalid("group_by", error.to_string()),
+        Failed::Store(error) => unreadable(error),
+    }
+}
+
+const PIECE: usize = 64 << 10;
+const COARSE: &str = "what is older than 94 days is kept by whole days, UTC: days and months of other zones begin with the day that is nearest";

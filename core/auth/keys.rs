@@ -12,7 +12,7 @@ use super::{
     KeyInfo, Table, credential,
     directory::Sort,
     expiry,
-    revision::Revisions,
+    revision::{CONFLICT, Revisions},
     row::{Row, SecretRow},
     table::Hash,
     terms::{self, TermsRow},
@@ -20,13 +20,15 @@ use super::{
 use crate::{
     config::{self, Configured, Limits, Secret, identity},
     error::{Error, Kind, Result},
-    store::{self, Op, Store, StoreError, hex},
+    store::{self, Changes, Op, Store, StoreError, hex},
 };
 
 pub struct Keys {
     pub(super) table: Arc<Table>,
     pub(super) store: Arc<dyn Store>,
     pub(super) revisions: Revisions,
+    /// Heard of since before the table was loaded, so that nothing is missed; until somebody follows them.
+    pub(super) changes: std::sync::Mutex<Option<Changes>>,
 }
 
 /// What a new key may do.
@@ -59,6 +61,7 @@ impl Keys {
         auth: &config::Auth,
         who: impl Into<Configured<'a>>,
     ) -> Result<Arc<Keys>> {
+        let changes = std::sync::Mutex::new(store.changes());
         let used = store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?;
         let table = Table::new(&*pepper(&*store, used.is_none())?);
         let check = table.hash(MASTER_CHECK_TEXT);
@@ -66,14 +69,21 @@ impl Keys {
             Some(stored) if stored != check => return Err(wrong_master()),
             Some(_) => {}
             None => {
+                // Of several gateways that begin at once the first one's master key counts.
+                let absent = Op::remove(store::Table::Meta, store::MASTER_CHECK);
                 let op = Op::put(store::Table::Meta, store::MASTER_CHECK, check);
-                store.write(vec![op]).await.map_err(failed)?;
+                if !store.write_if(vec![absent], vec![op]).await.map_err(failed)?
+                    && store.read(store::Table::Meta, store::MASTER_CHECK).await.map_err(failed)?.as_deref()
+                        != Some(&check[..])
+                {
+                    return Err(wrong_master());
+                }
             }
         }
         table.set_required(auth.required);
         table.set_configured(who);
         let revisions = Revisions::open(store.clone()).await?;
-        let keys = Keys { table: Arc::new(table), store, revisions };
+        let keys = Keys { table: Arc::new(table), store, revisions, changes };
         keys.load().await?;
         Ok(Arc::new(keys))
     }
@@ -93,12 +103,20 @@ impl Keys {
         if self.store.read(store::Table::Meta, EVER).await.map_err(failed)?.is_some() {
             return Ok(None);
         }
-        let (_, secret) = self.create(NewKey { name: "first".into(), ..NewKey::default() }).await?;
-        Ok(Some(secret))
+        // Of several gateways that begin at once one makes it.
+        let never = vec![Op::remove(store::Table::Meta, EVER)];
+        let made = self.create_if(NewKey { name: "first".into(), ..NewKey::default() }, never).await?;
+        Ok(made.map(|(_, secret)| secret))
     }
 
     /// The secret is shown this once: only its hash is kept.
     pub async fn create(&self, new: NewKey) -> Result<(KeyInfo, Secret)> {
+        let made = self.create_if(new, Vec::new()).await?;
+        made.ok_or_else(|| Error::new(Kind::Internal, "the key was not made"))
+    }
+
+    /// `None`: the store is not as expected.
+    async fn create_if(&self, new: NewKey, expected: Vec<Op>) -> Result<Option<(KeyInfo, Secret)>> {
         let now = SystemTime::now();
         validate(&new, now)?;
         let (secret, secret_row, hash) = self.mint(now)?;
@@ -120,9 +138,13 @@ impl Keys {
         let id = new_id(ID_PREFIX, now)?;
         let mut turn = self.revisions.turn().await;
         self.settle_scopes(&mut row)?;
-        turn.write(&[], vec![put(&id, &row)?, Op::put(store::Table::Meta, EVER, "1")]).await?;
+        let rows = vec![put(&id, &row)?, Op::put(store::Table::Meta, EVER, "1")];
+        match turn.write(&expected, rows).await {
+            Err(error) if error.code() == CONFLICT && !expected.is_empty() => return Ok(None),
+            written => written?,
+        }
         self.table.set(&id, &row, &[hash], &[])?;
-        Ok((row.info(&id, now), secret))
+        Ok(Some((row.info(&id, now), secret)))
     }
 
     /// Keys in the order they were made, after the id `after`.
@@ -396,9 +418,12 @@ fn gone(id: &str, what: &str) -> Error {
 
 pub(super) fn failed(error: StoreError) -> Error {
     let status = match &error {
-        StoreError::Full(_) | StoreError::NoRoom { .. } => 507,
+        StoreError::Full(_) | StoreError::NoRoom { .. } | StoreError::SharedFull { .. } => 507,
         StoreError::TooLarge { .. } => 400,
-        StoreError::Closed => 503,
+        StoreError::Closed
+        | StoreError::Unreachable { .. }
+        | StoreError::Unanswered { .. }
+        | StoreError::Replaced { .. } => 503,
         _ => 500,
     };
     let code = if status == 507 { "store_full" } else { "store_failed" };
@@ -420,4 +445,4 @@ const ID_PREFIX: &str = "key_";
 const EVER: &[u8] = b"keys/ever";
 const MASTER_CHECK_TEXT: &str = "portcullis master key check";
 /// Of one key: the current one and those rotated out, which are kept to say so.
-const MAX_SECRETS: usize = 4;
+pub(super) const MAX_SECRETS: usize = 4;

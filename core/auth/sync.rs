@@ -1,33 +1,47 @@
 //! Rows into the table: all of them at the start, and afterwards those that other gateways on the same store wrote.
 
+use std::sync::{Arc, PoisonError};
+
 use super::{
     Keys,
     identities::parse_identity,
-    keys::{damaged, failed, hashes, parse},
-    revision::{CHANGES, Turn},
+    keys::{MAX_SECRETS, damaged, failed, hashes, parse},
     row::TokenRow,
+    table::Hash,
 };
 use crate::{
     error::Result,
-    store::{self, hex},
+    store::{self, Told, hex},
 };
 
 impl Keys {
-    /// Takes up what other gateways on the same store changed since the last time.
-    pub async fn catch_up(&self) -> Result<()> {
-        let mut turn = self.revisions.turn().await;
-        let done = self.take_up(&mut turn).await;
-        if done.is_err() {
-            turn.again();
-        }
-        done
+    /// What others change in a shared store goes into the table, until the store is closed. `None`: nobody else writes there.
+    pub fn follow(self: &Arc<Self>) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let keys = self.clone();
+        Some(async move {
+            while let Some(told) = changes.next().await {
+                let done = match &told {
+                    Told::Rows(rows) => keys.refresh(rows).await,
+                    Told::Anything => keys.load().await,
+                };
+                // What could not be read now is read with the next change, or after the next start.
+                if let Err(error) = done {
+                    tracing::error!(%error, "changes of keys by other gateways could not be read");
+                }
+            }
+        })
     }
 
-    async fn take_up(&self, turn: &mut Turn<'_>) -> Result<()> {
-        let Some(rows) = turn.news().await? else { return self.load().await };
+    /// Rows as they are now: one that was changed here meanwhile is not taken back.
+    pub(super) async fn refresh(&self, rows: &[(store::Table, Vec<u8>)]) -> Result<()> {
         for (table, key) in rows {
-            let value = self.store.read(table, &key).await.map_err(failed)?;
-            self.apply(table, &key, value.as_deref())?;
+            if !matches!(table, store::Table::Keys | store::Table::Identities | store::Table::Tokens) {
+                continue;
+            }
+            let _turn = self.revisions.turn().await;
+            let value = self.store.read(*table, key).await.map_err(failed)?;
+            self.apply(*table, key, value.as_deref())?;
         }
         Ok(())
     }
@@ -37,9 +51,13 @@ impl Keys {
         match (table, value) {
             (store::Table::Keys, Some(value)) => {
                 let (id, row) = parse(key, value)?;
-                self.table.set(id, &row, &hashes(id, &row)?, &[])
+                // Of the oldest secrets it may have dropped another than this gateway knows of.
+                let dropped = if row.secrets.len() < MAX_SECRETS { Vec::new() } else { self.table.hashes_of(id) };
+                let hashes = hashes(id, &row)?;
+                let dropped: Vec<Hash> = dropped.into_iter().filter(|hash| !hashes.contains(hash)).collect();
+                self.table.set(id, &row, &hashes, &dropped)
             }
-            (store::Table::Identities, value) if !key.starts_with(CHANGES.as_bytes()) => {
+            (store::Table::Identities, value) => {
                 let (sort, name, identity) = parse_identity(key, value)?;
                 self.table.set_identity(sort, name, identity);
                 Ok(())

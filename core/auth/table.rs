@@ -218,6 +218,11 @@ impl Table {
         hash
     }
 
+    /// All that is held of a key: a look at every key.
+    pub(super) fn hashes_of(&self, id: &str) -> Vec<Hash> {
+        self.entries.iter().filter(|entry| &*entry.principal.key_id == id).map(|entry| *entry.key()).collect()
+    }
+
     /// Puts all secrets of a key in place of what was held of it. `dropped`: hashes that it no longer has. What runs with it
     /// is ended if the row says so and it was good before.
     pub(super) fn set(&self, id: &str, row: &Row, hashes: &[Hash], dropped: &[Hash]) -> Result<()> {

@@ -21,7 +21,7 @@ async fn owner(key: &str, config: &Config) -> Result<Principal> {
     if config.store.kind == StoreKind::Memory {
         bail!("store.kind = \"memory\" keeps no keys between runs: use --admin URL on the running gateway");
     }
-    if !config.store.path.is_dir() {
+    if !config.store.exists() {
         bail!("there is no store in {}: no key was made yet", config.store.path.display());
     }
     let store = store::open(&config.store).await.map_err(|e| match e {

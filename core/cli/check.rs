@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     cli::Exit,
-    config::{Config, Loaded, Place, Problem, StoreKind, Strategy, env, read},
+    config::{Config, Loaded, Place, Problem, Strategy, env, read},
     provider::{self, Provider},
 };
 
@@ -83,10 +83,7 @@ fn summary(loaded: &Loaded, notes: &[String]) -> String {
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let keys = if config.auth.required { "callers need a key" } else { "open: callers need no key" };
     let token = if config.admin.token.is_some() { "with a token" } else { "open to the local user" };
-    let store = match config.store.kind {
-        StoreKind::Memory => "memory: forgotten at exit".to_owned(),
-        StoreKind::Sled => format!("sled in {}", config.store.path.display()),
-    };
+    let store = config.store.name();
     let (ready, waiting) = providers(config);
     let mut lines = vec![
         format!("{} is in order (hash {})", config.file.display(), config.hash),

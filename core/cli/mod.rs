@@ -34,6 +34,7 @@ pub mod serve;
 pub mod state;
 pub mod test;
 pub mod tokens;
+pub mod usage;
 pub mod versions;
 #[cfg(test)]
 mod tests;
@@ -82,6 +83,8 @@ pub enum Command {
     Versions(versions::Args),
     /// Export the store to a file, or import one
     State(state::Args),
+    /// Tell what was used and spent, price it again, compare it with a provider's bill
+    Usage(usage::Args),
     /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
@@ -147,6 +150,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Tokens(args)) => tokens::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
+        Some(Command::Usage(args)) => usage::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),

@@ -27,6 +27,7 @@ use crate::{
         outbound::{IssuerKeys, Outside},
     },
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
+    context,
     gateway::Gateway,
     limit::{Budgets, Limits},
     opaque::{claims::Claims, objects::Objects},
@@ -155,6 +156,7 @@ impl Running {
         let config = files.config.clone();
         let mut sockets = Some(sockets(&config).await?);
         let store = store::open(&config.store).await?;
+        store.join().await?;
         let versions = Arc::new(Versions::open(store.clone()).await?);
         let begun = rollout::begin(&place, (files, content), (&scripts, &plugins), &versions).await;
         let Begun { runtime, standing, resumes, warnings } = begun.map_err(anyhow::Error::msg)?;
@@ -224,12 +226,19 @@ impl Running {
         }
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let (data, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        if let Some(mark) = store.node().and_then(store::nodes::mark) {
+            context::mark_ids(mark);
+        }
+        if let Err(error) = store::nodes::register(&*store, admin.to_string(), std::time::SystemTime::now()).await {
+            tracing::warn!(%error, "other gateways do not learn where this one's records are");
+        }
         let serving = tokio::spawn(server::serve(listener, config.server.clone(), gateway.clone(), drain.clone()));
         let token = config.admin.token.clone();
         let (facts, deployment) = (gateway.clone(), deploy.clone());
+        let follow = keys.follow();
         let plane = Arc::new(admin::AdminState { keys, ledger: ledger.clone(), facts, deployment, token });
         let stop = close.clone();
-        let helpers = vec![
+        let mut helpers = vec![
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin_listener, plane, stop).await {
                     tracing::error!(%error, "the admin plane stopped");
@@ -240,6 +249,15 @@ impl Running {
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
+        if let Some(follow) = follow {
+            let stop = close.clone();
+            helpers.push(tokio::spawn(async move {
+                tokio::select! {
+                    () = follow => {}
+                    () = stop.cancelled() => {}
+                }
+            }));
+        }
         let watcher = watched(&deploy)?;
         Ok(Running {
             gateway,

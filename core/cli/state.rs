@@ -75,13 +75,13 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut (dyn
     }
     match args.command {
         Command::Export { to, .. } => export(&config, to, out).await?,
-        Command::Import { file, replace } => import(&config, &file, replace, out)?,
+        Command::Import { file, replace } => import(&config, &file, replace, out).await?,
     }
     Ok(Exit::Done)
 }
 
 async fn export(config: &Config, to: Option<PathBuf>, out: &mut (dyn Write + Send)) -> Result<()> {
-    if !config.store.path.exists() {
+    if !config.store.exists() {
         bail!("there is no store in {}", config.store.path.display());
     }
     let store = store::open(&config.store).await.map_err(|e| in_use(e, config, true))?;
@@ -98,8 +98,8 @@ fn show(out: &mut (dyn Write + Send), rows: u64, path: &str) -> Result<()> {
     Ok(writeln!(out, "The file is of use only together with master.key of the data directory: keep a copy of both.")?)
 }
 
-fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Write + Send)) -> Result<()> {
-    let done = store::import(&config.store.path, file, replace, &fits).map_err(|e| in_use(e, config, false))?;
+async fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Write + Send)) -> Result<()> {
+    let done = store::import(&config.store, file, replace, &fits).await.map_err(|e| in_use(e, config, false))?;
     for line in done {
         writeln!(out, "{line}")?;
     }

@@ -125,7 +125,7 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
     if config.store.kind == StoreKind::Memory {
         bail!("store.kind = \"memory\" keeps no versions between runs: use --admin URL on the running gateway");
     }
-    if !config.store.path.is_dir() {
+    if !config.store.exists() {
         bail!("there is no store in {}: nothing ran here yet", config.store.path.display());
     }
     let store = store::open(&config.store).await.map_err(|e| in_use(e, &config))?;

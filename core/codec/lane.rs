@@ -4,12 +4,16 @@
 //! Frames are forwarded whole. Until the first model output every frame goes through the format's own decoder; after it
 //! only frames that can matter do.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
+use memchr::memmem::Finder;
 
 use super::{
     Dialect, StreamDecoder, codec,
     eventstream::{self, Said},
     framing::Framing,
+    plain::Plain,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -30,6 +34,8 @@ pub struct Lane {
     usage: Option<Usage>,
     service_tier: Option<String>,
     finish: Option<FinishReason>,
+    /// A chunk of text as this stream writes them.
+    plain: Plain,
     /// Gemini repeats usage on each frame: only the last one is read.
     last_usage: Option<Bytes>,
     frames: u64,
@@ -54,6 +60,7 @@ impl Lane {
             usage: None,
             service_tier: None,
             finish: None,
+            plain: Plain::default(),
             last_usage: None,
             frames: 0,
             output: 0,
@@ -180,8 +187,8 @@ impl Lane {
         if self.committed {
             self.output += (frame.len() as u64).saturating_sub(self.wrapping);
             match self.format {
-                Format::Gemini if !has(frame, b"\"finishReason\"") && !has(frame, b"\"error\"") => {
-                    if has(frame, b"\"usageMetadata\"") {
+                Format::Gemini if !WORDS.finish_of_gemini.is_in(frame) && !WORDS.error.is_in(frame) => {
+                    if WORDS.usage_of_gemini.is_in(frame) {
                         self.last_usage = Some(bytes.slice(at));
                     }
                     return Ok(true);
@@ -195,11 +202,15 @@ impl Lane {
                 }
                 Format::AnthropicMessages if frame.starts_with(b"event: content_block_") => return Ok(true),
                 Format::OpenaiResponses if passes(frame) => return Ok(true),
-                Format::OpenaiChat if !matters(frame) => return Ok(true),
+                Format::OpenaiChat if self.plain.is_like(frame) => return Ok(true),
+                Format::OpenaiChat if !matters(frame) => {
+                    self.plain.learn(frame);
+                    return Ok(true);
+                }
                 _ => {}
             }
         }
-        let hidden = self.hide_usage && has(frame, b"\"choices\"") && usage_only(frame);
+        let hidden = self.hide_usage && WORDS.choices.is_in(frame) && usage_only(frame);
         if self.committed {
             self.decode(frame)?;
         } else {
@@ -249,8 +260,38 @@ fn forward(bytes: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     }
 }
 
-fn has(frame: &[u8], needle: &[u8]) -> bool {
-    memchr::memmem::find(frame, needle).is_some()
+/// What frames are searched for: made once, because making a searcher costs more than a search.
+struct Words {
+    done: Word,
+    error: Word,
+    usage: Word,
+    finish: Word,
+    choices: Word,
+    finish_of_gemini: Word,
+    usage_of_gemini: Word,
+}
+
+struct Word(Finder<'static>);
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+    done: Word(Finder::new("[DONE]")),
+    error: Word(Finder::new("\"error\"")),
+    usage: Word(Finder::new("\"usage\"")),
+    finish: Word(Finder::new("\"finish_reason\"")),
+    choices: Word(Finder::new("\"choices\"")),
+    finish_of_gemini: Word(Finder::new("\"finishReason\"")),
+    usage_of_gemini: Word(Finder::new("\"usageMetadata\"")),
+});
+
+impl Word {
+    fn is_in(&self, frame: &[u8]) -> bool {
+        self.0.find(frame).is_some()
+    }
+
+    /// Is it there as a key whose value is not null?
+    fn says(&self, frame: &[u8]) -> bool {
+        self.0.find_iter(frame).any(|at| !is_null(&frame[at + self.0.needle().len()..]))
+    }
 }
 
 /// Is this an event of the Responses format that tells only text, arguments, or what its last event repeats?
@@ -263,10 +304,7 @@ fn passes(frame: &[u8]) -> bool {
 
 /// Can an OpenAI chunk after the first output hold usage, a finish, an error or the terminal?
 fn matters(frame: &[u8]) -> bool {
-    has(frame, b"[DONE]")
-        || has(frame, b"\"error\"")
-        || memchr::memmem::find_iter(frame, b"\"usage\"").any(|at| !is_null(&frame[at + 7..]))
-        || memchr::memmem::find_iter(frame, b"\"finish_reason\"").any(|at| !is_null(&frame[at + 15..]))
+    WORDS.done.is_in(frame) || WORDS.error.is_in(frame) || WORDS.usage.says(frame) || WORDS.finish.says(frame)
 }
 
 /// After a key: is its value null?

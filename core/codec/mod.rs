@@ -29,6 +29,7 @@ pub mod opaque;
 pub mod openai_chat;
 pub mod openai_responses;
 pub mod pieces;
+mod plain;
 pub mod rate;
 pub mod schema;
 pub mod serial;

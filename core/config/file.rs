@@ -12,6 +12,7 @@ mod login;
 mod long;
 mod money;
 mod rollout;
+mod store;
 mod team;
 mod unit;
 
@@ -19,8 +20,9 @@ pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
-pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, Usd};
+pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
 pub use rollout::{RevertOn, Rollout, Sticky};
+pub use store::{OnOutage, Store, StoreKind};
 pub use team::{Budget, Per, Priority, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -148,27 +150,6 @@ pub struct Admin {
     pub listen: Option<String>,
     /// Bearer token: `env:NAME` or `file:PATH`. Needed on any address but loopback.
     pub token: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// A change needs a restart.
-    pub kind: Option<StoreKind>,
-    /// The folder of the `sled` store. Default: data.
-    pub path: Option<String>,
-    /// How long the part of a budget that was in use when the gateway was killed counts as spent, after the next start.
-    /// Default: 60s.
-    pub budget_lease: Option<Span>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StoreKind {
-    /// On disk, beside the gateway.
-    Sled,
-    /// Forgotten at exit.
-    Memory,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -1,21 +1,18 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 7] = [
+const KEYS: [&[&str]; 6] = [
     &["cache"],
     &["overload"],
     &["secrets"],
-    &["store", "url"],
     &["teams", "*", "priority"],
     &["models", "*", "sticky"],
     &["models", "*", "targets", "*", "quota"],
 ];
 
 /// Words of a key.
-const WORDS: [(&[&str], &[&str]); 2] = [
-    (&["store", "kind"], &["redis"]),
-    (&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"]),
-];
+const WORDS: [(&[&str], &[&str]); 1] =
+    [(&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"])];
 
 /// Forms of a secret.
 pub const SECRETS: [&str; 3] = ["store:", "vault:", "aws-sm:"];

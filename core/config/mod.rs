@@ -26,6 +26,7 @@ mod shape;
 mod source;
 pub mod sources;
 mod stage;
+mod store;
 mod team;
 mod text;
 mod toml_json;
@@ -39,7 +40,7 @@ pub use content::Content;
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
-pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing};
+pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use read::{Loaded, Place, load, read, read_kept};
 pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
@@ -48,6 +49,7 @@ pub use secret::Secret;
 pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
+pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
 pub use team::{Budget, Limits, Per};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
@@ -80,6 +82,7 @@ pub struct Config {
     pub pricing: Vec<Pricing>,
     /// Prices and limits of the file that `[catalogue]` names.
     pub catalogue: Arc<Catalogue>,
+    pub unknown_price: UnknownPrice,
     pub media: Media,
     pub records: Records,
     pub responses: Responses,
@@ -131,18 +134,6 @@ pub struct Tls {
 pub struct Admin {
     pub listen: SocketAddr,
     pub token: Option<Secret>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Store {
-    pub kind: StoreKind,
-    pub path: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreKind {
-    Sled,
-    Memory,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -9,6 +9,18 @@ pub struct Pricing {
     /// `provider/model` or a model's name, `*` standing for anything.
     pub model: String,
     pub sheet: PriceSheet,
+    /// A script below scripts/ that makes the price instead.
+    pub script: Option<String>,
+}
+
+/// What becomes of a request whose model nobody has a price for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownPrice {
+    /// A budget reserves its `unpriced_usd`.
+    #[default]
+    Reserve,
+    /// It is not sent.
+    Refuse,
 }
 
 /// All that is known of one model's prices.

@@ -557,4 +557,5 @@ fn identities_that_cannot_be_meant_are_told() {
 }
 
 mod money;
+mod shared;
 mod versions;

@@ -233,7 +233,7 @@ impl Tally {
 
 fn row(target: String, usage: Option<Usage>, cost_nano_usd: Option<i64>) -> Attempt {
     let (outcome, took) = (Attempt::BATCH.into(), Duration::ZERO);
-    Attempt { number: 0, target: target.into(), outcome, usage, cost_nano_usd, estimated: false, took }
+    Attempt { number: 0, target: target.into(), outcome, usage, cost_nano_usd, price: None, estimated: false, took }
 }
 
 /// It will use nothing more, and may have used something.

@@ -51,7 +51,8 @@ impl Claims {
             {
                 return Ok(false);
             }
-            let mine = json!({"request": request, "boot": self.boot, "at": seconds(now)}).to_string();
+            let node = self.store.node();
+            let mine = json!({"request": request, "boot": self.boot, "node": node, "at": seconds(now)}).to_string();
             let expected = vec![Op { table: Table::Objects, key: key.clone(), value: row }];
             let mut ops = vec![Op::put(Table::Objects, key.clone(), mine)];
             ops.extend(output.map(|file| Op::remove(Table::Objects, self::key(OUTPUT, tenant, file))));
@@ -89,6 +90,10 @@ impl Claims {
         let claim: Value = serde_json::from_slice(row).unwrap_or_default();
         let (Some(request), Some(at)) = (claim["request"].as_str(), claim["at"].as_u64()) else { return true };
         if claim["boot"].as_str() == Some(&self.boot) || seconds(now).saturating_sub(at) > REMEMBERED.as_secs() {
+            return true;
+        }
+        // Another gateway's records are its own: its claim stands.
+        if claim["node"].as_str() != self.store.node() {
             return true;
         }
         match &self.ledger {

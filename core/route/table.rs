@@ -9,7 +9,7 @@ use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
-    config::{self, Config, Problem, Strategy},
+    config::{self, Config, Problem, Strategy, UnknownPrice},
     error::{Error, Kind, Result},
     provider::{self, Provider},
 };
@@ -19,6 +19,8 @@ pub struct Table {
     pub(super) providers: BTreeMap<Arc<str>, Arc<Provider>>,
     aliases: BTreeMap<Arc<str>, Alias>,
     prices: Arc<PriceList>,
+    /// A target without a price is not used.
+    priced_only: bool,
     /// `provider/model` names that callers used.
     pub(super) named: DashMap<Box<str>, Arc<Target>>,
     /// `None` but in a rehearsal.
@@ -51,8 +53,10 @@ impl Table {
     pub fn build(config: &Config) -> Result<Table, Vec<Problem>> {
         let mut problems = Vec::new();
         let providers = providers(config, &mut problems);
-        let prices = Arc::new(PriceList::new(&config.pricing, &config.catalogue));
-        let mut table = Table { providers, aliases: BTreeMap::new(), prices, named: DashMap::new(), rehearsed: None };
+        let prices = Arc::new(PriceList::build(config, &mut problems));
+        let priced_only = config.unknown_price == UnknownPrice::Refuse;
+        let (aliases, named) = (BTreeMap::new(), DashMap::new());
+        let mut table = Table { providers, aliases, prices, priced_only, named, rehearsed: None };
         for (name, alias) in &config.models {
             let targets =
                 alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
@@ -103,9 +107,7 @@ impl Table {
         }
         match self.find(name, Terms::default())? {
             Found::Target(target) => {
-                if !target.provider.ready() {
-                    return Err(target.provider.not_configured());
-                }
+                self.usable(&target)?;
                 plan.push(Strategy::First, vec![target]);
             }
             Found::Alias(alias) => {
@@ -138,7 +140,7 @@ impl Table {
                     whole.groups.append(&mut plan.groups);
                     whole.passed.append(&mut plan.passed);
                 }
-                Err(e) if e.code() == NOT_CONFIGURED || e.kind == Kind::NoTarget => {
+                Err(e) if [NOT_CONFIGURED, UNPRICED].contains(&e.code()) || e.kind == Kind::NoTarget => {
                     whole.passed.push((name.into(), e.message.as_str().into()));
                     last = Some(e);
                 }
@@ -209,9 +211,25 @@ impl Table {
 
     /// The group's usable targets; the others are noted.
     fn ready(&self, group: &Group, plan: &mut Plan) {
-        let (usable, not): (Vec<_>, Vec<_>) = group.targets.iter().cloned().partition(|t| t.provider.ready());
+        let mut usable = Vec::with_capacity(group.targets.len());
+        for target in &group.targets {
+            match self.usable(target) {
+                Ok(()) => usable.push(target.clone()),
+                Err(why) => plan.passed.push((target.name.clone(), why.message.as_str().into())),
+            }
+        }
         plan.push(group.strategy, usable);
-        plan.passed.extend(not.iter().map(|t| (t.name.clone(), t.provider.not_configured().message.as_str().into())));
+    }
+
+    fn usable(&self, target: &Target) -> Result<()> {
+        if !target.provider.ready() {
+            return Err(target.provider.not_configured());
+        }
+        // What names no model is priced afterwards, if at all.
+        if self.priced_only && target.rates.is_none() && &*target.model != "*" {
+            return Err(unpriced(&target.name));
+        }
+        Ok(())
     }
 
     fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
@@ -427,6 +445,14 @@ fn nothing_ready(name: &str, plan: &Plan) -> Error {
     Error::new(Kind::NoTarget, message).at("model")
 }
 
+fn unpriced(name: &str) -> Error {
+    let message = format!(
+        "nobody has a price for `{name}`, and catalogue.unknown_price refuses such models: ask for another one; whoever runs \
+         this gateway can state its price in [[pricing]]"
+    );
+    Error::new(Kind::Forbidden, message).with_code(UNPRICED).at("model")
+}
+
 fn forbidden(name: &str, principal: &Principal) -> Error {
     let mut whose = match &principal.team {
         Some(team) => format!("this key or its team `{team}`"),
@@ -452,6 +478,7 @@ fn shown(name: &str) -> String {
 
 const MOCK: &str = "mock";
 const OWNER: &str = "portcullis";
+const UNPRICED: &str = "price_unknown";
 const NOT_CONFIGURED: &str = "provider_not_configured";
 /// Names made up by callers are not remembered without end.
 const MOST_NAMED: usize = 2048;

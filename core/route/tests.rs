@@ -32,6 +32,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         users: BTreeMap::new(),
         pricing: Vec::new(),
         catalogue: Default::default(),
+        unknown_price: Default::default(),
         media: config::Media::default(),
         responses: config::Responses::default(),
         records: config::Records::default(),

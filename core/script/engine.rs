@@ -113,7 +113,7 @@ fn limit(engine: &mut Engine) {
     engine.set_max_variables(256);
     engine.set_max_functions(256);
     engine.set_max_modules(16);
-    engine.on_progress(|operations| BUDGET.with(|b| b.check(operations)));
+    engine.on_progress(spent);
 }
 
 fn asleep() -> Box<EvalAltResult> {
@@ -165,6 +165,11 @@ pub fn paused<T>(f: impl FnOnce() -> T) -> T {
 /// Is the time of the call under way over? For host functions that work long.
 pub fn late() -> bool {
     BUDGET.with(|b| b.deadline.get().is_some_and(|t| Instant::now() > t))
+}
+
+/// Why the call under way must end; for engines of this module.
+pub fn spent(operations: u64) -> Option<Dynamic> {
+    BUDGET.with(|b| b.check(operations))
 }
 
 /// A verdict was made here.

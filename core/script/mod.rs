@@ -16,6 +16,7 @@ mod engine;
 mod knob_view;
 mod lint;
 mod part_view;
+pub mod price;
 mod property;
 pub mod reference;
 pub mod repl;

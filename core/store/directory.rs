@@ -7,6 +7,8 @@
 //!   lock              held by the process that uses the store
 //!   master.key        0600, 32 bytes in hex: the pepper of key hashes, and what seals ids
 //!   commits           how many batches were acknowledged: more than the store knows of means that it lost some
+//!   node              this gateway's name among those that share a store
+//!   shared            which shared store it was used with, and how far that was
 //!   first-key         0600, the very first key, when there was no terminal to show it on
 //!   sled/             the store
 //!   sled.new/         a store that is being made; `sled.ready/` once it is whole and takes the other's place
@@ -133,6 +135,38 @@ impl Directory {
     pub fn keep_first_key(&self, secret: &str) -> Result<PathBuf> {
         self.replace(FIRST_KEY_FILE, secret.as_bytes(), 0o600)?;
         Ok(self.path.join(FIRST_KEY_FILE))
+    }
+
+    /// This gateway's name among those that share a store: made once, so that a restart is the same one.
+    pub(super) fn node(&self) -> Result<String> {
+        let fine = |name: &str| name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if let Some(name) = self.read(NODE_FILE)?.map(|text| text.trim().to_owned()) {
+            if fine(&name) {
+                return Ok(name);
+            }
+            let message = "this is no gateway's name (12 hex digits): remove the file, and a new one is made";
+            return Err(StoreError::File { path: self.path.join(NODE_FILE), message: message.to_owned() });
+        }
+        let mut random = [0; 6];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| self.io(io::Error::other("no random numbers")))?;
+        // Its beginning is the mark that ids carry (`nodes::mark`), which is never zero.
+        random[0] |= 0x10;
+        let name = hex::encode(&random);
+        self.replace(NODE_FILE, format!("{name}\n").as_bytes(), 0o644)?;
+        Ok(name)
+    }
+
+    /// Which shared store this folder was used with.
+    pub(super) fn shared(&self) -> Result<Option<String>> {
+        self.read(SHARED_FILE)
+    }
+
+    pub(super) fn set_shared(&self, note: &str) -> Result<()> {
+        self.replace(SHARED_FILE, note.as_bytes(), 0o600)
+    }
+
+    pub(super) fn shared_path(&self) -> PathBuf {
+        self.path.join(SHARED_FILE)
     }
 
     pub(super) fn sled(&self) -> PathBuf {
@@ -266,6 +300,8 @@ const VERSION_FILE: &str = "version";
 const MASTER_KEY_FILE: &str = "master.key";
 const COMMITS_FILE: &str = "commits";
 const FIRST_KEY_FILE: &str = "first-key";
+const NODE_FILE: &str = "node";
+const SHARED_FILE: &str = "shared";
 const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "room.probe";
 const LOCK_RETRY: Duration = Duration::from_millis(50);

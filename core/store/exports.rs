@@ -84,45 +84,11 @@ impl Exports {
 }
 
 fn write(directory: &Directory, db: &::sled::Db, tally: Tally, to: Option<PathBuf>) -> Result<Exported> {
-    let path = match to {
-        Some(path) => path,
-        None => {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(directory.beside(FOLDER));
-            made.map_err(|e| directory.io(e))?;
-            directory.dated(&format!("{FOLDER}/{PREFIX}"), ENDING)
-        }
-    };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let fresh = path.with_file_name(name);
-    let failed = |e: io::Error| match directory.io(e) {
-        StoreError::Io { source, .. } => StoreError::Io { path: path.clone(), source },
-        other => other,
-    };
-    let result = fill(directory, db, tally, &fresh, &failed).and_then(|done| {
-        fs::rename(&fresh, &path).map_err(&failed)?;
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|folder| folder.sync_all()).map_err(&failed)?;
-        Ok(Exported { path: path.clone(), ..done })
-    });
-    if result.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    result
-}
-
-fn fill(
-    directory: &Directory,
-    db: &::sled::Db,
-    tally: Tally,
-    path: &Path,
-    failed: &dyn Fn(io::Error) -> StoreError,
-) -> Result<Exported> {
     let unreadable = |e| super::commit::failure(directory, e);
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed)?;
     let master = db.get(Table::Meta.key(super::MASTER_CHECK)).map_err(unreadable)?;
     let header = export::header_now(tally, VERSION, master.as_deref());
-    let mut out = export::Writer::new(BufWriter::with_capacity(64 << 10, file), &header).map_err(failed)?;
+    let mut fresh = Fresh::new(directory, to)?;
+    let mut out = fresh.writer(&header)?;
     let own = tally::key();
     let mut found = Tally::default();
     for row in db.iter() {
@@ -133,7 +99,7 @@ fn fill(
         found.add(&key, &value);
         let table = key.first().and_then(|tag| Table::tagged(*tag));
         let table = table.ok_or_else(|| directory.damaged("it holds a row of an unknown table"))?;
-        out.row(table, &key[1..], &value).map_err(failed)?;
+        fresh.row(&mut out, table, &key[1..], &value)?;
     }
     // A damaged store must not push good exports out.
     if (found.rows, found.sum) != (tally.rows, tally.sum) {
@@ -141,11 +107,74 @@ fn fill(
             directory.damaged(format!("it should hold {} rows and holds {}, or others", tally.rows, found.rows))
         );
     }
-    let (out, rows, bytes) = out.finish().map_err(failed)?;
-    let file = out.into_inner().map_err(|e| failed(e.into_error()))?;
-    file.sync_all().map_err(failed)?;
-    Ok(Exported { path: path.to_owned(), rows, bytes, created: header.created })
+    fresh.finish(out, header.created)
 }
+
+/// An export that is being written beside its place: whole before it has its name, and gone if it never is.
+pub(super) struct Fresh {
+    directory: Directory,
+    path: PathBuf,
+    fresh: PathBuf,
+    done: bool,
+}
+
+impl Fresh {
+    /// `to`, or a dated name in the data directory.
+    pub fn new(directory: &Directory, to: Option<PathBuf>) -> Result<Fresh> {
+        let path = match to {
+            Some(path) => path,
+            None => {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(directory.beside(FOLDER));
+                made.map_err(|e| directory.io(e))?;
+                directory.dated(&format!("{FOLDER}/{PREFIX}"), ENDING)
+            }
+        };
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let fresh = path.with_file_name(name);
+        Ok(Fresh { directory: directory.clone(), path, fresh, done: false })
+    }
+
+    pub fn writer(&self, header: &Header) -> Result<Out> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(&self.fresh).map_err(|e| self.failed(e))?;
+        export::Writer::new(BufWriter::with_capacity(64 << 10, file), header).map_err(|e| self.failed(e))
+    }
+
+    pub fn row(&self, out: &mut Out, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
+        out.row(table, key, value).map_err(|e| self.failed(e))
+    }
+
+    /// On the disk, under its name.
+    pub fn finish(&mut self, out: Out, created: String) -> Result<Exported> {
+        let (out, rows, bytes) = out.finish().map_err(|e| self.failed(e))?;
+        let file = out.into_inner().map_err(|e| self.failed(e.into_error()))?;
+        file.sync_all().map_err(|e| self.failed(e))?;
+        fs::rename(&self.fresh, &self.path).map_err(|e| self.failed(e))?;
+        self.done = true;
+        let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|folder| folder.sync_all()).map_err(|e| self.failed(e))?;
+        Ok(Exported { path: self.path.clone(), rows, bytes, created })
+    }
+
+    fn failed(&self, error: io::Error) -> StoreError {
+        match self.directory.io(error) {
+            StoreError::Io { source, .. } => StoreError::Io { path: self.path.clone(), source },
+            other => other,
+        }
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if !self.done {
+            let _ = fs::remove_file(&self.fresh);
+        }
+    }
+}
+
+pub(super) type Out = export::Writer<BufWriter<File>>;
 
 /// The readable export that knows of most batches.
 pub(super) fn newest(directory: &Directory) -> Option<(PathBuf, Header)> {

@@ -13,8 +13,10 @@ use futures_util::future::BoxFuture;
 use crate::config;
 
 mod blobs;
+mod changes;
 mod commit;
 mod compiled;
+pub mod counters;
 pub mod directory;
 mod export;
 mod exports;
@@ -23,14 +25,18 @@ mod folders;
 pub mod hex;
 mod memory;
 mod migrate;
+pub mod nodes;
 mod open;
 mod recover;
+mod redis;
 mod shared;
 mod sled;
 pub mod tables;
 mod tally;
 
+pub use changes::{Changes, Told};
 pub use compiled::{Compiled, compiled};
+pub use counters::Counters;
 pub use directory::Directory;
 pub use export::Header;
 pub use files::Files;
@@ -51,7 +57,8 @@ pub trait Store: Send + Sync {
     fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> BoxFuture<'_, Result<Vec<Row>>>;
 
     /// All of the batch or nothing. `Ok` only after the durable barrier. An error means that it was not kept, unless the
-    /// process ends before the store works again: then it may have been. When the future is dropped it may have been, too.
+    /// process ends before the store works again: then it may have been. When the future is dropped it may have been, too; and
+    /// of a shared store that gave no answer nobody knows.
     fn write(&self, batch: Vec<Op>) -> BoxFuture<'_, Result<()>>;
 
     /// As `write`, if every row of `expected` has just that value (`None`: is absent) at this moment; `false`: nothing was
@@ -78,6 +85,26 @@ pub trait Store: Send + Sync {
     /// Sentences on what had to be done to open it.
     fn notices(&self) -> &[String] {
         &[]
+    }
+
+    /// This gateway's name among those that share the store; `None`: nobody else uses it.
+    fn node(&self) -> Option<&str> {
+        None
+    }
+
+    /// For a gateway that serves: its folder is its own from now on, others see that it lives, and it hears of their changes.
+    fn join(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// What others change from now on, in tables that gateways hold in memory; `None`: nobody else writes here.
+    fn changes(&self) -> Option<Changes> {
+        None
+    }
+
+    /// Where several gateways count limits and budgets together; `None`: each counts for itself.
+    fn counters(&self) -> Option<Arc<dyn Counters>> {
+        None
     }
 }
 
@@ -115,21 +142,25 @@ pub fn memory() -> Arc<dyn Store> {
 
 /// Opens the configured store. Every error is a sentence that says what to do.
 pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>> {
-    Ok(match config.kind {
+    Ok(match &config.kind {
         config::StoreKind::Sled => Arc::new(sled::Sled::open(&config.path).await?),
+        config::StoreKind::Redis(redis) => Arc::new(redis::Redis::open(redis, &config.path).await?),
         config::StoreKind::Memory => Arc::new(Memory::default()),
     })
 }
 
-/// Puts the export `file` in the place of the stopped store; see `recover::import`. `fits` judges whether its keys can be
-/// checked with the master key of this directory.
-pub fn import(
-    path: &Path,
+/// Puts the export `file` in the place of what the store holds, which nobody may use meanwhile. `fits` judges whether its keys
+/// can be checked with the master key that is here. Says what it did.
+pub async fn import(
+    config: &config::Store,
     file: &Path,
     replace: bool,
-    fits: &dyn Fn(&Directory, &Header) -> Result<()>,
+    fits: &(dyn Fn(&Directory, &Header) -> Result<()> + Sync),
 ) -> Result<Vec<String>> {
-    recover::import(path, file, replace, fits, sled::LIMITS)
+    match &config.kind {
+        config::StoreKind::Redis(redis) => redis::import(redis, &config.path, file, replace, fits).await,
+        _ => recover::import(&config.path, file, replace, fits, sled::LIMITS),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +206,19 @@ pub enum StoreError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: {message}")]
     File { path: PathBuf, message: String },
+    #[error("{at} cannot be reached ({why}): changes are refused until it answers")]
+    Unreachable { at: String, why: String },
+    #[error("{at} gave no answer ({why}), and nobody knows whether it did what it was asked for: look, and ask again")]
+    Unanswered { at: String, why: String },
+    #[error("{at} is full, so nothing was changed: give it more memory, and changes work again at once")]
+    SharedFull { at: String },
+    #[error(
+        "{at} holds another store than before: it was emptied, or an import took its place. What is in memory is served on; \
+         start the gateways again, one by one, if that is meant"
+    )]
+    Replaced { at: String },
+    #[error("{at}: {why}")]
+    Shared { at: String, why: String },
 }
 
 impl StoreError {
@@ -198,7 +242,26 @@ impl StoreError {
             StoreError::Full(_) | StoreError::NoRoom { .. } => {
                 "the disk is full: changes are refused until there is room"
             }
+            StoreError::Unreachable { .. } | StoreError::Unanswered { .. } => {
+                "redis cannot be reached: changes are refused until it answers"
+            }
+            StoreError::SharedFull { .. } => "redis is full: changes are refused until it has room",
+            StoreError::Replaced { .. } => "redis holds another store than before: changes are refused",
+            StoreError::Shared { .. } => "redis refuses: the log says why",
             _ => "it failed: changes are refused until a restart, and the log says why",
+        }
+    }
+
+    /// The same failure of a shared store, for the next one who asks.
+    fn copy(&self) -> StoreError {
+        match self {
+            StoreError::Unreachable { at, why } => StoreError::Unreachable { at: at.clone(), why: why.clone() },
+            StoreError::Unanswered { at, why } => StoreError::Unanswered { at: at.clone(), why: why.clone() },
+            StoreError::SharedFull { at } => StoreError::SharedFull { at: at.clone() },
+            StoreError::Replaced { at } => StoreError::Replaced { at: at.clone() },
+            StoreError::Shared { at, why } => StoreError::Shared { at: at.clone(), why: why.clone() },
+            StoreError::Closed => StoreError::Closed,
+            other => StoreError::Shared { at: "the shared store".to_owned(), why: other.to_string() },
         }
     }
 

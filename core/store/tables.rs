@@ -10,7 +10,7 @@ pub enum Table {
     Keys,
     /// Budgets by team and window: `limit::lease`.
     Budgets,
-    /// Sums of usage by hour: `account::usage`.
+    /// Sums of usage by hour, as they were kept before `Reports`.
     Usage,
     /// Files and batches at upstreams, by tenant: `opaque::objects`.
     Objects,
@@ -20,10 +20,14 @@ pub enum Table {
     Identities,
     /// Tokens of the admin API by id: `auth::row`.
     Tokens,
+    /// Gateways that share the store: `nodes`.
+    Nodes,
+    /// Sums of usage: `account::usage`.
+    Reports,
 }
 
 impl Table {
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 10] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -32,6 +36,8 @@ impl Table {
         Table::Versions,
         Table::Identities,
         Table::Tokens,
+        Table::Nodes,
+        Table::Reports,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -44,6 +50,8 @@ impl Table {
             Table::Versions => 6,
             Table::Identities => 7,
             Table::Tokens => 8,
+            Table::Nodes => 12,
+            Table::Reports => 14,
         }
     }
 
@@ -58,7 +66,19 @@ impl Table {
             Table::Versions => "versions",
             Table::Identities => "identities",
             Table::Tokens => "tokens",
+            Table::Nodes => "nodes",
+            Table::Reports => "reports",
         }
+    }
+
+    /// Gateways hold these rows in memory: on a shared store they hear of changes.
+    pub const fn is_told(self) -> bool {
+        matches!(self, Table::Keys)
+    }
+
+    /// Each gateway's own, also on a shared store: the configuration is each one's files.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Table::Versions)
     }
 
     pub fn named(name: &str) -> Option<Table> {

@@ -59,11 +59,11 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// The formatter writes each line with one call.
+/// The formatter writes each line with one call, requests several.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(Line::Text(line.to_vec())) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(memchr::memchr_iter(b'\n', line).count() as u64, Ordering::Relaxed);
         }
         Ok(line.len())
     }

@@ -1,13 +1,26 @@
 //! Log lines: readable on a terminal, JSON elsewhere, one line a request. On standard error, so that what commands print
 //! stays clean.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, OnceLock, PoisonError},
+    time::SystemTime,
+};
 
 use tracing::{Level, info};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use super::lines::Lines;
+use super::{line, lines::Lines};
 use crate::account::Record;
+
+/// Where requests are told in JSON.
+static REQUESTS: OnceLock<Requests> = OnceLock::new();
+
+/// Lines of requests that were settled together, and leave together: the thread that writes is woken once.
+struct Requests {
+    lines: Lines,
+    told: Mutex<Vec<u8>>,
+}
 
 /// Keeps the log going; when it is dropped the last lines are written.
 #[must_use]
@@ -32,13 +45,20 @@ pub fn init(filter: Option<&str>) -> Result<Logs, String> {
         tracing_subscriber::registry().with(layer.with_writer(lines.clone()).with_filter(filter)).try_init()
     };
     started.map_err(|e| format!("the log is already running: {e}"))?;
+    if !io::stderr().is_terminal() {
+        let _ = REQUESTS.set(Requests { lines: lines.clone(), told: Mutex::default() });
+    }
     Ok(Logs(lines))
 }
 
-/// One line for one request; costs a comparison when the level is off.
+/// One line for one request; costs a comparison when the level is off. In JSON it goes out with `requests_told`.
 pub fn request_line(record: &Record) {
     if !tracing::enabled!(target: TARGET, Level::INFO) {
         return;
+    }
+    if let Some(requests) = REQUESTS.get() {
+        let mut told = requests.told.lock().unwrap_or_else(PoisonError::into_inner);
+        return line::write(record, SystemTime::now(), TARGET, &mut told);
     }
     let usage = record.usage.as_ref();
     info!(
@@ -65,6 +85,18 @@ pub fn request_line(record: &Record) {
     );
 }
 
+/// What was told of requests goes out.
+pub fn requests_told() {
+    if let Some(requests) = REQUESTS.get() {
+        let mut told = requests.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.is_empty() {
+            // It never fails: what finds no room is counted.
+            let _ = (&requests.lines).write(&told);
+            told.clear();
+        }
+    }
+}
+
 fn parse(filter: Option<&str>) -> Result<EnvFilter, String> {
     let text = filter.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(DEFAULT);
     EnvFilter::try_new(text)
@@ -76,5 +108,5 @@ fn millis(d: std::time::Duration) -> f64 {
     d.as_micros() as f64 / 1000.0
 }
 
-const TARGET: &str = "portcullis::request";
+pub(super) const TARGET: &str = "portcullis::request";
 const DEFAULT: &str = "info";

@@ -3,6 +3,7 @@
 
 use crate::account::Record;
 
+mod line;
 mod lines;
 pub mod logs;
 pub mod metrics;
@@ -11,7 +12,7 @@ pub mod ring;
 pub mod row;
 pub mod trace;
 
-pub use logs::request_line;
+pub use logs::{request_line, requests_told};
 pub use metrics::{InFlight, Metrics, metrics};
 pub use ring::Ring;
 pub use trace::{record_json, trace_json};

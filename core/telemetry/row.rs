@@ -29,6 +29,8 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         id,
         key_id,
         team,
+        user,
+        organisation,
         operation,
         format,
         model,
@@ -57,6 +59,13 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
     maybe((!key_id.is_empty()).then_some(&**key_id), out);
     name("team", out);
     maybe(team.as_deref(), out);
+    // Those stand there where they are known.
+    for (key, value) in [("user", user), ("organisation", organisation)] {
+        if let Some(value) = value {
+            name(key, out);
+            text(value, out);
+        }
+    }
     name("operation", out);
     text(operation.name(), out);
     name("format", out);
@@ -114,7 +123,7 @@ pub fn write_trace(trace: &Trace, out: &mut Vec<u8>) {
 }
 
 fn attempt(row: &Attempt, out: &mut Vec<u8>) {
-    let Attempt { number: n, target, outcome, usage, cost_nano_usd, estimated, took } = row;
+    let Attempt { number: n, target, outcome, usage, cost_nano_usd, price, estimated, took } = row;
     out.extend_from_slice(b"{\"number\":");
     number(u64::from(*n), out);
     name("target", out);
@@ -125,6 +134,10 @@ fn attempt(row: &Attempt, out: &mut Vec<u8>) {
     tokens(usage.as_ref(), out);
     name("cost_usd", out);
     usd(*cost_nano_usd, out);
+    if let Some(price) = price {
+        name("price", out);
+        text(&price.to_string(), out);
+    }
     if *estimated {
         name("estimated", out);
         boolean(true, out);
@@ -288,6 +301,14 @@ fn tokens(usage: Option<&Usage>, out: &mut Vec<u8>) {
         out.push(b',');
         count_of(key, count, out);
     }
+    if let Some(billed) = usage.billed {
+        for (key, count) in
+            [("billed_input_tokens", billed.input_tokens), ("billed_output_tokens", billed.output_tokens)]
+        {
+            out.push(b',');
+            count_of(key, count, out);
+        }
+    }
     if let Some(tier) = usage.service_tier {
         name("service_tier", out);
         text(tier.name(), out);
@@ -314,7 +335,7 @@ fn usd(nano: Option<i64>, out: &mut Vec<u8>) {
 }
 
 /// Milliseconds with three digits after the point, without those that say nothing.
-fn millis(span: Duration, out: &mut Vec<u8>) {
+pub(super) fn millis(span: Duration, out: &mut Vec<u8>) {
     let micros = micros(span);
     number(micros / 1000, out);
     out.push(b'.');
@@ -356,7 +377,7 @@ fn maybe(value: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-fn boolean(value: bool, out: &mut Vec<u8>) {
+pub(super) fn boolean(value: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
@@ -364,7 +385,7 @@ fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(b"null");
 }
 
-fn number(mut n: u64, out: &mut Vec<u8>) {
+pub(super) fn number(mut n: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
@@ -379,7 +400,7 @@ fn number(mut n: u64, out: &mut Vec<u8>) {
 }
 
 /// Runs of plain bytes go over as they are; a line break never stands in a row.
-fn text(value: &str, out: &mut Vec<u8>) {
+pub(super) fn text(value: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = value.as_bytes();
     let mut from = 0;

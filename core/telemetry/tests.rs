@@ -17,6 +17,8 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
         id: "req_1".into(),
         key_id: "key_1".into(),
         team: Some("hr".into()),
+        user: None,
+        organisation: None,
         operation: Operation::Chat,
         format: Format::OpenaiChat,
         model: model.into(),
@@ -302,6 +304,36 @@ fn a_request_line_has_the_facts_as_fields() {
     }
     assert_eq!((line["status"].to_string(), line["duration_ms"].to_string()), ("200".into(), "50.0".into()));
     assert!(line.get("code").is_none());
+}
+
+#[test]
+fn a_request_line_is_written_as_the_formatter_would() {
+    let mut failed = record("a \"model\" of\ntwo lines — ü", None, 502);
+    failed.error_code = Some("upstream_failed".to_owned());
+    failed.first_event = Some(Duration::from_micros(1_200));
+    failed.team = None;
+    for record in [record("smart", Some("openai/gpt-4o"), 200), failed] {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (go, wait) = mpsc::channel();
+        drop(go);
+        let lines = lines::Lines::to(Stuck(wait, written.clone())).unwrap();
+        let subscriber = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || request_line(&record));
+        lines.flush();
+        let formatted = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        let mut own = Vec::new();
+        line::write(&record, SystemTime::now(), logs::TARGET, &mut own);
+        let own = String::from_utf8(own).unwrap();
+        let parts = |line: &str| {
+            let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line.trim_end()).unwrap();
+            let form = |(key, value): (String, serde_json::Value)| {
+                let value = value.as_f64().map_or(value.to_string(), |number| number.to_string());
+                (key.clone(), if key == "timestamp" { value.len().to_string() } else { value })
+            };
+            line.into_iter().map(form).collect::<Vec<_>>()
+        };
+        assert_eq!(parts(&own), parts(&formatted), "{own}{formatted}");
+    }
 }
 
 #[test]

@@ -53,11 +53,15 @@ mod redact;
 mod repl;
 mod replay;
 mod reload;
+mod reports;
 mod responses;
 mod retries;
 mod review;
 mod revoke;
 mod routing;
+#[path = "../../core/store/tests/server.rs"]
+mod server;
+mod shared;
 mod stages;
 mod state;
 mod streams;

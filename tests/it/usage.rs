@@ -164,7 +164,7 @@ async fn a_script_sees_price_and_cost() {
 async fn usage_wants_a_group_and_times_that_exist() {
     let gateway = Gateway::start("").await;
     for (query, words) in [
-        ("?group_by=colour", "team, key, model, target, provider, day"),
+        ("?group_by=colour", "team, user, key, model, target, provider, tag, minute"),
         ("?from=yesterday", "2026-01-31"),
         ("?from=2026-01-02&to=2026-01-01", "later than"),
     ] {

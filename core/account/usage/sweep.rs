@@ -1,65 +1,130 @@
-//! Old sums: what is older than `records.usage` becomes one sum a team, so that the store does not grow for ever and a
-//! budget of all time is still known. Touches only hours that memory has let go.
+//! Old sums: minutes become quarters of an hour, those become days, and what is older than `records.usage` becomes one sum a
+//! team, key, model and so on, so that the store does not grow for ever and a budget of all time is still known. Each page
+//! is one batch: no sum is lost and none counts twice, wherever it ends.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
 
-use super::{By, PAGE, Sums, join, split};
+use super::{
+    DAY, Kind, OTHER, PAGE, QUARTER, Sums,
+    by::{self, Grain, Place},
+    fine,
+};
 use crate::{
-    account::{hour::Hour, sum::Sum},
+    account::{minute::Minute, sum::Sum},
     store::{Op, Result, Table},
 };
+
+/// What rows become.
+#[derive(Clone, Copy)]
+enum Into {
+    Grain(Grain),
+    Older,
+}
 
 impl Sums {
     /// Looks once an hour; an error leaves the rest to the next time.
     pub async fn sweep(&self, now: SystemTime, keep: Duration) -> Result<()> {
-        let kept = u32::try_from(keep.as_secs().div_ceil(3600)).unwrap_or(u32::MAX);
+        let today = Minute::of(now);
         let before = {
-            let state = self.lock();
-            let before = Hour::of(now).minus(kept).min(state.first);
-            if before <= state.swept.max(OLD) {
+            let mut state = self.lock();
+            if today.hour() <= state.swept {
                 return Ok(());
             }
-            before
+            // What comes late is counted by the quarter from now on.
+            state.fine = state.fine.max(fine(now));
+            state.fine
         };
-        while self.fold(before).await? {}
-        self.lock().swept = before;
+        self.fold(Grain::Minute, before, Into::Grain(Grain::Quarter)).await?;
+        self.fold(Grain::Quarter, coarse(now), Into::Grain(Grain::Day)).await?;
+        let kept = u32::try_from(keep.as_secs() / 60).unwrap_or(u32::MAX);
+        for grain in Grain::ALL {
+            self.fold(grain, today.minus(kept).within(QUARTER), Into::Older).await?;
+        }
+        self.lock().swept = today.hour();
         Ok(())
     }
 
-    /// One page of hours before `before`. `false`: there was none left.
-    async fn fold(&self, before: Hour) -> Result<bool> {
-        // Whoever adds sums up must not see a row neither here nor there.
-        let _alone = self.moving.write().await;
-        let after = OLD.plus(1).0.to_be_bytes();
-        let rows = self.store.scan(Table::Usage, &[], Some(&after), PAGE).await?;
-        let old = rows.into_iter().take_while(|(key, _)| split(key).is_some_and(|by| by.hour < before));
-        let mut batch = Vec::new();
-        let mut teams: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
-        for (key, value) in old {
-            if let Some((by, sum)) = split(&key).zip(Sum::parse(&value)) {
-                teams
-                    .entry(join(By { hour: OLD, team: by.team, key: "", model: "", target: "" }))
-                    .or_default()
-                    .add(&sum);
+    /// Rows of this gateway before `before`, page by page.
+    async fn fold(&self, grain: Grain, before: Minute, into: Into) -> Result<()> {
+        let mut after = (before > Minute(0)).then(|| by::begin(grain, Minute(0)));
+        while let Some(start) = after {
+            // Whoever adds sums up must not see a row neither here nor there.
+            let _alone = self.moving.write().await;
+            let rows = self.store.scan(Table::Reports, &[grain.byte()], Some(&start), PAGE).await?;
+            after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
+            let mut batch = Vec::new();
+            let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
+            for (key, value) in &rows {
+                let Some(Place { at, by, node, .. }) = by::split(key) else { continue };
+                // A day is old when all of it is.
+                if at.plus(grain.span()) > before {
+                    after = None;
+                    break;
+                }
+                let Some(sum) = Sum::parse(value).filter(|_| *node == *self.node) else { continue };
+                match into {
+                    Into::Grain(grain) => {
+                        let place = Place { grain, at: at.within(grain.span()), by, node };
+                        sums.entry(by::join(place)).or_default().add(&sum);
+                    }
+                    Into::Older => {
+                        for (kind, id) in by.each() {
+                            sums.entry(by::older(kind, id, node)).or_default().add(&sum);
+                        }
+                    }
+                }
+                batch.push(Op::remove(Table::Reports, key.clone()));
             }
-            batch.push(Op::remove(Table::Usage, key));
+            if batch.is_empty() {
+                continue;
+            }
+            self.add_up(sums, &mut batch).await?;
+            self.store.write_soft(batch).await?;
         }
-        if batch.is_empty() {
-            return Ok(false);
+        Ok(())
+    }
+
+    /// What rows hold already is added to what comes to them.
+    async fn add_up(&self, sums: BTreeMap<Vec<u8>, Sum>, batch: &mut Vec<Op>) -> Result<()> {
+        let tag = by::older_prefix(Kind::Tag);
+        let mut room = None;
+        let mut rest = Sum::default();
+        for (key, mut sum) in sums {
+            let there = self.store.read(Table::Reports, &key).await?;
+            if key.starts_with(&tag) && there.is_none() {
+                // Callers make tags up: for all time there is room for so many.
+                let left = match room {
+                    Some(left) => left,
+                    None => MOST_OLD_TAGS
+                        .saturating_sub(self.store.scan(Table::Reports, &tag, None, MOST_OLD_TAGS).await?.len()),
+                };
+                room = Some(left.saturating_sub(1));
+                if left == 0 {
+                    rest.add(&sum);
+                    continue;
+                }
+            }
+            sum.add(&there.and_then(|value| Sum::parse(&value)).unwrap_or_default());
+            batch.push(Op::put(Table::Reports, key, sum.bytes()));
         }
-        for (key, mut sum) in teams {
-            let older = self.store.read(Table::Usage, &key).await?.and_then(|value| Sum::parse(&value));
-            sum.add(&older.unwrap_or_default());
-            batch.push(Op::put(Table::Usage, key, sum.bytes()));
+        if rest != Sum::default() {
+            let key = by::older(Kind::Tag, OTHER, &self.node);
+            rest.add(&self.row(&key).await?);
+            batch.push(Op::put(Table::Reports, key, rest.bytes()));
         }
-        // All of it or nothing: no sum is lost and none counts twice.
-        self.store.write_soft(batch).await?;
-        Ok(true)
+        Ok(())
     }
 }
 
-/// Where the sums of all older hours lie: behind the mark of how far sums go, before every hour that a request had.
-const OLD: Hour = Hour(1);
+/// Before this, sums are kept by whole days, UTC.
+pub fn coarse(now: SystemTime) -> Minute {
+    Minute::of(now).minus(QUARTERS_KEPT).within(DAY)
+}
+
+/// A quarter of a year, and a day: reports of the last three months are right in every zone.
+const QUARTERS_KEPT: u32 = 94 * DAY;
+/// Tags of all time; what is over is counted together.
+const MOST_OLD_TAGS: usize = 10_000;

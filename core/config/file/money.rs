@@ -78,6 +78,9 @@ priced! {
         tiers: Option<Vec<PriceTier>>,
         /// Other prices for other services than the usual one.
         services: Option<PriceServices>,
+        /// A script below scripts/ whose `fn price(usage, model, context)` makes the price; prices beside it are what stages
+        /// see and what a budget reserves at least.
+        script: Option<String>,
     }
 }
 
@@ -120,6 +123,17 @@ pub struct PriceServices {
 pub struct Catalogue {
     /// As `portcullis catalogue import` writes it, from gateway.toml's folder.
     pub file: Option<String>,
+    /// What becomes of a request whose model nobody has a price for. Default: reserve.
+    pub unknown_price: Option<UnknownPrice>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownPrice {
+    /// A budget counts it as its `unpriced_usd`; where there is no budget its cost is unknown. The log says so once a model.
+    Reserve,
+    /// It is not sent: the next target is tried, or the caller hears 403.
+    Refuse,
 }
 
 /// What is kept of each request.
@@ -128,8 +142,8 @@ pub struct Catalogue {
 pub struct Records {
     /// How long records are kept, in files of an hour each. Default: 30d.
     pub keep: Option<Span>,
-    /// How long sums of usage are kept by hour, key, model and target; older ones are one sum a team. At least 32d.
-    /// Default: 366d.
+    /// How long sums of usage are kept by all that they are by; older ones are one sum for each team, user, key, model, target
+    /// and tag. At least 32d. Default: 366d.
     pub usage: Option<Span>,
     /// Prompts and answers.
     pub bodies: Option<Bodies>,

@@ -10,8 +10,7 @@ use std::{
 };
 
 use super::{
-    Admin, Auth, Config, Content, Media, Problem, Responses, Secret, Server, Store, StoreKind, Timeouts, Tls, file,
-    later,
+    Admin, Auth, Config, Content, Media, Problem, Responses, Secret, Server, Timeouts, Tls, file, later,
     shape::Sound,
     source::{Source, dotted, step},
     sources::{self, Sources},
@@ -26,6 +25,7 @@ mod pricing;
 mod providers;
 mod rollout;
 mod stages;
+mod store;
 mod teams;
 
 pub use identity::{budget, operation_named};
@@ -60,15 +60,20 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let auth = r.auth(raw_auth, &server);
     let raw_store = file.store.unwrap_or_default();
     let lease = raw_store.budget_lease.clone();
-    let store = r.store(raw_store);
     let budget_lease = r.span(&path(&["store", "budget_lease"]), lease).unwrap_or(BUDGET_LEASE);
+    let store = r.store(raw_store, budget_lease);
     let providers = r.providers(file.providers);
     let models = r.models(file.models, &providers);
     let organisations = r.organisations(file.organisations, &providers, &models);
     let teams = r.teams(file.teams, &organisations, &providers, &models);
     let users = r.users(file.users, (&organisations, &teams), &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
-    let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
+    let catalogue = file.catalogue.unwrap_or_default();
+    let unknown_price = match catalogue.unknown_price {
+        Some(file::UnknownPrice::Refuse) => crate::config::UnknownPrice::Refuse,
+        _ => crate::config::UnknownPrice::Reserve,
+    };
+    let catalogue = r.catalogue(catalogue);
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
@@ -95,6 +100,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         users,
         pricing,
         catalogue,
+        unknown_price,
         media,
         budget_lease,
         records,
@@ -214,18 +220,6 @@ impl Resolver<'_, '_, '_> {
             self.tell(&path(&["auth", "required"]), message);
         }
         Auth { required }
-    }
-
-    fn store(&mut self, raw: file::Store) -> Store {
-        let kind = match raw.kind {
-            Some(file::StoreKind::Memory) => StoreKind::Memory,
-            Some(file::StoreKind::Sled) | None => StoreKind::Sled,
-        };
-        let folder = raw.path.unwrap_or_else(|| "data".to_owned());
-        if folder.trim().is_empty() {
-            self.tell(&path(&["store", "path"]), "`store.path` is empty: name a folder such as \"data\"");
-        }
-        Store { kind, path: self.around.root.join(folder) }
     }
 
     fn timeouts(&mut self, at: &[String], raw: Option<file::Timeouts>) -> Timeouts {

@@ -88,7 +88,8 @@ impl Resolver<'_, '_, '_> {
     fn priced(&mut self, at: &[String], mut raw: file::Pricing) -> Pricing {
         let written = raw.take_prices();
         let named = Prices::KEYS.iter().zip(&written).any(|(key, price)| price.is_some() && ENOUGH.contains(key));
-        if !named && !self.removed(&[at, &path(&["input"])].concat()) {
+        let script = raw.script.take();
+        if !named && script.is_none() && !self.removed(&[at, &path(&["input"])].concat()) {
             self.fault_at_key(at, format!("`{}` needs a price: input = \"0.50\", output = \"1.50\"", dotted(at)));
         }
         let prices = self.prices(at, written);
@@ -108,7 +109,17 @@ impl Resolver<'_, '_, '_> {
             let (prices, tiers) = (self.prices(&at, prices), self.tiers(&at, raw.tiers));
             services.push(PriceService { service, factor, prices, tiers });
         }
-        Pricing { model: raw.model, sheet: PriceSheet { prices, tiers, services } }
+        if let Some(name) = script.as_deref().filter(|name| !is_script(name)) {
+            let at = [at, &path(&["script"])].concat();
+            let text = format!(
+                "`{}`: {name:?} is no script below a folder of scripts/, such as \"scripts/prices/{}.rhai\" (those directly in \
+                 scripts/ are stages)",
+                dotted(&at),
+                "night"
+            );
+            self.tell(&at, text);
+        }
+        Pricing { model: raw.model, sheet: PriceSheet { prices, tiers, services }, script }
     }
 
     fn prices(&mut self, at: &[String], written: [Option<file::Usd>; PRICES]) -> Prices {
@@ -141,6 +152,13 @@ impl Resolver<'_, '_, '_> {
             Err(e) => self.fault(at, format!("`{}`: {e}", dotted(at))),
         }
     }
+}
+
+fn is_script(name: &str) -> bool {
+    let inner = name.strip_prefix("scripts/").and_then(|rest| rest.strip_suffix(".rhai"));
+    inner.is_some_and(|inner| {
+        inner.contains('/') && inner.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
+    })
 }
 
 /// The largest collection there is has three million bytes before it is brought into form.

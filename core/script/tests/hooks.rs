@@ -428,6 +428,8 @@ fn record() -> crate::account::Record {
         id: "r".into(),
         key_id: "k".into(),
         team: None,
+        user: None,
+        organisation: None,
         operation: crate::model::Operation::Chat,
         format: Format::OpenaiChat,
         model: "smart".into(),

@@ -12,6 +12,13 @@ macro_rules! contract {
             super::case::$name(&*store).await;
             store.close().await.unwrap();
         })* }
+        mod on_redis { $(#[tokio::test] async fn $name() {
+            let Some(server) = super::server::Server::start(&[]) else { return };
+            let dir = tempfile::tempdir().unwrap();
+            let store = super::redis::store_of(super::redis::config_of(&server), &dir.path().join("data")).await.unwrap();
+            super::case::$name(&*store).await;
+            store.close().await.unwrap();
+        })* }
     };
 }
 

@@ -1,5 +1,5 @@
 //! What only files can go wrong with; the contract that every backend keeps is in `contract.rs`, kills in `kill.rs`, damage in
-//! `damage.rs`, full disks in `full.rs`.
+//! `damage.rs`, full disks in `full.rs`, what is shared in `redis.rs`.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -12,6 +12,18 @@ mod damage;
 mod full;
 mod kill;
 mod migrating;
+mod redis;
+#[allow(dead_code, reason = "the black-box tests use all of it")]
+mod server;
+
+fn import(
+    path: &Path,
+    file: &Path,
+    replace: bool,
+    fits: &dyn Fn(&Directory, &Header) -> Result<()>,
+) -> Result<Vec<String>> {
+    recover::import(path, file, replace, fits, sled::LIMITS)
+}
 
 async fn sled_at(path: &Path) -> Arc<dyn Store> {
     open(&config::Store { kind: StoreKind::Sled, path: path.to_owned() }).await.unwrap()
