@@ -3,6 +3,7 @@
 
 use std::{
     borrow::Cow,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     account::estimate::tokens_of,
+    auth::cut::Watch,
     call::Call,
     clock,
     codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, standin},
@@ -341,6 +343,8 @@ impl Streaming {
     /// The rest of the stream, from the commit to the end: the response body runs this.
     pub async fn run(self, exchange: Exchange, sink: Sink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let request_id = exchange.cx.id.clone();
+        let principal = exchange.cx.principal.clone();
+        let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
         let mut live = Live { streaming: self, exchange: Some(exchange) };
         let failed = loop {
             let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
@@ -350,11 +354,17 @@ impl Streaming {
             {
                 Box::pin(keep.answered(&answer)).await;
             }
-            streaming.hand_over(&sink).await;
-            if streaming.ended {
+            let handed = watch.over(cut.as_mut(), streaming.hand_over(&sink)).await;
+            if handed.is_ok() && streaming.ended {
                 break None;
             }
-            if let Err(mut error) = streaming.step(exchange).await {
+            let stepped = match handed {
+                Ok(()) => watch.over(cut.as_mut(), streaming.step(exchange)).await.flatten(),
+                Err(cut) => Err(cut),
+            };
+            if let Err(mut error) = stepped {
+                // Nothing more is to be paid for, however slowly the client reads.
+                streaming.answer = None;
                 // Stages may reword it; an answer in its place would come too late.
                 let inner = &mut **exchange;
                 inner.chain.error(&mut inner.cx, &mut error).await;

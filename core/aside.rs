@@ -97,7 +97,7 @@ async fn made(gateway: &Gateway, behalf: Behalf, operation: Operation, body: Val
 
 /// The same caller, to a model that the operator named and not the caller.
 fn unbound(principal: &Principal) -> Arc<Principal> {
-    Arc::new(Principal { key_models: None, team_models: None, ..principal.clone() })
+    Arc::new(Principal { models: Arc::default(), ..principal.clone() })
 }
 
 /// Steps 3 to 10, but for those that are the caller's own request's.

@@ -18,6 +18,7 @@ pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
 use crate::{
     auth::Principal,
     clock,
+    config::Urgency,
     model::{Format, Operation},
     route::Target,
 };
@@ -187,6 +188,28 @@ impl Context {
             seed: fastrand::u64(..),
             vars: Map::new(),
             trace: Trace::default(),
+        }
+    }
+
+    /// Its caller's scopes say tags, which the caller cannot say otherwise, and the highest priority that it may ask for.
+    pub fn held_to(&mut self, principal: &Principal) {
+        if principal.terms.is_empty() {
+            return;
+        }
+        let mut own: Vec<(String, String)> = Vec::new();
+        for (name, value) in principal.tags() {
+            if !own.iter().any(|(known, _)| known == name) {
+                own.push((name.clone(), value.clone()));
+            }
+        }
+        self.tags.retain(|(name, _)| !own.iter().any(|(known, _)| known == name));
+        self.tags.append(&mut own);
+        if let Some(most) = principal.priority() {
+            self.priority = self.priority.min(match most {
+                Urgency::Low => Priority::Low,
+                Urgency::Normal => Priority::Normal,
+                Urgency::High => Priority::High,
+            });
         }
     }
 

@@ -60,6 +60,8 @@ pub struct Inner {
     pub wire: Wire,
     /// Knobs that the target could not take.
     pub dropped: Vec<&'static str>,
+    /// Parameters that were held to the caller's caps.
+    pub capped: Vec<&'static str>,
     /// The bound that the gateway set on the answer, because of a budget.
     pub max_tokens: Option<u64>,
     /// Of an operation that no codec reads.
@@ -141,6 +143,7 @@ impl Exchange {
                 spent: None,
                 wire: Wire::default(),
                 dropped: Vec::new(),
+                capped: Vec::new(),
                 max_tokens: None,
                 opaque: None,
                 keep: None,
@@ -156,6 +159,12 @@ impl Exchange {
         self.record.key_id = principal.key_id.clone();
         self.record.team = principal.team.clone();
         self.record.user = principal.user.clone();
+        self.record.organisation = principal.organisation.clone();
+        if !principal.terms.is_empty() {
+            let inner = &mut **self;
+            inner.cx.held_to(&principal);
+            inner.record.tags = inner.cx.tags.clone();
+        }
         self.cx.principal = principal;
     }
 

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 use crate::{
     account::estimate::tokens_of,
     answer::Streaming,
-    auth,
+    auth::{self, cut::Watch},
     call::{Call, Waits},
     clock,
     codec::{Field, Inbound, codec, custom, document::Document, standin},
@@ -33,7 +33,7 @@ use crate::{
     reply::{self, Reply},
     reserve::{Right, reserve},
     route::{self, Flight, Order, Target, retry},
-    runtime::{Runtime, State},
+    runtime::{Runtime, State, parameters},
     server::{self, Body, Incoming, Peer},
     transport,
 };
@@ -74,7 +74,7 @@ impl Gateway {
         let cx = Context::open(operation, format, parts, self.state.nobody.clone(), runtime.whole);
         let mut exchange = Exchange::new(cx, self.state.settle.clone(), trial);
         let outcome = match &found {
-            Ok(found) => self.run(&runtime, &mut exchange, found, parts, body).await,
+            Ok(found) => self.run(&runtime, &mut exchange, found, (parts, from), body).await,
             Err((_, error)) => Err(error.copy()),
         };
         if let Err(error) = &outcome {
@@ -91,7 +91,8 @@ impl Gateway {
         let principal = cx.principal.clone();
         let mut exchange = Exchange::new(cx, self.state.settle.clone(), None);
         exchange.identify(principal);
-        let outcome = match self.admit(&mut exchange) {
+        let admitted = exchange.cx.principal.admits(found.operation, None).and_then(|()| self.admit(&mut exchange));
+        let outcome = match admitted {
             Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,
             Err(error) => Err(error),
         };
@@ -126,7 +127,12 @@ impl Gateway {
             Ok(Reply::Pieces(pieces)) => {
                 let head = reply::stream_head(&exchange, false, Duration::ZERO);
                 let (gateway, runtime) = (self.clone(), runtime.clone());
-                head.map(|()| Body::stream(Generated::new(|sink| pieces.run(gateway, runtime, exchange, sink))))
+                let body = Generated::new(|sink| async move {
+                    let principal = exchange.cx.principal.clone();
+                    let (cut, rest) = (pin!(principal.is_cut()), pin!(pieces.run(gateway, runtime, exchange, sink)));
+                    Watch::of(&principal).over_pinned(cut, rest).await?
+                });
+                head.map(|()| Body::stream(body))
             }
             Ok(Reply::Session(session)) => {
                 let response = reply::session(&exchange, &session);
@@ -165,14 +171,34 @@ impl Gateway {
         runtime: &Runtime,
         exchange: &mut Exchange,
         found: &Found,
+        (parts, from): (&Parts, IpAddr),
+        body: Incoming,
+    ) -> Result<Reply> {
+        // 3. Who calls, and may they do this at all?
+        let credential = auth::credential(&parts.headers, parts.uri.query());
+        let credential = credential.or_else(|| auth::in_protocol(&parts.headers));
+        let (keys, now) = (&self.state.auth, exchange.cx.now);
+        let principal = match (keys.authenticate(credential.as_deref(), now), keys.unverified(credential.as_deref())) {
+            // A signed token that is new here; boxed, because it is rare.
+            (Err(_), Some(token)) => Box::pin(keys.verify(token, now)).await?,
+            (known, _) => known?,
+        };
+        exchange.identify(principal.clone());
+        principal.admits(found.operation, Some(from))?;
+        // What still runs when its key is revoked may be cut.
+        let (cut, rest) = (pin!(principal.is_cut()), pin!(self.admitted(runtime, exchange, found, parts, body)));
+        Watch::of(&principal).over_pinned(cut, rest).await?
+    }
+
+    /// Steps 4 to 10.
+    async fn admitted(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        found: &Found,
         parts: &Parts,
         body: Incoming,
     ) -> Result<Reply> {
-        // 3. Who calls.
-        let credential = auth::credential(&parts.headers, parts.uri.query());
-        let credential = credential.or_else(|| auth::in_protocol(&parts.headers));
-        let principal = self.state.auth.authenticate(credential.as_deref(), exchange.cx.now)?;
-        exchange.identify(principal);
         // 4. May they now: before the body is read.
         self.admit(exchange)?;
         match found.operation {
@@ -234,7 +260,11 @@ impl Gateway {
         }
         // They are about answers: a count of tokens or a vector has none.
         if found.operation == Operation::Chat {
-            runtime.apply_defaults(&exchange.cx.principal, &mut document)?;
+            let inner = &mut **exchange;
+            inner.capped = parameters(&inner.cx.principal, &mut document)?;
+            if !inner.capped.is_empty() {
+                inner.cx.trace.note("caps", &format!("held to the caller's caps: {}", inner.capped.join(", ")));
+            }
         }
         self.staged(runtime, exchange, &parts.headers, &mut document).await
     }

@@ -111,6 +111,9 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if !exchange.dropped.is_empty() {
         insert(&mut headers, DROPPED, &exchange.dropped.join(","));
     }
+    if !exchange.capped.is_empty() {
+        insert(&mut headers, CAPPED, &exchange.capped.join(","));
+    }
     if let Some(tokens) = exchange.max_tokens {
         headers.insert("x-portcullis-max-tokens", HeaderValue::from(tokens));
     }
@@ -399,6 +402,7 @@ const TARGET: HeaderName = HeaderName::from_static("x-portcullis-target");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");
 const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");
+const CAPPED: HeaderName = HeaderName::from_static("x-portcullis-capped-params");
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
 const COST: HeaderName = HeaderName::from_static("x-portcullis-cost-usd");
 const EXPLAIN: HeaderName = HeaderName::from_static("x-portcullis-explain");

@@ -20,7 +20,7 @@ use crate::{
     audit::{Audit, Refusals},
     auth::{self, Principal},
     codec::{Field, document::Document},
-    config::{self, Config, Loaded, Place, Problem},
+    config::{self, Caps, Config, Loaded, Place, Problem},
     error,
     limit::Limits,
     opaque::{claims::Claims, objects::Objects},
@@ -152,20 +152,50 @@ impl Runtime {
             config: config.shared(),
         })
     }
-
-    /// Parameters that the caller's team starts from, where the request has none.
-    pub fn apply_defaults(&self, principal: &Principal, document: &mut Document) -> error::Result<()> {
-        team_defaults(&self.config, principal, document)
-    }
 }
 
-/// The same, for a dry run without a runtime.
-pub fn team_defaults(config: &Config, principal: &Principal, document: &mut Document) -> error::Result<()> {
-    let Some(team) = principal.team.as_deref().and_then(|t| config.teams.get(t)) else { return Ok(()) };
-    for (name, value) in &team.defaults {
-        set_default(document, name, value)?;
+/// Parameters that the caller's scopes start from, where the request has none, the key's before the team's; then held to their
+/// caps. Says which were lowered or raised. Costs nothing for who has neither.
+pub fn parameters(principal: &Principal, document: &mut Document) -> error::Result<Vec<&'static str>> {
+    if principal.terms.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(())
+    for bound in &*principal.terms {
+        for (name, value) in &bound.terms.defaults {
+            set_default(document, name, value)?;
+        }
+    }
+    let caps = principal.caps();
+    if caps.any() { hold(document, caps) } else { Ok(Vec::new()) }
+}
+
+fn hold(document: &mut Document, caps: Caps) -> error::Result<Vec<&'static str>> {
+    let mut held = Vec::new();
+    let request = document.request()?;
+    let (max_tokens, n) = (request.max_tokens, request.n);
+    let (temperature, top_p) = (request.sampling.temperature, request.sampling.top_p);
+    // Who names no number may not have more either.
+    if let Some(most) = caps.max_tokens.filter(|most| max_tokens.is_none_or(|asked| asked > *most)) {
+        document.edit(Field::MaxTokens)?.max_tokens = Some(most);
+        held.extend(max_tokens.map(|_| "max_tokens"));
+    }
+    if let Some(most) = caps.n.filter(|most| n.is_some_and(|asked| asked > *most)) {
+        document.edit(Field::N)?.n = Some(most);
+        held.push("n");
+    }
+    let outside = |asked: Option<f64>, range: Option<(f64, f64)>| {
+        let (low, high) = range?;
+        asked.map(|asked| asked.clamp(low, high)).filter(|near| asked.is_some_and(|asked| asked != *near))
+    };
+    if let Some(near) = outside(temperature, caps.temperature) {
+        document.edit(Field::Sampling)?.sampling.temperature = Some(near);
+        held.push("temperature");
+    }
+    if let Some(near) = outside(top_p, caps.top_p) {
+        document.edit(Field::Sampling)?.sampling.top_p = Some(near);
+        held.push("top_p");
+    }
+    Ok(held)
 }
 
 /// One parameter by its canonical name; the configuration has checked names and types.

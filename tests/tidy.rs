@@ -27,9 +27,9 @@ const WALLS: &[(&str, &[&str])] = &[
     ("endpoint", &["error", "model"]),
     ("config", &["model"]),
     ("clock", &[]),
-    ("context", &["auth", "clock", "model", "route"]),
+    ("context", &["auth", "clock", "config", "model", "route"]),
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
-    ("auth", &["config", "error", "keyring", "store"]),
+    ("auth", &["config", "error", "keyring", "model", "store"]),
     ("seal", &["auth", "error"]),
     ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
     ("limit", &["auth", "clock", "config", "error", "store", "telemetry"]),
@@ -146,6 +146,11 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         &["tokio_tungstenite"],
         &["core/server/websocket.rs", "core/upstream/socket.rs", "core/realtime/", "core/provider/mock/realtime.rs"],
         "WebSockets: a handshake on each side, and the session between them",
+    ),
+    (
+        &["jsonwebtoken"],
+        &["core/auth/jwt/", "core/provider/sign/google.rs"],
+        "whose signature is good is decided in one place; a login at a cloud is signed in another",
     ),
     (&["sled"], &["core/store/"], "another store must be able to take its place"),
     (
@@ -304,6 +309,7 @@ const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];
 /// Files longer than `LONGEST` lines, and why they are not two.
 const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
+    ("core/answer.rs", "one stream, from its upstream's first byte to its client's last"),
     ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),
     ("core/gateway.rs", "the way of a request, read from top to bottom in one file"),

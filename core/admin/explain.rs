@@ -3,7 +3,6 @@
 
 use std::{str::FromStr, sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
@@ -14,7 +13,7 @@ use super::{
     routes::Call,
 };
 use crate::{
-    auth::Principal,
+    auth::{Principal, permission::Operation},
     endpoint,
     error::{Error, Kind, Result},
     explain::Asked,
@@ -23,12 +22,13 @@ use crate::{
 
 pub(super) fn explain(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
-        let asked = asked(&state, &call.body)?;
+        let asked = asked(&state, &call)?;
         Ok(reply::ok(&state.facts.explain(asked).await?))
     })
 }
 
-fn asked(state: &AdminState, body: &Bytes) -> Result<Asked> {
+fn asked(state: &AdminState, call: &Call) -> Result<Asked> {
+    let body = &call.body;
     let whole: Value = serde_json::from_slice(body)
         .map_err(|e| Error::new(Kind::InvalidRequest, format!("the body is not JSON: {e}")))?;
     let Value::Object(mut around) = whole else {
@@ -71,11 +71,12 @@ fn asked(state: &AdminState, body: &Bytes) -> Result<Asked> {
         None | Some(Value::Null) => None,
         Some(seed) => Some(seed.as_u64().ok_or_else(|| Error::invalid("seed", "`seed` is a whole number"))?),
     };
-    asked.principal = Arc::new(caller(state, &fields)?);
+    asked.principal = Arc::new(caller(state, call, &fields)?);
     Ok(asked)
 }
 
-fn caller(state: &AdminState, fields: &Fields<'_>) -> Result<Principal> {
+/// On whose behalf, if the actor may ask so. Nobody in particular is anybody's to ask for.
+fn caller(state: &AdminState, call: &Call, fields: &Fields<'_>) -> Result<Principal> {
     let table = state.keys.table();
     let mut principal = match (fields.text("key")?, fields.text("team")?) {
         (Some(_), Some(_)) => return Err(Error::invalid("team", "a key has its own team: give one of both")),
@@ -85,8 +86,14 @@ fn caller(state: &AdminState, fields: &Fields<'_>) -> Result<Principal> {
             Error::invalid("team", format!("no team is called {team:?}; GET /api/v1/teams lists them"))
         })?,
     };
+    if !principal.key_id.is_empty() || principal.team.is_some() {
+        call.permits(state, Operation::Explain, principal.team.as_deref(), principal.user.as_deref())?;
+    }
     if let Some(user) = fields.text("user")? {
-        principal.user = Some(user.into());
+        principal = match principal.key_id.is_empty() {
+            true => table.as_user(principal, user),
+            false => Principal { user: Some(user.into()), ..principal },
+        };
     }
     Ok(principal)
 }

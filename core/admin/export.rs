@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
+use serde_json::Value;
 
 use super::{
     AdminState,
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     account::export,
+    auth::permission::Operation,
     error::{Error, Result},
 };
 
@@ -35,10 +37,17 @@ fn begin(state: Arc<AdminState>, call: &Call) -> Result<Reply> {
     if from > to {
         return Err(Error::invalid("from", "it is later than `to`"));
     }
+    let sight = call.sight(&state, Operation::ReadRequests);
     let (feed, reply) = reply::feed(if csv { "text/csv; charset=utf-8" } else { "application/x-ndjson" });
     tokio::task::spawn_blocking(move || {
         let mut piece = if csv { export::head() } else { Vec::new() };
         let read = state.ledger.lines(from, to, |line| {
+            if !sight.is_whole() {
+                let row: Value = serde_json::from_slice(line).unwrap_or_default();
+                if !sight.sees(row["team"].as_str(), row["key_id"].as_str()) {
+                    return true;
+                }
+            }
             match csv {
                 true => piece.extend(export::attempts(line)),
                 false => {

@@ -1,35 +1,56 @@
-//! Who may use the control plane. With a token: who presents it. Without one: only the local user's own tools, not a web
-//! page in the local user's browser, which can reach loopback too (foreign origins, names rebound to 127.0.0.1).
+//! Who comes to the control plane. With `admin.token`: its holder, who is the owner, and holders of scoped tokens. Without it
+//! the local user is the owner: the local user's own tools, not a web page in the local user's browser, which can reach
+//! loopback too (foreign origins, names rebound to 127.0.0.1). What somebody may do there stands in `auth::permission`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 use aws_lc_rs::digest;
 use http::{HeaderMap, HeaderName, header, request::Parts};
 use subtle::ConstantTimeEq;
 
 use crate::{
+    auth::{Keys, credential::TOKEN_PREFIX, permission::Actor},
     config::Secret,
     error::{Error, Kind, Result},
 };
 
-pub(super) fn admit(token: Option<&Secret>, peer: SocketAddr, request: &Parts) -> Result<()> {
-    match token {
-        Some(token) => check_token(token, &request.headers),
-        None => check_local(peer, request),
+/// How the local user is called.
+pub(super) const LOCAL: &str = "local user";
+
+/// Who acts.
+pub(super) fn admit(token: Option<&Secret>, keys: &Keys, peer: SocketAddr, request: &Parts) -> Result<Actor> {
+    let presented = bearer(&request.headers);
+    if token.is_none() {
+        check_local(peer, request)?;
+    }
+    match (presented.filter(|presented| presented.starts_with(TOKEN_PREFIX.as_bytes())), token) {
+        (Some(presented), _) => keys.actor(&String::from_utf8_lossy(presented), SystemTime::now()),
+        (None, Some(token)) => check_token(token, presented),
+        (None, None) => Ok(Actor::owner(LOCAL)),
     }
 }
 
-fn check_token(token: &Secret, headers: &HeaderMap) -> Result<()> {
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, presented) = headers.get(header::AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| presented.trim_ascii())
+}
+
+fn check_token(token: &Secret, presented: Option<&[u8]>) -> Result<Actor> {
     let refuse = |code: &'static str, message: &str| Err(Error::new(Kind::Unauthenticated, message).with_code(code));
-    let presented = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    let Some((scheme, presented)) = presented.and_then(|value| value.split_at_checked(7)) else {
-        return refuse("token_missing", "the admin plane wants `Authorization: Bearer` with the value of admin.token");
+    let Some(presented) = presented else {
+        return refuse(
+            "token_missing",
+            "the admin plane wants `Authorization: Bearer` with an admin token, or with the value of admin.token",
+        );
     };
     // Hashes have one length: nothing is told about the token's.
     let hash = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
-    let same = hash(presented.trim_ascii()).as_ref().ct_eq(hash(token.expose().trim().as_bytes()).as_ref());
-    if scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(same) {
-        return Ok(());
+    let same = hash(presented).as_ref().ct_eq(hash(token.expose().trim().as_bytes()).as_ref());
+    if bool::from(same) {
+        return Ok(Actor::owner("admin.token"));
     }
     refuse(
         "invalid_token",

@@ -1,5 +1,6 @@
 //! The control plane: a small HTTP API on its own listener, for operators, Prometheus and probes. It reads the gateway
-//! through `Facts` and changes keys through `auth::Keys`; requests to models never pass here.
+//! through `Facts` and changes keys, identities and tokens through `auth::Keys`; each request passes one gate and one table
+//! of permissions, and requests to models never pass here.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,6 +23,7 @@ pub mod client;
 mod explain;
 mod export;
 mod gate;
+mod identities;
 mod keys;
 mod listen;
 mod openapi;
@@ -30,6 +32,7 @@ mod record;
 mod reply;
 mod routes;
 mod secrets;
+mod tokens;
 mod usage;
 mod versions;
 

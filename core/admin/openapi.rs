@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     AdminState,
     reply::{self, Reply},
-    routes::{Call, Route, TABLE},
+    routes::{Call, May, Route, TABLE},
 };
 use crate::{
     account::report::{Dimension, table},
@@ -31,7 +31,7 @@ pub(super) fn whole() -> Value {
         "info": {
             "title": "Portcullis admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Lists page with limit and cursor. With admin.token set every path but /health wants it as a bearer token; without one only this machine is served.",
+            "description": "Lists page with limit and cursor. Every path but /health wants a bearer token: admin.token, or one of /api/v1/tokens, which may do what its roles permit (x-permission). Without admin.token only this machine is served, and its user may do everything.",
         },
         "components": { "schemas": schemas(), "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } },
         "security": [{ "token": [] }, {}],
@@ -46,7 +46,8 @@ fn operation(route: &Route) -> Value {
         "Object" => json!({ "application/json": { "schema": { "type": "object" } } }),
         _ => json!({ "application/json": { "schema": schema(name) } }),
     };
-    let success = if route.answer == "KeyWithSecret" && !route.path.contains("{id}") { "201" } else { "200" };
+    let makes = route.method == http::Method::POST && MADE.contains(&route.answer) && !route.path.contains("{id}");
+    let success = if makes { "201" } else { "200" };
     let mut answers = json!({
         success: { "description": "done", "content": content(route.answer) },
         "default": { "description": "an error", "content": content("Error") },
@@ -73,8 +74,9 @@ fn operation(route: &Route) -> Value {
         operation["requestBody"] =
             json!({ "required": !["Rotation", "Word", "MasterRotation"].contains(&name), "content": content(name) });
     }
-    if route.open {
-        operation["security"] = json!([]);
+    match route.may {
+        May::Anybody => operation["security"] = json!([]),
+        May::Gateway(may) | May::Common(may) | May::Each(may) => operation["x-permission"] = may.name().into(),
     }
     operation
 }
@@ -99,12 +101,27 @@ fn schemas() -> Value {
         "usd": { "type": "number" }, "per": { "enum": ["day", "week", "month", "total"] }, "window": text(), "resets": time(),
         "spent_usd": maybe("number"), "reserved_usd": maybe("number"), "left_usd": maybe("number"),
     } });
+    let texts = || json!({ "type": ["array", "null"], "items": text() });
+    let terms = json!({
+        "models": models, "operations": texts(), "ip_ranges": texts(), "limits": limits,
+        "budgets": { "type": ["array", "null"], "items": { "type": "object" }, "description": "each {usd, per}: all of them bind" },
+        "defaults": maybe("object"), "caps": maybe("object"),
+        "tags": { "type": ["object", "null"], "additionalProperties": text() },
+        "priority": { "enum": ["low", "normal", "high", null], "description": "the highest that a request may ask for" },
+    });
+    let with = |mut fields: Value| {
+        for (name, schema) in terms.as_object().into_iter().flatten() {
+            fields[name] = schema.clone();
+        }
+        fields
+    };
     let key = json!({
-        "id": text(), "name": text(), "team": maybe("string"), "models": models, "limits": limits,
-        "status": { "enum": ["active", "expired", "revoked"] },
+        "id": text(), "name": text(), "team": maybe("string"), "user": maybe("string"), "models": models, "limits": limits,
+        "status": { "enum": ["active", "disabled", "expired", "revoked"] },
         "hint": { "type": "string", "description": "the key's last four characters" },
         "created": time(), "expires": time(), "revoked": time(), "former_secret_until": time(),
     });
+    let key = with(key);
     let mut key_with_secret = key.clone();
     key_with_secret["key"] = json!({ "type": "string", "description": "the virtual key itself; never shown again" });
     key_with_secret["warnings"] = json!({ "type": "array", "items": text() });
@@ -115,10 +132,10 @@ fn schemas() -> Value {
         "Key": object(&["id", "name", "status", "hint", "created"], key),
         "KeyWithSecret": object(&["id", "key"], key_with_secret),
         "KeyPage": page(of("Key")),
-        "NewKey": closed(&["name"], json!({
-            "name": text(), "team": maybe("string"), "models": models, "limits": limits,
+        "NewKey": closed(&["name"], with(json!({
+            "name": text(), "team": maybe("string"), "user": maybe("string"),
             "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
-        })),
+        }))),
         "Rotation": closed(&[], json!({
             "overlap": { "type": ["string", "null"], "description": "how long the former secret still works (1h); absent: not at all" },
         })),
@@ -170,22 +187,82 @@ fn schemas() -> Value {
             "candidates": { "type": "array", "items": { "type": "object" } }, "cost": maybe("object"),
             "trace": { "type": "array", "items": { "type": "object" } },
         })),
-        "KeyChange": closed(&["limits"], json!({ "limits": limits })),
+        "KeyChange": closed(&[], with(json!({
+            "name": text(), "team": maybe("string"), "user": maybe("string"), "expires": maybe("string"),
+            "disabled": { "type": "boolean" },
+            "cut": { "type": "boolean", "description": "with disabled: what runs with it ends at once" },
+        }))),
         "Limits": bounds,
-        "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
+        "Team": object(&["name"], with(json!({
+            "name": text(), "organisation": maybe("string"), "budget": budget, "source": { "enum": ["file", "store"] },
+        }))),
+        "NewTeam": closed(&["name"], with(json!({ "name": text(), "organisation": maybe("string") }))),
+        "TeamChange": closed(&[], with(json!({ "organisation": maybe("string") }))),
         "TeamPage": page(of("Team")),
     });
-    for (name, schema) in bound
-        .as_object()
-        .into_iter()
-        .chain(deployment().as_object())
-        .chain(audit().as_object())
-        .chain(secrets().as_object())
-        .flatten()
-    {
+    let parts = [&bound, &deployment(), &people(&terms), &audit(), &secrets()];
+    for (name, schema) in parts.into_iter().filter_map(Value::as_object).flatten() {
         all[name] = schema.clone();
     }
     all
+}
+
+/// Of organisations, users and tokens. `terms`: what binds each of them.
+fn people(terms: &Value) -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let texts = || json!({ "type": ["array", "null"], "items": text() });
+    let with = |mut fields: Value| {
+        for (name, schema) in terms.as_object().into_iter().flatten() {
+            fields[name] = schema.clone();
+        }
+        fields
+    };
+    let page = |name: &str| {
+        let of = json!({ "$ref": format!("#/components/schemas/{name}") });
+        object(&["data"], json!({ "data": { "type": "array", "items": of }, "next_cursor": maybe("string") }))
+    };
+    let user = |more: Value| {
+        let mut fields = with(json!({
+            "organisation": maybe("string"), "teams": texts(), "email": maybe("string"), "disabled": { "type": "boolean" },
+            "roles": { "type": "array", "items": text(), "description": "developer, admin@team:NAME, viewer@everything" },
+        }));
+        for (name, schema) in more.as_object().into_iter().flatten() {
+            fields[name] = schema.clone();
+        }
+        fields
+    };
+    let source = json!({ "enum": ["file", "store"] });
+    let token = json!({
+        "id": text(), "name": text(), "user": maybe("string"), "roles": texts(), "team": maybe("string"),
+        "organisation": maybe("string"), "status": { "enum": ["active", "expired", "revoked"] }, "hint": text(),
+        "created": text(), "expires": maybe("string"), "revoked": maybe("string"), "by": maybe("string"),
+    });
+    let mut with_secret = token.clone();
+    with_secret["token"] = json!({ "type": "string", "description": "the token itself; never shown again" });
+    json!({
+        "Organisation": object(&["name"], with(json!({ "name": text(), "source": source }))),
+        "OrganisationPage": page("Organisation"),
+        "NewOrganisation": closed(&["name"], with(json!({ "name": text() }))),
+        "OrganisationChange": closed(&[], with(json!({}))),
+        "User": object(&["name"], user(json!({ "name": text(), "source": source }))),
+        "UserPage": page("User"),
+        "NewUser": closed(&["name"], user(json!({ "name": text() }))),
+        "UserChange": closed(&[], user(json!({}))),
+        "Token": object(&["id", "name", "roles", "status"], token),
+        "TokenWithSecret": object(&["id", "token"], with_secret),
+        "TokenPage": page("Token"),
+        "NewToken": closed(&["name"], json!({
+            "name": text(), "user": maybe("string"), "team": maybe("string"), "organisation": maybe("string"),
+            "roles": texts(), "role": maybe("string"),
+            "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
+        })),
+        "Actor": object(&["name", "roles", "permissions"], json!({
+            "name": text(), "user": maybe("string"), "token": maybe("string"),
+            "roles": { "type": "array", "items": { "type": "object" } },
+            "permissions": { "type": "array", "items": text() },
+        })),
+    })
 }
 
 /// Of versions and rollouts.
@@ -308,6 +385,9 @@ fn with_ledger(mut fields: Value) -> Value {
     fields["ledger"] = json!({ "type": "array", "items": { "$ref": "#/components/schemas/LedgerRow" } });
     fields
 }
+
+/// Answered with 201 by who makes one.
+const MADE: [&str; 5] = ["KeyWithSecret", "TokenWithSecret", "Organisation", "Team", "User"];
 
 fn count() -> Value {
     json!({ "type": "integer" })

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     account::history::{Page, Wanted},
+    auth::permission::Operation,
     error::{Error, Kind, Result},
     store::StoreError,
     telemetry::ring::Place,
@@ -30,10 +31,6 @@ pub(super) fn ready(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, R
 pub(super) fn metrics(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
     state.facts.measure();
     done(Ok(reply::metrics(crate::telemetry::metrics().render())))
-}
-
-pub(super) fn teams(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
-    done(page(&call, state.facts.teams()))
 }
 
 pub(super) fn models(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
@@ -55,8 +52,12 @@ pub(super) fn requests(state: Arc<AdminState>, call: Call) -> BoxFuture<'static,
 pub(super) fn request(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
         let mut found = state.ledger.request(&call.id).await.map_err(unreadable)?;
-        if let (Some(row), Some(_)) = (&mut found, call.query("bodies").filter(|asked| *asked == "1")) {
-            row["bodies"] = bodies(&state, &call.id).await?;
+        if let Some(row) = &mut found {
+            seen(&state, &call, Operation::ReadRequests, row)?;
+            if call.query("bodies").is_some_and(|asked| asked == "1") {
+                seen(&state, &call, Operation::ReadBodies, row)?;
+                row["bodies"] = bodies(&state, &call.id).await?;
+            }
         }
         if let Some(row) = found {
             return Ok(reply::ok(&row));
@@ -65,6 +66,15 @@ pub(super) fn request(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, 
         let elsewhere = state.facts.elsewhere(call.id.clone()).await;
         Err(Error::new(Kind::NotFound, elsewhere.unwrap_or_else(|| unknown.to_owned())))
     })
+}
+
+/// May the actor do this with a request's record?
+fn seen(state: &AdminState, call: &Call, operation: Operation, row: &Value) -> Result<()> {
+    let (team, key) = (row["team"].as_str(), row["key_id"].as_str());
+    if call.sight(state, operation).sees(team, key) {
+        return Ok(());
+    }
+    call.permits(state, operation, team, None)
 }
 
 /// What a request and its answer said: for who has the admin token only, and asks for it.
@@ -88,7 +98,11 @@ async fn request_page(state: &AdminState, call: &Call) -> Result<Reply> {
         from: call.time("from")?,
         to: call.time("to")?,
     };
-    let Page { rows, next } = state.ledger.page(wanted, before, limit).await.map_err(unreadable)?;
+    let Page { mut rows, next } = state.ledger.page(wanted, before, limit).await.map_err(unreadable)?;
+    let sight = call.sight(state, Operation::ReadRequests);
+    if !sight.is_whole() {
+        rows.retain(|row| sight.sees(row["team"].as_str(), row["key_id"].as_str()));
+    }
     let next = next.map(|place| format!("{}.{}.{}", place.hour, place.at, place.number));
     Ok(reply::ok(&json!({ "data": rows, "next_cursor": next })))
 }

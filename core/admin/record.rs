@@ -9,12 +9,13 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::{
-    AdminState,
+    AdminState, gate,
     reply::{self, Reply},
     routes::{Call, Route, TABLE},
 };
 use crate::{
     audit::{Actor, ActorKind, Entry, Origin, Outcome},
+    auth::permission,
     error::{Error, Kind, Result},
     store::StoreError,
 };
@@ -26,10 +27,18 @@ pub(super) struct Who {
 }
 
 impl Who {
-    pub fn of(state: &AdminState, peer: SocketAddr, head: &Parts) -> Who {
-        let kind = if state.token.is_some() { ActorKind::Owner } else { ActorKind::Local };
+    pub fn of(actor: &permission::Actor, peer: SocketAddr, head: &Parts) -> Who {
         let agent = head.headers.get(header::USER_AGENT).map(|value| value.as_bytes());
-        Who { actor: Actor::new(kind), from: Origin::new(peer.ip(), agent) }
+        let mut who = Actor::new(match &actor.token {
+            Some(_) => ActorKind::Token,
+            None if *actor.name == *gate::LOCAL => ActorKind::Local,
+            None => ActorKind::Owner,
+        });
+        if let Some(token) = &actor.token {
+            (who.id, who.name) = (Some(token.to_string()), Some(actor.name.to_string()));
+            who.role = Some(actor.roles());
+        }
+        Who { actor: who, from: Origin::new(peer.ip(), agent) }
     }
 }
 
@@ -117,6 +126,7 @@ fn takes_away(action: &str) -> bool {
 /// The look at a thing that shows what was done to it.
 struct Look {
     route: Option<&'static Route>,
+    actor: permission::Actor,
     id: String,
 }
 
@@ -127,13 +137,15 @@ impl Look {
         let own = route.path.split_inclusive("{id}").next().filter(|path| path.ends_with("{id}"));
         let path = if of_versions { Some(RUNNING) } else { own };
         let found = path.and_then(|path| TABLE.iter().find(|r| r.method == Method::GET && r.path == path));
-        Look { route: found.filter(|_| route.method != Method::GET), id: call.id.clone() }
+        let actor = call.actor.clone();
+        Look { route: found.filter(|_| route.method != Method::GET), actor, id: call.id.clone() }
     }
 
     /// Nothing where there is no such look, or no such thing.
     async fn at(&self, state: &Arc<AdminState>) -> Value {
         let Some(route) = self.route else { return Value::Null };
         let call = Call {
+            actor: self.actor.clone(),
             id: self.id.clone(),
             other: String::new(),
             query: Vec::new(),

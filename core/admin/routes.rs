@@ -1,6 +1,7 @@
 //! The routes of the control plane: one table, from which the dispatch and the OpenAPI document follow.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -11,12 +12,19 @@ use futures_util::future::BoxFuture;
 use http::{Method, Request, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use serde_json::{Map, Value};
 
 use super::{
-    AdminState, audit, explain, export, gate, keys, openapi, reads, record, reply, reply::Reply, secrets, usage,
-    versions,
+    AdminState, audit, explain, export, gate, identities, keys, openapi, reads, record, reply, reply::Reply, secrets,
+    tokens, usage, versions,
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    auth::{
+        Keys,
+        permission::{Actor, Operation, Place, Target, permits},
+    },
+    error::{Error, Kind, Result},
+};
 
 /// A row.
 pub(super) struct Route {
@@ -24,8 +32,8 @@ pub(super) struct Route {
     /// `{id}` stands for one segment, and so does `{other}`.
     pub path: &'static str,
     pub summary: &'static str,
-    /// Answered to everybody: probes have no credentials.
-    pub open: bool,
+    /// The permission that it takes.
+    pub may: May,
     /// Query parameters: name, meaning.
     pub query: &'static [(&'static str, &'static str)],
     /// Schema names of `openapi::schemas`.
@@ -34,8 +42,24 @@ pub(super) struct Route {
     pub call: fn(Arc<AdminState>, Call) -> BoxFuture<'static, Result<Reply>>,
 }
 
+/// Which permission a route takes, and over what. A route cannot be without one, and an operation not without its row in
+/// `auth::permission`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum May {
+    /// Probes have no credentials.
+    Anybody,
+    /// Over the whole gateway.
+    Gateway(Operation),
+    /// Whoever holds it over anything.
+    Common(Operation),
+    /// The route asks over each thing that it touches, and shows what the actor may see.
+    Each(Operation),
+}
+
 /// What a route gets of a request.
 pub(super) struct Call {
+    /// Who asks.
+    pub actor: Actor,
     pub id: String,
     /// The second name in the path.
     pub other: String,
@@ -46,6 +70,18 @@ pub(super) struct Call {
 }
 
 const PAGING: &[(&str, &str)] = &[LIMIT, CURSOR];
+const KEYS: &[(&str, &str)] = &[
+    LIMIT,
+    CURSOR,
+    ("team", "only keys of this team"),
+    ("user", "only keys of this user"),
+    ("status", "only keys that are active, disabled, expired or revoked"),
+    ("name", "only keys with this in their names"),
+    ("tag", "only keys with this tag (name, or name=value)"),
+];
+const CUT: &[(&str, &str)] = &[("cut", "true: streams and sessions that run with it end at once")];
+const OWNED: &[(&str, &str)] =
+    &[("keys", "revoke: its keys and tokens are revoked with it, and what runs with them ends")];
 const BODIES: &[(&str, &str)] =
     &[("bodies", "1: with what the request and its answer said, where records.bodies kept it; needs the admin token")];
 const REQUESTS: &[(&str, &str)] = &[
@@ -108,77 +144,129 @@ const CURSOR: (&str, &str) = ("cursor", "the next_cursor of the page before");
 
 #[rustfmt::skip]
 pub(super) const TABLE: &[Route] = &[
-    Route { method: Method::GET, path: "/health/live", summary: "The process runs", open: true,
+    Route { method: Method::GET, path: "/health/live", summary: "The process runs", may: May::Anybody,
         query: &[], body: None, answer: "Health", call: reads::live },
-    Route { method: Method::GET, path: "/health/ready", summary: "The gateway takes requests; 503 when it does not", open: true,
+    Route { method: Method::GET, path: "/health/ready", summary: "The gateway takes requests; 503 when it does not", may: May::Anybody,
         query: &[], body: None, answer: "Health", call: reads::ready },
-    Route { method: Method::GET, path: "/metrics", summary: "Prometheus metrics", open: false,
+    Route { method: Method::GET, path: "/metrics", summary: "Prometheus metrics", may: May::Gateway(Operation::ReadMetrics),
         query: &[], body: None, answer: "Text", call: reads::metrics },
-    Route { method: Method::GET, path: "/api/openapi.json", summary: "This document", open: false,
+    Route { method: Method::GET, path: "/api/openapi.json", summary: "This document", may: May::Common(Operation::Look),
         query: &[], body: None, answer: "Object", call: openapi::document },
-    Route { method: Method::GET, path: "/api/v1/keys", summary: "Virtual keys, oldest first", open: false,
-        query: PAGING, body: None, answer: "KeyPage", call: keys::list },
-    Route { method: Method::POST, path: "/api/v1/keys", summary: "Makes a virtual key; the only time it is shown", open: false,
+    Route { method: Method::GET, path: "/api/v1/keys", summary: "Virtual keys, oldest first", may: May::Each(Operation::ReadKeys),
+        query: KEYS, body: None, answer: "KeyPage", call: keys::list },
+    Route { method: Method::POST, path: "/api/v1/keys", summary: "Makes a virtual key; the only time it is shown", may: May::Each(Operation::CreateKeys),
         query: &[], body: Some("NewKey"), answer: "KeyWithSecret", call: keys::create },
-    Route { method: Method::PATCH, path: "/api/v1/keys/{id}", summary: "Other limits for a key, from the next request on", open: false,
+    Route { method: Method::GET, path: "/api/v1/keys/{id}", summary: "A virtual key", may: May::Each(Operation::ReadKeys),
+        query: &[], body: None, answer: "Key", call: keys::one },
+    Route { method: Method::PATCH, path: "/api/v1/keys/{id}", summary: "Changes what is named of a key, from the next request on", may: May::Each(Operation::ChangeKeys),
         query: &[], body: Some("KeyChange"), answer: "Key", call: keys::change },
-    Route { method: Method::DELETE, path: "/api/v1/keys/{id}", summary: "Revokes a key: refused from the next request on", open: false,
-        query: &[], body: None, answer: "Key", call: keys::revoke },
-    Route { method: Method::POST, path: "/api/v1/keys/{id}/rotate", summary: "A new secret for a key", open: false,
+    Route { method: Method::DELETE, path: "/api/v1/keys/{id}", summary: "Revokes a key: refused from the next request on", may: May::Each(Operation::RevokeKeys),
+        query: CUT, body: None, answer: "Key", call: keys::revoke },
+    Route { method: Method::POST, path: "/api/v1/keys/{id}/rotate", summary: "A new secret for a key", may: May::Each(Operation::ChangeKeys),
         query: &[], body: Some("Rotation"), answer: "KeyWithSecret", call: keys::rotate },
-    Route { method: Method::GET, path: "/api/v1/teams", summary: "Every team with its limits and what is left of its budget", open: false,
-        query: PAGING, body: None, answer: "TeamPage", call: reads::teams },
-    Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", open: false,
+    Route { method: Method::GET, path: "/api/v1/organisations", summary: "Organisations of gateway.toml and of the store, by name", may: May::Each(Operation::ReadOrganisations),
+        query: PAGING, body: None, answer: "OrganisationPage", call: identities::organisations },
+    Route { method: Method::POST, path: "/api/v1/organisations", summary: "Makes an organisation in the store", may: May::Each(Operation::ChangeOrganisations),
+        query: &[], body: Some("NewOrganisation"), answer: "Organisation", call: identities::create_organisations },
+    Route { method: Method::GET, path: "/api/v1/organisations/{id}", summary: "An organisation, by name", may: May::Each(Operation::ReadOrganisations),
+        query: &[], body: None, answer: "Organisation", call: identities::one_of_organisations },
+    Route { method: Method::PATCH, path: "/api/v1/organisations/{id}", summary: "Changes what is named, from the next request on", may: May::Each(Operation::ChangeOrganisations),
+        query: &[], body: Some("OrganisationChange"), answer: "Organisation", call: identities::change_organisations },
+    Route { method: Method::DELETE, path: "/api/v1/organisations/{id}", summary: "Deletes an organisation; refused while others belong to it", may: May::Each(Operation::ChangeOrganisations),
+        query: OWNED, body: None, answer: "Organisation", call: identities::delete_organisations },
+    Route { method: Method::GET, path: "/api/v1/teams", summary: "Every team with its limits and what is left of its budget", may: May::Each(Operation::ReadTeams),
+        query: PAGING, body: None, answer: "TeamPage", call: identities::teams },
+    Route { method: Method::POST, path: "/api/v1/teams", summary: "Makes a team in the store", may: May::Each(Operation::ChangeTeams),
+        query: &[], body: Some("NewTeam"), answer: "Team", call: identities::create_teams },
+    Route { method: Method::GET, path: "/api/v1/teams/{id}", summary: "A team, by name", may: May::Each(Operation::ReadTeams),
+        query: &[], body: None, answer: "Team", call: identities::one_of_teams },
+    Route { method: Method::PATCH, path: "/api/v1/teams/{id}", summary: "Changes what is named, from the next request on", may: May::Each(Operation::ChangeTeams),
+        query: &[], body: Some("TeamChange"), answer: "Team", call: identities::change_teams },
+    Route { method: Method::DELETE, path: "/api/v1/teams/{id}", summary: "Deletes a team; refused while others belong to it", may: May::Each(Operation::ChangeTeams),
+        query: OWNED, body: None, answer: "Team", call: identities::delete_teams },
+    Route { method: Method::GET, path: "/api/v1/users", summary: "Users of gateway.toml and of the store, by name", may: May::Each(Operation::ReadUsers),
+        query: PAGING, body: None, answer: "UserPage", call: identities::users },
+    Route { method: Method::POST, path: "/api/v1/users", summary: "Makes a user in the store", may: May::Each(Operation::ChangeUsers),
+        query: &[], body: Some("NewUser"), answer: "User", call: identities::create_users },
+    Route { method: Method::GET, path: "/api/v1/users/{id}", summary: "A user, by name", may: May::Each(Operation::ReadUsers),
+        query: &[], body: None, answer: "User", call: identities::one_of_users },
+    Route { method: Method::PATCH, path: "/api/v1/users/{id}", summary: "Changes what is named, from the next request on", may: May::Each(Operation::ChangeUsers),
+        query: &[], body: Some("UserChange"), answer: "User", call: identities::change_users },
+    Route { method: Method::DELETE, path: "/api/v1/users/{id}", summary: "Deletes a user; refused while others belong to it", may: May::Each(Operation::ChangeUsers),
+        query: OWNED, body: None, answer: "User", call: identities::delete_users },
+    Route { method: Method::GET, path: "/api/v1/service-accounts", summary: "Service accounts of gateway.toml and of the store, by name", may: May::Each(Operation::ReadUsers),
+        query: PAGING, body: None, answer: "UserPage", call: identities::service_accounts },
+    Route { method: Method::POST, path: "/api/v1/service-accounts", summary: "Makes a service account in the store", may: May::Each(Operation::ChangeUsers),
+        query: &[], body: Some("NewUser"), answer: "User", call: identities::create_service_accounts },
+    Route { method: Method::GET, path: "/api/v1/service-accounts/{id}", summary: "A service account, by name", may: May::Each(Operation::ReadUsers),
+        query: &[], body: None, answer: "User", call: identities::one_of_service_accounts },
+    Route { method: Method::PATCH, path: "/api/v1/service-accounts/{id}", summary: "Changes what is named, from the next request on", may: May::Each(Operation::ChangeUsers),
+        query: &[], body: Some("UserChange"), answer: "User", call: identities::change_service_accounts },
+    Route { method: Method::DELETE, path: "/api/v1/service-accounts/{id}", summary: "Deletes a service account; refused while others belong to it", may: May::Each(Operation::ChangeUsers),
+        query: OWNED, body: None, answer: "User", call: identities::delete_service_accounts },
+    Route { method: Method::GET, path: "/api/v1/tokens", summary: "Tokens of this API, oldest first", may: May::Each(Operation::ReadTokens),
+        query: PAGING, body: None, answer: "TokenPage", call: tokens::list },
+    Route { method: Method::POST, path: "/api/v1/tokens", summary: "Makes a token of this API; the only time it is shown", may: May::Each(Operation::CreateTokens),
+        query: &[], body: Some("NewToken"), answer: "TokenWithSecret", call: tokens::create },
+    Route { method: Method::GET, path: "/api/v1/tokens/{id}", summary: "A token of this API", may: May::Each(Operation::ReadTokens),
+        query: &[], body: None, answer: "Token", call: tokens::one },
+    Route { method: Method::DELETE, path: "/api/v1/tokens/{id}", summary: "Revokes a token: refused from the next request on", may: May::Each(Operation::RevokeTokens),
+        query: &[], body: None, answer: "Token", call: tokens::revoke },
+    Route { method: Method::GET, path: "/api/v1/whoami", summary: "Who you are here, and what you may do", may: May::Common(Operation::Look),
+        query: &[], body: None, answer: "Actor", call: tokens::whoami },
+    Route { method: Method::GET, path: "/api/v1/permissions", summary: "Which role may do what", may: May::Common(Operation::Look),
+        query: &[], body: None, answer: "Page", call: tokens::permissions },
+    Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", may: May::Common(Operation::Look),
         query: PAGING, body: None, answer: "Page", call: reads::models },
-    Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", open: false,
+    Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", may: May::Common(Operation::Look),
         query: PAGING, body: None, answer: "Page", call: reads::providers },
-    Route { method: Method::GET, path: "/api/v1/config/status", summary: "The running configuration, and the one that was refused", open: false,
+    Route { method: Method::GET, path: "/api/v1/config/status", summary: "The running configuration, and the one that was refused", may: May::Gateway(Operation::ReadConfig),
         query: &[], body: None, answer: "ConfigStatus", call: reads::config_status },
-    Route { method: Method::POST, path: "/api/v1/config/reload", summary: "Takes the files up now; 422 with every mistake when they are refused", open: false,
+    Route { method: Method::POST, path: "/api/v1/config/reload", summary: "Takes the files up now; 422 with every mistake when they are refused", may: May::Gateway(Operation::ChangeConfig),
         query: &[], body: Some("Word"), answer: "Deployed", call: versions::reload },
-    Route { method: Method::POST, path: "/api/v1/config/unpin", summary: "Releases a pinned version: the files' version takes over by the usual way", open: false,
+    Route { method: Method::POST, path: "/api/v1/config/unpin", summary: "Releases a pinned version: the files' version takes over by the usual way", may: May::Gateway(Operation::ChangeConfig),
         query: &[], body: Some("Word"), answer: "Deployed", call: versions::unpin },
-    Route { method: Method::GET, path: "/api/v1/versions", summary: "Versions of configuration, scripts and plugins, newest first", open: false,
+    Route { method: Method::GET, path: "/api/v1/versions", summary: "Versions of configuration, scripts and plugins, newest first", may: May::Gateway(Operation::ReadConfig),
         query: PAGING, body: None, answer: "VersionPage", call: versions::list },
-    Route { method: Method::GET, path: "/api/v1/versions/{id}", summary: "A version with its files, by number or hash", open: false,
+    Route { method: Method::GET, path: "/api/v1/versions/{id}", summary: "A version with its files, by number or hash", may: May::Gateway(Operation::ReadConfig),
         query: &[], body: None, answer: "Version", call: versions::show },
-    Route { method: Method::GET, path: "/api/v1/versions/{id}/diff/{other}", summary: "What differs between two versions; running and files are versions too", open: false,
+    Route { method: Method::GET, path: "/api/v1/versions/{id}/diff/{other}", summary: "What differs between two versions; running and files are versions too", may: May::Gateway(Operation::ReadConfig),
         query: &[], body: None, answer: "VersionDiff", call: versions::diff },
-    Route { method: Method::POST, path: "/api/v1/versions/{id}/rollback", summary: "Runs that version at once, and pins it until the files change", open: false,
+    Route { method: Method::POST, path: "/api/v1/versions/{id}/rollback", summary: "Runs that version at once, and pins it until the files change", may: May::Gateway(Operation::ChangeConfig),
         query: &[], body: Some("Word"), answer: "Version", call: versions::rollback },
-    Route { method: Method::GET, path: "/api/v1/rollout", summary: "The version that is being tried, with its figures", open: false,
+    Route { method: Method::GET, path: "/api/v1/rollout", summary: "The version that is being tried, with its figures", may: May::Gateway(Operation::ReadConfig),
         query: &[], body: None, answer: "Rollout", call: versions::rollout },
-    Route { method: Method::POST, path: "/api/v1/rollout/promote", summary: "The version that is being tried serves all requests now", open: false,
+    Route { method: Method::POST, path: "/api/v1/rollout/promote", summary: "The version that is being tried serves all requests now", may: May::Gateway(Operation::ChangeConfig),
         query: &[], body: Some("Word"), answer: "Deployed", call: versions::promote },
-    Route { method: Method::POST, path: "/api/v1/rollout/abort", summary: "Stops a rollout; its version is not tried again until the files change", open: false,
+    Route { method: Method::POST, path: "/api/v1/rollout/abort", summary: "Stops a rollout; its version is not tried again until the files change", may: May::Gateway(Operation::ChangeConfig),
         query: &[], body: Some("Word"), answer: "Deployed", call: versions::abort },
-    Route { method: Method::GET, path: "/api/v1/secrets", summary: "Secrets in the store, by name; never their values", open: false,
+    Route { method: Method::GET, path: "/api/v1/secrets", summary: "Secrets in the store, by name; never their values", may: May::Gateway(Operation::ReadSecrets),
         query: PAGING, body: None, answer: "SecretPage", call: secrets::list },
-    Route { method: Method::GET, path: "/api/v1/secrets/{id}", summary: "A secret's version and when it was changed; never its value", open: false,
+    Route { method: Method::GET, path: "/api/v1/secrets/{id}", summary: "A secret's version and when it was changed; never its value", may: May::Gateway(Operation::ReadSecrets),
         query: &[], body: None, answer: "SecretInfo", call: secrets::show },
-    Route { method: Method::PUT, path: "/api/v1/secrets/{id}", summary: "Puts a secret in, or another one in its place; the next request has it", open: false,
+    Route { method: Method::PUT, path: "/api/v1/secrets/{id}", summary: "Puts a secret in, or another one in its place; the next request has it", may: May::Gateway(Operation::ChangeSecrets),
         query: &[], body: Some("NewSecret"), answer: "SecretInfo", call: secrets::set },
-    Route { method: Method::DELETE, path: "/api/v1/secrets/{id}", summary: "Takes a secret away", open: false,
+    Route { method: Method::DELETE, path: "/api/v1/secrets/{id}", summary: "Takes a secret away", may: May::Gateway(Operation::ChangeSecrets),
         query: &[], body: None, answer: "SecretInfo", call: secrets::delete },
-    Route { method: Method::POST, path: "/api/v1/secrets/rotate-master", summary: "Another master key; finish: the former one opens nothing any more", open: false,
+    Route { method: Method::POST, path: "/api/v1/secrets/rotate-master", summary: "Another master key; finish: the former one opens nothing any more", may: May::Gateway(Operation::RotateMaster),
         query: &[], body: Some("MasterRotation"), answer: "Keyring", call: secrets::rotate },
-    Route { method: Method::GET, path: "/api/v1/audit", summary: "What was done to the gateway and refused by it, newest first", open: false,
+    Route { method: Method::GET, path: "/api/v1/audit", summary: "What was done to the gateway and refused by it, newest first", may: May::Gateway(Operation::ReadAudit),
         query: AUDIT, body: None, answer: "AuditPage", call: audit::list },
-    Route { method: Method::GET, path: "/api/v1/audit/export", summary: "Rows of the audit log as they are stored, oldest first", open: false,
+    Route { method: Method::GET, path: "/api/v1/audit/export", summary: "Rows of the audit log as they are stored, oldest first", may: May::Gateway(Operation::ReadAudit),
         query: AUDIT_EXPORT, body: None, answer: "Text", call: audit::export },
-    Route { method: Method::GET, path: "/api/v1/audit/verify", summary: "Follows the audit log's chains: whole, or the first row that is not", open: false,
+    Route { method: Method::GET, path: "/api/v1/audit/verify", summary: "Follows the audit log's chains: whole, or the first row that is not", may: May::Gateway(Operation::ReadAudit),
         query: &[], body: None, answer: "AuditVerdict", call: audit::verify },
-    Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", open: false,
+    Route { method: Method::POST, path: "/api/v1/state/export", summary: "Writes the store's rows to a file in the data directory", may: May::Gateway(Operation::ExportState),
         query: &[], body: None, answer: "StateExport", call: keys::export_state },
-    Route { method: Method::POST, path: "/api/v1/explain", summary: "What would become of a request now, without sending it", open: false,
+    Route { method: Method::POST, path: "/api/v1/explain", summary: "What would become of a request now, without sending it", may: May::Each(Operation::Explain),
         query: &[], body: Some("Explain"), answer: "Decision", call: explain::explain },
-    Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", open: false,
+    Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", may: May::Each(Operation::ReadRequests),
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
-    Route { method: Method::GET, path: "/api/v1/requests/export", summary: "The ledger as a file: every request that was settled in a time, the last day when none is given", open: false,
+    Route { method: Method::GET, path: "/api/v1/requests/export", summary: "The ledger as a file: every request that was settled in a time, the last day when none is given", may: May::Each(Operation::ReadRequests),
         query: EXPORT, body: None, answer: "Text", call: export::requests },
-    Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", open: false,
+    Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
-    Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", open: false,
+    Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];
 
@@ -199,15 +287,75 @@ pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Re
 async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: Incoming) -> Result<Reply> {
     // Who may not come in is not told what there is.
     let found = find(&head.method, head.uri.path());
-    if !found.as_ref().is_ok_and(|(route, _)| route.open) {
-        gate::admit(state.token.as_ref(), peer, head)?;
-    }
+    let actor = match &found {
+        Ok((Route { may: May::Anybody, .. }, _)) => Actor::default(),
+        _ => gate::admit(state.token.as_ref(), &state.keys, peer, head)?,
+    };
     let (route, [id, other]) = found?;
+    route.may.pass(&actor)?;
     let query = parse_query(route, head.uri.query())?;
     let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
     let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    let who = record::Who::of(&state, peer, head);
-    record::run(route, state, who, Call { id, other, query, accept, body }).await
+    let who = record::Who::of(&actor, peer, head);
+    record::run(route, state, who, Call { actor, id, other, query, accept, body }).await
+}
+
+/// Of a body; a field that is there twice would say two things.
+struct Fields(Map<String, Value>);
+
+impl<'de> serde::Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if fields.contains_key(&name) {
+                        return Err(serde::de::Error::custom(format!("duplicate field `{name}`")));
+                    }
+                    fields.insert(name, value);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
+}
+
+/// What an actor may see.
+pub(super) struct Sight {
+    whole: bool,
+    /// Keys of its own.
+    own: BTreeSet<Arc<str>>,
+    actor: Actor,
+    operation: Operation,
+    keys: Arc<Keys>,
+}
+
+impl Sight {
+    /// Everything that there is.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// A row of that team, made with that key.
+    pub fn sees(&self, team: Option<&str>, key: Option<&str>) -> bool {
+        if self.whole {
+            return true;
+        }
+        let user = self.actor.user.as_deref().filter(|_| key.is_some_and(|key| self.own.contains(key)));
+        let mut place = self.keys.table().directory().place(team, user);
+        if team.is_none() && user.is_none() {
+            place = Place::default();
+        }
+        permits(&self.actor, self.operation, &Target::Of(place)).is_ok()
+    }
 }
 
 fn find(method: &Method, path: &str) -> Result<(&'static Route, [String; 2])> {
@@ -292,7 +440,48 @@ async fn read(body: Incoming, most: usize) -> Result<Bytes> {
     }
 }
 
+impl May {
+    /// Asked of every request before anything is read.
+    fn pass(self, actor: &Actor) -> Result<()> {
+        match self {
+            May::Anybody => Ok(()),
+            May::Gateway(operation) => permits(actor, operation, &Target::Gateway),
+            May::Common(operation) | May::Each(operation) => permits(actor, operation, &Target::Common),
+        }
+    }
+}
+
 impl Call {
+    /// May the actor do this with what is that team's and that user's?
+    pub fn permits(
+        &self,
+        state: &AdminState,
+        operation: Operation,
+        team: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<()> {
+        let place = state.keys.table().directory().place(team, user);
+        let target = if place == Place::default() { Target::Gateway } else { Target::Of(place) };
+        permits(&self.actor, operation, &target)
+    }
+
+    /// What the actor may see of rows that name a team and a key.
+    pub fn sight(&self, state: &AdminState, operation: Operation) -> Sight {
+        let whole = permits(&self.actor, operation, &Target::Gateway).is_ok();
+        let own = self.actor.user.as_deref().filter(|_| !whole).map(|user| state.keys.table().keys_of_user(user));
+        Sight { whole, own: own.unwrap_or_default(), actor: self.actor.clone(), operation, keys: state.keys.clone() }
+    }
+
+    /// The body as an object.
+    pub fn object(&self) -> Result<Map<String, Value>> {
+        if self.body.is_empty() {
+            return Err(Error::new(Kind::InvalidRequest, "a JSON body is needed; see /api/openapi.json"));
+        }
+        let Fields(fields) = serde_json::from_slice(&self.body)
+            .map_err(|e| Error::new(Kind::InvalidRequest, format!("the body is not right: {e}")))?;
+        Ok(fields)
+    }
+
     pub fn query(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }

@@ -14,7 +14,8 @@ use super::{
     routes::Call,
 };
 use crate::{
-    account::report::{Asked, Dimension, Failed, Fault, Report, Row, table},
+    account::report::{Asked, Dimension, Failed, Fault, Report, Row, Seen, table},
+    auth::permission::Operation,
     error::{Error, Result},
 };
 
@@ -39,7 +40,13 @@ pub(super) fn usage(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Re
             only: only.collect(),
         };
         let wrong = |Fault { part, message }: Fault| Error::invalid(part, message);
-        let report = Report::read(asked, SystemTime::now()).map_err(wrong)?;
+        let mut report = Report::read(asked, SystemTime::now()).map_err(wrong)?;
+        let sight = call.sight(&state, Operation::ReadUsage);
+        if !sight.is_whole() {
+            let named = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let sees = move |team: &str, key: &str| sight.sees(named(team).as_deref(), named(key).as_deref());
+            report = report.seen_by(Seen(Arc::new(sees)));
+        }
         match form(&call)? {
             Form::Json => page(&state, &call, &report).await,
             form => Ok(whole(state, report, form)),

@@ -44,10 +44,19 @@ pub fn well_formed(key: &str) -> bool {
 
 /// A new key of 256 random bits.
 pub fn mint() -> Result<Secret, aws_lc_rs::error::Unspecified> {
+    minted(PREFIX)
+}
+
+/// A new token of the admin API, of 256 random bits.
+pub fn mint_token() -> Result<Secret, aws_lc_rs::error::Unspecified> {
+    minted(TOKEN_PREFIX)
+}
+
+fn minted(prefix: &str) -> Result<Secret, aws_lc_rs::error::Unspecified> {
     let mut bytes = Zeroizing::new([0; 32]);
     aws_lc_rs::rand::fill(&mut *bytes)?;
-    let mut key = String::with_capacity(LENGTH);
-    key.push_str(PREFIX);
+    let mut key = String::with_capacity(prefix.len() + 43);
+    key.push_str(prefix);
     URL_SAFE_NO_PAD.encode_string(*bytes, &mut key);
     Ok(Secret::new(key))
 }
@@ -74,6 +83,7 @@ fn in_query(query: &str) -> Option<Cow<'_, str>> {
 }
 
 pub const PREFIX: &str = "sk-pc-";
+pub const TOKEN_PREFIX: &str = "sk-pca-";
 const LENGTH: usize = PREFIX.len() + 43;
 static NAMES: [HeaderName; 3] = [
     HeaderName::from_static("x-api-key"),

@@ -1,33 +1,35 @@
-//! The life of virtual keys: made, listed, rotated, revoked. Each change is durable and in the table before it is
-//! acknowledged, so what was revoked is refused from the next request on.
+//! The life of virtual keys: made, listed, changed, rotated, disabled, revoked. Each change is durable and in the table
+//! before it is acknowledged, so what was revoked is refused from the next request on.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::sync::Mutex;
+use serde_json::{Map, Value};
 
 use super::{
-    KeyInfo, Table, credential, expiry,
+    KeyInfo, Table, credential,
+    directory::Sort,
+    expiry,
+    revision::{CONFLICT, Revisions},
     row::{Row, SecretRow},
     table::Hash,
+    terms::{self, TermsRow},
 };
 use crate::{
-    config::{self, Limits, Secret, Team},
+    config::{self, Configured, Limits, Secret, identity},
     error::{Error, Kind, Result},
     keyring::Keyring,
-    store::{self, Changes, Op, Store, StoreError, Told, hex},
+    store::{self, Changes, Op, Store, StoreError, hex},
 };
 
 pub struct Keys {
-    table: Arc<Table>,
-    store: Arc<dyn Store>,
-    /// Held from reading a row to writing it.
-    changing: Mutex<()>,
+    pub(super) table: Arc<Table>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) revisions: Revisions,
     /// Heard of since before the table was loaded, so that nothing is missed; until somebody follows them.
-    changes: std::sync::Mutex<Option<Changes>>,
+    pub(super) changes: std::sync::Mutex<Option<Changes>>,
 }
 
 /// What a new key may do.
@@ -35,34 +37,50 @@ pub struct Keys {
 pub struct NewKey {
     pub name: String,
     pub team: Option<String>,
-    /// Allowed models with wildcards; `None`: all that the team may use.
-    pub models: Option<Vec<String>>,
-    /// Of its own, beside its team's.
-    pub limits: Option<Limits>,
+    pub user: Option<String>,
     pub expires: Option<SystemTime>,
+    /// All else; of its own, beside its team's and its user's.
+    pub terms: TermsRow,
+}
+
+/// Which keys a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub team: Option<String>,
+    pub user: Option<String>,
+    /// `active`, `disabled`, `expired`, `revoked`.
+    pub status: Option<String>,
+    pub name: Option<String>,
+    pub tag: Option<String>,
 }
 
 impl Keys {
-    /// Reads every key into the table. Refuses to start when a row cannot be read or the data directory's master key is
-    /// another one.
-    pub async fn open(store: Arc<dyn Store>, auth: &config::Auth, teams: &BTreeMap<String, Team>) -> Result<Arc<Keys>> {
+    /// Reads every key, identity and token into the table. Refuses to start when a row cannot be read or the data directory's
+    /// master key is another one.
+    pub async fn open<'a>(
+        store: Arc<dyn Store>,
+        auth: &config::Auth,
+        who: impl Into<Configured<'a>>,
+    ) -> Result<Arc<Keys>> {
         let ring = Keyring::open(&store, &config::Secrets::default()).await?;
-        Keys::with(&ring, store, auth, teams).await
+        Keys::with(&ring, store, auth, who).await
     }
 
     /// The same with the keys of a ring that is open already.
-    pub async fn with(
+    pub async fn with<'a>(
         ring: &Keyring,
         store: Arc<dyn Store>,
         auth: &config::Auth,
-        teams: &BTreeMap<String, Team>,
+        who: impl Into<Configured<'a>>,
     ) -> Result<Arc<Keys>> {
         let changes = std::sync::Mutex::new(store.changes());
         let table = Table::new(&ring.root());
         table.set_required(auth.required);
-        table.set_teams(teams);
-        load(&*store, &table).await?;
-        Ok(Arc::new(Keys { table: Arc::new(table), store, changing: Mutex::new(()), changes }))
+        table.set_configured(who);
+        let revisions = Revisions::open(store.clone()).await?;
+        let keys = Keys { table: Arc::new(table), store, revisions, changes };
+        keys.load().await?;
+        Ok(Arc::new(keys))
     }
 
     /// A secret for one purpose, made of the master key: it says nothing about that key, or about a secret for another purpose.
@@ -97,58 +115,31 @@ impl Keys {
         let now = SystemTime::now();
         validate(&new, now)?;
         let (secret, secret_row, hash) = self.mint(now)?;
-        let row = Row {
+        let mut row = Row {
             name: new.name.trim().to_owned(),
             team: new.team,
-            models: new.models,
-            limits: new.limits.and_then(Limits::any),
+            user: new.user,
+            models: None,
+            limits: None,
+            terms: None,
             created: expiry::to_seconds(now),
-            // Rounded up: a key never ends before the moment that was asked for.
-            expires: new.expires.map(|at| expiry::to_seconds(at + Duration::from_millis(999))),
+            expires: new.expires.map(whole_second),
             revoked: None,
+            disabled: false,
+            cut: false,
             secrets: vec![secret_row],
         };
-        let id = new_id(now)?;
-        let _turn = self.changing.lock().await;
-        let ever = Op::put(store::Table::Meta, EVER, "1");
-        if !self.store.write_if(expected, vec![put(&id, &row)?, ever]).await.map_err(failed)? {
-            return Ok(None);
+        row.set_terms(TermsRow { limits: new.terms.limits.and_then(Limits::any), ..new.terms });
+        let id = new_id(ID_PREFIX, now)?;
+        let mut turn = self.revisions.turn().await;
+        self.settle_scopes(&mut row)?;
+        let rows = vec![put(&id, &row)?, Op::put(store::Table::Meta, EVER, "1")];
+        match turn.write(&expected, rows).await {
+            Err(error) if error.code() == CONFLICT && !expected.is_empty() => return Ok(None),
+            written => written?,
         }
-        self.table.set(&id, &row, &[hash], &[]);
+        self.table.set(&id, &row, &[hash], &[])?;
         Ok(Some((row.info(&id, now), secret)))
-    }
-
-    /// What others change in a shared store goes into the table, until the store is closed. `None`: nobody else writes there.
-    pub fn follow(self: &Arc<Self>) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let keys = self.clone();
-        Some(async move {
-            while let Some(told) = changes.next().await {
-                let done = match &told {
-                    Told::Rows(rows) => keys.refresh(rows).await,
-                    Told::Anything => load(&*keys.store, &keys.table).await,
-                };
-                // What could not be read now is read with the next change, or after the next start.
-                if let Err(error) = done {
-                    tracing::error!(%error, "changes of keys by other gateways could not be read");
-                }
-            }
-        })
-    }
-
-    /// Rows as they are now: one that was changed here meanwhile is not taken back.
-    async fn refresh(&self, rows: &[(store::Table, Vec<u8>)]) -> Result<()> {
-        for (_, id) in rows.iter().filter(|(table, _)| *table == store::Table::Keys) {
-            let _turn = self.changing.lock().await;
-            let Some(value) = self.store.read(store::Table::Keys, id).await.map_err(failed)? else { continue };
-            let (id, row) = parse(id, &value)?;
-            // Of the oldest ones it may have dropped another than this gateway knows of.
-            let dropped = if row.secrets.len() < MAX_SECRETS { Vec::new() } else { self.table.hashes_of(id) };
-            let hashes = hashes(id, &row)?;
-            let dropped: Vec<Hash> = dropped.into_iter().filter(|hash| !hashes.contains(hash)).collect();
-            self.table.set(id, &row, &hashes, &dropped);
-        }
-        Ok(())
     }
 
     /// Keys in the order they were made, after the id `after`.
@@ -158,41 +149,87 @@ impl Keys {
         rows.iter().map(|(id, value)| parse(id, value).map(|(id, row)| row.info(id, now))).collect()
     }
 
-    /// A second revocation changes nothing.
-    pub async fn revoke(&self, id: &str) -> Result<KeyInfo> {
-        let _turn = self.changing.lock().await;
+    pub async fn one(&self, id: &str) -> Result<KeyInfo> {
+        Ok(self.row(id).await?.0.info(id, SystemTime::now()))
+    }
+
+    /// A second revocation changes nothing. `cut`: what runs with it is ended too.
+    pub async fn revoke(&self, id: &str, cut: bool) -> Result<KeyInfo> {
+        let mut turn = self.revisions.turn().await;
         let now = SystemTime::now();
-        let mut row = self.row(id).await?;
-        if row.revoked.is_none() {
-            row.revoked = Some(expiry::to_seconds(now));
+        let (mut row, before) = self.row(id).await?;
+        if row.revoked.is_none() || (cut && !row.cut) {
+            row.revoked.get_or_insert(expiry::to_seconds(now));
+            row.cut |= cut;
             // First here, then on disk: refused at once, even when the disk fails.
-            self.table.set(id, &row, &hashes(id, &row)?, &[]);
-            self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
+            self.table.set(id, &row, &hashes(id, &row)?, &[])?;
+            turn.write(&[before], vec![put(id, &row)?]).await?;
         }
         Ok(row.info(id, now))
     }
 
     /// Other limits for the same key, from the next request on; `None`: none of its own. What it used so far stays counted.
     pub async fn set_limits(&self, id: &str, limits: Option<Limits>) -> Result<KeyInfo> {
-        check_limits(limits)?;
-        let _turn = self.changing.lock().await;
-        let mut row = self.row(id).await?;
-        row.limits = limits.and_then(Limits::any);
-        self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
-        self.table.set(id, &row, &hashes(id, &row)?, &[]);
-        Ok(row.info(id, SystemTime::now()))
+        let limits = serde_json::to_value(limits)
+            .map_err(|e| Error::new(Kind::Internal, "limits could not be written").because(e))?;
+        self.change(id, Map::from_iter([("limits".to_owned(), limits)])).await
+    }
+
+    /// Takes over what the body names, from the next request on.
+    pub async fn change(&self, id: &str, mut body: Map<String, Value>) -> Result<KeyInfo> {
+        if body.is_empty() {
+            return Err(Error::new(Kind::InvalidRequest, "nothing to change was named; see /api/openapi.json"));
+        }
+        let mut turn = self.revisions.turn().await;
+        let now = SystemTime::now();
+        let (mut row, before) = self.row(id).await?;
+        if row.revoked.is_some() {
+            return Err(gone(id, "was revoked"));
+        }
+        let mut terms = row.terms();
+        terms.take(&mut body)?;
+        terms.resolve()?;
+        row.set_terms(terms);
+        let (mut name, mut expires) = (Some(row.name.clone()), None::<String>);
+        terms::set(&mut body, "name", &mut name)?;
+        check_name(name.as_deref().unwrap_or_default())?;
+        row.name = name.unwrap_or_default().trim().to_owned();
+        let expiry_named = body.contains_key("expires");
+        terms::set(&mut body, "expires", &mut expires)?;
+        if expiry_named {
+            let at = expires.map(|text| expiry::parse(&text, now)).transpose();
+            row.expires = at.map_err(|e| Error::invalid("expires", e))?.map(whole_second);
+        }
+        terms::set(&mut body, "team", &mut row.team)?;
+        terms::set(&mut body, "user", &mut row.user)?;
+        check_team(row.team.as_deref())?;
+        let (mut disabled, mut cut) = (Some(row.disabled), None::<bool>);
+        terms::set(&mut body, "disabled", &mut disabled)?;
+        terms::set(&mut body, "cut", &mut cut)?;
+        row.disabled = disabled.unwrap_or(false);
+        if cut == Some(true) && !row.disabled {
+            return Err(Error::invalid(
+                "cut",
+                "`cut` ends what runs with a key that is disabled: say `disabled: true` too",
+            ));
+        }
+        row.cut = row.disabled && cut.unwrap_or(row.cut);
+        terms::nothing_left(&body, &["name", "team", "user", "expires", "disabled", "cut"])?;
+        self.settle_scopes(&mut row)?;
+        turn.write(&[before], vec![put(id, &row)?]).await?;
+        self.table.set(id, &row, &hashes(id, &row)?, &[])?;
+        Ok(row.info(id, now))
     }
 
     /// A new secret for the same key; the former ones work for `overlap` more, those of earlier rotations no longer than
     /// they would have.
     pub async fn rotate(&self, id: &str, overlap: Duration) -> Result<(KeyInfo, Secret)> {
-        let _turn = self.changing.lock().await;
+        let mut turn = self.revisions.turn().await;
         let now = SystemTime::now();
-        let mut row = self.row(id).await?;
-        let gone = |what: &str| Error::invalid("id", format!("the key {id} {what}; make a new one instead"));
+        let (mut row, before) = self.row(id).await?;
         match row.info(id, now).status.as_str() {
-            "revoked" => return Err(gone("was revoked")),
-            "expired" => return Err(gone("has expired")),
+            "revoked" => return Err(gone(id, "was revoked")),
+            "expired" => return Err(gone(id, "has expired")),
             _ => {}
         }
         let until = expiry::to_seconds(now).saturating_add(overlap.as_secs());
@@ -204,8 +241,8 @@ impl Keys {
         let old = row.secrets.len().saturating_sub(MAX_SECRETS);
         let dropped: Vec<SecretRow> = row.secrets.drain(..old).collect();
         let dropped = dropped.iter().filter_map(|s| hex::decode(&s.hash)).collect::<Vec<_>>();
-        self.store.write(vec![put(id, &row)?]).await.map_err(failed)?;
-        self.table.set(id, &row, &hashes(id, &row)?, &dropped);
+        turn.write(&[before], vec![put(id, &row)?]).await?;
+        self.table.set(id, &row, &hashes(id, &row)?, &dropped)?;
         Ok((row.info(id, now), secret))
     }
 
@@ -214,90 +251,117 @@ impl Keys {
         self.store.export(None).await.map_err(failed)
     }
 
-    async fn row(&self, id: &str) -> Result<Row> {
+    /// A key's user is known and in its team; whose only team it is need not name it.
+    fn settle_scopes(&self, row: &mut Row) -> Result<()> {
+        let Some(name) = &row.user else { return Ok(()) };
+        let directory = self.table.directory();
+        let Some(user) = directory.get(Sort::User, name) else {
+            let message = format!("no user or service account is called {name:?}: make it first, or leave `user` out");
+            return Err(Error::invalid("user", message));
+        };
+        let teams = user.teams.iter().map(|team| &**team).collect::<Vec<_>>();
+        match (&row.team, teams.as_slice()) {
+            (Some(team), teams) if !teams.is_empty() && !teams.contains(&team.as_str()) => Err(Error::invalid(
+                "team",
+                format!("user {name} is not in the team {team}: it is in {}", teams.join(", ")),
+            )),
+            (None, [only]) => {
+                row.team = Some((*only).to_owned());
+                Ok(())
+            }
+            (None, [_, ..]) => Err(Error::invalid(
+                "team",
+                format!("user {name} is in several teams: name one of {}", teams.join(", ")),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A key's row, and what it must still be when it is written.
+    async fn row(&self, id: &str) -> Result<(Row, Op)> {
         let unknown =
             || Error::new(Kind::NotFound, format!("no key has the id {id:?}; list the keys to see their ids"));
-        if !id.starts_with(ID_PREFIX) || id.len() > MAX_NAME {
+        if !id.starts_with(ID_PREFIX) || id.len() > identity::MOST_NAME {
             return Err(unknown());
         }
         let value = self.store.read(store::Table::Keys, id.as_bytes()).await.map_err(failed)?.ok_or_else(unknown)?;
-        parse(id.as_bytes(), &value).map(|(_, row)| row)
+        let (_, row) = parse(id.as_bytes(), &value)?;
+        Ok((row, Op::put(store::Table::Keys, id, value)))
     }
 
     fn mint(&self, now: SystemTime) -> Result<(Secret, SecretRow, Hash)> {
         let secret = credential::mint().map_err(|_| no_randomness())?;
         let hash = self.table.hash(secret.expose());
-        let last4 = secret.expose()[secret.expose().len() - 4..].to_owned();
-        let row = SecretRow { hash: hex::encode(&hash), last4, created: expiry::to_seconds(now), until: None };
+        let row = SecretRow {
+            hash: hex::encode(&hash),
+            last4: last4(&secret),
+            created: expiry::to_seconds(now),
+            until: None,
+        };
         Ok((secret, row, hash))
     }
 }
 
-async fn load(store: &dyn Store, table: &Table) -> Result<()> {
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = store.scan(store::Table::Keys, b"", after.as_deref(), PAGE).await.map_err(failed)?;
-        for (id, value) in &page {
-            let (id, row) = parse(id, value)?;
-            table.set(id, &row, &hashes(id, &row)?, &[]);
-        }
-        match page.into_iter().last() {
-            Some((last, _)) => after = Some(last),
-            None => return Ok(()),
-        }
+impl Wanted {
+    pub fn takes(&self, key: &KeyInfo) -> bool {
+        let is = |wanted: &Option<String>, of: Option<&str>| wanted.as_deref().is_none_or(|w| of == Some(w));
+        let tag = |wanted: &str| {
+            let (name, value) = wanted.split_once('=').map_or((wanted, None), |(name, value)| (name, Some(value)));
+            let tags = key.terms.tags.iter().flatten();
+            tags.into_iter().any(|(n, v)| n == name && value.is_none_or(|value| v == value))
+        };
+        is(&self.team, key.team.as_deref())
+            && is(&self.user, key.user.as_deref())
+            && is(&self.status, Some(&key.status))
+            && self.name.as_deref().is_none_or(|part| key.name.contains(part))
+            && self.tag.as_deref().is_none_or(tag)
     }
 }
 
 fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
-    let name = new.name.trim();
-    let bad = |text: &str| text.len() > MAX_NAME || text.chars().any(char::is_control);
-    if name.is_empty() || bad(name) {
-        return Err(Error::invalid("name", format!("a key needs a name of 1 to {MAX_NAME} printable bytes")));
-    }
-    if new.team.as_deref().is_some_and(|t| t.trim().is_empty() || bad(t)) {
-        return Err(Error::invalid("team", format!("a team's name has 1 to {MAX_NAME} printable bytes")));
-    }
+    check_name(&new.name)?;
+    check_team(new.team.as_deref())?;
     if new.expires.is_some_and(|at| at <= now || at.duration_since(UNIX_EPOCH).is_err()) {
         return Err(Error::invalid("expires", "the expiry lies in the past"));
     }
-    check_limits(new.limits)?;
-    let Some(models) = &new.models else { return Ok(()) };
-    if models.is_empty() {
-        return Err(Error::invalid("models", "an empty list would allow no model; leave it out to allow all"));
-    }
-    if models.len() > MAX_MODELS {
-        return Err(Error::invalid("models", format!("at most {MAX_MODELS} models; use wildcards (provider/*)")));
-    }
-    for (at, model) in models.iter().enumerate() {
-        if model.trim() != model || model.is_empty() || bad(model) {
-            return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like provider/*"));
-        }
+    new.terms.resolve().map(|_| ())
+}
+
+fn bad(text: &str) -> bool {
+    text.len() > identity::MOST_NAME || text.chars().any(char::is_control)
+}
+
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if name.trim().is_empty() || bad(name.trim()) {
+        let most = identity::MOST_NAME;
+        return Err(Error::invalid("name", format!("a key needs a name of 1 to {most} printable bytes")));
     }
     Ok(())
 }
 
-fn check_limits(limits: Option<Limits>) -> Result<()> {
-    let Limits { requests_per_minute, tokens_per_minute, concurrent } = limits.unwrap_or_default();
-    for (name, limit) in [
-        ("requests_per_minute", requests_per_minute),
-        ("tokens_per_minute", tokens_per_minute),
-        ("concurrent", concurrent),
-    ] {
-        if limit.is_some_and(|n| n == 0 || n > MOST_LIMIT) {
-            let message =
-                format!("a number from 1 to {MOST_LIMIT}; leave it out for no limit, revoke the key to stop it");
-            return Err(Error::invalid(format!("limits.{name}"), message));
-        }
+fn check_team(team: Option<&str>) -> Result<()> {
+    if team.is_some_and(|t| t.trim().is_empty() || bad(t)) {
+        let most = identity::MOST_NAME;
+        return Err(Error::invalid("team", format!("a team's name has 1 to {most} printable bytes")));
     }
     Ok(())
 }
 
-/// `key_`, the time in milliseconds and 48 random bits, hex: ids sort by age.
-fn new_id(now: SystemTime) -> Result<String> {
+/// Rounded up: nothing ends before the moment that was asked for.
+pub(super) fn whole_second(at: SystemTime) -> u64 {
+    expiry::to_seconds(at + Duration::from_millis(999))
+}
+
+pub(super) fn last4(secret: &Secret) -> String {
+    secret.expose()[secret.expose().len() - 4..].to_owned()
+}
+
+/// A prefix, the time in milliseconds and 48 random bits, hex: ids sort by age.
+pub(super) fn new_id(prefix: &str, now: SystemTime) -> Result<String> {
     let millis = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
     let mut random = [0; 6];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| no_randomness())?;
-    Ok(format!("{ID_PREFIX}{:012x}{}", millis & 0xffff_ffff_ffff, hex::encode(&random)))
+    Ok(format!("{prefix}{:012x}{}", millis & 0xffff_ffff_ffff, hex::encode(&random)))
 }
 
 fn put(id: &str, row: &Row) -> Result<Op> {
@@ -306,26 +370,28 @@ fn put(id: &str, row: &Row) -> Result<Op> {
     Ok(Op::put(store::Table::Keys, id, value))
 }
 
-fn parse<'a>(id: &'a [u8], value: &[u8]) -> Result<(&'a str, Row)> {
-    let damaged = |why: String| {
-        let id = String::from_utf8_lossy(id);
-        Error::new(
-            Kind::Internal,
-            format!("the stored key {id} is damaged ({why}): restore the data directory from a backup"),
-        )
-    };
-    let text = std::str::from_utf8(id).map_err(|e| damaged(e.to_string()))?;
-    let row = serde_json::from_slice(value).map_err(|e| damaged(e.to_string()))?;
+pub(super) fn parse<'a>(id: &'a [u8], value: &[u8]) -> Result<(&'a str, Row)> {
+    let text = std::str::from_utf8(id).map_err(|e| damaged("key", id, &e.to_string()))?;
+    let row = serde_json::from_slice(value).map_err(|e| damaged("key", id, &e.to_string()))?;
     Ok((text, row))
 }
 
-fn hashes(id: &str, row: &Row) -> Result<Vec<Hash>> {
+pub(super) fn hashes(id: &str, row: &Row) -> Result<Vec<Hash>> {
     let hashes: Option<Vec<Hash>> = row.secrets.iter().map(|s| hex::decode(&s.hash)).collect();
-    let damaged = || format!("the stored key {id} is damaged (hash): restore the data directory from a backup");
-    hashes.ok_or_else(|| Error::new(Kind::Internal, damaged()))
+    hashes.ok_or_else(|| damaged("key", id.as_bytes(), "hash"))
 }
 
-fn failed(error: StoreError) -> Error {
+pub(super) fn damaged(what: &str, id: &[u8], why: &str) -> Error {
+    let id = String::from_utf8_lossy(id);
+    let message = format!("the stored {what} {id} is damaged ({why}): restore the data directory from a backup");
+    Error::new(Kind::Internal, message)
+}
+
+fn gone(id: &str, what: &str) -> Error {
+    Error::invalid("id", format!("the key {id} {what}; make a new one instead"))
+}
+
+pub(super) fn failed(error: StoreError) -> Error {
     let status = match &error {
         StoreError::Full(_) | StoreError::NoRoom { .. } | StoreError::SharedFull { .. } => 507,
         StoreError::TooLarge { .. } => 400,
@@ -339,16 +405,12 @@ fn failed(error: StoreError) -> Error {
     Error::new(Kind::Internal, error.to_string()).with_status(status).with_code(code).because(error)
 }
 
-fn no_randomness() -> Error {
+pub(super) fn no_randomness() -> Error {
     Error::new(Kind::Internal, "the system gave no random numbers")
 }
 
 const ID_PREFIX: &str = "key_";
 /// The store has held a key once.
 const EVER: &[u8] = b"keys/ever";
-const MOST_LIMIT: u64 = 1_000_000_000_000;
-const MAX_NAME: usize = 200;
-const MAX_MODELS: usize = 200;
 /// Of one key: the current one and those rotated out, which are kept to say so.
-const MAX_SECRETS: usize = 4;
-const PAGE: usize = 1_000;
+pub(super) const MAX_SECRETS: usize = 4;

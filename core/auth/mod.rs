@@ -1,35 +1,70 @@
-//! Who calls: virtual keys to principals, from a table in memory. The store is read once at the start and written by the
-//! control plane; it is never on a request's path.
+//! Who calls, and who may do what: virtual keys and signed tokens to principals, from tables in memory; organisations, teams
+//! and users; one table of permissions. The store is read at the start and written by the control plane; it is never on a
+//! request's path.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 pub mod credential;
+pub mod cut;
+pub mod directory;
 pub mod expiry;
+pub mod identities;
+pub mod jwt;
 pub mod keys;
+pub mod permission;
+mod revision;
 mod row;
+mod shown;
+mod sync;
 pub mod table;
+pub mod terms;
+pub mod tokens;
 
 pub use credential::{credential, in_protocol};
 pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::{Table, member};
 
-use crate::config::{Budget, Rule, Scope};
+use self::{
+    cut::Shard,
+    directory::{Bound, Directory},
+};
+use crate::{
+    config::{Budget, Caps, Rule, Scope, Urgency},
+    error::{Error, Kind, Result},
+    model::Operation,
+};
 
 /// The caller, as every later step sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Principal {
-    /// `key_…`; empty for the open gateway's anonymous caller.
+    /// `key_…`, `jwt_…`; empty for the open gateway's anonymous caller.
     pub key_id: Arc<str>,
     pub key_name: Arc<str>,
+    pub organisation: Option<Arc<str>>,
     pub team: Option<Arc<str>>,
     pub user: Option<Arc<str>>,
     pub roles: Vec<String>,
-    /// Allowed models with wildcards (`openai/*`), key's and team's both to be passed; `None`: all.
-    pub key_models: Option<Arc<[String]>>,
-    pub team_models: Option<Arc<[String]>>,
+    /// Allowed models with wildcards (`openai/*`), a list for each scope that has one: all of them must be passed.
+    pub models: Arc<[Allowed]>,
     /// What binds it in each of its scopes; all of them hold, each by itself. Empty for most.
     pub rules: Arc<[Rule]>,
+    /// Scopes that say more than models, limits and budgets: the key's first, then its user's, team's, organisation's. Empty
+    /// for most.
+    pub terms: Arc<[Arc<Bound>]>,
+    /// What its key or token says itself.
+    pub(crate) own: Option<Arc<Bound>>,
+    /// Why it may call nothing.
+    pub(crate) denied: Option<Arc<Error>>,
+    /// Where it hears that its running requests are to end.
+    pub(crate) cut: Shard,
+}
+
+/// A list of models, and whose it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allowed {
+    pub scope: Scope,
+    pub models: Arc<[String]>,
 }
 
 impl Principal {
@@ -46,8 +81,88 @@ impl Principal {
 
     /// May this caller use a model by this name (an alias, or `provider/model`)?
     pub fn may_use(&self, model: &str) -> bool {
-        let pass = |list: &Option<Arc<[String]>>| list.as_ref().is_none_or(|l| l.iter().any(|p| wildcard(p, model)));
-        pass(&self.key_models) && pass(&self.team_models)
+        self.models.iter().all(|list| list.models.iter().any(|pattern| wildcard(pattern, model)))
+    }
+
+    /// Held to these models too, as a key's own list does.
+    pub fn with_models(mut self, models: impl Into<Arc<[String]>>) -> Principal {
+        let own = Allowed { scope: Scope::Key(self.key_id.clone()), models: models.into() };
+        self.models = [own].into_iter().chain(self.models.iter().cloned()).collect();
+        self
+    }
+
+    /// The list of one kind of scope (`key`, `team`), if it has one.
+    pub fn models_of(&self, kind: &str) -> Option<&[String]> {
+        self.models.iter().find(|list| list.scope.kind() == kind).map(|list| &*list.models)
+    }
+
+    /// May it do this at all, and from this address? Costs nothing for who has no such terms. `from`: unknown in a rehearsal.
+    #[inline]
+    pub fn admits(&self, operation: Operation, from: Option<IpAddr>) -> Result<()> {
+        if self.terms.is_empty() && self.denied.is_none() {
+            return Ok(());
+        }
+        self.looked_at(operation, from)
+    }
+
+    #[cold]
+    fn looked_at(&self, operation: Operation, from: Option<IpAddr>) -> Result<()> {
+        if let Some(error) = &self.denied {
+            return Err(error.copy());
+        }
+        let refuse = |code: &'static str, message: String| Err(Error::new(Kind::Forbidden, message).with_code(code));
+        for bound in &*self.terms {
+            let (kind, terms) = (bound.scope.kind(), &bound.terms);
+            if let Some(from) = from.map(|from| from.to_canonical())
+                && !terms.networks.is_empty()
+                && !terms.networks.iter().any(|network| network.contains(&from))
+            {
+                return refuse("address_not_allowed", format!("calls of this {kind} may not come from {from}"));
+            }
+            let name = operation.name();
+            if terms.operations.as_ref().is_some_and(|list| !list.iter().any(|allowed| allowed == name)) {
+                return refuse("operation_not_allowed", format!("this {kind} may not use the operation {name}"));
+            }
+        }
+        // What no codec reads cannot be held to anything.
+        let unread = matches!(operation, Operation::Passthrough | Operation::Realtime | Operation::CreateBatch);
+        if unread && self.caps().any() {
+            let name = operation.name();
+            return refuse(
+                "operation_not_allowed",
+                format!("the caps of this caller cannot be held on the operation {name}, so it is refused"),
+            );
+        }
+        Ok(())
+    }
+
+    /// What its parameters are held to: the strictest of all its scopes.
+    pub fn caps(&self) -> Caps {
+        self.terms.iter().fold(Caps::default(), |caps, bound| caps.and(bound.terms.caps))
+    }
+
+    /// The highest priority it may ask for.
+    pub fn priority(&self) -> Option<Urgency> {
+        self.terms.iter().filter_map(|bound| bound.terms.priority).min()
+    }
+
+    /// Of all its scopes, the key's own first.
+    pub fn tags(&self) -> impl Iterator<Item = &(String, String)> {
+        self.terms.iter().flat_map(|bound| bound.terms.tags.iter())
+    }
+
+    fn set_bounds(&mut self, bounds: &[Arc<Bound>]) {
+        let allowed =
+            |bound: &Arc<Bound>| Some(Allowed { scope: bound.scope.clone(), models: bound.terms.models.clone()? });
+        self.models = bounds.iter().filter_map(allowed).collect();
+        self.rules = bounds.iter().filter_map(|bound| bound.rule()).collect();
+        self.terms = bounds.iter().filter(|bound| bound.is_rare()).cloned().collect();
+    }
+
+    /// Bound by what this directory says of its scopes.
+    fn bound_by(mut self, directory: &Directory) -> Principal {
+        directory.bind(&mut self);
+        self
     }
 }
 

@@ -1,10 +1,10 @@
-//! Keyed hashes to principals, in memory: one hash and one lookup a request. What a key may do is put together when it is
-//! stored or when the configuration changes, never while a request waits.
+//! Keyed hashes to principals, in memory: one hash and one lookup a request. What a caller may do is put together when a row
+//! is stored or the configuration changes, never while a request waits. `set`, `set_identity` and `set_token` take a row up;
+//! whoever wrote it, they are the only way into the table.
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::SystemTime,
@@ -13,9 +13,16 @@ use std::{
 use aws_lc_rs::hmac;
 use dashmap::DashMap;
 
-use super::{Principal, credential, expiry, row::Row};
+use super::{
+    Principal, credential,
+    cut::Cuts,
+    directory::{Directory, Identity, Sort},
+    expiry,
+    jwt::{self, Issuers},
+    row::{Row, TokenRow},
+};
 use crate::{
-    config::{Budget, Limits, Rule, Scope, Team},
+    config::Configured,
     error::{Error, Kind, Result},
 };
 
@@ -25,28 +32,35 @@ pub struct Table {
     entries: DashMap<Hash, Entry, foldhash::fast::RandomState>,
     required: AtomicBool,
     anonymous: Arc<Principal>,
-    /// What binds each configured team; held by whoever changes `entries`, so that no change is lost.
-    teams: Mutex<Teams>,
+    /// Who there is; held by whoever changes `entries`, so that no change is lost.
+    directory: Mutex<Directory>,
+    cuts: Cuts,
+    tokens: DashMap<Hash, Arc<Token>, foldhash::fast::RandomState>,
+    issuers: Issuers,
 }
 
 pub(super) type Hash = [u8; 32];
-type Teams = BTreeMap<String, Rules>;
-
-/// Of a team, as its keys' principals carry them.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Rules {
-    models: Option<Arc<[String]>>,
-    limits: Option<Limits>,
-    budget: Option<Budget>,
-}
 
 /// One secret of a key.
 struct Entry {
     principal: Arc<Principal>,
-    revoked: bool,
+    blocked: Blocked,
     expires: Option<SystemTime>,
     /// When this secret is rotated out.
     until: Option<SystemTime>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocked {
+    No,
+    Disabled,
+    Revoked,
+}
+
+/// An admin token.
+pub(super) struct Token {
+    pub id: Arc<str>,
+    pub row: TokenRow,
 }
 
 impl Table {
@@ -56,16 +70,22 @@ impl Table {
             entries: DashMap::default(),
             required: AtomicBool::new(true),
             anonymous: Arc::new(Principal::default()),
-            teams: Mutex::default(),
+            directory: Mutex::default(),
+            cuts: Cuts::default(),
+            tokens: DashMap::default(),
+            issuers: Issuers::default(),
         }
     }
 
-    /// Who calls with this key. Every refusal is a 401 that says what to do.
+    /// Who calls with this key, or with a signed token that was verified before. Every refusal is a 401 that says what to do.
     pub fn authenticate(&self, credential: Option<&str>, now: SystemTime) -> Result<Arc<Principal>> {
         let Some(key) = credential else {
             return if self.required() { Err(missing()) } else { Ok(self.anonymous.clone()) };
         };
         if !credential::well_formed(key) {
+            if self.issuers.reads(key) {
+                return self.issuers.known(key, now).ok_or_else(jwt::unverified);
+            }
             // SDKs send some key even to an open gateway.
             let foreign = !key.starts_with(credential::PREFIX);
             return if foreign && !self.required() { Ok(self.anonymous.clone()) } else { Err(malformed(key)) };
@@ -73,6 +93,35 @@ impl Table {
         let Some(entry) = self.entries.get(&self.hash(key)) else { return Err(unknown()) };
         usable(&entry, now)?;
         Ok(entry.principal.clone())
+    }
+
+    /// Signed tokens of other issuers.
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// A signed token that was not seen before. May wait for its issuer's keys.
+    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<Principal>> {
+        let caller = self.issuers.verify(token, now).await?;
+        // Held until it is kept, so that no change of the directory is missed.
+        let directory = self.directory();
+        let principal = Arc::new(caller.principal(&directory, &self.cuts));
+        self.issuers.keep(token, &principal, &caller);
+        Ok(principal)
+    }
+
+    /// A signed token that `verify` has to look at.
+    pub fn unverified<'c>(&self, credential: Option<&'c str>) -> Option<&'c str> {
+        credential.filter(|credential| self.issuers.reads(credential))
+    }
+
+    /// Is this credential good now, whatever it is?
+    pub async fn is_good(&self, credential: Option<&str>, now: SystemTime) -> bool {
+        match (self.authenticate(credential, now), credential) {
+            (Ok(principal), _) => !principal.was_cut(),
+            (Err(_), Some(token)) if self.issuers.reads(token) => self.verify(token, now).await.is_ok(),
+            (Err(_), _) => false,
+        }
     }
 
     /// `false`: an open gateway, where a caller without a key is the anonymous principal. A virtual key is still checked.
@@ -84,22 +133,43 @@ impl Table {
         self.required.load(Ordering::Relaxed)
     }
 
-    /// Takes over what the configured teams may use and spend. A key whose team has no entry is bound by its own list alone.
-    pub fn set_teams(&self, teams: &BTreeMap<String, Team>) {
-        let fresh: Teams = teams.iter().map(|(name, team)| (name.clone(), Rules::of(team))).collect();
-        let mut held = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
-        for mut entry in self.entries.iter_mut() {
-            let rules = entry.principal.team.as_deref().and_then(|team| fresh.get(team)).cloned().unwrap_or_default();
-            let mut principal = Principal::clone(&entry.principal);
-            rules.put_on(&mut principal);
-            if principal.rules != entry.principal.rules || principal.team_models != entry.principal.team_models {
-                entry.principal = Arc::new(principal);
+    /// Takes over who gateway.toml names. A key whose team has no entry is bound by its own list alone.
+    pub fn set_configured<'a>(&self, who: impl Into<Configured<'a>>) {
+        let mut directory = self.directory();
+        let gone: Vec<_> = directory.all(Sort::Team).into_iter().map(|(name, _)| name).collect();
+        directory.configure(who.into());
+        for team in gone.iter().filter(|name| directory.get(Sort::Team, name).is_none()) {
+            tracing::warn!(%team, "the team is no longer configured: its keys are bound by their own lists alone");
+        }
+        self.rebind(&directory, |_| true);
+    }
+
+    /// A row of an organisation, a team, a user; `None`: it is gone.
+    pub(super) fn set_identity(&self, sort: Sort, name: &str, identity: Option<Identity>) {
+        let mut directory = self.directory();
+        directory.put(sort, name, identity);
+        let within = |of: &Option<Arc<str>>| of.as_deref() == Some(name);
+        self.rebind(&directory, |principal| match sort {
+            Sort::Organisation => within(&principal.organisation),
+            Sort::Team => within(&principal.team),
+            Sort::User => within(&principal.user),
+        });
+    }
+
+    /// Binds callers anew whose scopes changed.
+    fn rebind(&self, directory: &Directory, touched: impl Fn(&Principal) -> bool) {
+        self.issuers.forget();
+        for mut entry in self.entries.iter_mut().filter(|entry| touched(&entry.principal)) {
+            let was = &entry.principal;
+            let is = Principal { organisation: None, ..Principal::clone(was) }.bound_by(directory);
+            let same = |a: &Principal, b: &Principal| {
+                (&a.organisation, &a.roles, a.denied.is_some()) == (&b.organisation, &b.roles, b.denied.is_some())
+                    && (&a.models, &a.rules, &a.terms) == (&b.models, &b.rules, &b.terms)
+            };
+            if !same(was, &is) {
+                entry.principal = Arc::new(is);
             }
         }
-        for gone in held.keys().filter(|name| !fresh.contains_key(*name)) {
-            tracing::warn!(team = %gone, "the team is no longer configured: its keys are bound by their own lists alone");
-        }
-        *held = fresh;
     }
 
     /// The owner of a key by its id, for an operator who asks on its behalf. Refused like the key itself would be.
@@ -119,12 +189,18 @@ impl Table {
 
     /// Anybody of this team, or nobody in particular, bound as its keys are; `None`: there is no such team.
     pub fn member(&self, team: Option<&str>) -> Option<Principal> {
-        let mut principal = Principal { team: team.map(Arc::from), ..Principal::default() };
+        let directory = self.directory();
         if let Some(team) = team {
-            let teams = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
-            teams.get(team)?.clone().put_on(&mut principal);
+            directory.get(Sort::Team, team)?;
         }
-        Some(principal)
+        Some(Principal { team: team.map(Arc::from), ..Principal::default() }.bound_by(&directory))
+    }
+
+    /// The same as this user, bound as its keys are where it is known.
+    pub fn as_user(&self, principal: Principal, user: &str) -> Principal {
+        let named = Principal { user: Some(user.into()), ..principal };
+        let directory = self.directory();
+        if directory.get(Sort::User, user).is_some() { named.bound_by(&directory) } else { named }
     }
 
     /// Whose key this is, whether it may be used or not: for telling of a refusal.
@@ -134,7 +210,11 @@ impl Table {
     }
 
     pub fn knows_team(&self, team: &str) -> bool {
-        self.teams.lock().unwrap_or_else(PoisonError::into_inner).contains_key(team)
+        self.directory().get(Sort::Team, team).is_some()
+    }
+
+    pub fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn hash(&self, key: &str) -> Hash {
@@ -149,68 +229,88 @@ impl Table {
         self.entries.iter().filter(|entry| &*entry.principal.key_id == id).map(|entry| *entry.key()).collect()
     }
 
-    /// Puts all secrets of a key in place of what was held of it. `dropped`: hashes that it no longer has.
-    pub(super) fn set(&self, id: &str, row: &Row, hashes: &[Hash], dropped: &[Hash]) {
-        let teams = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut principal = Principal {
-            key_id: Arc::from(id),
-            key_name: Arc::from(row.name.as_str()),
-            team: row.team.as_deref().map(Arc::from),
-            user: None,
-            roles: Vec::new(),
-            key_models: row.models.as_deref().map(Arc::from),
-            rules: Arc::default(),
-            ..Principal::default()
+    /// Puts all secrets of a key in place of what was held of it. `dropped`: hashes that it no longer has. What runs with it
+    /// is ended if the row says so and it was good before.
+    pub(super) fn set(&self, id: &str, row: &Row, hashes: &[Hash], dropped: &[Hash]) -> Result<()> {
+        let directory = self.directory();
+        let key_id: Arc<str> = Arc::from(id);
+        let key_name: Arc<str> = Arc::from(row.name.as_str());
+        let own = row.bound(&key_id, &key_name)?;
+        let cut = self.cuts.shard(id).clone();
+        let (team, user) = (row.team.as_deref().map(Arc::from), row.user.as_deref().map(Arc::from));
+        let principal = Principal { key_id, key_name, team, user, own, cut, ..Principal::default() };
+        let principal = Arc::new(principal.bound_by(&directory));
+        let blocked = match (row.revoked, row.disabled) {
+            (Some(_), _) => Blocked::Revoked,
+            (None, true) => Blocked::Disabled,
+            (None, false) => Blocked::No,
         };
-        let own = Rule::of(Scope::Key(principal.key_id.clone()), &principal.key_name, row.limits, Arc::default());
-        principal.rules = own.into_iter().collect();
-        let rules = row.team.as_deref().and_then(|team| teams.get(team)).cloned().unwrap_or_default();
-        rules.put_on(&mut principal);
-        let principal = Arc::new(principal);
+        let mut was_good = false;
         for (hash, secret) in hashes.iter().zip(&row.secrets) {
             let entry = Entry {
                 principal: principal.clone(),
-                revoked: row.revoked.is_some(),
+                blocked,
                 expires: row.expires.map(expiry::from_seconds),
                 until: secret.until.map(expiry::from_seconds),
             };
-            self.entries.insert(*hash, entry);
+            let before = self.entries.insert(*hash, entry);
+            was_good |= before.is_some_and(|before| before.blocked == Blocked::No || !before.principal.was_cut());
         }
         for hash in dropped {
             self.entries.remove(hash);
         }
+        match blocked {
+            Blocked::No => self.cuts.forgive(id),
+            _ if row.cut && was_good => self.cuts.cut(&principal.key_id),
+            _ => {}
+        }
+        Ok(())
     }
-}
 
-impl Rules {
-    fn of(team: &Team) -> Rules {
-        Rules { models: team.models.as_deref().map(Arc::from), limits: team.limits, budget: team.budget }
+    /// A row of an admin token. Revoked ones stay, to say so.
+    pub(super) fn set_token(&self, id: &str, row: TokenRow, hash: Hash) {
+        self.tokens.insert(hash, Arc::new(Token { id: id.into(), row }));
     }
 
-    /// In the place of what the principal had of its team.
-    fn put_on(self, principal: &mut Principal) {
-        principal.team_models = self.models;
-        let own = principal.rules.iter().filter(|rule| !matches!(rule.scope, Scope::Team(_))).cloned();
-        let of_team = principal
-            .team
-            .as_ref()
-            .and_then(|team| Rule::of(Scope::Team(team.clone()), team, self.limits, self.budget.into_iter().collect()));
-        principal.rules = own.chain(of_team).collect();
+    pub(super) fn drop_token(&self, id: &str) {
+        self.tokens.retain(|_, token| &*token.id != id);
+    }
+
+    pub(super) fn token(&self, presented: &str) -> Option<Arc<Token>> {
+        self.tokens.get(&self.hash(presented)).map(|token| token.clone())
+    }
+
+    /// An empty one with the same secret, as another gateway on the same store has it.
+    #[cfg(test)]
+    pub(super) fn twin(&self) -> Table {
+        Table { pepper: self.pepper.clone(), ..Table::new(&[0; 32]) }
+    }
+
+    /// Ids of a user's keys, however they stand.
+    pub fn keys_of_user(&self, user: &str) -> std::collections::BTreeSet<Arc<str>> {
+        let own = self.entries.iter().filter(|entry| entry.principal.user.as_deref() == Some(user));
+        own.map(|entry| entry.principal.key_id.clone()).collect()
     }
 }
 
 /// Anybody of this team, or nobody in particular; bound as its keys are.
-pub fn member(team: Option<&str>, teams: &BTreeMap<String, Team>) -> Principal {
-    let mut principal = Principal { team: team.map(Arc::from), ..Principal::default() };
-    if let Some(rules) = team.and_then(|team| teams.get(team)).map(Rules::of) {
-        rules.put_on(&mut principal);
-    }
-    principal
+pub fn member<'a>(team: Option<&str>, who: impl Into<Configured<'a>>) -> Principal {
+    let directory = Directory::configured(who.into());
+    Principal { team: team.map(Arc::from), ..Principal::default() }.bound_by(&directory)
 }
 
 fn usable(entry: &Entry, now: SystemTime) -> Result<()> {
-    if entry.revoked {
-        return Err(refuse("key_revoked", "this key was revoked; ask the gateway's operator for a new one"));
+    match entry.blocked {
+        Blocked::No => {}
+        Blocked::Revoked => {
+            return Err(refuse("key_revoked", "this key was revoked; ask the gateway's operator for a new one"));
+        }
+        Blocked::Disabled => {
+            return Err(refuse(
+                "key_disabled",
+                "this key is disabled for now; ask the gateway's operator to enable it",
+            ));
+        }
     }
     if entry.expires.is_some_and(|at| at <= now) {
         return Err(refuse("key_expired", "this key has expired; ask the gateway's operator for a new one"));
@@ -232,7 +332,9 @@ fn missing() -> Error {
 }
 
 fn malformed(key: &str) -> Error {
-    let message = if key.starts_with(credential::PREFIX) {
+    let message = if key.starts_with(credential::TOKEN_PREFIX) {
+        "this is a token of the admin API, not a virtual key: models are called with a key that begins with `sk-pc-`"
+    } else if key.starts_with(credential::PREFIX) {
         "this key is damaged: a virtual key is `sk-pc-` and 43 characters; copy it again, whole"
     } else {
         "this is not a virtual key of this gateway: send one that begins with `sk-pc-`, not a provider's own key"

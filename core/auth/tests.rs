@@ -8,6 +8,9 @@ use std::{
 
 use http::{HeaderMap, HeaderValue};
 
+mod people;
+mod rights;
+
 use super::*;
 use crate::{
     config::{self, StoreKind, Team},
@@ -32,6 +35,10 @@ async fn keys() -> Arc<Keys> {
     keys_on(Arc::new(Memory::default())).await
 }
 
+fn only(models: &[&str]) -> terms::TermsRow {
+    terms::TermsRow { models: Some(models.iter().map(|m| (*m).to_owned()).collect()), ..Default::default() }
+}
+
 fn named(name: &str) -> NewKey {
     NewKey { name: name.into(), ..NewKey::default() }
 }
@@ -49,7 +56,7 @@ fn who(keys: &Keys, key: &str) -> Result<Arc<Principal>> {
 #[tokio::test]
 async fn a_new_key_is_its_principal_at_once() {
     let keys = keys().await;
-    let new = NewKey { team: Some("hr".into()), models: Some(vec!["openai/*".into()]), ..named("laptop") };
+    let new = NewKey { team: Some("hr".into()), terms: only(&["openai/*"]), ..named("laptop") };
     let (info, secret) = keys.create(new).await.unwrap();
     assert!(credential::well_formed(secret.expose()), "{}", secret.expose());
     let principal = who(&keys, secret.expose()).unwrap();
@@ -75,7 +82,7 @@ async fn every_refusal_has_its_own_code() {
     for bad in ["", "sk-proj-abc", short, &spaced, &unknown] {
         assert_eq!(code(table.authenticate(Some(bad), now)), "invalid_api_key", "{bad}");
     }
-    keys.revoke(&info.id).await.unwrap();
+    keys.revoke(&info.id, false).await.unwrap();
     assert_eq!(code(who(&keys, secret.expose())), "key_revoked");
 
     let expires = Some(now + Duration::from_secs(60));
@@ -115,7 +122,7 @@ async fn rotation_keeps_the_id_and_lets_the_old_secret_overlap() {
         keys.rotate(&info.id, Duration::from_secs(9)).await.unwrap();
     }
     assert_eq!(code(who(&keys, first.expose())), "invalid_api_key");
-    keys.revoke(&info.id).await.unwrap();
+    keys.revoke(&info.id, false).await.unwrap();
     assert!(keys.rotate(&info.id, Duration::ZERO).await.unwrap_err().to_string().contains("was revoked"));
 }
 
@@ -127,7 +134,7 @@ async fn keys_outlive_the_process_and_stay_revoked() {
     let keys = keys_on(store.clone()).await;
     let (_, kept) = keys.create(named("kept")).await.unwrap();
     let (gone, revoked) = keys.create(named("gone")).await.unwrap();
-    keys.revoke(&gone.id).await.unwrap();
+    keys.revoke(&gone.id, false).await.unwrap();
     store.close().await.unwrap();
 
     let store = store::open(&config).await.unwrap();
@@ -176,7 +183,7 @@ async fn the_first_run_makes_one_key_once() {
     assert!(who(&keys, secret.expose()).is_ok());
     assert!(keys.first_run().await.unwrap().is_none());
     let info = keys.list(None, 10).await.unwrap().remove(0);
-    keys.revoke(&info.id).await.unwrap();
+    keys.revoke(&info.id, false).await.unwrap();
     assert!(keys.first_run().await.unwrap().is_none());
 }
 
@@ -186,12 +193,12 @@ async fn team_lists_follow_the_configuration() {
     let table = keys.table();
     let (_, secret) = keys.create(NewKey { team: Some("hr".into()), ..named("a") }).await.unwrap();
     assert!(who(&keys, secret.expose()).unwrap().may_use("mock"));
-    table.set_teams(&teams(&[("hr", &["smart"])]));
+    table.set_configured(&teams(&[("hr", &["smart"])]));
     assert!(!who(&keys, secret.expose()).unwrap().may_use("mock"));
     assert!(who(&keys, secret.expose()).unwrap().may_use("smart"));
     let (_, second) = keys.create(NewKey { team: Some("hr".into()), ..named("b") }).await.unwrap();
     assert!(!who(&keys, second.expose()).unwrap().may_use("mock"));
-    table.set_teams(&teams(&[("hr", &["mock"])]));
+    table.set_configured(&teams(&[("hr", &["mock"])]));
     assert!(who(&keys, second.expose()).unwrap().may_use("mock"));
 }
 
@@ -205,7 +212,7 @@ async fn an_open_gateway_knows_the_anonymous_caller_and_still_checks_its_own_key
     assert_eq!(&*table.authenticate(Some("dummy"), now).unwrap().key_id, "");
     let (info, secret) = keys.create(named("a")).await.unwrap();
     assert_eq!(*who(&keys, secret.expose()).unwrap().key_id, *info.id);
-    keys.revoke(&info.id).await.unwrap();
+    keys.revoke(&info.id, false).await.unwrap();
     assert_eq!(code(who(&keys, secret.expose())), "key_revoked");
 }
 
@@ -218,8 +225,8 @@ async fn wrong_new_keys_name_the_field() {
         (named(&"n".repeat(201)), "name"),
         (named("a\nb"), "name"),
         (NewKey { team: Some(" ".into()), ..named("a") }, "team"),
-        (NewKey { models: Some(vec![]), ..named("a") }, "models"),
-        (NewKey { models: Some(vec!["ok".into(), " ".into()]), ..named("a") }, "models[1]"),
+        (NewKey { terms: only(&[]), ..named("a") }, "models"),
+        (NewKey { terms: only(&["ok", " "]), ..named("a") }, "models[1]"),
         (NewKey { expires: past, ..named("a") }, "expires"),
     ];
     for (new, field) in cases {
@@ -227,7 +234,7 @@ async fn wrong_new_keys_name_the_field() {
         assert_eq!((error.status(), error.param.as_deref()), (400, Some(field)));
     }
     for id in ["key_none", "", "meta", "../x"] {
-        assert_eq!(keys.revoke(id).await.unwrap_err().status(), 404);
+        assert_eq!(keys.revoke(id, false).await.unwrap_err().status(), 404);
     }
 }
 

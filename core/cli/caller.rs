@@ -36,7 +36,7 @@ async fn owner(key: &str, config: &Config) -> Result<Principal> {
     super::tell(store.notices())?;
     let found = async {
         let ring = Keyring::open(&store, &config.secrets).await?;
-        let keys = Keys::with(&ring, store.clone(), &config.auth, &config.teams).await?;
+        let keys = Keys::with(&ring, store.clone(), &config.auth, config.who()).await?;
         let (table, now) = (keys.table(), SystemTime::now());
         if is_secret(key) { table.authenticate(Some(key), now) } else { table.owner(key, now) }
     };

@@ -95,7 +95,9 @@ fn summary(loaded: &Loaded, notes: &[String]) -> String {
     let waiting = waiting.iter().map(|(name, why)| format!("{name} ({why})")).collect::<Vec<_>>();
     lines.extend(wrapped("not configured: ", &waiting).iter().map(|line| format!("             {line}")));
     lines.extend(heads("models", models(config)));
+    lines.extend(heads("organisations", config.organisations.keys().cloned().collect()));
     lines.extend(heads("teams", config.teams.keys().cloned().collect()));
+    lines.extend(heads("users", config.users.keys().cloned().collect()));
     lines.extend(heads("stages", stages(config).iter().map(|s| (*s).to_owned()).collect()));
     lines.extend(heads("outside", outside(config)));
     lines.extend(notes.iter().map(|note| format!("note: {note}")));

@@ -139,7 +139,7 @@ fn local(args: &Args, place: &Place, format: Format) -> anyhow::Result<Result<Va
     };
     let mut principal = match &args.key {
         Some(key) => caller::of_key(key, &loaded.config)?,
-        None => crate::auth::member(args.team.as_deref(), &loaded.config.teams),
+        None => crate::auth::member(args.team.as_deref(), loaded.config.who()),
     };
     principal.user = args.user.as_deref().map(Into::into);
     let mut asked = Asked::chat(format, body(args)?.into());

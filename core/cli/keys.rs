@@ -6,23 +6,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::either::{self, Either, all, call, cell, encoded, plain};
 use crate::{
-    admin::client::Admin,
-    audit::PURPOSE,
-    auth::{KeyInfo, Keys, NewKey, expiry},
+    auth::{KeyInfo, Keys, NewKey, expiry, keys::Wanted, terms::TermsRow},
     cli::Exit,
-    config::{self, Limits, Place, Secret, StoreKind, env},
-    keyring::Keyring,
-    provider,
-    store::{self, StoreError},
+    config::{Limits, Place, Secret},
 };
 
-/// Virtual keys: create, list, revoke, rotate. On the stopped store of the configuration, or with --admin on a running
+/// Virtual keys: create, list, change, rotate, disable, revoke. On the stopped store of the configuration, or with --admin on a running
 /// gateway, whose admin token is read from PORTCULLIS_ADMIN_TOKEN.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
@@ -42,17 +37,17 @@ enum Command {
         /// Whose key it is
         #[arg(long)]
         name: String,
-        /// Its team: a [teams.T] of gateway.toml
+        /// Its team: of gateway.toml, or of `portcullis teams`
         #[arg(long)]
         team: Option<String>,
-        /// Allowed models, with wildcards; all when absent
-        #[arg(long, value_delimiter = ',', value_name = "A,B")]
-        models: Option<Vec<String>>,
+        /// Its user or service account
+        #[arg(long)]
+        user: Option<String>,
         /// When it ends: a distance (30d, 12h) or RFC 3339
         #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
         expires: Option<SystemTime>,
         #[command(flatten)]
-        limits: LimitArgs,
+        terms: TermArgs,
         /// Print JSON
         #[arg(long, conflicts_with = "quiet")]
         json: bool,
@@ -60,9 +55,21 @@ enum Command {
         #[arg(long, short)]
         quiet: bool,
     },
-    /// Show all keys (never the secrets)
-    #[command(after_help = "Example:\n  portcullis keys list --json")]
+    /// Show keys (never the secrets)
+    #[command(after_help = "Example:\n  portcullis keys list --team research --status active --json")]
     List {
+        /// Only keys of this team
+        #[arg(long)]
+        team: Option<String>,
+        /// Only keys of this user
+        #[arg(long)]
+        user: Option<String>,
+        /// Only active, disabled, expired or revoked keys
+        #[arg(long)]
+        status: Option<String>,
+        /// Only keys with this tag: NAME, or NAME=VALUE
+        #[arg(long)]
+        tag: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -77,11 +84,51 @@ enum Command {
         #[command(flatten)]
         limits: LimitArgs,
     },
-    /// Refuse a key from the next request on
-    #[command(after_help = "Example:\n  portcullis keys revoke key_019a0c5e2f41b7d24c10aa93")]
+    /// Show one key with all that binds it
+    #[command(after_help = "Example:\n  portcullis keys show key_019a0c5e2f41b7d24c10aa93")]
+    Show {
+        /// As `keys list` shows it
+        id: String,
+    },
+    /// Change what is named, from the next request on; all else stays
+    #[command(
+        after_help = "Example:\n  portcullis keys change key_019a0c5e2f41b7d24c10aa93 --models 'smart,mock/*' --max-tokens 4096"
+    )]
+    Change {
+        /// As `keys list` shows it
+        id: String,
+        /// Another name
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        terms: TermArgs,
+        /// Take these away: models, operations, ip_ranges, limits, budgets, caps, tags, priority, expires, user, team
+        #[arg(long, value_delimiter = ',', value_name = "A,B")]
+        clear: Vec<String>,
+    },
+    /// Refuse a key until it is enabled again
+    #[command(after_help = "Example:\n  portcullis keys disable key_019a0c5e2f41b7d24c10aa93 --cut")]
+    Disable {
+        /// As `keys list` shows it
+        id: String,
+        /// End what runs with it, too
+        #[arg(long)]
+        cut: bool,
+    },
+    /// Take a disabled key back into use
+    #[command(after_help = "Example:\n  portcullis keys enable key_019a0c5e2f41b7d24c10aa93")]
+    Enable {
+        /// As `keys list` shows it
+        id: String,
+    },
+    /// Refuse a key from the next request on, for ever
+    #[command(after_help = "Example:\n  portcullis keys revoke key_019a0c5e2f41b7d24c10aa93 --cut")]
     Revoke {
         /// As `keys list` shows it
         id: String,
+        /// End what runs with it, too: streams and sessions
+        #[arg(long)]
+        cut: bool,
     },
     /// Give a key a new secret
     #[command(after_help = "Example:\n  portcullis keys rotate key_019a0c5e2f41b7d24c10aa93 --overlap 1h")]
@@ -98,6 +145,70 @@ enum Command {
         #[arg(long, short)]
         quiet: bool,
     },
+}
+
+/// What binds a key, a user, a team or an organisation.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TermArgs {
+    /// Allowed models, with wildcards; all when absent
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    models: Option<Vec<String>>,
+    /// Allowed operations (chat, embeddings, …); all when absent
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    operations: Option<Vec<String>>,
+    /// Addresses that it may call from, such as 10.0.0.0/8
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
+    ip_ranges: Option<Vec<String>>,
+    /// Dollars a day, week, month or in total, such as 50/month; several bind together
+    #[arg(long, value_delimiter = ',', value_name = "USD/PER")]
+    budget: Option<Vec<String>>,
+    /// The most tokens of an answer, whatever the caller asks for
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u64>,
+    /// Tags on every request, such as cost_centre=12
+    #[arg(long, value_delimiter = ',', value_name = "A=B")]
+    tags: Option<Vec<String>>,
+    /// The highest priority that a request may ask for: low, normal, high
+    #[arg(long)]
+    priority: Option<String>,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+impl TermArgs {
+    /// What was said, as the API takes it.
+    pub fn body(&self) -> Result<Map<String, Value>> {
+        let TermArgs { models, operations, ip_ranges, budget, max_tokens, tags, priority, limits } = self;
+        let mut body = Map::new();
+        let lists = [("models", models), ("operations", operations), ("ip_ranges", ip_ranges)];
+        for (name, list) in lists.into_iter().filter_map(|(name, list)| Some((name, list.as_ref()?))) {
+            body.insert(name.to_owned(), json!(list));
+        }
+        if let Some(budgets) = budget {
+            let budget = |text: &String| {
+                let (usd, per) = text.split_once('/').ok_or_else(|| anyhow!("--budget {text}: write 50/month"))?;
+                Ok(json!({ "usd": usd.trim(), "per": per.trim() }))
+            };
+            body.insert("budgets".to_owned(), budgets.iter().map(budget).collect::<Result<Vec<_>>>()?.into());
+        }
+        if let Some(most) = max_tokens {
+            body.insert("caps".to_owned(), json!({ "max_tokens": most }));
+        }
+        if let Some(tags) = tags {
+            let tag = |text: &String| {
+                let (name, value) = text.split_once('=').ok_or_else(|| anyhow!("--tags {text}: write name=value"))?;
+                Ok((name.trim().to_owned(), Value::from(value.trim())))
+            };
+            body.insert("tags".to_owned(), tags.iter().map(tag).collect::<Result<Map<_, _>>>()?.into());
+        }
+        if let Some(priority) = priority {
+            body.insert("priority".to_owned(), priority.as_str().into());
+        }
+        if let Some(limits) = limits.limits() {
+            body.insert("limits".to_owned(), json!(limits));
+        }
+        Ok(body)
+    }
 }
 
 /// A key's own limits; those of its team bind it too.
@@ -127,71 +238,43 @@ const CREATE_EXAMPLE: &str = "Example:\n  portcullis keys create --name laptop -
     KEY=$(portcullis keys create --name ci --quiet --admin http://127.0.0.1:8081)";
 
 pub fn run(args: Args, place: &Place) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    // The token comes from the environment only: an argument would show in process lists.
-    let token = env::var("PORTCULLIS_ADMIN_TOKEN").map(|token| Secret::new(token.trim()));
-    runtime.block_on(run_to(args, place, token, &mut io::stdout()))
+    either::block(|token| async move { run_to(args, place, token, &mut io::stdout()).await })
 }
 
 async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out) -> Result<Exit> {
     let Args { admin, command } = args;
-    if let Some(url) = admin {
-        let admin = Admin::new(&url, token).map_err(anyhow::Error::msg)?;
-        remote(&admin, command, out).await?;
-        return Ok(Exit::Done);
-    }
-    let config = match config::load(place, &env::var, &provider::catalog_names()) {
-        Ok((config, _)) => config,
-        Err(problems) => return Ok(super::refuse(&problems)?),
-    };
-    if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no keys between runs: use --admin URL on the running gateway");
-    }
-    let store = store::open(&config.store).await.map_err(|e| match e {
-        StoreError::Locked { path } => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        other => other.into(),
-    })?;
-    super::tell(store.notices())?;
-    let done = async {
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
-        let keys = Keys::with(&ring, store.clone(), &config.auth, &config.teams).await.map_err(plain)?;
-        match told(&command) {
-            Some((action, object)) => {
-                let key = ring.secret_for(PURPOSE);
-                super::audit::told(&store, &key, (action, object.as_deref()), local(&keys, command, out)).await
-            }
-            None => local(&keys, command, out).await,
-        }
-    };
-    let done = done.await;
-    store.close().await.context("the store could not be closed")?;
-    done?;
-    Ok(Exit::Done)
+    let told = told(&command);
+    either::with(admin.as_deref(), token, place, told, async |either| match either {
+        Either::Running(admin) => remote(admin, command, out).await,
+        Either::Stopped(keys) => local(keys, command, out).await,
+    })
+    .await
 }
 
 /// What the audit log calls it; nothing where nothing is changed.
-fn told(command: &Command) -> Option<(&'static str, Option<String>)> {
+fn told(command: &Command) -> Option<either::Told> {
     Some(match command {
-        Command::Create { name, .. } => ("keys.create", Some(name.clone())),
-        Command::Rotate { id, .. } => ("keys.rotate", Some(id.clone())),
-        Command::Limit { id, .. } => ("keys.change", Some(id.clone())),
-        Command::Revoke { id } => ("keys.delete", Some(id.clone())),
-        Command::List { .. } => return None,
+        Command::Create { name, .. } => either::Told::new("keys.create", name),
+        Command::Rotate { id, .. } => either::Told::new("keys.rotate", id),
+        Command::Limit { id, .. } | Command::Change { id, .. } => either::Told::new("keys.change", id),
+        Command::Disable { id, .. } => either::Told::new("keys.disable", id),
+        Command::Enable { id, .. } => either::Told::new("keys.enable", id),
+        Command::Revoke { id, .. } => either::Told::new("keys.delete", id),
+        Command::List { .. } | Command::Show { .. } => return None,
     })
 }
 
 async fn local(keys: &Keys, command: Command, out: &mut Out) -> Result<()> {
+    let change = async |id: &str, body: Map<String, Value>| keys.change(id, body).await.map_err(plain);
     match command {
-        Command::Create { name, team, models, expires, limits, json, quiet } => {
+        Command::Create { name, team, user, expires, terms, json, quiet } => {
             if let Some(team) = team.as_deref().filter(|team| !keys.table().knows_team(team)) {
                 writeln!(io::stderr(), "note: {}", crate::admin::no_such_team(team))?;
             }
-            let (info, secret) =
-                keys.create(NewKey { name, team, models, expires, limits: limits.limits() }).await.map_err(plain)?;
+            let mut row = TermsRow::default();
+            row.take(&mut terms.body()?).map_err(plain)?;
+            let new = NewKey { name, team, user, expires, terms: row };
+            let (info, secret) = keys.create(new).await.map_err(plain)?;
             show_secret(out, &with_secret(&info, &secret), json, quiet)
         }
         Command::Rotate { id, overlap, json, quiet } => {
@@ -201,29 +284,40 @@ async fn local(keys: &Keys, command: Command, out: &mut Out) -> Result<()> {
         Command::Limit { id, limits } => {
             show_limits(out, &json!(keys.set_limits(&id, limits.limits()).await.map_err(plain)?))
         }
-        Command::Revoke { id } => show_revoked(out, &json!(keys.revoke(&id).await.map_err(plain)?)),
-        Command::List { json } => {
+        Command::Change { id, name, terms, clear } => {
+            show_key(out, &change(&id, changes(name, &terms, &clear)?).await?.json())
+        }
+        Command::Disable { id, cut } => show_key(out, &change(&id, disabled(true, cut)).await?.json()),
+        Command::Enable { id } => show_key(out, &change(&id, disabled(false, false)).await?.json()),
+        Command::Show { id } => show_key(out, &keys.one(&id).await.map_err(plain)?.json()),
+        Command::Revoke { id, cut } => show_revoked(out, &json!(keys.revoke(&id, cut).await.map_err(plain)?)),
+        Command::List { team, user, status, tag, json } => {
+            let wanted = Wanted { team, user, status, tag, name: None };
             let mut rows: Vec<Value> = Vec::new();
             let mut after: Option<String> = None;
             loop {
                 let page = keys.list(after.as_deref(), PAGE).await.map_err(plain)?;
                 let Some(last) = page.last() else { break };
                 after = Some(last.id.clone());
-                rows.extend(page.iter().map(|info| json!(info)));
+                rows.extend(page.iter().filter(|info| wanted.takes(info)).map(KeyInfo::json));
             }
             show_list(out, rows, json)
         }
     }
 }
 
-async fn remote(admin: &Admin, command: Command, out: &mut Out) -> Result<()> {
-    let path = |id: &str| format!("/api/v1/keys/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+async fn remote(admin: &crate::admin::client::Admin, command: Command, out: &mut Out) -> Result<()> {
+    let path = |id: &str| format!("/api/v1/keys/{}", encoded(id));
+    let change =
+        async |id: &str, body: Map<String, Value>| call(admin, Method::PATCH, &path(id), Some(&body.into())).await;
     match command {
-        Command::Create { name, team, models, expires, limits, json, quiet } => {
-            let limits = limits.limits();
+        Command::Create { name, team, user, expires, terms, json, quiet } => {
             let expires = expires.map(|at| expiry::show(expiry::to_seconds(at)));
-            let body = json!({ "name": name, "team": team, "models": models, "expires": expires, "limits": limits });
-            let answer = call(admin, Method::POST, "/api/v1/keys", Some(&body)).await?;
+            let mut body = terms.body()?;
+            for (field, value) in [("name", Some(name)), ("team", team), ("user", user), ("expires", expires)] {
+                body.extend(value.map(|value| (field.to_owned(), Value::from(value))));
+            }
+            let answer = call(admin, Method::POST, "/api/v1/keys", Some(&body.into())).await?;
             for warning in answer["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 writeln!(io::stderr(), "note: {warning}")?;
             }
@@ -235,26 +329,41 @@ async fn remote(admin: &Admin, command: Command, out: &mut Out) -> Result<()> {
             show_secret(out, &answer, json, quiet)
         }
         Command::Limit { id, limits } => {
-            let body = json!({ "limits": limits.limits() });
-            show_limits(out, &call(admin, Method::PATCH, &path(&id), Some(&body)).await?)
+            let body = Map::from_iter([("limits".to_owned(), json!(limits.limits()))]);
+            show_limits(out, &change(&id, body).await?)
         }
-        Command::Revoke { id } => show_revoked(out, &call(admin, Method::DELETE, &path(&id), None).await?),
-        Command::List { json } => {
-            let mut rows = Vec::new();
-            let mut page = "/api/v1/keys?limit=500".to_owned();
-            loop {
-                let mut answer = call(admin, Method::GET, &page, None).await?;
-                rows.extend(answer["data"].as_array_mut().map(std::mem::take).unwrap_or_default());
-                let Some(next) = answer["next_cursor"].as_str() else { break };
-                page = format!("/api/v1/keys?limit=500&cursor={}", utf8_percent_encode(next, NON_ALPHANUMERIC));
-            }
-            show_list(out, rows, json)
+        Command::Change { id, name, terms, clear } => {
+            show_key(out, &change(&id, changes(name, &terms, &clear)?).await?)
+        }
+        Command::Disable { id, cut } => show_key(out, &change(&id, disabled(true, cut)).await?),
+        Command::Enable { id } => show_key(out, &change(&id, disabled(false, false)).await?),
+        Command::Show { id } => show_key(out, &call(admin, Method::GET, &path(&id), None).await?),
+        Command::Revoke { id, cut } => {
+            let cut = if cut { "?cut=true" } else { "" };
+            show_revoked(out, &call(admin, Method::DELETE, &format!("{}{cut}", path(&id)), None).await?)
+        }
+        Command::List { team, user, status, tag, json } => {
+            let asked = [("team", team), ("user", user), ("status", status), ("tag", tag)];
+            let asked = asked.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(&value?))));
+            let query = asked.collect::<Vec<_>>().join("&");
+            let path = if query.is_empty() { String::new() } else { format!("?{query}") };
+            show_list(out, all(admin, &format!("/api/v1/keys{path}")).await?, json)
         }
     }
 }
 
-async fn call(admin: &Admin, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-    admin.call(method, path, body).await.map_err(anyhow::Error::msg)
+/// What `change` names, and what it takes away.
+pub fn changes(name: Option<String>, terms: &TermArgs, clear: &[String]) -> Result<Map<String, Value>> {
+    let mut body = terms.body()?;
+    body.extend(name.map(|name| ("name".to_owned(), name.into())));
+    body.extend(clear.iter().map(|field| (field.clone(), Value::Null)));
+    Ok(body)
+}
+
+fn disabled(disabled: bool, cut: bool) -> Map<String, Value> {
+    let mut body = Map::from_iter([("disabled".to_owned(), disabled.into())]);
+    body.extend(cut.then(|| ("cut".to_owned(), true.into())));
+    body
 }
 
 fn show_secret(out: &mut Out, answer: &Value, json: bool, quiet: bool) -> Result<()> {
@@ -265,7 +374,7 @@ fn show_secret(out: &mut Out, answer: &Value, json: bool, quiet: bool) -> Result
         writeln!(out, "{key}")?;
     } else {
         writeln!(out, "{key}\n")?;
-        for field in ["id", "name", "team", "models", "limits", "expires", "former_secret_until"] {
+        for field in ["id", "name", "team", "user", "models", "limits", "budgets", "expires", "former_secret_until"] {
             if !answer[field].is_null() {
                 writeln!(out, "  {:<8} {}", field.replace("former_secret_until", "old till"), cell(&answer[field]))?;
             }
@@ -291,32 +400,20 @@ fn show_list(out: &mut Out, rows: Vec<Value>, json: bool) -> Result<()> {
     if rows.is_empty() {
         return Ok(writeln!(out, "no keys yet; portcullis keys create --name N makes one")?);
     }
-    let head: Vec<String> = COLUMNS.iter().map(|c| (*c).to_owned()).collect();
-    let mut lines = vec![head];
-    lines.extend(rows.iter().map(|row| COLUMNS.iter().map(|column| cell(&row[*column])).collect()));
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    for line in &lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    either::table(&COLUMNS, &rows).iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    Ok(())
+}
+
+/// All that is known of it.
+fn show_key(out: &mut Out, answer: &Value) -> Result<()> {
+    for (field, value) in answer.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+        writeln!(out, "{field:<10} {}", cell(value))?;
     }
     Ok(())
 }
 
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join(","),
-        Value::Object(map) => {
-            map.iter().map(|(name, value)| format!("{name}={}", cell(value))).collect::<Vec<_>>().join(",")
-        }
-        other => other.to_string(),
-    }
-}
-
 fn with_secret(info: &KeyInfo, secret: &Secret) -> Value {
-    let mut answer = json!(info);
+    let mut answer = info.json();
     answer["key"] = secret.expose().into();
     answer
 }
@@ -328,15 +425,7 @@ fn parse_expiry(text: &str) -> Result<SystemTime, String> {
 /// Where answers go.
 type Out = dyn Write + Send;
 
-/// The message without its code: people read it.
-fn plain(error: crate::error::Error) -> anyhow::Error {
-    match &error.param {
-        Some(param) => anyhow!("{param}: {}", error.message),
-        None => anyhow!("{}", error.message),
-    }
-}
-
-const COLUMNS: [&str; 8] = ["id", "name", "status", "team", "expires", "hint", "models", "limits"];
+const COLUMNS: [&str; 9] = ["id", "name", "status", "team", "user", "expires", "hint", "models", "limits"];
 const PAGE: usize = 500;
 
 #[cfg(test)]

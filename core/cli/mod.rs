@@ -10,6 +10,7 @@ use std::{
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
+    auth::identities::Thing,
     config::{Config, Place, Problem},
     model::Operation,
     provider::Transport,
@@ -17,8 +18,10 @@ use crate::{
 
 pub mod audit;
 mod caller;
+mod either;
 pub mod catalogue;
 pub mod check;
+pub mod identities;
 pub mod keys;
 pub mod mock;
 pub mod explain;
@@ -32,6 +35,7 @@ pub mod secrets;
 pub mod serve;
 pub mod state;
 pub mod test;
+pub mod tokens;
 pub mod usage;
 pub mod versions;
 #[cfg(test)]
@@ -65,8 +69,18 @@ pub enum Command {
     Serve(serve::Args),
     /// Tell every mistake in the configuration, the scripts and the plugins, or what would run
     Check(check::Args),
-    /// Make, list, revoke and rotate virtual keys
+    /// Make, list, change, rotate, disable and revoke virtual keys
     Keys(keys::Args),
+    /// Make, list, change and delete organisations
+    Organisations(identities::Args),
+    /// Make, list, change and delete teams
+    Teams(identities::Args),
+    /// Make, list, change and delete users
+    Users(identities::Args),
+    /// Make, list, change and delete service accounts
+    ServiceAccounts(identities::Args),
+    /// Make, list and revoke tokens of the admin API
+    Tokens(tokens::Args),
     /// Look at versions of the configuration and scripts, compare them, return to one
     Versions(versions::Args),
     /// Put secrets into the store, list and delete them, take on another master key
@@ -135,6 +149,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::Organisations(args)) => identities::run(Thing::Organisation, args, &place),
+        Some(Command::Teams(args)) => identities::run(Thing::Team, args, &place),
+        Some(Command::Users(args)) => identities::run(Thing::User, args, &place),
+        Some(Command::ServiceAccounts(args)) => identities::run(Thing::ServiceAccount, args, &place),
+        Some(Command::Tokens(args)) => tokens::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::Secrets(args)) => secrets::run(args, &place),
         Some(Command::Audit(args)) => audit::run(args, &place),

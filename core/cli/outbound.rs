@@ -7,7 +7,10 @@ use std::{sync::OnceLock, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 
+use url::Url;
+
 use crate::{
+    auth::jwt,
     error::{Error, Kind},
     plugin::{Outbound, OutboundError},
     upstream::{Client, Egress, Outgoing, ProxyConfig, SendLimits},
@@ -36,6 +39,35 @@ impl Outbound for Outside {
         Box::pin(async move {
             let call = call(&client, request, timeout, most);
             tokio::time::timeout(timeout, call).await.unwrap_or(Err(OutboundError::Timeout))
+        })
+    }
+}
+
+/// Public keys of issuers, through the gateway's own client: to the issuer's host alone, and to an address of the own
+/// network only where the configuration says so.
+pub struct IssuerKeys(pub Client);
+
+impl jwt::Outside for IssuerKeys {
+    fn keys(&self, url: Url, private: bool) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let url: http::Uri = url.as_str().parse().map_err(|e| format!("its address is none: {e}"))?;
+            let out = Outgoing {
+                method: http::Method::GET,
+                egress: Egress::of_provider(url.host().unwrap_or_default(), private),
+                url,
+                headers: http::HeaderMap::new(),
+                body: Vec::<Bytes>::new().into(),
+                trust: None,
+                http2: None,
+            };
+            let limits = SendLimits { connect: CONNECT };
+            let incoming = client.send(out, &limits).await.map_err(|e| e.message.clone())?;
+            if !incoming.status.is_success() {
+                return Err(format!("it answered {}", incoming.status));
+            }
+            let body = incoming.body.collect(MOST_KEYS, &mut |_| Ok(())).await.map_err(|e| e.message.clone())?;
+            Ok(body.to_vec())
         })
     }
 }
@@ -83,3 +115,7 @@ fn why(error: Error) -> OutboundError {
         _ => OutboundError::Unreachable(error.message.clone()),
     }
 }
+
+const CONNECT: Duration = Duration::from_secs(5);
+/// Bytes of a key set.
+const MOST_KEYS: u64 = 256 << 10;

@@ -26,7 +26,10 @@ use crate::{
     aside::Inside,
     audit::{self, Audit, Entry},
     auth::{Keys, Principal},
-    cli::{Exit, outbound::Outside},
+    cli::{
+        Exit,
+        outbound::{IssuerKeys, Outside},
+    },
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     context,
     gateway::Gateway,
@@ -190,7 +193,8 @@ impl Running {
         };
         let tried = resumes.as_ref().map(|(_, candidate)| candidate.config.secrets.references.clone());
         secrets.settle(&config.secrets, &tried.unwrap_or_default()).await;
-        let keys = Keys::with(&ring, store.clone(), &config.auth, &config.teams).await?;
+        let keys = Keys::with(&ring, store.clone(), &config.auth, config.who()).await?;
+        keys.table().issuers().configure(&config.issuers);
         let first_key = first_key(&config, &keys).await?;
         let audit = Audit::open(store.clone(), &keys.secret_for(audit::PURPOSE), audit::LOCAL).await?;
         audit.set_keep(config.audit.keep);
@@ -204,6 +208,7 @@ impl Running {
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
         let transport = Transport::new(&proxies());
+        keys.table().issuers().ask_through(Arc::new(IssuerKeys(transport.client())));
         let gateway = Arc::new(Gateway {
             state: State {
                 auth: keys.table().clone(),

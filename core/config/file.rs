@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod identity;
+mod jwt;
 mod login;
 mod long;
 mod money;
@@ -15,6 +17,8 @@ mod store;
 mod team;
 mod unit;
 
+pub use identity::{Caps, Defaults, Organisation, User};
+pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
@@ -46,6 +50,12 @@ pub struct File {
     /// What the members of a team may do, and from which parameters they start.
     #[serde(default)]
     pub teams: BTreeMap<String, Team>,
+    /// Teams under one roof.
+    #[serde(default)]
+    pub organisations: BTreeMap<String, Organisation>,
+    /// People and service accounts.
+    #[serde(default)]
+    pub users: BTreeMap<String, User>,
     /// What models cost, where the built-in prices are not yours.
     pub pricing: Option<Vec<Pricing>>,
     /// Prices and limits from a file.
@@ -153,6 +163,9 @@ pub struct Admin {
 pub struct Auth {
     /// `false` opens the gateway to anybody who reaches it: on loopback only. Default: true.
     pub required: Option<bool>,
+    /// Issuers whose signed tokens (JWT) callers may send in place of a virtual key.
+    #[serde(default)]
+    pub jwt: BTreeMap<String, Jwt>,
 }
 
 /// A provider of the catalogue needs only its key; a server of your own needs `base_url` and `format`.
@@ -298,28 +311,19 @@ pub struct Team {
     pub budget: Option<Budget>,
     /// Parameters a request starts from where the caller says nothing.
     pub defaults: Option<Defaults>,
+    /// The organisation that it belongs to: what is said there binds it too.
+    pub organisation: Option<String>,
+    /// Operations that the team may use: `chat`, `embeddings`, `rerank`, … Default: all.
+    pub operations: Option<Vec<String>>,
+    /// Addresses that it may call from (`10.0.0.0/8`). Default: all.
+    pub ip_ranges: Option<Vec<String>>,
+    /// What parameters are held to.
+    pub caps: Option<Caps>,
+    /// On every request.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// Who goes first when the gateway is busy. Default: normal.
     pub priority: Option<Priority>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Defaults {
-    #[schemars(range(min = 0, max = 2))]
-    pub temperature: Option<f64>,
-    #[schemars(range(min = 0, max = 1))]
-    pub top_p: Option<f64>,
-    #[schemars(range(min = 1))]
-    pub top_k: Option<u64>,
-    /// The most tokens an answer may have.
-    #[schemars(range(min = 1))]
-    pub max_tokens: Option<u64>,
-    #[schemars(range(min = -2, max = 2))]
-    pub frequency_penalty: Option<f64>,
-    #[schemars(range(min = -2, max = 2))]
-    pub presence_penalty: Option<f64>,
-    pub seed: Option<i64>,
-    pub stop: Option<Vec<String>>,
 }
 
 /// One stage of the pipeline.

@@ -12,6 +12,8 @@ pub mod catalogue;
 pub mod content;
 pub mod env;
 pub mod file;
+pub mod identity;
+pub mod jwt;
 mod later;
 mod login;
 mod master;
@@ -37,9 +39,12 @@ mod tests;
 
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
+pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
+pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
 pub use scope::{Rule, Scope};
 pub use secret::Secret;
@@ -68,10 +73,14 @@ pub struct Config {
     pub admin: Admin,
     pub store: Store,
     pub auth: Auth,
+    /// Whose signed tokens are taken in place of keys.
+    pub issuers: Vec<jwt::Issuer>,
     pub providers: Vec<Provider>,
     /// Aliases by public name.
     pub models: BTreeMap<String, Alias>,
+    pub organisations: BTreeMap<String, Organisation>,
     pub teams: BTreeMap<String, Team>,
+    pub users: BTreeMap<String, User>,
     /// Prices of the user's own, in the file's order.
     pub pricing: Vec<Pricing>,
     /// Prices and limits of the file that `[catalogue]` names.
@@ -236,6 +245,11 @@ pub struct Team {
     pub priority: Option<String>,
     pub limits: Option<Limits>,
     pub budget: Option<Budget>,
+    pub organisation: Option<String>,
+    pub operations: Option<Arc<[String]>>,
+    pub networks: Arc<[ipnet::IpNet]>,
+    pub caps: Caps,
+    pub tags: Arc<[(String, String)]>,
 }
 
 /// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.
@@ -371,6 +385,11 @@ impl Config {
             keys.push("auth.required");
         }
         keys
+    }
+
+    /// Who there is.
+    pub fn who(&self) -> Configured<'_> {
+        Configured { organisations: &self.organisations, teams: &self.teams, users: &self.users }
     }
 
     /// What has to be watched for this configuration to stay fresh.

@@ -20,7 +20,7 @@ use crate::{
     provider::KeyChoice,
     reserve::{dearest, told, wanted},
     route::{self, Circuit, Target},
-    runtime::{WHOLE, team_defaults},
+    runtime::{WHOLE, parameters},
 };
 
 /// What would become of this request now. An error is the request's own: a body that is none.
@@ -52,9 +52,15 @@ pub async fn decide(world: &World<'_>, asked: Asked) -> Result<Decision> {
         ..Decision::default()
     };
     if asked.operation == Operation::Chat {
-        let team = asked.principal.team.as_deref().and_then(|team| world.config.teams.get(team));
-        decision.defaults = team.map(|team| team.defaults.clone()).unwrap_or_default();
-        team_defaults(world.config, &asked.principal, &mut document)?;
+        for bound in &*asked.principal.terms {
+            for (name, value) in &bound.terms.defaults {
+                decision.defaults.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        let capped = parameters(&asked.principal, &mut document)?;
+        if !capped.is_empty() {
+            cx.trace.note("caps", &format!("held to the caller's caps: {}", capped.join(", ")));
+        }
     }
     let mut chain = world.pipeline.rehearse(&asked.principal, document.model());
     if chain.reads_headers() {
@@ -76,6 +82,7 @@ fn context(asked: &Asked) -> Result<Context> {
     let (mut parts, ()) = Request::builder().body(()).map_err(unreadable)?.into_parts();
     parts.headers = asked.headers.clone();
     let mut cx = Context::open(asked.operation, asked.format, &parts, asked.principal.clone(), WHOLE);
+    cx.held_to(&asked.principal);
     cx.id = NO_ID.into();
     cx.now = asked.now;
     cx.explain = true;
@@ -117,6 +124,7 @@ impl Way<'_> {
         }
         // Told first and whatever happens: what is left is a part of every decision.
         weigh(self.world, &self.bounds, cx, &[]);
+        cx.principal.clone().admits(cx.operation, None)?;
         self.bounds.would_enter()?;
         if let Flow::Respond(mut response) = chain.request(cx, document).await? {
             chain.response(cx, &Candidate::default(), &mut response).await?;

@@ -26,8 +26,12 @@ impl Decision {
                 "name": Some(&*who.key_name).filter(|name| !name.is_empty()),
                 "team": who.team.as_deref(),
                 "user": who.user.as_deref(),
-                "models": who.key_models.as_deref(),
-                "team_models": who.team_models.as_deref(),
+                "organisation": who.organisation.as_deref(),
+                "roles": Some(&who.roles).filter(|roles| !roles.is_empty()),
+                "models": who.models_of("key"),
+                "team_models": who.models_of("team"),
+                "user_models": who.models_of("user"),
+                "organisation_models": who.models_of("organisation"),
                 "defaults": Some(&self.defaults).filter(|defaults| !defaults.is_empty()),
             },
             "limits": steps("limits").last().map_or_else(|| json!([]), |step| step["limits"].clone()),
@@ -234,13 +238,15 @@ fn caller(who: &Value, lines: &mut Lines) {
         let name = who["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
         told.push(format!("{key}{name}"));
     }
-    for kind in ["team", "user"] {
+    for kind in ["team", "user", "organisation"] {
         told.extend(who[kind].as_str().map(|name| format!("{kind} {name}")));
     }
     if !told.is_empty() {
         lines.add("caller", told.join(", "));
     }
-    for (whose, field) in [("key", "models"), ("team", "team_models")] {
+    let lists =
+        [("key", "models"), ("user", "user_models"), ("team", "team_models"), ("organisation", "organisation_models")];
+    for (whose, field) in lists {
         if who[field].is_array() {
             lines.add("may use", format!("{} (its {whose})", words(&who[field])));
         }

@@ -84,6 +84,28 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Of all of them, as `name` says them.
+    pub const NAMES: [&'static str; 18] = [
+        "chat",
+        "embeddings",
+        "count_tokens",
+        "compaction",
+        "models",
+        "stored_responses",
+        "rerank",
+        "moderations",
+        "image_generation",
+        "image_edit",
+        "image_variation",
+        "speech",
+        "transcription",
+        "translation",
+        "files",
+        "batches",
+        "passthrough",
+        "realtime",
+    ];
+
     /// May it cost money? Counting tokens goes to an upstream, but is free wherever it is offered.
     pub const fn spends(self) -> bool {
         !matches!(self, Operation::ListModels | Operation::OneModel | Operation::CountTokens | Operation::Stored)

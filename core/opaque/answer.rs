@@ -4,6 +4,7 @@
 
 use std::{
     borrow::Cow,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     account::{Attempt, estimate::tokens_of},
+    auth::cut::Watch,
     codec::{codec, opaque, skim::Skim},
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -197,17 +199,19 @@ impl Through {
     /// The rest, from the commit to the end: the response body runs this.
     pub async fn run(self, exchange: Exchange, sink: Sink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let (view, id) = (exchange.view(), exchange.cx.id.clone());
+        let principal = exchange.cx.principal.clone();
+        let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
         let mut live = Live { through: self, exchange: Some(exchange), charges: Vec::new() };
         let failed = loop {
             let Live { through, exchange: Some(exchange), .. } = &mut live else { return Ok(()) };
             if let Some(owed) = exchange.opaque.as_mut().and_then(|opaque| opaque.owed.as_mut()) {
                 through.out.iter().for_each(|piece| owed.push(piece));
             }
-            sink.send(std::mem::take(&mut through.out)).await;
+            watch.over(cut.as_mut(), sink.send(std::mem::take(&mut through.out))).await?;
             if through.ended {
                 break None;
             }
-            if let Err(error) = through.step(exchange.cx.operation).await {
+            if let Err(error) = watch.over(cut.as_mut(), through.step(exchange.cx.operation)).await.flatten() {
                 break Some(error);
             }
         };

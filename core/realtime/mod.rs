@@ -4,6 +4,7 @@
 
 use std::{
     borrow::Cow,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -125,6 +126,8 @@ impl Live {
         write_stall: Duration,
     ) -> Ending {
         let (idle, over) = (self.target.timeouts.idle, self.over.clone());
+        let principal = self.exchange.as_ref().map(|exchange| exchange.cx.principal.clone()).unwrap_or_default();
+        let mut cut = pin!(principal.is_cut());
         let mut heard = Instant::now();
         let mut ticks = interval(LOOK.min(idle / 2).max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,12 +178,15 @@ impl Live {
                 () = over.cancelled() => {
                     break Ending::new("gateway_stopped", CloseCode::Away, "the gateway stops: connect again");
                 }
+                () = cut.as_mut() => {
+                    break Ending::new("key_revoked", CloseCode::Policy, "the key is no longer good");
+                }
                 _ = ticks.tick() => {
                     let patience = if self.spoke { idle.saturating_mul(PAUSES) } else { idle };
                     if heard.elapsed() > patience {
                         break Ending::new("idle", CloseCode::Policy, "nobody has spoken for too long");
                     }
-                    if keys.authenticate(credential, SystemTime::now()).is_err() {
+                    if !keys.is_good(credential, SystemTime::now()).await {
                         break Ending::new("key_revoked", CloseCode::Policy, "the key is no longer good");
                     }
                 }

@@ -313,7 +313,8 @@ impl Deploy {
         for name in new.config.needs_restart(&state.started) {
             tracing::warn!(key = name, "this change needs a restart");
         }
-        state.auth.set_teams(&new.config.teams);
+        state.auth.issuers().configure(&new.config.issuers);
+        state.auth.set_configured(new.config.who());
         state.limits.set_teams(&new.config.teams);
         state.stored.set_bounds(new.config.responses);
         state.audit.set_keep(new.config.audit.keep);

@@ -29,7 +29,7 @@ use crate::{
     pipeline::{self, Candidate, Flow, Phase, Pipeline, drive},
     plugin::Plugins,
     route::{self, Health},
-    runtime::{Runtime, team_defaults},
+    runtime::{Runtime, parameters},
     script::Scripts,
     telemetry::names,
 };
@@ -183,7 +183,7 @@ impl Rehearsal {
     ) -> Result<Option<Vec<Arc<str>>>> {
         let (now, routes) = (Instant::now(), &self.runtime.routes);
         if cx.operation == Operation::Chat {
-            team_defaults(&self.runtime.config, &cx.principal, document)?;
+            parameters(&cx.principal, document)?;
         }
         let mut chain = self.pipeline.select(&cx.principal, document.model());
         if chain.reads_headers() {

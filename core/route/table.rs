@@ -182,9 +182,9 @@ impl Table {
         Some(card(name, owner, first))
     }
 
-    /// Both of the caller's lists must name it, by the name that was asked for or by the `provider/model` it stands for.
+    /// Each of the caller's lists must name it, by the name that was asked for or by the `provider/model` it stands for.
     pub fn permits(&self, name: &str, principal: &Principal) -> bool {
-        if principal.key_models.is_none() && principal.team_models.is_none() {
+        if principal.models.is_empty() {
             return true;
         }
         let full = match self.find(name, Terms::default()) {
@@ -192,9 +192,7 @@ impl Table {
             _ => None,
         };
         let named = |p: &String| wildcard(p, name) || full.as_deref().is_some_and(|f| wildcard(p, f));
-        [&principal.key_models, &principal.team_models]
-            .into_iter()
-            .all(|list| list.as_ref().is_none_or(|l| l.iter().any(named)))
+        principal.models.iter().all(|list| list.models.iter().any(named))
     }
 
     fn expand(&self, alias: &Alias, plan: &mut Plan) {
@@ -456,10 +454,15 @@ fn unpriced(name: &str) -> Error {
 }
 
 fn forbidden(name: &str, principal: &Principal) -> Error {
-    let whose = match &principal.team {
+    let mut whose = match &principal.team {
         Some(team) => format!("this key or its team `{team}`"),
         None => "this key".to_owned(),
     };
+    for (kind, name) in [("user", &principal.user), ("organisation", &principal.organisation)] {
+        if let Some(name) = name.as_ref().filter(|_| principal.models_of(kind).is_some()) {
+            whose.push_str(&format!(" or its {kind} `{name}`"));
+        }
+    }
     let message = format!("{whose} may not use model `{}`; GET /v1/models lists what it may use", shown(name));
     Error::new(Kind::Forbidden, message).with_code("model_not_allowed").at("model")
 }

@@ -24,9 +24,12 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         store: config::Store { kind: config::StoreKind::Memory, path: PathBuf::from("data") },
         budget_lease: Duration::from_secs(60),
         auth: config::Auth { required: true },
+        issuers: Vec::new(),
         providers,
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
+        organisations: BTreeMap::new(),
         teams: BTreeMap::new(),
+        users: BTreeMap::new(),
         pricing: Vec::new(),
         catalogue: Default::default(),
         unknown_price: Default::default(),
@@ -87,7 +90,7 @@ fn names(plan: &Plan) -> Vec<String> {
 
 fn caller(models: &[&str]) -> Principal {
     let list: Vec<String> = models.iter().map(|m| (*m).to_owned()).collect();
-    Principal { key_models: Some(list.into()), ..Principal::default() }
+    Principal::default().with_models(list)
 }
 
 #[test]
@@ -184,11 +187,7 @@ fn callers_reach_only_what_their_lists_name() {
     assert_eq!(may(&["openai/*"], "smart"), Err(403));
     assert_eq!(may(&[], "mock"), Err(403));
     assert_eq!(may(&["smart"], "does-not-exist"), Err(403), "existence is not told");
-    let both = Principal {
-        key_models: Some(vec!["gpt-4o".to_owned()].into()),
-        team_models: Some(vec!["openai/*".to_owned()].into()),
-        ..Principal::default()
-    };
+    let both = caller(&["openai/*"]).with_models(vec!["gpt-4o".to_owned()]);
     assert!(table.permits("gpt-4o", &both));
     assert!(!table.permits("gpt-4.1", &both) && !table.permits("anthropic/claude-x", &both));
 }

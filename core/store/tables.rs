@@ -16,6 +16,10 @@ pub enum Table {
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// Organisations, teams, users and what changed last: `auth::row`, `auth::revision`.
+    Identities,
+    /// Tokens of the admin API by id: `auth::row`.
+    Tokens,
     /// Gateways that share the store: `nodes`.
     Nodes,
     /// Sums of usage: `account::usage`.
@@ -27,13 +31,15 @@ pub enum Table {
 }
 
 impl Table {
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 12] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
         Table::Usage,
         Table::Objects,
         Table::Versions,
+        Table::Identities,
+        Table::Tokens,
         Table::Nodes,
         Table::Reports,
         Table::Audit,
@@ -48,6 +54,8 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Identities => 7,
+            Table::Tokens => 8,
             Table::Nodes => 12,
             Table::Reports => 14,
             Table::Audit => 9,
@@ -64,6 +72,8 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Identities => "identities",
+            Table::Tokens => "tokens",
             Table::Nodes => "nodes",
             Table::Reports => "reports",
             Table::Audit => "audit",

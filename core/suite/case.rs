@@ -211,14 +211,16 @@ fn context(mut fields: Fields<'_>, scene: &mut Scene, config: &Config) -> Read<(
     let mut caller = principal(&key, fields.text("team")?.as_deref(), config);
     caller.user = fields.text("user")?.map(Into::into);
     caller.roles = fields.texts("roles")?.unwrap_or_default();
-    caller.key_models = fields.texts("models")?.map(Into::into);
+    if let Some(models) = fields.texts("models")? {
+        caller = caller.with_models(models);
+    }
     scene.principal = Arc::new(caller);
     Ok(())
 }
 
 /// The owner of a key of this name, bound by what the configuration says of its team.
 pub fn principal(key: &str, team: Option<&str>, config: &Config) -> Principal {
-    let caller = auth::member(team, &config.teams);
+    let caller = auth::member(team, config.who());
     Principal { key_id: format!("key_{key}").into(), key_name: key.into(), ..caller }
 }
 

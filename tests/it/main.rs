@@ -33,6 +33,8 @@ mod guests;
 mod held;
 mod hosted;
 mod hostile;
+mod identity;
+mod identity_jwt;
 mod keys;
 mod files;
 mod limits;
@@ -56,6 +58,7 @@ mod reports;
 mod responses;
 mod retries;
 mod review;
+mod revoke;
 mod routing;
 #[path = "../../core/store/tests/server.rs"]
 mod server;

@@ -93,6 +93,10 @@ fn its_configuration_table_has_every_key_that_exists() {
             "stages[].config.",
             "pricing[].tiers[].",
             "pricing[].services.",
+            // The same keys as a team's.
+            "organisations.NAME.",
+            "users.NAME.",
+            "auth.jwt.NAME.claims.tags.",
         ]
         .iter()
         .any(|table| key.starts_with(table))

@@ -12,7 +12,7 @@ use std::{
 };
 
 use portcullis::{
-    auth::{Keys, NewKey},
+    auth::{Keys, NewKey, terms::TermsRow},
     config::{self, StoreKind},
     store::{self, Store},
 };
@@ -200,10 +200,11 @@ fn fill(data: &Path) -> BTreeSet<String> {
             for n in 0..100 {
                 let name = format!("key {life}-{n}");
                 let models = (n % 7 == 0).then(|| vec![format!("mock/{}", "m".repeat(n)); n + 1]);
-                let new = NewKey { name: name.clone(), models, ..NewKey::default() };
+                let terms = TermsRow { models, ..TermsRow::default() };
+                let new = NewKey { name: name.clone(), terms, ..NewKey::default() };
                 let (info, _) = keys.create(new).await.expect("create");
                 if n % 9 == 0 {
-                    keys.revoke(&info.id).await.expect("revoke");
+                    keys.revoke(&info.id, false).await.expect("revoke");
                 }
                 names.insert(name);
             }

@@ -10,8 +10,8 @@ use super::*;
 use crate::{
     account::Ledger,
     admin::{self, Action, AdminState, Deployment, Facts},
-    config,
-    store::Memory,
+    config::{self, StoreKind},
+    store::{self, Memory},
     telemetry::Ring,
     versions::{By, Versions},
 };

@@ -17,6 +17,8 @@ use super::{
     text,
 };
 
+mod identity;
+mod jwt;
 mod logins;
 mod models;
 mod pricing;
@@ -26,6 +28,9 @@ mod secrets;
 mod stages;
 mod store;
 mod teams;
+
+pub use identity::{budget, operation_named};
+pub use teams::defaults;
 
 /// What the file is read against.
 pub struct Surroundings<'s, 't> {
@@ -63,14 +68,18 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     };
     let server = r.server(file.server.unwrap_or_default());
     let admin = r.admin(file.admin.unwrap_or_default(), &server);
-    let auth = r.auth(file.auth.unwrap_or_default(), &server);
+    let mut raw_auth = file.auth.unwrap_or_default();
+    let issuers = r.jwt(std::mem::take(&mut raw_auth.jwt));
+    let auth = r.auth(raw_auth, &server);
     let raw_store = file.store.unwrap_or_default();
     let lease = raw_store.budget_lease.clone();
     let budget_lease = r.span(&path(&["store", "budget_lease"]), lease).unwrap_or(BUDGET_LEASE);
     let store = r.store(raw_store, budget_lease);
     let providers = r.providers(file.providers);
     let models = r.models(file.models, &providers);
-    let teams = r.teams(file.teams, &providers, &models);
+    let organisations = r.organisations(file.organisations, &providers, &models);
+    let teams = r.teams(file.teams, &organisations, &providers, &models);
+    let users = r.users(file.users, (&organisations, &teams), &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
     let catalogue = file.catalogue.unwrap_or_default();
     let unknown_price = match catalogue.unknown_price {
@@ -99,9 +108,12 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         admin,
         store,
         auth,
+        issuers,
         providers,
         models,
+        organisations,
         teams,
+        users,
         pricing,
         catalogue,
         unknown_price,

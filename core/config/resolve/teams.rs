@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Number, Value};
 
-use super::{Resolver, path};
-use crate::config::{Alias, Budget, Limits, Per, Provider, Team, file};
+use super::{
+    Resolver,
+    identity::{Checked, Common},
+    path,
+};
+use crate::config::{Alias, Budget, Limits, Organisation, Per, Provider, Team, file};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn teams(
         &mut self,
         raw: BTreeMap<String, file::Team>,
+        organisations: &BTreeMap<String, Organisation>,
         providers: &[Provider],
         models: &BTreeMap<String, Alias>,
     ) -> BTreeMap<String, Team> {
-        let names: Vec<String> = models.keys().cloned().collect();
         let mut teams = BTreeMap::new();
         for (name, raw) in self.as_written("teams", raw) {
             let at = path(&["teams", &name]);
@@ -24,12 +28,26 @@ impl Resolver<'_, '_, '_> {
                     format!("team name {name:?}: leave out white space at the ends and control characters"),
                 );
             }
-            for (n, model) in raw.models.iter().flatten().enumerate() {
-                let at = self.entry(&path(&["teams", &name, "models"]), n);
-                self.allowed(&at, model, providers, &names);
+            if let Some(organisation) = &raw.organisation {
+                let at = path(&["teams", &name, "organisation"]);
+                self.known(&at, "organisations", organisation, organisations.keys());
             }
-            let team = Team {
+            let common = Common {
                 models: raw.models,
+                operations: raw.operations,
+                ip_ranges: raw.ip_ranges,
+                caps: raw.caps,
+                tags: raw.tags,
+            };
+            let Checked { models: allowed, operations, networks, caps, tags } =
+                self.common(&at, common, providers, models);
+            let team = Team {
+                models: allowed,
+                organisation: raw.organisation,
+                operations,
+                networks,
+                caps,
+                tags,
                 defaults: defaults(raw.defaults.unwrap_or_default()),
                 priority: raw.priority.map(|p| word(p).to_owned()),
                 limits: raw.limits.and_then(limits),
@@ -40,7 +58,7 @@ impl Resolver<'_, '_, '_> {
         teams
     }
 
-    fn budget(&mut self, at: &[String], raw: file::Budget) -> Option<Budget> {
+    pub(super) fn budget(&mut self, at: &[String], raw: file::Budget) -> Option<Budget> {
         let mut usd = |key: &str, raw: Option<file::Usd>| {
             let nano = self.usd(&[at, &path(&[key])].concat(), raw)?;
             u64::try_from(nano).ok()
@@ -57,7 +75,7 @@ impl Resolver<'_, '_, '_> {
     }
 
     /// An entry of an allow-list: a reference, or a pattern whose provider, if it spells one out, exists.
-    fn allowed(&mut self, at: &[String], model: &str, providers: &[Provider], names: &[String]) {
+    pub(super) fn allowed(&mut self, at: &[String], model: &str, providers: &[Provider], names: &[String]) {
         let Some(star) = model.find('*') else { return self.reference(at, model, providers, names) };
         let head = model.split_once('/').map(|(head, _)| head).filter(|head| head.len() < star);
         if let Some(head) = head.filter(|head| !providers.iter().any(|p| p.name == *head)) {
@@ -69,7 +87,7 @@ impl Resolver<'_, '_, '_> {
     }
 }
 
-fn defaults(raw: file::Defaults) -> Map<String, Value> {
+pub fn defaults(raw: file::Defaults) -> Map<String, Value> {
     let float = |n: Option<f64>| n.and_then(Number::from_f64).map(Value::Number);
     let pairs = [
         ("temperature", float(raw.temperature)),
@@ -84,13 +102,13 @@ fn defaults(raw: file::Defaults) -> Map<String, Value> {
     pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-fn limits(raw: file::TeamLimits) -> Option<Limits> {
+pub(super) fn limits(raw: file::TeamLimits) -> Option<Limits> {
     let file::TeamLimits { requests_per_minute, tokens_per_minute, concurrent } = raw;
     Limits { requests_per_minute, tokens_per_minute, concurrent }.any()
 }
 
 /// Nano-dollars: ten cents, more than nearly any single answer costs.
-const UNPRICED: u64 = 100_000_000;
+pub(super) const UNPRICED: u64 = 100_000_000;
 
 fn word(priority: file::Priority) -> &'static str {
     match priority {

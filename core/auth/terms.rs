@@ -1,0 +1,191 @@
+//! What a key, a user, a team or an organisation may do, as rows keep it and as the API takes and shows it; and from there
+//! to the terms that bind. Every mistake names its field.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::{
+    config::{self, Limits, Terms, Urgency, file, identity},
+    error::{Error, Result},
+};
+
+/// As written; what is absent binds nothing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TermsRow {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_ranges: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Each as `budget` of gateway.toml.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budgets: Option<Vec<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defaults: Option<Map<String, Value>>,
+    /// As `caps` of gateway.toml.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caps: Option<Map<String, Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
+}
+
+impl TermsRow {
+    /// Takes over what a body names, out of the body; `null` takes away.
+    pub fn take(&mut self, body: &mut Map<String, Value>) -> Result<()> {
+        set(body, "models", &mut self.models)?;
+        set(body, "operations", &mut self.operations)?;
+        set(body, "ip_ranges", &mut self.ip_ranges)?;
+        set(body, "limits", &mut self.limits)?;
+        set(body, "budgets", &mut self.budgets)?;
+        if let Some(budget) = body.remove("budget") {
+            self.budgets = Some(budget).filter(|budget| !budget.is_null()).map(|budget| vec![budget]);
+        }
+        set(body, "defaults", &mut self.defaults)?;
+        set(body, "caps", &mut self.caps)?;
+        set(body, "tags", &mut self.tags)?;
+        set(body, "priority", &mut self.priority)?;
+        self.limits = self.limits.take().and_then(Limits::any);
+        Ok(())
+    }
+
+    /// All fields, for an answer.
+    pub fn show(&self, into: &mut Map<String, Value>) {
+        let row = serde_json::to_value(self).unwrap_or_default();
+        for name in FIELDS {
+            into.insert(name.to_owned(), row.get(name).cloned().unwrap_or_default());
+        }
+    }
+
+    /// The terms, or the first mistake in them.
+    pub fn resolve(&self) -> Result<Terms> {
+        let TermsRow { models, operations, ip_ranges, limits, budgets, defaults, caps, tags, priority } = self;
+        check_models(models.as_deref())?;
+        check_limits(*limits)?;
+        if let Some(operations) = operations {
+            filled("operations", operations)?;
+            for (n, name) in operations.iter().enumerate() {
+                config::operation_named(name).map_err(|e| Error::invalid(format!("operations[{n}]"), e))?;
+            }
+        }
+        let mut networks = Vec::new();
+        if let Some(ranges) = ip_ranges {
+            filled("ip_ranges", ranges)?;
+            for (n, range) in ranges.iter().enumerate() {
+                networks.push(identity::network(range).map_err(|e| Error::invalid(format!("ip_ranges[{n}]"), e))?);
+            }
+        }
+        let mut bounds = Vec::new();
+        for (n, budget) in budgets.iter().flatten().enumerate() {
+            bounds.push(config::budget(budget).map_err(|(key, e)| Error::invalid(format!("budgets[{n}].{key}"), e))?);
+        }
+        if bounds.len() > MOST_BUDGETS {
+            return Err(Error::invalid("budgets", format!("at most {MOST_BUDGETS}, one for each window")));
+        }
+        let defaults = match defaults {
+            None => Map::new(),
+            Some(raw) => {
+                let raw: file::Defaults = read("defaults", Value::Object(raw.clone()))?;
+                config::defaults(raw).map_err(|(key, e)| Error::invalid(format!("defaults.{key}"), e))?
+            }
+        };
+        let caps = match caps {
+            None => identity::Caps::default(),
+            Some(raw) => {
+                let raw: file::Caps = read("caps", Value::Object(raw.clone()))?;
+                identity::caps(raw).map_err(|(key, e)| Error::invalid(format!("caps.{key}"), e))?
+            }
+        };
+        let tags = identity::tags(tags.as_ref().unwrap_or(&BTreeMap::new())).map_err(|e| Error::invalid("tags", e))?;
+        let wrong = || Error::invalid("priority", "one of low, normal, high: the highest that a request may ask for");
+        let priority = priority.as_deref().map(|name| Urgency::parse(name).ok_or_else(wrong)).transpose()?;
+        Ok(Terms {
+            models: models.as_deref().map(Into::into),
+            operations: operations.as_deref().map(Into::into),
+            networks: networks.into(),
+            defaults,
+            caps,
+            tags,
+            priority,
+            limits: limits.and_then(Limits::any),
+            budgets: bounds.into(),
+        })
+    }
+}
+
+/// A field of a body, if it is there.
+pub fn set<T: DeserializeOwned>(body: &mut Map<String, Value>, name: &str, field: &mut Option<T>) -> Result<()> {
+    match body.remove(name) {
+        None => {}
+        Some(Value::Null) => *field = None,
+        Some(value) => *field = Some(read(name, value)?),
+    }
+    Ok(())
+}
+
+/// Nothing is left of a body once all fields were taken.
+pub fn nothing_left(body: &Map<String, Value>, known: &[&str]) -> Result<()> {
+    let Some(name) = body.keys().next() else { return Ok(()) };
+    let known = known.iter().chain(&FIELDS).copied();
+    let hint = config::hint(name, known.clone());
+    let all = known.collect::<Vec<_>>().join(", ");
+    Err(Error::invalid(name, format!("unknown field `{name}`{hint}; there are {all}")))
+}
+
+fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T> {
+    serde_json::from_value(value).map_err(|e| Error::invalid(name, format!("{name} is not right: {e}")))
+}
+
+fn filled(name: &str, list: &[String]) -> Result<()> {
+    if list.is_empty() {
+        return Err(Error::invalid(name, "an empty list would allow nothing; leave it out to allow all"));
+    }
+    if list.len() > MOST_ENTRIES {
+        return Err(Error::invalid(name, format!("at most {MOST_ENTRIES} entries")));
+    }
+    Ok(())
+}
+
+pub fn check_models(models: Option<&[String]>) -> Result<()> {
+    let Some(models) = models else { return Ok(()) };
+    if models.is_empty() {
+        return Err(Error::invalid("models", "an empty list would allow no model; leave it out to allow all"));
+    }
+    if models.len() > MOST_ENTRIES {
+        return Err(Error::invalid("models", format!("at most {MOST_ENTRIES} models; use wildcards (provider/*)")));
+    }
+    for (at, model) in models.iter().enumerate() {
+        let bad = model.len() > identity::MOST_NAME || model.chars().any(char::is_control);
+        if model.trim() != model || model.is_empty() || bad {
+            return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like provider/*"));
+        }
+    }
+    Ok(())
+}
+
+/// Whatever limits there are: each is a number above zero that somebody may have meant.
+pub fn check_limits(limits: Option<Limits>) -> Result<()> {
+    let limits = serde_json::to_value(limits.unwrap_or_default()).unwrap_or_default();
+    for (name, limit) in limits.as_object().into_iter().flatten() {
+        if limit.as_u64().is_some_and(|n| n == 0 || n > MOST_LIMIT) {
+            let message =
+                format!("a number from 1 to {MOST_LIMIT}; leave it out for no limit, revoke the key to stop it");
+            return Err(Error::invalid(format!("limits.{name}"), message));
+        }
+    }
+    Ok(())
+}
+
+/// In the order in which answers show them.
+pub const FIELDS: [&str; 9] =
+    ["models", "operations", "ip_ranges", "limits", "budgets", "defaults", "caps", "tags", "priority"];
+const MOST_LIMIT: u64 = 1_000_000_000_000;
+const MOST_ENTRIES: usize = 200;
+const MOST_BUDGETS: usize = 8;

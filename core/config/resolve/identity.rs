@@ -1,0 +1,229 @@
+//! `[organisations.…]`, `[users.…]`, and the terms that they and teams have in common: names checked against each other,
+//! roles, operations, ranges of addresses.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ipnet::IpNet;
+
+use super::{Resolver, path, teams};
+use crate::{
+    config::{Alias, Budget, Caps, Grant, Organisation, Over, Per, Provider, Team, Terms, User, file, identity, text},
+    model::Operation,
+};
+
+/// What organisations, teams and users have in common beside limits, as written.
+pub(super) struct Common {
+    pub models: Option<Vec<String>>,
+    pub operations: Option<Vec<String>>,
+    pub ip_ranges: Option<Vec<String>>,
+    pub caps: Option<file::Caps>,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The same, checked.
+pub(super) struct Checked {
+    pub models: Option<Vec<String>>,
+    pub operations: Option<Arc<[String]>>,
+    pub networks: Arc<[IpNet]>,
+    pub caps: Caps,
+    pub tags: Arc<[(String, String)]>,
+}
+
+impl Resolver<'_, '_, '_> {
+    pub(super) fn organisations(
+        &mut self,
+        raw: BTreeMap<String, file::Organisation>,
+        providers: &[Provider],
+        models: &BTreeMap<String, Alias>,
+    ) -> BTreeMap<String, Organisation> {
+        let mut all = BTreeMap::new();
+        for (name, raw) in self.as_written("organisations", raw) {
+            let at = path(&["organisations", &name]);
+            self.named(&at, &name);
+            let file::Organisation { models: allowed, operations, ip_ranges, limits, budget, defaults, caps, tags } =
+                raw;
+            let common = Common { models: allowed, operations, ip_ranges, caps, tags };
+            let checked = self.common(&at, common, providers, models);
+            let budget = budget.and_then(|raw| self.budget(&[&at[..], &path(&["budget"])].concat(), raw));
+            all.insert(name, Organisation { terms: checked.terms(limits, budget, defaults) });
+        }
+        all
+    }
+
+    pub(super) fn users(
+        &mut self,
+        raw: BTreeMap<String, file::User>,
+        known: (&BTreeMap<String, Organisation>, &BTreeMap<String, Team>),
+        providers: &[Provider],
+        models: &BTreeMap<String, Alias>,
+    ) -> BTreeMap<String, User> {
+        let mut all = BTreeMap::new();
+        for (name, raw) in self.as_written("users", raw) {
+            let at = path(&["users", &name]);
+            self.named(&at, &name);
+            let common = Common {
+                models: raw.models,
+                operations: raw.operations,
+                ip_ranges: raw.ip_ranges,
+                caps: raw.caps,
+                tags: raw.tags,
+            };
+            let checked = self.common(&at, common, providers, models);
+            let budget = raw.budget.and_then(|raw| self.budget(&[&at[..], &path(&["budget"])].concat(), raw));
+            let teams = raw.teams.unwrap_or_default();
+            for (n, team) in teams.iter().enumerate() {
+                let at = self.entry(&[&at[..], &path(&["teams"])].concat(), n);
+                self.known(&at, "teams", team, known.1.keys());
+            }
+            if let Some(organisation) = &raw.organisation {
+                let at = [&at[..], &path(&["organisation"])].concat();
+                if teams.is_empty() {
+                    self.known(&at, "organisations", organisation, known.0.keys());
+                } else {
+                    self.tell(&at, "`organisation` is for users without a team: a team has its own".to_owned());
+                }
+            }
+            let mut roles = Vec::new();
+            for (n, role) in raw.roles.unwrap_or_default().iter().enumerate() {
+                let at = self.entry(&[&at[..], &path(&["roles"])].concat(), n);
+                match Grant::parse(role) {
+                    Ok(grant) => {
+                        match &grant.over {
+                            Over::Team(team) => self.known(&at, "teams", team, known.1.keys()),
+                            Over::Organisation(of) => self.known(&at, "organisations", of, known.0.keys()),
+                            _ => {}
+                        }
+                        roles.push(grant);
+                    }
+                    Err(message) => self.tell(&at, message),
+                }
+            }
+            let user = User {
+                email: raw.email,
+                organisation: raw.organisation,
+                teams,
+                roles,
+                service: raw.service.unwrap_or(false),
+                disabled: raw.disabled.unwrap_or(false),
+                terms: checked.terms(raw.limits, budget, raw.defaults),
+            };
+            all.insert(name, user);
+        }
+        all
+    }
+
+    pub(super) fn common(
+        &mut self,
+        at: &[String],
+        raw: Common,
+        providers: &[Provider],
+        models: &BTreeMap<String, Alias>,
+    ) -> Checked {
+        let under = |key: &str| [at, &path(&[key])].concat();
+        let names: Vec<String> = models.keys().cloned().collect();
+        for (n, model) in raw.models.iter().flatten().enumerate() {
+            let at = self.entry(&under("models"), n);
+            self.allowed(&at, model, providers, &names);
+        }
+        for (n, operation) in raw.operations.iter().flatten().enumerate() {
+            if let Err(message) = operation_named(operation) {
+                let at = self.entry(&under("operations"), n);
+                self.tell(&at, message);
+            }
+        }
+        let mut networks = Vec::new();
+        for (n, range) in raw.ip_ranges.iter().flatten().enumerate() {
+            match identity::network(range) {
+                Ok(network) => networks.push(network),
+                Err(message) => {
+                    let at = self.entry(&under("ip_ranges"), n);
+                    self.tell(&at, message);
+                }
+            }
+        }
+        for (key, list) in [("operations", &raw.operations), ("ip_ranges", &raw.ip_ranges)] {
+            if list.as_ref().is_some_and(Vec::is_empty) {
+                self.tell(&under(key), format!("an empty list would allow nothing: leave `{key}` out to allow all"));
+            }
+        }
+        let caps = raw.caps.map_or(Ok(Caps::default()), identity::caps).unwrap_or_else(|(key, message)| {
+            self.tell(&[at, &path(&["caps", key])].concat(), format!("`caps.{key}` {message}"));
+            Caps::default()
+        });
+        let tags = identity::tags(&raw.tags).unwrap_or_else(|message| {
+            self.tell(&under("tags"), message);
+            Arc::default()
+        });
+        let operations = raw.operations.map(Arc::from);
+        Checked { models: raw.models, operations, networks: networks.into(), caps, tags }
+    }
+
+    pub(super) fn named(&mut self, at: &[String], name: &str) {
+        if let Err(message) = identity::name(name) {
+            self.fault_at_key(at, format!("{name:?}: {message}"));
+        }
+    }
+
+    /// What is named stands in the file, or may stand in the store.
+    pub(super) fn known<'k>(
+        &mut self,
+        at: &[String],
+        section: &str,
+        name: &str,
+        names: impl Iterator<Item = &'k String> + Clone,
+    ) {
+        if names.clone().any(|known| known == name) {
+            return;
+        }
+        let hint = text::hint(name, names.map(String::as_str));
+        let fix = if hint.is_empty() { ": write it here too, or keep both in the store" } else { &hint };
+        self.tell(at, format!("there is no [{section}.{name}]{fix}"));
+    }
+}
+
+impl Checked {
+    fn terms(
+        self,
+        limits: Option<file::TeamLimits>,
+        budget: Option<Budget>,
+        defaults: Option<file::Defaults>,
+    ) -> Terms {
+        Terms {
+            models: self.models.map(Arc::from),
+            operations: self.operations,
+            networks: self.networks,
+            defaults: teams::defaults(defaults.unwrap_or_default()),
+            caps: self.caps,
+            tags: self.tags,
+            priority: None,
+            limits: limits.and_then(teams::limits),
+            budgets: budget.into_iter().collect(),
+        }
+    }
+}
+
+/// The error is a sentence.
+pub fn operation_named(name: &str) -> Result<(), String> {
+    if Operation::NAMES.contains(&name) {
+        return Ok(());
+    }
+    let hint = text::hint(name, Operation::NAMES);
+    Err(format!("there is no operation {name:?}: use some of {}{hint}", Operation::NAMES.join(", ")))
+}
+
+/// A budget without a place in a file. The error names the key.
+pub fn budget(raw: file::Budget) -> Result<Budget, (String, String)> {
+    let usd = |key: &str, raw: &file::Usd| {
+        let nano = text::usd(&raw.0).map_err(|e| (key.to_owned(), e))?;
+        u64::try_from(nano).map_err(|_| (key.to_owned(), "must not be negative".to_owned()))
+    };
+    let file::Budget { usd: bound, per, unpriced_usd } = raw;
+    let per = match per {
+        file::Per::Day => Per::Day,
+        file::Per::Week => Per::Week,
+        file::Per::Month => Per::Month,
+        file::Per::Total => Per::Total,
+    };
+    let unpriced_nano_usd = unpriced_usd.map_or(Ok(teams::UNPRICED), |raw| usd("unpriced_usd", &raw))?;
+    Ok(Budget { nano_usd: usd("usd", &bound)?, per, unpriced_nano_usd })
+}

@@ -1,0 +1,146 @@
+//! Promise 12: revoked means revoked, from the next request on; and with `cut` what runs with the key ends at once.
+//! `PORTCULLIS_LONG=1`: 1,000 revocations under load.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    family::{FAMILIES, Openai},
+    support::{End, Gateway, Say, Upstream, begin, read_rest, read_until, request},
+};
+
+const CLOSED: &str = "[auth]\nrequired = true\n";
+
+/// A stream that has begun and then stays.
+fn stalled() -> Say {
+    let first = r#"data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant","content":"first words"}}]}"#;
+    Say::sse(format!("{first}\n\n")).end(End::Stall)
+}
+
+async fn gateway(upstream: &Upstream) -> Gateway {
+    Gateway::start(&format!("{CLOSED}{}", upstream.provider("up", "openai_chat"))).await
+}
+
+#[tokio::test]
+async fn a_cut_ends_streams_with_an_error_and_their_upstream_calls() {
+    for family in FAMILIES {
+        let upstream = Upstream::saying(stalled()).await;
+        let gateway = gateway(&upstream).await;
+        let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+        let (_, other) = gateway.key(r#"{"name":"other"}"#).await;
+        let mut streams = Vec::new();
+        for key in [&key, &key, &other] {
+            let (path, body) = (family.path("up/m", true), family.body("up/m", true, "x"));
+            let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+            let mut socket = begin(gateway.addr, "POST", &path, &headers, body.as_bytes()).await;
+            let raw = read_until(&mut socket, "first words").await;
+            streams.push((socket, raw));
+        }
+        let mut untouched = streams.pop().expect("three");
+        let began = Instant::now();
+        let cut = gateway.admin("DELETE", &format!("/api/v1/keys/{id}?cut=true"), "").await;
+        assert_eq!(cut.json()["status"], "revoked");
+        for (mut socket, raw) in streams {
+            let answer = read_rest(&mut socket, raw).await;
+            let text = answer.text();
+            assert!(text.contains("revoked or disabled while"), "{family:?}: {text}");
+            assert!(!text.contains("[DONE]") && !text.contains("message_stop"), "no terminal: {text}");
+        }
+        upstream.is_cancelled(2).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "at once, and not when the upstream gives up");
+        // Another key's stream goes on.
+        let mut piece = [0; 16];
+        let more = tokio::io::AsyncReadExt::read(&mut untouched.0, &mut piece);
+        assert!(tokio::time::timeout(Duration::from_millis(200), more).await.is_err(), "{family:?}");
+        assert_eq!(upstream.cancelled(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_cut_ends_what_still_waits_for_its_first_output() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x")).wait(Duration::from_secs(300))).await;
+    let gateway = gateway(&upstream).await;
+    let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let (addr, body) = (gateway.addr, Openai.body("up/m", false, "x"));
+    let waiting = tokio::spawn(async move {
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        request(addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await
+    });
+    upstream.hears(1).await;
+    // Disabled for a time: the same.
+    let body = r#"{"disabled":true,"cut":true}"#;
+    assert_eq!(gateway.admin("PATCH", &format!("/api/v1/keys/{id}"), body).await.json()["status"], "disabled");
+    let answer = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("in time").expect("answered");
+    let error = Openai.error(&answer);
+    assert_eq!((answer.status, error.code.as_str()), (401, "key_revoked"));
+    upstream.is_cancelled(1).await;
+    // It can be used again, and its requests are not cut.
+    gateway.admin("PATCH", &format!("/api/v1/keys/{id}"), r#"{"disabled":false}"#).await;
+    upstream.always(Say::json(Openai.whole("x")));
+    let again =
+        gateway.post_with("/v1/chat/completions", &[("x-api-key", &key)], &Openai.body("up/m", false, "x")).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    let record = gateway.record(2).await;
+    assert!(record["status"] == 200 || record["status"] == 401, "{record}");
+}
+
+#[tokio::test]
+async fn without_a_cut_what_runs_may_end_by_itself() {
+    let upstream = Upstream::saying(stalled()).await;
+    let gateway = gateway(&upstream).await;
+    let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+    let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+    let body = Openai.body("up/m", true, "x");
+    let mut socket = begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await;
+    read_until(&mut socket, "first words").await;
+    gateway.admin("DELETE", &format!("/api/v1/keys/{id}"), "").await;
+    let refused = gateway.post_with("/v1/chat/completions", &[("x-api-key", &key)], &body).await;
+    assert_eq!(Openai.error(&refused).code, "key_revoked");
+    let mut piece = [0; 16];
+    let more = tokio::io::AsyncReadExt::read(&mut socket, &mut piece);
+    assert!(tokio::time::timeout(Duration::from_millis(200), more).await.is_err(), "it stays");
+    // A second thought.
+    gateway.admin("DELETE", &format!("/api/v1/keys/{id}?cut=true"), "").await;
+    upstream.is_cancelled(1).await;
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_from_the_next_request_on_under_load() {
+    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some_and(|v| v == "1") { 1_000 } else { 100 };
+    let gateway = Arc::new(Gateway::start(CLOSED).await);
+    let (_, busy) = gateway.key(r#"{"name":"busy"}"#).await;
+    let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let ask = async |gateway: &Gateway, key: &str| {
+        gateway.post_with("/v1/chat/completions", &[("x-api-key", key)], &Openai.body("mock", false, "x")).await.status
+    };
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let (gateway, busy, over, served) = (gateway.clone(), busy.clone(), over.clone(), served.clone());
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    let body = Openai.body("mock", false, "x");
+                    let answer = gateway.post_with("/v1/chat/completions", &[("x-api-key", &busy)], &body).await;
+                    assert_eq!(answer.status, 200, "others are not touched");
+                    served.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for round in 0..rounds {
+        let (id, key) = gateway.key(r#"{"name":"k"}"#).await;
+        assert_eq!(ask(&gateway, &key).await, 200, "round {round}");
+        gateway.admin("DELETE", &format!("/api/v1/keys/{id}"), "").await;
+        assert_eq!(ask(&gateway, &key).await, 401, "round {round}");
+    }
+    over.store(true, Ordering::Relaxed);
+    for worker in load {
+        worker.await.expect("served to the end");
+    }
+    assert!(served.load(Ordering::Relaxed) > 0);
+}
