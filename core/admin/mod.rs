@@ -18,6 +18,7 @@ use crate::{
     versions::{By, Versions},
 };
 
+mod access;
 mod audit;
 pub mod client;
 mod explain;
