@@ -55,6 +55,7 @@ mod responses;
 mod retries;
 mod review;
 mod routing;
+mod scopes;
 mod stages;
 mod state;
 mod streams;
