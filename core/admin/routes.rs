@@ -15,8 +15,8 @@ use hyper::body::Incoming;
 use serde_json::{Map, Value};
 
 use super::{
-    AdminState, audit, explain, export, gate, identities, keys, openapi, reads, record, reply, reply::Reply, secrets,
-    tokens, usage, versions,
+    AdminState, audit, budgets, explain, export, gate, identities, keys, openapi, reads, record, reply, reply::Reply,
+    secrets, tokens, usage, versions,
 };
 use crate::{
     auth::{
@@ -216,6 +216,14 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "Actor", call: tokens::whoami },
     Route { method: Method::GET, path: "/api/v1/permissions", summary: "Which role may do what", may: May::Common(Operation::Look),
         query: &[], body: None, answer: "Page", call: tokens::permissions },
+    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Gateway(Operation::ReadTeams),
+        query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
+    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Gateway(Operation::ReadTeams),
+        query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
+    Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", may: May::Gateway(Operation::ChangeBudgets),
+        query: &[], body: Some("NewRaise"), answer: "Raise", call: budgets::raise },
+    Route { method: Method::DELETE, path: "/api/v1/budgets/raises/{id}", summary: "Ends a raise before its time", may: May::Gateway(Operation::ChangeBudgets),
+        query: &[], body: None, answer: "Raise", call: budgets::end },
     Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", may: May::Common(Operation::Look),
         query: PAGING, body: None, answer: "Page", call: reads::models },
     Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", may: May::Common(Operation::Look),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::ground::Ground;
 use crate::{
     account::{Ledger, estimate::Estimates, settle},
-    admin,
+    admin, alerts,
     aside::Inside,
     audit::{self, Audit, Entry},
     auth::{Keys, Principal},
@@ -33,7 +33,7 @@ use crate::{
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     context,
     gateway::Gateway,
-    limit::{Budgets, Limits},
+    limit::{self, Budgets, Limits, days},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
@@ -203,7 +203,7 @@ impl Running {
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
-        budgets.set_teams(&config.teams);
+        budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
@@ -271,6 +271,11 @@ impl Running {
             token,
         });
         let stop = close.clone();
+        days::restore(gateway.state.limits.meters(), &*store).await;
+        let told = gateway.clone();
+        let webhook = move || told.runtime.load().config.alerts.clone();
+        let heard = budgets.alarm().hear().context("alerts are heard once a process")?;
+        let alerts = alerts::run(heard, gateway.state.transport.client(), webhook, close.clone());
         let mut helpers = vec![
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin_listener, plane, stop).await {
@@ -283,6 +288,8 @@ impl Running {
             tokio::spawn(deploy.clone().follow_secrets(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(alerts),
+            tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         if let Some(follow) = follow {

@@ -64,6 +64,7 @@ mod routing;
 mod server;
 mod shared;
 mod secrets;
+mod scopes;
 mod stages;
 mod state;
 mod streams;
