@@ -44,6 +44,7 @@ pub mod realtime;
 pub mod reply;
 pub mod explain;
 pub mod account;
+pub mod alerts;
 pub mod store;
 pub mod versions;
 pub mod config;

@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("seal", &["auth", "error"]),
     ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
     ("limit", &["auth", "clock", "config", "error", "store", "telemetry"]),
+    ("alerts", &["auth", "config", "error", "limit", "upstream"]),
     ("store", &["config", "error"]),
     ("versions", &["config", "error", "store"]),
     ("server", &["config", "error"]),

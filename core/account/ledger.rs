@@ -22,7 +22,7 @@ use super::{
     usage::Sums,
 };
 use crate::{
-    config::Records,
+    config::{Records, Scope},
     context::Trace,
     store::{Files, Result, Store, files::Appender},
     telemetry::{Ring, metrics, row},
@@ -300,11 +300,11 @@ impl Ledger {
 impl crate::limit::Ledger for Ledger {
     fn spent<'a>(
         &'a self,
-        team: &'a str,
+        scope: &'a Scope,
         from: SystemTime,
         to: Option<SystemTime>,
     ) -> BoxFuture<'a, anyhow::Result<Option<u64>>> {
-        Box::pin(async move { Ok(Some(self.sums.spent(team, from, to).await?)) })
+        Box::pin(async move { Ok(self.sums.spent(scope, from, to).await?) })
     }
 }
 

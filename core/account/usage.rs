@@ -14,6 +14,7 @@ use tokio::sync::RwLock;
 
 use super::{Record, hour::Hour, sum::Sum};
 use crate::{
+    config::Scope,
     model::{Units, Usage},
     store::{Op, Result, Store, Table},
 };
@@ -206,17 +207,27 @@ impl Sums {
         Ok(())
     }
 
-    /// Nano-dollars of a team's requests that began in the hours from that of `from` to that of `to`.
-    pub async fn spent(&self, team: &str, from: SystemTime, to: Option<SystemTime>) -> Result<u64> {
+    /// Nano-dollars of a scope's requests that began in the hours from that of `from` to that of `to`. `None`: these sums do not
+    /// tell it apart.
+    pub async fn spent(&self, scope: &Scope, from: SystemTime, to: Option<SystemTime>) -> Result<Option<u64>> {
+        let told = |by: &By<'_>| match scope {
+            Scope::Team(team) => by.team == &**team,
+            Scope::Key(key) => by.key == &**key,
+            Scope::Model(model) => by.model == &**model,
+            _ => false,
+        };
+        if !matches!(scope, Scope::Team(_) | Scope::Key(_) | Scope::Model(_)) {
+            return Ok(None);
+        }
         let mut spent: u64 = 0;
         let end = to.map_or(Hour(u32::MAX), |to| Hour::of(to - std::time::Duration::from_nanos(1)).plus(1));
         self.each(Hour::of(from), end, |by, sum| {
-            if by.team == team {
+            if told(&by) {
                 spent = spent.saturating_add(sum.cost_nano_usd);
             }
         })
         .await?;
-        Ok(spent)
+        Ok(Some(spent))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

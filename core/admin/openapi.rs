@@ -88,7 +88,11 @@ fn schemas() -> Value {
     let positive = || json!({ "type": "integer", "minimum": 1 });
     let bounds = closed(
         &[],
-        json!({ "requests_per_minute": positive(), "tokens_per_minute": positive(), "concurrent": positive() }),
+        json!({
+            "requests_per_minute": positive(), "input_tokens_per_minute": positive(), "output_tokens_per_minute": positive(),
+            "tokens_per_minute": positive(), "requests_per_day": positive(), "tokens_per_day": positive(),
+            "concurrent": positive(), "shadow": { "type": "boolean", "description": "they only report" },
+        }),
     );
     let limits = json!({ "anyOf": [{ "type": "null" }, of("Limits")], "description": "null: no limits of its own" });
     let budget = json!({ "type": ["object", "null"], "properties": {
@@ -171,13 +175,52 @@ fn schemas() -> Value {
         })),
         "KeyChange": closed(&["limits"], json!({ "limits": limits })),
         "Limits": bounds,
-        "Team": object(&["name"], json!({ "name": text(), "models": models, "limits": limits, "budget": budget, "source": text() })),
+        "Team": object(&["name"], json!({
+            "name": text(), "models": models, "limits": limits, "budget": budget, "source": text(),
+            "budgets": { "type": "array", "items": { "type": "object" } },
+            "budget_fallback": { "type": "array", "items": text() },
+        })),
         "TeamPage": page(of("Team")),
     });
-    for (name, schema) in bound.as_object().into_iter().chain(deployment().as_object()).flatten() {
+    let parts = [bound, deployment(), money()];
+    for (name, schema) in parts.iter().filter_map(Value::as_object).flatten() {
         all[name] = schema.clone();
     }
     all
+}
+
+/// Of budgets and their raises.
+fn money() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let usd = || json!({ "type": "number" });
+    let scope = || json!({ "type": "string", "description": "its kind and name, as in team:research" });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let page = |of: &str| {
+        let items = json!({ "$ref": format!("#/components/schemas/{of}") });
+        let data = json!({ "data": { "type": "array", "items": items }, "next_cursor": maybe("string") });
+        object(&["data", "next_cursor"], data)
+    };
+    let raise = json!({
+        "id": text(), "scope": scope(), "per": maybe("string"), "usd": usd(), "made": time(), "until": time(),
+        "reason": text(),
+    });
+    json!({
+        "Budget": object(&["id", "scope", "per", "usd"], json!({
+            "id": text(), "scope": scope(), "name": text(), "per": { "enum": ["day", "week", "month", "total"] },
+            "window": text(), "resets": maybe("string"), "usd": usd(), "raised_usd": usd(),
+            "spent_usd": maybe("number"), "reserved_usd": maybe("number"), "left_usd": maybe("number"),
+            "soft": maybe("number"), "past_soft": { "type": "boolean" },
+        })),
+        "BudgetPage": page("Budget"),
+        "NewRaise": closed(&["scope", "usd", "until", "reason"], json!({
+            "scope": scope(), "usd": { "description": "US dollars, as a number or as text" },
+            "until": { "type": "string", "description": "12h, 3d, or RFC 3339" }, "reason": text(),
+            "per": { "enum": ["day", "week", "month", "total", null], "description": "that budget alone; absent: each of the scope" },
+        })),
+        "Raise": object(&["id", "scope", "usd", "until", "reason"], raise),
+        "RaisePage": page("Raise"),
+    })
 }
 
 /// Of versions and rollouts.

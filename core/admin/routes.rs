@@ -12,7 +12,7 @@ use http::{Method, Request, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::{AdminState, explain, gate, keys, openapi, reads, reply, reply::Reply, usage, versions};
+use super::{AdminState, budgets, explain, gate, keys, openapi, reads, reply, reply::Reply, usage, versions};
 use crate::error::{Error, Kind, Result};
 
 /// A row.
@@ -82,6 +82,14 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: Some("Rotation"), answer: "KeyWithSecret", call: keys::rotate },
     Route { method: Method::GET, path: "/api/v1/teams", summary: "Every team with its limits and what is left of its budget", open: false,
         query: PAGING, body: None, answer: "TeamPage", call: reads::teams },
+    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", open: false,
+        query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
+    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", open: false,
+        query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
+    Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", open: false,
+        query: &[], body: Some("NewRaise"), answer: "Raise", call: budgets::raise },
+    Route { method: Method::DELETE, path: "/api/v1/budgets/raises/{id}", summary: "Ends a raise before its time", open: false,
+        query: &[], body: None, answer: "Raise", call: budgets::end },
     Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", open: false,
         query: PAGING, body: None, answer: "Page", call: reads::models },
     Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", open: false,

@@ -301,19 +301,10 @@ fn validate(new: &NewKey, now: SystemTime) -> Result<()> {
 }
 
 fn check_limits(limits: Option<Limits>) -> Result<()> {
-    let Limits { requests_per_minute, tokens_per_minute, concurrent } = limits.unwrap_or_default();
-    for (name, limit) in [
-        ("requests_per_minute", requests_per_minute),
-        ("tokens_per_minute", tokens_per_minute),
-        ("concurrent", concurrent),
-    ] {
-        if limit.is_some_and(|n| n == 0 || n > MOST_LIMIT) {
-            let message =
-                format!("a number from 1 to {MOST_LIMIT}; leave it out for no limit, revoke the key to stop it");
-            return Err(Error::invalid(format!("limits.{name}"), message));
-        }
+    match limits.unwrap_or_default().absurd() {
+        Some((name, message)) => Err(Error::invalid(format!("limits.{name}"), message)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// `key_`, the time in milliseconds and 48 random bits, hex: ids sort by age.
@@ -377,7 +368,6 @@ const ID_PREFIX: &str = "key_";
 /// The store has held a key once.
 const EVER: &[u8] = b"keys/ever";
 const MASTER_CHECK_TEXT: &str = "portcullis master key check";
-const MOST_LIMIT: u64 = 1_000_000_000_000;
 const MAX_NAME: usize = 200;
 const MAX_MODELS: usize = 200;
 /// Of one key: the current one and those rotated out, which are kept to say so.

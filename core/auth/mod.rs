@@ -14,7 +14,7 @@ pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::{Table, member};
 
-use crate::config::{Budget, Rule, Scope};
+use crate::config::Rule;
 
 /// The caller, as every later step sees it.
 #[derive(Debug, Clone, Default)]
@@ -36,12 +36,6 @@ impl Principal {
     /// What scopes caches, kv, records and ids: the team, or the key itself when it has none.
     pub fn tenant(&self) -> &str {
         self.team.as_deref().unwrap_or(&self.key_id)
-    }
-
-    /// Of its team.
-    pub fn team_budget(&self) -> Option<Budget> {
-        let team = self.rules.iter().find(|rule| matches!(rule.scope, Scope::Team(_)))?;
-        team.budgets.first().copied()
     }
 
     /// May this caller use a model by this name (an alias, or `provider/model`)?

@@ -15,7 +15,7 @@ use dashmap::DashMap;
 
 use super::{Principal, credential, expiry, row::Row};
 use crate::{
-    config::{Budget, Limits, Rule, Scope, Team},
+    config::{Rule, Scope, Team},
     error::{Error, Kind, Result},
 };
 
@@ -36,8 +36,8 @@ type Teams = BTreeMap<String, Rules>;
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Rules {
     models: Option<Arc<[String]>>,
-    limits: Option<Limits>,
-    budget: Option<Budget>,
+    /// `None`: it is bound by nothing.
+    rule: Option<Rule>,
 }
 
 /// One secret of a key.
@@ -86,7 +86,7 @@ impl Table {
 
     /// Takes over what the configured teams may use and spend. A key whose team has no entry is bound by its own list alone.
     pub fn set_teams(&self, teams: &BTreeMap<String, Team>) {
-        let fresh: Teams = teams.iter().map(|(name, team)| (name.clone(), Rules::of(team))).collect();
+        let fresh: Teams = teams.iter().map(|(name, team)| (name.clone(), Rules::of(name, team))).collect();
         let mut held = self.teams.lock().unwrap_or_else(PoisonError::into_inner);
         for mut entry in self.entries.iter_mut() {
             let rules = entry.principal.team.as_deref().and_then(|team| fresh.get(team)).cloned().unwrap_or_default();
@@ -177,26 +177,22 @@ impl Table {
 }
 
 impl Rules {
-    fn of(team: &Team) -> Rules {
-        Rules { models: team.models.as_deref().map(Arc::from), limits: team.limits, budget: team.budget }
+    fn of(name: &str, team: &Team) -> Rules {
+        Rules { models: team.models.as_deref().map(Arc::from), rule: team.rule(&Arc::from(name)) }
     }
 
     /// In the place of what the principal had of its team.
     fn put_on(self, principal: &mut Principal) {
         principal.team_models = self.models;
         let own = principal.rules.iter().filter(|rule| !matches!(rule.scope, Scope::Team(_))).cloned();
-        let of_team = principal
-            .team
-            .as_ref()
-            .and_then(|team| Rule::of(Scope::Team(team.clone()), team, self.limits, self.budget.into_iter().collect()));
-        principal.rules = own.chain(of_team).collect();
+        principal.rules = own.chain(self.rule).collect();
     }
 }
 
 /// Anybody of this team, or nobody in particular; bound as its keys are.
 pub fn member(team: Option<&str>, teams: &BTreeMap<String, Team>) -> Principal {
     let mut principal = Principal { team: team.map(Arc::from), ..Principal::default() };
-    if let Some(rules) = team.and_then(|team| teams.get(team)).map(Rules::of) {
+    if let Some(rules) = team.and_then(|team| Some(Rules::of(team, teams.get(team)?))) {
         rules.put_on(&mut principal);
     }
     principal

@@ -15,6 +15,7 @@ use crate::{
     provider::Transport,
 };
 
+pub mod budgets;
 mod caller;
 pub mod catalogue;
 pub mod check;
@@ -64,6 +65,8 @@ pub enum Command {
     Check(check::Args),
     /// Make, list, revoke and rotate virtual keys
     Keys(keys::Args),
+    /// Look at budgets, raise one for a while
+    Budgets(budgets::Args),
     /// Look at versions of the configuration and scripts, compare them, return to one
     Versions(versions::Args),
     /// Export the store to a file, or import one
@@ -126,6 +129,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Serve(args)) => serve::run(&args, &place),
         Some(Command::Check(args)) => check::run(&args, &place, &compile),
         Some(Command::Keys(args)) => keys::run(args, &place),
+        Some(Command::Budgets(args)) => budgets::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
         Some(Command::Mock(args)) => mock::run(&args),

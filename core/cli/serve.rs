@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     account::{Ledger, estimate::Estimates, settle},
-    admin,
+    admin, alerts,
     aside::Inside,
     auth::{Keys, Principal},
     cli::{Exit, outbound::Outside},
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     context,
     gateway::Gateway,
-    limit::{Budgets, Limits},
+    limit::{self, Budgets, Limits, days},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::{self, KeyRests},
@@ -179,7 +179,7 @@ impl Running {
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
-        budgets.set_teams(&config.teams);
+        budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
@@ -233,6 +233,11 @@ impl Running {
         let follow = keys.follow();
         let plane = Arc::new(admin::AdminState { keys, ledger: ledger.clone(), facts, deployment, token });
         let stop = close.clone();
+        days::restore(gateway.state.limits.meters(), &*store).await;
+        let told = gateway.clone();
+        let webhook = move || told.runtime.load().config.alerts.clone();
+        let heard = budgets.alarm().hear().context("alerts are heard once a process")?;
+        let alerts = alerts::run(heard, gateway.state.transport.client(), webhook, close.clone());
         let mut helpers = vec![
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin_listener, plane, stop).await {
@@ -242,6 +247,8 @@ impl Running {
             tokio::spawn(metrics().upkeep(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(alerts),
+            tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         if let Some(follow) = follow {

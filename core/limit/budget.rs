@@ -72,6 +72,17 @@ impl Counter {
         Ok(())
     }
 
+    /// A reservation that was raised goes back to `amount`; without an amount it ends, and nothing was spent.
+    pub fn lower(&mut self, id: u64, amount: Option<u64>) {
+        let Some(hold) = self.open.get_mut(&id) else { return };
+        let less = hold.amount.saturating_sub(amount.unwrap_or(0));
+        self.reserved = self.reserved.saturating_sub(less);
+        match amount {
+            Some(_) => hold.amount -= less,
+            None => drop(self.open.remove(&id)),
+        }
+    }
+
     /// The reservation ends; `used` was spent. `false`: it was settled before, or never made.
     pub fn settle(&mut self, id: u64, used: u64) -> bool {
         let open = self.open.remove(&id);

@@ -282,7 +282,7 @@ impl Deploy {
             tracing::warn!(key = name, "this change needs a restart");
         }
         state.auth.set_teams(&new.config.teams);
-        state.limits.set_teams(&new.config.teams);
+        state.limits.configure(&new.config);
         state.stored.set_bounds(new.config.responses);
         state.body_memory.set_limit(new.config.server.body_memory);
         known(&[&new]);

@@ -26,6 +26,8 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         auth: config::Auth { required: true },
         providers,
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
+        rules: crate::config::Rules::default(),
+        alerts: None,
         teams: BTreeMap::new(),
         pricing: Vec::new(),
         catalogue: Default::default(),

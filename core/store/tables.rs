@@ -8,7 +8,7 @@ pub enum Table {
     Meta,
     /// Virtual keys by id: `auth::row`.
     Keys,
-    /// Budgets by team and window: `limit::lease`.
+    /// Budgets by scope and window, and what was counted in days: `limit::lease`.
     Budgets,
     /// Sums of usage by hour: `account::usage`.
     Usage,
@@ -16,13 +16,23 @@ pub enum Table {
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// Budgets that are raised for a while: `limit::raise`.
+    Raises,
     /// Gateways that share the store: `nodes`.
     Nodes,
 }
 
 impl Table {
-    pub const ALL: [Table; 7] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions, Table::Nodes];
+    pub const ALL: [Table; 8] = [
+        Table::Meta,
+        Table::Keys,
+        Table::Budgets,
+        Table::Usage,
+        Table::Objects,
+        Table::Versions,
+        Table::Raises,
+        Table::Nodes,
+    ];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -32,6 +42,7 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Raises => 11,
             Table::Nodes => 12,
         }
     }
@@ -45,6 +56,7 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Raises => "raises",
             Table::Nodes => "nodes",
         }
     }

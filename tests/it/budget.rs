@@ -313,7 +313,7 @@ async fn a_budget_is_shown_with_what_is_left_and_when_it_starts_anew() {
     assert_eq!(budget["per"], "month");
     let resets = budget["resets"].as_str().unwrap();
     assert!(resets.ends_with("-01T00:00:00Z") && budget["window"].as_str().unwrap().len() == 7, "{budget}");
-    let shows = "portcullis_budget_spent_usd{team=\"research\"} 1";
+    let shows = "portcullis_budget_spent_usd{scope=\"team\",name=\"research\",per=\"month\"} 1";
     eventually("the gauge follows", async || gateway.admin("GET", "/metrics", "").await.text().contains(shows)).await;
 }
 

@@ -55,6 +55,7 @@ mod responses;
 mod retries;
 mod review;
 mod routing;
+mod scopes;
 #[path = "../../core/store/tests/server.rs"]
 mod server;
 mod shared;

@@ -105,6 +105,10 @@ fn usual() -> config::Records {
     config::Records::default()
 }
 
+fn team(name: &str) -> crate::config::Scope {
+    crate::config::Scope::Team(name.into())
+}
+
 #[tokio::test]
 async fn requests_page_from_memory_into_files_of_closed_and_running_hours() {
     clock!(NOW, now);
@@ -299,8 +303,8 @@ async fn sums_of_a_hundred_thousand_random_costs_are_exact() {
     let found: BTreeMap<String, u64> = sums(&ledger).await.into_iter().map(|(t, s)| (t, s.cost_nano_usd)).collect();
     assert_eq!(found, expected);
     let from = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN);
-    assert_eq!(ledger.sums.spent("team-3", from, None).await.unwrap(), expected["team-3"]);
-    assert_eq!(ledger.sums.spent("team-3", from, Some(from)).await.unwrap(), 0);
+    assert_eq!(ledger.sums.spent(&team("team-3"), from, None).await.unwrap(), Some(expected["team-3"]));
+    assert_eq!(ledger.sums.spent(&team("team-3"), from, Some(from)).await.unwrap(), Some(0));
 }
 
 #[test]
@@ -342,11 +346,11 @@ async fn old_sums_become_one_a_team_and_nothing_of_them_is_lost() {
     // A month and a day later: all of it is in the store alone, and older than it is kept.
     NOW.fetch_add(33 * 86_400 * 1000, Ordering::SeqCst);
     let keep = config::Records { usage: Duration::from_secs(32 * 86_400), ..usual() };
-    let spent = ledger.sums.spent("red", SystemTime::UNIX_EPOCH, None).await.unwrap();
+    let spent = ledger.sums.spent(&team("red"), SystemTime::UNIX_EPOCH, None).await.unwrap();
     ledger.upkeep(keep).await;
     assert_eq!(rows().await, 3, "one a team");
     assert_eq!(sums(&ledger).await, before);
-    assert_eq!(ledger.sums.spent("red", SystemTime::UNIX_EPOCH, None).await.unwrap(), spent);
+    assert_eq!(ledger.sums.spent(&team("red"), SystemTime::UNIX_EPOCH, None).await.unwrap(), spent);
     // What comes later is added to it, and hours that are young enough stay.
     ledger.append(vec![record(now(), "red", Some(7))]);
     ledger.upkeep(keep).await;

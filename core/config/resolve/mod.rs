@@ -17,6 +17,7 @@ use super::{
     text,
 };
 
+mod limits;
 mod logins;
 mod models;
 mod pricing;
@@ -55,8 +56,11 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let lease = raw_store.budget_lease.clone();
     let budget_lease = r.span(&path(&["store", "budget_lease"]), lease).unwrap_or(BUDGET_LEASE);
     let store = r.store(raw_store, budget_lease);
-    let providers = r.providers(file.providers);
-    let models = r.models(file.models, &providers);
+    let (mut raw_models, mut raw_providers) = (file.models, file.providers);
+    let rules = r.rules(&mut raw_models, &mut raw_providers, file.tags);
+    let alerts = r.alerts(file.alerts);
+    let providers = r.providers(raw_providers);
+    let models = r.models(raw_models, &providers);
     let teams = r.teams(file.teams, &providers, &models);
     let pricing = r.pricing(file.pricing, &providers);
     let catalogue = r.catalogue(file.catalogue.unwrap_or_default());
@@ -81,6 +85,8 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         providers,
         models,
         teams,
+        rules,
+        alerts,
         pricing,
         catalogue,
         media,
