@@ -33,7 +33,7 @@ use crate::{
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     context,
     gateway::Gateway,
-    limit::{self, Budgets, Limits, days},
+    limit::{self, Budgets, days},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
@@ -118,6 +118,9 @@ pub struct Running {
     ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
+    /// What requests used is written down where several gateways count together: until this, and then to the end.
+    counted: CancellationToken,
+    books: Option<JoinHandle<()>>,
 }
 
 /// The key of the very first start: for a terminal, or in a file.
@@ -205,6 +208,9 @@ impl Running {
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
+        let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        let counted = CancellationToken::new();
+        let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
         let transport = Transport::new(&proxies());
@@ -216,7 +222,7 @@ impl Running {
                 seals: Seals::new(&keys.secret_for("sealed ids"))?,
                 objects: Objects::new(store.clone()),
                 claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
-                limits: Limits::new(budgets.clone()),
+                limits,
                 estimates,
                 health: Health::default(),
                 keys: KeyRests::default(),
@@ -319,6 +325,8 @@ impl Running {
             ledger,
             store,
             budgets,
+            counted,
+            books,
         })
     }
 
@@ -352,6 +360,10 @@ impl Running {
         // The last exchange is gone when its gateway is: then the queue ends by itself.
         drop((self.gateway, self.deploy));
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
+        self.counted.cancel();
+        if let Some(books) = self.books {
+            let _ = books.await;
+        }
         audit.record_done(Entry::system("gateway.stop")).await;
         if let Err(error) = audit.keep_head().await {
             tracing::warn!(%error, "the file audit.head could not be written");

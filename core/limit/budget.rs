@@ -55,6 +55,11 @@ impl Counter {
         Counter { spent, ceiling: spent, lost: lost.filter(|(amount, _)| *amount > 0), ..Counter::default() }
     }
 
+    /// As a store that several gateways share has it: nothing is held here.
+    pub fn seen(spent: u64, reserved: u64) -> Counter {
+        Counter { spent, reserved, ceiling: spent.saturating_add(reserved), ..Counter::default() }
+    }
+
     /// Reserves, or raises what `id` has reserved to `amount`. What is held already stays held when this fails.
     pub fn hold(&mut self, id: u64, amount: u64, limit: u64, now: u64, until: u64) -> Result<(), Short> {
         let has = self.open.get(&id).map_or(0, |hold| hold.amount);

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     config::{Budget, Per, Rule, Scope},
-    store::{Op, Store, StoreError, Table},
+    store::{Counters, Op, Store, StoreError, Table},
     telemetry::metrics,
 };
 
@@ -56,6 +56,8 @@ pub struct Budgets {
     lease: Duration,
     /// The last write failed: said once.
     failing: AtomicBool,
+    /// Who counts instead, where several gateways share a store: budgets are only looked at here.
+    counters: Option<Arc<dyn Counters>>,
 }
 
 /// One budget as the API shows it.
@@ -95,6 +97,7 @@ impl Budgets {
             configured: ArcSwap::default(),
             raises: Raises::default(),
             alarm: Arc::default(),
+            counters: store.counters(),
             store,
             ledger,
             wanted: Arc::new(Notify::new()),
@@ -160,6 +163,7 @@ impl Budgets {
         }
         self.tidy().await;
         self.look_ahead();
+        self.watch().await;
         self.tend().await;
     }
 
@@ -175,6 +179,7 @@ impl Budgets {
                     self.look_ahead();
                     self.raise();
                     self.expire();
+                    self.watch().await;
                     self.show();
                     if tidied.elapsed() > TIDY {
                         self.tidy().await;
@@ -189,6 +194,9 @@ impl Budgets {
 
     /// At the end, when everything is settled: the next start finds what was spent, and no block in use.
     pub async fn close(&self) {
+        if self.counters.is_some() {
+            return;
+        }
         let purses: Vec<Arc<Purse>> = self.all.iter().map(|purse| purse.clone()).collect();
         let rows = purses.iter().filter_map(|purse| Some(put(purse, purse.at_rest()?))).collect::<Vec<_>>();
         if !rows.is_empty()
@@ -236,6 +244,20 @@ impl Budgets {
             || self.configured.load().iter().any(|rule| rule.scope == *scope)
     }
 
+    /// How the budgets stand in a store that counts for several gateways: for headers, gauges and the API, a moment old.
+    async fn watch(&self) {
+        let Some(counters) = &self.counters else { return };
+        let now = SystemTime::now();
+        let current: Vec<Arc<Purse>> = self.current.iter().take(MOST_WATCHED).map(|purse| purse.clone()).collect();
+        for purse in current.iter().filter(|purse| purse.window.holds(now)) {
+            match counters.look(&super::fleet::money(purse, now)).await {
+                Ok(standing) => purse.observe(standing.used, standing.reserved),
+                // It is away, for all of them.
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Counters of this moment and of the next minute exist.
     fn look_ahead(&self) {
         let now = SystemTime::now();
@@ -253,6 +275,9 @@ impl Budgets {
 
     /// Reads counters that are new, and leases a block for each that wants one: all of them in one write.
     async fn tend(&self) {
+        if self.counters.is_some() {
+            return;
+        }
         let purses: Vec<Arc<Purse>> = self.all.iter().map(|purse| purse.clone()).collect();
         for purse in purses.iter().filter(|purse| !purse.is_loaded()) {
             self.load(purse).await;
@@ -387,6 +412,8 @@ fn key(purse: &Purse) -> Vec<u8> {
     [purse.scope.kind(), &**purse.scope.id(), &purse.window.id].join("\0").into_bytes()
 }
 
+/// In one look.
+const MOST_WATCHED: usize = 500;
 const TICK: Duration = Duration::from_secs(1);
 /// Before a window begins its counter is ready.
 const AHEAD: Duration = Duration::from_secs(60);

@@ -227,6 +227,17 @@ impl Purse {
         self.lock().counter.is_some()
     }
 
+    /// As the store that counts for several gateways has it, for whoever looks.
+    pub fn observe(&self, spent: u64, reserved: u64) {
+        let mut state = self.lock();
+        state.counter = Some(Counter::seen(spent, reserved));
+        let (limit, budget) = (state.limit, state.budget);
+        drop(state);
+        if budget.and_then(|budget| budget.soft_of(limit)).is_some_and(|soft| spent >= soft) {
+            self.tell(Mark::SOFT, limit);
+        }
+    }
+
     /// What the ledger and the last lease say. The first of several readers wins.
     pub fn load(&self, spent: u64, lost: u64, told: Mark) {
         let until = self.now().saturating_add(as_nanos(self.lease));

@@ -19,9 +19,11 @@ use crate::{
 };
 
 mod budgets;
+mod outage;
 mod rates;
 mod days;
 mod scopes;
+mod scripts;
 mod shared;
 
 /// Of the buckets' clock.

@@ -29,6 +29,7 @@ mod examples;
 mod explain;
 mod facts;
 mod family;
+mod fleet;
 mod guests;
 mod held;
 mod hosted;
