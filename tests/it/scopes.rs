@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     family::{Anthropic, Family, Openai},
-    support::{Answer, Gateway, Say, Upstream, eventually},
+    support::{Answer, Gateway, Process, Say, Upstream, eventually},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n";
@@ -312,4 +312,36 @@ async fn explain_shows_every_scope_and_which_would_refuse() {
     assert_eq!(told["budget"]["scope"], "model", "the tightest: {told}");
     assert_eq!(told["limits"][0]["requests_per_day"]["left"], 8, "{told}");
     assert!(told["message"].as_str().is_some_and(|text| text.contains("model `smart`")), "{told}");
+}
+
+/// As somebody types it.
+fn command(gateway: &Process, words: &[&str]) -> (bool, String) {
+    let admin = format!("http://{}", gateway.admin);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("budgets").args(words).args(["--admin", &admin]);
+    let output = command.current_dir(gateway.path()).env_remove("PORTCULLIS_ADMIN_TOKEN").output().expect("it runs");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
+#[tokio::test]
+async fn a_raise_that_was_acknowledged_outlives_kill_9() {
+    let config = format!("[store]\nkind = \"sled\"\n{CLOSED}[teams.research]\nbudget = {{ usd = 1, per = \"day\" }}\n");
+    let mut gateway = Process::start(&config, &[]).await;
+    let words = ["raise", "team:research", "--usd", "2", "--until", "12h", "--reason", "a deadline"];
+    let (done, text) = command(&gateway, &words);
+    assert!(done && text.contains("team:research has 2 USD more until"), "{text}");
+    let id = text.split(':').next().expect("its id").to_owned();
+    let (done, text) = command(&gateway, &["raise", "team:nobody", "--usd", "2", "--until", "1h", "--reason", "x"]);
+    assert!(!done && text.contains("there is no budget of team:nobody"), "{text}");
+    gateway.kill_and_restart().await;
+    let (done, text) = command(&gateway, &["list", "--json"]);
+    let rows: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((done, rows["data"][0]["usd"].as_f64()), (true, Some(3.0)), "{text}");
+    let (done, text) = command(&gateway, &["raises"]);
+    assert!(done && text.contains(&id) && text.contains("a deadline"), "{text}");
+    let (done, text) = command(&gateway, &["end", &id]);
+    assert!(done && text.contains("has ended"), "{text}");
+    let (_, text) = command(&gateway, &["list", "--json"]);
+    assert!(text.contains("\"usd\": 1"), "{text}");
 }
