@@ -233,7 +233,7 @@ name = "a team that has a cheaper one goes there"
 request = { model = "dear" }
 context = { team = "lab" }
 spent = { "model:dear" = 5 }
-expect = { answered = "mock/small", headers = { x-portcullis-budget-fallback = "true" } }
+expect = { answered = "mock/small" }
 
 [[case]]
 name = "the tag's"

@@ -256,7 +256,14 @@ async fn a_request_that_a_budget_refuses_goes_to_a_cheaper_model() {
         rows["data"][1]["trace"].to_string().contains("it goes to small instead")
     })
     .await;
-    let told = gateway.admin("POST", "/api/v1/explain", r#"{"model":"smart","team":"research"}"#).await.json();
+    let told = gateway
+        .admin(
+            "POST",
+            "/api/v1/explain",
+            r#"{"request":{"model":"smart","messages":[{"role":"user","content":"hello"}]},"team":"research"}"#,
+        )
+        .await
+        .json();
     assert!(told["notes"].to_string().contains("it would go to small instead"), "{told}");
 }
 
@@ -304,7 +311,14 @@ async fn explain_shows_every_scope_and_which_would_refuse() {
     let key = key(&gateway).await;
     assert_eq!(ask(&gateway, Openai, &key, "smart", "").await.status, 200);
     settled(&gateway).await;
-    let told = gateway.admin("POST", "/api/v1/explain", r#"{"model":"smart","team":"research"}"#).await.json();
+    let told = gateway
+        .admin(
+            "POST",
+            "/api/v1/explain",
+            r#"{"request":{"model":"smart","messages":[{"role":"user","content":"hello"}]},"team":"research"}"#,
+        )
+        .await
+        .json();
     let scopes: Vec<&str> =
         told["budgets"].as_array().unwrap().iter().filter_map(|budget| budget["scope"].as_str()).collect();
     assert_eq!(scopes.len(), 3, "{told}");
