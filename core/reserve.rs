@@ -38,7 +38,12 @@ pub async fn reserve(
     }
     let permit = inner.permit.as_ref().ok_or_else(no_permit)?;
     if !permit.counts() || !inner.cx.operation.spends() {
-        return Ok(Right { reserved: permit.free(), max_tokens: None });
+        let reserved = match inner.permit.as_mut() {
+            Some(permit) if permit.counts_late() => permit.reserve(Need::default(), Need::default()).await?,
+            Some(permit) => permit.free(),
+            None => return Err(no_permit()),
+        };
+        return Ok(Right { reserved, max_tokens: None });
     }
     let used = inner.used_before();
     // Only a provider's own limits tell its attempts from others.

@@ -23,6 +23,8 @@ use crate::{
 pub struct Claimed {
     id: Id,
     place: bool,
+    /// Only money is counted: what was done already is not refused.
+    pub owes: bool,
     engine: Arc<dyn Shared>,
     /// Attempts at the provider that the request is at: each is a request there.
     pub attempts: u64,
@@ -44,7 +46,7 @@ struct Holding {
 
 impl Claimed {
     pub fn new(id: Id, place: bool, engine: Arc<dyn Shared>) -> Claimed {
-        Claimed { id, place, engine, attempts: 1, held: Vec::new(), leased: Arc::default() }
+        Claimed { id, place, owes: false, engine, attempts: 1, held: Vec::new(), leased: Arc::default() }
     }
 
     fn holding(&self, at: usize, counted: Counted) -> Option<&Holding> {
@@ -187,7 +189,7 @@ fn wanted(
         let counter = Counter { scope: bound.scope.clone(), counted, window };
         wants.push((at, Want { counter, bound: limit, has, wants: amount, shadow }));
     };
-    if let Some((limits, _)) = &bound.limits {
+    if let Some((limits, _)) = bound.limits.as_ref().filter(|_| !claimed.owes) {
         let Taken { input, output, tokens, day_tokens } = bound.taking(need)?;
         let requests = if bound.is_provider() { claimed.attempts } else { 1 };
         let day = || Some(Window::of(Per::Day, caller.now));

@@ -83,6 +83,11 @@ impl Permit {
         !self.bounds.is_empty()
     }
 
+    /// Requests and places are counted with the first attempt, not before the body is read.
+    pub fn counts_late(&self) -> bool {
+        self.counts() && self.shared.is_some()
+    }
+
     /// For a caller without limits, or an attempt that uses nothing.
     pub fn free(&self) -> Reserved {
         Reserved { class: self.class }
@@ -196,6 +201,10 @@ impl Permit {
     /// For what a provider did already on the caller's account: nothing is asked, so nothing is refused, and the budgets pay
     /// when it is settled.
     pub async fn owe(&mut self) -> Result<()> {
+        if let Some(desk) = &self.shared {
+            let taken = self.taken.get_or_insert_default();
+            taken.claimed.get_or_insert_with(|| desk.open(self.place)).owes = true;
+        }
         self.reserve(Need::default(), Need::default()).await.map(drop)
     }
 

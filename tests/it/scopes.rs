@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     family::{Anthropic, Family, Openai},
-    support::{Answer, Gateway, Say, Upstream, eventually},
+    support::{Answer, Gateway, Process, Say, Upstream, eventually},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n";
@@ -256,7 +256,14 @@ async fn a_request_that_a_budget_refuses_goes_to_a_cheaper_model() {
         rows["data"][1]["trace"].to_string().contains("it goes to small instead")
     })
     .await;
-    let told = gateway.admin("POST", "/api/v1/explain", r#"{"model":"smart","team":"research"}"#).await.json();
+    let told = gateway
+        .admin(
+            "POST",
+            "/api/v1/explain",
+            r#"{"request":{"model":"smart","messages":[{"role":"user","content":"hello"}]},"team":"research"}"#,
+        )
+        .await
+        .json();
     assert!(told["notes"].to_string().contains("it would go to small instead"), "{told}");
 }
 
@@ -304,7 +311,14 @@ async fn explain_shows_every_scope_and_which_would_refuse() {
     let key = key(&gateway).await;
     assert_eq!(ask(&gateway, Openai, &key, "smart", "").await.status, 200);
     settled(&gateway).await;
-    let told = gateway.admin("POST", "/api/v1/explain", r#"{"model":"smart","team":"research"}"#).await.json();
+    let told = gateway
+        .admin(
+            "POST",
+            "/api/v1/explain",
+            r#"{"request":{"model":"smart","messages":[{"role":"user","content":"hello"}]},"team":"research"}"#,
+        )
+        .await
+        .json();
     let scopes: Vec<&str> =
         told["budgets"].as_array().unwrap().iter().filter_map(|budget| budget["scope"].as_str()).collect();
     assert_eq!(scopes.len(), 3, "{told}");
@@ -312,4 +326,36 @@ async fn explain_shows_every_scope_and_which_would_refuse() {
     assert_eq!(told["budget"]["scope"], "model", "the tightest: {told}");
     assert_eq!(told["limits"][0]["requests_per_day"]["left"], 8, "{told}");
     assert!(told["message"].as_str().is_some_and(|text| text.contains("model `smart`")), "{told}");
+}
+
+/// As somebody types it.
+fn command(gateway: &Process, words: &[&str]) -> (bool, String) {
+    let admin = format!("http://{}", gateway.admin);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.arg("budgets").args(words).args(["--admin", &admin]);
+    let output = command.current_dir(gateway.path()).env_remove("PORTCULLIS_ADMIN_TOKEN").output().expect("it runs");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.success(), text)
+}
+
+#[tokio::test]
+async fn a_raise_that_was_acknowledged_outlives_kill_9() {
+    let config = format!("[store]\nkind = \"sled\"\n{CLOSED}[teams.research]\nbudget = {{ usd = 1, per = \"day\" }}\n");
+    let mut gateway = Process::start(&config, &[]).await;
+    let words = ["raise", "team:research", "--usd", "2", "--until", "12h", "--reason", "a deadline"];
+    let (done, text) = command(&gateway, &words);
+    assert!(done && text.contains("team:research has 2 USD more until"), "{text}");
+    let id = text.split(':').next().expect("its id").to_owned();
+    let (done, text) = command(&gateway, &["raise", "team:nobody", "--usd", "2", "--until", "1h", "--reason", "x"]);
+    assert!(!done && text.contains("there is no budget of team:nobody"), "{text}");
+    gateway.kill_and_restart().await;
+    let (done, text) = command(&gateway, &["list", "--json"]);
+    let rows: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((done, rows["data"][0]["usd"].as_f64()), (true, Some(3.0)), "{text}");
+    let (done, text) = command(&gateway, &["raises"]);
+    assert!(done && text.contains(&id) && text.contains("a deadline"), "{text}");
+    let (done, text) = command(&gateway, &["end", &id]);
+    assert!(done && text.contains("has ended"), "{text}");
+    let (_, text) = command(&gateway, &["list", "--json"]);
+    assert!(text.contains("\"usd\": 1"), "{text}");
 }
