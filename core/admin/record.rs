@@ -41,6 +41,10 @@ pub(super) async fn run(route: &'static Route, state: Arc<AdminState>, who: Who,
     if route.method == Method::GET {
         return seen(route, state, who, call).await;
     }
+    if state.audit.refusals().tired_of(&who.actor) {
+        let message = "this actor has tried too often what it may not do; wait a minute";
+        return Err(Error::new(Kind::RateLimited, message).with_code("too_many_refusals"));
+    }
     let task = tokio::spawn(told(route, state, who, call));
     task.await.map_err(|e| Error::new(Kind::Internal, "the gateway failed over this").because(e))?
 }
@@ -90,6 +94,9 @@ async fn told(route: &'static Route, state: Arc<AdminState>, who: Who, call: Cal
             (Ok(Reply::from_parts(head, body.into())), answer)
         }
         Err(error) => {
+            if error.kind == Kind::Forbidden {
+                state.audit.refusals().forbade(&entry.actor);
+            }
             entry.outcome = if error.status() < 500 { Outcome::Refused } else { Outcome::Failed };
             entry.code = Some(error.code().to_owned());
             (Err(error), Value::Null)
