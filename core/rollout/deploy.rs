@@ -270,6 +270,8 @@ impl Deploy {
         let before = json!({ "version": id(standing.version), "hash": standing.hash });
         self.tell("config.live", number, before, None);
         (standing.version, standing.hash) = (number, runtime.config.version.clone());
+        // Before anybody meets it: who does, and asks which version that was, is told.
+        self.publish(standing);
         self.swap(runtime);
     }
 
