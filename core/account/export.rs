@@ -5,7 +5,12 @@ use std::{sync::PoisonError, time::SystemTime};
 
 use serde_json::Value;
 
-use super::{archive, hour::Hour, ledger::Ledger, report::table};
+use super::{
+    archive,
+    hour::Hour,
+    ledger::Ledger,
+    report::{Sees, table},
+};
 use crate::{model::Units, store::Result, telemetry::row::HEAD};
 
 impl Ledger {
@@ -46,6 +51,17 @@ fn settled(line: &[u8]) -> Option<SystemTime> {
     let rest = &rest[memchr::memmem::find(rest, TIME)? + TIME.len()..];
     let text = std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()?;
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
+}
+
+/// May somebody who may not see everything see this line?
+pub fn is_seen(line: &[u8], sees: &Sees) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Whose {
+        team: Option<String>,
+        key_id: Option<String>,
+    }
+    let whose = serde_json::from_slice::<Whose>(line);
+    whose.is_ok_and(|whose| sees(whose.team.as_deref().unwrap_or(""), whose.key_id.as_deref().unwrap_or("")))
 }
 
 /// The columns of `attempts`.

@@ -6,6 +6,8 @@ mod window;
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -52,14 +54,18 @@ pub struct Fault {
     pub message: String,
 }
 
+/// May who asks see what this team used with this key? Empty: none.
+pub type Sees = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// A report that can be made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Report {
     pub by: Vec<Dimension>,
     pub bucket: Option<Bucket>,
     pub from: SystemTime,
     pub to: SystemTime,
     only: Vec<(Dimension, String)>,
+    sees: Option<Sees>,
     zone: TimeZone,
     /// Sums before this are kept by whole days, UTC.
     coarse: Minute,
@@ -175,7 +181,7 @@ impl Report {
             return Err(fault("from", "it is later than `to`"));
         }
         let (fine, coarse) = (Minute::of(now).minus(FINE_MINUTES), coarse(now));
-        let report = Report { by, bucket, from, to, only: asked.only, zone, coarse, fine };
+        let report = Report { by, bucket, from, to, only: asked.only, sees: None, zone, coarse, fine };
         match bucket {
             Some(Bucket::Minute) if Minute::of(from) < fine => {
                 Err(fault("from", "minutes are kept for 24 hours: ask for hours, or for a later time"))
@@ -189,6 +195,11 @@ impl Report {
             )),
             _ => Ok(report),
         }
+    }
+
+    /// For somebody who may not see everything.
+    pub fn seen_by(self, sees: Option<Sees>) -> Report {
+        Report { sees, ..self }
     }
 
     /// In order. A report without buckets is one.
@@ -224,7 +235,8 @@ impl Report {
             }
         })
         .await?;
-        if window.from == Minute(0) {
+        // Of what is older nobody knows whose it was with which key.
+        if window.from == Minute(0) && self.sees.is_none() {
             self.older(sums, &mut add).await?;
         }
         if full {
@@ -239,11 +251,12 @@ impl Report {
     }
 
     fn takes(&self, by: &By<'_>) -> bool {
-        self.only.iter().all(|(dimension, wanted)| match dimension {
-            Dimension::Tag if wanted.is_empty() => by.tags.is_empty(),
-            Dimension::Tag => by.tags().any(|tag| tag == wanted),
-            other => other.of(by) == wanted,
-        })
+        self.sees.as_ref().is_none_or(|sees| sees(by.team, by.key))
+            && self.only.iter().all(|(dimension, wanted)| match dimension {
+                Dimension::Tag if wanted.is_empty() => by.tags.is_empty(),
+                Dimension::Tag => by.tags().any(|tag| tag == wanted),
+                other => other.of(by) == wanted,
+            })
     }
 
     /// The groups that a row belongs to: one for each of its tags, where tags are asked for.
@@ -281,6 +294,13 @@ impl Report {
         })
         .await?;
         Ok(())
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { by, bucket, from, to, only, .. } = self;
+        f.debug_tuple("Report").field(&(by, bucket, from, to, only)).finish()
     }
 }
 

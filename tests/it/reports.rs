@@ -147,7 +147,8 @@ fn used(config: &str, count: u64) -> (tempfile::TempDir, Process, String) {
     let place = folder(config);
     let (gateway, address, admin) = serve(place.path());
     for n in 0..count {
-        let body = json!({ "model": ["mock", "mock/other"][n as usize % 2], "messages": [{ "role": "user", "content": "hi" }] });
+        let model = ["mock", "mock/other"][n as usize % 2];
+        let body = json!({ "model": model, "messages": [{ "role": "user", "content": "hi" }] });
         assert_eq!(http(&address, "POST", "/v1/chat/completions", &body.to_string()).0, 200);
     }
     let begun = Instant::now();
