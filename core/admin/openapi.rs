@@ -43,6 +43,14 @@ fn operation(route: &Route) -> Value {
     let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     let content = |name: &str| match name {
         "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        // All of it at once, as its reader asks.
+        "File" => {
+            json!({ "application/x-ndjson": { "schema": { "type": "string" } }, "text/csv": { "schema": { "type": "string" } } })
+        }
+        "UsagePage" => {
+            json!({ "application/json": { "schema": schema(name) }, "application/x-ndjson": { "schema": { "type": "string" } },
+            "text/csv": { "schema": { "type": "string" } } })
+        }
         "Object" => json!({ "application/json": { "schema": { "type": "object" } } }),
         _ => json!({ "application/json": { "schema": schema(name) } }),
     };
@@ -157,10 +165,10 @@ fn schemas() -> Value {
             "path": text(), "rows": { "type": "integer" }, "bytes": { "type": "integer" }, "created": time(),
         })),
         "LedgerRow": object(&["number", "target", "outcome"], json!({
-            "number": count(), "target": text(), "outcome": text(), "usage": maybe("object"),
+            "number": count(), "target": text(), "outcome": text(), "usage": maybe("object"), "price": text(),
             "cost_usd": maybe("number"), "estimated": { "type": "boolean" }, "took_ms": { "type": "number" },
         })),
-        "UsagePage": page(of("UsageRow")),
+        "UsagePage": noted(page(of("UsageRow"))),
         "UsageRow": object(&["requests", "errors", "cost_usd"], with_units(json!({
             "minute": text(), "hour": text(), "day": text(), "month": text(), "cost_usd": { "type": "number" },
             "unknown_costs": { "type": "integer", "description": "attempts of which nobody knows what they cost" },
@@ -404,6 +412,12 @@ fn audit() -> Value {
     })
 }
 
+/// A report may have something to say of itself.
+fn noted(mut page: Value) -> Value {
+    page["properties"]["note"] = json!({ "type": "string", "description": "how exact the oldest part of it is" });
+    page
+}
+
 /// Beside the other fields, of which the macro takes no more.
 /// What is counted besides tokens; a row has those that were used.
 fn with_units(mut properties: Value) -> Value {
@@ -419,6 +433,9 @@ fn with_units(mut properties: Value) -> Value {
 }
 
 fn with_ledger(mut fields: Value) -> Value {
+    for name in ["user", "organisation"] {
+        fields[name] = json!({ "type": "string" });
+    }
     fields["cost_unknown"] = json!({ "type": "boolean", "description": "something was used that cost_usd leaves out" });
     fields["ledger"] = json!({ "type": "array", "items": { "$ref": "#/components/schemas/LedgerRow" } });
     fields

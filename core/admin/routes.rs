@@ -271,7 +271,7 @@ pub(super) const TABLE: &[Route] = &[
     Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", may: May::Each(Operation::ReadRequests),
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/export", summary: "The ledger as a file: every request that was settled in a time, the last day when none is given", may: May::Each(Operation::ReadRequests),
-        query: EXPORT, body: None, answer: "Text", call: export::requests },
+        query: EXPORT, body: None, answer: "File", call: export::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
