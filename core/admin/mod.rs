@@ -19,6 +19,7 @@ use crate::{
     versions::{By, Versions},
 };
 
+mod access;
 mod audit;
 mod budgets;
 pub mod client;

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AdminState,
+    access::May,
     reply::{self, Reply},
-    routes::{Call, May, Route, TABLE},
+    routes::{Call, Route, TABLE},
 };
 use crate::{
     account::report::{Dimension, table},

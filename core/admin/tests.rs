@@ -276,7 +276,7 @@ async fn with_a_token_every_path_but_health_wants_it() {
         {
             let head = format!("{} {path} HTTP/1.1\nhost: gateway.example{credential}", route.method);
             let (status, text) = plane.raw(&head, "").await;
-            assert_eq!(status == 401, route.may != routes::May::Anybody, "{head}: {text}");
+            assert_eq!(status == 401, route.may != access::May::Anybody, "{head}: {text}");
         }
         let head = format!("{} {path} HTTP/1.1\nhost: gateway.example\nauthorization: bearer s3cret", route.method);
         let (status, text) = plane.raw(&head, "").await;
