@@ -103,7 +103,9 @@ fn unbound(principal: &Principal) -> Arc<Principal> {
 /// Steps 3 to 10, but for those that are the caller's own request's.
 async fn steps(gateway: &Gateway, exchange: &mut Exchange, operation: Operation, body: Value) -> Result<bytes::Bytes> {
     let runtime = gateway.runtime.load_full();
-    exchange.bounds = gateway.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
+    let inner = &mut **exchange;
+    let limits = &gateway.state.limits;
+    inner.bounds = limits.bounds(&inner.cx.principal, &runtime.config.rules, &inner.cx.tags, inner.cx.now);
     exchange.permit = Some(gateway.state.limits.beside(&exchange.bounds)?);
     let inbound = Inbound { stream: Some(false), ..Inbound::default() };
     let mut document = Document::open(FORMAT, operation, body.to_string().into(), inbound)?;

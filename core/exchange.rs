@@ -18,7 +18,7 @@ use crate::{
     codec::{ClientView, document::Document},
     context::{Context, Step},
     error::{Error, Kind, Result},
-    limit::{Bounds, Permit, Reservation},
+    limit::{self, Bounds, Need, Permit, Reservation},
     model::{Encoding, FinishReason, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
@@ -62,6 +62,8 @@ pub struct Inner {
     pub dropped: Vec<&'static str>,
     /// Parameters that were held to the caller's caps.
     pub capped: Vec<&'static str>,
+    /// A budget refused what was asked for, and it went to a cheaper model.
+    pub fell_back: bool,
     /// The bound that the gateway set on the answer, because of a budget.
     pub max_tokens: Option<u64>,
     /// Of an operation that no codec reads.
@@ -75,15 +77,44 @@ pub struct Inner {
 }
 
 impl Inner {
-    /// Tokens and nano-dollars of attempts that are over.
-    pub fn used_before(&self) -> (u64, u64) {
-        let sum = |usage: &Usage| usage.input_tokens.unwrap_or(0) + usage.output_tokens.unwrap_or(0);
-        let tokens = self.spent.iter().chain(&self.record.usage).map(sum).sum();
+    /// What attempts that are over have used.
+    pub fn used_before(&self) -> Need {
+        let (mut input_tokens, mut output_tokens) = (0, 0);
+        for usage in self.spent.iter().chain(&self.record.usage) {
+            input_tokens += usage.input_tokens.unwrap_or(0);
+            output_tokens += usage.output_tokens.unwrap_or(0);
+        }
         // What nobody knows the price of counts as the budget says.
         let unknown = self.record.ledger.iter().filter(|row| row.cost_nano_usd.is_none()).count() as u64;
-        let unpriced = self.bounds.budget().map_or(0, |budget| budget.unpriced_nano_usd);
+        let unpriced = self.bounds.unpriced().unwrap_or(0);
         let known = self.record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
-        (tokens, known.saturating_add(unknown.saturating_mul(unpriced)))
+        Need { input_tokens, output_tokens, nano_usd: known.saturating_add(unknown.saturating_mul(unpriced)) }
+    }
+
+    /// What of it was not used at this provider.
+    pub fn used_elsewhere(&self, provider: &str) -> Need {
+        let unpriced = self.bounds.unpriced().unwrap_or(0);
+        let other = |row: &&Attempt| row.target.split_once('/').is_none_or(|(name, _)| name != provider);
+        let mut sum = Need::default();
+        for row in self.record.ledger.iter().filter(other) {
+            let usage = row.usage.as_ref();
+            sum.input_tokens += usage.and_then(|u| u.input_tokens).unwrap_or(0);
+            sum.output_tokens += usage.and_then(|u| u.output_tokens).unwrap_or(0);
+            let cost = row.cost_nano_usd.map_or(unpriced, |nano| u64::try_from(nano).unwrap_or(0));
+            sum.nano_usd = sum.nano_usd.saturating_add(cost);
+        }
+        sum
+    }
+
+    /// The caller's limits, for headers.
+    pub fn rates(&self) -> Option<limit::Rates> {
+        self.permit.as_ref().and_then(Permit::rates).or_else(|| self.bounds.rates())
+    }
+
+    /// What limits and budgets had to say goes into the trace.
+    pub fn limits_told(&mut self) {
+        let told = self.permit.as_mut().map(Permit::told).unwrap_or_default();
+        told.iter().for_each(|text| self.cx.trace.note("limits", text));
     }
 }
 
@@ -144,6 +175,7 @@ impl Exchange {
                 wire: Wire::default(),
                 dropped: Vec::new(),
                 capped: Vec::new(),
+                fell_back: false,
                 max_tokens: None,
                 opaque: None,
                 keep: None,

@@ -6,24 +6,26 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
     admin::Facts,
     auth::expiry,
-    config::{Budget, Team},
+    config::{Budget, Scope, Team},
     context,
     error::Result,
     explain::{self, Asked, World},
     gateway::Gateway,
-    limit::usd,
     provider::Provider,
     route::{Circuit, Fare},
     runtime::{Runtime, State},
     store,
     telemetry::metrics,
 };
+
+mod budgets;
 
 impl State {
     /// What decisions are made on.
@@ -149,14 +151,16 @@ impl Facts for Gateway {
 
     fn teams(&self) -> Vec<Value> {
         let now = SystemTime::now();
-        let number = |nano: u64| usd(nano).parse::<serde_json::Number>().map_or(Value::Null, Value::Number);
+        let number = budgets::number;
         let money = |name: &str, budget: &Budget| {
-            let (window, balance) = self.state.limits.budgets().balance(&Arc::from(name), budget, now);
+            let name: Arc<str> = Arc::from(name);
+            let account = self.state.limits.budgets().account((&Scope::Team(name.clone()), &name), budget, now);
+            let balance = account.balance;
             json!({
-                "usd": number(budget.nano_usd),
+                "usd": number(account.most),
                 "per": budget.per.name(),
-                "window": window.id,
-                "resets": window.end.map(|end| expiry::show(expiry::to_seconds(end))),
+                "window": account.window.id,
+                "resets": account.window.end.map(|end| expiry::show(expiry::to_seconds(end))),
                 "spent_usd": balance.map(|b| number(b.spent)),
                 "reserved_usd": balance.map(|b| number(b.reserved)),
                 "left_usd": balance.map(|b| number(b.left)),
@@ -168,11 +172,29 @@ impl Facts for Gateway {
                 "name": name,
                 "models": team.models,
                 "limits": team.limits,
-                "budget": team.budget.as_ref().map(|budget| money(name, budget)),
+                "budget": team.budgets.first().map(|budget| money(name, budget)),
+                "budgets": team.budgets.iter().map(|budget| money(name, budget)).collect::<Vec<_>>(),
+                "budget_fallback": team.fallback,
                 "source": "file",
             })
         };
         teams.iter().map(row).collect()
+    }
+
+    fn budgets(&self) -> Vec<Value> {
+        budgets::list(self.state.limits.budgets())
+    }
+
+    fn raises(&self) -> Vec<Value> {
+        budgets::raises(self.state.limits.budgets())
+    }
+
+    fn raise(&self, body: Bytes) -> BoxFuture<'_, Result<Value>> {
+        Box::pin(async move { budgets::raise(self.state.limits.budgets().clone(), &body).await })
+    }
+
+    fn end_raise(&self, id: String) -> BoxFuture<'_, Result<Value>> {
+        Box::pin(async move { budgets::end(self.state.limits.budgets().clone(), &id).await })
     }
 
     fn providers(&self) -> Vec<Value> {

@@ -23,7 +23,7 @@ use crate::{
     exchange::{Exchange, Wire},
     explain,
     generated::Generated,
-    limit::Reserved,
+    limit::{Bounds, Reserved},
     long_input::{self, Pieces},
     media,
     model::{Format, Operation},
@@ -91,7 +91,8 @@ impl Gateway {
         let principal = cx.principal.clone();
         let mut exchange = Exchange::new(cx, self.state.settle.clone(), None);
         exchange.identify(principal);
-        let admitted = exchange.cx.principal.admits(found.operation, None).and_then(|()| self.admit(&mut exchange));
+        let admitted =
+            exchange.cx.principal.admits(found.operation, None).and_then(|()| self.admit(&runtime, &mut exchange));
         let outcome = match admitted {
             Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,
             Err(error) => Err(error),
@@ -200,7 +201,7 @@ impl Gateway {
         body: Incoming,
     ) -> Result<Reply> {
         // 4. May they now: before the body is read.
-        self.admit(exchange)?;
+        self.admit(runtime, exchange)?;
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
@@ -220,10 +221,20 @@ impl Gateway {
     }
 
     /// 4. A place and a request from each limit that binds the caller.
-    fn admit(&self, exchange: &mut Exchange) -> Result<()> {
-        exchange.bounds = self.state.limits.bounds(&exchange.cx.principal, exchange.cx.now);
-        exchange.permit = Some(self.state.limits.enter(&exchange.bounds)?);
+    fn admit(&self, runtime: &Runtime, exchange: &mut Exchange) -> Result<()> {
+        let (inner, limits) = (&mut **exchange, &self.state.limits);
+        inner.bounds = limits.bounds(&inner.cx.principal, &runtime.config.rules, &inner.cx.tags, inner.cx.now);
+        inner.permit = Some(limits.enter(&inner.bounds)?);
+        inner.limits_told();
         Ok(())
+    }
+
+    /// 7. The name that was asked for may have limits of its own.
+    fn bind_model(&self, runtime: &Runtime, exchange: &mut Exchange, model: &str) -> Result<()> {
+        let Some(rule) = runtime.config.rules.models.get(model) else { return Ok(()) };
+        let inner = &mut **exchange;
+        let Some(permit) = &mut inner.permit else { return Ok(()) };
+        self.state.limits.join(&mut inner.bounds, permit, rule, inner.cx.now)
     }
 
     /// 5. One pass over the body.
@@ -315,12 +326,45 @@ impl Gateway {
         document: &mut Document,
     ) -> Result<Reply> {
         // 7. Where it may go: the strategy's order, or what a stage chose.
+        if !runtime.config.rules.models.is_empty() {
+            let asked = exchange.record.model.clone();
+            self.bind_model(runtime, exchange, &asked)?;
+        }
         let inner = &mut **exchange;
         let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
         }
         // 8 to 10.
+        match self.attempts(runtime, exchange, client, document, targets).await {
+            Err(error) if error.kind == Kind::BudgetExceeded && exchange.bounds.fallback().is_some() => {
+                Box::pin(self.cheaper(runtime, exchange, client, document, error)).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// 7 again: a budget refused every target, and what it binds has cheaper models to go to.
+    async fn cheaper(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+        refused: Error,
+    ) -> Result<Reply> {
+        if exchange.body_is_gone() {
+            return Err(refused);
+        }
+        let inner = &mut **exchange;
+        let Some((names, plan)) = instead(&runtime.routes, &inner.bounds, &mut inner.cx) else { return Err(refused) };
+        let targets = plan.order(inner.cx.seed, &self.state.health, clock::now());
+        inner.cx.trace.note("budget", &format!("{}; it goes to {} instead", refused.message, names.join(", ")));
+        inner.cx.trace.planned(&targets, &plan.passed);
+        inner.fell_back = true;
+        for name in &names {
+            self.bind_model(runtime, exchange, name)?;
+        }
         self.attempts(runtime, exchange, client, document, targets).await
     }
 
@@ -451,7 +495,10 @@ impl Gateway {
             }
         }
         let seen = own.as_ref().unwrap_or(document);
-        let Right { reserved, max_tokens } = reserve(exchange, seen, target, &self.state.estimates).await?;
+        let Right { reserved, max_tokens } = {
+            let limits = (&self.state.limits, &runtime.config.rules);
+            reserve(exchange, seen, target, &self.state.estimates, limits).await?
+        };
         if let Some(tokens) = max_tokens {
             own.get_or_insert_with(|| document.clone()).edit(Field::MaxTokens)?.max_tokens = Some(tokens);
         }
@@ -479,7 +526,10 @@ impl Gateway {
             }
             let right = match right.take() {
                 Some(right) => right,
-                None => reserve(exchange, document, target, &self.state.estimates).await?.reserved,
+                None => {
+                    let limits = (&self.state.limits, &runtime.config.rules);
+                    reserve(exchange, document, target, &self.state.estimates, limits).await?.reserved
+                }
             };
             exchange.cx.attempt += 1;
             exchange.begins(target, document);
@@ -724,6 +774,19 @@ pub async fn plan(
     }
     cx.trace.planned(&targets, &plan.passed);
     Ok(targets)
+}
+
+/// Where a request goes that a budget refused, as far as the caller may go there; `None`: nowhere. `explain` asks the same.
+pub fn instead(routes: &route::Table, bounds: &Bounds, cx: &mut Context) -> Option<(Vec<String>, route::Plan)> {
+    let names = bounds.fallback()?.clone();
+    let (may, not): (Vec<String>, Vec<String>) =
+        names.iter().cloned().partition(|name| routes.plan(name, &cx.principal).is_ok());
+    if !not.is_empty() {
+        let text = format!("{} of `budget_fallback` cannot be used by this caller now", not.join(", "));
+        cx.trace.note("budget", &text);
+    }
+    let plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    Some((may, plan))
 }
 
 /// 11. Errors pass their stages, and become bytes in the client's format.

@@ -46,6 +46,7 @@ pub mod explain;
 pub mod account;
 pub mod keyring;
 pub mod secrets;
+pub mod alerts;
 pub mod store;
 pub mod versions;
 pub mod audit;

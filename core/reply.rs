@@ -117,7 +117,10 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if let Some(tokens) = exchange.max_tokens {
         headers.insert("x-portcullis-max-tokens", HeaderValue::from(tokens));
     }
-    if let Some(rates) = exchange.bounds.rates() {
+    if exchange.fell_back {
+        headers.insert("x-portcullis-budget-fallback", HeaderValue::from_static("true"));
+    }
+    if let Some(rates) = exchange.rates() {
         rate_headers(&mut headers, cx.format, rates);
     }
     headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
@@ -134,7 +137,13 @@ const HEADERS: usize = 24;
 fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
     let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
     let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-    let facts = RateFacts { requests: rates.requests.map(fact), tokens: rates.tokens.map(fact), now };
+    let facts = RateFacts {
+        requests: rates.requests.map(fact),
+        tokens: rates.tokens.map(fact),
+        input_tokens: rates.input_tokens.map(fact),
+        output_tokens: rates.output_tokens.map(fact),
+        now,
+    };
     for (name, value) in codec(format).rate_headers(&facts) {
         insert(headers, HeaderName::from_static(name), &value);
     }

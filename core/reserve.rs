@@ -4,11 +4,11 @@
 use crate::{
     account::estimate::Estimates,
     codec::{document::Document, opaque::Asked},
-    config::Budget,
+    config::Rules,
     context::{self, Step},
     error::{Error, Kind, Result},
     exchange::Exchange,
-    limit::{Need, Reserved},
+    limit::{Limits, Need, Reserved},
     model::{Format, Operation, Units},
     route::Target,
 };
@@ -27,20 +27,37 @@ pub async fn reserve(
     document: &Document,
     target: &Target,
     estimates: &Estimates,
+    (limits, rules): (&Limits, &Rules),
 ) -> Result<Right> {
     let inner = &mut **exchange;
     let no_permit = || Error::new(Kind::Internal, "a call without a permit");
+    if !rules.providers.is_empty() {
+        let rule = rules.providers.get(&*target.provider.name);
+        let permit = inner.permit.as_mut().ok_or_else(no_permit)?;
+        limits.visit(&mut inner.bounds, permit, rule, inner.cx.now)?;
+    }
     let permit = inner.permit.as_ref().ok_or_else(no_permit)?;
     if !permit.counts() || !inner.cx.operation.spends() {
-        return Ok(Right { reserved: permit.free(), max_tokens: None });
+        let reserved = match inner.permit.as_mut() {
+            Some(permit) if permit.counts_late() => permit.reserve(Need::default(), Need::default()).await?,
+            Some(permit) => permit.free(),
+            None => return Err(no_permit()),
+        };
+        return Ok(Right { reserved, max_tokens: None });
     }
-    let (used_tokens, used_nano) = inner.used_before();
+    let used = inner.used_before();
+    // Only a provider's own limits tell its attempts from others.
+    let elsewhere =
+        if rules.providers.is_empty() { Need::default() } else { inner.used_elsewhere(&target.provider.name) };
     let permit = inner.permit.as_mut().ok_or_else(no_permit)?;
     let input = inner.size.tokens(&target.name, estimates);
     let asked = inner.opaque.as_ref().map(|o| o.asked);
-    let funds = inner.bounds.budget().map(|budget| (budget, permit.left().unwrap_or(u64::MAX)));
-    let wanted = wanted(document, target, inner.cx.operation, asked, input, (used_tokens, used_nano), funds);
-    let reserved = permit.reserve(wanted.need).await?;
+    let unpriced = inner.bounds.unpriced();
+    let funds = unpriced.map(|unpriced| Funds { unpriced, left: permit.left(elsewhere).unwrap_or(u64::MAX) });
+    let wanted = wanted(document, target, inner.cx.operation, asked, input, used, funds);
+    let reserved = permit.reserve(wanted.need, elsewhere).await;
+    inner.limits_told();
+    let reserved = reserved?;
     let Wanted { need, fits, max_tokens, .. } = wanted;
     if let Some(tokens) = fits {
         let text =
@@ -51,6 +68,13 @@ pub async fn reserve(
         inner.cx.trace.push(told(target, need, funds.is_some(), max_tokens));
     }
     Ok(Right { reserved, max_tokens })
+}
+
+/// What the tightest of the budgets still holds, and what it counts an attempt without a price as; nano-dollars.
+#[derive(Debug, Clone, Copy)]
+pub struct Funds {
+    pub unpriced: u64,
+    pub left: u64,
 }
 
 /// What an attempt may use at most.
@@ -65,16 +89,15 @@ pub struct Wanted {
     pub longest: u64,
 }
 
-/// The arithmetic of `reserve`. `input`: tokens of the prompt as they are estimated; `used`: tokens and nano-dollars of attempts
-/// before; `funds`: the budget and what of it is left.
+/// The arithmetic of `reserve`. `input`: tokens of the prompt as they are estimated; `used`: of attempts before.
 pub fn wanted(
     document: &Document,
     target: &Target,
     operation: Operation,
     opaque: Option<Asked>,
     input: u64,
-    used: (u64, u64),
-    funds: Option<(&Budget, u64)>,
+    used: Need,
+    funds: Option<Funds>,
 ) -> Wanted {
     let answer = match opaque {
         Some(asked) => Answer::opaque(document, target, operation, asked.pictures),
@@ -82,18 +105,22 @@ pub fn wanted(
     };
     let most = answer.asked.unwrap_or(answer.most);
     let mut need = Need {
-        input_tokens: used.0 + input,
-        output_tokens: answer.asked.unwrap_or(answer.most.min(USUAL_OUTPUT)).saturating_mul(answer.choices),
+        input_tokens: used.input_tokens + input,
+        output_tokens: answer
+            .asked
+            .unwrap_or(answer.most.min(USUAL_OUTPUT))
+            .saturating_mul(answer.choices)
+            .saturating_add(used.output_tokens),
         nano_usd: 0,
     };
     let longest = most.saturating_mul(answer.choices);
-    let Some((budget, left)) = funds else { return Wanted { need, fits: None, max_tokens: None, longest } };
+    let Some(Funds { unpriced, left }) = funds else { return Wanted { need, fits: None, max_tokens: None, longest } };
     let cost = |output: u64| {
         let most = dearest(document, target, input, output.saturating_mul(answer.choices), opaque);
-        let most = most.unwrap_or(budget.unpriced_nano_usd);
+        let most = most.unwrap_or(unpriced);
         // What an opaque answer uses is known only afterwards, and in many units.
-        let most = if opaque.is_some() { most.max(budget.unpriced_nano_usd) } else { most };
-        most.saturating_add(used.1)
+        let most = if opaque.is_some() { most.max(unpriced) } else { most };
+        most.saturating_add(used.nano_usd)
     };
     // Who said how long the answer may be gets it so long, or not at all.
     let fits = if answer.asked.is_none() && cost(most) > left { fitting(&cost, most, left) } else { None };

@@ -35,6 +35,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("limit", &["auth", "clock", "config", "error", "store", "telemetry"]),
     ("keyring", &["config", "error", "store"]),
     ("secrets", &["config", "error", "keyring", "provider", "seal", "store", "upstream"]),
+    ("alerts", &["auth", "config", "error", "limit", "upstream"]),
     ("store", &["config", "error"]),
     ("versions", &["config", "error", "store"]),
     ("audit", &["store"]),

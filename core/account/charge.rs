@@ -13,7 +13,7 @@ use super::{
     minute::Minute,
 };
 use crate::{
-    limit::Reservation,
+    limit::{Need, Reservation},
     model::{Operation, Usage},
 };
 
@@ -76,12 +76,35 @@ pub(super) fn settle(reservation: Reservation, record: &mut Record) {
         }
         record.sum_up();
     }
-    let sum = |u: &Usage| u.input_tokens.unwrap_or(0) + u.output_tokens.unwrap_or(0);
+    let tokens = |usage: Option<&Usage>| Need {
+        input_tokens: usage.and_then(|u| u.input_tokens).unwrap_or(0),
+        output_tokens: usage.and_then(|u| u.output_tokens).unwrap_or(0),
+        nano_usd: 0,
+    };
+    let nano = |cost: Option<i64>| cost.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
+    let sum = |rows: &mut dyn Iterator<Item = &Attempt>| {
+        rows.fold(Need::default(), |sum, row| {
+            let own = tokens(row.usage.as_ref());
+            Need {
+                input_tokens: sum.input_tokens.saturating_add(own.input_tokens),
+                output_tokens: sum.output_tokens.saturating_add(own.output_tokens),
+                nano_usd: sum.nano_usd.saturating_add(nano(row.cost_nano_usd)),
+            }
+        })
+    };
     // Tokens of a batch are not of this minute.
-    let batches = record.ledger.iter().filter(|row| row.outcome == Attempt::BATCH).filter_map(|row| row.usage.as_ref());
-    let tokens = record.usage.as_ref().map_or(0, sum).saturating_sub(batches.map(sum).sum());
-    let cost = record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
-    reservation.settle(tokens, cost);
+    let batches = sum(&mut record.ledger.iter().filter(|row| row.outcome == Attempt::BATCH));
+    let used = Need {
+        nano_usd: nano(record.cost_nano_usd),
+        ..tokens(record.usage.as_ref()).without(Need { nano_usd: 0, ..batches })
+    };
+    let at = |provider: &str| {
+        let mine = |row: &&Attempt| row.target.split_once('/').is_some_and(|(name, _)| name == provider);
+        let all = sum(&mut record.ledger.iter().filter(mine));
+        let batches = sum(&mut record.ledger.iter().filter(mine).filter(|row| row.outcome == Attempt::BATCH));
+        all.without(Need { nano_usd: 0, ..batches })
+    };
+    reservation.settle(used, at);
 }
 
 /// Callers make names up.

@@ -1,6 +1,9 @@
 //! How many tokens a prompt will have, before anybody counted them: its text's bytes by a ratio that is learned for each
 //! target from what upstreams report. Bounded and without locks: a request reads one number. Never exact, so nothing is
 //! charged by it where the upstream tells.
+//!
+//! All callers of a target teach the same number, so that none may lead it far: a prompt moves it a little, and less towards
+//! fewer tokens (which would let others reserve too little) than towards more. It begins anew with each process.
 
 use std::{
     hash::BuildHasher,
@@ -84,8 +87,9 @@ impl Estimates {
         let seen = ((text_bytes as f64 / tokens as f64) as f32).clamp(LOWEST, HIGHEST);
         let (slot, tag) = self.slot(target);
         // A step that another one overwrites is a step lost, not a wrong number.
-        let before = ratio_in(slot.load(Ordering::Relaxed), tag);
-        let ratio = before.map_or(seen, |before| before + (seen - before) * WEIGHT);
+        let before = ratio_in(slot.load(Ordering::Relaxed), tag).unwrap_or(FIRST);
+        let step = (seen - before).clamp(-before * FARTHEST, before * FARTHEST);
+        let ratio = (before + step * if step < 0.0 { DOWN } else { UP }).clamp(LOWEST, MOST);
         slot.store(u64::from(tag) << 32 | u64::from(ratio.to_bits()), Ordering::Relaxed);
     }
 
@@ -105,8 +109,13 @@ fn ratio_in(slot: u64, tag: u32) -> Option<f32> {
 const FIRST: f32 = 4.0;
 const LOWEST: f32 = 0.5;
 const HIGHEST: f32 = 16.0;
-/// Of the newest prompt.
-const WEIGHT: f32 = 1.0 / 16.0;
+/// What is assumed at most: more would be reserving too little for whoever writes otherwise.
+const MOST: f32 = 6.0;
+/// A prompt that differs more than this part of the ratio counts as if it differed so.
+const FARTHEST: f32 = 0.25;
+/// Weights of the newest prompt: towards more tokens a byte, and towards fewer.
+const DOWN: f32 = 1.0 / 8.0;
+const UP: f32 = 1.0 / 64.0;
 const LEAST_BYTES: u64 = 256;
 const SLOTS: usize = 1024;
 /// An image of middle size, and bytes of encoded media a token beyond it.

@@ -48,6 +48,17 @@ fn settled(line: &[u8]) -> Option<SystemTime> {
     text.parse::<jiff::Timestamp>().ok().map(SystemTime::from)
 }
 
+/// May somebody who may not see everything see this line?
+pub fn is_seen(line: &[u8], sees: impl FnOnce(Option<&str>, Option<&str>) -> bool) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Whose {
+        team: Option<String>,
+        key_id: Option<String>,
+    }
+    let whose = serde_json::from_slice::<Whose>(line);
+    whose.is_ok_and(|whose| sees(whose.team.as_deref(), whose.key_id.as_deref()))
+}
+
 /// The columns of `attempts`.
 pub fn head() -> Vec<u8> {
     table::record(REQUEST.iter().chain(&ATTEMPT).chain(&TOKENS).copied().chain(units()))

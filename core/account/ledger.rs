@@ -309,11 +309,11 @@ impl Ledger {
 impl crate::limit::Ledger for Ledger {
     fn spent<'a>(
         &'a self,
-        team: &'a str,
+        scope: &'a Scope,
         from: SystemTime,
         to: Option<SystemTime>,
     ) -> BoxFuture<'a, anyhow::Result<Option<u64>>> {
-        Box::pin(async move { Ok(Some(self.sums.spent(&Scope::Team(team.into()), from, to).await?)) })
+        Box::pin(async move { Ok(Some(self.sums.spent(scope, from, to).await?)) })
     }
 }
 

@@ -315,6 +315,7 @@ fn a_build_of_a_model_has_its_price_and_another_model_has_not() {
     assert!(catalog::rates("mock", "anything").is_some());
 }
 
+mod estimates;
 mod bodies;
 mod invoices;
 mod ledger;

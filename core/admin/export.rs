@@ -7,7 +7,6 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, ready};
-use serde_json::Value;
 
 use super::{
     AdminState,
@@ -42,11 +41,8 @@ fn begin(state: Arc<AdminState>, call: &Call) -> Result<Reply> {
     tokio::task::spawn_blocking(move || {
         let mut piece = if csv { export::head() } else { Vec::new() };
         let read = state.ledger.lines(from, to, |line| {
-            if !sight.is_whole() {
-                let row: Value = serde_json::from_slice(line).unwrap_or_default();
-                if !sight.sees(row["team"].as_str(), row["key_id"].as_str()) {
-                    return true;
-                }
+            if !sight.is_whole() && !export::is_seen(line, |team, key| sight.sees(team, key)) {
+                return true;
             }
             match csv {
                 true => piece.extend(export::attempts(line)),

@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
@@ -20,6 +21,7 @@ use crate::{
 
 mod access;
 mod audit;
+mod budgets;
 pub mod client;
 mod explain;
 mod export;
@@ -62,6 +64,21 @@ pub trait Facts: Send + Sync {
     fn providers(&self) -> Vec<Value>;
     /// Every configured team, with its limits and the state of its budget: one object each, with a `name`.
     fn teams(&self) -> Vec<Value>;
+    /// Every budget in its window: one object each, with an `id`.
+    fn budgets(&self) -> Vec<Value> {
+        Vec::new()
+    }
+    /// Raises of budgets that are in force: one object each, with an `id`.
+    fn raises(&self) -> Vec<Value> {
+        Vec::new()
+    }
+    /// Raises a budget; `body` says which, by what, until when and why.
+    fn raise(&self, _body: Bytes) -> BoxFuture<'_, Result<Value>> {
+        Box::pin(std::future::ready(Err(Error::new(Kind::NotFound, "there is no budget here"))))
+    }
+    fn end_raise(&self, _id: String) -> BoxFuture<'_, Result<Value>> {
+        Box::pin(std::future::ready(Err(Error::new(Kind::NotFound, "there is no budget here"))))
+    }
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);
     /// What would become of a request now: nothing is sent, reserved or counted.

@@ -44,6 +44,14 @@ fn operation(route: &Route) -> Value {
     let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     let content = |name: &str| match name {
         "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        // All of it at once, as its reader asks.
+        "File" => {
+            json!({ "application/x-ndjson": { "schema": { "type": "string" } }, "text/csv": { "schema": { "type": "string" } } })
+        }
+        "UsagePage" => {
+            json!({ "application/json": { "schema": schema(name) }, "application/x-ndjson": { "schema": { "type": "string" } },
+            "text/csv": { "schema": { "type": "string" } } })
+        }
         "Object" => json!({ "application/json": { "schema": { "type": "object" } } }),
         _ => json!({ "application/json": { "schema": schema(name) } }),
     };
@@ -95,7 +103,11 @@ fn schemas() -> Value {
     let positive = || json!({ "type": "integer", "minimum": 1 });
     let bounds = closed(
         &[],
-        json!({ "requests_per_minute": positive(), "tokens_per_minute": positive(), "concurrent": positive() }),
+        json!({
+            "requests_per_minute": positive(), "input_tokens_per_minute": positive(), "output_tokens_per_minute": positive(),
+            "tokens_per_minute": positive(), "requests_per_day": positive(), "tokens_per_day": positive(),
+            "concurrent": positive(), "shadow": { "type": "boolean", "description": "they only report" },
+        }),
     );
     let limits = json!({ "anyOf": [{ "type": "null" }, of("Limits")], "description": "null: no limits of its own" });
     let budget = json!({ "type": ["object", "null"], "properties": {
@@ -154,10 +166,10 @@ fn schemas() -> Value {
             "path": text(), "rows": { "type": "integer" }, "bytes": { "type": "integer" }, "created": time(),
         })),
         "LedgerRow": object(&["number", "target", "outcome"], json!({
-            "number": count(), "target": text(), "outcome": text(), "usage": maybe("object"),
+            "number": count(), "target": text(), "outcome": text(), "usage": maybe("object"), "price": text(),
             "cost_usd": maybe("number"), "estimated": { "type": "boolean" }, "took_ms": { "type": "number" },
         })),
-        "UsagePage": page(of("UsageRow")),
+        "UsagePage": noted(page(of("UsageRow"))),
         "UsageRow": object(&["requests", "errors", "cost_usd"], with_units(json!({
             "minute": text(), "hour": text(), "day": text(), "month": text(), "cost_usd": { "type": "number" },
             "unknown_costs": { "type": "integer", "description": "attempts of which nobody knows what they cost" },
@@ -201,7 +213,7 @@ fn schemas() -> Value {
         "TeamChange": closed(&[], with(json!({ "organisation": maybe("string") }))),
         "TeamPage": page(of("Team")),
     });
-    let parts = [&bound, &deployment(), &people(&terms), &audit(), &secrets()];
+    let parts = [&bound, &deployment(), &people(&terms), &audit(), &secrets(), &money()];
     for (name, schema) in parts.into_iter().filter_map(Value::as_object).flatten() {
         all[name] = schema.clone();
     }
@@ -263,6 +275,40 @@ fn people(terms: &Value) -> Value {
             "roles": { "type": "array", "items": { "type": "object" } },
             "permissions": { "type": "array", "items": text() },
         })),
+    })
+}
+
+/// Of budgets and their raises.
+fn money() -> Value {
+    let text = || json!({ "type": "string" });
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let usd = || json!({ "type": "number" });
+    let scope = || json!({ "type": "string", "description": "its kind and name, as in team:research" });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let page = |of: &str| {
+        let items = json!({ "$ref": format!("#/components/schemas/{of}") });
+        let data = json!({ "data": { "type": "array", "items": items }, "next_cursor": maybe("string") });
+        object(&["data", "next_cursor"], data)
+    };
+    let raise = json!({
+        "id": text(), "scope": scope(), "per": maybe("string"), "usd": usd(), "made": time(), "until": time(),
+        "reason": text(),
+    });
+    json!({
+        "Budget": object(&["id", "scope", "per", "usd"], json!({
+            "id": text(), "scope": scope(), "name": text(), "per": { "enum": ["day", "week", "month", "total"] },
+            "window": text(), "resets": maybe("string"), "usd": usd(), "raised_usd": usd(),
+            "spent_usd": maybe("number"), "reserved_usd": maybe("number"), "left_usd": maybe("number"),
+            "soft": maybe("number"), "past_soft": { "type": "boolean" },
+        })),
+        "BudgetPage": page("Budget"),
+        "NewRaise": closed(&["scope", "usd", "until", "reason"], json!({
+            "scope": scope(), "usd": { "description": "US dollars, as a number or as text" },
+            "until": { "type": "string", "description": "12h, 3d, or RFC 3339" }, "reason": text(),
+            "per": { "enum": ["day", "week", "month", "total", null], "description": "that budget alone; absent: each of the scope" },
+        })),
+        "Raise": object(&["id", "scope", "usd", "until", "reason"], raise),
+        "RaisePage": page("Raise"),
     })
 }
 
@@ -367,6 +413,12 @@ fn audit() -> Value {
     })
 }
 
+/// A report may have something to say of itself.
+fn noted(mut page: Value) -> Value {
+    page["properties"]["note"] = json!({ "type": "string", "description": "how exact the oldest part of it is" });
+    page
+}
+
 /// Beside the other fields, of which the macro takes no more.
 /// What is counted besides tokens; a row has those that were used.
 fn with_units(mut properties: Value) -> Value {
@@ -382,6 +434,9 @@ fn with_units(mut properties: Value) -> Value {
 }
 
 fn with_ledger(mut fields: Value) -> Value {
+    for name in ["user", "organisation"] {
+        fields[name] = json!({ "type": "string" });
+    }
     fields["cost_unknown"] = json!({ "type": "boolean", "description": "something was used that cost_usd leaves out" });
     fields["ledger"] = json!({ "type": "array", "items": { "$ref": "#/components/schemas/LedgerRow" } });
     fields

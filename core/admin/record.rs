@@ -47,6 +47,13 @@ pub(super) async fn run(route: &'static Route, state: Arc<AdminState>, who: Who,
     if !recorded(route, &call) {
         return (route.call)(state, call).await;
     }
+    if route.method == Method::GET {
+        return seen(route, state, who, call).await;
+    }
+    if state.audit.refusals().tired_of(&who.actor) {
+        let message = "this actor has tried too often what it may not do; wait a minute";
+        return Err(Error::new(Kind::RateLimited, message).with_code("too_many_refusals"));
+    }
     let task = tokio::spawn(told(route, state, who, call));
     task.await.map_err(|e| Error::new(Kind::Internal, "the gateway failed over this").because(e))?
 }
@@ -56,6 +63,20 @@ pub(super) fn refused(state: &AdminState, peer: SocketAddr, error: &Error) {
     if matches!(error.kind, Kind::Unauthenticated | Kind::Forbidden) {
         state.audit.refusals().admin(error.code(), Some(peer.ip()));
     }
+}
+
+/// A look at what callers said: written down before it is shown. It changes nothing, so a full disk does not forbid it; its
+/// row follows.
+async fn seen(route: &'static Route, state: Arc<AdminState>, who: Who, call: Call) -> Result<Reply> {
+    let mut entry = Entry::new(who.actor, who.from, action(route));
+    entry.object = Some(call.id.clone()).filter(|id| !id.is_empty());
+    let result = (route.call)(state.clone(), call).await;
+    if let Err(error) = &result {
+        entry.outcome = if error.status() < 500 { Outcome::Refused } else { Outcome::Failed };
+        entry.code = Some(error.code().to_owned());
+    }
+    state.audit.record_done(entry).await;
+    result
 }
 
 async fn told(route: &'static Route, state: Arc<AdminState>, who: Who, call: Call) -> Result<Reply> {
@@ -82,6 +103,9 @@ async fn told(route: &'static Route, state: Arc<AdminState>, who: Who, call: Cal
             (Ok(Reply::from_parts(head, reply::body(body))), answer)
         }
         Err(error) => {
+            if error.kind == Kind::Forbidden {
+                state.audit.refusals().forbade(&entry.actor);
+            }
             entry.outcome = if error.status() < 500 { Outcome::Refused } else { Outcome::Failed };
             entry.code = Some(error.code().to_owned());
             (Err(error), Value::Null)

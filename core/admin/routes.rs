@@ -6,19 +6,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Method, Request, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
 use super::{
-    AdminState, access::May, audit, explain, export, gate, identities, keys, openapi, reads, record, reply,
+    AdminState, access::May, audit, budgets, explain, export, gate, identities, keys, openapi, reads, record, reply,
     reply::Reply, secrets, tokens, usage, versions,
 };
 use crate::{
     auth::permission::{Actor, Operation},
     error::{Error, Kind, Result},
 };
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{Method, Request, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 
 /// A row.
 pub(super) struct Route {
@@ -196,6 +197,14 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "Actor", call: tokens::whoami },
     Route { method: Method::GET, path: "/api/v1/permissions", summary: "Which role may do what", may: May::Common(Operation::Look),
         query: &[], body: None, answer: "Page", call: tokens::permissions },
+    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Gateway(Operation::ReadTeams),
+        query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
+    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Gateway(Operation::ReadTeams),
+        query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
+    Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", may: May::Gateway(Operation::ChangeBudgets),
+        query: &[], body: Some("NewRaise"), answer: "Raise", call: budgets::raise },
+    Route { method: Method::DELETE, path: "/api/v1/budgets/raises/{id}", summary: "Ends a raise before its time", may: May::Gateway(Operation::ChangeBudgets),
+        query: &[], body: None, answer: "Raise", call: budgets::end },
     Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", may: May::Common(Operation::Look),
         query: PAGING, body: None, answer: "Page", call: reads::models },
     Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", may: May::Common(Operation::Look),
@@ -243,7 +252,7 @@ pub(super) const TABLE: &[Route] = &[
     Route { method: Method::GET, path: "/api/v1/requests", summary: "Requests, newest first; a page may be short and not the last", may: May::Each(Operation::ReadRequests),
         query: REQUESTS, body: None, answer: "RequestPage", call: reads::requests },
     Route { method: Method::GET, path: "/api/v1/requests/export", summary: "The ledger as a file: every request that was settled in a time, the last day when none is given", may: May::Each(Operation::ReadRequests),
-        query: EXPORT, body: None, answer: "Text", call: export::requests },
+        query: EXPORT, body: None, answer: "File", call: export::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),

@@ -110,13 +110,13 @@ pub struct Walk<'k> {
     last: Head,
     first: Option<u64>,
     rows: u64,
-    /// What a file outside of the store says was the end at some time.
-    noted: Option<Head>,
+    /// What was the end at some time, and who says so.
+    noted: Vec<(Head, &'static str)>,
 }
 
 impl<'k> Walk<'k> {
     /// `from`: the checkpoint, or nothing.
-    pub fn new(key: &'k hmac::Key, node: &str, from: Head, noted: Option<Head>) -> Walk<'k> {
+    pub fn new(key: &'k hmac::Key, node: &str, from: Head, noted: Vec<(Head, &'static str)>) -> Walk<'k> {
         Walk { key, node: node.to_owned(), last: from, first: None, rows: 0, noted }
     }
 
@@ -142,8 +142,9 @@ impl<'k> Walk<'k> {
             return Err(self.broken(before.max(1), Fault::Changed, why));
         }
         self.last = Head { seq: place, hash: hash(bytes) };
-        if self.noted.is_some_and(|noted| noted.seq == place && noted.hash != self.last.hash) {
-            let why = format!("row {place} is not the one that the file audit.head names");
+        let other = |(noted, _): &&(Head, &str)| noted.seq == place && noted.hash != self.last.hash;
+        if let Some((_, who)) = self.noted.iter().find(other) {
+            let why = format!("row {place} is not the one that {who} names");
             return Err(self.broken(place, Fault::Changed, why));
         }
         self.first.get_or_insert(place);
@@ -151,24 +152,25 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    /// After the last row. `head`: what the store says was the last one; `None`: nothing that can be believed.
+    /// After the last row. `head`: what the store says now was the last one; `None`: nothing that can be believed.
     pub fn end(self, head: Option<Head>) -> Result<Seen, Broken> {
         let (last, after) = (self.last, self.last.seq + 1);
-        if let Some(noted) = self.noted.filter(|noted| noted.seq > last.seq) {
-            let why =
-                format!("rows {after} to {} are missing at the end: the file audit.head names the last", noted.seq);
+        if let Some((noted, who)) = self.noted.iter().find(|(noted, _)| noted.seq > last.seq) {
+            let gap = if noted.seq == after {
+                format!("row {after} is")
+            } else {
+                format!("rows {after} to {} are", noted.seq)
+            };
+            let why = format!("{gap} missing at the end: {who} names the last");
             return Err(self.broken(after, Fault::Truncated, why));
         }
         match head {
-            Some(head) if head == last => {
+            // Others go on writing.
+            Some(head) if head == last || head.seq > last.seq => {
                 Ok(Seen { node: self.node, rows: self.rows, first: self.first.unwrap_or(0), last: last.seq })
             }
-            Some(head) if head.seq > last.seq => {
-                let why = format!("rows {after} to {} are missing at the end", head.seq);
-                Err(self.broken(after, Fault::Truncated, why))
-            }
             Some(head) => {
-                let why = format!("the head names row {}, and the last row is {}", head.seq, last.seq);
+                let why = format!("the store's head names row {}, and the last row is {}", head.seq, last.seq);
                 Err(self.broken(head.seq.max(1), Fault::Changed, why))
             }
             None => {

@@ -209,7 +209,7 @@ impl Audit {
 
     /// Writes what was counted and what is owed, keeps the file beside the store fresh, and lets old rows go, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let (mut noted, mut pruned) = (Instant::now(), Instant::now() - PRUNE + FIRST_PRUNE);
+        let (mut noted, mut prune) = (Instant::now(), Instant::now() + FIRST_PRUNE);
         loop {
             let ended = tokio::select! {
                 () = tokio::time::sleep(TICK) => false,
@@ -226,8 +226,8 @@ impl Audit {
             if ended {
                 return;
             }
-            if now.duration_since(pruned) >= PRUNE {
-                pruned = now;
+            if now >= prune {
+                prune = now + PRUNE;
                 if let Err(error) = self.prune().await {
                     tracing::warn!(%error, "old rows of the audit log could not be let go");
                 }

@@ -30,13 +30,21 @@ pub struct Page {
 }
 
 impl Audit {
-    /// Follows every chain to its end. The first fault of the first chain that has one.
+    /// Follows every chain to its end, while others go on writing. The first fault of the first chain that has one.
     pub async fn verify(&self) -> store::Result<Result<Vec<Seen>, Broken>> {
         let mut all = Vec::new();
-        // No row is written between the last one that is read and the head.
-        let _held = self.end.lock().await;
         for node in self.nodes().await? {
-            match self.verify_chain(&node).await? {
+            let mut from = self.checkpoint(&node).await?;
+            let found = loop {
+                let found = self.verify_chain(&node, from.unwrap_or(chain::NOTHING)).await?;
+                let now = self.checkpoint(&node).await?;
+                // What is let go meanwhile is not missing.
+                if found.is_ok() || now == from {
+                    break found;
+                }
+                from = now;
+            };
+            match found {
                 Ok(seen) if seen.last == 0 => {}
                 Ok(seen) => all.push(seen),
                 Err(broken) => return Ok(Err(broken)),
@@ -45,9 +53,11 @@ impl Audit {
         Ok(Ok(all))
     }
 
-    async fn verify_chain(&self, node: &str) -> store::Result<Result<Seen, Broken>> {
+    async fn verify_chain(&self, node: &str, from: Head) -> store::Result<Result<Seen, Broken>> {
         let noted = if node == self.node { self.note()? } else { None };
-        let from = self.checkpoint(node).await?.unwrap_or(chain::NOTHING);
+        let head = self.named_end(node).await?;
+        let noted = [(noted, "the file audit.head"), (head, "the store's head")];
+        let noted = noted.into_iter().filter_map(|(head, who)| Some((head?, who))).collect();
         let mut walk = chain::Walk::new(&self.key, node, from, noted);
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -60,14 +70,18 @@ impl Audit {
                 }
             }
         }
-        let held = self.store.read(Table::Audit, &mark_key(HEAD, node)).await?;
-        let head = match held {
-            Some(held) => chain::read_mark(&self.key, HEAD, node, &held),
+        let head = match self.named_end(node).await? {
             // A chain of which there is nothing at all.
             None if after.is_none() && from == chain::NOTHING => Some(chain::NOTHING),
-            None => None,
+            head => head,
         };
         Ok(walk.end(head))
+    }
+
+    /// `None`: there is no head, or none of ours.
+    async fn named_end(&self, node: &str) -> store::Result<Option<Head>> {
+        let held = self.store.read(Table::Audit, &mark_key(HEAD, node)).await?;
+        Ok(held.and_then(|held| chain::read_mark(&self.key, HEAD, node, &held)))
     }
 
     /// Newest first, over all chains. `cursor`: of the page before.
@@ -180,8 +194,7 @@ impl Audit {
     }
 
     async fn last(&self, node: &str) -> store::Result<u64> {
-        let held = self.store.read(Table::Audit, &mark_key(HEAD, node)).await?;
-        match held.and_then(|held| chain::read_mark(&self.key, HEAD, node, &held)) {
+        match self.named_end(node).await? {
             Some(head) => Ok(head.seq),
             // A head that is gone hides no row.
             None => Ok(self.last_row(node).await?.seq),

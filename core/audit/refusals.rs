@@ -36,6 +36,8 @@ struct Group {
 #[derive(Default)]
 pub struct Refusals {
     open: Mutex<Open>,
+    /// Actions in this minute that an actor may not do, by the actor.
+    forbidden: Mutex<HashMap<String, (Instant, u32)>>,
 }
 
 #[derive(Default)]
@@ -61,6 +63,28 @@ impl Refusals {
     /// An admin request that was not let in, or not allowed.
     pub fn admin(&self, code: &str, peer: Option<IpAddr>) {
         self.add("admin.refused", code, None, peer);
+    }
+
+    /// This actor tried what it may not do. Each try is two rows, because what an action needs is known only when it is
+    /// begun: so tries have a bound.
+    pub fn forbade(&self, actor: &Actor) {
+        let now = Instant::now();
+        let mut forbidden = self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        if forbidden.len() >= MOST_ACTORS {
+            forbidden.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
+        }
+        let (since, tries) = forbidden.entry(named(actor)).or_insert((now, 0));
+        if now.duration_since(*since) >= MINUTE {
+            (*since, *tries) = (now, 0);
+        }
+        *tries = tries.saturating_add(1);
+    }
+
+    /// Has it tried too often in this minute?
+    pub fn tired_of(&self, actor: &Actor) -> bool {
+        let forbidden = self.forbidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = forbidden.get(&named(actor));
+        found.is_some_and(|(since, tries)| *tries >= MOST_FORBIDDEN && since.elapsed() < MINUTE)
     }
 
     fn add(&self, action: &'static str, code: &str, key: Option<&str>, peer: Option<IpAddr>) {
@@ -103,6 +127,10 @@ impl Refusals {
         open.groups.retain(|_, group| group.count > 0 || !rested(group.told));
         rows
     }
+}
+
+fn named(actor: &Actor) -> String {
+    format!("{} {}", actor.kind.name(), actor.id.as_deref().or(actor.name.as_deref()).unwrap_or_default())
 }
 
 fn row(code: &str, subject: &Subject, group: &Group) -> Entry {
@@ -152,6 +180,9 @@ const KINDS: [(&str, &str); 14] = [
     ("media_not_allowed", "egress.refused"),
 ];
 
+/// Of one actor in a minute; the next ones are refused before anything is written.
+const MOST_FORBIDDEN: u32 = 30;
+const MOST_ACTORS: usize = 1_000;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 /// At a time. What comes beyond them shares a row a reason.
@@ -202,6 +233,21 @@ mod tests {
         assert!(rows < 5_000 + 24 * 60 + MOST_GROUPS, "{rows} rows");
         counted += refusals.due(start + MINUTE * (24 * 60), true).iter().filter_map(|row| row.count).sum::<u64>();
         assert_eq!(counted, 24 * 60 * 300, "every one of them was counted");
+    }
+
+    #[test]
+    fn an_actor_that_tries_what_it_may_not_do_is_stopped_for_a_while() {
+        let refusals = Refusals::default();
+        let actor = |id: &str| Actor { id: Some(id.to_owned()), ..Actor::new(ActorKind::Token) };
+        for _ in 0..MOST_FORBIDDEN {
+            assert!(!refusals.tired_of(&actor("a")));
+            refusals.forbade(&actor("a"));
+        }
+        assert!(refusals.tired_of(&actor("a")) && !refusals.tired_of(&actor("b")));
+        for n in 0..MOST_ACTORS * 2 {
+            refusals.forbade(&actor(&n.to_string()));
+        }
+        assert!(refusals.tired_of(&actor("a")), "many others change nothing");
     }
 
     #[test]

@@ -197,7 +197,8 @@ pub(super) fn masked(value: Value, key: &hmac::Key) -> Value {
     match value {
         Value::Object(map) => {
             let hidden = |(name, value): (String, Value)| {
-                let value = if secretive(&name) { hide(value, key) } else { masked(value, key) };
+                let counts = matches!(value, Value::Number(_)) && !NEVER_COUNTS.contains(&name.as_str());
+                let value = if secretive(&name) && !counts { hide(value, key) } else { masked(value, key) };
                 (name, value)
             };
             Value::Object(map.into_iter().map(hidden).collect())
@@ -252,6 +253,8 @@ fn bounded(value: Value) -> Value {
 
 /// Names of fields that hold secrets.
 const SECRETIVE: [&str; 7] = ["key", "keys", "value", "token", "secret", "authorization", "headers"];
+/// Under other names a number is a number of keys or tokens.
+const NEVER_COUNTS: [&str; 3] = ["value", "password", "secret"];
 /// What else such a name may have in it.
 const PARTS: [&str; 4] = ["password", "private_key", "_secret", "secret_"];
 const VIRTUAL_KEY: &str = "sk-pc-";

@@ -379,3 +379,37 @@ async fn a_log_that_lost_its_end_with_the_store_shows_the_gap() {
     assert_eq!(broken(&audit).await, (2, Fault::Missing));
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_written_and_pruned_meanwhile_is_whole() {
+    let store = Arc::new(Memory::default());
+    let audit = audit(&store).await;
+    audit.set_keep(Duration::ZERO);
+    let stop = CancellationToken::new();
+    let writer = tokio::spawn({
+        let (audit, stop) = (audit.clone(), stop.clone());
+        async move {
+            let mut rows = 0;
+            while !stop.is_cancelled() {
+                rows = audit.record(Entry::system("x")).await.unwrap();
+                if rows % 700 == 0 {
+                    audit.prune().await.unwrap();
+                }
+                tokio::task::yield_now().await;
+            }
+            rows
+        }
+    });
+    let mut whole = 0;
+    while whole < 40 || audit.end.lock().await.head.seq < 2_000 {
+        audit.verify().await.unwrap().unwrap();
+        whole += 1;
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    assert!(writer.await.unwrap() > 700);
+    // An older end that is put back is no end.
+    let old = chain::mark(&audit.key, HEAD, LOCAL, Head { seq: 1, hash: [0; 32] }, "");
+    put(&store, mark_key(HEAD, LOCAL), Some(old)).await;
+    assert_eq!(audit.verify().await.unwrap().unwrap_err().fault, Fault::Changed);
+}

@@ -363,7 +363,8 @@ fn deny(code: &'static str, message: String) -> Arc<Error> {
 impl Bound {
     /// Limits and budgets as they are counted.
     pub fn rule(&self) -> Option<Rule> {
-        Rule::of(self.scope.clone(), &self.name, self.terms.limits, self.terms.budgets.clone())
+        let Terms { limits, budgets, fallback, .. } = &self.terms;
+        Rule::falling_back(self.scope.clone(), &self.name, *limits, budgets.clone(), fallback.clone())
     }
 
     /// More than models, limits and budgets.

@@ -30,7 +30,7 @@ use self::{
     directory::{Bound, Directory},
 };
 use crate::{
-    config::{Budget, Caps, Rule, Scope, Urgency},
+    config::{Caps, Rule, Scope, Urgency},
     error::{Error, Kind, Result},
     model::Operation,
 };
@@ -71,12 +71,6 @@ impl Principal {
     /// What scopes caches, kv, records and ids: the team, or the key itself when it has none.
     pub fn tenant(&self) -> &str {
         self.team.as_deref().unwrap_or(&self.key_id)
-    }
-
-    /// Of its team.
-    pub fn team_budget(&self) -> Option<Budget> {
-        let team = self.rules.iter().find(|rule| matches!(rule.scope, Scope::Team(_)))?;
-        team.budgets.first().copied()
     }
 
     /// May this caller use a model by this name (an alias, or `provider/model`)?

@@ -26,6 +26,9 @@ pub struct TermsRow {
     /// Each as `budget` of gateway.toml.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budgets: Option<Vec<Value>>,
+    /// Models that a request goes to when a budget refuses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_fallback: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defaults: Option<Map<String, Value>>,
     /// As `caps` of gateway.toml.
@@ -46,8 +49,13 @@ impl TermsRow {
         set(body, "limits", &mut self.limits)?;
         set(body, "budgets", &mut self.budgets)?;
         if let Some(budget) = body.remove("budget") {
-            self.budgets = Some(budget).filter(|budget| !budget.is_null()).map(|budget| vec![budget]);
+            self.budgets = match budget {
+                Value::Null => None,
+                Value::Array(all) => Some(all),
+                one => Some(vec![one]),
+            };
         }
+        set(body, "budget_fallback", &mut self.budget_fallback)?;
         set(body, "defaults", &mut self.defaults)?;
         set(body, "caps", &mut self.caps)?;
         set(body, "tags", &mut self.tags)?;
@@ -73,7 +81,18 @@ impl TermsRow {
 
     /// Those of a row: what was right when it was written holds, also where bounds are narrower now.
     pub fn stored(&self) -> Result<Terms> {
-        let TermsRow { models, operations, ip_ranges, limits, budgets, defaults, caps, tags, priority } = self;
+        let TermsRow {
+            models,
+            operations,
+            ip_ranges,
+            limits,
+            budgets,
+            budget_fallback,
+            defaults,
+            caps,
+            tags,
+            priority,
+        } = self;
         if let Some(operations) = operations {
             filled("operations", operations)?;
             for (n, name) in operations.iter().enumerate() {
@@ -91,6 +110,14 @@ impl TermsRow {
         for (n, budget) in budgets.iter().flatten().enumerate() {
             bounds.push(config::budget(budget).map_err(|(key, e)| Error::invalid(format!("budgets[{n}].{key}"), e))?);
         }
+        let twice = |n: usize| bounds[..n].iter().any(|other| other.per == bounds[n].per);
+        if let Some(n) = (0..bounds.len()).find(|n| twice(*n)) {
+            return Err(Error::invalid(
+                format!("budgets[{n}].per"),
+                "there are two budgets with this window: keep one",
+            ));
+        }
+        check_names("budget_fallback", budget_fallback.as_deref())?;
         if bounds.len() > MOST_BUDGETS {
             return Err(Error::invalid("budgets", format!("at most {MOST_BUDGETS}, one for each window")));
         }
@@ -121,6 +148,7 @@ impl TermsRow {
             priority,
             limits: limits.and_then(Limits::any),
             budgets: bounds.into(),
+            fallback: budget_fallback.as_deref().unwrap_or_default().into(),
         })
     }
 }
@@ -145,7 +173,12 @@ pub fn nothing_left(body: &Map<String, Value>, known: &[&str]) -> Result<()> {
 }
 
 fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T> {
-    serde_json::from_value(value).map_err(|e| Error::invalid(name, format!("{name} is not right: {e}")))
+    // From its text: of a number in a tree only that it is wrong would be told, and not which one.
+    serde_json::from_str(&value.to_string()).map_err(|e| {
+        let why = e.to_string();
+        let why = why.split(" at line ").next().unwrap_or_default();
+        Error::invalid(name, format!("{name} is not right: {why}"))
+    })
 }
 
 fn filled(name: &str, list: &[String]) -> Result<()> {
@@ -159,38 +192,46 @@ fn filled(name: &str, list: &[String]) -> Result<()> {
 }
 
 pub fn check_models(models: Option<&[String]>) -> Result<()> {
-    let Some(models) = models else { return Ok(()) };
-    if models.is_empty() {
+    if models.is_some_and(<[String]>::is_empty) {
         return Err(Error::invalid("models", "an empty list would allow no model; leave it out to allow all"));
     }
+    check_names("models", models)
+}
+
+/// Names of models, as far as they can be judged without knowing which there are.
+fn check_names(field: &str, models: Option<&[String]>) -> Result<()> {
+    let models = models.unwrap_or_default();
     if models.len() > MOST_ENTRIES {
-        return Err(Error::invalid("models", format!("at most {MOST_ENTRIES} models; use wildcards (provider/*)")));
+        return Err(Error::invalid(field, format!("at most {MOST_ENTRIES} models")));
     }
     for (at, model) in models.iter().enumerate() {
         let bad = model.len() > identity::MOST_NAME || model.chars().any(char::is_control);
         if model.trim() != model || model.is_empty() || bad {
-            return Err(Error::invalid(format!("models[{at}]"), "a model's name, or a pattern like provider/*"));
+            return Err(Error::invalid(format!("{field}[{at}]"), "a model's name, or a pattern like provider/*"));
         }
     }
     Ok(())
 }
 
-/// Whatever limits there are: each is a number above zero that somebody may have meant.
 pub fn check_limits(limits: Option<Limits>) -> Result<()> {
-    let limits = serde_json::to_value(limits.unwrap_or_default()).unwrap_or_default();
-    for (name, limit) in limits.as_object().into_iter().flatten() {
-        if limit.as_u64().is_some_and(|n| n == 0 || n > MOST_LIMIT) {
-            let message =
-                format!("a number from 1 to {MOST_LIMIT}; leave it out for no limit, revoke the key to stop it");
-            return Err(Error::invalid(format!("limits.{name}"), message));
-        }
+    match limits.unwrap_or_default().absurd() {
+        Some((name, message)) => Err(Error::invalid(format!("limits.{name}"), message)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// In the order in which answers show them.
-pub const FIELDS: [&str; 9] =
-    ["models", "operations", "ip_ranges", "limits", "budgets", "defaults", "caps", "tags", "priority"];
-const MOST_LIMIT: u64 = 1_000_000_000_000;
+pub const FIELDS: [&str; 10] = [
+    "models",
+    "operations",
+    "ip_ranges",
+    "limits",
+    "budgets",
+    "budget_fallback",
+    "defaults",
+    "caps",
+    "tags",
+    "priority",
+];
 const MOST_ENTRIES: usize = 200;
 const MOST_BUDGETS: usize = 8;

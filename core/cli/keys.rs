@@ -223,12 +223,37 @@ struct LimitArgs {
     /// Requests in flight at a time
     #[arg(long, value_name = "N")]
     concurrent: Option<u64>,
+    /// Input tokens a minute
+    #[arg(long, value_name = "N")]
+    input_tpm: Option<u64>,
+    /// Output tokens a minute
+    #[arg(long, value_name = "N")]
+    output_tpm: Option<u64>,
+    /// Requests a day of the calendar, UTC
+    #[arg(long, value_name = "N")]
+    rpd: Option<u64>,
+    /// Tokens a day of the calendar, UTC
+    #[arg(long, value_name = "N")]
+    tpd: Option<u64>,
+    /// They are only reported: nobody is refused
+    #[arg(long)]
+    shadow: bool,
 }
 
 impl LimitArgs {
     fn limits(self) -> Option<Limits> {
-        let LimitArgs { rpm, tpm, concurrent } = self;
-        Limits { requests_per_minute: rpm, tokens_per_minute: tpm, concurrent }.any()
+        let LimitArgs { rpm, tpm, concurrent, input_tpm, output_tpm, rpd, tpd, shadow } = self;
+        let limits = Limits {
+            requests_per_minute: rpm,
+            input_tokens_per_minute: input_tpm,
+            output_tokens_per_minute: output_tpm,
+            tokens_per_minute: tpm,
+            requests_per_day: rpd,
+            tokens_per_day: tpd,
+            concurrent,
+            shadow,
+        };
+        limits.any()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub mod audit;
+pub mod budgets;
 mod caller;
 mod either;
 pub mod catalogue;
@@ -81,6 +82,8 @@ pub enum Command {
     ServiceAccounts(identities::Args),
     /// Make, list and revoke tokens of the admin API
     Tokens(tokens::Args),
+    /// Look at budgets, raise one for a while
+    Budgets(budgets::Args),
     /// Look at versions of the configuration and scripts, compare them, return to one
     Versions(versions::Args),
     /// Put secrets into the store, list and delete them, take on another master key
@@ -154,6 +157,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Users(args)) => identities::run(Thing::User, args, &place),
         Some(Command::ServiceAccounts(args)) => identities::run(Thing::ServiceAccount, args, &place),
         Some(Command::Tokens(args)) => tokens::run(args, &place),
+        Some(Command::Budgets(args)) => budgets::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::Secrets(args)) => secrets::run(args, &place),
         Some(Command::Audit(args)) => audit::run(args, &place),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use self::ground::Ground;
 use crate::{
     account::{Ledger, estimate::Estimates, settle},
-    admin,
+    admin, alerts,
     aside::Inside,
     audit::{self, Audit, Entry},
     auth::{Keys, Principal},
@@ -33,7 +33,7 @@ use crate::{
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     context,
     gateway::Gateway,
-    limit::{Budgets, Limits},
+    limit::{self, Budgets, days},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
@@ -118,6 +118,9 @@ pub struct Running {
     ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
+    /// What requests used is written down where several gateways count together: until this, and then to the end.
+    counted: CancellationToken,
+    books: Option<JoinHandle<()>>,
 }
 
 /// The key of the very first start: for a terminal, or in a file.
@@ -203,8 +206,11 @@ impl Running {
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
-        budgets.set_teams(&config.teams);
+        budgets.configure(limit::configured(&config));
         budgets.prepare().await;
+        let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        let counted = CancellationToken::new();
+        let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
         let transport = Transport::new(&proxies());
@@ -216,7 +222,7 @@ impl Running {
                 seals: Seals::new(&keys.secret_for("sealed ids"))?,
                 objects: Objects::new(store.clone()),
                 claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
-                limits: Limits::new(budgets.clone()),
+                limits,
                 estimates,
                 health: Health::default(),
                 keys: KeyRests::default(),
@@ -271,6 +277,11 @@ impl Running {
             token,
         });
         let stop = close.clone();
+        days::restore(gateway.state.limits.meters(), &*store).await;
+        let told = gateway.clone();
+        let webhook = move || told.runtime.load().config.alerts.clone();
+        let heard = budgets.alarm().hear().context("alerts are heard once a process")?;
+        let alerts = alerts::run(heard, gateway.state.transport.client(), webhook, close.clone());
         let mut helpers = vec![
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin_listener, plane, stop).await {
@@ -283,6 +294,8 @@ impl Running {
             tokio::spawn(deploy.clone().follow_secrets(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(alerts),
+            tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         if let Some(follow) = follow {
@@ -312,6 +325,8 @@ impl Running {
             ledger,
             store,
             budgets,
+            counted,
+            books,
         })
     }
 
@@ -345,6 +360,10 @@ impl Running {
         // The last exchange is gone when its gateway is: then the queue ends by itself.
         drop((self.gateway, self.deploy));
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
+        self.counted.cancel();
+        if let Some(books) = self.books {
+            let _ = books.await;
+        }
         audit.record_done(Entry::system("gateway.stop")).await;
         if let Err(error) = audit.keep_head().await {
             tracing::warn!(%error, "the file audit.head could not be written");

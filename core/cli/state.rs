@@ -11,6 +11,7 @@ use http::Method;
 
 use crate::{
     admin::client::Admin,
+    audit::PURPOSE,
     cli::Exit,
     config::{self, Config, Place, Secret, StoreKind, env},
     keyring, provider,
@@ -74,7 +75,12 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut (dyn
     }
     match args.command {
         Command::Export { to, .. } => export(&config, to, out).await?,
-        Command::Import { file, replace } => import(&config, &file, replace, out).await?,
+        Command::Import { file, replace } => {
+            import(&config, &file, replace, out).await?;
+            if let Err(error) = tell(&config, &file).await {
+                writeln!(io::stderr(), "note: the import is not in the audit log: {error:#}")?;
+            }
+        }
     }
     Ok(Exit::Done)
 }
@@ -105,6 +111,20 @@ async fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Writ
         writeln!(out, "{line}")?;
     }
     Ok(())
+}
+
+/// The log that came with the import says that it did.
+async fn tell(config: &Config, file: &Path) -> Result<()> {
+    let store = store::open(&config.store).await?;
+    let told = async {
+        let ring = keyring::Keyring::open(&store, &config.secrets).await?;
+        let name = file.display().to_string();
+        let (key, action) = (ring.secret_for(PURPOSE), ("state.import", Some(name.as_str())));
+        super::audit::told(&store, &key, action, async { Ok(()) }).await
+    };
+    let told = told.await;
+    store.close().await?;
+    told
 }
 
 /// Keys are hashes under the master key: with another one they would all be unknown.

@@ -10,8 +10,10 @@ use serde_json::{Value, json};
 
 use crate::{
     admin::client::Admin,
+    audit::PURPOSE,
     cli::Exit,
     config::{self, Config, Place, Secret, StoreKind, env},
+    keyring::Keyring,
     provider,
     store::{self, StoreError},
     versions::{Versions, compare, id, show},
@@ -132,7 +134,13 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
     super::tell(store.notices())?;
     let done = async {
         let versions = Versions::open(store.clone()).await?;
-        local(&versions, command, json, out).await
+        if !matches!(command, Command::Unpin { .. }) {
+            return local(&versions, command, json, out).await;
+        }
+        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
+        let pinned = versions.pin().map(|pin| id(pin.version));
+        let (key, action) = (ring.secret_for(PURPOSE), ("config.unpin", pinned.as_deref()));
+        super::audit::told(&store, &key, action, local(&versions, command, json, out)).await
     };
     let done = done.await;
     store.close().await?;

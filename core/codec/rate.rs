@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct RateFacts {
     pub requests: Option<RateFact>,
     pub tokens: Option<RateFact>,
+    pub input_tokens: Option<RateFact>,
+    pub output_tokens: Option<RateFact>,
     /// Unix seconds.
     pub now: i64,
 }
@@ -30,6 +32,18 @@ pub fn plain(facts: &RateFacts) -> Headers {
             ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
         ),
         (facts.tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
+        (
+            facts.input_tokens,
+            ["x-ratelimit-limit-input-tokens", "x-ratelimit-remaining-input-tokens", "x-ratelimit-reset-input-tokens"],
+        ),
+        (
+            facts.output_tokens,
+            [
+                "x-ratelimit-limit-output-tokens",
+                "x-ratelimit-remaining-output-tokens",
+                "x-ratelimit-reset-output-tokens",
+            ],
+        ),
     ];
     write(named, span)
 }
@@ -53,6 +67,22 @@ pub fn dated(facts: &RateFacts) -> Headers {
                 "anthropic-ratelimit-tokens-reset",
             ],
         ),
+        (
+            facts.input_tokens,
+            [
+                "anthropic-ratelimit-input-tokens-limit",
+                "anthropic-ratelimit-input-tokens-remaining",
+                "anthropic-ratelimit-input-tokens-reset",
+            ],
+        ),
+        (
+            facts.output_tokens,
+            [
+                "anthropic-ratelimit-output-tokens-limit",
+                "anthropic-ratelimit-output-tokens-remaining",
+                "anthropic-ratelimit-output-tokens-reset",
+            ],
+        ),
     ];
     let now = facts.now;
     write(named, move |wait| {
@@ -62,8 +92,8 @@ pub fn dated(facts: &RateFacts) -> Headers {
     })
 }
 
-fn write(named: [(Option<RateFact>, [&'static str; 3]); 2], time: impl Fn(Duration) -> String) -> Headers {
-    let mut headers = Headers::with_capacity(6);
+fn write(named: [(Option<RateFact>, [&'static str; 3]); 4], time: impl Fn(Duration) -> String) -> Headers {
+    let mut headers = Headers::with_capacity(12);
     for (fact, [limit, left, reset]) in named {
         let Some(fact) = fact else { continue };
         headers.push((limit, fact.limit.to_string()));

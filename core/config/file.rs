@@ -25,7 +25,7 @@ pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Prici
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
-pub use team::{Budget, Per, Priority, TeamLimits};
+pub use team::{Alerts, Budget, Budgets, Per, Priority, Tag, Tags, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
 /// Configuration of Portcullis.
@@ -56,6 +56,11 @@ pub struct File {
     /// People and service accounts.
     #[serde(default)]
     pub users: BTreeMap<String, User>,
+    /// What requests with a tag together may use and spend, by `"name=value"`.
+    #[serde(default)]
+    pub tags: Tags,
+    /// Who is told of budgets.
+    pub alerts: Option<Alerts>,
     /// What models cost, where the built-in prices are not yours.
     pub pricing: Option<Vec<Pricing>>,
     /// Prices and limits from a file.
@@ -220,6 +225,10 @@ pub struct Provider {
     /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
     /// `DELETE /cache`).
     pub passthrough: Option<Vec<String>>,
+    /// What all attempts at this provider together may use; what it has no room for goes to the next target. Default: no limit.
+    pub limits: Option<TeamLimits>,
+    /// What all attempts at this provider together may cost. Default: no bound.
+    pub budget: Option<Budgets>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -277,6 +286,10 @@ pub struct Model {
     pub strict: Option<bool>,
     /// Texts that are too long are read in pieces.
     pub long_input: Option<LongInput>,
+    /// What all requests for this name together may use. Default: no limit.
+    pub limits: Option<TeamLimits>,
+    /// What all requests for this name together may spend. Default: no bound.
+    pub budget: Option<Budgets>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -308,7 +321,9 @@ pub struct Team {
     /// What all keys of the team together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all keys of the team together may spend. Default: no bound.
-    pub budget: Option<Budget>,
+    pub budget: Option<Budgets>,
+    /// Where a request goes when a budget refuses it, in this order: public names, or `provider/model`. Default: nowhere.
+    pub budget_fallback: Option<Vec<String>>,
     /// Parameters a request starts from where the caller says nothing.
     pub defaults: Option<Defaults>,
     /// The organisation that it belongs to: what is said there binds it too.

@@ -26,6 +26,8 @@ pub struct Terms {
     pub priority: Option<Urgency>,
     pub limits: Option<Limits>,
     pub budgets: Arc<[Budget]>,
+    /// Where its requests go when a budget refuses them.
+    pub fallback: Arc<[String]>,
 }
 
 /// What a request's parameters are held to, whatever the caller says.
@@ -218,7 +220,8 @@ impl Team {
             tags: self.tags.clone(),
             priority: None,
             limits: self.limits,
-            budgets: self.budget.into_iter().collect(),
+            budgets: self.budgets.clone(),
+            fallback: self.fallback.clone(),
         }
     }
 }

@@ -46,14 +46,14 @@ pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pr
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
-pub use scope::{Rule, Scope};
+pub use scope::{Rule, Rules, Scope};
 pub use secret::Secret;
 pub use secrets::{Audit, Elsewhere, Master, Reference, Secrets, SecretsManager, Told, Vault, VaultAuth, fine_name};
 pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
-pub use team::{Budget, Limits, Per};
+pub use team::{Budget, Limits, MOST_NANO_USD, Per, UNPRICED, WHOLE};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
@@ -81,6 +81,10 @@ pub struct Config {
     pub organisations: BTreeMap<String, Organisation>,
     pub teams: BTreeMap<String, Team>,
     pub users: BTreeMap<String, User>,
+    /// What binds whoever calls, by model, provider and tag.
+    pub rules: Rules,
+    /// Who is told of budgets.
+    pub alerts: Option<Alerts>,
     /// Prices of the user's own, in the file's order.
     pub pricing: Vec<Pricing>,
     /// Prices and limits of the file that `[catalogue]` names.
@@ -244,12 +248,32 @@ pub struct Team {
     pub defaults: serde_json::Map<String, serde_json::Value>,
     pub priority: Option<String>,
     pub limits: Option<Limits>,
-    pub budget: Option<Budget>,
     pub organisation: Option<String>,
     pub operations: Option<Arc<[String]>>,
     pub networks: Arc<[ipnet::IpNet]>,
     pub caps: Caps,
     pub tags: Arc<[(String, String)]>,
+    /// All of them bind.
+    pub budgets: Arc<[Budget]>,
+    /// Where its requests go when a budget refuses them.
+    pub fallback: Arc<[String]>,
+}
+
+impl Team {
+    /// What binds all who are in it; `None`: nothing.
+    pub fn rule(&self, name: &Arc<str>) -> Option<Rule> {
+        Rule::falling_back(Scope::Team(name.clone()), name, self.limits, self.budgets.clone(), self.fallback.clone())
+    }
+}
+
+/// `[alerts]`.
+#[derive(Debug, Clone)]
+pub struct Alerts {
+    /// An address: it may hold a secret.
+    pub webhook: Secret,
+    pub token: Option<Secret>,
+    /// It may live on a private address.
+    pub private: bool,
 }
 
 /// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.

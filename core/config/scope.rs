@@ -1,7 +1,7 @@
 //! Whose limits and budgets: the scopes that a request lies in, and what binds it in each. Plain data, carried by every
 //! principal; it counts nothing.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Budget, Limits};
 
@@ -27,6 +27,16 @@ pub struct Rule {
     pub limits: Option<Limits>,
     /// All of them bind.
     pub budgets: Arc<[Budget]>,
+    /// Models that a request goes to when a budget refuses it; empty: it is refused.
+    pub fallback: Arc<[String]>,
+}
+
+/// What binds whoever calls: by the model's public name, the provider and the tag (`name=value`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rules {
+    pub models: BTreeMap<Arc<str>, Rule>,
+    pub providers: BTreeMap<Arc<str>, Rule>,
+    pub tags: BTreeMap<Arc<str>, Rule>,
 }
 
 impl Scope {
@@ -53,12 +63,67 @@ impl Scope {
             | Scope::Tag(id) => id,
         }
     }
+
+    /// From its two words; `None`: there is no such kind, or no name.
+    pub fn of(kind: &str, id: &str) -> Option<Scope> {
+        if id.is_empty() {
+            return None;
+        }
+        let id = || Arc::<str>::from(id);
+        Some(match kind {
+            "organisation" => Scope::Organisation(id()),
+            "team" => Scope::Team(id()),
+            "user" => Scope::User(id()),
+            "key" => Scope::Key(id()),
+            "model" => Scope::Model(id()),
+            "provider" => Scope::Provider(id()),
+            "tag" => Scope::Tag(id()),
+            _ => return None,
+        })
+    }
+
+    /// As people write it: `team:research`.
+    pub fn parse(text: &str) -> Option<Scope> {
+        let (kind, id) = text.split_once(':')?;
+        Scope::of(kind, id)
+    }
+}
+
+impl std::fmt::Display for Scope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.kind(), self.id())
+    }
 }
 
 impl Rule {
     /// `None`: nothing binds there.
     pub fn of(scope: Scope, name: &Arc<str>, limits: Option<Limits>, budgets: Arc<[Budget]>) -> Option<Rule> {
+        Rule::falling_back(scope, name, limits, budgets, Arc::default())
+    }
+
+    /// The same, with where its requests go when a budget refuses them: also when the budget is another scope's.
+    pub fn falling_back(
+        scope: Scope,
+        name: &Arc<str>,
+        limits: Option<Limits>,
+        budgets: Arc<[Budget]>,
+        fallback: Arc<[String]>,
+    ) -> Option<Rule> {
         let limits = limits.and_then(Limits::any);
-        (limits.is_some() || !budgets.is_empty()).then(|| Rule { scope, name: name.clone(), limits, budgets })
+        let binds = limits.is_some() || !budgets.is_empty() || !fallback.is_empty();
+        binds.then(|| Rule { scope, name: name.clone(), limits, budgets, fallback })
+    }
+}
+
+impl Rules {
+    pub fn all(&self) -> impl Iterator<Item = &Rule> {
+        self.models.values().chain(self.providers.values()).chain(self.tags.values())
+    }
+
+    /// Those of a request's tags.
+    pub fn tagged<'a>(&'a self, tags: &'a [(String, String)]) -> impl Iterator<Item = &'a Rule> {
+        // Nearly nobody has a rule for a tag, and then none is put together.
+        let tags = if self.tags.is_empty() { &[] } else { tags };
+        tags.iter().filter_map(|(name, value)| self.tags.get(format!("{name}={value}").as_str()))
     }
 }

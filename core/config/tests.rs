@@ -296,12 +296,70 @@ fn limits_and_budgets_of_teams_are_counted_to_the_digit() {
     )
     .config();
     let (a, b) = (&config.teams["a"], &config.teams["b"]);
-    let limits = Limits { requests_per_minute: Some(600), tokens_per_minute: Some(200_000), concurrent: Some(50) };
+    let limits = Limits {
+        requests_per_minute: Some(600),
+        tokens_per_minute: Some(200_000),
+        concurrent: Some(50),
+        ..Limits::default()
+    };
     assert_eq!((a.limits, b.limits), (Some(limits), None));
-    let budget = |nano_usd, per, unpriced_nano_usd| Some(Budget { nano_usd, per, unpriced_nano_usd });
-    assert_eq!(a.budget, budget(100_000_000, Per::Week, 100_000_000));
-    assert_eq!(b.budget, budget(50_000_000_000, Per::Total, 0));
+    let budget = |nano_usd, per, unpriced_nano_usd| [Budget { nano_usd, per, unpriced_nano_usd, soft: None }];
+    assert_eq!(*a.budgets, budget(100_000_000, Per::Week, 100_000_000));
+    assert_eq!(*b.budgets, budget(50_000_000_000, Per::Total, 0));
     assert_eq!(config.budget_lease, Duration::from_secs(2));
+}
+
+#[test]
+fn every_scope_states_limits_and_budgets_alike() {
+    let config = Case::new(
+        "[providers.p]\nbase_url = \"http://127.0.0.1:9/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
+         limits = { concurrent = 2 }\n\
+         [models.smart]\ntargets = [{ provider = \"p\", model = \"m\" }]\n\
+         limits = { input_tokens_per_minute = 10, output_tokens_per_minute = 20, requests_per_day = 30, tokens_per_day = 40, shadow = true }\n\
+         [tags.\"env=prod\"]\nbudget = [{ usd = 1, per = \"day\", soft = 0.8 }, { usd = 5, per = \"month\" }]\n\
+         [teams.a]\nbudget_fallback = [\"smart\", \"mock\"]\n\
+         [alerts]\nwebhook = \"https://hooks.internal/budgets\"\n",
+    )
+    .config();
+    let model = &config.rules.models["smart"];
+    let limits = Limits {
+        input_tokens_per_minute: Some(10),
+        output_tokens_per_minute: Some(20),
+        requests_per_day: Some(30),
+        tokens_per_day: Some(40),
+        shadow: true,
+        ..Limits::default()
+    };
+    assert_eq!((&model.scope, model.limits), (&Scope::Model("smart".into()), Some(limits)));
+    assert_eq!(config.rules.providers["p"].limits, Some(Limits { concurrent: Some(2), ..Limits::default() }));
+    let tag = &config.rules.tags["env=prod"];
+    let figures: Vec<_> = tag.budgets.iter().map(|b| (b.nano_usd, b.per, b.soft)).collect();
+    assert_eq!(figures, [(1_000_000_000, Per::Day, Some(800_000)), (5_000_000_000, Per::Month, None)]);
+    assert_eq!(*config.teams["a"].fallback, ["smart", "mock"]);
+    assert_eq!(config.alerts.unwrap().webhook.expose(), "https://hooks.internal/budgets");
+    let pairs = [("env".to_owned(), "prod".to_owned()), ("env".to_owned(), "test".to_owned())];
+    assert_eq!(config.rules.tagged(&pairs).map(|rule| &*rule.name).collect::<Vec<_>>(), ["env=prod"]);
+}
+
+#[test]
+fn absurd_limits_budgets_and_tags_are_told() {
+    let team = |line: &str| problem(&format!("[teams.a]\n{line}\n"));
+    let twice = team("budget = [{ usd = 1, per = \"day\" }, { usd = 2, per = \"day\" }]");
+    assert!(twice.contains("two budgets with per = \"day\""), "{twice}");
+    let much = team("budget = { usd = 10000000, per = \"day\" }");
+    assert!(much.contains("`teams.a.budget.usd` may be 9000000 dollars at most"), "{much}");
+    let negative = team("budget = { usd = -1, per = \"day\" }");
+    assert!(negative.contains("usd"), "{negative}");
+    let soft = team("budget = { usd = 1, per = \"day\", soft = 80 }");
+    assert!(soft.contains("between 0.01 and 1"), "{soft}");
+    let nowhere = team("budget_fallback = [\"cheep\"]");
+    assert!(nowhere.contains("`teams.a.budget_fallback[0]`: there is no model \"cheep\""), "{nowhere}");
+    let tokens = team("limits = { tokens_per_minute = 200000000000 }");
+    assert!(tokens.contains("between 1 and 100000000000"), "{tokens}");
+    let tag = problem("[tags.prod]\nlimits = { concurrent = 1 }\n");
+    assert!(tag.contains("must be a tag as requests carry it"), "{tag}");
+    let hook = problem("[alerts]\nwebhook = \"ftp://here\"\n");
+    assert!(hook.contains("`alerts.webhook`"), "{hook}");
 }
 
 #[test]
@@ -312,7 +370,8 @@ fn limits_and_budgets_that_mean_nothing_are_told() {
         "{}",
         team("limits = { requests_per_minute = 0 }")
     );
-    assert!(team("limits = { requests = 9 }").contains("requests_per_minute"), "{}", team("limits = { requests = 9 }"));
+    let slip = team("limits = { requests = 9 }");
+    assert!(slip.contains("did you mean `requests_per_"), "{slip}");
     assert!(team("budget = { usd = 5 }").contains("per"), "{}", team("budget = { usd = 5 }"));
     assert!(
         team("budget = { usd = 5, per = \"year\" }").contains("month"),

@@ -32,16 +32,20 @@ pub struct Weighed {
 /// What one of the caller's scopes has left.
 #[derive(Debug, Clone)]
 pub struct Allowance {
-    /// `key` or `team`.
+    /// `key`, `team`, `model`, …
     pub scope: &'static str,
     pub name: Arc<str>,
-    pub requests: Option<Share>,
-    pub tokens: Option<Share>,
+    /// By the limit's name in files, as in `requests_per_minute`.
+    pub shares: Vec<(&'static str, Share)>,
     /// As many at once, and as many are under way.
     pub concurrent: Option<(u64, Option<u64>)>,
+    /// It only reports.
+    pub shadow: bool,
+    /// Why it would refuse a request now.
+    pub refuses: Option<String>,
 }
 
-/// Of a limit a minute.
+/// Of a limit a minute or a day.
 #[derive(Debug, Clone, Copy)]
 pub struct Share {
     pub limit: u64,
@@ -50,10 +54,12 @@ pub struct Share {
     pub full_after: Option<Duration>,
 }
 
-/// The team's budget in its window, nano-dollars.
+/// A budget in its window, nano-dollars.
 #[derive(Debug, Clone)]
 pub struct Funds {
-    pub team: Arc<str>,
+    /// `team`, `key`, `model`, …
+    pub scope: &'static str,
+    pub name: Arc<str>,
     pub nano_usd: u64,
     pub per: &'static str,
     /// `None`: only the running gateway knows.

@@ -13,12 +13,12 @@ use crate::{
     context::{Context, Step},
     error::{Error, Kind, Result},
     gateway,
-    limit::Bounds,
+    limit::{Bounds, Limits, Need},
     long_input, media,
     model::{Operation, Usage},
     pipeline::{AttemptFlow, Candidate, Chain, Flow, Phase},
     provider::KeyChoice,
-    reserve::{dearest, told, wanted},
+    reserve::{Funds, dearest, told, wanted},
     route::{self, Circuit, Target},
     runtime::{WHOLE, parameters},
 };
@@ -120,7 +120,10 @@ impl Way<'_> {
         decision: &mut Decision,
     ) -> Result<()> {
         if let Some(limits) = self.world.limits {
-            self.bounds = limits.bounds(&cx.principal, cx.now);
+            self.bounds = limits.bounds(&cx.principal, &self.world.config.rules, &cx.tags, cx.now);
+            if let Some(rule) = self.world.config.rules.models.get(&*decision.asked) {
+                self.bounds = limits.also(&self.bounds, rule, cx.now);
+            }
         }
         // Told first and whatever happens: what is left is a part of every decision.
         weigh(self.world, &self.bounds, cx, &[]);
@@ -145,8 +148,31 @@ impl Way<'_> {
         for target in &targets {
             cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));
         }
+        match self.walk(chain, cx, document, &targets, decision).await {
+            Err(refused) if refused.kind == Kind::BudgetExceeded => {
+                let Some((names, plan)) = gateway::instead(self.world.routes, &self.bounds, cx) else {
+                    return Err(refused);
+                };
+                cx.trace.note("budget", &format!("{}; it would go to {} instead", refused.message, names.join(", ")));
+                let targets = plan.order(cx.seed, self.world.health, now);
+                cx.trace.planned(&targets, &plan.passed);
+                self.walk(chain, cx, document, &targets, decision).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Targets in order, as far as attempts would be made.
+    async fn walk(
+        &self,
+        chain: &mut Chain,
+        cx: &mut Context,
+        document: &Document,
+        targets: &[Arc<Target>],
+        decision: &mut Decision,
+    ) -> Result<()> {
         let mut errors = Vec::new();
-        for target in &targets {
+        for target in targets {
             if decision.targets.len() >= route::MAX_ATTEMPTS {
                 cx.trace.passed_for(target, "attempts", "four attempts are made, and no more");
                 continue;
@@ -235,16 +261,20 @@ impl Way<'_> {
     /// What would be reserved for it, and what it would cost.
     fn reserve(&self, cx: &mut Context, document: &Document, target: &Target) -> Result<Cost> {
         let input = self.size.tokens(&target.name, self.world.estimates);
-        let left = self.bounds.purse().map(|(purse, budget)| {
-            (budget, purse.balance(budget.nano_usd).map_or(budget.nano_usd, |balance| balance.left))
-        });
-        // The files alone know the budget, and not what is left of it.
-        let stated = cx.principal.team_budget();
-        let funds = left.or(stated.as_ref().map(|budget| (budget, u64::MAX)));
-        let wanted = wanted(document, target, cx.operation, None, input, (0, 0), funds);
-        if (funds.is_some() || !self.bounds.scopes().is_empty()) && cx.operation.spends() {
+        let rule = self.world.config.rules.providers.get(&*target.provider.name);
+        let also = |limits: &Limits| rule.map(|rule| limits.also(&self.bounds, rule, cx.now));
+        let bounds = self.world.limits.and_then(also).unwrap_or_else(|| self.bounds.clone());
+        let of = |unpriced: u64, left: u64| Funds { unpriced, left };
+        let counted = bounds.unpriced().map(|unpriced| of(unpriced, bounds.left().unwrap_or(u64::MAX)));
+        // The files alone know the budgets, and not what is left of them.
+        let budgets = cx.principal.rules.iter().flat_map(|rule| rule.budgets.iter());
+        let stated = budgets.map(|budget| budget.unpriced_nano_usd).max().map(|unpriced| of(unpriced, u64::MAX));
+        let funds = counted.or(stated);
+        let wanted = wanted(document, target, cx.operation, None, input, Need::default(), funds);
+        if (funds.is_some() || !bounds.is_empty()) && cx.operation.spends() {
             cx.trace.push(told(target, wanted.need, funds.is_some(), wanted.max_tokens));
-            self.bounds.would_reserve(wanted.need)?;
+            bounds.would_enter()?;
+            bounds.would_reserve(wanted.need)?;
         }
         let output = wanted.max_tokens.map_or(wanted.need.output_tokens, |most| most.min(wanted.need.output_tokens));
         let usage = Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::default() };
@@ -266,6 +296,7 @@ fn reason(error: &Error) -> &'static str {
         Kind::Unsupported => "unsupported",
         Kind::BudgetExceeded => "budget",
         Kind::RateLimited => "limit",
+        Kind::UpstreamRateLimited if error.code() == "rate_limited" => "limit",
         Kind::UpstreamRateLimited => "keys_resting",
         Kind::UpstreamAuth => "keys_refused",
         Kind::Forbidden => "not_allowed",

@@ -23,9 +23,9 @@ pub use self::{
 use crate::{
     account::estimate::Estimates,
     auth::Principal,
-    config::Config,
+    config::{self, Budget, Config, Rule},
     context::{Allowance, Context, Funds, Share, Step, Trace, Weighed},
-    limit::{Bounds, Limits},
+    limit::{Bound, Bounds, Fund, Limits, Need, Standing},
     model::{Format, Operation},
     pipeline::Pipeline,
     prompt::Prompts,
@@ -158,69 +158,94 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
     }
 }
 
-/// The caller's limits and its team's budget. `live`: what is left of them is known.
+/// The caller's limits and budgets. `live`: what is left of them is known.
 fn standing(bounds: &Bounds, live: bool, caller: &Principal, cx: &mut Context) {
-    let allowances: Vec<Allowance> =
-        if live { bounds.scopes().iter().map(allowance).collect() } else { stated(caller) };
+    let allowances: Vec<Allowance> = if live {
+        bounds
+            .scopes()
+            .iter()
+            .filter(|bound| bound.limits.is_some())
+            .map(|bound| allowance(bounds, bound, cx))
+            .collect()
+    } else {
+        stated(caller)
+    };
     if !allowances.is_empty() {
         cx.trace.push(Step::Limits(allowances.into()));
     }
-    let team = || caller.team.clone().unwrap_or_default();
-    let funds = match (bounds.purse(), caller.team_budget()) {
-        (Some((purse, budget)), _) if live => {
-            let balance = purse.balance(budget.nano_usd);
-            Funds {
-                team: team(),
-                nano_usd: budget.nano_usd,
-                per: budget.per.name(),
-                spent: balance.map(|b| b.spent),
-                reserved: balance.map(|b| b.reserved),
-                left: balance.map(|b| b.left),
-                resets: purse.window.end,
-            }
+    let mut funds: Vec<Funds> = match live {
+        true => bounds.scopes().iter().flat_map(|bound| bound.funds.iter().map(|fund| counted(bound, fund))).collect(),
+        false => {
+            let each = caller.rules.iter().flat_map(|rule| rule.budgets.iter().map(move |budget| (rule, budget)));
+            each.map(|(rule, budget)| promised(rule, budget)).collect()
         }
-        (_, Some(budget)) => Funds {
-            team: team(),
-            nano_usd: budget.nano_usd,
-            per: budget.per.name(),
-            spent: None,
-            reserved: None,
-            left: None,
-            resets: None,
-        },
-        _ => return,
     };
-    cx.trace.push(Step::Budget(Box::new(funds)));
+    // The tightest one last: it has the last word.
+    funds.sort_by_key(|funds| std::cmp::Reverse(funds.left));
+    funds.into_iter().for_each(|funds| cx.trace.push(Step::Budget(Box::new(funds))));
 }
 
-fn allowance(bound: &crate::limit::Bound) -> Allowance {
-    let rates = bound.rates();
-    let share = |standing: crate::limit::Standing| Share {
-        limit: standing.limit,
-        left: Some(standing.left),
-        full_after: Some(standing.full_after),
+fn counted(bound: &Bound, fund: &Fund) -> Funds {
+    let balance = fund.purse.balance(&fund.budget);
+    Funds {
+        scope: bound.scope.kind(),
+        name: bound.name.clone(),
+        nano_usd: fund.purse.most(&fund.budget),
+        per: fund.budget.per.name(),
+        spent: balance.map(|b| b.spent),
+        reserved: balance.map(|b| b.reserved),
+        left: balance.map(|b| b.left),
+        resets: fund.purse.window.end,
+    }
+}
+
+/// As the configuration states it.
+fn promised(rule: &Rule, budget: &Budget) -> Funds {
+    Funds {
+        scope: rule.scope.kind(),
+        name: rule.name.clone(),
+        nano_usd: budget.nano_usd,
+        per: budget.per.name(),
+        spent: None,
+        reserved: None,
+        left: None,
+        resets: None,
+    }
+}
+
+fn allowance(bounds: &Bounds, bound: &Bound, cx: &Context) -> Allowance {
+    let share = |(name, standing): (&'static str, Standing)| {
+        let Standing { limit, left, full_after } = standing;
+        (name, Share { limit, left: Some(left), full_after: Some(full_after) })
     };
+    let limits = bound.limits.as_ref().map(|(limits, _)| *limits).unwrap_or_default();
     Allowance {
         scope: bound.scope.kind(),
-        name: bound.name().clone(),
-        requests: rates.requests.map(share),
-        tokens: rates.tokens.map(share),
-        concurrent: bound.limits.concurrent.map(|most| (most, Some(bound.in_flight()))),
+        name: bound.name.clone(),
+        shares: bound.standings(cx.now).into_iter().map(share).collect(),
+        concurrent: limits.concurrent.map(|most| (most, Some(bound.in_flight()))),
+        shadow: limits.shadow,
+        refuses: bounds.would_refuse(bound, Need::default()).map(|error| error.message.clone()),
     }
 }
 
 /// As the configuration states them.
 fn stated(caller: &Principal) -> Vec<Allowance> {
-    let share = |limit: Option<u64>| limit.map(|limit| Share { limit, left: None, full_after: None });
-    let of = |scope: &'static str, name: &Arc<str>, limits: &crate::config::Limits| Allowance {
-        scope,
-        name: name.clone(),
-        requests: share(limits.requests_per_minute),
-        tokens: share(limits.tokens_per_minute),
-        concurrent: limits.concurrent.map(|most| (most, None)),
+    let of = |rule: &Rule, limits: &config::Limits| {
+        let shares = limits.named().into_iter().filter(|(name, ..)| *name != "concurrent");
+        let share = |(name, limit, _): (&'static str, Option<u64>, u64)| {
+            Some((name, Share { limit: limit?, left: None, full_after: None }))
+        };
+        Allowance {
+            scope: rule.scope.kind(),
+            name: rule.name.clone(),
+            shares: shares.filter_map(share).collect(),
+            concurrent: limits.concurrent.map(|most| (most, None)),
+            shadow: limits.shadow,
+            refuses: None,
+        }
     };
-    let limited = caller.rules.iter().filter_map(|rule| Some((rule, rule.limits.as_ref()?)));
-    limited.map(|(rule, limits)| of(rule.scope.kind(), &rule.name, limits)).collect()
+    caller.rules.iter().filter_map(|rule| Some(of(rule, rule.limits.as_ref()?))).collect()
 }
 
 #[cfg(test)]

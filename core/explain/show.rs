@@ -36,6 +36,7 @@ impl Decision {
             },
             "limits": steps("limits").last().map_or_else(|| json!([]), |step| step["limits"].clone()),
             "budget": steps("budget").last().map(plain),
+            "budgets": steps("budget").iter().map(plain).collect::<Vec<_>>(),
             "stages": steps("stage").iter().map(plain).collect::<Vec<_>>(),
             "parked": steps("parked").iter().map(plain).collect::<Vec<_>>(),
             "notes": steps("note").iter().map(plain).collect::<Vec<_>>(),
@@ -65,6 +66,7 @@ pub fn recorded(record: &Value) -> Value {
         "caller": { "key": record["key_id"], "team": record["team"] },
         "limits": steps(trace, "limits").last().map_or_else(|| json!([]), |step| step["limits"].clone()),
         "budget": plain("budget").last(),
+        "budgets": plain("budget"),
         "stages": plain("stage"),
         "parked": plain("parked"),
         "notes": plain("note"),
@@ -150,9 +152,7 @@ pub fn text(told: &Value) -> String {
     lines.add("model", word(&told["asked"]));
     caller(&told["caller"], &mut lines);
     list(&told["limits"]).for_each(|limit| lines.add("limit", allowance(limit)));
-    if let Some(budget) = Some(&told["budget"]).filter(|budget| budget.is_object()) {
-        lines.add("budget", funds(budget));
-    }
+    list(&told["budgets"]).for_each(|budget| lines.add("budget", funds(budget)));
     for step in list(&told["trace"]) {
         match step["step"].as_str() {
             Some("stage") => lines.add("stage", stage(step)),
@@ -258,16 +258,29 @@ fn caller(who: &Value, lines: &mut Lines) {
 
 fn allowance(of: &Value) -> String {
     let mut parts = Vec::new();
-    for (field, what) in [("requests_per_minute", "requests"), ("tokens_per_minute", "tokens")] {
+    for (field, what) in [
+        ("requests_per_minute", "requests a minute"),
+        ("input_tokens_per_minute", "input tokens a minute"),
+        ("output_tokens_per_minute", "output tokens a minute"),
+        ("tokens_per_minute", "tokens a minute"),
+        ("requests_per_day", "requests a day"),
+        ("tokens_per_day", "tokens a day"),
+    ] {
         let share = &of[field];
         if share.is_object() {
-            parts.push(format!("{} {what} a minute{}", share["limit"], left(&share["left"])));
+            parts.push(format!("{} {what}{}", share["limit"], left(&share["left"])));
         }
     }
     let share = &of["concurrent"];
     if share.is_object() {
         let under_way = share["in_flight"].as_u64().map(|n| format!(", {n} under way")).unwrap_or_default();
         parts.push(format!("{} at once{under_way}", share["limit"]));
+    }
+    if of["shadow"] == true {
+        parts.push("only reported".to_owned());
+    }
+    if of["refuses"].is_string() {
+        parts.push("would refuse".to_owned());
     }
     let of = |field: &str| of[field].as_str().unwrap_or_default();
     format!("{} {}: {}", of("scope"), of("name"), parts.join("; "))
@@ -278,7 +291,8 @@ fn left(value: &Value) -> String {
 }
 
 fn funds(of: &Value) -> String {
-    let mut text = format!("team {}: {} USD", of["team"].as_str().unwrap_or_default(), of["usd"]);
+    let word = |field: &str| of[field].as_str().unwrap_or_default();
+    let mut text = format!("{} {}: {} USD", word("scope"), word("name"), of["usd"]);
     match of["per"].as_str() {
         Some("total") | None => {}
         Some(per) => text.push_str(&format!(" a {per}")),

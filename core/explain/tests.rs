@@ -12,12 +12,17 @@ fn decision() -> Decision {
     trace.push(Step::Limits(Box::new([Allowance {
         scope: "team",
         name: "red".into(),
-        requests: Some(Share { limit: 60, left: Some(58), full_after: Some(Duration::from_secs(2)) }),
-        tokens: None,
+        shares: vec![(
+            "requests_per_minute",
+            Share { limit: 60, left: Some(58), full_after: Some(Duration::from_secs(2)) },
+        )],
         concurrent: Some((5, Some(1))),
+        shadow: false,
+        refuses: None,
     }])));
     trace.push(Step::Budget(Box::new(Funds {
-        team: "red".into(),
+        scope: "team",
+        name: "red".into(),
         nano_usd: 50_000_000_000,
         per: "month",
         spent: Some(12_500_000_000),

@@ -55,6 +55,11 @@ impl Counter {
         Counter { spent, ceiling: spent, lost: lost.filter(|(amount, _)| *amount > 0), ..Counter::default() }
     }
 
+    /// As a store that several gateways share has it: nothing is held here.
+    pub fn seen(spent: u64, reserved: u64) -> Counter {
+        Counter { spent, reserved, ceiling: spent.saturating_add(reserved), ..Counter::default() }
+    }
+
     /// Reserves, or raises what `id` has reserved to `amount`. What is held already stays held when this fails.
     pub fn hold(&mut self, id: u64, amount: u64, limit: u64, now: u64, until: u64) -> Result<(), Short> {
         let has = self.open.get(&id).map_or(0, |hold| hold.amount);
@@ -70,6 +75,17 @@ impl Counter {
         self.reserved = self.reserved.saturating_add(more);
         self.open.insert(id, Hold { amount: has.max(amount), until });
         Ok(())
+    }
+
+    /// A reservation that was raised goes back to `amount`; without an amount it ends, and nothing was spent.
+    pub fn lower(&mut self, id: u64, amount: Option<u64>) {
+        let Some(hold) = self.open.get_mut(&id) else { return };
+        let less = hold.amount.saturating_sub(amount.unwrap_or(0));
+        self.reserved = self.reserved.saturating_sub(less);
+        match amount {
+            Some(_) => hold.amount -= less,
+            None => drop(self.open.remove(&id)),
+        }
     }
 
     /// The reservation ends; `used` was spent. `false`: it was settled before, or never made.

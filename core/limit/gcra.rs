@@ -2,7 +2,9 @@
 //! bucket that drains at the rate, and a taking is admitted if it fits. Pure: state, time and rate in, decision and state
 //! out; no clock, so that a store shared by several gateways can run the same.
 //!
-//! The level is counted in units × one minute, so that no rate is rounded, and a rate that changes finds the level as it was.
+//! The level is counted in units × the milliseconds of a minute, so that no rate is rounded, and a rate that changes finds the
+//! level as it was. All quantities are whole numbers that a double holds exactly, none passes `MOST_LEVEL` by more than a
+//! minute's worth: a script whose numbers are doubles does the same arithmetic, to the unit.
 
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
     /// Units taken and not yet drained, times `MINUTE`.
-    level: u128,
-    /// When it was last drained, nanoseconds.
+    level: u64,
+    /// When it was last drained, milliseconds.
     at: u64,
 }
 
@@ -46,11 +48,12 @@ pub struct Standing {
 impl Rate {
     /// A minute's worth at once, then as it drains.
     pub fn a_minute(count: u64) -> Rate {
-        Rate { per_minute: count.max(1), burst: count.max(1) }
+        let count = count.clamp(1, MOST_LEVEL / MINUTE);
+        Rate { per_minute: count, burst: count }
     }
 
-    fn capacity(self) -> u128 {
-        u128::from(self.burst) * MINUTE
+    fn capacity(self) -> u64 {
+        level(self.burst)
     }
 }
 
@@ -58,45 +61,49 @@ impl Bucket {
     /// Takes `cost` units if they fit.
     pub fn take(&mut self, now: u64, cost: u64, rate: Rate) -> Result<(), Refused> {
         self.drain(now, rate);
-        let wanted = u128::from(cost) * MINUTE;
-        let over = self.level.saturating_add(wanted).saturating_sub(rate.capacity());
-        if over == 0 {
-            self.level += wanted;
-            return Ok(());
+        let (wanted, capacity) = (level(cost), rate.capacity());
+        if wanted > capacity {
+            return Err(Refused::TooMuch);
         }
-        if wanted > rate.capacity() { Err(Refused::TooMuch) } else { Err(Refused::Wait(drained_in(over, rate))) }
+        let over = self.level.saturating_sub(capacity - wanted);
+        if over > 0 {
+            return Err(Refused::Wait(drained_in(over, rate)));
+        }
+        self.level += wanted;
+        Ok(())
     }
 
     /// What was taken turned out to be another amount: the rest goes back, or a debt is left that drains like the rest.
     pub fn correct(&mut self, taken: u64, used: u64) {
-        let (taken, used) = (u128::from(taken) * MINUTE, u128::from(used) * MINUTE);
-        self.level = self.level.saturating_sub(taken).saturating_add(used);
+        self.level = (self.level.saturating_sub(level(taken)) + level(used)).min(MOST_LEVEL);
     }
 
     pub fn standing(&mut self, now: u64, rate: Rate) -> Standing {
         self.drain(now, rate);
         let left = rate.capacity().saturating_sub(self.level) / MINUTE;
-        Standing {
-            limit: rate.burst,
-            left: u64::try_from(left).unwrap_or(u64::MAX),
-            full_after: drained_in(self.level, rate),
-        }
+        Standing { limit: rate.burst, left, full_after: drained_in(self.level, rate) }
     }
 
     /// A clock that went back counts on from where it is: what the bucket holds neither drains by that nor waits for the
     /// time that was lost.
     fn drain(&mut self, now: u64, rate: Rate) {
-        let passed = now.saturating_sub(self.at);
+        // After so long it is empty: more would only make the product too large to be exact.
+        let passed = now.saturating_sub(self.at).min(self.level.div_ceil(rate.per_minute));
         self.at = now;
-        self.level = self.level.saturating_sub(u128::from(passed) * u128::from(rate.per_minute));
+        self.level = self.level.saturating_sub(passed * rate.per_minute);
     }
 }
 
 /// Rounded up: after it the amount has drained.
-fn drained_in(amount: u128, rate: Rate) -> Duration {
-    let nanos = amount.div_ceil(u128::from(rate.per_minute));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+fn drained_in(amount: u64, rate: Rate) -> Duration {
+    Duration::from_millis(amount.div_ceil(rate.per_minute))
 }
 
-/// Nanoseconds.
-const MINUTE: u128 = 60_000_000_000;
+fn level(units: u64) -> u64 {
+    units.saturating_mul(MINUTE).min(MOST_LEVEL)
+}
+
+/// Milliseconds.
+const MINUTE: u64 = 60_000;
+/// No bucket holds more, and no rate may have more in a minute (`config::MOST_TOKENS` has less).
+pub const MOST_LEVEL: u64 = 9_000_000_000_000_000;

@@ -2,7 +2,6 @@
 //! little is left. After a crash a block counts as spent until its lease ends; then the ledger decides.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,21 +17,24 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    alert::{Alarm, Mark},
     purse::{Purse, Written},
+    raise::Raises,
     window::Window,
 };
 use crate::{
-    config::{Budget, Per, Team},
-    store::{Op, Store, StoreError, Table},
+    config::{Budget, Per, Rule, Scope},
+    store::{Counters, Op, Store, StoreError, Table},
     telemetry::metrics,
 };
 
 /// The records, as budgets need them.
 pub trait Ledger: Send + Sync {
-    /// Nano-dollars of `team`'s requests that began in `from..to`. `None`: no records are kept.
+    /// Nano-dollars of the scope's requests that began in `from..to`; of a provider those of its attempts. `None`: nobody keeps
+    /// them by that.
     fn spent<'a>(
         &'a self,
-        team: &'a str,
+        scope: &'a Scope,
         from: SystemTime,
         to: Option<SystemTime>,
     ) -> BoxFuture<'a, anyhow::Result<Option<u64>>>;
@@ -40,17 +42,37 @@ pub trait Ledger: Send + Sync {
 
 /// Every budget's counters.
 pub struct Budgets {
-    /// In force for a team: asked first, because nearly every request falls into it.
-    current: DashMap<(Arc<str>, Per), Arc<Purse>, foldhash::quality::RandomState>,
-    all: DashMap<(Arc<str>, String), Arc<Purse>>,
-    teams: ArcSwap<BTreeMap<Arc<str>, Budget>>,
+    /// In force for a scope: asked first, because nearly every request falls into it.
+    current: DashMap<(Scope, Per), Arc<Purse>, foldhash::quality::RandomState>,
+    all: DashMap<(Scope, String), Arc<Purse>>,
+    /// What the files say: read before anybody asks. Others (of keys, of users) are read when they are first met.
+    configured: ArcSwap<Vec<Rule>>,
     store: Arc<dyn Store>,
     ledger: Option<Arc<dyn Ledger>>,
+    raises: Raises,
+    alarm: Arc<Alarm>,
     wanted: Arc<Notify>,
     epoch: Instant,
     lease: Duration,
     /// The last write failed: said once.
     failing: AtomicBool,
+    /// Who counts instead, where several gateways share a store: budgets are only looked at here.
+    counters: Option<Arc<dyn Counters>>,
+}
+
+/// One budget as the API shows it.
+#[derive(Debug, Clone)]
+pub struct Account {
+    pub scope: Scope,
+    pub name: Arc<str>,
+    pub budget: Budget,
+    pub window: Window,
+    /// With raises, nano-dollars.
+    pub most: u64,
+    pub raised: u64,
+    /// `None` before it was read.
+    pub balance: Option<super::Balance>,
+    pub past_soft: bool,
 }
 
 /// As it lies in the store.
@@ -62,6 +84,9 @@ struct Row {
     /// Of the window, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<u64>,
+    /// Who was told of it already.
+    #[serde(default, skip_serializing_if = "Mark::is_none")]
+    told: Mark,
 }
 
 impl Budgets {
@@ -69,7 +94,10 @@ impl Budgets {
         Arc::new(Budgets {
             current: DashMap::default(),
             all: DashMap::new(),
-            teams: ArcSwap::default(),
+            configured: ArcSwap::default(),
+            raises: Raises::default(),
+            alarm: Arc::default(),
+            counters: store.counters(),
             store,
             ledger,
             wanted: Arc::new(Notify::new()),
@@ -80,32 +108,62 @@ impl Budgets {
     }
 
     /// Takes over what is configured; counters stay.
-    pub fn set_teams(&self, teams: &BTreeMap<String, Team>) {
-        let budgets = teams.iter().filter_map(|(name, team)| Some((Arc::from(name.as_str()), team.budget?)));
-        self.teams.store(Arc::new(budgets.collect()));
+    pub fn configure(&self, rules: impl Iterator<Item = Rule>) {
+        self.configured.store(Arc::new(rules.filter(|rule| !rule.budgets.is_empty()).collect()));
         self.wanted.notify_one();
     }
 
     /// The counter that a request of this moment meets.
-    pub fn purse(&self, team: &Arc<str>, per: Per, now: SystemTime) -> Arc<Purse> {
-        let key = (team.clone(), per);
+    pub fn purse(&self, (scope, name): (&Scope, &Arc<str>), budget: &Budget, now: SystemTime) -> Arc<Purse> {
+        let key = (scope.clone(), budget.per);
         if let Some(purse) = self.current.get(&key).filter(|purse| purse.window.holds(now)) {
             return purse.clone();
         }
-        let purse = self.in_window(team, per, Window::of(per, now));
+        let purse = self.in_window((scope, name), budget, Window::of(budget.per, now));
         self.current.insert(key, purse.clone());
         purse
     }
 
-    fn in_window(&self, team: &Arc<str>, per: Per, window: Window) -> Arc<Purse> {
-        let make = || Purse::new(team.clone(), per, window.clone(), self.wanted.clone(), self.epoch, self.lease);
-        self.all.entry((team.clone(), window.id.clone())).or_insert_with(make).clone()
+    fn in_window(&self, (scope, name): (&Scope, &Arc<str>), budget: &Budget, window: Window) -> Arc<Purse> {
+        let make = || {
+            let (owner, span) = ((scope.clone(), name.clone()), (budget.per, window.clone()));
+            let purse = Purse::new(owner, span, (self.wanted.clone(), self.alarm.clone()), (self.epoch, self.lease));
+            purse.raise(self.raises.of(scope, budget.per, SystemTime::now()));
+            purse.expect(budget);
+            self.wanted.notify_one();
+            purse
+        };
+        self.all.entry((scope.clone(), window.id.clone())).or_insert_with(make).clone()
+    }
+
+    pub fn raises(&self) -> &Raises {
+        &self.raises
+    }
+
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// After a change of them, and as they end.
+    pub fn raise(&self) {
+        let now = SystemTime::now();
+        for purse in &self.all {
+            purse.raise(self.raises.of(&purse.scope, purse.per, now));
+        }
     }
 
     /// Reads the counters of every configured budget and leases their first blocks, so that no request has to wait.
     pub async fn prepare(&self) {
+        if let Err(error) = self.raises.load(&*self.store).await {
+            tracing::error!(%error, "raises of budgets could not be read: none of them counts");
+        }
         self.tidy().await;
         self.look_ahead();
+        self.watch().await;
         self.tend().await;
     }
 
@@ -119,7 +177,9 @@ impl Budgets {
                 () = self.wanted.notified() => {}
                 _ = tick.tick() => {
                     self.look_ahead();
+                    self.raise();
                     self.expire();
+                    self.watch().await;
                     self.show();
                     if tidied.elapsed() > TIDY {
                         self.tidy().await;
@@ -134,6 +194,9 @@ impl Budgets {
 
     /// At the end, when everything is settled: the next start finds what was spent, and no block in use.
     pub async fn close(&self) {
+        if self.counters.is_some() {
+            return;
+        }
         let purses: Vec<Arc<Purse>> = self.all.iter().map(|purse| purse.clone()).collect();
         let rows = purses.iter().filter_map(|purse| Some(put(purse, purse.at_rest()?))).collect::<Vec<_>>();
         if !rows.is_empty()
@@ -143,35 +206,88 @@ impl Budgets {
         }
     }
 
-    /// Of one team's budget now: spent, reserved, left; `None` before it was read.
-    pub fn balance(&self, team: &Arc<str>, budget: &Budget, now: SystemTime) -> (Window, Option<super::Balance>) {
-        let purse = self.purse(team, budget.per, now);
-        (purse.window.clone(), purse.balance(budget.nano_usd))
+    /// Of one budget now.
+    pub fn account(&self, (scope, name): (&Scope, &Arc<str>), budget: &Budget, now: SystemTime) -> Account {
+        let purse = self.purse((scope, name), budget, now);
+        Account {
+            scope: scope.clone(),
+            name: name.clone(),
+            budget: *budget,
+            window: purse.window.clone(),
+            most: purse.most(budget),
+            raised: purse.raised(),
+            balance: purse.balance(budget),
+            past_soft: purse.past_soft(budget),
+        }
+    }
+
+    /// Of every budget that is configured, and of those that requests met in this window.
+    pub fn accounts(&self, now: SystemTime) -> Vec<Account> {
+        let configured = self.configured.load();
+        let each = configured.iter().flat_map(|rule| rule.budgets.iter().map(move |budget| (rule, budget)));
+        let mut all: Vec<Account> =
+            each.map(|(rule, budget)| self.account((&rule.scope, &rule.name), budget, now)).collect();
+        let known = |purse: &Purse| configured.iter().any(|rule| rule.scope == purse.scope);
+        let met = self.current.iter().filter(|purse| purse.window.holds(now) && !known(purse));
+        let mut met: Vec<Arc<Purse>> = met.map(|purse| purse.clone()).collect();
+        met.sort_by(|a, b| (&a.scope, a.per).cmp(&(&b.scope, b.per)));
+        all.extend(met.iter().filter_map(|purse| {
+            let budget = purse.budget()?;
+            Some(self.account((&purse.scope, &purse.name), &budget, now))
+        }));
+        all
+    }
+
+    /// Might a raise of this scope concern anybody? Keys, users and organisations may be met later.
+    pub fn knows(&self, scope: &Scope) -> bool {
+        matches!(scope, Scope::Key(_) | Scope::User(_) | Scope::Organisation(_))
+            || self.configured.load().iter().any(|rule| rule.scope == *scope)
+    }
+
+    /// How the budgets stand in a store that counts for several gateways: for headers, gauges and the API, a moment old.
+    async fn watch(&self) {
+        let Some(counters) = &self.counters else { return };
+        let now = SystemTime::now();
+        let current: Vec<Arc<Purse>> = self.current.iter().take(MOST_WATCHED).map(|purse| purse.clone()).collect();
+        for purse in current.iter().filter(|purse| purse.window.holds(now)) {
+            match counters.look(&super::fleet::money(purse, now)).await {
+                Ok(standing) => purse.observe(standing.used, standing.reserved),
+                // It is away, for all of them.
+                Err(_) => return,
+            }
+        }
     }
 
     /// Counters of this moment and of the next minute exist.
     fn look_ahead(&self) {
         let now = SystemTime::now();
-        for (team, budget) in &**self.teams.load() {
-            self.purse(team, budget.per, now);
-            let next = Window::of(budget.per, now + AHEAD);
-            if !next.holds(now) {
-                self.in_window(team, budget.per, next);
+        for rule in &**self.configured.load() {
+            for budget in rule.budgets.iter() {
+                let owner = (&rule.scope, &rule.name);
+                self.purse(owner, budget, now).expect(budget);
+                let next = Window::of(budget.per, now + AHEAD);
+                if !next.holds(now) {
+                    self.in_window(owner, budget, next).expect(budget);
+                }
             }
         }
     }
 
     /// Reads counters that are new, and leases a block for each that wants one: all of them in one write.
     async fn tend(&self) {
+        if self.counters.is_some() {
+            return;
+        }
         let purses: Vec<Arc<Purse>> = self.all.iter().map(|purse| purse.clone()).collect();
         for purse in purses.iter().filter(|purse| !purse.is_loaded()) {
             self.load(purse).await;
         }
-        let asked: Vec<(Arc<Purse>, u64)> = purses.into_iter().filter_map(|p| Some((p.clone(), p.wants()?))).collect();
+        let asked = purses.into_iter().filter_map(|purse| purse.unwritten().map(|written| (purse, written)));
+        let asked: Vec<(Arc<Purse>, Written)> = asked.collect();
         if asked.is_empty() {
             return;
         }
-        let rows = asked.iter().map(|(purse, ceiling)| put(purse, Written { ceiling: *ceiling, open: true }));
+        let rows = asked.iter().map(|(purse, written)| put(purse, *written));
         match self.store.write(rows.collect()).await {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
@@ -186,36 +302,38 @@ impl Budgets {
                 }
             }
         }
-        for (purse, ceiling) in asked {
-            purse.grant(ceiling);
+        for (purse, written) in asked {
+            purse.grant(written.ceiling);
         }
     }
 
     async fn load(&self, purse: &Purse) {
-        let limit = self.teams.load().get(&purse.team).map_or(0, |budget| budget.nano_usd);
         let row = match self.row(purse).await {
             Ok(row) => row,
-            // Not silently open: without its counter no request of the team goes on.
-            Err(error) => return tracing::error!(%error, team = %purse.team, "a budget could not be read"),
+            // Not silently open: without its counter no request of the scope goes on.
+            Err(error) => return tracing::error!(%error, scope = %purse.scope, "a budget could not be read"),
         };
         let spent = match &self.ledger {
             None => None,
-            Some(ledger) => match ledger.spent(&purse.team, purse.window.start, purse.window.end).await {
+            Some(ledger) => match ledger.spent(&purse.scope, purse.window.start, purse.window.end).await {
                 Ok(spent) => spent,
                 Err(error) => {
-                    tracing::warn!(%error, team = %purse.team, "records could not be summed: the budget counts its last block as spent");
+                    tracing::warn!(%error, scope = %purse.scope, "records could not be summed: the budget counts its last block as spent");
                     None
                 }
             },
         };
         let ceiling = row.as_ref().map_or(0, |row| row.ceiling);
-        let spent = spent.unwrap_or(ceiling);
+        let told = row.as_ref().map(|row| row.told).unwrap_or_default();
+        // What a clean end wrote down is exact; records may be kept for less time than the window is long.
+        let closed = row.as_ref().filter(|row| !row.open).map_or(0, |row| row.ceiling);
+        let spent = spent.unwrap_or(ceiling).max(closed);
         let lost = row.filter(|row| row.open).map_or(0, |row| row.ceiling.saturating_sub(spent));
         if lost > 0 {
             let usd = super::purse::usd(lost);
-            tracing::info!(team = %purse.team, usd, lease = ?self.lease, "a block was in use when the gateway ended: it counts as spent for a while");
+            tracing::info!(scope = %purse.scope, usd, lease = ?self.lease, "a block was in use when the gateway ended: it counts as spent for a while");
         }
-        purse.load(limit, spent, lost);
+        purse.load(spent, lost, told);
     }
 
     async fn row(&self, purse: &Purse) -> anyhow::Result<Option<Row>> {
@@ -227,17 +345,16 @@ impl Budgets {
         for purse in &self.all {
             let count = purse.expire();
             if count > 0 {
-                tracing::warn!(team = %purse.team, count, "reservations were never settled; they were let go");
+                tracing::warn!(scope = %purse.scope, count, "reservations were never settled; they were let go");
             }
         }
     }
 
     /// Gauges.
     fn show(&self) {
-        let now = SystemTime::now();
-        for (team, budget) in &**self.teams.load() {
-            if let (_, Some(balance)) = self.balance(team, budget, now) {
-                metrics().budget(team, budget.nano_usd, balance.spent, balance.reserved);
+        for Account { scope, name, budget, most, balance, .. } in self.accounts(SystemTime::now()) {
+            if let Some(balance) = balance {
+                metrics().budget(scope.kind(), &name, budget.per.name(), [most, balance.spent, balance.reserved]);
             }
         }
     }
@@ -251,6 +368,13 @@ impl Budgets {
         self.current.retain(|_, purse| !past(purse.window.end, KEEP));
         if let Err(error) = self.remove_past(&past).await {
             tracing::warn!(%error, "rows of past budgets could not be removed");
+        }
+        let ended = self.raises.forget_past(now);
+        let gone = ended.iter().map(|id| Op::remove(Table::Raises, id.as_bytes()));
+        if !ended.is_empty()
+            && let Err(error) = self.store.write_soft(gone.collect()).await
+        {
+            tracing::warn!(%error, "rows of raises that have ended could not be removed");
         }
     }
 
@@ -278,16 +402,18 @@ impl Budgets {
 
 fn put(purse: &Purse, written: Written) -> Op {
     let end = purse.window.end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok()).map(|d| d.as_secs());
-    let row = Row { ceiling: written.ceiling, open: written.open, end };
-    // Three plain fields: there is nothing in it that JSON could not say.
+    let row = Row { ceiling: written.ceiling, open: written.open, end, told: written.told };
+    // Plain fields: there is nothing in it that JSON could not say.
     Op::put(Table::Budgets, key(purse), serde_json::to_vec(&row).unwrap_or_default())
 }
 
-/// `team`, its name, the window: a NUL stands in none of them.
+/// The scope's kind, its id, the window: a NUL stands in none of them.
 fn key(purse: &Purse) -> Vec<u8> {
-    ["team", &purse.team, &purse.window.id].join("\0").into_bytes()
+    [purse.scope.kind(), &**purse.scope.id(), &purse.window.id].join("\0").into_bytes()
 }
 
+/// In one look.
+const MOST_WATCHED: usize = 500;
 const TICK: Duration = Duration::from_secs(1);
 /// Before a window begins its counter is ready.
 const AHEAD: Duration = Duration::from_secs(60);

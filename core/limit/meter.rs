@@ -1,5 +1,5 @@
-//! What one scope (a key, a team) has taken of its limits, and the scopes of one caller, which must all agree. In memory
-//! and exact for this process; the arithmetic is `gcra`'s. Knows nothing of money.
+//! What one scope has taken of its limits. In memory and exact for this process; the arithmetic is `gcra`'s and `window`'s.
+//! Knows nothing of money, and nothing of the other scopes of a caller.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -8,13 +8,14 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::gcra::{Bucket, Rate, Refused, Standing};
+use super::{
+    denial::{A_MOMENT, Denied},
+    gcra::{Bucket, Rate, Refused, Standing},
+    window::Days,
+};
 use crate::{
-    auth::Principal,
     clock,
     config::{Limits, Scope},
-    error::{Error, Kind, Result},
-    telemetry::metrics,
 };
 
 /// The meters by scope: they outlive reloads, and those that nobody needs are forgotten.
@@ -25,35 +26,47 @@ pub struct Meters {
     epoch: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     state: Mutex<State>,
+    epoch: Instant,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct State {
     requests: Bucket,
+    input: Bucket,
+    output: Bucket,
     tokens: Bucket,
+    day_requests: Days,
+    day_tokens: Days,
     in_flight: u64,
     /// As last asked for: to know when nothing is held any more.
     limits: Limits,
 }
 
-/// One scope of a caller that has a limit.
-#[derive(Debug, Clone)]
-pub struct Bound {
-    pub scope: Scope,
-    /// As messages call it.
-    name: Arc<str>,
-    pub limits: Limits,
-    meter: Arc<Meter>,
-    epoch: Instant,
+/// When a request began, as far as days are concerned: all that it takes counts in that day.
+#[derive(Debug, Clone, Copy)]
+pub struct Today {
+    pub day: u32,
+    pub ends_in: Duration,
+}
+
+/// Tokens that a request holds of one scope's limits, or is to hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub input: u64,
+    pub output: u64,
+    pub tokens: u64,
+    pub day_tokens: u64,
 }
 
 /// The tightest of a caller's scopes, for headers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
     pub requests: Option<Standing>,
+    pub input_tokens: Option<Standing>,
+    pub output_tokens: Option<Standing>,
     pub tokens: Option<Standing>,
 }
 
@@ -64,22 +77,32 @@ impl Default for Meters {
 }
 
 impl Meters {
-    /// The caller's scopes that have a limit; looks up nothing for the others.
-    pub fn of(&self, caller: &Principal) -> Vec<Bound> {
-        let limited = caller.rules.iter().filter_map(|rule| Some((rule, rule.limits?)));
-        limited.map(|(rule, limits)| self.bound(rule.scope.clone(), rule.name.clone(), limits)).collect()
+    pub fn of(&self, scope: &Scope) -> Arc<Meter> {
+        let found = self.by_scope.get(scope).map(|meter| meter.clone());
+        let make = || Arc::new(Meter { state: Mutex::default(), epoch: self.epoch });
+        found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_insert_with(make).clone())
     }
 
-    fn bound(&self, scope: Scope, name: Arc<str>, limits: Limits) -> Bound {
-        let found = self.by_scope.get(&scope).map(|meter| meter.clone());
-        let meter = found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_default().clone());
-        Bound { scope, name, limits, meter, epoch: self.epoch }
+    /// Forgets meters that hold nothing: nobody could tell them from new ones. What is counted by the day stays for the day.
+    pub fn sweep(&self, today: u32) {
+        self.by_scope.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.idle(today));
     }
 
-    /// Forgets meters that hold nothing: nobody could tell them from new ones.
-    pub fn sweep(&self) {
-        let now = nanos(self.epoch);
-        self.by_scope.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.lock().idle(now));
+    /// What was counted by the day and is still of interest.
+    pub fn days(&self) -> Vec<(Scope, Days, Days)> {
+        let counted = self.by_scope.iter().map(|entry| {
+            let state = entry.value().lock();
+            (entry.key().clone(), state.day_requests, state.day_tokens)
+        });
+        counted.filter(|(_, requests, tokens)| requests.all().chain(tokens.all()).next().is_some()).collect()
+    }
+
+    /// What an earlier process counted.
+    pub fn restore(&self, scope: &Scope, day: u32, requests: u64, tokens: u64) {
+        let meter = self.of(scope);
+        let mut state = meter.lock();
+        state.day_requests.correct(day, 0, requests);
+        state.day_tokens.correct(day, 0, tokens);
     }
 
     #[cfg(test)]
@@ -88,194 +111,263 @@ impl Meters {
     }
 }
 
-impl Bound {
-    /// Takes a place and a request, or says which limit is in the way.
-    pub fn enter(&self) -> Result<()> {
-        self.take(true)
+impl Meter {
+    /// Takes a request, and a place if it is to have one; or says which limit is in the way. Shadow limits are in nobody's way:
+    /// the place is taken and the request is not.
+    pub fn enter(&self, limits: &Limits, today: Today, place: bool) -> Result<(), Denied> {
+        let mut state = self.lock();
+        let mut next = *state;
+        next.limits = *limits;
+        let outcome = next.enter(self.now(), today, place);
+        if outcome.is_err() {
+            next = State { in_flight: state.in_flight + u64::from(place && limits.shadow), limits: *limits, ..*state };
+        }
+        *state = next;
+        outcome
     }
 
-    /// The same without a place: for what is asked within a request that has one.
-    pub fn pass(&self) -> Result<()> {
-        self.take(false)
+    /// What `enter` would say now. Takes nothing.
+    pub fn would_enter(&self, limits: &Limits, today: Today) -> Result<(), Denied> {
+        let mut state = *self.lock();
+        state.limits = *limits;
+        state.enter(self.now(), today, true)
     }
 
-    fn take(&self, place: bool) -> Result<()> {
-        let Limits { requests_per_minute, tokens_per_minute, concurrent } = self.limits;
-        let mut state = self.meter.lock();
-        let now = nanos(self.epoch);
-        state.limits = self.limits;
-        if let Some(most) = concurrent.filter(|most| place && state.in_flight >= *most) {
-            metrics().limited(self.scope.kind(), "concurrent");
-            return Err(self.crowded(most));
-        }
-        // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
-        if let Some(count) = tokens_per_minute {
-            self.admitted(state.tokens.take(now, 0, Rate::a_minute(count)), "tokens_per_minute", count)?;
-        }
-        if let Some(count) = requests_per_minute {
-            self.admitted(state.requests.take(now, 1, Rate::a_minute(count)), "requests_per_minute", count)?;
-        }
-        state.in_flight += u64::from(place);
-        Ok(())
-    }
-
-    /// Another scope refused: as if it had not entered, or passed.
-    pub fn undo(&self, place: bool) {
-        let mut state = self.meter.lock();
+    /// Another scope refused: as if it had not entered. `request`: it had taken one.
+    pub fn undo(&self, limits: &Limits, today: Today, place: bool, request: bool) {
+        let mut state = self.lock();
         state.in_flight = state.in_flight.saturating_sub(u64::from(place));
-        if self.limits.requests_per_minute.is_some() {
+        if request && limits.requests_per_minute.is_some() {
             state.requests.correct(1, 0);
+        }
+        if request && limits.requests_per_day.is_some() {
+            state.day_requests.correct(today.day, 1, 0);
         }
     }
 
     /// The request ended.
     pub fn leave(&self) {
-        let mut state = self.meter.lock();
+        let mut state = self.lock();
         state.in_flight = state.in_flight.saturating_sub(1);
     }
 
-    /// Takes tokens, of which the request `has` some already: `input` is what the prompt is thought to have, `output` the
-    /// most that may come. What would never fit with its whole output waits for an empty bucket; a prompt that would never
-    /// fit is refused. Gives what was taken.
-    pub fn take_tokens(&self, input: u64, output: u64, has: u64) -> Result<u64> {
-        let Some((count, cost)) = self.cost(input, output, has)? else { return Ok(0) };
-        let mut state = self.meter.lock();
-        let taken = state.tokens.take(nanos(self.epoch), cost, Rate::a_minute(count));
-        self.admitted(taken, "tokens_per_minute", count).map(|()| cost)
+    /// Takes so many tokens of each limit, or nothing.
+    pub fn take(&self, limits: &Limits, today: Today, more: Taken) -> Result<(), Denied> {
+        let mut state = self.lock();
+        let mut next = *state;
+        next.take(limits, self.now(), today, more)?;
+        *state = next;
+        Ok(())
     }
 
-    /// The limit, and the tokens that would be taken from it; `None`: nothing.
-    fn cost(&self, input: u64, output: u64, has: u64) -> Result<Option<(u64, u64)>> {
-        let Some(count) = self.limits.tokens_per_minute else { return Ok(None) };
-        if input > count {
-            let message = format!(
-                "this request needs about {input} tokens, and {} may use {count} a minute (`tokens_per_minute`); send less at \
-                 once, or ask the gateway's operator for more",
-                self.whose()
-            );
-            return Err(Error::new(Kind::RateLimited, message));
-        }
-        let cost = input.saturating_add(output).min(count).saturating_sub(has);
-        Ok((cost > 0).then_some((count, cost)))
+    /// What `take` would say now. Takes nothing.
+    pub fn would_take(&self, limits: &Limits, today: Today, more: Taken) -> Result<(), Denied> {
+        let mut state = *self.lock();
+        state.take(limits, self.now(), today, more)
     }
 
-    /// What `enter` would say now. Takes nothing and counts nothing.
-    pub fn would_enter(&self) -> Result<()> {
-        let Limits { requests_per_minute, tokens_per_minute, concurrent } = self.limits;
-        let (mut requests, mut tokens, in_flight) = {
-            let state = self.meter.lock();
-            (state.requests, state.tokens, state.in_flight)
-        };
-        let now = nanos(self.epoch);
-        if let Some(most) = concurrent.filter(|most| in_flight >= *most) {
-            return Err(self.crowded(most));
+    /// Of what was `taken`, so much was `used`.
+    pub fn correct(&self, limits: &Limits, day: u32, taken: Taken, used: Taken) {
+        if !counts_tokens(limits) {
+            return;
         }
-        if let Some(count) = tokens_per_minute {
-            self.judge(tokens.take(now, 0, Rate::a_minute(count)), "tokens_per_minute", count)?;
+        let mut state = self.lock();
+        if limits.input_tokens_per_minute.is_some() {
+            state.input.correct(taken.input, used.input);
         }
-        match requests_per_minute {
-            Some(count) => self.judge(requests.take(now, 1, Rate::a_minute(count)), "requests_per_minute", count),
-            None => Ok(()),
+        if limits.output_tokens_per_minute.is_some() {
+            state.output.correct(taken.output, used.output);
         }
-    }
-
-    /// What `take_tokens` would say now. Takes nothing and counts nothing.
-    pub fn would_take(&self, input: u64, output: u64) -> Result<()> {
-        let Some((count, cost)) = self.cost(input, output, 0)? else { return Ok(()) };
-        let mut tokens = self.meter.lock().tokens;
-        self.judge(tokens.take(nanos(self.epoch), cost, Rate::a_minute(count)), "tokens_per_minute", count)
+        if limits.tokens_per_minute.is_some() {
+            state.tokens.correct(taken.tokens, used.tokens);
+        }
+        if limits.tokens_per_day.is_some() {
+            state.day_tokens.correct(day, taken.day_tokens, used.day_tokens);
+        }
     }
 
     pub fn in_flight(&self) -> u64 {
-        self.meter.lock().in_flight
+        self.lock().in_flight
     }
 
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// Of `taken` tokens, `used` were used.
-    pub fn correct_tokens(&self, taken: u64, used: u64) {
-        if self.limits.tokens_per_minute.is_some() {
-            self.meter.lock().tokens.correct(taken, used);
-        }
-    }
-
-    pub fn rates(&self) -> Rates {
-        let mut state = self.meter.lock();
-        let now = nanos(self.epoch);
-        let mut standing = |bucket: fn(&mut State) -> &mut Bucket, count: Option<u64>| {
-            count.map(|count| bucket(&mut state).standing(now, Rate::a_minute(count)))
+    pub fn rates(&self, limits: &Limits, today: Today) -> Rates {
+        let mut state = *self.lock();
+        let now = self.now();
+        let minute = |bucket: &mut Bucket, count: Option<u64>| Some(bucket.standing(now, Rate::a_minute(count?)));
+        let day = |days: &Days, count: Option<u64>| {
+            let limit = count?;
+            let left = limit.saturating_sub(days.of(today.day));
+            Some(Standing { limit, left, full_after: today.ends_in })
         };
         Rates {
-            requests: standing(|s| &mut s.requests, self.limits.requests_per_minute),
-            tokens: standing(|s| &mut s.tokens, self.limits.tokens_per_minute),
+            requests: tighter(
+                minute(&mut state.requests, limits.requests_per_minute),
+                day(&state.day_requests, limits.requests_per_day),
+            ),
+            input_tokens: minute(&mut state.input, limits.input_tokens_per_minute),
+            output_tokens: minute(&mut state.output, limits.output_tokens_per_minute),
+            tokens: tighter(
+                minute(&mut state.tokens, limits.tokens_per_minute),
+                day(&state.day_tokens, limits.tokens_per_day),
+            ),
         }
     }
 
-    fn admitted(&self, taken: std::result::Result<(), Refused>, limit: &'static str, count: u64) -> Result<()> {
-        self.judge(taken, limit, count).inspect_err(|_| metrics().limited(self.scope.kind(), limit))
-    }
-
-    fn judge(&self, taken: std::result::Result<(), Refused>, limit: &'static str, count: u64) -> Result<()> {
-        let what = if limit == "tokens_per_minute" { "tokens" } else { "requests" };
-        match taken {
-            Ok(()) => Ok(()),
-            Err(Refused::Wait(wait)) => {
-                Err(self.refusal(&format!("used its {count} {what} a minute (`{limit}`)"), wait))
-            }
-            // One request, or what was cut to fit: it always fits a whole bucket.
-            Err(Refused::TooMuch) => Err(self.refusal(&format!("a limit of {count} {what} (`{limit}`)"), A_MOMENT)),
+    /// Each limit by its name, for decisions that are shown.
+    pub fn standings(&self, limits: &Limits, today: Today) -> Vec<(&'static str, Standing)> {
+        let mut state = *self.lock();
+        let now = self.now();
+        let mut all = Vec::new();
+        for (name, count, _) in limits.named() {
+            let Some(count) = count else { continue };
+            let day =
+                |used: u64| Standing { limit: count, left: count.saturating_sub(used), full_after: today.ends_in };
+            let bucket = match name {
+                "requests_per_minute" => &mut state.requests,
+                "input_tokens_per_minute" => &mut state.input,
+                "output_tokens_per_minute" => &mut state.output,
+                "tokens_per_minute" => &mut state.tokens,
+                "requests_per_day" => {
+                    all.push((name, day(state.day_requests.of(today.day))));
+                    continue;
+                }
+                "tokens_per_day" => {
+                    all.push((name, day(state.day_tokens.of(today.day))));
+                    continue;
+                }
+                _ => continue,
+            };
+            all.push((name, bucket.standing(now, Rate::a_minute(count))));
         }
+        all
     }
 
-    fn crowded(&self, most: u64) -> Error {
-        self.refusal(&format!("{most} requests in flight, as many as it may have (`concurrent`)"), A_MOMENT)
-    }
-
-    fn refusal(&self, words: &str, wait: Duration) -> Error {
-        let message = format!("{} has {words}; try again in {} s", self.whose(), wait.as_secs_f64().ceil().max(1.0));
-        Error::new(Kind::RateLimited, message).retry_after(wait)
-    }
-
-    fn whose(&self) -> String {
-        format!("{} `{}`", self.scope.kind(), self.name)
-    }
-}
-
-impl Rates {
-    /// The tighter of each.
-    pub fn and(self, other: Rates) -> Rates {
-        let tighter = |a: Option<Standing>, b: Option<Standing>| match (a, b) {
-            (Some(a), Some(b)) => Some(if b.left < a.left { b } else { a }),
-            (a, b) => a.or(b),
+    fn idle(&self, today: u32) -> bool {
+        let mut state = *self.lock();
+        let (now, limits) = (self.now(), state.limits);
+        let empty = |bucket: &mut Bucket, count: Option<u64>| {
+            count.is_none_or(|count| bucket.standing(now, Rate::a_minute(count)).full_after.is_zero())
         };
-        Rates { requests: tighter(self.requests, other.requests), tokens: tighter(self.tokens, other.tokens) }
+        empty(&mut state.requests, limits.requests_per_minute)
+            && empty(&mut state.input, limits.input_tokens_per_minute)
+            && empty(&mut state.output, limits.output_tokens_per_minute)
+            && empty(&mut state.tokens, limits.tokens_per_minute)
+            && state.day_requests.all().chain(state.day_tokens.all()).all(|(day, _)| day < today)
+            && state.in_flight == 0
     }
-}
 
-impl Meter {
+    /// Milliseconds. Read under the lock, so that it never goes back from one caller to the next.
+    fn now(&self) -> u64 {
+        u64::try_from(clock::since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn idle(&mut self, now: u64) -> bool {
-        let Limits { requests_per_minute, tokens_per_minute, concurrent: _ } = self.limits;
-        let mut empty = |bucket: fn(&mut State) -> &mut Bucket, count: Option<u64>| {
-            count.is_none_or(|count| bucket(self).standing(now, Rate::a_minute(count)).full_after.is_zero())
-        };
-        empty(|s| &mut s.requests, requests_per_minute)
-            && empty(|s| &mut s.tokens, tokens_per_minute)
-            && self.in_flight == 0
+    fn enter(&mut self, now: u64, today: Today, place: bool) -> Result<(), Denied> {
+        let limits = self.limits;
+        if let Some(most) = limits.concurrent.filter(|most| place && self.in_flight >= *most) {
+            return Err(Denied::new("concurrent", most, Refused::Wait(A_MOMENT)));
+        }
+        // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
+        self.take(&limits, now, today, Taken::default())?;
+        if let Some(count) = limits.requests_per_day {
+            let taken = self.day_requests.take(today.day, 1, count);
+            taken.map_err(|()| Denied::new("requests_per_day", count, Refused::Wait(today.ends_in)))?;
+        }
+        if let Some(count) = limits.requests_per_minute {
+            let taken = self.requests.take(now, 1, Rate::a_minute(count));
+            taken.map_err(|refused| Denied::new("requests_per_minute", count, refused))?;
+        }
+        self.in_flight += u64::from(place);
+        Ok(())
+    }
+
+    fn take(&mut self, limits: &Limits, now: u64, today: Today, more: Taken) -> Result<(), Denied> {
+        for (limit, count, bucket, cost) in [
+            ("input_tokens_per_minute", limits.input_tokens_per_minute, &mut self.input, more.input),
+            ("output_tokens_per_minute", limits.output_tokens_per_minute, &mut self.output, more.output),
+            ("tokens_per_minute", limits.tokens_per_minute, &mut self.tokens, more.tokens),
+        ] {
+            let Some(count) = count else { continue };
+            bucket.take(now, cost, Rate::a_minute(count)).map_err(|refused| Denied::new(limit, count, refused))?;
+        }
+        if let Some(count) = limits.tokens_per_day {
+            let taken = self.day_tokens.take(today.day, more.day_tokens, count);
+            taken.map_err(|()| Denied::new("tokens_per_day", count, Refused::Wait(today.ends_in)))?;
+        }
+        Ok(())
     }
 }
 
-/// Read under a meter's lock, so that it never goes back from one caller to the next.
-fn nanos(epoch: Instant) -> u64 {
-    u64::try_from(clock::since(epoch).as_nanos()).unwrap_or(u64::MAX)
+impl Taken {
+    /// What a request is to hold: `input` is what its prompt is thought to have, `output` the most that may come. What would
+    /// never fit with its whole output waits for an empty bucket; a prompt that would never fit is the limit's name and bound.
+    pub fn of(limits: &Limits, input: u64, output: u64) -> Result<Taken, (&'static str, u64)> {
+        let both = input.saturating_add(output);
+        let cut = |limit: &'static str, count: Option<u64>, all: u64, least: u64| match count {
+            None => Ok(0),
+            Some(count) if least > count => Err((limit, count)),
+            Some(count) => Ok(all.min(count)),
+        };
+        Ok(Taken {
+            input: cut("input_tokens_per_minute", limits.input_tokens_per_minute, input, input)?,
+            output: cut("output_tokens_per_minute", limits.output_tokens_per_minute, output, 0)?,
+            tokens: cut("tokens_per_minute", limits.tokens_per_minute, both, input)?,
+            day_tokens: cut("tokens_per_day", limits.tokens_per_day, both, input)?,
+        })
+    }
+
+    /// What was used in the end.
+    pub fn used(input: u64, output: u64) -> Taken {
+        let both = input.saturating_add(output);
+        Taken { input, output, tokens: both, day_tokens: both }
+    }
+
+    pub fn beyond(self, has: Taken) -> Taken {
+        Taken {
+            input: self.input.saturating_sub(has.input),
+            output: self.output.saturating_sub(has.output),
+            tokens: self.tokens.saturating_sub(has.tokens),
+            day_tokens: self.day_tokens.saturating_sub(has.day_tokens),
+        }
+    }
+
+    pub fn and(self, more: Taken) -> Taken {
+        Taken {
+            input: self.input + more.input,
+            output: self.output + more.output,
+            tokens: self.tokens + more.tokens,
+            day_tokens: self.day_tokens + more.day_tokens,
+        }
+    }
 }
 
-/// Nobody knows when a running request ends.
-const A_MOMENT: Duration = Duration::from_secs(1);
+impl Rates {
+    /// The tighter of each.
+    pub fn and(self, other: Rates) -> Rates {
+        Rates {
+            requests: tighter(self.requests, other.requests),
+            input_tokens: tighter(self.input_tokens, other.input_tokens),
+            output_tokens: tighter(self.output_tokens, other.output_tokens),
+            tokens: tighter(self.tokens, other.tokens),
+        }
+    }
+}
+
+pub fn counts_tokens(limits: &Limits) -> bool {
+    limits.input_tokens_per_minute.is_some()
+        || limits.output_tokens_per_minute.is_some()
+        || limits.tokens_per_minute.is_some()
+        || limits.tokens_per_day.is_some()
+}
+
+fn tighter(a: Option<Standing>, b: Option<Standing>) -> Option<Standing> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.left < a.left { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}

@@ -13,18 +13,22 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
+    alert::{Alarm, Alert, Mark},
     budget::{Balance, Counter, Short},
+    denial,
     window::Window,
 };
 use crate::{
-    config::{Budget, Per},
+    config::{Budget, MOST_NANO_USD, Per, Scope},
     error::{Error, Kind, Result},
     telemetry::metrics,
 };
 
 #[derive(Debug)]
 pub struct Purse {
-    pub team: Arc<str>,
+    pub scope: Scope,
+    /// As messages call it.
+    pub name: Arc<str>,
     pub per: Per,
     pub window: Window,
     state: Mutex<State>,
@@ -32,6 +36,9 @@ pub struct Purse {
     granted: Notify,
     /// Asks the keeper for a block.
     wanted: Arc<Notify>,
+    /// What it is raised by for now, nano-dollars.
+    raised: AtomicU64,
+    alarm: Arc<Alarm>,
     epoch: Instant,
     lease: Duration,
 }
@@ -40,8 +47,12 @@ pub struct Purse {
 struct State {
     /// `None` until it was read.
     counter: Option<Counter>,
-    /// Of the budget, as last configured.
+    /// As last configured; and its bound, with what it is raised by.
+    budget: Option<Budget>,
     limit: u64,
+    /// Somebody was told in this window; `true` beside it: that is not written down yet.
+    told: Mark,
+    unwritten: bool,
     /// The largest amount that a request waits for.
     waiting: u64,
     /// Who holds a reservation: as long as they live it is renewed.
@@ -54,6 +65,8 @@ pub struct Held {
     purse: Arc<Purse>,
     id: u64,
     amount: u64,
+    /// The threshold that the budget has passed, nano-dollars, for whom it may concern.
+    soft: Option<u64>,
     _owner: Arc<()>,
 }
 
@@ -63,18 +76,50 @@ pub struct Written {
     pub ceiling: u64,
     /// A block may be in use. After a clean end `ceiling` is what was spent.
     pub open: bool,
+    pub told: Mark,
 }
 
 impl Purse {
     pub fn new(
-        team: Arc<str>,
-        per: Per,
-        window: Window,
-        wanted: Arc<Notify>,
-        epoch: Instant,
-        lease: Duration,
+        (scope, name): (Scope, Arc<str>),
+        (per, window): (Per, Window),
+        (wanted, alarm): (Arc<Notify>, Arc<Alarm>),
+        (epoch, lease): (Instant, Duration),
     ) -> Arc<Purse> {
-        Arc::new(Purse { team, per, window, state: Mutex::default(), granted: Notify::new(), wanted, epoch, lease })
+        Arc::new(Purse {
+            scope,
+            name,
+            per,
+            window,
+            state: Mutex::default(),
+            granted: Notify::new(),
+            wanted,
+            raised: AtomicU64::new(0),
+            alarm,
+            epoch,
+            lease,
+        })
+    }
+
+    /// What it holds now, raises included.
+    pub fn most(&self, budget: &Budget) -> u64 {
+        budget.nano_usd.saturating_add(self.raised.load(Ordering::Relaxed)).min(MOST_NANO_USD)
+    }
+
+    pub fn raised(&self) -> u64 {
+        self.raised.load(Ordering::Relaxed)
+    }
+
+    pub fn raise(&self, by: u64) {
+        let before = self.raised.swap(by, Ordering::Relaxed);
+        if before != by {
+            // Whoever waits sees the other bound, and the keeper leases by it.
+            let mut state = self.lock();
+            state.limit = state.limit.saturating_sub(before).saturating_add(by);
+            drop(state);
+            self.granted.notify_waiters();
+            self.wanted.notify_one();
+        }
     }
 
     /// Reserves `amount`, or raises `held` to it. Waits for a block when the leased one is too small, which is seldom.
@@ -86,10 +131,10 @@ impl Purse {
         now: SystemTime,
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
-        match self.try_hold(held, amount, budget.nano_usd) {
+        match self.try_hold(held, amount, budget) {
             Ok(()) => return Ok(()),
             Err(Short::Block) => {}
-            Err(short) => return Err(self.exceeded(budget, now, short)),
+            Err(short) => return Err(self.refused(budget, now, short)),
         }
         Box::pin(self.wait_and_hold(held, amount, budget, now)).await
     }
@@ -107,28 +152,30 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold(held, amount, budget.nano_usd) {
+            match self.try_hold(held, amount, budget) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
-                Err(short) => {
-                    metrics().limited("team", "budget");
-                    return Err(self.exceeded(budget, now, short));
-                }
+                Err(short) => return Err(self.refused(budget, now, short)),
             }
             self.wanted.notify_one();
             if tokio::time::timeout_at(until.into(), granted).await.is_err() {
-                let message =
-                    format!("the budget of team `{}` cannot be reached right now; try again shortly", self.team);
+                let message = format!("the budget of {} cannot be reached right now; try again shortly", self.whose());
                 return Err(Error::new(Kind::Overloaded, message).retry_after(Duration::from_secs(1)));
             }
         }
     }
 
-    fn try_hold(self: &Arc<Self>, held: &mut Option<Held>, amount: u64, limit: u64) -> std::result::Result<(), Short> {
-        let now = self.now();
+    fn try_hold(
+        self: &Arc<Self>,
+        held: &mut Option<Held>,
+        amount: u64,
+        budget: &Budget,
+    ) -> std::result::Result<(), Short> {
+        let (now, limit) = (self.now(), self.most(budget));
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
-        let State { counter, limit: known, waiting, owners } = &mut *state;
+        state.budget = Some(*budget);
+        let State { counter, limit: known, waiting, owners, .. } = &mut *state;
         *known = limit;
         let Some(counter) = counter else { return Err(Short::Block) };
         let id = held.as_ref().map_or_else(next_id, |held| held.id);
@@ -138,12 +185,13 @@ impl Purse {
             }
         })?;
         let low = counter.wants(limit, now, 0).is_some();
+        let soft = budget.soft_of(limit);
         match held {
             Some(held) => held.amount = held.amount.max(amount),
             None => {
                 let owner = Arc::new(());
                 owners.insert(id, Arc::downgrade(&owner));
-                *held = Some(Held { purse: self.clone(), id, amount, _owner: owner });
+                *held = Some(Held { purse: self.clone(), id, amount, soft, _owner: owner });
             }
         }
         drop(state);
@@ -155,7 +203,7 @@ impl Purse {
 
     /// What `hold` would say now, as far as that is known. Holds nothing and counts nothing.
     pub fn would_hold(&self, amount: u64, budget: &Budget, now: SystemTime) -> Result<()> {
-        let Some(Balance { left, reserved, .. }) = self.balance(budget.nano_usd) else { return Ok(()) };
+        let Some(Balance { left, reserved, .. }) = self.balance(budget) else { return Ok(()) };
         match amount > left {
             false => Ok(()),
             // What is reserved may come back.
@@ -164,27 +212,68 @@ impl Purse {
         }
     }
 
-    pub fn balance(&self, limit: u64) -> Option<Balance> {
+    pub fn balance(&self, budget: &Budget) -> Option<Balance> {
+        let limit = self.most(budget);
         self.lock().counter.as_ref().map(|counter| counter.balance(limit, self.now()))
+    }
+
+    /// Has so much of it been spent that somebody was to be told?
+    pub fn past_soft(&self, budget: &Budget) -> bool {
+        let soft = budget.soft_of(self.most(budget));
+        soft.is_some_and(|soft| self.lock().counter.as_ref().is_some_and(|counter| counter.spent() >= soft))
     }
 
     pub fn is_loaded(&self) -> bool {
         self.lock().counter.is_some()
     }
 
+    /// As the store that counts for several gateways has it, for whoever looks.
+    pub fn observe(&self, spent: u64, reserved: u64) {
+        let mut state = self.lock();
+        state.counter = Some(Counter::seen(spent, reserved));
+        let (limit, budget) = (state.limit, state.budget);
+        drop(state);
+        if budget.and_then(|budget| budget.soft_of(limit)).is_some_and(|soft| spent >= soft) {
+            self.tell(Mark::SOFT, limit);
+        }
+    }
+
     /// What the ledger and the last lease say. The first of several readers wins.
-    pub fn load(&self, limit: u64, spent: u64, lost: u64) {
+    pub fn load(&self, spent: u64, lost: u64, told: Mark) {
         let until = self.now().saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
-        state.limit = limit;
+        state.told = state.told.and(told);
         state.counter.get_or_insert_with(|| Counter::opened(spent, Some((lost, until))));
     }
 
     /// The end of the block that should be leased now, if one should.
     pub fn wants(&self) -> Option<u64> {
         let now = self.now();
-        let State { counter, limit, waiting, owners: _ } = &*self.lock();
+        let State { counter, limit, waiting, .. } = &*self.lock();
         counter.as_ref()?.wants(*limit, now, *waiting)
+    }
+
+    /// What is to be written down: the end of the block that should be leased now, or that somebody was told.
+    pub fn unwritten(&self) -> Option<Written> {
+        let wants = self.wants();
+        let mut state = self.lock();
+        let told = std::mem::take(&mut state.unwritten);
+        let ceiling = state.counter.as_ref()?.ceiling();
+        (wants.is_some() || told).then(|| Written {
+            ceiling: ceiling.max(wants.unwrap_or(0)),
+            open: true,
+            told: state.told,
+        })
+    }
+
+    /// The budget, as last configured: the keeper may look before the first request does.
+    pub fn expect(&self, budget: &Budget) {
+        let mut state = self.lock();
+        (state.budget, state.limit) = (Some(*budget), self.most(budget));
+    }
+
+    pub fn budget(&self) -> Option<Budget> {
+        self.lock().budget
     }
 
     /// The block was leased: whoever waits tries again.
@@ -218,24 +307,59 @@ impl Purse {
     pub fn at_rest(&self) -> Option<Written> {
         let state = self.lock();
         let counter = state.counter.as_ref()?;
-        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false })
+        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.told })
     }
 
-    fn exceeded(&self, budget: &Budget, now: SystemTime, short: Short) -> Error {
-        let word = match self.per {
+    fn whose(&self) -> String {
+        denial::whose(&self.scope, &self.name)
+    }
+
+    /// A request is turned away: counted, and told once a window when nothing but a new window or a raise will help.
+    pub(super) fn refused(&self, budget: &Budget, now: SystemTime, short: Short) -> Error {
+        metrics().limited(self.scope.kind(), "budget");
+        if short == Short::Spent {
+            self.tell(Mark::EXHAUSTED, self.most(budget));
+        }
+        self.exceeded(budget, now, short)
+    }
+
+    /// Once a window.
+    fn tell(&self, mark: Mark, bound: u64) {
+        let mut state = self.lock();
+        let Some(spent) = state.counter.as_ref().map(Counter::spent).filter(|_| !state.told.has(mark)) else { return };
+        state.told = state.told.and(mark);
+        state.unwritten = true;
+        drop(state);
+        self.wanted.notify_one();
+        let (scope, name, per, window) = (self.scope.clone(), self.name.clone(), self.per, self.window.clone());
+        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound });
+    }
+
+    /// For the trace of a request.
+    pub fn soft_note(&self, budget: &Budget) -> String {
+        let part = budget.soft.unwrap_or(0) / 10_000;
+        format!("{} has spent more than {part} % of {} ({} USD)", self.whose(), self.word(), usd(self.most(budget)))
+    }
+
+    fn word(&self) -> &'static str {
+        match self.per {
             Per::Day => "today's budget",
             Per::Week => "this week's budget",
             Per::Month => "this month's budget",
             Per::Total => "the budget",
-        };
-        let (team, usd) = (&self.team, usd(budget.nano_usd));
+        }
+    }
+
+    /// For whom no block is leased here: a store that is shared has counted.
+    pub fn exceeded(&self, budget: &Budget, now: SystemTime, short: Short) -> Error {
+        let word = self.word();
+        let (whose, usd) = (self.whose(), usd(self.most(budget)));
         if short == Short::Held {
-            let message = format!(
-                "requests under way hold what is left of {word} of team `{team}` ({usd} USD); try again shortly"
-            );
+            let message =
+                format!("requests under way hold what is left of {word} of {whose} ({usd} USD); try again shortly");
             return Error::new(Kind::BudgetExceeded, message).retry_after(Duration::from_secs(1));
         }
-        let spent = format!("{word} of team `{team}` ({usd} USD) is spent, or less is left than this request may cost");
+        let spent = format!("{word} of {whose} ({usd} USD) is spent, or less is left than this request may cost");
         match self.window.end {
             Some(end) => {
                 let seconds = end.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
@@ -267,6 +391,28 @@ impl Held {
             counter.settle(self.id, used);
         }
         state.owners.remove(&self.id);
+        let (limit, passed) = (state.limit, state.counter.as_ref().map(Counter::spent) >= self.soft);
+        drop(state);
+        if passed && self.soft.is_some() {
+            self.purse.tell(Mark::SOFT, limit);
+        }
+    }
+
+    /// Another scope refused what it was raised for: back to what it was; `None`: it held nothing before.
+    pub fn lower(held: &mut Option<Held>, amount: Option<u64>) {
+        let Some(own) = held else { return };
+        let mut state = own.purse.lock();
+        if let Some(counter) = &mut state.counter {
+            counter.lower(own.id, amount);
+        }
+        match amount {
+            Some(amount) => own.amount = amount,
+            None => {
+                state.owners.remove(&own.id);
+                drop(state);
+                *held = None;
+            }
+        }
     }
 }
 

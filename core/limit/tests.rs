@@ -1,7 +1,6 @@
 //! The arithmetic under clocks that jump and callers that race, and budgets over a store that is killed or refuses.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -9,21 +8,26 @@ use std::{
 use super::{
     budget::{Counter, Short},
     gcra::{Bucket, Rate, Refused},
-    meter::Meters,
     window::Window,
     *,
 };
 use crate::{
     auth::Principal,
-    config::{self, Per, Rule, Scope, Team},
+    config::{self, Budget, Per, Rule, Scope},
     error::Kind,
     store::{Memory, Op, Store, Table},
 };
 
 mod budgets;
+mod outage;
 mod rates;
+mod days;
+mod scopes;
+mod scripts;
+mod shared;
 
-const SECOND: u64 = 1_000_000_000;
+/// Of the buckets' clock.
+const SECOND: u64 = 1_000;
 
 /// A caller of team `t` whose key `k` has these limits.
 fn caller(key: Option<config::Limits>, team: Option<config::Limits>, budget: Option<Budget>) -> Principal {
@@ -57,4 +61,14 @@ fn limits_on(store: Arc<dyn Store>) -> Limits {
 
 fn limits() -> Limits {
     limits_on(Arc::new(Memory::default()))
+}
+
+fn bounds(limits: &Limits, caller: &Principal) -> Bounds {
+    limits.bounds(caller, &Rules::default(), &[], SystemTime::now())
+}
+
+/// What was used, wherever.
+fn settle(permit: Permit, tokens: u64, nano_usd: u64) {
+    let used = Need { input_tokens: tokens, output_tokens: 0, nano_usd };
+    permit.end().unwrap().settle(used, |_| used);
 }

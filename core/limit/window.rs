@@ -1,5 +1,5 @@
-//! A budget's windows of the wall clock, UTC: days, ISO weeks, months, or one for all time. A counter carries its window
-//! in its key, so that nothing has to be reset and nothing is lost at midnight. Pure.
+//! Windows of the wall clock, UTC: days, ISO weeks, months, or one for all time; and what was counted in days. A counter
+//! carries its window in its key, so that nothing has to be reset and nothing is lost at midnight. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -52,6 +52,57 @@ impl Window {
     }
 }
 
+/// What was taken in a few days: those that a clock may still stand in, and requests be settled in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Days([(u32, u64); KEPT]);
+
+impl Days {
+    /// Takes so much in this day, if it fits.
+    pub fn take(&mut self, day: u32, cost: u64, most: u64) -> Result<(), ()> {
+        let used = self.of(day);
+        if used.saturating_add(cost) > most {
+            return Err(());
+        }
+        self.set(day, used + cost);
+        Ok(())
+    }
+
+    /// What was taken that day turned out to be another amount.
+    pub fn correct(&mut self, day: u32, taken: u64, used: u64) {
+        self.set(day, self.of(day).saturating_sub(taken).saturating_add(used));
+    }
+
+    pub fn of(&self, day: u32) -> u64 {
+        self.0.iter().find(|(own, _)| *own == day).map_or(0, |(_, used)| *used)
+    }
+
+    /// In the place of the oldest one.
+    pub fn set(&mut self, day: u32, used: u64) {
+        let known = self.0.iter().position(|(own, _)| *own == day);
+        let oldest = || (0..KEPT).min_by_key(|at| self.0[*at].0);
+        if let Some(at) = known.or_else(oldest) {
+            self.0[at] = (day, used);
+        }
+    }
+
+    /// Those in which anything was taken.
+    pub fn all(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.0.iter().copied().filter(|(_, used)| *used > 0)
+    }
+}
+
+/// A moment's day, counted from 1970.
+pub fn day_of(at: SystemTime) -> u32 {
+    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    u32::try_from(seconds / DAY).unwrap_or(u32::MAX)
+}
+
+/// Until the day ends.
+pub fn rest_of_day(at: SystemTime) -> Duration {
+    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    Duration::from_secs(DAY - seconds % DAY)
+}
+
 /// A day by its number since 1970.
 fn civil(days: i64) -> jiff::civil::Date {
     let epoch = jiff::civil::date(1970, 1, 1);
@@ -63,3 +114,5 @@ fn day(number: i64) -> SystemTime {
 }
 
 const DAY: u64 = 86_400;
+/// Yesterday, today, and the day that a clock went wrong to.
+const KEPT: usize = 3;

@@ -240,14 +240,14 @@ impl Live {
         self.used.add(usage);
         let Some(exchange) = &mut self.exchange else { return false };
         let spent = self.target.rates.as_ref().and_then(|rates| rates.cost(&self.used));
-        let unpriced = exchange.bounds.budget().map_or(0, |b| b.unpriced_nano_usd);
+        let unpriced = exchange.bounds.unpriced().unwrap_or(0);
         let need = Need {
             input_tokens: self.used.input_tokens.unwrap_or(0),
             output_tokens: self.used.output_tokens.unwrap_or(0),
             nano_usd: spent.and_then(|nano| u64::try_from(nano).ok()).unwrap_or(0).saturating_add(unpriced),
         };
         let Some(permit) = &mut exchange.permit else { return false };
-        permit.reserve(need).await.is_ok()
+        permit.reserve(need, Need::default()).await.is_ok()
     }
 
     fn settle(&mut self, ending: Option<Ending>) {

@@ -56,7 +56,7 @@ pub struct Scene {
     pub priority: Priority,
     /// How targets fare before the request comes.
     pub live: Vec<Own>,
-    /// Nano-dollars that a team has spent of its budget.
+    /// Nano-dollars that were spent of budgets, by the scope (`model:smart`), of teams also by their name alone.
     pub spent: BTreeMap<String, u64>,
     /// Targets whose provider's keys all rest.
     pub resting: Vec<Arc<str>>,

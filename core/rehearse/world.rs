@@ -16,10 +16,10 @@ use crate::{
     account::{self, Inbox, estimate::Estimates},
     audit::Audit,
     auth::{self, Principal},
-    config::{Config, Problem},
+    config::{Config, Problem, Scope},
     exchange::Settled,
     gateway::Gateway,
-    limit::{Budgets, Limits},
+    limit::{Budgets, Limits, alert::Mark},
     opaque::{claims::Claims, objects::Objects},
     pipeline::{Entry, Pipeline},
     plugin::Plugins,
@@ -150,12 +150,16 @@ impl House {
 /// Every budget's counter is read already: nobody waits for a store.
 fn budgets(store: &Arc<dyn Store>, config: &Config, scene: &Scene) -> Arc<Budgets> {
     let budgets = Budgets::new(store.clone(), None, config.budget_lease);
-    let team = scene.principal.team.as_ref().zip(scene.principal.team_budget());
-    if let Some((team, budget)) = team {
-        let spent = scene.spent.get(&**team).copied().unwrap_or(0);
-        let purse = budgets.purse(team, budget.per, scene.now);
-        purse.load(budget.nano_usd, spent, 0);
-        purse.grant(budget.nano_usd);
+    let rules = scene.principal.rules.iter().chain(config.rules.all());
+    for rule in rules {
+        for budget in rule.budgets.iter() {
+            // A team is called by its name alone, others with their kind in front.
+            let plain = matches!(rule.scope, Scope::Team(_)).then(|| scene.spent.get(&**rule.scope.id())).flatten();
+            let spent = plain.or_else(|| scene.spent.get(&rule.scope.to_string())).copied().unwrap_or(0);
+            let purse = budgets.purse((&rule.scope, &rule.name), budget, scene.now);
+            purse.load(spent, 0, Mark::default());
+            purse.grant(budget.nano_usd);
+        }
     }
     budgets
 }

@@ -270,6 +270,8 @@ impl Deploy {
         let before = json!({ "version": id(standing.version), "hash": standing.hash });
         self.tell("config.live", number, before, None);
         (standing.version, standing.hash) = (number, runtime.config.version.clone());
+        // Before anybody meets it: who does, and asks which version that was, is told.
+        self.publish(standing);
         self.swap(runtime);
     }
 
@@ -315,7 +317,7 @@ impl Deploy {
         }
         state.auth.issuers().configure(&new.config.issuers);
         state.auth.set_configured(new.config.who());
-        state.limits.set_teams(&new.config.teams);
+        state.limits.configure(&new.config);
         state.stored.set_bounds(new.config.responses);
         state.audit.set_keep(new.config.audit.keep);
         let tried = state.rollout.under_way().map(|tried| tried.candidate.load().config.secrets.references.clone());

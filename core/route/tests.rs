@@ -28,6 +28,8 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         providers,
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
         organisations: BTreeMap::new(),
+        rules: crate::config::Rules::default(),
+        alerts: None,
         teams: BTreeMap::new(),
         users: BTreeMap::new(),
         pricing: Vec::new(),

@@ -28,7 +28,7 @@ use self::call::Network;
 pub use self::kept::Info;
 use crate::{
     config::{self, Content, Elsewhere, Loaded, Place, Reference, Secret, Told, env},
-    error::Result,
+    error::{Error, Kind, Result},
     keyring::{Keyring, Next},
     store::Store,
     upstream::{Client, Trust},
@@ -191,6 +191,10 @@ impl Secrets {
 
     /// Another master key; secrets in the store are sealed anew in the same batch.
     pub async fn rotate_master(&self, next: Next) -> Result<()> {
+        if matches!(next, Next::Own) && self.config.load().master.is_some() {
+            let message = "secrets.master_key says where the master key is: name the new one's place with --to";
+            return Err(Error::new(Kind::InvalidRequest, message).with_status(409).with_code("rotation_refused"));
+        }
         self.ring.rotate(next, |newest| self.again(newest)).await
     }
 

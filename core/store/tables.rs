@@ -8,7 +8,7 @@ pub enum Table {
     Meta,
     /// Virtual keys by id: `auth::row`.
     Keys,
-    /// Budgets by team and window: `limit::lease`.
+    /// Budgets by scope and window: `limit::lease`.
     Budgets,
     /// Sums of usage by hour, as they were kept before `Reports`.
     Usage,
@@ -20,18 +20,20 @@ pub enum Table {
     Identities,
     /// Tokens of the admin API by id: `auth::row`.
     Tokens,
-    /// Gateways that share the store: `nodes`.
-    Nodes,
-    /// Sums of usage: `account::usage`.
-    Reports,
     /// What was done to the gateway, in chains: `audit`.
     Audit,
     /// Provider keys and other secrets, sealed: `secrets::kept`.
     Secrets,
+    /// Budgets that are raised for a while: `limit::raise`.
+    Raises,
+    /// Gateways that share the store: `nodes`.
+    Nodes,
+    /// Sums of usage: `account::usage`.
+    Reports,
 }
 
 impl Table {
-    pub const ALL: [Table; 12] = [
+    pub const ALL: [Table; 13] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -40,10 +42,11 @@ impl Table {
         Table::Versions,
         Table::Identities,
         Table::Tokens,
-        Table::Nodes,
-        Table::Reports,
         Table::Audit,
         Table::Secrets,
+        Table::Raises,
+        Table::Nodes,
+        Table::Reports,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -60,6 +63,7 @@ impl Table {
             Table::Reports => 14,
             Table::Audit => 9,
             Table::Secrets => 10,
+            Table::Raises => 11,
         }
     }
 
@@ -78,6 +82,7 @@ impl Table {
             Table::Reports => "reports",
             Table::Audit => "audit",
             Table::Secrets => "secrets",
+            Table::Raises => "raises",
         }
     }
 

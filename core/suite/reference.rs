@@ -89,7 +89,7 @@ const CASES: &[(&str, &str)] = &[
     ("context", "who asks, and when; see below"),
     ("targets", "targets that stand for whatever is asked for without a provider's name, in this order; see below"),
     ("live", "figures of targets that the configuration names: `{ \"provider/model\" = { … } }`"),
-    ("spent", "US dollars that teams have spent of their budgets: `{ research = 49.5 }`"),
+    ("spent", "US dollars that were spent of budgets, by team or by scope: `{ research = 49.5, \"model:smart\" = 3 }`"),
     ("answers", "what upstreams say; see below"),
     (
         "splits",

@@ -199,6 +199,53 @@ expect = { targets = ["mock/two", "mock/three", "mock/one"], answered = "mock/th
 }
 
 #[test]
+fn what_was_spent_is_said_by_scope_and_a_cheaper_model_answers() {
+    let toml = r#"
+[models.dear]
+targets = [{ provider = "mock", model = "dear" }]
+budget = { usd = 5, per = "day" }
+[models.small]
+targets = [{ provider = "mock", model = "small" }]
+[tags."env=prod"]
+limits = { requests_per_minute = 1 }
+budget = [{ usd = 2, per = "day" }, { usd = 9, per = "total" }]
+[[pricing]]
+model = "mock/dear"
+request = 1
+[teams.lab]
+budget_fallback = ["small"]
+"#;
+    let cases = r#"
+[[case]]
+name = "there is money"
+request = { model = "dear" }
+spent = { "model:dear" = 4 }
+expect = { answered = "mock/dear" }
+
+[[case]]
+name = "there is none"
+request = { model = "dear" }
+spent = { "model:dear" = 4.5 }
+expect = { status = 429, code = "budget_exceeded" }
+
+[[case]]
+name = "a team that has a cheaper one goes there"
+request = { model = "dear" }
+context = { team = "lab" }
+spent = { "model:dear" = 5 }
+expect = { answered = "mock/small" }
+
+[[case]]
+name = "the tag's"
+request = { model = "dear" }
+context = { tags = { env = "prod" } }
+spent = { "tag:env=prod" = 2 }
+expect = { status = 429, code = "budget_exceeded" }
+"#;
+    passes(toml, "fn request(request, context) {}", cases);
+}
+
+#[test]
 fn who_asks_is_bound_by_the_configuration() {
     let script = "fn request(request, context) { context.note(`${context.team} ${context.key} ${context.tags[\"a\"]} ${request.headers[\"x-b\"]}`); }";
     let cases = r#"

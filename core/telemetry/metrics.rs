@@ -1,6 +1,7 @@
 //! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks its handles up by a hash
 //! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
+mod limits;
 mod stages;
 
 use std::{
@@ -223,23 +224,6 @@ impl Metrics {
     pub fn enter(&self) -> InFlight {
         self.in_flight.increment(1.0);
         InFlight(self.in_flight.clone())
-    }
-
-    /// A caller was refused. Both are words of the gateway's own.
-    pub fn limited(&self, scope: &'static str, limit: &'static str) {
-        let labels = vec![label("scope", scope), label("limit", limit)];
-        self.recorder.register_counter(&key(names::LIMITED, labels), &METADATA).increment(1);
-    }
-
-    /// A team's budget in its window, nano-dollars. Teams come from the configuration; past the first hundred they share
-    /// one label.
-    pub fn budget(&self, team: &str, most: u64, spent: u64, reserved: u64) {
-        let known = self.teams.contains(team) || (self.teams.len() < MAX_TEAMS && self.teams.insert(team.to_owned()));
-        let team = if known { team } else { OTHER };
-        for (name, nano) in [(names::BUDGET, most), (names::BUDGET_SPENT, spent), (names::BUDGET_RESERVED, reserved)] {
-            let labels = vec![Label::new("team", team.to_owned())];
-            self.recorder.register_gauge(&key(name, labels), &METADATA).set(nano as f64 / 1e9);
-        }
     }
 
     /// Does the store refuse changes?

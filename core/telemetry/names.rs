@@ -116,9 +116,36 @@ pub const TABLE: &[Row] = &[
     },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
     Row { name: LIMITED, kind: Kind::Counter, help: "Requests refused by a limit", labels: &["scope", "limit"] },
-    Row { name: BUDGET, kind: Kind::Gauge, help: "What a team may spend in this window, USD", labels: &["team"] },
-    Row { name: BUDGET_SPENT, kind: Kind::Gauge, help: "What it spent in this window, USD", labels: &["team"] },
-    Row { name: BUDGET_RESERVED, kind: Kind::Gauge, help: "What its requests under way hold, USD", labels: &["team"] },
+    Row {
+        name: WOULD_LIMIT,
+        kind: Kind::Counter,
+        help: "Requests that a shadow limit had no room for; they went on",
+        labels: &["scope", "limit"],
+    },
+    Row {
+        name: BUDGET,
+        kind: Kind::Gauge,
+        help: "What a budget holds in this window, raises included, USD",
+        labels: &["scope", "name", "per"],
+    },
+    Row {
+        name: BUDGET_SPENT,
+        kind: Kind::Gauge,
+        help: "What was spent of it in this window, USD",
+        labels: &["scope", "name", "per"],
+    },
+    Row {
+        name: BUDGET_RESERVED,
+        kind: Kind::Gauge,
+        help: "What requests under way hold of it, USD",
+        labels: &["scope", "name", "per"],
+    },
+    Row {
+        name: BUDGET_ALERTS,
+        kind: Kind::Counter,
+        help: "Budgets that passed their soft threshold, or refused for the first time in a window",
+        labels: &["scope", "threshold"],
+    },
     Row {
         name: LEASE_FAILED,
         kind: Kind::Counter,
@@ -191,6 +218,8 @@ pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
 pub const RESPONSES_UNWRITTEN: &str = "portcullis_responses_unwritten_total";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const LIMITED: &str = "portcullis_limited_total";
+pub const WOULD_LIMIT: &str = "portcullis_shadow_limited_total";
+pub const BUDGET_ALERTS: &str = "portcullis_budget_alerts_total";
 pub const BUDGET: &str = "portcullis_budget_usd";
 pub const BUDGET_SPENT: &str = "portcullis_budget_spent_usd";
 pub const BUDGET_RESERVED: &str = "portcullis_budget_reserved_usd";

@@ -86,7 +86,9 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
     metrics.limited("team", "requests_per_minute");
-    metrics.budget("research", 2_000_000_000, 1, 1);
+    metrics.would_limit("team", "requests_per_minute");
+    metrics.budget_alert("team", "soft");
+    metrics.budget("team", "research", "day", [2_000_000_000, 1, 1]);
     metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();

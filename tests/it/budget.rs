@@ -112,7 +112,7 @@ async fn a_spent_budget_refuses_what_costs_and_lets_through_what_is_known_to_be_
 
 #[tokio::test]
 async fn of_500_at_once_on_a_budget_for_10_at_most_10_reach_the_upstream() {
-    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 100 } else { 1 };
+    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 100 } else { 6 };
     for round in 0..rounds {
         let upstream = Upstream::saying(Say::json(Openai.whole("x")).wait(Duration::from_millis(20))).await;
         let config =
@@ -313,7 +313,7 @@ async fn a_budget_is_shown_with_what_is_left_and_when_it_starts_anew() {
     assert_eq!(budget["per"], "month");
     let resets = budget["resets"].as_str().unwrap();
     assert!(resets.ends_with("-01T00:00:00Z") && budget["window"].as_str().unwrap().len() == 7, "{budget}");
-    let shows = "portcullis_budget_spent_usd{team=\"research\"} 1";
+    let shows = "portcullis_budget_spent_usd{scope=\"team\",name=\"research\",per=\"month\"} 1";
     eventually("the gauge follows", async || gateway.admin("GET", "/metrics", "").await.text().contains(shows)).await;
 }
 
@@ -343,6 +343,16 @@ async fn budget_of(gateway: &Process) -> Value {
 async fn ledger_of(gateway: &Process) -> f64 {
     let rows = gateway.admin("GET", "/api/v1/usage?group_by=team", "").await.json();
     rows["data"].as_array().and_then(|rows| rows.first()).and_then(|row| row["cost_usd"].as_f64()).unwrap_or(0.0)
+}
+
+/// Of the public name `smart`: its budget's counter, and what the records say.
+async fn model_of(gateway: &Process) -> (f64, f64) {
+    let budgets = gateway.admin("GET", "/api/v1/budgets", "").await.json();
+    let mine = budgets["data"].as_array().into_iter().flatten().find(|row| row["id"] == "model:smart/total");
+    let spent = mine.map_or(f64::NAN, |budget| usd(budget, "spent_usd"));
+    let rows = gateway.admin("GET", "/api/v1/usage?group_by=model", "").await.json();
+    let row = rows["data"].as_array().into_iter().flatten().find(|row| row["model"] == "smart");
+    (spent, row.and_then(|row| row["cost_usd"].as_f64()).unwrap_or(0.0))
 }
 
 async fn new_key(gateway: &Process) -> String {
@@ -376,7 +386,7 @@ async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
     // Two that are over, so that there is something to lose.
     upstream.always(Say::json(Openai.whole("x")));
     for count in 1..=2 {
-        crate::support::read_rest(&mut post("up/m", false).await, Vec::new()).await;
+        crate::support::read_rest(&mut post("smart", false).await, Vec::new()).await;
         eventually("it is on the ledger", async || ledger_of(&gateway).await == f64::from(count)).await;
     }
     let heard = upstream.heard().len();
@@ -392,18 +402,18 @@ async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
         }
         Point::Waiting => {
             upstream.always(Say::json(Openai.whole("x")).wait(Duration::from_secs(60)));
-            let socket = post("up/m", false).await;
+            let socket = post("smart", false).await;
             upstream.hears(heard + 1).await;
             socket
         }
         Point::MidStream => {
             upstream.always(Say::frames(&frames[..2], Duration::ZERO).end(End::Stall));
-            let mut socket = post("up/m", true).await;
+            let mut socket = post("smart", true).await;
             read_until(&mut socket, "data:").await;
             socket
         }
         Point::Settled => {
-            let mut socket = post("up/m", false).await;
+            let mut socket = post("smart", false).await;
             crate::support::read_rest(&mut socket, Vec::new()).await;
             socket
         }
@@ -415,19 +425,25 @@ async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
     // A block is a sixteenth of 32 dollars; it may have been followed by the next.
     assert!((ledger..=ledger + 4.0).contains(&spent), "{point:?}: {spent} for a ledger of {ledger}");
     eventually("the lease ends, and the counter equals the ledger", async || {
-        usd(&budget_of(&gateway).await, "spent_usd") == ledger_of(&gateway).await
+        let (model, of_model) = model_of(&gateway).await;
+        usd(&budget_of(&gateway).await, "spent_usd") == ledger_of(&gateway).await && model == of_model
     })
     .await;
     // And it counts on from there.
     upstream.always(Say::json(Openai.whole("x")));
     let mut socket = {
-        let body = Openai.body("up/m", false, "hello");
+        let body = Openai.body("smart", false, "hello");
         begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await
     };
     assert_eq!(crate::support::read_rest(&mut socket, Vec::new()).await.status, 200);
     eventually("counter and ledger go on together", async || {
         let (ledger, budget) = (ledger_of(&gateway).await, budget_of(&gateway).await);
-        ledger >= 3.0 && usd(&budget, "spent_usd") == ledger && usd(&budget, "reserved_usd") == 0.0
+        let (model, of_model) = model_of(&gateway).await;
+        ledger >= 3.0
+            && usd(&budget, "spent_usd") == ledger
+            && usd(&budget, "reserved_usd") == 0.0
+            && model == of_model
+            && model >= 3.0
     })
     .await;
 }
@@ -441,7 +457,8 @@ async fn kill_9_at_any_point_of_a_request_leaves_counters_that_equal_the_ledger(
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let config = format!(
         "[store]\nkind = \"sled\"\nbudget_lease = \"1s\"\n{}[[pricing]]\nmodel = \"*\"\nrequest = 1\n{}\
-         [providers.deaf]\nbase_url = \"http://{}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n",
+         [providers.deaf]\nbase_url = \"http://{}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
+         [models.smart]\ntargets = [{{ provider = \"up\", model = \"m\" }}]\nbudget = {{ usd = 48, per = \"total\" }}\n",
         research("usd = 32, per = \"total\""),
         upstream.provider("up", "openai_chat"),
         deaf.local_addr().expect("an address"),

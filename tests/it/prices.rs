@@ -126,3 +126,98 @@ async fn a_catalogue_file_prices_what_nobody_else_does_and_is_taken_up_while_run
     assert!(error["message"].as_str().unwrap().starts_with("openai/gpt-9: `input`"), "{error}");
     assert_eq!(cost("openai/gpt-9").await.as_deref(), Some("0.005"), "what ran goes on");
 }
+
+const NIGHT: &str = "fn price(usage, model, context) {\n\
+                     let input = if context.service == \"flex\" { \"1\" } else { \"2\" };\n\
+                     [[usage.input_tokens - usage.cache_read_tokens, input], [usage.output_tokens, if model == \"m\" { 4 } else { 40 }]]\n\
+                     }\nconst VECTORS = [#{ usage: #{ input_tokens: 1000, output_tokens: 100 }, model: \"m\", cost: \"0.0024\" }];\n";
+
+#[tokio::test]
+async fn a_script_makes_the_price_and_one_that_does_not_prove_itself_changes_nothing() {
+    let upstream = Upstream::saying(whole(json!({}))).await;
+    let config = format!(
+        "{}[[pricing]]\nmodel = \"up/*\"\nscript = \"scripts/prices/night.rhai\"\n",
+        upstream.provider("up", "openai_chat")
+    );
+    let gateway = Gateway::with(&config, &[("scripts/prices/night.rhai", NIGHT)]).await;
+    let cost = async |body: &str| gateway.chat(body).await.header("x-portcullis-cost-usd").map(str::to_owned);
+    assert_eq!(cost(&chat("")).await.as_deref(), Some("0.0024"));
+    assert_eq!(cost(&chat("").replace("up/m", "up/n")).await.as_deref(), Some("0.006"));
+    assert_eq!(cost(&chat(",\"service_tier\":\"flex\"")).await.as_deref(), Some("0.0014"));
+    let version = gateway.record(3).await["ledger"][0]["price"].clone();
+    // A price that its vectors contradict is a mistake like any other: what ran goes on.
+    gateway.write("scripts/prices/night.rhai", &NIGHT.replace("else { \"2\" }", "else { \"3\" }"));
+    let refused = async || gateway.admin("GET", "/api/v1/config/status", "").await.json()["refused"].clone();
+    eventually("the refusal", async || !refused().await.is_null()).await;
+    let error = refused().await["errors"][0].clone();
+    assert_eq!((&error["file"], &error["line"]), (&json!("scripts/prices/night.rhai"), &json!(5)), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("expected 0.0024 USD, and price() gives 0.0034"), "{error}");
+    assert_eq!(cost(&chat("")).await.as_deref(), Some("0.0024"));
+    let dearer = NIGHT.replace("else { \"2\" }", "else { \"3\" }").replace("0.0024", "0.0034");
+    gateway.write("scripts/prices/night.rhai", &dearer);
+    eventually("the new price", async || cost(&chat("")).await.as_deref() == Some("0.0034")).await;
+    eventually("a row with it", async || {
+        let rows = gateway.admin("GET", "/api/v1/requests?limit=1", "").await.json();
+        let price = &rows["data"][0]["ledger"][0]["price"];
+        price.is_string() && *price != version
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_script_cannot_price_is_unknown_and_a_budget_holds_with_one() {
+    let upstream = Upstream::saying(whole(json!({}))).await;
+    let script = "fn price(usage, model, context) { if model == \"odd\" { throw \"no\"; } usage.output_tokens * 1000000 }\n\
+                  const VECTORS = [#{ usage: #{ input_tokens: 1, output_tokens: 2 }, cost: 2000000 }];\n";
+    let config = format!(
+        "{}[auth]\nrequired = true\n[teams.t]\nbudget = {{ usd = 0.35, per = \"total\" }}\n[[pricing]]\nmodel = \"up/*\"\n\
+         script = \"scripts/prices/x.rhai\"\n",
+        upstream.provider("up", "openai_chat")
+    );
+    let gateway = Gateway::with(&config, &[("scripts/prices/x.rhai", script)]).await;
+    let (_, key) = gateway.key(r#"{"name":"k","team":"t"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let ask = async |model: &str| {
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        gateway.post_with("/v1/chat/completions", &headers, &chat(",\"max_tokens\":100").replace("up/m", model)).await
+    };
+    // Each answer may cost 0.1 USD, and does: three fit.
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(ask("up/m").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    assert_eq!(upstream.heard().len(), 3);
+    let (_, key) = gateway.key(r#"{"name":"free"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let odd = gateway.post_with("/v1/chat/completions", &headers, &chat("").replace("up/m", "up/odd")).await;
+    assert_eq!((odd.status, odd.header("x-portcullis-cost-usd")), (200, None));
+    assert_eq!(gateway.record(6).await["cost_unknown"], true);
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_has_a_price_for_is_refused_where_that_is_configured() {
+    let upstream = Upstream::saying(whole(json!({}))).await;
+    let config = format!(
+        "[catalogue]\nunknown_price = \"refuse\"\n{}[[pricing]]\nmodel = \"up/known\"\ninput = 1\noutput = 1\n\
+         [models.either]\ntargets = [{{ provider = \"up\", model = \"m\" }}, {{ provider = \"up\", model = \"known\" }}]\n\
+         [models.neither]\ntargets = [{{ provider = \"up\", model = \"m\" }}]\n",
+        upstream.provider("up", "openai_chat")
+    );
+    let gateway = Gateway::start(&config).await;
+    let refused = gateway.chat(&chat("")).await;
+    assert_eq!(refused.status, 403, "{}", refused.text());
+    assert_eq!(refused.json()["error"]["code"], "price_unknown");
+    assert!(refused.text().contains("[[pricing]]"), "it says what to do: {}", refused.text());
+    assert!(upstream.heard().is_empty());
+    assert_eq!(gateway.chat(&chat("").replace("up/m", "up/known")).await.status, 200);
+    let either = gateway.chat(&chat("").replace("up/m", "either")).await;
+    assert_eq!((either.status, either.header("x-portcullis-target")), (200, Some("up/known")));
+    assert_eq!(gateway.chat(&chat("").replace("up/m", "neither")).await.status, 503);
+    // The built-in provider is free, and so are lists.
+    assert_eq!(gateway.chat(&chat("").replace("up/m", "mock")).await.status, 200);
+    assert_eq!(gateway.get("/v1/models").await.status, 200);
+    let trace = gateway.record(5).await;
+    assert!(trace["cost_usd"] == 0, "{trace}");
+}

@@ -243,6 +243,8 @@ async fn neither_keys_nor_prompts_are_in_logs_errors_metrics_or_admin_answers() 
         "/api/v1/providers",
         "/api/v1/models",
         "/api/v1/config/status",
+        "/api/v1/audit?limit=500",
+        "/api/v1/audit/export",
         "/health/ready",
     ] {
         seen.push((path.to_owned(), admin("GET", path, "").await.text()));

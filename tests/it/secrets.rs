@@ -212,7 +212,9 @@ async fn a_first_start_without_a_source_is_refused_by_a_sentence_that_names_the_
     ] {
         let config = config.replace("vault:secret/openai#key", wrong);
         std::fs::write(place.path().join("gateway.toml"), config).expect("written");
-        let said = text(&run(place.path(), &["check"]).stderr);
+        let out = run(place.path(), &["check"]);
+        let said = format!("{}{}", text(&out.stdout), text(&out.stderr));
+        assert_eq!(out.status.code(), Some(78), "{wrong}: {said}");
         assert!(said.contains(told) && said.contains("gateway.toml:"), "{wrong}: {said}");
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     support::{Gateway, Process, eventually, request},
 };
 
-const MASTER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+pub const MASTER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Of gateways that share everything.
 pub fn shared(server: &Server, more: &str) -> String {

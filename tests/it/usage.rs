@@ -177,3 +177,59 @@ async fn usage_wants_a_group_and_times_that_exist() {
     assert_eq!((rows.len(), rows[0]["day"].as_str().map(str::len)), (1, Some(10)), "{rows:?}");
     assert!(usage(&gateway, "?to=2026-01-02").await.is_empty());
 }
+
+#[tokio::test]
+async fn what_a_guard_refuses_costs_what_was_used_until_then() {
+    let upstream = Upstream::saying(answer(100, 0, 10)).await;
+    let script = "const STREAM = \"whole\";\n\
+                  fn request(request, context) { if request.model == \"up/asked\" { return reject(400, \"not that\"); } }\n\
+                  fn response(response, context) { if response.target == \"up/answered\" { return reject(400, \"nor that\"); } }";
+    let config = format!("{}{PRICES}", upstream.provider("up", "openai_chat"));
+    let gateway = Gateway::with(&config, &[("scripts/a.rhai", script)]).await;
+    // Before it was sent: a request and an error, and nothing to pay.
+    assert_eq!(gateway.chat(&QUESTION.replace("up/m", "up/asked")).await.status, 400);
+    let record = gateway.record(1).await;
+    assert_eq!(
+        (record["cost_usd"].to_string(), record["ledger"].as_array().map(Vec::len)),
+        ("0".into(), Some(0)),
+        "{record}"
+    );
+    assert!(upstream.heard().is_empty());
+    // After it was answered: the provider was paid, whoever got nothing.
+    assert_eq!(gateway.chat(&QUESTION.replace("up/m", "up/answered")).await.status, 400);
+    let record = gateway.record(2).await;
+    let rows = record["ledger"].as_array().expect("rows");
+    assert_eq!((rows.len(), rows[0]["cost_usd"].to_string()), (1, "0.000235".into()), "{record}");
+    let sums = usage(&gateway, "?group_by=provider").await;
+    let told: Vec<_> = sums
+        .iter()
+        .map(|r| (r["provider"].as_str(), &r["requests"], &r["errors"], r["cost_usd"].to_string()))
+        .collect();
+    assert_eq!(told, [(None, &json!(1), &json!(1), "0".into()), (Some("up"), &json!(1), &json!(1), "0.000235".into())]);
+}
+
+#[tokio::test]
+async fn a_retry_is_a_row_of_its_own_and_the_request_is_charged_once() {
+    let upstream = Upstream::saying(answer(100, 0, 10)).await;
+    upstream.then(Say::error(503, r#"{"error":{"message":"later"}}"#));
+    let config = format!(
+        "{}{PRICES}[models.one]\nretries = 1\ntargets = [{{ provider = \"up\", model = \"m\" }}]\n",
+        upstream.provider("up", "openai_chat")
+    );
+    let gateway = Gateway::start(&config).await;
+    let asked = gateway.chat(&QUESTION.replace("up/m", "one")).await;
+    assert_eq!((asked.status, asked.header("x-portcullis-cost-usd")), (200, Some("0.000235")));
+    let record = gateway.record(1).await;
+    let told: Vec<_> = record["ledger"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|r| (r["number"].to_string(), r["cost_usd"].to_string()))
+        .collect();
+    assert_eq!(told, [("1".into(), "0".into()), ("2".into(), "0.000235".into())], "{record}");
+    let sums = usage(&gateway, "").await;
+    assert_eq!(
+        (&sums[0]["requests"], &sums[0]["attempts"], sums[0]["cost_usd"].to_string()),
+        (&json!(1), &json!(2), "0.000235".into())
+    );
+}

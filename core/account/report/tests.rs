@@ -194,6 +194,18 @@ async fn rows_are_grouped_by_several_things_and_by_days_of_a_zone() {
 }
 
 #[tokio::test]
+async fn who_may_not_see_everything_sees_its_own() {
+    let sums = some().await;
+    let report = Report::read(asked("provider", &[("from", "1970-01-01")]), time("2026-11-26T12:00:00Z")).unwrap();
+    let mine = report.seen_by(Seen(Arc::new(|team: &str, _: &str| team == "red")));
+    let rows = mine.rows(&sums, &mine.windows()[0]).await.unwrap();
+    assert_eq!((rows.len(), rows[0].sum.cost_nano_usd), (1, 11));
+    sums.checkpoint().await.unwrap();
+    sums.sweep(time("2029-01-01T00:00:00Z"), Duration::from_secs(366 * 86_400)).await.unwrap();
+    assert!(mine.rows(&sums, &mine.windows()[0]).await.unwrap().is_empty(), "old sums of all teams together");
+}
+
+#[tokio::test]
 async fn a_report_is_json_and_csv_without_floats_or_formulas() {
     let sums = some().await;
     let report = Report::read(asked("team,tag", &[("bucket", "day")]), time("2026-11-26T12:00:00Z")).unwrap();

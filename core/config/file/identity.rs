@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Budget, TeamLimits};
+use super::{Budgets, TeamLimits};
 
 /// Teams under one roof; what stands here binds all of them together.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -20,7 +20,9 @@ pub struct Organisation {
     /// What all keys of the organisation together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all keys of the organisation together may spend. Default: no bound.
-    pub budget: Option<Budget>,
+    pub budget: Option<Budgets>,
+    /// Models that a request goes to when a budget refuses it. Default: it is refused.
+    pub budget_fallback: Option<Vec<String>>,
     /// Parameters a request starts from where nobody else says anything.
     pub defaults: Option<Defaults>,
     /// What parameters are held to.
@@ -56,7 +58,9 @@ pub struct User {
     /// What all its keys together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all its keys together may spend. Default: no bound.
-    pub budget: Option<Budget>,
+    pub budget: Option<Budgets>,
+    /// Models that a request goes to when a budget refuses it. Default: it is refused.
+    pub budget_fallback: Option<Vec<String>>,
     /// Parameters its requests start from.
     pub defaults: Option<Defaults>,
     /// What parameters are held to.

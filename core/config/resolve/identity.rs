@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Resolver, path, teams};
+use super::{Resolver, limits as bounds, path, teams};
 use crate::{
-    config::{Alias, Budget, Caps, Grant, Organisation, Over, Per, Provider, Team, Terms, User, file, identity, text},
+    config::{
+        Alias, Budget, Caps, Grant, MOST_NANO_USD, Organisation, Over, Provider, Team, Terms, UNPRICED, User, file,
+        identity, text,
+    },
     model::Operation,
 };
 
@@ -40,12 +43,21 @@ impl Resolver<'_, '_, '_> {
         for (name, raw) in self.as_written("organisations", raw) {
             let at = path(&["organisations", &name]);
             self.named(&at, &name);
-            let file::Organisation { models: allowed, operations, ip_ranges, limits, budget, defaults, caps, tags } =
-                raw;
+            let file::Organisation {
+                models: allowed,
+                operations,
+                ip_ranges,
+                limits,
+                budget,
+                budget_fallback,
+                defaults,
+                caps,
+                tags,
+            } = raw;
             let common = Common { models: allowed, operations, ip_ranges, caps, tags };
             let checked = self.common(&at, common, providers, models);
-            let budget = budget.and_then(|raw| self.budget(&[&at[..], &path(&["budget"])].concat(), raw));
-            all.insert(name, Organisation { terms: checked.terms(limits, budget, defaults) });
+            let money = self.money(&at, (budget, budget_fallback), providers, models);
+            all.insert(name, Organisation { terms: checked.terms(limits, money, defaults) });
         }
         all
     }
@@ -69,7 +81,7 @@ impl Resolver<'_, '_, '_> {
                 tags: raw.tags,
             };
             let checked = self.common(&at, common, providers, models);
-            let budget = raw.budget.and_then(|raw| self.budget(&[&at[..], &path(&["budget"])].concat(), raw));
+            let money = self.money(&at, (raw.budget, raw.budget_fallback), providers, models);
             let teams = raw.teams.unwrap_or_default();
             for (n, team) in teams.iter().enumerate() {
                 let at = self.entry(&[&at[..], &path(&["teams"])].concat(), n);
@@ -105,11 +117,25 @@ impl Resolver<'_, '_, '_> {
                 roles,
                 service: raw.service.unwrap_or(false),
                 disabled: raw.disabled.unwrap_or(false),
-                terms: checked.terms(raw.limits, budget, raw.defaults),
+                terms: checked.terms(raw.limits, money, raw.defaults),
             };
             all.insert(name, user);
         }
         all
+    }
+
+    /// Budgets, and where requests go that they refuse.
+    pub(super) fn money(
+        &mut self,
+        at: &[String],
+        (budget, fallback): (Option<file::Budgets>, Option<Vec<String>>),
+        providers: &[Provider],
+        models: &BTreeMap<String, Alias>,
+    ) -> (Arc<[Budget]>, Arc<[String]>) {
+        let under = |key: &str| [at, &path(&[key])].concat();
+        let names: Vec<String> = models.keys().cloned().collect();
+        let budgets = self.budgets(&under("budget"), budget);
+        (budgets, self.fallback(&under("budget_fallback"), fallback, providers, &names))
     }
 
     pub(super) fn common(
@@ -185,7 +211,7 @@ impl Checked {
     fn terms(
         self,
         limits: Option<file::TeamLimits>,
-        budget: Option<Budget>,
+        (budgets, fallback): (Arc<[Budget]>, Arc<[String]>),
         defaults: Option<file::Defaults>,
     ) -> Terms {
         Terms {
@@ -196,8 +222,9 @@ impl Checked {
             caps: self.caps,
             tags: self.tags,
             priority: None,
-            limits: limits.and_then(teams::limits),
-            budgets: budget.into_iter().collect(),
+            limits: bounds::limits(limits),
+            budgets,
+            fallback,
         }
     }
 }
@@ -215,15 +242,18 @@ pub fn operation_named(name: &str) -> Result<(), String> {
 pub fn budget(raw: file::Budget) -> Result<Budget, (String, String)> {
     let usd = |key: &str, raw: &file::Usd| {
         let nano = text::usd(&raw.0).map_err(|e| (key.to_owned(), e))?;
-        u64::try_from(nano).map_err(|_| (key.to_owned(), "must not be negative".to_owned()))
+        let nano = u64::try_from(nano).map_err(|_| (key.to_owned(), "must not be negative".to_owned()))?;
+        if nano > MOST_NANO_USD {
+            let most = MOST_NANO_USD / 1_000_000_000;
+            return Err((key.to_owned(), format!("may be {most} dollars at most; leave the budget out for none")));
+        }
+        Ok(nano)
     };
-    let file::Budget { usd: bound, per, unpriced_usd } = raw;
-    let per = match per {
-        file::Per::Day => Per::Day,
-        file::Per::Week => Per::Week,
-        file::Per::Month => Per::Month,
-        file::Per::Total => Per::Total,
-    };
-    let unpriced_nano_usd = unpriced_usd.map_or(Ok(teams::UNPRICED), |raw| usd("unpriced_usd", &raw))?;
-    Ok(Budget { nano_usd: usd("usd", &bound)?, per, unpriced_nano_usd })
+    let file::Budget { usd: bound, per, unpriced_usd, soft } = raw;
+    if soft.is_some_and(|soft| !(0.01..=1.0).contains(&soft)) {
+        return Err(("soft".to_owned(), "must be between 0.01 and 1: the part of it past which it is told".to_owned()));
+    }
+    let unpriced_nano_usd = unpriced_usd.map_or(Ok(UNPRICED), |raw| usd("unpriced_usd", &raw))?;
+    let (nano_usd, soft) = (usd("usd", &bound)?, soft.map(bounds::millionths));
+    Ok(Budget { nano_usd, per: bounds::per(per), unpriced_nano_usd, soft })
 }

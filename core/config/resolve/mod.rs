@@ -19,6 +19,7 @@ use super::{
 
 mod identity;
 mod jwt;
+mod limits;
 mod logins;
 mod models;
 mod pricing;
@@ -75,8 +76,11 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let lease = raw_store.budget_lease.clone();
     let budget_lease = r.span(&path(&["store", "budget_lease"]), lease).unwrap_or(BUDGET_LEASE);
     let store = r.store(raw_store, budget_lease);
-    let providers = r.providers(file.providers);
-    let models = r.models(file.models, &providers);
+    let (mut raw_models, mut raw_providers) = (file.models, file.providers);
+    let rules = r.rules(&mut raw_models, &mut raw_providers, file.tags);
+    let alerts = r.alerts(file.alerts);
+    let providers = r.providers(raw_providers);
+    let models = r.models(raw_models, &providers);
     let organisations = r.organisations(file.organisations, &providers, &models);
     let teams = r.teams(file.teams, &organisations, &providers, &models);
     let users = r.users(file.users, (&organisations, &teams), &providers, &models);
@@ -114,6 +118,8 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         organisations,
         teams,
         users,
+        rules,
+        alerts,
         pricing,
         catalogue,
         unknown_price,

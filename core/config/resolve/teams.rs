@@ -9,7 +9,7 @@ use super::{
     identity::{Checked, Common},
     path,
 };
-use crate::config::{Alias, Budget, Limits, Organisation, Per, Provider, Team, file};
+use crate::config::{Alias, Organisation, Provider, Team, file};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn teams(
@@ -41,6 +41,7 @@ impl Resolver<'_, '_, '_> {
             };
             let Checked { models: allowed, operations, networks, caps, tags } =
                 self.common(&at, common, providers, models);
+            let (budgets, fallback) = self.money(&at, (raw.budget, raw.budget_fallback), providers, models);
             let team = Team {
                 models: allowed,
                 organisation: raw.organisation,
@@ -50,28 +51,13 @@ impl Resolver<'_, '_, '_> {
                 tags,
                 defaults: defaults(raw.defaults.unwrap_or_default()),
                 priority: raw.priority.map(|p| word(p).to_owned()),
-                limits: raw.limits.and_then(limits),
-                budget: raw.budget.and_then(|raw| self.budget(&path(&["teams", &name, "budget"]), raw)),
+                limits: super::limits::limits(raw.limits),
+                budgets,
+                fallback,
             };
             teams.insert(name, team);
         }
         teams
-    }
-
-    pub(super) fn budget(&mut self, at: &[String], raw: file::Budget) -> Option<Budget> {
-        let mut usd = |key: &str, raw: Option<file::Usd>| {
-            let nano = self.usd(&[at, &path(&[key])].concat(), raw)?;
-            u64::try_from(nano).ok()
-        };
-        let file::Budget { usd: bound, per, unpriced_usd } = raw;
-        let unpriced = if unpriced_usd.is_some() { usd("unpriced_usd", unpriced_usd) } else { Some(UNPRICED) };
-        let per = match per {
-            file::Per::Day => Per::Day,
-            file::Per::Week => Per::Week,
-            file::Per::Month => Per::Month,
-            file::Per::Total => Per::Total,
-        };
-        Some(Budget { nano_usd: usd("usd", Some(bound))?, per, unpriced_nano_usd: unpriced? })
     }
 
     /// An entry of an allow-list: a reference, or a pattern whose provider, if it spells one out, exists.
@@ -101,14 +87,6 @@ pub fn defaults(raw: file::Defaults) -> Map<String, Value> {
     ];
     pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
-
-pub(super) fn limits(raw: file::TeamLimits) -> Option<Limits> {
-    let file::TeamLimits { requests_per_minute, tokens_per_minute, concurrent } = raw;
-    Limits { requests_per_minute, tokens_per_minute, concurrent }.any()
-}
-
-/// Nano-dollars: ten cents, more than nearly any single answer costs.
-pub(super) const UNPRICED: u64 = 100_000_000;
 
 fn word(priority: file::Priority) -> &'static str {
     match priority {

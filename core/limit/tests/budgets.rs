@@ -175,31 +175,35 @@ fn a_block_is_asked_for_ahead_of_need() {
 const USD: u64 = 1_000_000_000;
 
 fn budget(usd: u64) -> Budget {
-    Budget { nano_usd: usd * USD, per: Per::Total, unpriced_nano_usd: USD / 10 }
+    Budget { nano_usd: usd * USD, per: Per::Total, unpriced_nano_usd: USD / 10, soft: None }
 }
 
-fn team(budget: Budget) -> BTreeMap<String, Team> {
-    BTreeMap::from([("t".to_owned(), Team { budget: Some(budget), ..Team::default() })])
+fn team(budget: Budget) -> impl Iterator<Item = Rule> {
+    Rule::of(Scope::Team("t".into()), &"t".into(), None, [budget].into()).into_iter()
 }
 
 /// Limits over a store, their keeper at work.
 async fn kept(store: Arc<dyn Store>, budget: Budget, ledger: Option<Arc<dyn Ledger>>, lease: Duration) -> Limits {
     let budgets = Budgets::new(store, ledger, lease);
-    budgets.set_teams(&team(budget));
+    budgets.configure(team(budget));
     budgets.prepare().await;
     tokio::spawn(budgets.clone().run(tokio_util::sync::CancellationToken::new()));
     Limits::new(budgets)
 }
 
 async fn ask(limits: &Limits, budget: Budget, nano_usd: u64) -> crate::error::Result<Permit> {
-    let bounds = limits.bounds(&caller(None, None, Some(budget)), SystemTime::now());
+    let bounds = super::bounds(limits, &caller(None, None, Some(budget)));
     let mut permit = limits.enter(&bounds)?;
-    permit.reserve(Need { nano_usd, ..Need::default() }).await?;
+    permit.reserve(Need { nano_usd, ..Need::default() }, Need::default()).await?;
     Ok(permit)
 }
 
+fn account(limits: &Limits, budget: Budget) -> Account {
+    limits.budgets().account((&Scope::Team("t".into()), &"t".into()), &budget, SystemTime::now())
+}
+
 fn balance(limits: &Limits, budget: Budget) -> Balance {
-    limits.budgets().balance(&"t".into(), &budget, SystemTime::now()).1.unwrap()
+    account(limits, budget).balance.unwrap()
 }
 
 #[tokio::test]
@@ -208,7 +212,7 @@ async fn of_500_at_once_on_a_budget_for_10_only_10_are_admitted() {
     let asked = (0..500).map(|_| async {
         let permit = ask(&limits, budget(10), USD).await.ok()?;
         tokio::task::yield_now().await;
-        permit.end().unwrap().settle(0, USD);
+        settle(permit, 0, USD);
         Some(())
     });
     let admitted = futures_util::future::join_all(asked).await.into_iter().flatten().count();
@@ -224,7 +228,7 @@ async fn a_refusal_says_when_the_window_ends_or_that_others_hold_the_rest() {
     let held = ask(&limits, daily, USD).await.unwrap();
     let refused = ask(&limits, daily, USD / 2).await.err().unwrap();
     assert!(refused.message.contains("under way") && refused.retry_after == Some(Duration::from_secs(1)), "{refused}");
-    held.end().unwrap().settle(0, USD);
+    settle(held, 0, USD);
     let refused = ask(&limits, daily, 1).await.err().unwrap();
     assert!(refused.message.contains("today's budget of team `t` (1 USD)"), "{refused}");
     assert!(refused.retry_after.unwrap() <= Duration::from_secs(86_400));
@@ -235,11 +239,11 @@ struct Rows(u64);
 impl Ledger for Rows {
     fn spent<'a>(
         &'a self,
-        team: &'a str,
+        scope: &'a Scope,
         _: SystemTime,
         _: Option<SystemTime>,
     ) -> futures_util::future::BoxFuture<'a, anyhow::Result<Option<u64>>> {
-        assert_eq!(team, "t");
+        assert_eq!(*scope, Scope::Team("t".into()));
         Box::pin(std::future::ready(Ok(Some(self.0))))
     }
 }
@@ -248,7 +252,7 @@ impl Ledger for Rows {
 async fn after_a_clean_end_the_next_start_finds_what_was_spent() {
     let store: Arc<dyn Store> = Arc::new(Memory::default());
     let first = kept(store.clone(), budget(10), None, Duration::from_secs(60)).await;
-    ask(&first, budget(10), 3 * USD).await.unwrap().end().unwrap().settle(0, 2 * USD);
+    settle(ask(&first, budget(10), 3 * USD).await.unwrap(), 0, 2 * USD);
     first.budgets().close().await;
     let second = kept(store, budget(10), None, Duration::from_secs(60)).await;
     assert_eq!((balance(&second, budget(10)).spent, balance(&second, budget(10)).left), (2 * USD, 8 * USD));
@@ -259,7 +263,7 @@ async fn after_a_crash_a_block_counts_until_its_lease_ends_and_then_the_ledger_d
     let store: Arc<dyn Store> = Arc::new(Memory::default());
     let lease = Duration::from_millis(50);
     let first = kept(store.clone(), budget(16), None, lease).await;
-    ask(&first, budget(16), USD / 2).await.unwrap().end().unwrap().settle(0, USD / 2);
+    settle(ask(&first, budget(16), USD / 2).await.unwrap(), 0, USD / 2);
     // Its keeper has a block of a sixteenth, or two; nothing was closed.
     let second = kept(store, budget(16), Some(Arc::new(Rows(USD / 2))), lease).await;
     let counted = balance(&second, budget(16)).spent;
@@ -274,7 +278,7 @@ async fn a_store_that_takes_no_writes_does_not_stop_requests_nor_open_the_budget
     let limits = kept(store.clone(), budget(2), None, Duration::from_secs(60)).await;
     store.close().await.unwrap();
     for _ in 0..2 {
-        ask(&limits, budget(2), USD).await.unwrap().end().unwrap().settle(0, USD);
+        settle(ask(&limits, budget(2), USD).await.unwrap(), 0, USD);
     }
     assert_eq!(ask(&limits, budget(2), USD).await.err().unwrap().kind, Kind::BudgetExceeded);
 }
@@ -284,7 +288,7 @@ async fn a_budget_that_cannot_be_read_is_not_open() {
     let store: Arc<dyn Store> = Arc::new(Memory::default());
     store.write(vec![Op::put(Table::Budgets, "team\0t\0total", "not a row")]).await.unwrap();
     let limits = kept(store, budget(2), None, Duration::from_secs(60)).await;
-    assert_eq!(limits.budgets().balance(&"t".into(), &budget(2), SystemTime::now()).1, None);
+    assert_eq!(account(&limits, budget(2)).balance, None);
     let asked = tokio::time::timeout(Duration::from_millis(100), ask(&limits, budget(2), 1)).await;
     assert!(asked.is_err(), "it waits for its counter");
 }
@@ -292,14 +296,14 @@ async fn a_budget_that_cannot_be_read_is_not_open() {
 #[tokio::test]
 async fn a_budget_that_a_reload_brings_is_kept_from_then_on() {
     let limits = kept(Arc::new(Memory::default()), budget(1), None, Duration::from_secs(60)).await;
-    ask(&limits, budget(1), USD).await.unwrap().end().unwrap().settle(0, USD);
+    settle(ask(&limits, budget(1), USD).await.unwrap(), 0, USD);
     // More of it, and what was spent stays spent.
-    limits.set_teams(&team(budget(3)));
+    limits.budgets().configure(team(budget(3)));
     ask(&limits, budget(3), 2 * USD).await.unwrap();
     assert_eq!(balance(&limits, budget(3)).spent, USD);
     // Another window is another counter.
     let daily = Budget { per: Per::Day, ..budget(3) };
-    limits.set_teams(&team(daily));
+    limits.budgets().configure(team(daily));
     ask(&limits, daily, 3 * USD).await.unwrap();
 }
 
@@ -307,7 +311,7 @@ async fn a_budget_that_a_reload_brings_is_kept_from_then_on() {
 async fn a_reservation_that_nobody_settles_comes_back_when_its_lease_ends() {
     let limits = kept(Arc::new(Memory::default()), budget(1), None, Duration::from_millis(20)).await;
     let permit = ask(&limits, budget(1), USD).await.unwrap();
-    let purse = limits.budgets().purse(&"t".into(), Per::Total, SystemTime::now());
+    let purse = limits.budgets().purse((&Scope::Team("t".into()), &"t".into()), &budget(1), SystemTime::now());
     tokio::time::sleep(Duration::from_millis(30)).await;
     assert_eq!(purse.expire(), 0, "its owner lives: a long stream keeps what it holds");
     drop(permit.end());

@@ -167,7 +167,12 @@ impl Link {
             return Err(StoreError::Closed);
         }
         let Some(live) = self.live.load_full() else { return Err(self.away()) };
-        self.ask(&live, lua, lua.command(keys, args), patience).await
+        let answer = self.ask(&live, lua, lua.command(keys, args), patience).await;
+        if let Err(error @ StoreError::Shared { .. }) = &answer {
+            // It answers, and will not do it: snapshots that fail, a user who may not.
+            self.fault.store(Some(Arc::new(error.copy())));
+        }
+        answer
     }
 
     /// A plain command.

@@ -88,6 +88,7 @@ impl Redis {
         let id = text(&answer, 1).unwrap_or_default();
         let commits = number(&answer, 2).unwrap_or(0);
         link.known(id.clone());
+        promises::refuse_age(&link).await?;
         promises::refuse_eviction(&link).await?;
         let mut notices = promises::look(&link).await;
         notices.extend(recognise(&directory, &link, &id, commits)?);

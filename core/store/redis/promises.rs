@@ -46,6 +46,23 @@ pub(super) async fn refuse_eviction(link: &Link) -> Result<()> {
     Err(StoreError::Shared { at: link.at.clone(), why })
 }
 
+/// One that is too old for what the scripts do. What does not tell is tried.
+pub(super) async fn refuse_age(link: &Link) -> Result<()> {
+    let mut command = ::redis::cmd("INFO");
+    command.arg("server");
+    let Ok(answer) = link.call(command, ROWS).await else { return Ok(()) };
+    let text = bytes(&answer).map(String::from_utf8_lossy).unwrap_or_default();
+    let Some(version) = text.lines().find_map(|line| line.strip_prefix("redis_version:")) else { return Ok(()) };
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => {
+            let why = format!("it is version {version}: 6.2 is the oldest that does what is needed");
+            Err(StoreError::Shared { at: link.at.clone(), why })
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn setting(link: &Link, name: &str) -> Option<String> {
     let mut command = ::redis::cmd("CONFIG");
     command.arg("GET").arg(name);
@@ -55,3 +72,6 @@ async fn setting(link: &Link, name: &str) -> Option<String> {
         _ => None,
     }
 }
+
+/// Has COPY, and replicates what scripts did instead of scripts.
+const OLDEST: (u32, u32) = (6, 2);

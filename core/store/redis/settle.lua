@@ -3,7 +3,7 @@
 -- ARGV: number of the batch, then five of each: claim, form, had, used, seconds to keep
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local MINUTE, MOST, DAY, MOST_DONE = 60000, 9000000000000000, 86400, 10000
+local MINUTE, MOST, DAY, MOST_DONE = 60000, 9000000000000000, 86400, 1000
 
 local function text(number)
   return string.format('%.0f', number)

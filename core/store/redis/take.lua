@@ -41,7 +41,7 @@ function judge.bucket(key, bound, more)
   local passed = math.min(math.max(0, now - at), ceil(held, rate))
   held = math.max(0, held - passed * rate)
   local wanted, capacity = level(more), level(rate)
-  if wanted > capacity then return TOO_MUCH, 0, 0, 0 end
+  if wanted > capacity then return TOO_MUCH, 0, held, rate end
   local over = math.max(0, held - (capacity - wanted))
   if over > 0 then return WAIT, ceil(over, rate), held, rate end
   return 0, 0, held + wanted, rate

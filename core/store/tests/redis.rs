@@ -370,3 +370,31 @@ async fn a_socket_in_the_file_system_will_do() {
     let store = store_of(redis, &dir.path().join("a")).await.unwrap();
     store.write(vec![Op::put(Table::Keys, "k", "1")]).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_no_redis_is_told_apart_from_one() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let mut socket = socket;
+            let _ = std::io::Write::write_all(&mut socket, b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let redis = Redis {
+        place: RedisPlace::Hosts(vec![("127.0.0.1".to_owned(), port)]),
+        cluster: false,
+        tls: false,
+        ca: None,
+        database: 0,
+        user: None,
+        password: None,
+        prefix: "t".to_owned(),
+        timeout: Duration::from_millis(500),
+        on_outage: OnOutage::Refuse,
+        lease: Duration::from_secs(60),
+    };
+    let error = store_of(redis, dir.path()).await.err().unwrap().to_string();
+    assert!(error.contains(&format!("redis at 127.0.0.1:{port}")), "{error}");
+}

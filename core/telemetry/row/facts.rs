@@ -4,13 +4,12 @@ use super::{list, maybe, millis, name, null, number, text, usd};
 use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
-    let Allowance { scope, name: whose, requests, tokens, concurrent } = of;
+    let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
     out.extend_from_slice(b"{\"scope\":");
     text(scope, out);
     name("name", out);
     text(whose, out);
-    for (key, share) in [("requests_per_minute", requests), ("tokens_per_minute", tokens)] {
-        let Some(Share { limit, left, full_after }) = share else { continue };
+    for (key, Share { limit, left, full_after }) in shares {
         name(key, out);
         out.extend_from_slice(b"{\"limit\":");
         number(*limit, out);
@@ -28,13 +27,23 @@ pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
         count(*under_way, out);
         out.push(b'}');
     }
+    if *shadow {
+        name("shadow", out);
+        out.extend_from_slice(b"true");
+    }
+    if refuses.is_some() {
+        name("refuses", out);
+        maybe(refuses.as_deref(), out);
+    }
     out.push(b'}');
 }
 
 pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
-    let Funds { team, nano_usd, per, spent, reserved, left, resets } = of;
-    name("team", out);
-    text(team, out);
+    let Funds { scope, name: whose, nano_usd, per, spent, reserved, left, resets } = of;
+    name("scope", out);
+    text(scope, out);
+    name("name", out);
+    text(whose, out);
     name("per", out);
     text(per, out);
     for (key, nano) in

@@ -1,0 +1,239 @@
+//! What binds one request: its scopes, with their meters and budgets at hand. Asked by the permit, by headers and by `explain`;
+//! holds nothing itself.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{
+    Need,
+    denial::{self, Denied},
+    gcra::Standing,
+    meter::{Meter, Rates, Taken, Today},
+    purse::Purse,
+    window::{day_of, rest_of_day},
+};
+use crate::{
+    config::{Budget, Limits, Scope},
+    error::{Error, Result},
+    telemetry::metrics,
+};
+
+/// The limits of one request; empty for most. Scopes are only added at the end.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds(pub(super) Option<Arc<Caller>>);
+
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub scopes: Vec<Bound>,
+    /// When the request began, by the wall clock: its windows.
+    pub now: SystemTime,
+    pub today: Today,
+}
+
+/// One scope that has a limit or a budget.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    pub scope: Scope,
+    /// As messages call it.
+    pub name: Arc<str>,
+    pub limits: Option<(Limits, Arc<Meter>)>,
+    pub funds: Box<[Fund]>,
+    pub fallback: Arc<[String]>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Fund {
+    pub purse: Arc<Purse>,
+    pub budget: Budget,
+}
+
+impl Today {
+    pub fn of(now: SystemTime) -> Today {
+        Today { day: day_of(now), ends_in: rest_of_day(now) }
+    }
+}
+
+impl Bounds {
+    /// The tightest rates, for headers; `None` when there is no rate limit.
+    pub fn rates(&self) -> Option<Rates> {
+        let caller = self.0.as_ref()?;
+        let rates = caller.scopes.iter().map(|bound| bound.rates(caller.today)).reduce(Rates::and)?;
+        (rates != Rates::default()).then_some(rates)
+    }
+
+    /// What an attempt at a model without a price counts as, at the strictest of the budgets; `None` without one.
+    pub fn unpriced(&self) -> Option<u64> {
+        self.scopes().iter().flat_map(|bound| &bound.funds).map(|fund| fund.budget.unpriced_nano_usd).max()
+    }
+
+    /// Where the request goes when a budget refuses it, by the nearest scope that says so: key, user, team, organisation.
+    pub fn fallback(&self) -> Option<&Arc<[String]>> {
+        let near = |scope: &Scope| match scope {
+            Scope::Key(_) => 0,
+            Scope::User(_) => 1,
+            Scope::Team(_) => 2,
+            _ => 3,
+        };
+        let saying = self.scopes().iter().filter(|bound| !bound.fallback.is_empty());
+        saying.min_by_key(|bound| near(&bound.scope)).map(|bound| &bound.fallback)
+    }
+
+    pub fn scopes(&self) -> &[Bound] {
+        self.0.as_ref().map_or(&[], |caller| &caller.scopes)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    // For decisions that are only looked at: nothing is taken, held or counted.
+
+    /// What `Limits::enter` would say now.
+    pub fn would_enter(&self) -> Result<()> {
+        let Some(caller) = &self.0 else { return Ok(()) };
+        caller.scopes.iter().try_for_each(|bound| bound.would_enter(caller.today))
+    }
+
+    /// What `Permit::reserve` would say now to a request that holds nothing.
+    pub fn would_reserve(&self, need: Need) -> Result<()> {
+        let Some(caller) = &self.0 else { return Ok(()) };
+        caller.scopes.iter().try_for_each(|bound| bound.would_take(need, caller.today))?;
+        let mut funds = caller.scopes.iter().flat_map(|bound| &bound.funds);
+        funds.try_for_each(|fund| fund.purse.would_hold(need.nano_usd, &fund.budget, caller.now))
+    }
+
+    /// Of each scope, why it would refuse such a request.
+    pub fn would_refuse(&self, bound: &Bound, need: Need) -> Option<Error> {
+        let caller = self.0.as_ref()?;
+        let mut funds = bound.funds.iter();
+        let money = |fund: &Fund| fund.purse.would_hold(need.nano_usd, &fund.budget, caller.now);
+        let limits = bound.would_enter(caller.today).and_then(|()| bound.would_take(need, caller.today));
+        limits.and_then(|()| funds.try_for_each(money)).err()
+    }
+
+    /// Nano-dollars that are left now of the tightest budget; `None` without a budget.
+    pub fn left(&self) -> Option<u64> {
+        self.scopes().iter().flat_map(|bound| &bound.funds).map(Fund::left).min()
+    }
+}
+
+impl Caller {
+    /// A request and a place from each scope that stands behind `from`, or from none of them.
+    pub(super) fn enter(&self, from: usize, place: bool, told: &mut Vec<String>) -> Result<()> {
+        let mut skipped: Vec<usize> = Vec::new();
+        for (at, bound) in self.scopes.iter().enumerate().skip(from) {
+            match bound.enter(self.today, place) {
+                Ok(None) => {}
+                Ok(Some(denied)) => {
+                    skipped.push(at);
+                    told.push(bound.shadowed(denied));
+                }
+                Err(refused) => {
+                    for (at, bound) in self.scopes.iter().enumerate().take(at).skip(from) {
+                        bound.undo(self.today, place, !skipped.contains(&at));
+                    }
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Bound {
+    pub fn is_provider(&self) -> bool {
+        matches!(self.scope, Scope::Provider(_))
+    }
+
+    /// Takes a request and a place, or says which limit is in the way. `Some`: a shadow limit would have been.
+    pub(super) fn enter(&self, today: Today, place: bool) -> Result<Option<Denied>> {
+        let Some((limits, meter)) = &self.limits else { return Ok(None) };
+        meter.enter(limits, today, place).map_or_else(|denied| self.denied(denied), |()| Ok(None))
+    }
+
+    pub(super) fn undo(&self, today: Today, place: bool, request: bool) {
+        if let Some((limits, meter)) = &self.limits {
+            meter.undo(limits, today, place, request);
+        }
+    }
+
+    pub(super) fn leave(&self) {
+        if let Some((_, meter)) = &self.limits {
+            meter.leave();
+        }
+    }
+
+    /// Tokens that a request is to hold; a prompt that never fits is refused.
+    pub(super) fn taking(&self, need: Need) -> Result<Taken> {
+        let Some((limits, _)) = &self.limits else { return Ok(Taken::default()) };
+        Taken::of(limits, need.input_tokens, need.output_tokens).or_else(|limit| match limits.shadow {
+            true => Ok(Taken::default()),
+            false => Err(denial::too_large(&self.scope, &self.name, limit, need.input_tokens)),
+        })
+    }
+
+    /// Takes tokens. `Some`: a shadow limit has no room for them, and nothing was taken.
+    pub(super) fn take(&self, more: Taken, today: Today) -> Result<Option<Denied>> {
+        match &self.limits {
+            Some((limits, meter)) if more != Taken::default() => {
+                meter.take(limits, today, more).map_or_else(|denied| self.denied(denied), |()| Ok(None))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn correct(&self, day: u32, taken: Taken, used: Taken) {
+        if let Some((limits, meter)) = &self.limits {
+            meter.correct(limits, day, taken, used);
+        }
+    }
+
+    /// A refusal, counted; or only told, when the limit is a shadow.
+    pub(super) fn denied(&self, denied: Denied) -> Result<Option<Denied>> {
+        if self.limits.as_ref().is_some_and(|(limits, _)| limits.shadow) {
+            metrics().would_limit(self.scope.kind(), denied.limit);
+            return Ok(Some(denied));
+        }
+        metrics().limited(self.scope.kind(), denied.limit);
+        Err(denied.error(&self.scope, &self.name))
+    }
+
+    /// For the trace.
+    pub(super) fn shadowed(&self, denied: Denied) -> String {
+        format!("shadow: {}", denied.error(&self.scope, &self.name).message)
+    }
+
+    fn would_enter(&self, today: Today) -> Result<()> {
+        let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
+        let Some((limits, meter)) = hard else { return Ok(()) };
+        meter.would_enter(limits, today).map_err(|denied| denied.error(&self.scope, &self.name))
+    }
+
+    fn would_take(&self, need: Need, today: Today) -> Result<()> {
+        let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
+        let Some((limits, meter)) = hard else { return Ok(()) };
+        let taken = self.taking(need)?;
+        meter.would_take(limits, today, taken).map_err(|denied| denied.error(&self.scope, &self.name))
+    }
+
+    pub fn rates(&self, today: Today) -> Rates {
+        // What only reports tells nobody to slow down.
+        let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
+        hard.map_or_else(Rates::default, |(limits, meter)| meter.rates(limits, today))
+    }
+
+    /// Each limit by its name, also of a shadow.
+    pub fn standings(&self, now: SystemTime) -> Vec<(&'static str, Standing)> {
+        self.limits.as_ref().map_or_else(Vec::new, |(limits, meter)| meter.standings(limits, Today::of(now)))
+    }
+
+    pub fn in_flight(&self) -> u64 {
+        self.limits.as_ref().map_or(0, |(_, meter)| meter.in_flight())
+    }
+}
+
+impl Fund {
+    /// Not read yet: `reserve` waits for it, and then knows.
+    pub fn left(&self) -> u64 {
+        self.purse.balance(&self.budget).map_or(self.budget.nano_usd, |balance| balance.left)
+    }
+}

@@ -1,0 +1,237 @@
+//! What a permit wants of counters that several gateways share, in their words, and what their answer means. The other way to
+//! count beside `Reservation`'s own; the rules (who is topped up, what a provider sees of it) are the permit's.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Need,
+    bound::{Bound, Caller},
+    budget::Short,
+    denial::Denied,
+    gcra::{Refused, Standing},
+    meter::{Rates, Taken},
+    shared::{Answer, Claim, Counted, Counter, Desk, Id, Item, Left, Settled, Shared, Want, Why},
+    window::Window,
+};
+use crate::{
+    config::{Per, Scope},
+    error::Result,
+};
+
+/// What a request holds there.
+#[derive(Debug)]
+pub struct Claimed {
+    id: Id,
+    place: bool,
+    /// Only money is counted: what was done already is not refused.
+    pub owes: bool,
+    engine: Arc<dyn Shared>,
+    /// Attempts at the provider that the request is at: each is a request there.
+    pub attempts: u64,
+    held: Vec<Holding>,
+    /// Those that have a lease: as long as somebody has them they are renewed.
+    leased: Arc<Vec<Item>>,
+}
+
+#[derive(Debug, Clone)]
+struct Holding {
+    /// The place of its scope among the caller's.
+    at: usize,
+    counter: Counter,
+    bound: u64,
+    amount: u64,
+    left: Option<Left>,
+    shadow: bool,
+}
+
+impl Claimed {
+    pub fn new(id: Id, place: bool, engine: Arc<dyn Shared>) -> Claimed {
+        Claimed { id, place, owes: false, engine, attempts: 1, held: Vec::new(), leased: Arc::default() }
+    }
+
+    fn holding(&self, at: usize, counted: Counted) -> Option<&Holding> {
+        self.held.iter().find(|held| held.at == at && held.counter.counted == counted)
+    }
+
+    /// The tightest of what the last answer said is left.
+    pub fn rates(&self) -> Option<Rates> {
+        let standing = |held: &Holding| {
+            let Left { left, full_after, .. } = held.left?;
+            Some(Standing { limit: held.bound, left, full_after })
+        };
+        let hard = self.held.iter().filter(|held| !held.shadow);
+        let rates = hard.map(|held| {
+            let mut rates = Rates::default();
+            match held.counter.counted {
+                Counted::Requests | Counted::DayRequests => rates.requests = standing(held),
+                Counted::InputTokens => rates.input_tokens = standing(held),
+                Counted::OutputTokens => rates.output_tokens = standing(held),
+                Counted::Tokens | Counted::DayTokens => rates.tokens = standing(held),
+                Counted::Places | Counted::Money(_) => {}
+            }
+            rates
+        });
+        rates.reduce(Rates::and).filter(|rates| *rates != Rates::default())
+    }
+
+    /// What was used. `of`: in all, or at one provider.
+    pub fn settle(self, caller: &Caller, of: impl Fn(&Scope) -> Need) {
+        let items = self.held.into_iter().filter_map(|held| {
+            let need = of(&caller.scopes.get(held.at)?.scope);
+            let used = used(held.counter.counted, need, held.amount);
+            Some(Item { counter: held.counter, had: held.amount, used })
+        });
+        self.engine.settle(Settled { id: self.id, items: items.collect() });
+    }
+}
+
+impl Desk {
+    /// All that an attempt needs beyond what the claim has, in one call; or nothing, and who is in the way.
+    pub(super) async fn claim(
+        &self,
+        claimed: &mut Claimed,
+        caller: &Caller,
+        provider: Option<usize>,
+        need: &impl Fn(usize) -> Option<Need>,
+        told: &mut Vec<String>,
+    ) -> Result<()> {
+        let mut wants: Vec<(usize, Want)> = Vec::new();
+        for (at, bound) in caller.scopes.iter().enumerate() {
+            if let Some(need) = need(at) {
+                wanted(claimed, caller, (at, bound), need, &mut wants)?;
+            }
+        }
+        let gone = self.departed(claimed, caller, provider);
+        if let Some(gone) = gone {
+            self.engine().settle(gone);
+        }
+        if wants.iter().all(|(_, want)| want.wants <= want.has && claimed.holding_of(want)) {
+            return Ok(());
+        }
+        let (places, wants): (Vec<usize>, Vec<Want>) = wants.into_iter().unzip();
+        let claim = Claim { id: claimed.id, lease: self.lease(), wants };
+        let answer = self.engine().take(&claim).await.map_err(|down| self.down(&down))?;
+        let left = match answer {
+            Answer::Granted(left) => left,
+            Answer::Refused { at, why } => {
+                let Some((place, want)) = places.get(at).zip(claim.wants.get(at)) else { return Ok(()) };
+                return self.refused(caller, &caller.scopes[*place], want, why);
+            }
+        };
+        for ((at, want), left) in places.into_iter().zip(claim.wants).zip(left) {
+            if let Some(why) = left.denied {
+                let denied = denied(&want, why);
+                if let Ok(Some(denied)) = caller.scopes[at].denied(denied) {
+                    told.push(caller.scopes[at].shadowed(denied));
+                }
+            }
+            claimed.put(at, want, left);
+        }
+        claimed.leased = Arc::new(claimed.held.iter().filter(|h| h.counter.counted.has_lease()).map(item).collect());
+        self.keep(claimed.id, &claimed.leased);
+        Ok(())
+    }
+
+    /// Places at providers that the request has left.
+    fn departed(&self, claimed: &mut Claimed, caller: &Caller, provider: Option<usize>) -> Option<Settled> {
+        let left = |held: &Holding| {
+            held.counter.counted == Counted::Places
+                && caller.scopes.get(held.at).is_some_and(Bound::is_provider)
+                && provider != Some(held.at)
+        };
+        let items: Vec<Item> = claimed.held.iter().filter(|held| left(held)).map(item).collect();
+        claimed.held.retain(|held| !left(held));
+        (!items.is_empty()).then_some(Settled { id: claimed.id, items })
+    }
+
+    fn refused(&self, caller: &Caller, bound: &Bound, want: &Want, why: Why) -> Result<()> {
+        if let Counted::Money(per) = want.counter.counted {
+            let short = if why == Why::Held { Short::Held } else { Short::Spent };
+            let fund = bound.funds.iter().find(|fund| fund.budget.per == per);
+            return Err(fund.map_or_else(
+                || self.down(&super::shared::Down("it refused what nobody asked for".to_owned())),
+                |fund| fund.purse.refused(&fund.budget, caller.now, short),
+            ));
+        }
+        let denied = denied(want, why);
+        self.remember(&bound.scope, denied);
+        bound.denied(denied).map(drop)
+    }
+}
+
+impl Claimed {
+    fn holding_of(&self, want: &Want) -> bool {
+        self.held.iter().any(|held| held.counter == want.counter)
+    }
+
+    fn put(&mut self, at: usize, want: Want, left: Left) {
+        let amount = if left.denied.is_some() { want.has } else { want.wants.max(want.has) };
+        let Want { counter, bound, shadow, .. } = want;
+        let fresh = Holding { at, counter, bound, amount, left: Some(left), shadow };
+        match self.held.iter_mut().find(|held| held.counter == fresh.counter) {
+            Some(held) => *held = fresh,
+            None => self.held.push(fresh),
+        }
+    }
+}
+
+/// What one scope is asked for.
+fn wanted(
+    claimed: &Claimed,
+    caller: &Caller,
+    (at, bound): (usize, &Bound),
+    need: Need,
+    wants: &mut Vec<(usize, Want)>,
+) -> Result<()> {
+    let mut add = |counted: Counted, bound_of: Option<u64>, amount: u64, window: Option<Window>, shadow: bool| {
+        let Some(limit) = bound_of else { return };
+        let has = claimed.holding(at, counted).map_or(0, |held| held.amount);
+        let counter = Counter { scope: bound.scope.clone(), counted, window };
+        wants.push((at, Want { counter, bound: limit, has, wants: amount, shadow }));
+    };
+    if let Some((limits, _)) = bound.limits.as_ref().filter(|_| !claimed.owes) {
+        let Taken { input, output, tokens, day_tokens } = bound.taking(need)?;
+        let requests = if bound.is_provider() { claimed.attempts } else { 1 };
+        let day = || Some(Window::of(Per::Day, caller.now));
+        let counts_days = limits.requests_per_day.or(limits.tokens_per_day).is_some();
+        let day = if counts_days { day() } else { None };
+        let shadow = limits.shadow;
+        add(Counted::Requests, limits.requests_per_minute, requests, None, shadow);
+        add(Counted::InputTokens, limits.input_tokens_per_minute, input, None, shadow);
+        add(Counted::OutputTokens, limits.output_tokens_per_minute, output, None, shadow);
+        add(Counted::Tokens, limits.tokens_per_minute, tokens, None, shadow);
+        add(Counted::DayRequests, limits.requests_per_day, requests, day.clone(), shadow);
+        add(Counted::DayTokens, limits.tokens_per_day, day_tokens, day, shadow);
+        add(Counted::Places, limits.concurrent.filter(|_| claimed.place), 1, None, shadow);
+    }
+    for fund in &bound.funds {
+        let (per, window) = (fund.budget.per, fund.purse.window.clone());
+        add(Counted::Money(per), Some(fund.purse.most(&fund.budget)), need.nano_usd, Some(window), false);
+    }
+    Ok(())
+}
+
+/// In the end. Requests stay counted as they were taken.
+fn used(counted: Counted, need: Need, had: u64) -> u64 {
+    match counted {
+        Counted::Requests | Counted::DayRequests => had,
+        Counted::InputTokens => need.input_tokens,
+        Counted::OutputTokens => need.output_tokens,
+        Counted::Tokens | Counted::DayTokens => need.input_tokens.saturating_add(need.output_tokens),
+        Counted::Places => 0,
+        Counted::Money(_) => need.nano_usd,
+    }
+}
+
+fn denied(want: &Want, why: Why) -> Denied {
+    let refused = match why {
+        Why::Wait(wait) => Refused::Wait(wait),
+        Why::Held => Refused::Wait(Duration::from_secs(1)),
+        Why::TooMuch | Why::Spent => Refused::TooMuch,
+    };
+    Denied::new(want.counter.counted.name(), want.bound, refused)
+}
+
+fn item(held: &Holding) -> Item {
+    Item { counter: held.counter.clone(), had: held.amount, used: 0 }
+}
