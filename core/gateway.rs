@@ -158,7 +158,7 @@ impl Gateway {
     /// Steps 3 to 10.
     async fn run(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         found: &Found,
         parts: &Parts,
@@ -199,7 +199,7 @@ impl Gateway {
     /// 5. One pass over the body.
     async fn read(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         found: &Found,
         parts: &Parts,
@@ -238,12 +238,15 @@ impl Gateway {
     /// 6 to 10.
     async fn staged(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         client: &HeaderMap,
         document: &mut Document,
     ) -> Result<Reply> {
         exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
+        if runtime.pipeline.asks.anybody() {
+            exchange.alive = Some(runtime.clone());
+        }
         if exchange.chain.reads_headers() {
             exchange.cx.keep_headers(client);
         }

@@ -61,7 +61,10 @@ const WALLS: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("aside", &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply"]),
+    (
+        "aside",
+        &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply", "runtime"],
+    ),
     ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),

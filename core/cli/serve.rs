@@ -210,7 +210,7 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
-        gateway.state.scripts.effects().asks.answer_with(Inside::of(&gateway));
+        Inside::serve(&gateway, &gateway.runtime.load());
         rollout::known(&[&gateway.runtime.load()]);
         let deploy = Deploy::new(gateway.clone(), place.clone(), versions, standing);
         if let Some((number, candidate)) = resumes {

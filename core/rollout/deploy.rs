@@ -12,6 +12,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use super::{Held, Rollout, Standing};
 use crate::{
+    aside::Inside,
     config::{self, Content, Loaded, Place, Watched, env},
     error::{Error, Kind, Result},
     gateway::Gateway,
@@ -67,6 +68,7 @@ impl Deploy {
     /// The start found a version that was still being tried.
     pub fn resume(&self, number: u64, candidate: Arc<Runtime>) {
         let mut standing = self.lock();
+        Inside::serve(&self.gateway, &candidate);
         self.watched.store(Arc::new(candidate.config.watched()));
         let rules = self.gateway.runtime.load().config.rollout.clone();
         match (rules, self.versions.row(number)) {
@@ -272,7 +274,9 @@ impl Deploy {
 
     fn build(&self, loaded: Loaded) -> Result<Arc<Runtime>, Refused> {
         let state = &self.gateway.state;
-        Runtime::of(loaded, &state.scripts, &state.plugins).map(Arc::new)
+        let runtime = Arc::new(Runtime::of(loaded, &state.scripts, &state.plugins)?);
+        Inside::serve(&self.gateway, &runtime);
+        Ok(runtime)
     }
 
     /// From here on requests get this runtime.

@@ -41,7 +41,7 @@ pub use stage::ScriptStage;
 
 use crate::{
     config::{Problem, Sources},
-    pipeline::{Effects, Parking},
+    pipeline::{Asks, Effects, Parking},
 };
 
 /// What scripts keep beyond a runtime: their memory, and compiled files for reuse. One a process.
@@ -61,6 +61,11 @@ impl Scripts {
     /// For `test` and `explain`: a fresh memory, no metrics.
     pub fn dry() -> Self {
         Scripts { effects: Effects::dry(), parking: Parking::default(), compiled: Mutex::default() }
+    }
+
+    /// For cases: the same, but for who answers questions: whom the rehearsal names.
+    pub fn rehearsed() -> Self {
+        Scripts { effects: Effects { asks: Asks::rehearsed(), ..Effects::dry() }, ..Scripts::dry() }
     }
 
     pub fn effects(&self) -> Effects {

@@ -227,6 +227,9 @@ impl Metrics {
 
     /// A caller was refused. Both are words of the gateway's own.
     pub fn limited(&self, scope: &'static str, limit: &'static str) {
+        if super::unheard::here() {
+            return;
+        }
         let labels = vec![label("scope", scope), label("limit", limit)];
         self.recorder.register_counter(&key(names::LIMITED, labels), &METADATA).increment(1);
     }
