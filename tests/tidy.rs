@@ -68,6 +68,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("hints", &["pipeline", "store"]),
     ("telemetry", &["account", "context", "error", "model"]),
     (
         "admin",

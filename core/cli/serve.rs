@@ -25,6 +25,7 @@ use crate::{
     cli::{Exit, outbound::Outside},
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
+    hints::Hints,
     limit::{Budgets, Limits},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
@@ -211,6 +212,9 @@ impl Running {
             runtime: ArcSwap::from_pointee(runtime),
         });
         Inside::serve(&gateway, &gateway.runtime.load());
+        let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
+        let hints = Hints::new(store.clone(), scripts, plugins);
+        hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
         rollout::known(&[&gateway.runtime.load()]);
         let deploy = Deploy::new(gateway.clone(), place.clone(), versions, standing);
         if let Some((number, candidate)) = resumes {
@@ -233,6 +237,7 @@ impl Running {
             tokio::spawn(metrics().upkeep(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(hints.run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         let watcher = watched(&deploy)?;

@@ -16,11 +16,13 @@ pub enum Table {
     Objects,
     /// Versions of configuration, scripts and plugins: `versions::row`.
     Versions,
+    /// What stages keep in `kv`, by stage, tenant and key: `hints`.
+    Kv,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions];
+    pub const ALL: [Table; 7] =
+        [Table::Meta, Table::Keys, Table::Budgets, Table::Usage, Table::Objects, Table::Versions, Table::Kv];
 
     pub const fn tag(self) -> u8 {
         match self {
@@ -30,6 +32,7 @@ impl Table {
             Table::Usage => 4,
             Table::Objects => 5,
             Table::Versions => 6,
+            Table::Kv => 13,
         }
     }
 
@@ -42,6 +45,7 @@ impl Table {
             Table::Usage => "usage",
             Table::Objects => "objects",
             Table::Versions => "versions",
+            Table::Kv => "kv",
         }
     }
 
