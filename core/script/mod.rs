@@ -16,6 +16,7 @@ mod engine;
 mod knob_view;
 mod lint;
 mod part_view;
+mod prepared;
 mod property;
 pub mod reference;
 pub mod repl;
