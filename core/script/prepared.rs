@@ -91,12 +91,13 @@ pub fn held(scope: &Scope<'_>, parameters: usize) -> u64 {
     let mut left = MOST_LOOKED_AT;
     // The last ones come first.
     let own = scope.iter_raw().take(scope.len().saturating_sub(parameters));
-    own.map(|(_, _, value)| size(value, &mut left)).sum()
+    own.map(|(_, _, value)| size(value, &mut left, DEEPEST)).sum()
 }
 
-fn size(value: &Dynamic, left: &mut u32) -> u64 {
+/// What lies deeper, or behind too many others, is not looked at: this must cost less than what it measures.
+fn size(value: &Dynamic, left: &mut u32, deep: u32) -> u64 {
     let own = size_of::<Dynamic>() as u64;
-    if *left == 0 {
+    if *left == 0 || deep == 0 {
         return own;
     }
     *left -= 1;
@@ -104,16 +105,17 @@ fn size(value: &Dynamic, left: &mut u32) -> u64 {
         return own + text.len() as u64;
     }
     if let Ok(list) = value.as_array_ref() {
-        return own + list.iter().map(|item| size(item, left)).sum::<u64>();
+        return own + list.iter().map(|item| size(item, left, deep - 1)).sum::<u64>();
     }
     if let Ok(map) = value.as_map_ref() {
-        return own + map.iter().map(|(name, item)| name.len() as u64 + size(item, left)).sum::<u64>();
+        return own + map.iter().map(|(name, item)| name.len() as u64 + size(item, left, deep - 1)).sum::<u64>();
     }
     own + value.as_blob_ref().map_or(0, |bytes| bytes.len() as u64)
 }
 
-/// Values; a script may nest ten thousand lists, whose drop takes as deep a stack.
-const MOST_LOOKED_AT: u32 = 10_000;
+/// Values, and how deep in one another.
+const MOST_LOOKED_AT: u32 = 1_000;
+const DEEPEST: u32 = 16;
 /// Different functions by name and types: more than any script has that was written by hand.
 const MOST_SITES: usize = 512;
 /// More threads than run scripts at once.
