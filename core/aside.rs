@@ -19,52 +19,65 @@ use crate::{
     model::{Format, Operation, Usage},
     pipeline::ask::{Answer, Asker, Behalf, Embed, Question, Vectors},
     reply::Reply,
+    runtime::Runtime,
 };
 
-/// The gateway as stages know it. It does not keep the gateway alive.
-pub struct Inside(Weak<Gateway>);
+/// The gateway as the stages of one runtime know it. It keeps neither alive: a request whose stages may ask holds its runtime.
+pub struct Inside {
+    gateway: Weak<Gateway>,
+    runtime: Weak<Runtime>,
+}
 
 impl Inside {
-    pub fn of(gateway: &Arc<Gateway>) -> Arc<Inside> {
-        Arc::new(Inside(Arc::downgrade(gateway)))
+    pub fn of(gateway: &Arc<Gateway>, runtime: &Arc<Runtime>) -> Arc<Inside> {
+        Arc::new(Inside { gateway: Arc::downgrade(gateway), runtime: Arc::downgrade(runtime) })
+    }
+
+    /// From here on the questions of this runtime's stages are answered.
+    pub fn serve(gateway: &Arc<Gateway>, runtime: &Arc<Runtime>) {
+        runtime.pipeline.asks.answer_with(Inside::of(gateway, runtime));
+    }
+
+    fn both(&self) -> Result<(Arc<Gateway>, Arc<Runtime>)> {
+        self.gateway.upgrade().zip(self.runtime.upgrade()).ok_or_else(gone)
     }
 }
 
 impl Asker for Inside {
     fn ask(&self, question: Question) -> BoxFuture<'static, Result<Answer>> {
-        let gateway = self.0.upgrade();
+        let both = self.both();
         Box::pin(async move {
-            let gateway = gateway.ok_or_else(gone)?;
-            answer(&gateway, question).await
+            let (gateway, runtime) = both?;
+            answer(&gateway, &runtime, question).await
         })
     }
 
     fn embed(&self, question: Embed) -> BoxFuture<'static, Result<Vectors>> {
-        let gateway = self.0.upgrade();
+        let both = self.both();
         Box::pin(async move {
-            let gateway = gateway.ok_or_else(gone)?;
-            vectors(&gateway, question).await
+            let (gateway, runtime) = both?;
+            vectors(&gateway, &runtime, question).await
         })
     }
 }
 
-/// The answer to one question.
-pub async fn answer(gateway: &Gateway, question: Question) -> Result<Answer> {
+/// The answer to one question, on the runtime of the request that it is asked for.
+pub async fn answer(gateway: &Gateway, runtime: &Runtime, question: Question) -> Result<Answer> {
     let Question { behalf, request } = question;
     // Bytes, as a caller would send them: estimates and reservations are made from them.
     let encoded = codec(FORMAT).encode_request(&request, &Dialect::of(&request.model))?;
     let mut body = encoded.body;
     body.insert("model".to_owned(), request.model.as_str().into());
     body.remove("stream");
-    let (body, said) = made(gateway, behalf, Operation::Chat, Value::Object(body)).await?;
+    let (body, said) = made(gateway, runtime, behalf, (Operation::Chat, Value::Object(body))).await?;
     let response = codec(FORMAT).decode_response(&body)?;
     Ok(Answer { text: response.text(), note: said })
 }
 
-async fn vectors(gateway: &Gateway, question: Embed) -> Result<Vectors> {
+async fn vectors(gateway: &Gateway, runtime: &Runtime, question: Embed) -> Result<Vectors> {
     let Embed { behalf, model, texts } = question;
     let (wanted, body) = (texts.len(), json!({"model": model, "input": texts, "encoding_format": "float"}));
-    let (body, note) = made(gateway, behalf, Operation::Embeddings, body).await?;
+    let (body, note) = made(gateway, runtime, behalf, (Operation::Embeddings, body)).await?;
     let response = codec(FORMAT).decode_embeddings_response(&body)?;
     let vectors = response.vectors;
     if vectors.len() != wanted {
@@ -75,14 +88,19 @@ async fn vectors(gateway: &Gateway, question: Embed) -> Result<Vectors> {
 }
 
 /// The answer's bytes, and what the trace should say of it.
-async fn made(gateway: &Gateway, behalf: Behalf, operation: Operation, body: Value) -> Result<(bytes::Bytes, String)> {
+async fn made(
+    gateway: &Gateway,
+    runtime: &Runtime,
+    behalf: Behalf,
+    asked: (Operation, Value),
+) -> Result<(bytes::Bytes, String)> {
     let Behalf { stage, principal, named, request, mut tags, until } = behalf;
     let principal = if named { unbound(&principal) } else { principal };
     tags.push(("asked_by".to_owned(), stage.to_string()));
     tags.push(("asked_for".to_owned(), request.to_string()));
-    let cx = Context::aside(operation, FORMAT, principal, tags, until);
+    let cx = Context::aside(asked.0, FORMAT, principal, tags, until);
     let mut exchange = Exchange::new(cx, gateway.state.settle.clone(), None);
-    let outcome = steps(gateway, &mut exchange, operation, body).await;
+    let outcome = steps(gateway, runtime, &mut exchange, asked).await;
     let note = told(&exchange, &outcome);
     match &outcome {
         Ok(_) => exchange.settle(200),
@@ -101,8 +119,12 @@ fn unbound(principal: &Principal) -> Arc<Principal> {
 }
 
 /// Steps 3 to 10, but for those that are the caller's own request's.
-async fn steps(gateway: &Gateway, exchange: &mut Exchange, operation: Operation, body: Value) -> Result<bytes::Bytes> {
-    let runtime = gateway.runtime.load_full();
+async fn steps(
+    gateway: &Gateway,
+    runtime: &Runtime,
+    exchange: &mut Exchange,
+    (operation, body): (Operation, Value),
+) -> Result<bytes::Bytes> {
     let inner = &mut **exchange;
     let limits = &gateway.state.limits;
     inner.bounds = limits.bounds(&inner.cx.principal, &runtime.config.rules, &inner.cx.tags, inner.cx.now);
@@ -111,7 +133,7 @@ async fn steps(gateway: &Gateway, exchange: &mut Exchange, operation: Operation,
     let mut document = Document::open(FORMAT, operation, body.to_string().into(), inbound)?;
     exchange.asked(&document);
     exchange.wire = Wire::of(operation, false, false, &mut document)?;
-    match gateway.routed(&runtime, exchange, &HeaderMap::new(), &mut document).await? {
+    match gateway.routed(runtime, exchange, &HeaderMap::new(), &mut document).await? {
         Reply::Whole { body, .. } => Ok(body),
         _ => Err(Error::new(Kind::Internal, "a question had an answer that is no text")),
     }

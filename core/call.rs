@@ -175,7 +175,7 @@ impl Call {
         let body = if last { std::mem::take(&mut self.body) } else { self.body.clone() };
         let unsigned = Unsigned { method: self.method.clone(), url: self.url.clone(), headers, body: &body };
         let signed = target.provider.sign(unsigned, choice, granted)?;
-        Ok(Sealed { signed, body, flow: self.flow.clone() })
+        Ok(Sealed { signed, body, flow: self.flow.clone(), format: self.format })
     }
 }
 

@@ -128,6 +128,8 @@ pub async fn virtually<F: Future>(start: Instant, wall: SystemTime, future: F) -
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&Waker::from(heard.clone()))) {
             return Poll::Ready(value);
         }
+        // What it waited for within this turn has taken its time.
+        now = NOW.get().unwrap_or(now);
         if heard.heard.load(Ordering::Acquire) {
             patience = PATIENCE;
         } else if patience > 0 {
@@ -135,14 +137,46 @@ pub async fn virtually<F: Future>(start: Instant, wall: SystemTime, future: F) -
             patience -= 1;
             cx.waker().wake_by_ref();
         } else if let Some((at, waker)) = ALARMS.with_borrow_mut(Alarms::take) {
-            let waited = at.saturating_duration_since(now.at);
-            now = Moment { at: now.at + waited, wall: now.wall + waited };
+            now = now.at_last(at);
             patience = PATIENCE;
             waker.wake();
         }
         Poll::Pending
     })
     .await
+}
+
+/// Runs a future to its end within one turn of this thread's virtual time, which moves on meanwhile: for what cannot give its
+/// thread away. In real time it asks again and again. `None`: the future waits for what never comes.
+pub fn pass<F: Future>(future: F) -> Option<F::Output> {
+    // The turn's budget is for those who can give their thread away.
+    let mut future = pin!(tokio::task::unconstrained(future));
+    let began = Instant::now();
+    while began.elapsed() < LONGEST {
+        let heard = Arc::new(Heard { heard: AtomicBool::new(false), outer: Waker::noop().clone() });
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&Waker::from(heard.clone()))) {
+            return Some(value);
+        }
+        if heard.heard.load(Ordering::Acquire) {
+            continue;
+        }
+        let Some(now) = NOW.get() else {
+            std::thread::yield_now();
+            continue;
+        };
+        let (at, waker) = ALARMS.with_borrow_mut(Alarms::take)?;
+        NOW.set(Some(now.at_last(at)));
+        waker.wake();
+    }
+    None
+}
+
+impl Moment {
+    /// Later, if that is later.
+    fn at_last(self, at: Instant) -> Moment {
+        let waited = at.saturating_duration_since(self.at);
+        Moment { at: self.at + waited, wall: self.wall + waited }
+    }
 }
 
 /// A wait in virtual time.
@@ -225,6 +259,8 @@ impl Wake for Heard {
 
 /// Turns of the thread's other tasks before time moves.
 const PATIENCE: u32 = 2;
+/// Of real time: what cannot give its thread away must not keep it.
+const LONGEST: Duration = Duration::from_secs(10);
 /// A month: longer than anything here waits.
 const FAR: Duration = Duration::from_secs(30 * 86_400);
 
@@ -290,6 +326,37 @@ mod tests {
             timeout_at(now() + Duration::from_secs(1), hear).await
         });
         assert_eq!(told.map(|heard| heard.expect("told")), Ok(true), "tasks beside it are in real time");
+    }
+
+    #[test]
+    fn what_waits_within_a_turn_takes_its_time_too() {
+        let (inside, after, shown) = run(async {
+            let began = now();
+            let inside = pass(async {
+                sleep(Duration::from_secs(30)).await;
+                since(began)
+            });
+            sleep(Duration::from_secs(5)).await;
+            (inside, since(began), wall())
+        });
+        assert_eq!(inside, Some(Duration::from_secs(30)));
+        assert_eq!(after, Duration::from_secs(35), "it is no earlier afterwards");
+        assert_eq!(shown, SystemTime::UNIX_EPOCH + after);
+        let never = run(async { pass(std::future::pending::<()>()) });
+        assert_eq!(never, None, "what nothing wakes is given up at once");
+    }
+
+    #[test]
+    fn who_waits_outside_of_a_turn_is_woken_when_its_moment_passes_within() {
+        let took = run(async {
+            let began = now();
+            let outside = sleep(Duration::from_secs(1));
+            let inside = async { pass(sleep(Duration::from_secs(3))) };
+            let ((), passed) = tokio::join!(outside, inside);
+            assert_eq!(passed, Some(()));
+            since(began)
+        });
+        assert_eq!(took, Duration::from_secs(3));
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Context {
         tags: Vec<(String, String)>,
         until: Instant,
     ) -> Context {
-        let now = SystemTime::now();
+        let now = clock::wall();
         Context {
             id: mint_id(now),
             operation,

@@ -3,6 +3,7 @@
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
 use std::{
+    any::Any,
     borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
@@ -74,6 +75,8 @@ pub struct Inner {
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.
     pub trial: Option<Box<Trial>>,
+    /// What its stages need to the end and do not hold themselves: the runtime, where they may ask models.
+    pub alive: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Inner {
@@ -181,6 +184,7 @@ impl Exchange {
                 keep: None,
                 echo: None,
                 trial,
+                alive: None,
             },
         );
         Exchange { inner: Some(inner), settle }

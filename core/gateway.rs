@@ -169,7 +169,7 @@ impl Gateway {
     /// Steps 3 to 10.
     async fn run(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         found: &Found,
         (parts, from): (&Parts, IpAddr),
@@ -194,7 +194,7 @@ impl Gateway {
     /// Steps 4 to 10.
     async fn admitted(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         found: &Found,
         parts: &Parts,
@@ -240,7 +240,7 @@ impl Gateway {
     /// 5. One pass over the body.
     async fn read(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         found: &Found,
         parts: &Parts,
@@ -283,12 +283,15 @@ impl Gateway {
     /// 6 to 10.
     async fn staged(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         client: &HeaderMap,
         document: &mut Document,
     ) -> Result<Reply> {
         exchange.chain = runtime.pipeline.select(&exchange.cx.principal, document.model());
+        if runtime.pipeline.asks.anybody() {
+            exchange.alive = Some(runtime.clone());
+        }
         if exchange.chain.reads_headers() {
             exchange.cx.keep_headers(client);
         }

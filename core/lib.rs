@@ -11,6 +11,7 @@ pub mod aside;
 pub mod long_input;
 pub mod rehearse;
 pub mod suite;
+pub mod hints;
 pub mod facts;
 pub mod clock;
 pub mod context;

@@ -74,7 +74,7 @@ pub async fn cut(settings: &LongInput, operation: Operation, document: &mut Docu
 
 /// Has the pieces read and puts what was found in the text's place. `Some`: the answer is made already, of the pieces' own.
 pub async fn read(
-    gateway: &Gateway,
+    (gateway, runtime): (&Gateway, &Runtime),
     settings: &LongInput,
     exchange: &mut Exchange,
     document: &mut Document,
@@ -86,6 +86,7 @@ pub async fn read(
     exchange.cx.trace.note(STAGE, &format!("{} pieces of {most} tokens, read by {asked_of}", pieces.len()));
     let reader = Reader {
         gateway,
+        runtime,
         behalf: Behalf::of(&exchange.cx, &STAGE.into(), settings.model.is_some(), settings.wait),
         wait: settings.wait,
         deadline: exchange.cx.deadline,
@@ -160,7 +161,7 @@ impl Pieces {
     /// The whole way without a word to the client.
     pub async fn at_once(self, gateway: &Gateway, runtime: &Runtime, exchange: &mut Exchange) -> Result<Reply> {
         let Pieces { settings, mut document, cut, client } = self;
-        match read(gateway, &settings, exchange, &mut document, cut, &mut Progress::Silent).await? {
+        match read((gateway, runtime), &settings, exchange, &mut document, cut, &mut Progress::Silent).await? {
             Some(text) => reply::made(exchange, Response::of_text(text), document.stream()).await,
             None => gateway.routed(runtime, exchange, &client, &mut document).await,
         }
@@ -179,7 +180,7 @@ impl Pieces {
         let comments = Framing::of(format).content_type() == EVENT_STREAM;
         let mut progress =
             Progress::Told { encoder: codec(format).stream_encoder(&view), comments, sink: sink.clone() };
-        let read = read(&gateway, &settings, &mut exchange, &mut document, cut, &mut progress).await;
+        let read = read((&gateway, &runtime), &settings, &mut exchange, &mut document, cut, &mut progress).await;
         let reply = match read {
             Ok(Some(text)) => reply::made(&mut exchange, Response::of_text(text), true).await,
             Ok(None) => gateway.routed(&runtime, &mut exchange, &client, &mut document).await,
@@ -210,6 +211,7 @@ impl Pieces {
 /// Puts questions to the model, several at a time, in order.
 struct Reader<'g> {
     gateway: &'g Gateway,
+    runtime: &'g Runtime,
     behalf: Behalf,
     /// For one question.
     wait: Duration,
@@ -244,7 +246,8 @@ impl Reader<'_> {
         let until = clock::now() + self.wait;
         let until = self.deadline.map_or(until, |deadline| deadline.min(until));
         let request = Request { model: self.model.clone(), messages, ..Request::default() };
-        aside::answer(self.gateway, Question { behalf: Behalf { until, ..self.behalf.clone() }, request }).await
+        aside::answer(self.gateway, self.runtime, Question { behalf: Behalf { until, ..self.behalf.clone() }, request })
+            .await
     }
 }
 

@@ -131,7 +131,7 @@ impl Runtime {
         let built = pipeline::build(&config, scripts, plugins).map_err(&mut add);
         let prompts = Prompts::build(&config.sources).map_err(&mut add);
         if built.is_ok() && problems.is_empty() {
-            problems.extend(suite::gate(&config));
+            problems.extend(suite::gate(&config, plugins));
         }
         let (Ok(routes), Ok(built), Ok(prompts), true) = (routes, built, prompts, problems.is_empty()) else {
             let problems = problems.into_iter().map(|p| config.place(p)).collect();

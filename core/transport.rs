@@ -45,6 +45,7 @@ pub trait Upstreams: Send + Sync {
 
 /// A signed call as an upstream would hear it.
 pub struct Outbound {
+    pub format: Format,
     pub method: Method,
     pub url: http::Uri,
     pub headers: HeaderMap,
@@ -57,6 +58,8 @@ pub struct Sealed {
     pub body: Vec<Bytes>,
     /// What follows the body's pieces, as it comes.
     pub flow: Option<Flow>,
+    /// What is spoken.
+    pub format: Format,
 }
 
 impl Transport {
@@ -108,9 +111,9 @@ impl Transport {
     async fn send_first(&self, sealed: Sealed, target: &Target) -> Result<Incoming> {
         let provider = &target.provider;
         if let Some(stage) = &self.stage {
-            let (method, url, headers) = sealed.signed.into_parts();
+            let (format, (method, url, headers)) = (sealed.format, sealed.signed.into_parts());
             let body = heard(Frames::then(sealed.body, sealed.flow)).await?;
-            return stage.answer(target, Outbound { method, url, headers, body }).await;
+            return stage.answer(target, Outbound { format, method, url, headers, body }).await;
         }
         if provider.transport == provider::Transport::Mock {
             let (method, url, headers) = sealed.signed.into_parts();

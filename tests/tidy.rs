@@ -72,10 +72,14 @@ const WALLS: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("aside", &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply"]),
+    (
+        "aside",
+        &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply", "runtime"],
+    ),
     ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
+    ("hints", &["pipeline", "store"]),
     ("telemetry", &["account", "context", "error", "model"]),
     (
         "admin",

@@ -195,7 +195,8 @@ fn tell(notices: &[String]) -> io::Result<()> {
 /// What a configuration's own rules cannot see: whether targets can be reached by name and scripts compile.
 fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
     let routes = crate::route::Table::build(config);
-    let built = crate::pipeline::build(config, &crate::script::Scripts::dry(), &crate::plugin::Plugins::dry());
+    let plugins = crate::plugin::Plugins::dry();
+    let built = crate::pipeline::build(config, &crate::script::Scripts::dry(), &plugins);
     let mut notes = Vec::new();
     if let (Ok(routes), Ok(built)) = (&routes, &built)
         && routes.providers().any(|p| p.ready() && p.transport == Transport::Http && p.offers(Operation::Realtime))
@@ -209,7 +210,7 @@ fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
     let mut problems = routes.err().unwrap_or_default();
     problems.extend(crate::prompt::Prompts::build(&config.sources).err().unwrap_or_default());
     match built {
-        Ok(_) => problems.extend(crate::suite::gate(config)),
+        Ok(_) => problems.extend(crate::suite::gate(config, &plugins)),
         Err(found) => problems.extend(found),
     }
     (problems, notes)

@@ -7,7 +7,8 @@ mod report;
 mod scene;
 
 use std::{
-    collections::VecDeque,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
@@ -31,6 +32,7 @@ use crate::{
     plugin::Plugins,
     provider,
     rehearse::{self, House, Outcome},
+    route::Cast,
     script::Scripts,
     telemetry,
 };
@@ -161,8 +163,29 @@ struct Policy {
 
 /// One thread's own.
 struct Stand {
-    house: House,
+    config: Arc<Config>,
     pipeline: Pipeline,
+    memory: Arc<(Scripts, Plugins)>,
+    /// By the providers that had no key when a request was recorded: few sets, because keys seldom change.
+    houses: RefCell<BTreeMap<BTreeSet<String>, Arc<House>>>,
+}
+
+impl Stand {
+    fn house(&self, without: BTreeSet<String>) -> Result<Arc<House>, &'static str> {
+        if let Some(house) = self.houses.borrow().get(&without) {
+            return Ok(house.clone());
+        }
+        let memory = self.memory.clone();
+        let forget = move || {
+            memory.0.effects().kv.clear();
+            memory.1.effects().kv.clear();
+        };
+        let cast = Cast { without: Some(&without), ..Cast::default() };
+        let house = House::new(&self.config, &self.pipeline, &cast, forget).map_err(|_| "its names cannot be read")?;
+        let house = Arc::new(house);
+        self.houses.borrow_mut().insert(without, house.clone());
+        Ok(house)
+    }
 }
 
 impl Policy {
@@ -185,12 +208,11 @@ impl Policy {
     fn stand(&self) -> Result<Stand, Vec<Problem>> {
         let (scripts, plugins) = (Scripts::dry(), self.plugins.again());
         let pipeline = pipeline::build(&self.config, &scripts, &plugins)?.pipeline;
-        let forget = move || {
-            scripts.effects().kv.clear();
-            plugins.effects().kv.clear();
-        };
-        let house = House::new(&self.config, &pipeline, &[], &[], forget)?;
-        Ok(Stand { house, pipeline })
+        let (config, memory) = (self.config.clone(), Arc::new((scripts, plugins)));
+        let stand = Stand { config, pipeline, memory, houses: RefCell::default() };
+        // Names that cannot be read are told before the first record.
+        House::new(&stand.config, &stand.pipeline, &Cast::default(), || {})?;
+        Ok(stand)
     }
 }
 
@@ -221,7 +243,7 @@ fn work(rows: &[Value], bodies: &Bodies, candidate: &Policy, baseline: Option<&P
         for _ in 0..cores.min(rows.len()).min(MOST_THREADS) {
             scope.spawn(|| {
                 let quiet = tracing::subscriber::NoSubscriber::default();
-                tracing::subscriber::with_default(quiet, || {
+                let work = || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                     let stands = (candidate.stand(), baseline.map(Policy::stand).transpose());
                     let (Ok(runtime), (Ok(candidate), Ok(baseline))) = (runtime, stands) else { return };
@@ -231,7 +253,8 @@ fn work(rows: &[Value], bodies: &Bodies, candidate: &Policy, baseline: Option<&P
                         let told = one(&runtime, row, bodies, &candidate, baseline.as_ref());
                         done.lock().unwrap_or_else(PoisonError::into_inner).push((at, told));
                     }
-                });
+                };
+                tracing::subscriber::with_default(quiet, || telemetry::unheard(work));
             });
         }
     });
@@ -243,19 +266,27 @@ fn work(rows: &[Value], bodies: &Bodies, candidate: &Policy, baseline: Option<&P
 fn one(runtime: &tokio::runtime::Runtime, row: &Value, bodies: &Bodies, now: &Stand, was: Option<&Stand>) -> Told {
     let id = row["id"].as_str().unwrap_or_default();
     let said = bodies.of(id);
-    let scene = match scene::of(row, said.as_ref(), &now.house) {
-        Ok(scene) => scene,
+    let without = scene::without(row);
+    let set = |stand: &Stand| {
+        let house = stand.house(without.clone())?;
+        Ok((scene::of(row, said.as_ref(), &house)?, house))
+    };
+    let (scene, house) = match set(now) {
+        Ok(set) => set,
         Err(why) => return Told::Left(why),
     };
     let whole = said.as_ref().is_some_and(|said| !said["request"].is_null());
-    let play = |stand: &Stand, scene: &rehearse::Scene| runtime.block_on(rehearse::play(&stand.house, scene)).ok();
-    let Some(outcome) = play(now, &scene) else { return Told::Left("it did not end") };
+    let play = |house: &House, scene: &rehearse::Scene| runtime.block_on(rehearse::play(house, scene)).ok();
+    let Some(outcome) = play(&house, &scene) else { return Told::Left("it did not end") };
     let new = seen(&outcome);
     let old = match was {
         None => Decision::of(row, whole.then(|| scene::body(said.as_ref())).flatten()),
         Some(stand) => {
-            let Ok(scene) = scene::of(row, said.as_ref(), &stand.house) else { return Told::Left("it cannot be read") };
-            let Some(outcome) = play(stand, &scene) else { return Told::Left("it did not end") };
+            let (scene, house) = match set(stand) {
+                Ok(set) => set,
+                Err(why) => return Told::Left(why),
+            };
+            let Some(outcome) = play(&house, &scene) else { return Told::Left("it did not end") };
             seen(&outcome)
         }
     };

@@ -33,6 +33,7 @@ use crate::{
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     context,
     gateway::Gateway,
+    hints::Hints,
     limit::{self, Budgets, days},
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
@@ -245,7 +246,10 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
-        gateway.state.scripts.effects().asks.answer_with(Inside::of(&gateway));
+        Inside::serve(&gateway, &gateway.runtime.load());
+        let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
+        let hints = Hints::new(store.clone(), scripts, plugins);
+        hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
         rollout::known(&[&gateway.runtime.load()]);
         let standing_told = standing.named();
         let started = serde_json::json!({ "running": standing_told, "gateway": env!("CARGO_PKG_VERSION"), "notices": store.notices() });
@@ -296,6 +300,7 @@ impl Running {
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
+            tokio::spawn(hints.run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         if let Some(follow) = follow {

@@ -55,7 +55,7 @@ impl Content {
         for (name, bytes) in &self.files {
             if name.starts_with("plugins/") && name.ends_with(".wasm") {
                 sources.plugins.insert(name.clone(), Plugin::of(bytes.clone()));
-            } else if name.starts_with("scripts/") {
+            } else if name.starts_with("scripts/") || (name.starts_with("plugins/") && name.ends_with(".test.toml")) {
                 sources.scripts.insert(name.clone(), self.text(name).unwrap_or_default().into());
             } else if name.starts_with("prompts/") {
                 sources.prompts.insert(name.clone(), self.text(name).unwrap_or_default().into());

@@ -421,9 +421,11 @@ impl Config {
         let mut files = vec![self.file.clone()];
         files.extend(self.sources.files.iter().cloned());
         // Listed plugins may lie in folders that are not looked through: sources and builds lie there too.
-        files.extend(
-            self.sources.plugins.keys().filter(|name| name.matches('/').count() > 1).map(|n| self.root.join(n)),
-        );
+        let deep = self.sources.plugins.keys().filter(|name| name.matches('/').count() > 1);
+        for name in deep {
+            files.push(self.root.join(name));
+            files.push(self.root.join(name).with_extension("test.toml"));
+        }
         Watched {
             files,
             folders: vec![self.root.join("scripts")],

@@ -16,7 +16,7 @@ use super::Problem;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sources {
     /// Scripts and the tests beside them by name relative to the root, with `/` (`scripts/route.rhai`): all of the
-    /// folder scripts/, sub-folders too.
+    /// folder scripts/, sub-folders too; and the tests beside plugins (`plugins/redact.test.toml`).
     pub scripts: BTreeMap<String, Arc<str>>,
     /// Prompt templates by name relative to the root (`prompts/support.toml`): those directly in prompts/.
     pub prompts: BTreeMap<String, Arc<str>>,
@@ -68,6 +68,12 @@ impl Sources {
                 return Ok(false);
             }
             self.plugins.insert(name.to_owned(), Plugin::read(&path)?);
+            let tests = format!("{}.test.toml", name.trim_end_matches(".wasm"));
+            if let Some(cases) =
+                text(&root.join(&tests), MOST_BYTES).map_err(|why| format!("has cases: {tests} {why}"))?
+            {
+                self.scripts.insert(tests, cases.into());
+            }
         }
         Ok(true)
     }
@@ -85,6 +91,17 @@ impl Sources {
             }
         }
         list(&root.join("plugins"), "plugins", DEEPEST, &mut found, &mut Vec::new());
+        let tested: Vec<String> =
+            found.iter().filter_map(|(name, _)| Some(name.strip_suffix(".wasm")?.to_owned())).collect();
+        for (name, path) in &found {
+            if name.strip_suffix(".test.toml").is_some_and(|stem| tested.iter().any(|own| own == stem)) {
+                match text(path, MOST_BYTES) {
+                    Ok(Some(text)) => drop(sources.scripts.insert(name.clone(), text.into())),
+                    Ok(None) => {}
+                    Err(message) => problems.push(problem(name, message)),
+                }
+            }
+        }
         for (name, path) in found.into_iter().filter(|(name, _)| name.ends_with(".wasm")) {
             match Plugin::read(&path) {
                 Ok(plugin) => drop(sources.plugins.insert(name, plugin)),

@@ -320,7 +320,7 @@ fn stage(step: &Value) -> String {
     };
     let mut used = vec![format!("{} µs", step["took_us"])];
     used.extend(step["operations"].as_u64().map(|n| format!("{n} operations")));
-    used.extend(step["memory_bytes"].as_u64().map(|n| format!("{} KiB", n >> 10)));
+    used.extend(step["memory_bytes"].as_u64().filter(|n| *n >= 1024).map(|n| format!("{} KiB", n >> 10)));
     used.extend(step["slow"].as_bool().filter(|slow| *slow).map(|_| "slow".to_owned()));
     let phase = step["phase"].as_str().unwrap_or_default();
     format!("{} ({phase}): {verdict}{more} [{}]", place(step), used.join(", "))

@@ -28,7 +28,7 @@ impl Gateway {
     /// 5 for bodies that nobody translates: of them stages see what their document holds.
     pub(super) async fn opaque(
         &self,
-        runtime: &Runtime,
+        runtime: &Arc<Runtime>,
         exchange: &mut Exchange,
         found: &Found,
         parts: &Parts,

@@ -3,7 +3,7 @@
 //! gives itself as the `Asker`, tests give a stand-in, and a dry run has nobody.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -73,12 +73,15 @@ pub struct Vectors {
     pub note: String,
 }
 
-/// Who answers a stage's questions. The default is nobody: each has an empty answer, and the trace says why.
+/// Who answers the questions of a pipeline's stages: each pipeline has a place of its own, because questions go where the
+/// runtime that it belongs to says. The default is nobody: each question has an empty answer, and the trace says why.
 #[derive(Clone, Default)]
 pub struct Asks {
-    asker: Option<Arc<OnceLock<Arc<dyn Asker>>>>,
+    asker: Option<Arc<Place>>,
     waits: bool,
 }
+
+type Place = Mutex<Option<Arc<dyn Asker>>>;
 
 impl Asks {
     /// To be filled in with `answer_with` when there is somebody.
@@ -86,11 +89,19 @@ impl Asks {
         Asks { asker: Some(Arc::default()), waits: true }
     }
 
-    /// A stand-in whose answers are ready at once.
-    pub fn answering(asker: Arc<dyn Asker>) -> Asks {
-        let asks = Asks { waits: false, ..Asks::live() };
-        asks.answer_with(asker);
-        asks
+    /// In a rehearsal: no thread waits, because time is virtual.
+    pub fn rehearsed() -> Asks {
+        Asks { waits: false, ..Asks::live() }
+    }
+
+    /// A place of the same kind that is still empty: for another pipeline.
+    pub fn anew(&self) -> Asks {
+        Asks { asker: self.asker.as_ref().map(|_| Arc::default()), waits: self.waits }
+    }
+
+    /// Can anybody be asked?
+    pub fn anybody(&self) -> bool {
+        self.asker.is_some()
     }
 
     /// May an answer take its time?
@@ -98,10 +109,9 @@ impl Asks {
         self.waits
     }
 
-    /// The first one stays.
     pub fn answer_with(&self, asker: Arc<dyn Asker>) {
         if let Some(place) = &self.asker {
-            let _ = place.set(asker);
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(asker);
         }
     }
 
@@ -119,8 +129,8 @@ impl Asks {
         }
     }
 
-    fn asker(&self) -> Option<&Arc<dyn Asker>> {
-        self.asker.as_ref()?.get()
+    fn asker(&self) -> Option<Arc<dyn Asker>> {
+        self.asker.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

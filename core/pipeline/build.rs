@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW, ask::AskGrant};
+use super::{Asks, Effects, Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW, ask::AskGrant};
 use crate::{
     config::{self, Config, Problem, StreamMode},
     plugin::{Loaded, PluginStage, Plugins, REFUSES},
@@ -39,6 +39,9 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
         None => found.iter().copied().map(config::Stage::automatic).collect(),
     };
     plugins.make_room(config.server.max_connections, wanted.iter().filter(|s| s.uses.ends_with(".wasm")).count());
+    let asking = wanted.iter().any(|stage| !AskGrant::of(&stage.grant).is_none());
+    let asks = if asking { scripts.effects().asks.anew() } else { Asks::default() };
+    let effects = Effects { asks: asks.clone(), ..scripts.effects() };
     let mut entries = Vec::new();
     let mut listed = Vec::new();
     let mut seen = BTreeSet::new();
@@ -49,7 +52,7 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
         }
         let built = match stage.uses.ends_with(".wasm") {
             true => plugin(config, plugins, scripts.parking(), stage),
-            false => script(config, &host, scripts, stage),
+            false => script(config, &host, scripts, &effects, stage),
         };
         match built {
             Ok((entry, info)) => {
@@ -69,13 +72,14 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
         return Err(problems);
     }
     let outside = found.into_iter().filter(|name| !seen.contains(name)).map(str::to_owned).collect();
-    Ok(Built { pipeline: Pipeline::new(entries), listed, outside })
+    Ok(Built { pipeline: Pipeline { asks, ..Pipeline::new(entries) }, listed, outside })
 }
 
 fn script(
     config: &Config,
     host: &Arc<script::Host>,
     scripts: &Scripts,
+    effects: &Effects,
     stage: &config::Stage,
 ) -> Result<(Entry, StageInfo), Vec<Problem>> {
     let uses = stage.uses.as_str();
@@ -102,7 +106,7 @@ fn script(
     };
     let window = window(config, stage, compiled.window)?;
     let stage_object: Arc<dyn Stage> = Arc::new(
-        script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), scripts.effects())
+        script::ScriptStage::new(compiled, uses, stage.limits, stage.config.clone(), effects.clone())
             .granted(&stage.grant),
     );
     Ok((entry(stage_object, stage, stream, window, scripts.parking().of(stage, &info.hash)), info))

@@ -21,7 +21,7 @@ pub struct Effects {
 
 impl Effects {
     pub fn live() -> Self {
-        Effects { kv: Arc::default(), metrics: true, asks: Asks::live() }
+        Effects { kv: Arc::new(Kv::lasting()), metrics: true, asks: Asks::live() }
     }
 
     pub fn dry() -> Self {

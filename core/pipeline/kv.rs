@@ -1,10 +1,13 @@
-//! A stage's `kv`: a small memory per stage and tenant on this node, for hints and not for limits. It lives as long as
-//! the process; entries and bytes are bounded, by tenant and by stage, so neither a script nor a plugin can eat the memory
-//! with it. What is over a bound makes room: the oldest first, and of a stage's tenants the one that holds most.
+//! A stage's `kv`: a small memory per stage and tenant on this node, for hints and not for limits. Entries and bytes are
+//! bounded, by tenant and by stage, so neither a script nor a plugin can eat the memory with it. What is over a bound makes
+//! room: the oldest first, and of a stage's tenants the one that holds most. Small values outlive the process: what changed
+//! is noted here, and `hints` writes it some time later. No request waits for that.
+
+mod kept;
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -15,6 +18,7 @@ use std::{
 use dashmap::DashMap;
 use serde_json::Value;
 
+pub use self::kept::Change;
 use super::effects;
 
 #[derive(Default)]
@@ -22,6 +26,10 @@ pub struct Kv {
     spaces: DashMap<String, Arc<Mutex<Space>>>,
     /// Bytes of all spaces of a stage.
     held: DashMap<String, AtomicUsize>,
+    /// Somebody writes down what changes.
+    lasts: bool,
+    /// Written down, of spaces that made room: to be taken out there too.
+    orphans: Mutex<Vec<Change>>,
     /// Where a rehearsal finds what it has not written itself.
     under: Option<Arc<Kv>>,
 }
@@ -39,6 +47,10 @@ pub struct Space {
     dropped: u64,
     /// It was taken out and counts no more.
     gone: bool,
+    /// What is to be written down; `None`: nobody does.
+    changed: Option<HashSet<String>>,
+    /// Bytes that are written down.
+    written_down: usize,
 }
 
 #[derive(Clone)]
@@ -47,9 +59,16 @@ struct Entry {
     until: Option<Instant>,
     mark: u64,
     bytes: usize,
+    /// It is written down, or will be.
+    lasts: bool,
 }
 
 impl Kv {
+    /// Whose changes somebody writes down.
+    pub fn lasting() -> Kv {
+        Kv { lasts: true, ..Kv::default() }
+    }
+
     /// A memory that begins as `under` stands and never changes it.
     pub fn over(under: &Arc<Kv>) -> Kv {
         Kv { under: Some(under.clone()), ..Kv::default() }
@@ -57,9 +76,10 @@ impl Kv {
 
     fn begun(&self, stage: &str, key: &str) -> Arc<Mutex<Space>> {
         let Some(under) = self.under.as_ref().and_then(|under| under.spaces.get(key).map(|space| space.clone())) else {
-            return Arc::default();
+            let changed = self.lasts.then(HashSet::new);
+            return Arc::new(Mutex::new(Space { changed, ..Space::default() }));
         };
-        let copy = locked(&under).clone();
+        let copy = Space { changed: None, ..locked(&under).clone() };
         self.count(stage, 0, copy.bytes);
         Arc::new(Mutex::new(copy))
     }
@@ -131,6 +151,7 @@ impl Kv {
         let Some((_, space)) = self.spaces.remove(&key) else { return };
         let mut space = locked(&space);
         space.gone = true;
+        self.orphan(&key, &space);
         self.count(key.split('\0').next().unwrap_or_default(), space.bytes, 0);
     }
 
@@ -168,7 +189,8 @@ impl Space {
         // The key stands in the table, and in the order of age up to twice.
         let bytes = 3 * key.len() + size + OVERHEAD;
         self.bytes += bytes;
-        self.entries.insert(key.to_owned(), Entry { value, until, mark: self.written, bytes });
+        let lasts = self.lasts(key, size);
+        self.entries.insert(key.to_owned(), Entry { value, until, mark: self.written, bytes, lasts });
         self.keep(MAX_BYTES);
         Ok(())
     }
@@ -185,6 +207,9 @@ impl Space {
         let new = old.saturating_add(by);
         if let Some(entry) = self.entries.get_mut(key) {
             entry.value = Value::from(new);
+            if entry.lasts {
+                self.note(key);
+            }
         }
         Ok(new)
     }
@@ -192,6 +217,10 @@ impl Space {
     pub fn remove(&mut self, key: &str) {
         if let Some(entry) = self.entries.remove(key) {
             self.bytes -= entry.bytes;
+            if entry.lasts {
+                self.written_down = self.written_down.saturating_sub(entry.bytes);
+                self.note(key);
+            }
         }
     }
 

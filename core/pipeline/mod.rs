@@ -39,6 +39,8 @@ use crate::{
 #[derive(Default)]
 pub struct Pipeline {
     pub entries: Vec<Arc<Entry>>,
+    /// Who answers what they ask; nobody where none of them may ask.
+    pub asks: Asks,
 }
 
 /// A stage at its place in the list.
@@ -101,7 +103,7 @@ pub fn drive<F: Future>(call: F) -> F::Output {
 
 impl Pipeline {
     pub fn new(entries: Vec<Entry>) -> Self {
-        Pipeline { entries: entries.into_iter().map(Arc::new).collect() }
+        Pipeline { entries: entries.into_iter().map(Arc::new).collect(), asks: Asks::default() }
     }
 
     /// The stages that this caller's request for this name meets, decided once: a stage runs in all its phases or in

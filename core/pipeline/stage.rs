@@ -128,7 +128,7 @@ pub trait Visit: Send {
         0
     }
 
-    /// Bytes of its memory after the last call, where the host knows them (plugins).
+    /// Bytes of its memory after the last call: of a plugin's instance all of it, of a script what its variables hold.
     fn memory(&self) -> u64 {
         0
     }

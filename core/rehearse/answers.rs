@@ -46,6 +46,8 @@ pub struct Answer {
     pub finish: Option<FinishReason>,
     /// As the upstream names it; by default the target's.
     pub model: Option<String>,
+    /// Of an embeddings model: what a text that holds the word becomes; the first that fits.
+    pub vectors: Vec<(String, Vec<f32>)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -4,6 +4,7 @@
 //! It decides nothing itself: the steps are `gateway.rs`'s, the stages the pipeline's. Equal scenes give equal outcomes.
 
 pub mod answers;
+mod questions;
 mod upstream;
 mod witness;
 mod world;
@@ -23,6 +24,7 @@ use http_body_util::BodyExt;
 
 pub use self::{
     answers::{Answer, Answers, Fault, Pieces},
+    questions::Put,
     upstream::Heard,
     witness::Asked,
     world::House,
@@ -77,6 +79,8 @@ pub struct Outcome {
     pub asked: Option<Asked>,
     /// What upstreams heard, in order.
     pub heard: Vec<Heard>,
+    /// What its stages asked of models, in order.
+    pub questions: Vec<Put>,
     /// Of virtual time.
     pub took: Duration,
 }
@@ -146,7 +150,10 @@ async fn on(house: &House, scene: &Scene, start: Instant) -> Result<Outcome, Str
     }
     drop(body);
     let took = clock::since(start);
-    let settled = { set.settled }.first().ok_or("the request was not settled")?;
+    // Questions that its stages asked are requests of their own.
+    let mut settled = { set.settled };
+    let settled = std::iter::from_fn(|| settled.first()).find(|settled| settled.0.cx.id == scene.id);
+    let settled = settled.ok_or("the request was not settled")?;
     let (record, mut trace) = settle::alone(settled, &set.gateway.state.estimates).await;
     trace.steps.retain(|step| !matches!(step, Step::Stage { stage, .. } if &**stage == world::WITNESS));
     Ok(Outcome {
@@ -158,6 +165,7 @@ async fn on(house: &House, scene: &Scene, start: Instant) -> Result<Outcome, Str
         trace,
         asked: set.witness.asked(),
         heard: set.upstreams.heard(),
+        questions: set.questions.put(),
         took,
     })
 }

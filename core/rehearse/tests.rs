@@ -9,6 +9,7 @@ use crate::{
     model::{FinishReason, Usage},
     pipeline::Pipeline,
     rehearse::answers::{reasoning_part, text_part, tool_part},
+    route::Cast,
 };
 
 fn config(toml: &str) -> Arc<Config> {
@@ -22,7 +23,7 @@ fn config(toml: &str) -> Arc<Config> {
 }
 
 fn house(config: &Arc<Config>, own: &[Own]) -> House {
-    House::new(config, &Pipeline::default(), own, own, || {}).expect("a house")
+    House::new(config, &Pipeline::default(), &Cast { own, live: own, without: None }, || {}).expect("a house")
 }
 
 fn chat(model: &str, stream: bool) -> Scene {

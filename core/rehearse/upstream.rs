@@ -20,7 +20,7 @@ use crate::{
     clock,
     codec::{ClientView, Inbound, JSON, codec, framing::Framing},
     error::{Error, Kind, Result},
-    model::{EmbeddingResponse, Event, Format, Operation, Usage, fold::Fold},
+    model::{EmbeddingInput, EmbeddingResponse, Event, Format, Operation, Usage, fold::Fold},
     route::Target,
     transport::{Incoming, Outbound, Upstreams},
     upstream,
@@ -38,7 +38,6 @@ pub struct Heard {
 }
 
 pub struct Stage {
-    client: Format,
     operation: Operation,
     answers: Answers,
     said: Mutex<Said>,
@@ -48,16 +47,40 @@ pub struct Stage {
 struct Said {
     heard: Vec<Heard>,
     by_target: BTreeMap<Arc<str>, usize>,
+    /// A stage's question is under way: what it asks for, and who heard it last.
+    aside: Option<(Operation, Option<Arc<str>>)>,
+}
+
+/// While it lives, what upstreams hear is a stage's question and no attempt of the request at hand.
+pub struct Aside(Arc<Stage>);
+
+impl Aside {
+    /// Who heard the question last.
+    pub fn target(&self) -> Option<Arc<str>> {
+        self.0.lock().aside.as_ref().and_then(|(_, target)| target.clone())
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        self.0.lock().aside = None;
+    }
 }
 
 impl Stage {
-    /// For one request in the format `client`.
-    pub fn new(client: Format, operation: Operation, answers: Answers) -> Stage {
-        Stage { client, operation, answers, said: Mutex::default() }
+    /// For one request.
+    pub fn new(operation: Operation, answers: Answers) -> Stage {
+        Stage { operation, answers, said: Mutex::default() }
     }
 
     pub fn heard(&self) -> Vec<Heard> {
         std::mem::take(&mut self.lock().heard)
+    }
+
+    /// Questions come one at a time: their request waits for each.
+    pub fn aside(self: &Arc<Stage>, operation: Operation) -> Aside {
+        self.lock().aside = Some((operation, None));
+        Aside(self.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {
@@ -65,27 +88,35 @@ impl Stage {
     }
 
     /// Notes the call and finds what it is told.
-    fn next(&self, target: &Target, format: Format, call: &Outbound) -> Answer {
+    fn next(&self, target: &Target, call: &Outbound) -> (Operation, Answer) {
         let mut said = self.lock();
-        let mut headers = call.headers.clone();
-        for name in KEYS {
-            headers.remove(name);
+        let mut operation = self.operation;
+        // A place among the attempts; a question has none.
+        let mut attempt = None;
+        if let Some((asked, heard_by)) = &mut said.aside {
+            operation = *asked;
+            *heard_by = Some(target.name.clone());
+        } else {
+            let mut headers = call.headers.clone();
+            for name in KEYS {
+                headers.remove(name);
+            }
+            let body = serde_json::from_slice(&call.body).unwrap_or_default();
+            attempt = Some(said.heard.len());
+            said.heard.push(Heard { target: target.name.clone(), format: call.format, body, headers });
         }
-        let body = serde_json::from_slice(&call.body).unwrap_or_default();
-        said.heard.push(Heard { target: target.name.clone(), format, body, headers });
-        let attempt = said.heard.len() - 1;
         let turn = said.by_target.entry(target.name.clone()).or_default();
         let (now, answers) = (*turn, &self.answers);
         *turn += 1;
         let own = answers.by_target.get(&*target.name);
         let own = own.and_then(|list| list.get(now).or(list.last()));
-        let told = answers.by_attempt.get(attempt).or(own).or(answers.others.as_ref());
-        told.cloned().unwrap_or_else(|| Answer::text(USUAL))
+        let told = attempt.and_then(|at| answers.by_attempt.get(at)).or(own).or(answers.others.as_ref());
+        (operation, told.cloned().unwrap_or_else(|| Answer::text(USUAL)))
     }
 
     async fn play(&self, target: &Target, call: Outbound) -> Result<Incoming> {
-        let format = target.provider.speaks(self.client);
-        let answer = self.next(target, format, &call);
+        let format = call.format;
+        let (operation, answer) = self.next(target, &call);
         clock::sleep(answer.latency).await;
         let mut headers = HeaderMap::new();
         for (name, value) in &answer.headers {
@@ -123,7 +154,7 @@ impl Stage {
         let streams = asked["stream"] == true || call.url.path().to_ascii_lowercase().contains("stream");
         let events = answer.stream(&target.model, self.answers.pieces);
         let usage = || answer.usage.clone().unwrap_or_default();
-        let (kind, frames) = match self.operation {
+        let (kind, frames) = match operation {
             Operation::Chat if streams && !target.provider.framed() => {
                 (Framing::of(format).content_type(), streamed(format, &view, &events, &answer, self.answers.pieces))
             }
@@ -136,7 +167,7 @@ impl Stage {
                 }
                 (JSON, VecDeque::from([whole(body)]))
             }
-            Operation::Embeddings => (JSON, VecDeque::from([whole(vectors(format, &call.body, usage(), &view)?)])),
+            Operation::Embeddings => (JSON, VecDeque::from([whole(vectors(format, &call.body, &answer, &view)?)])),
             _ => {
                 let tokens = usage().input_tokens.unwrap_or(call.body.len() as u64 / 4);
                 (JSON, VecDeque::from([whole(codec(format).encode_count_response(tokens))]))
@@ -262,17 +293,41 @@ fn refusal(
     incoming(status, headers, VecDeque::from([whole(body)]), End::Clean)
 }
 
-/// The same vector for each input.
-fn vectors(format: Format, body: &[u8], usage: Usage, view: &ClientView) -> Result<Vec<u8>> {
-    let inputs = codec(format).decode_embeddings(body, Inbound { model: Some(&view.model), ..Inbound::default() });
-    let count = inputs.map_or(1, |request| request.inputs.len().max(1));
-    let usage = Usage { input_tokens: usage.input_tokens.or(Some(10)), ..Usage::default() };
-    let vectors = vec![vec![0.6, 0.8]; count];
+/// A vector for each input: as the answer tells it by a word of the text, else by the text's own words, so that texts which share
+/// some are near each other.
+fn vectors(format: Format, body: &[u8], answer: &Answer, view: &ClientView) -> Result<Vec<u8>> {
+    let asked = codec(format).decode_embeddings(body, Inbound { model: Some(&view.model), ..Inbound::default() });
+    let inputs = asked.map_or_else(|_| vec![EmbeddingInput::Text(String::new())], |request| request.inputs);
+    let vectors = inputs.iter().map(|input| match input {
+        EmbeddingInput::Text(text) => vector(&text.to_lowercase(), &answer.vectors),
+        EmbeddingInput::Tokens(_) | EmbeddingInput::Native { .. } => vector("", &answer.vectors),
+    });
+    let usage =
+        Usage { input_tokens: answer.usage.as_ref().and_then(|u| u.input_tokens).or(Some(10)), ..Usage::default() };
+    let vectors = vectors.collect();
     let response =
         EmbeddingResponse { model: view.model.clone(), vectors, usage: Some(usage), ..EmbeddingResponse::default() };
     codec(format).encode_embeddings_response(&response, view)
 }
 
+fn vector(text: &str, told: &[(String, Vec<f32>)]) -> Vec<f32> {
+    if let Some((_, first)) = told.first() {
+        let own = told.iter().find(|(word, _)| text.contains(&word.to_lowercase()));
+        return own.map_or_else(|| vec![0.0; first.len()], |(_, vector)| vector.clone());
+    }
+    let mut vector = vec![0.0; DIMENSIONS];
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        // FNV-1a: the same on every machine.
+        let hash = word
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        vector[(hash % DIMENSIONS as u64) as usize] += 1.0;
+    }
+    vector
+}
+
 /// Of an upstream that was told nothing.
 const USUAL: &str = "a short answer";
+/// Of a vector that nobody told.
+const DIMENSIONS: usize = 64;
 const KEYS: [&str; 5] = ["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-amz-security-token"];

@@ -9,6 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
     Scene,
+    questions::Questions,
     upstream::Stage,
     witness::{Behind, Witness},
 };
@@ -27,7 +28,7 @@ use crate::{
     provider::KeyRests,
     realtime::Sessions,
     rollout,
-    route::{Health, Own, Table},
+    route::{Cast, Health, Table},
     runtime::{Runtime, State},
     script::Scripts,
     seal::Seals,
@@ -56,20 +57,19 @@ pub struct Set {
     pub gateway: Arc<Gateway>,
     pub upstreams: Arc<Stage>,
     pub witness: Arc<Witness>,
+    pub questions: Arc<Questions>,
     pub settled: Inbox<Settled>,
 }
 
 impl House {
-    /// `own`: targets in place of whatever is asked for; `live`: those with figures of their own. `forget` empties what the
-    /// pipeline's stages remember.
+    /// `forget` empties what the pipeline's stages remember.
     pub fn new(
         config: &Arc<Config>,
         pipeline: &Pipeline,
-        own: &[Own],
-        live: &[Own],
+        cast: &Cast<'_>,
         forget: impl Fn() + Send + Sync + 'static,
     ) -> Result<House, Vec<Problem>> {
-        let routes = Table::rehearsed(config, own, live)?;
+        let routes = Table::rehearsed(cast, config)?;
         let witness = Arc::new(Witness::default());
         let behind = Behind { witness: witness.clone(), name: WITNESS.into() };
         let entries = pipeline.entries.iter().cloned().chain([Arc::new(Entry::new(Arc::new(behind)))]);
@@ -79,7 +79,7 @@ impl House {
             body_limits: BodyLimits::new(server.max_body, server.min_body_rate),
             whole,
             routes,
-            pipeline: Pipeline { entries: entries.collect() },
+            pipeline: Pipeline { entries: entries.collect(), asks: pipeline.asks.clone() },
             stages: Vec::new(),
             outside: Vec::new(),
             warnings: Vec::new(),
@@ -105,7 +105,7 @@ impl House {
         (self.forget)();
         let config = &self.runtime.config;
         let (queue, settled) = account::queue(1);
-        let upstreams = Arc::new(Stage::new(scene.format, scene.operation, scene.answers.clone()));
+        let upstreams = Arc::new(Stage::new(scene.operation, scene.answers.clone()));
         let keys = KeyRests::default();
         for name in &scene.resting {
             let plan = self.runtime.routes.resolve(name).map_err(|e| format!("{name}: {}", e.message))?;
@@ -143,7 +143,9 @@ impl House {
             plugins: Plugins::dry(),
         };
         let gateway = Arc::new(Gateway { runtime: ArcSwap::new(self.runtime.clone()), state });
-        Ok(Set { gateway, upstreams, witness: self.witness.clone(), settled })
+        let questions = Questions::of(&gateway, &self.runtime, &upstreams);
+        self.runtime.pipeline.asks.answer_with(questions.clone());
+        Ok(Set { gateway, upstreams, witness: self.witness.clone(), questions, settled })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use super::{Held, Rollout, Standing};
 use crate::{
+    aside::Inside,
     config::{self, Content, Loaded, Place, Watched},
     error::{Error, Kind, Result},
     gateway::Gateway,
@@ -68,6 +69,7 @@ impl Deploy {
     /// The start found a version that was still being tried.
     pub fn resume(&self, number: u64, candidate: Arc<Runtime>) {
         let mut standing = self.lock();
+        Inside::serve(&self.gateway, &candidate);
         self.watched.store(Arc::new(candidate.config.watched()));
         let rules = self.gateway.runtime.load().config.rollout.clone();
         match (rules, self.versions.row(number)) {
@@ -284,7 +286,9 @@ impl Deploy {
         {
             loaded.problems.push(loaded.config.problem("secrets.master_key", error.message.clone()));
         }
-        Runtime::of(loaded, &state.scripts, &state.plugins).map(Arc::new)
+        let runtime = Arc::new(Runtime::of(loaded, &state.scripts, &state.plugins)?);
+        Inside::serve(&self.gateway, &runtime);
+        Ok(runtime)
     }
 
     /// The configuration as it lies there, or as it was kept, with every secret that it names.

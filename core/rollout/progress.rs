@@ -13,7 +13,7 @@ use super::{
     Deploy, Held, Phase, Rollout, Standing,
     deploy::{conflict, known},
     judge::Verdict,
-    shadow::{Rehearsal, Shadow},
+    shadow::Shadow,
 };
 use crate::{
     config,
@@ -152,16 +152,6 @@ impl Deploy {
     }
 
     fn shadow(&self, old: Arc<Runtime>, new: Arc<Runtime>, rules: &config::Rollout) -> Shadow {
-        let plugins = &self.gateway.state.plugins;
-        let pair = Rehearsal::of(old, plugins).and_then(|old| Ok((old, Rehearsal::of(new, plugins)?)));
-        let (old, new) = match pair {
-            Ok(pair) => pair,
-            Err(problems) => {
-                let problem = problems.first().map(ToString::to_string).unwrap_or_default();
-                tracing::error!(problem, "there is no shadow: a version could not be built a second time");
-                return Shadow::none();
-            }
-        };
         Shadow::start(old, new, Arc::downgrade(&self.gateway), rules.p99).unwrap_or_else(|error| {
             tracing::error!(%error, "there is no shadow: its thread could not be started");
             Shadow::none()

@@ -21,16 +21,13 @@ use super::judge::{Counts, Tally};
 use crate::{
     auth::Principal,
     codec::document::Document,
-    config::Problem,
     context::Context,
-    error::{Kind, Result},
-    gateway::Gateway,
+    error::Result,
+    gateway::{self, Gateway},
     model::{Format, Operation},
-    pipeline::{self, Candidate, Flow, Phase, Pipeline, drive},
-    plugin::Plugins,
-    route::{self, Health},
+    pipeline::{Flow, drive},
+    route::{Health, Order},
     runtime::{Runtime, parameters},
-    script::Scripts,
     telemetry::names,
 };
 
@@ -51,12 +48,6 @@ struct Figures {
     old: Tally,
     new: Tally,
     examples: Mutex<VecDeque<Value>>,
-}
-
-/// A version whose stages change nothing outside themselves.
-pub struct Rehearsal {
-    runtime: Arc<Runtime>,
-    pipeline: Pipeline,
 }
 
 /// What both versions decide about.
@@ -88,8 +79,8 @@ impl Shadow {
 
     /// `health` is read where the gateway still is.
     pub fn start(
-        old: Rehearsal,
-        new: Rehearsal,
+        old: Arc<Runtime>,
+        new: Arc<Runtime>,
         gateway: Weak<Gateway>,
         slow: Option<Duration>,
     ) -> std::io::Result<Shadow> {
@@ -149,73 +140,48 @@ impl Shadow {
     }
 }
 
-impl Rehearsal {
-    /// Of a version that was compiled already.
-    pub fn of(runtime: Arc<Runtime>, plugins: &Plugins) -> Result<Rehearsal, Vec<Problem>> {
-        let mut config = (*runtime.config).clone();
-        // Those that only lie there were looked at, and let go.
-        config.sources.plugins.retain(|name, _| runtime.stages.iter().any(|stage| stage.uses == *name));
-        let pipeline = pipeline::build(&config, &Scripts::dry(), &plugins.beside())?.pipeline;
-        Ok(Rehearsal { runtime, pipeline })
-    }
+/// What the gateway would do with the request on this version, up to its first attempt. Nothing of it lasts.
+fn decide(version: &Runtime, health: &Health, sample: &Sample) -> Seen {
+    let began = Instant::now();
+    let mut document = sample.document.clone();
+    let mut cx = sample.context(version.whole);
+    let outcome = drive(steps(version, health, &sample.headers, &mut cx, &mut document));
+    let (status, targets) = match outcome {
+        Ok(Some(targets)) => (None, targets.iter().map(|target| target.name.clone()).collect()),
+        Ok(None) => (Some(200), Vec::new()),
+        Err(error) => (Some(error.status()), Vec::new()),
+    };
+    Seen { status, targets, document, took: began.elapsed() }
+}
 
-    /// What the gateway would do with the request up to its first attempt.
-    fn decide(&self, health: &Health, sample: &Sample) -> Seen {
-        let began = Instant::now();
-        let mut document = sample.document.clone();
-        let mut cx = sample.context(self.runtime.whole);
-        let outcome = drive(self.steps(health, &sample.headers, &mut cx, &mut document));
-        let (status, targets) = match outcome {
-            Ok(Some(targets)) => (None, targets),
-            Ok(None) => (Some(200), Vec::new()),
-            Err(error) => (Some(error.status()), Vec::new()),
-        };
-        Seen { status, targets, document, took: began.elapsed() }
+/// Steps 5 to 7 of `gateway.rs`. `None`: a stage answered.
+async fn steps(
+    version: &Runtime,
+    health: &Health,
+    headers: &HeaderMap,
+    cx: &mut Context,
+    document: &mut Document,
+) -> Result<Option<Order>> {
+    if cx.operation == Operation::Chat {
+        parameters(&cx.principal, document)?;
     }
-
-    /// Steps 5 to 7 of `gateway.rs`. `None`: a stage answered.
-    async fn steps(
-        &self,
-        health: &Health,
-        headers: &HeaderMap,
-        cx: &mut Context,
-        document: &mut Document,
-    ) -> Result<Option<Vec<Arc<str>>>> {
-        let (now, routes) = (Instant::now(), &self.runtime.routes);
-        if cx.operation == Operation::Chat {
-            parameters(&cx.principal, document)?;
-        }
-        let mut chain = self.pipeline.select(&cx.principal, document.model());
-        if chain.reads_headers() {
-            cx.keep_headers(headers);
-        }
-        if let Flow::Respond(_) = chain.request(cx, document).await? {
-            return Ok(None);
-        }
-        let choosing = chain.wants(Phase::Route);
-        let mut plan = match routes.plan(document.model(), &cx.principal) {
-            Err(error) if choosing && error.kind != Kind::Forbidden => route::Plan::default(),
-            plan => plan?,
-        };
-        let mut targets = plan.order(cx.seed, health, now);
-        if choosing {
-            let shown = if chain.reads_targets() { &targets[..] } else { &[] };
-            let candidates: Vec<Candidate> = shown.iter().map(|target| health.candidate(target, now)).collect();
-            if let Some(names) = chain.route(cx, document, &candidates).await? {
-                plan = routes.resolve_list(&names, &cx.principal)?;
-                targets = plan.order(cx.seed, health, now);
-            } else if plan.is_empty() {
-                routes.plan(document.model(), &cx.principal)?;
-            }
-        }
-        Ok(Some(targets.iter().map(|target| target.name.clone()).collect()))
+    let mut chain = version.pipeline.rehearse(&cx.principal, document.model());
+    if chain.reads_headers() {
+        cx.keep_headers(headers);
     }
+    let outcome = match chain.request(cx, document).await {
+        Ok(Flow::Continue) => gateway::plan(&version.routes, health, &mut chain, cx, document).await.map(Some),
+        Ok(Flow::Respond(_)) => Ok(None),
+        Err(error) => Err(error),
+    };
+    chain.close(cx);
+    outcome
 }
 
 /// The thread's end of it.
 struct Pair {
-    old: Rehearsal,
-    new: Rehearsal,
+    old: Arc<Runtime>,
+    new: Arc<Runtime>,
     figures: Arc<Figures>,
     slow: Option<Duration>,
 }
@@ -236,7 +202,7 @@ impl Pair {
     }
 
     fn compare(&self, health: &Health, sample: &Sample) {
-        let (old, new) = (self.old.decide(health, sample), self.new.decide(health, sample));
+        let (old, new) = (decide(&self.old, health, sample), decide(&self.new, health, sample));
         let failed = |seen: &Seen| seen.status.is_some_and(|status| status >= 500);
         self.figures.old.add(old.took, failed(&old), self.slow);
         self.figures.new.add(new.took, failed(&new), self.slow);

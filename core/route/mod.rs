@@ -23,7 +23,7 @@ pub use self::{
     health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     price::PriceList,
-    rehearsed::Own,
+    rehearsed::{Cast, Own},
     strategy::Order,
     table::Table,
 };

@@ -1,7 +1,10 @@
 //! The table of a rehearsal: names mean the same on every machine, whatever keys it has, and no key of the user's is in it. What
 //! stands for nothing stands for itself, so that a script can be tested without a configuration.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{Fares, Table, Target, table::Terms};
 use crate::{
@@ -19,6 +22,15 @@ pub struct Rehearsed {
     by_name: BTreeMap<Arc<str>, Arc<Target>>,
 }
 
+/// Who plays in a rehearsal beside what the configuration names.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cast<'a> {
+    pub own: &'a [Own],
+    pub live: &'a [Own],
+    /// Providers that have no key, by name.
+    pub without: Option<&'a BTreeSet<String>>,
+}
+
 /// A target that a rehearsal brings along, with figures of its own where it has them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Own {
@@ -32,10 +44,17 @@ pub struct Own {
 
 impl Table {
     /// With keys that open nothing, and these targets in place of whatever is asked for without a provider's name. Figures
-    /// of `live` change targets that stand for themselves only.
-    pub fn rehearsed(config: &Config, own: &[Own], live: &[Own]) -> Result<Table, Vec<Problem>> {
+    /// of `live` change targets that stand for themselves only. Providers of `without` have no key at all.
+    pub fn rehearsed(cast: &Cast<'_>, config: &Config) -> Result<Table, Vec<Problem>> {
+        let Cast { own, live, without } = *cast;
         let mut keyless = config.clone();
-        keyless.providers.iter_mut().for_each(keyed);
+        for provider in &mut keyless.providers {
+            keyed(provider);
+            if without.is_some_and(|names| names.contains(&provider.name)) {
+                provider.keys.clear();
+                provider.missing = Some("it had no key".to_owned());
+            }
+        }
         let mut table = Table::build(&keyless)?;
         table.rehearsed = Some(Rehearsed::default());
         let made: Vec<Arc<Target>> = own.iter().map(|own| table.own(own)).collect();

@@ -23,12 +23,10 @@ use super::{
     request_view::json,
 };
 use crate::{
+    clock,
     error::Error,
     model::{Message, Output, ReasoningAsk, Request, Role},
-    pipeline::{
-        ask::{AskGrant, Behalf, Embed, Question},
-        drive,
-    },
+    pipeline::ask::{AskGrant, Behalf, Embed, Question},
 };
 
 /// What a stage may ask.
@@ -201,7 +199,9 @@ fn similar(text: &str, examples: &[String]) -> Result<Vec<f64>, Fail> {
     let model = model.ok_or_else(|| {
         fail("embed_similarity needs a model: [[stages]] config = { embeddings = \"PROVIDER/MODEL\" }")
     })?;
-    let known = |text: &String| vectors().get(&(model.to_owned(), text.clone())).cloned();
+    // What a rehearsal says of a text is no model's word.
+    let lasts = asking.desk.effects.asks.wait();
+    let known = |text: &String| vectors().get(&(model.to_owned(), text.clone())).filter(|_| lasts).cloned();
     let mut found: Vec<Option<Arc<[f32]>>> = examples.iter().map(known).collect();
     let missing: Vec<usize> = (0..found.len()).filter(|at| found[*at].is_none()).collect();
     let mut texts = vec![cut(text).to_owned()];
@@ -221,7 +221,9 @@ fn similar(text: &str, examples: &[String]) -> Result<Vec<f64>, Fail> {
         if cache.len() >= MOST_VECTORS {
             cache.clear();
         }
-        cache.insert((model.to_owned(), examples[at].clone()), vector.clone());
+        if lasts {
+            cache.insert((model.to_owned(), examples[at].clone()), vector.clone());
+        }
         found[at] = Some(vector);
     }
     Ok(found.iter().map(|vector| vector.as_ref().map_or(0.0, |vector| cosine(&own, vector))).collect())
@@ -274,12 +276,13 @@ impl Asking {
     /// The call's own time stands still meanwhile.
     fn wait<T>(&self, future: BoxFuture<'static, Result<T, Error>>) -> Result<T, Fail> {
         let outcome = engine::paused(|| match &self.handle {
-            None => Some(drive(future)),
+            None => clock::pass(future),
             Some(handle) => handle.block_on(self.gone.run_until_cancelled(future)),
         });
         match outcome {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(fail(format!("a question failed ({}): {}", error.code(), error.message))),
+            None if self.handle.is_none() => Err(fail("a question has no answer: its upstream waits for nothing")),
             None => Err(fail("a question was broken off: the client left")),
         }
     }

@@ -198,6 +198,10 @@ impl Visit for Beside {
         self.visit.as_ref().map_or(0, |visit| visit.operations())
     }
 
+    fn memory(&self) -> u64 {
+        self.visit.as_ref().map_or(0, |visit| visit.memory())
+    }
+
     fn line(&self) -> u32 {
         self.visit.as_ref().map_or(0, |visit| visit.line())
     }

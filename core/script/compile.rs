@@ -13,7 +13,9 @@ use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, ParseError, Posit
 use super::{
     desk::HostError,
     engine::{Host, place, within},
-    lint, property,
+    lint,
+    prepared::Prepared,
+    property,
 };
 use crate::{
     config::{Problem, StageLimits, StreamMode},
@@ -50,6 +52,8 @@ pub struct Compiled {
     pub grows: bool,
     /// It may look at what requests or answers say.
     pub reads_text: bool,
+    /// What its calls leave for the next.
+    pub prepared: Prepared,
     hooks: Vec<(Phase, Position)>,
 }
 
@@ -114,6 +118,7 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         .collect();
     let own = (!named.is_empty()).then(|| host.with_constants(named));
     let phases = hooks.iter().fold(Phases::default(), |all, (phase, _)| all.with(*phase));
+    let prepared = Prepared::of(&ast, hooks.iter().map(|(phase, _)| *phase).filter(|_| !imports));
     Ok(Compiled {
         host: host.clone(),
         own,
@@ -133,6 +138,7 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
         grows: lint::may_read(&loose, "so_far"),
         // By its words: rather once too often than a request that is said to be decided and is not.
         reads_text: imports || TEXTS.iter().any(|word| source.contains(word)),
+        prepared,
         hooks,
     })
 }

@@ -205,7 +205,7 @@ fn vars(r: &mut Registrar<'_>) {
 fn kv(r: &mut Registrar<'_>) {
     r.object(
         "context.kv",
-        "This node's memory per stage and tenant (10,000 entries, the oldest make room), gone with a restart: for hints, not for limits.",
+        "This node's memory per stage and tenant (10,000 entries, the oldest make room): for hints, not for limits. Values up to 1 KiB are written down some seconds later (512 KiB a tenant) and are there again after a restart; larger ones are not.",
     );
     r.engine.register_type_with_name::<KvView>("Kv");
     r.part("Context", "kv", |v: &ContextView| KvView(v.0.clone()));

@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rhai::{
@@ -37,12 +37,15 @@ impl Host {
         Host { engine: strict(modules.clone()), loose, modules, counts: false }
     }
 
-    /// An engine for one script whose functions name constants that the optimiser left as names (`LIST.len()`).
+    /// An engine for one script whose functions name constants that the optimiser left as names (`LIST.len()`): they are found
+    /// where no variable of the function's own has that name.
     pub fn with_constants(&self, constants: BTreeMap<String, Dynamic>) -> Engine {
         let mut engine = strict(self.modules.clone());
-        // An index means a variable of the function's own.
-        #[expect(deprecated, reason = "marked by its authors as subject to change, not as going away")]
-        engine.on_var(move |name, index, _| Ok(if index == 0 { constants.get(name).cloned() } else { None }));
+        let mut named = Module::new();
+        for (name, value) in constants {
+            named.set_var(name, value);
+        }
+        engine.register_global_module(named.into());
         if self.counts {
             cover::register(&mut engine);
         }
@@ -124,6 +127,8 @@ fn asleep() -> Box<EvalAltResult> {
 struct Budget {
     limit: Cell<u64>,
     used: Cell<u64>,
+    /// The call's time until its clock runs: what is over before anybody asks reads no clock.
+    wall: Cell<Option<Duration>>,
     deadline: Cell<Option<Instant>>,
     /// Where the last verdict was made.
     line: Cell<u32>,
@@ -134,11 +139,21 @@ struct Budget {
 pub struct Used {
     pub operations: u64,
     pub line: u32,
+    /// Bytes that its variables hold at its end.
+    pub memory: u64,
 }
 
 thread_local! {
     static BUDGET: Budget =
-        const { Budget { limit: Cell::new(u64::MAX), used: Cell::new(0), deadline: Cell::new(None), line: Cell::new(0) } };
+        const {
+        Budget {
+            limit: Cell::new(u64::MAX),
+            used: Cell::new(0),
+            wall: Cell::new(None),
+            deadline: Cell::new(None),
+            line: Cell::new(0),
+        }
+    };
 }
 
 impl Budget {
@@ -147,10 +162,19 @@ impl Budget {
         if operations > self.limit.get() {
             return Some(Dynamic::from(format!("more than {} operations", self.limit.get())));
         }
-        if operations & 15 == 0 && self.deadline.get().is_some_and(|t| Instant::now() > t) {
+        if operations & 15 == 0 && self.late() {
             return Some(Dynamic::from("longer than its time limit".to_owned()));
         }
         None
+    }
+
+    /// The first who asks starts the clock.
+    fn late(&self) -> bool {
+        if let Some(wall) = self.wall.take() {
+            self.deadline.set(Instant::now().checked_add(wall));
+            return false;
+        }
+        self.deadline.get().is_some_and(|t| Instant::now() > t)
     }
 }
 
@@ -164,7 +188,7 @@ pub fn paused<T>(f: impl FnOnce() -> T) -> T {
 
 /// Is the time of the call under way over? For host functions that work long.
 pub fn late() -> bool {
-    BUDGET.with(|b| b.deadline.get().is_some_and(|t| Instant::now() > t))
+    BUDGET.with(Budget::late)
 }
 
 /// Why the call under way must end; for engines of this module.
@@ -187,13 +211,15 @@ pub fn within<T>(limits: StageLimits, f: impl FnOnce() -> T) -> (T, Used) {
         b.line.set(0);
         b.limit.set(limits.operations);
         b.used.set(0);
-        b.deadline.set(Instant::now().checked_add(limits.wall));
+        b.wall.set(Some(limits.wall));
+        b.deadline.set(None);
     });
     let value = f();
     let used = BUDGET.with(|b| {
         b.limit.set(u64::MAX);
+        b.wall.set(None);
         b.deadline.set(None);
-        Used { operations: b.used.get(), line: b.line.get() }
+        Used { operations: b.used.get(), line: b.line.get(), memory: 0 }
     });
     (value, used)
 }

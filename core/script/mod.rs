@@ -17,6 +17,7 @@ mod knob_view;
 mod lint;
 mod part_view;
 pub mod price;
+mod prepared;
 mod property;
 pub mod reference;
 pub mod repl;
@@ -42,7 +43,7 @@ pub use stage::ScriptStage;
 
 use crate::{
     config::{Problem, Sources},
-    pipeline::{Effects, Parking},
+    pipeline::{Asks, Effects, Parking},
 };
 
 /// What scripts keep beyond a runtime: their memory, and compiled files for reuse. One a process.
@@ -62,6 +63,11 @@ impl Scripts {
     /// For `test` and `explain`: a fresh memory, no metrics.
     pub fn dry() -> Self {
         Scripts { effects: Effects::dry(), parking: Parking::default(), compiled: Mutex::default() }
+    }
+
+    /// For cases: the same, but for who answers questions: whom the rehearsal names.
+    pub fn rehearsed() -> Self {
+        Scripts { effects: Effects { asks: Asks::rehearsed(), ..Effects::dry() }, ..Scripts::dry() }
     }
 
     pub fn effects(&self) -> Effects {

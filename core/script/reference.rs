@@ -279,4 +279,6 @@ fails refuses its request with 500 (`on_error = \"skip\"` goes on without it) an
 `log` hooks run after the answer, two at a time; where earlier ones are so slow that one does not begin within a second, it is
 left out, which the request's trace and `portcullis_log_hooks_left_out_total` say.
 Top-level `const` values are seen in every function; give them names of their own.
+The memory that traces and `portcullis_stage_memory_bytes` tell of a call is what its hook's variables hold at its end; what it let
+go of before is not known, and bounded by the sizes above, 256 variables and the time.
 ";

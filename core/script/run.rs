@@ -3,12 +3,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rhai::{CallFnOptions, Dynamic, EvalAltResult, FuncArgs, Position, Scope};
+use rhai::{CallFnOptions, Dynamic, EvalAltResult, Position, Scope};
 
 use super::{
     compile::Compiled,
     desk::HostError,
     engine::{Used, place, within},
+    prepared,
 };
 use crate::{
     config::StageLimits,
@@ -16,21 +17,25 @@ use crate::{
 };
 
 /// The hook's value and what it took.
-pub fn call(
+pub fn call<const N: usize>(
     program: &Compiled,
     limits: StageLimits,
     phase: Phase,
-    args: impl FuncArgs,
+    args: [Dynamic; N],
 ) -> (Result<Dynamic, StageFault>, Used) {
     let mut scope = Scope::new();
-    // Top-level statements ran when the script was compiled; only imports must be seen again.
-    let options = CallFnOptions::new().eval_ast(program.imports).rewind_scope(false);
     let run = || {
         let engine = program.engine();
-        engine.call_fn_with_options::<Dynamic>(options, &mut scope, &program.ast, phase.name(), args)
+        if let Some(hook) = program.prepared.hook(phase) {
+            return program.prepared.call((engine, &program.ast), &mut scope, hook, args);
+        }
+        // Top-level statements ran when the script was compiled; only imports must be seen again.
+        let options = CallFnOptions::new().eval_ast(program.imports).rewind_scope(false);
+        engine.call_fn_with_options::<Dynamic>(options, &mut scope, &program.ast, phase.name(), args.to_vec())
     };
     // A panic in the engine costs this request, not the thread: the values on the desk are only moved.
-    let (outcome, used) = within(limits, || catch_unwind(AssertUnwindSafe(run)));
+    let (outcome, mut used) = within(limits, || catch_unwind(AssertUnwindSafe(run)));
+    used.memory = prepared::held(&scope, N);
     let result = match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(fault(program, phase, &error)),

@@ -75,6 +75,7 @@ impl ScriptStage {
             desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
             operations: 0,
             line: 0,
+            memory: 0,
             parts: Parts::default(),
             grown: Grown::default(),
             starts: true,
@@ -126,6 +127,7 @@ pub struct ScriptVisit {
     pub desk: Arc<Desk>,
     operations: u64,
     line: u32,
+    memory: u64,
     parts: Parts,
     grown: Grown,
     /// The next `start` event begins an attempt.
@@ -134,12 +136,12 @@ pub struct ScriptVisit {
 
 impl ScriptVisit {
     /// One call with the context on the desk; `lend` puts the rest there, `back` takes it off again, whatever happened.
-    fn call<T>(
+    fn call<T, const N: usize>(
         &mut self,
         phase: Phase,
         cx: &mut Context,
         lend: impl FnOnce(&mut Lent),
-        args: Vec<Dynamic>,
+        args: [Dynamic; N],
         back: impl FnOnce(&mut Lent) -> T,
     ) -> (Result<Dynamic, StageFault>, T) {
         let shell = context_shell(cx);
@@ -150,7 +152,7 @@ impl ScriptVisit {
             lend(lent);
         });
         let (mut result, used) = run::call(&self.program, self.limits, phase, args);
-        self.operations = used.operations;
+        (self.operations, self.memory) = (used.operations, used.memory);
         // What gave no verdict of its own stands for its hook.
         self.line = if used.line > 0 { used.line } else { self.program.line(phase).unwrap_or(0) };
         let value = self.desk.with(|lent| {
@@ -167,13 +169,13 @@ impl ScriptVisit {
     }
 
     /// The same for phases that see the request.
-    fn with_document(
+    fn with_document<const N: usize>(
         &mut self,
         phase: Phase,
         cx: &mut Context,
         doc: &mut Document,
         lend: impl FnOnce(&mut Lent),
-        args: Vec<Dynamic>,
+        args: [Dynamic; N],
     ) -> Result<Dynamic, StageFault> {
         let own = std::mem::replace(doc, document_shell());
         let put = |lent: &mut Lent| {
@@ -247,7 +249,7 @@ impl ScriptVisit {
     }
 
     pub fn on_request(&mut self, cx: &mut Context, doc: &mut Document) -> Outcome<RequestVerdict> {
-        let args = vec![self.request_view(), self.context_view()];
+        let args = [self.request_view(), self.context_view()];
         let value = self.with_document(Phase::Request, cx, doc, |_| {}, args)?;
         Ok(match self.only_verdict(Phase::Request, value)? {
             Some(Verdict::Reject { status, message }) => RequestVerdict::Reject { status, message },
@@ -265,7 +267,7 @@ impl ScriptVisit {
         let target = |c: &Candidate| Dynamic::from(TargetView(Arc::new(c.clone())));
         let targets: Array =
             if self.program.reads.targets { candidates.iter().map(target).collect() } else { Array::new() };
-        let args = vec![self.request_view(), targets.into(), self.context_view()];
+        let args = [self.request_view(), targets.into(), self.context_view()];
         let value = self.with_document(Phase::Route, cx, doc, |_| {}, args)?;
         Ok(match self.verdict(Phase::Route, value)? {
             Ok(Some(Verdict::Reject { status, message })) => RouteVerdict::Reject { status, message },
@@ -282,7 +284,7 @@ impl ScriptVisit {
         headers: &mut http::HeaderMap,
     ) -> Outcome<AttemptVerdict> {
         let view = Dynamic::from(TargetView(Arc::new(target.clone())));
-        let args = vec![view, self.request_view(), self.context_view()];
+        let args = [view, self.request_view(), self.context_view()];
         let own = std::mem::take(headers);
         let result = self.with_document(Phase::Attempt, cx, doc, |lent| lent.headers = Some(own), args);
         if let Some(own) = self.desk.with(|lent| lent.headers.take()) {
@@ -306,7 +308,7 @@ impl ScriptVisit {
             lent.so_far = so_far;
             lent.attempt_starts = starts;
         };
-        let args = vec![Dynamic::from(EventView(self.desk.clone())), self.context_view()];
+        let args = [Dynamic::from(EventView(self.desk.clone())), self.context_view()];
         let (result, event) = self.call(Phase::Event, cx, lend, args, |lent| lent.event.take());
         let Some(event) = event else { return Err(run::returned(&self.program, Phase::Event, "the event was lost")) };
         match self.verdict(Phase::Event, result?)? {
@@ -365,7 +367,7 @@ impl ScriptVisit {
             lent.target = Some(target);
             lent.generation += 1;
         };
-        let args = vec![Dynamic::from(ResponseView(self.desk.clone())), self.context_view()];
+        let args = [Dynamic::from(ResponseView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Response, cx, lend, args, |lent| lent.response.take());
         *response = own.unwrap_or_default();
         Ok(match self.only_verdict(Phase::Response, result?)? {
@@ -377,7 +379,7 @@ impl ScriptVisit {
 
     pub fn on_error(&mut self, cx: &mut Context, error: &mut Error) -> Outcome<ErrorVerdict> {
         let own = std::mem::replace(error, Error::new(Kind::Internal, ""));
-        let args = vec![Dynamic::from(ErrorView(self.desk.clone())), self.context_view()];
+        let args = [Dynamic::from(ErrorView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Error, cx, |lent| lent.error = Some(own), args, |lent| lent.error.take());
         if let Some(own) = own {
             *error = own;
@@ -390,7 +392,7 @@ impl ScriptVisit {
 
     pub fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
         let own = record.clone();
-        let args = vec![Dynamic::from(RecordView(self.desk.clone())), self.context_view()];
+        let args = [Dynamic::from(RecordView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Log, cx, |lent| lent.record = Some(own), args, |lent| lent.record.take());
         if let Some(own) = own {
             record.tags = own.tags;

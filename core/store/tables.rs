@@ -28,12 +28,14 @@ pub enum Table {
     Raises,
     /// Gateways that share the store: `nodes`.
     Nodes,
+    /// What stages keep in `kv`, by stage, tenant and key: `hints`.
+    Kv,
     /// Sums of usage: `account::usage`.
     Reports,
 }
 
 impl Table {
-    pub const ALL: [Table; 13] = [
+    pub const ALL: [Table; 14] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -46,6 +48,7 @@ impl Table {
         Table::Secrets,
         Table::Raises,
         Table::Nodes,
+        Table::Kv,
         Table::Reports,
     ];
 
@@ -64,6 +67,7 @@ impl Table {
             Table::Audit => 9,
             Table::Secrets => 10,
             Table::Raises => 11,
+            Table::Kv => 13,
         }
     }
 
@@ -83,6 +87,7 @@ impl Table {
             Table::Audit => "audit",
             Table::Secrets => "secrets",
             Table::Raises => "raises",
+            Table::Kv => "kv",
         }
     }
 

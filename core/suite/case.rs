@@ -1,7 +1,7 @@
 //! Reads files of cases: every mistake with its line. What a case says of the request and the world becomes a scene, what it
 //! expects stays as it was written.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -31,8 +31,13 @@ pub struct Case {
     pub splits: Splits,
     /// Through the whole configured pipeline, not the script alone.
     pub all_stages: bool,
+    /// What stages have as their `config`, by the name of their file; empty: the one that the cases are about.
+    pub config: Configs,
     pub expect: Expect,
 }
+
+/// Configurations of stages by name.
+pub type Configs = BTreeMap<String, Map<String, Value>>;
 
 /// In how many ways a case's answers are cut into events: what is expected must hold for each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub const CASE: &[&str] = &[
     "answers",
     "splits",
     "stages",
+    "config",
+    "configs",
     "expect",
 ];
 pub const CONTEXT: &[&str] = &["team", "key", "user", "roles", "models", "tags", "headers", "priority", "now", "seed"];
@@ -146,12 +153,26 @@ fn case(value: Value, book: Book<'_>, config: &Config) -> Read<Case> {
         Some("all") => true,
         Some(_) => return Err(fields.wrong("stages", "alone (this file's) or all (as configured)")),
     };
+    let config = configs(&mut fields, all_stages)?;
     let nothing = || book.bad("name", "a case without `expect` proves nothing");
     let expect = Expect::read(fields.take("expect").ok_or_else(nothing)?, book)?;
     if expect.is_empty() {
         return Err(nothing());
     }
-    Ok(Case { name, line: book.first, scene, own, splits, all_stages, expect })
+    Ok(Case { name, line: book.first, scene, own, splits, all_stages, config, expect })
+}
+
+/// `config` is the own stage's; `configs` are those of others, which run with `stages = "all"` only.
+fn configs(fields: &mut Fields<'_>, all_stages: bool) -> Read<Configs> {
+    let mut configs: Configs = fields.table("config")?.map(|own| (String::new(), own)).into_iter().collect();
+    for (name, value) in fields.table("configs")?.unwrap_or_default() {
+        match value {
+            Value::Object(table) if all_stages => drop(configs.insert(name, table)),
+            Value::Object(_) => return Err(fields.wrong("configs", "left out without stages = \"all\"")),
+            _ => return Err(fields.wrong("configs", "a table of tables, by the names of stages")),
+        }
+    }
+    Ok(configs)
 }
 
 /// What the format needs and the case does not say is added; what its path would say is taken out of the body.

@@ -30,6 +30,10 @@ pub const EXPECT: &[(&str, &str)] = &[
     ("headers", "that the last upstream heard"),
     ("answer_headers", "that the client got"),
     ("notes", "of the script, in order"),
+    (
+        "questions",
+        "what stages asked of models, in order: the models' names; or tables `{ model, target, status, code, system, prompt, texts, text }` (`prompt`: all turns but the system's, `texts`: of a question for vectors, `text`: the answer)",
+    ),
     ("tags", "of the record"),
     ("cost", "of the request, in US dollars"),
     ("usage", "of the request: input, output, cached, cache_write, reasoning"),
@@ -66,7 +70,7 @@ fn check(key: &str, value: &Value, book: Book<'_>) -> Read<()> {
     let fine = match key {
         "status" => value.is_u64(),
         "verdict" => value.as_str().is_some_and(|word| VERDICTS.contains(&word)),
-        "targets" | "notes" | "events" | "attempts" | "tool_calls" | "dropped" => value.is_array(),
+        "targets" | "notes" | "events" | "attempts" | "tool_calls" | "questions" | "dropped" => value.is_array(),
         "request" | "sent" | "headers" | "answer_headers" | "tags" | "passed_over" | "usage" => value.is_object(),
         "cost" => super::fields::nano(value).is_ok(),
         "took" => value.is_object() || value.as_str().is_some_and(|text| crate::config::duration(text).is_ok()),
@@ -76,7 +80,9 @@ fn check(key: &str, value: &Value, book: Book<'_>) -> Read<()> {
         (true, _) => {}
         (false, "status") => return wrong("a status such as 200"),
         (false, "verdict") => return wrong(&format!("one of {}", VERDICTS.join(", "))),
-        (false, "targets" | "notes" | "events" | "attempts" | "tool_calls" | "dropped") => return wrong("an array"),
+        (false, "targets" | "notes" | "events" | "attempts" | "tool_calls" | "questions" | "dropped") => {
+            return wrong("an array");
+        }
         (false, "request" | "sent" | "headers" | "answer_headers" | "tags" | "passed_over" | "usage") => {
             return wrong("a table");
         }

@@ -62,6 +62,11 @@ fn actual(key: &str, want: &Value, outcome: &Outcome, seen: &Seen) -> Result<(),
             same(want, &Value::Array(if by_name { names() } else { got.clone() }))
         }
         "passed_over" => same(want, &Value::Object(seen::passed_over(outcome))),
+        "questions" => {
+            let named = |item: &Value| if item.is_string() { json!({ "model": item }) } else { item.clone() };
+            let want = want.as_array().into_iter().flatten().map(named).collect();
+            same(&Value::Array(want), &Value::Array(seen::questions(outcome)))
+        }
         "text" => text(seen.text.as_deref()),
         "reasoning" => text(seen.reasoning.as_deref()),
         "finish" => text(seen.finish),

@@ -26,8 +26,10 @@ pub use subject::{Subject, stage_of, tests_of};
 
 use crate::{
     config::{Config, Problem},
+    plugin::Plugins,
     rehearse::{self, House, Pieces},
     script::cover::{self, Coverage},
+    telemetry,
 };
 
 /// How a case ended.
@@ -134,7 +136,8 @@ fn work(config: &Config, subjects: &[Subject], jobs: &[Job<'_>], options: &Optio
             scope.spawn(|| {
                 // What stages log of cases that mean to fail is no news.
                 let quiet = tracing::subscriber::NoSubscriber::default();
-                tracing::subscriber::with_default(quiet, || worker(config, subjects, jobs, options, &next, &done));
+                let work = || worker(config, subjects, jobs, options, &next, &done);
+                tracing::subscriber::with_default(quiet, || telemetry::unheard(work));
             });
         }
     });
@@ -153,24 +156,23 @@ fn worker(
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     // Stages are compiled once a thread: nothing of one case reaches another's.
-    let mut stands: Vec<Option<subject::Stand>> = subjects.iter().map(|_| None).collect();
+    let mut stands: Vec<Option<subject::Stand<'_>>> = subjects.iter().map(|_| None).collect();
     loop {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let Some(job) = jobs.get(at) else { return };
         let began = Instant::now();
         let mut ran = std::collections::BTreeSet::new();
-        let failures = if options.until.is_some_and(|until| began >= until) {
+        let failures = if late(options.until) {
             vec!["it was not run: the cases before it took too long".to_owned()]
         } else {
             match &runtime {
                 Err(error) => vec![format!("no thread could be made ready: {error}")],
                 Ok(runtime) => {
-                    let stand = stands[job.subject]
-                        .get_or_insert_with(|| subjects[job.subject].stand(config, options.coverage));
-                    let failures = play(runtime, stand, job.case, false);
+                    let stand = stands[job.subject].get_or_insert_with(|| subjects[job.subject].stand(config));
+                    let failures = play(runtime, stand, job.case, false, options.until);
                     if options.coverage {
                         cover::take();
-                        play(runtime, stand, job.case, true);
+                        play(runtime, stand, job.case, true, options.until);
                         ran = cover::take();
                     }
                     failures
@@ -183,13 +185,22 @@ fn worker(
 }
 
 /// Every way to cut the answers of a case; the first that comes out otherwise is told. `marked`: for coverage, once.
-fn play(runtime: &tokio::runtime::Runtime, stand: &mut subject::Stand, case: &Case, marked: bool) -> Vec<String> {
+fn play(
+    runtime: &tokio::runtime::Runtime,
+    stand: &mut subject::Stand<'_>,
+    case: &Case,
+    marked: bool,
+    until: Option<Instant>,
+) -> Vec<String> {
     let house: Arc<House> = match stand.house(case, marked) {
         Ok(house) => house,
         Err(why) => return vec![why],
     };
     let ways = if marked { vec![Pieces::AsTold] } else { ways(case) };
     for pieces in ways {
+        if late(until) {
+            return vec!["it was not run to its end: the cases before a change goes live take too long".to_owned()];
+        }
         let mut scene = case.scene.clone();
         scene.answers.pieces = pieces;
         let failures = match runtime.block_on(rehearse::play(&house, &scene)) {
@@ -202,6 +213,10 @@ fn play(runtime: &tokio::runtime::Runtime, stand: &mut subject::Stand, case: &Ca
         }
     }
     Vec::new()
+}
+
+fn late(until: Option<Instant>) -> bool {
+    until.is_some_and(|until| Instant::now() >= until)
 }
 
 fn ways(case: &Case) -> Vec<Pieces> {
@@ -232,9 +247,14 @@ fn told_way(pieces: Pieces) -> String {
     }
 }
 
-/// The cases beside the stages of a configuration, as they must pass before it goes live.
-pub fn gate(config: &Config) -> Vec<Problem> {
-    let subjects = Subject::beside(config);
+/// The cases beside the stages of a configuration, as they must pass before it goes live. `plugins`: where they are compiled
+/// already.
+pub fn gate(config: &Config, plugins: &Plugins) -> Vec<Problem> {
+    let compiled = |subject: Subject| match subject.plugin {
+        Some(_) => subject.compiled(plugins.beside()),
+        None => subject,
+    };
+    let subjects: Vec<Subject> = Subject::beside(config).into_iter().map(compiled).collect();
     let options = Options { until: Some(Instant::now() + GATE), ..Options::default() };
     let mut problems = Vec::new();
     for report in run(config, &subjects, &options) {

@@ -96,6 +96,8 @@ const CASES: &[(&str, &str)] = &[
         "`none` (the default); `characters`: the same must come out when each character is an event, each part is one, and each byte comes alone; `every`: and for each text cut in two at every place",
     ),
     ("stages", "`alone` (the default): this file's stage; `all`: the whole pipeline as configured"),
+    ("config", "the stage's `config`, in place of the one in gateway.toml"),
+    ("configs", "with `stages = \"all\"`: the same of other stages, `{ \"scripts/a.rhai\" = { … } }`"),
     ("expect", "see below; needed"),
 ];
 
@@ -120,6 +122,9 @@ const ANSWERS: &str = "
 `answers` is an array, one an attempt in the order in which they are made, or a table by target: `{ \"house/large\" = { … },
 \"*\" = { … } }`, where a target may have an array (one after another, the last again and again) and `*` stands for all others.
 A string is an answer of that text. Who is told nothing says a few words. Usage is 10 tokens in and 5 out unless it is told.
+What a script asks with `ask` and `embed_similarity` is answered by the same table, and is no attempt: an array of answers does
+not count it. An embeddings model that is told nothing makes its vectors of a text's words, so that texts which share some are
+near each other.
 ";
 
 const ANSWER_TEXTS: &[(&str, &str)] = &[
@@ -144,6 +149,10 @@ const ANSWER_TEXTS: &[(&str, &str)] = &[
     ("cut", "the connection dies after so many pieces of text"),
     ("stall", "silence after so many pieces of text"),
     ("body", "these bytes instead, whatever they are"),
+    (
+        "vectors",
+        "of an embeddings model: `{ word = [1, 0], other = [0, 1] }`, what a text that holds the word becomes (the first that fits; zeros when none does)",
+    ),
 ];
 
 const TARGETS: &str = "

@@ -9,6 +9,7 @@ use crate::{
     context::{Step, Verdict},
     error::Error,
     model::{Delta, Event, Format, Operation, Part, PartStart, Response, fold::Fold},
+    rehearse::Put,
     rehearse::{Outcome, Scene},
 };
 
@@ -148,11 +149,29 @@ pub fn verdicts(outcome: &Outcome) -> Vec<(&'static str, Option<String>)> {
     steps.filter_map(|step| if let Step::Stage { verdict, .. } = step { Some(word(verdict)) } else { None }).collect()
 }
 
-/// Of stages: the gateway's own notes are not theirs.
+/// What stages asked, and what came of it.
+pub fn questions(outcome: &Outcome) -> Vec<Value> {
+    let told = |put: &Put| {
+        json!({
+            "model": put.model,
+            "target": put.target.as_deref(),
+            "status": put.status,
+            "code": put.code,
+            "system": put.system,
+            "prompt": put.prompt,
+            "texts": put.texts,
+            "text": put.text,
+        })
+    };
+    outcome.questions.iter().map(told).collect()
+}
+
+/// Of stages: the gateway's own notes, and what it tells of their questions, are not theirs.
 pub fn notes(outcome: &Outcome) -> Vec<String> {
     let steps = outcome.trace.steps.iter();
+    let told = |text: &str| outcome.questions.iter().any(|put| put.note == text);
     let note = |step: &Step| match step {
-        Step::Note { stage, text, .. } if stage.contains(['/', '.']) => Some(text.clone()),
+        Step::Note { stage, text, .. } if stage.contains(['/', '.']) && !told(text) => Some(text.clone()),
         _ => None,
     };
     steps.filter_map(note).collect()

@@ -2,17 +2,21 @@
 //! once a thread, and empty again before each case.
 
 use std::{
-    collections::BTreeMap,
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
-use super::{Case, problem};
+use serde_json::json;
+
+use super::{Case, case::Configs, problem};
 use crate::{
     config::{Config, Problem, Sources, Stage, sources},
-    pipeline::{self, Entry, Pipeline},
+    pipeline::{self, Asks, Effects, Entry, Pipeline},
     plugin::{self, Plugins},
     rehearse::{self, House},
-    script::{ScriptStage, Scripts, cover},
+    route::Cast,
+    script::{Compiled, ScriptStage, Scripts, cover},
 };
 
 /// A stage and the file of cases beside it.
@@ -31,14 +35,33 @@ pub struct Subject {
 }
 
 /// A subject made ready on one thread.
-pub struct Stand {
-    config: Arc<Config>,
-    whole: Arc<Config>,
-    alone: Result<(Pipeline, Arc<Memory>), String>,
-    marked: Option<(Pipeline, Arc<Memory>)>,
-    all: Option<Result<(Pipeline, Arc<Memory>), String>>,
+pub struct Stand<'a> {
+    subject: &'a Subject,
+    /// The configuration with this stage alone, and as it is.
+    alone: Config,
+    whole: Config,
+    made: BTreeMap<Way, Result<Made, String>>,
     /// For cases without targets of their own.
-    houses: BTreeMap<(bool, bool), Arc<House>>,
+    houses: BTreeMap<Way, Arc<House>>,
+    /// With marks in its lines.
+    program: OnceCell<Option<Arc<Compiled>>>,
+}
+
+/// In which pipeline a case is played.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    marked: bool,
+    all: bool,
+    /// The configurations that the case gives, as JSON.
+    configs: String,
+}
+
+#[derive(Clone)]
+struct Made {
+    config: Arc<Config>,
+    entries: Vec<Arc<Entry>>,
+    asks: Asks,
+    memory: Arc<Memory>,
 }
 
 /// What stages remember.
@@ -49,12 +72,16 @@ pub struct Memory {
 
 impl Memory {
     fn new() -> Arc<Memory> {
-        Arc::new(Memory { scripts: Scripts::dry(), plugins: Plugins::dry() })
+        Memory::with(Plugins::dry())
+    }
+
+    fn with(plugins: Plugins) -> Arc<Memory> {
+        Arc::new(Memory { scripts: Scripts::rehearsed(), plugins })
     }
 
     /// A memory of its own, with what is compiled already.
     fn again(&self) -> Arc<Memory> {
-        Arc::new(Memory { scripts: Scripts::dry(), plugins: self.plugins.again() })
+        Memory::with(self.plugins.again())
     }
 
     fn forget(&self) {
@@ -89,33 +116,41 @@ impl Subject {
         rhai.chain(plugins.iter().filter_map(|(name, plugin)| of(name, Some(plugin)))).collect()
     }
 
+    /// With plugins that were compiled elsewhere. Heard before the first look at it.
+    pub fn compiled(self, plugins: Plugins) -> Subject {
+        let _ = self.ready.set(Memory::with(plugins));
+        self
+    }
+
     /// Does it compile? Its cases are not tried otherwise.
     pub fn sound(&self, config: &Config) -> Result<(), Vec<Problem>> {
         if self.plugin.is_none() && !self.scripts.contains_key(&self.uses) {
             return Err(vec![problem(&self.uses, 1, format!("there is no {}", self.uses))]);
         }
-        self.pipeline(&self.alone(config), self.ready.get_or_init(Memory::new)).map(drop)
+        let ready = self.ready.get_or_init(Memory::new);
+        match pipeline::build(&self.alone(config), &ready.scripts, &ready.plugins) {
+            Ok(_) => Ok(()),
+            // One that wants a configuration may have it from its cases.
+            Err(problems) if problems.iter().all(|problem| problem.message.starts_with(plugin::REFUSES)) => Ok(()),
+            Err(problems) => Err(problems),
+        }
     }
 
     /// The lines of a script that hold statements.
-    pub fn lines(&self) -> Option<std::collections::BTreeSet<u32>> {
+    pub fn lines(&self) -> Option<BTreeSet<u32>> {
         Some(self.marked_program()?.1)
     }
 
-    pub fn stand(&self, config: &Config, covering: bool) -> Stand {
-        let alone = self.alone(config);
+    pub fn stand(&self, config: &Config) -> Stand<'_> {
         let mut whole = config.clone();
         rehearse::patient(&mut whole);
-        let made = |memory: Arc<Memory>| self.pipeline(&alone, &memory).map(|pipeline| (pipeline, memory));
-        let pipeline = made(self.ready.get_or_init(Memory::new).again()).map_err(|problems| told(&problems));
-        let marked = covering.then(|| self.marked(&alone)).flatten();
         Stand {
-            config: Arc::new(alone),
-            whole: Arc::new(whole),
-            alone: pipeline,
-            marked,
-            all: None,
+            subject: self,
+            alone: self.alone(config),
+            whole,
+            made: BTreeMap::new(),
             houses: BTreeMap::new(),
+            program: OnceCell::new(),
         }
     }
 
@@ -130,63 +165,73 @@ impl Subject {
         alone
     }
 
-    fn pipeline(&self, alone: &Config, memory: &Memory) -> Result<Pipeline, Vec<Problem>> {
-        Ok(pipeline::build(alone, &memory.scripts, &memory.plugins)?.pipeline)
-    }
-
-    /// The same with marks in its lines.
-    fn marked(&self, alone: &Config) -> Option<(Pipeline, Arc<Memory>)> {
-        let (program, _) = self.marked_program()?;
-        let memory = Memory::new();
-        let built = self.pipeline(alone, &memory).ok()?;
-        let Stage { limits, config, .. } = alone.stages.as_ref()?.first()?;
-        let entries = built.entries.iter().map(|entry| {
-            let effects = memory.scripts.effects();
-            let stage = ScriptStage::new(program.clone(), &self.uses, *limits, config.clone(), effects);
-            let stage = stage.granted(&self.stage.grant);
-            let Entry { on_error, stream, window, reads, .. } = **entry;
-            Entry { on_error, stream, window, reads, ..Entry::new(Arc::new(stage)) }
-        });
-        Some((Pipeline::new(entries.collect()), memory))
-    }
-
-    fn marked_program(&self) -> Option<(Arc<crate::script::Compiled>, std::collections::BTreeSet<u32>)> {
+    fn marked_program(&self) -> Option<(Arc<Compiled>, BTreeSet<u32>)> {
         let source = self.scripts.get(&self.uses).filter(|_| self.plugin.is_none())?;
         let sources = Sources { scripts: (*self.scripts).clone(), ..Sources::default() };
         cover::marked(&Scripts::covering(&sources), &self.uses, source)
     }
 }
 
-impl Stand {
+impl Stand<'_> {
     /// For a case. `marked`: the pipeline that counts lines; nothing where there is none.
     pub fn house(&mut self, case: &Case, marked: bool) -> Result<Arc<House>, String> {
+        let configs = if case.config.is_empty() { String::new() } else { json!(case.config).to_string() };
+        // Lines are counted of the one stage.
+        let way = Way { marked, all: case.all_stages && !marked, configs };
         let plain = case.own.is_empty() && case.scene.live.is_empty();
-        let place = (marked, case.all_stages);
-        if let Some(house) = self.houses.get(&place).filter(|_| plain) {
+        if let Some(house) = self.houses.get(&way).filter(|_| plain) {
             return Ok(house.clone());
         }
-        let (config, made) = match (marked, case.all_stages) {
-            (true, _) => (&self.config, self.marked.as_ref().ok_or("there is nothing to mark")?),
-            (false, false) => (&self.config, self.alone.as_ref().map_err(Clone::clone)?),
-            (false, true) => {
-                let whole = &self.whole;
-                let all = self.all.get_or_insert_with(|| {
-                    let memory = Memory::new();
-                    let built = pipeline::build(whole, &memory.scripts, &memory.plugins);
-                    built.map(|built| (built.pipeline, memory)).map_err(|problems| told(&problems))
-                });
-                (whole, all.as_ref().map_err(|why| why.clone())?)
+        let made = match self.made.get(&way) {
+            Some(made) => made.clone()?,
+            None => {
+                let made = self.make(&way, &case.config);
+                self.made.insert(way.clone(), made.clone());
+                made?
             }
         };
-        let (pipeline, memory) = made;
-        let memory = memory.clone();
+        let Made { config, entries, asks, memory } = made;
         let forget = move || memory.forget();
-        let house = House::new(config, pipeline, &case.own, &case.scene.live, forget).map_err(|p| told(&p))?;
+        let pipeline = Pipeline { entries, asks };
+        let cast = Cast { own: &case.own, live: &case.scene.live, without: None };
+        let house = House::new(&config, &pipeline, &cast, forget).map_err(|p| told(&p))?;
         let house = Arc::new(house);
         if plain {
-            self.houses.insert(place, house.clone());
+            self.houses.insert(way, house.clone());
         }
         Ok(house)
+    }
+
+    fn make(&self, way: &Way, configs: &Configs) -> Result<Made, String> {
+        let subject = self.subject;
+        let mut config = if way.all { self.whole.clone() } else { self.alone.clone() };
+        for (name, own) in configs.iter().filter(|(name, _)| way.all || name.is_empty()) {
+            let uses = if name.is_empty() { &subject.uses } else { name };
+            let stage = config.stages.iter_mut().flatten().find(|stage| stage.uses == *uses);
+            let stage = stage.ok_or_else(|| format!("the pipeline has no stage {uses:?} to configure"))?;
+            stage.config.clone_from(own);
+        }
+        let memory = match way.all {
+            true => Memory::new(),
+            false => subject.ready.get_or_init(Memory::new).again(),
+        };
+        let built = pipeline::build(&config, &memory.scripts, &memory.plugins).map_err(|problems| told(&problems))?;
+        let Pipeline { mut entries, asks } = built.pipeline;
+        if way.marked {
+            let program = self.program.get_or_init(|| Some(subject.marked_program()?.0));
+            let program = program.as_ref().ok_or("there is nothing to mark")?;
+            let stage = config.stages.iter().flatten().next().ok_or("there is no stage to mark")?;
+            let effects = Effects { asks: asks.clone(), ..memory.scripts.effects() };
+            let marked = |entry: Arc<Entry>| {
+                let own = stage.config.clone();
+                let stage = ScriptStage::new(program.clone(), &subject.uses, stage.limits, own, effects.clone());
+                let stage = stage.granted(&subject.stage.grant);
+                let Entry { on_error, stream, window, reads, .. } = *entry;
+                Arc::new(Entry { on_error, stream, window, reads, ..Entry::new(Arc::new(stage)) })
+            };
+            entries = entries.into_iter().map(marked).collect();
+        }
+        Ok(Made { config: Arc::new(config), entries, asks, memory })
     }
 }
 
@@ -195,7 +240,7 @@ pub fn stage_of(config: &Config, uses: &str) -> Stage {
     let listed = config.stages.iter().flatten().find(|stage| stage.uses == uses).cloned();
     listed.unwrap_or_else(|| match uses.ends_with(".wasm") {
         true => Stage { grant: plugin::all_grants(), ..Stage::automatic(uses) },
-        // No model is asked here.
+        // Whom it asks, its cases tell.
         false => Stage { grant: vec!["ask".to_owned()], ..Stage::automatic(uses) },
     })
 }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::config::{Config, Place};
 
+mod asks;
+
 fn config(toml: &str, files: &[(&str, &str)]) -> Config {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("gateway.toml");
@@ -17,7 +19,7 @@ fn config(toml: &str, files: &[(&str, &str)]) -> Config {
 /// What is wrong with the cases beside a script: nothing when all pass.
 fn failures(toml: &str, script: &str, cases: &str) -> Vec<String> {
     let config = config(toml, &[("a.rhai", script), ("a.test.toml", cases)]);
-    let problems = gate(&config);
+    let problems = gate(&config, &Plugins::dry());
     problems.into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect()
 }
 
@@ -67,6 +69,9 @@ fn values_of_the_wrong_kind_are_told_too() {
         ("context = { now = \"noon\" }", "2026-01-01T00:00:00Z"),
         ("live = { \"a/b\" = { breaker = \"broken\" } }", "open, half_open or closed"),
         ("stages = \"some\"", "alone"),
+        ("config = 3", "a table"),
+        ("configs = { \"scripts/b.rhai\" = {} }", "stages = \"all\""),
+        ("answers = { \"e/m\" = { vectors = { a = [1, 2], b = [1] } } }", "all of one length"),
     ] {
         let told = mistake(&format!("[[case]]\nname = \"a\"\n{line}\nexpect = {{ status = 200 }}\n"));
         assert!(told.starts_with("3: ") && told.contains(words), "{line}: {told}");
@@ -79,6 +84,7 @@ fn values_of_the_wrong_kind_are_told_too() {
         ("cost = \"much\"", "US dollars"),
         ("took = 3", "a duration"),
         ("events = \"a\"", "an array"),
+        ("questions = \"a\"", "an array"),
     ] {
         let told = mistake(&format!("[[case]]\nname = \"a\"\nexpect = {{ {expect} }}\n"));
         assert!(told.starts_with("3: ") && told.contains(words), "{expect}: {told}");
@@ -370,7 +376,7 @@ fn cases_run_through_all_stages_when_they_ask_for_it() {
     let made = |stages: &str| {
         let files = [("a.rhai", note("a")), ("b.rhai", note("b")), ("a.test.toml", cases(stages))];
         let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
-        gate(&config("", &files))
+        gate(&config("", &files), &Plugins::dry())
     };
     assert_eq!(made("all"), []);
     assert!(made("alone")[0].message.contains("got [\"a\"]"));

@@ -35,6 +35,7 @@ pub const ANSWER: &[&str] = &[
     "cut",
     "stall",
     "body",
+    "vectors",
 ];
 pub const TARGET: &[&str] = &[
     "name",
@@ -101,10 +102,25 @@ fn answer(value: Value, book: Book<'_>) -> Read<Answer> {
         headers: fields.pairs("headers")?,
         model: fields.text("model")?,
         usage: fields.take("usage").map(|value| usage(value, book)).transpose()?,
+        vectors: vectors(&mut fields)?,
         events: events(&mut fields)?,
         fault,
         finish,
     })
+}
+
+/// `{ word = [0.1, …] }`, all of one length.
+fn vectors(fields: &mut Fields<'_>) -> Read<Vec<(String, Vec<f32>)>> {
+    let mut vectors: Vec<(String, Vec<f32>)> = Vec::new();
+    for (word, value) in fields.table("vectors")?.unwrap_or_default() {
+        let list = value.as_array().filter(|list| !list.is_empty());
+        let numbers =
+            list.and_then(|list| list.iter().map(|n| n.as_f64().map(|n| n as f32)).collect::<Option<Vec<_>>>());
+        let fits = numbers.filter(|numbers| vectors.first().is_none_or(|(_, first)| first.len() == numbers.len()));
+        let vector = fits.ok_or_else(|| fields.wrong("vectors", "a table of arrays of numbers, all of one length"))?;
+        vectors.push((word, vector));
+    }
+    Ok(vectors)
 }
 
 fn fault(fields: &mut Fields<'_>) -> Read<Option<Fault>> {

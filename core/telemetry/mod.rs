@@ -11,11 +11,13 @@ pub mod names;
 pub mod ring;
 pub mod row;
 pub mod trace;
+mod unheard;
 
 pub use logs::{request_line, requests_told};
 pub use metrics::{InFlight, Metrics, metrics};
 pub use ring::Ring;
 pub use trace::{record_json, trace_json};
+pub use unheard::unheard;
 
 /// Counts one settled request.
 pub fn observe(record: &Record) {

@@ -81,7 +81,7 @@ pub const TABLE: &[Row] = &[
     Row {
         name: STAGE_MEMORY,
         kind: Kind::Histogram(MEMORY),
-        help: "Memory of a plugin's instance after a call",
+        help: "Bytes after a call: of a plugin's instance all of it, of a script what its variables hold",
         labels: &["stage", "phase"],
     },
     Row {

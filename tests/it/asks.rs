@@ -1,9 +1,14 @@
 //! Questions that stages ask of models on their own, in the running gateway: answered, metered to the caller, bounded in
 //! number and time, broken off with their request; and what is built on them: long input in pieces.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::Notify,
+};
 
 use crate::{
     family::{Family, Openai},
@@ -95,6 +100,58 @@ async fn a_question_is_charged_to_the_callers_budget_and_counts_as_a_request() {
         async || gateway.admin("GET", "/api/v1/teams", "").await.json()["data"][0]["budget"]["spent_usd"].as_f64();
     // Three tokens in and two out at a dollar each, twice.
     eventually("both questions are charged", async || spent().await == Some(10.0)).await;
+}
+
+#[tokio::test]
+async fn a_question_goes_where_the_runtime_of_its_request_says_whatever_came_since() {
+    let (old, new) = (Upstream::saying(says("old")).await, Upstream::saying(says("new")).await);
+    let (began, goes_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = held(Openai.frames(&["one ", "two"]), began.clone(), goes_on.clone()).await;
+    let config = |judge: &str| {
+        format!(
+            "{}{}{}[models.judge]\ntargets = [{{ provider = \"{judge}\", model = \"m\" }}]\n\
+             [[stages]]\nuse = \"scripts/a.rhai\"\ngrant = [\"ask\"]\n",
+            format_args!("[providers.a]\nbase_url = \"http://{slow}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n"),
+            old.provider("old", "openai_chat"),
+            new.provider("new", "openai_chat"),
+        )
+    };
+    let script = "fn event(event, context) {\n  if event.text != () && event.text.contains(\"two\") { return #{ text: ask(\"judge\", \"?\") }; }\n}";
+    let gateway = Gateway::with(&config("old"), &[("scripts/a.rhai", script)]).await;
+    let hash = async || gateway.admin("GET", "/api/v1/config/status", "").await.json()["running"]["hash"].clone();
+    let before = hash().await;
+    let body = json!({"model": "a/m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let asking = gateway.chat(&body);
+    let changing = async {
+        began.notified().await;
+        gateway.rewrite(&config("new"));
+        eventually("the configuration is another", async || hash().await != before).await;
+        goes_on.notify_one();
+    };
+    let (answer, ()) = tokio::join!(asking, changing);
+    assert!(answer.text().contains("one ") && answer.text().contains("old"), "{}", answer.text());
+    assert_eq!((old.heard().len(), new.heard().len()), (1, 0));
+    goes_on.notify_one();
+    assert!(gateway.chat(&body).await.text().contains("new"));
+}
+
+/// An upstream that begins each answer, says so, and goes on when it is told to.
+async fn held(frames: Vec<String>, began: Arc<Notify>, goes_on: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut heard = [0; 64 << 10];
+            let _ = socket.read(&mut heard).await;
+            let (first, rest) = frames.split_at(2);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+            let _ = socket.write_all(format!("{head}{}", first.concat()).as_bytes()).await;
+            began.notify_one();
+            goes_on.notified().await;
+            let _ = socket.write_all(rest.concat().as_bytes()).await;
+        }
+    });
+    addr
 }
 
 #[tokio::test]

@@ -123,6 +123,25 @@ fn decisions_that_would_change_are_counted_with_examples_and_cost() {
 }
 
 #[test]
+fn what_the_mock_answered_for_want_of_keys_is_told_so_again() {
+    let keyless = |bodies: &str| {
+        let keyless = "[{ provider = \"groq\", model = \"llama\" }]\nfailover = [\"mock/short\"]";
+        let models = config(bodies, PRICES).replace("[{ provider = \"mock\", model = \"short\" }]", keyless);
+        format!("{models}[providers.groq]\nkey = \"env:PORTCULLIS_HAS_NO_SUCH_KEY\"\n")
+    };
+    let place = folder(&keyless("sealed"));
+    let (gateway, address, admin) = serve(place.path());
+    let body = json!({ "model": "smart", "messages": [{ "role": "user", "content": "hello" }] }).to_string();
+    http(&address, "POST", "/v1/chat/completions", &body);
+    settled(&admin, 1);
+    drop(gateway);
+    candidate(place.path(), "fn request(request, context) {}", PRICES);
+    fs::write(place.path().join("candidate/gateway.toml"), keyless("off")).expect("written");
+    let found = told(place.path(), &[]);
+    assert_eq!((&found["replayed"], &found["changed"]), (&1.into(), &0.into()), "{found}");
+}
+
+#[test]
 fn records_without_bodies_are_replayed_by_their_facts() {
     let place = recorded("off", &["hello", "good night", "hi"]);
     candidate(place.path(), SCRIPT, PRICES);

@@ -134,3 +134,43 @@ async fn a_reload_whose_cases_fail_is_refused_and_says_what_came() {
     assert!(status().await["refused"].is_null());
     gateway.stop().await;
 }
+
+const HELLO: &[u8] = include_bytes!("../../plugins/hello/hello.wasm");
+
+/// A plugin in a folder of its own, so that it is there because it is listed.
+const PLUGIN: &str = "[[stages]]\nuse = \"plugins/hello/hello.wasm\"\n";
+
+fn greeting(words: &str) -> String {
+    format!(
+        "[[case]]\nname = \"it greets\"\nrequest = {{ messages = [{{ role = \"user\", content = \"hello\" }}] }}\n\
+         expect = {{ text = {{ starts_with = \"{words}\" }}, attempts = [] }}\n\
+         [[case]]\nname = \"in its own words\"\nrequest = {{ messages = [{{ role = \"user\", content = \"moin\" }}] }}\n\
+         config = {{ greeting = \"moin\" }}\nexpect = {{ text = {{ starts_with = \"Hello\" }} }}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_reload_whose_plugins_cases_fail_is_refused_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(dir.path().join("plugins/hello")).expect("a folder");
+    fs::write(dir.path().join("plugins/hello/hello.wasm"), HELLO).expect("written");
+    fs::write(dir.path().join("plugins/hello/hello.test.toml"), greeting("Hello. What can I do")).expect("written");
+    let gateway = Gateway::in_dir(dir, PLUGIN).await;
+    let status = async || gateway.admin("GET", "/api/v1/config/status", "").await.json();
+    let says = async || {
+        let body = r#"{"model":"mock","messages":[{"role":"user","content":"hello"}]}"#;
+        gateway.chat(body).await.text()
+    };
+    let running = status().await["running"]["hash"].clone();
+    gateway.write("plugins/hello/hello.test.toml", &greeting("Good evening"));
+    eventually("the change is refused", async || !status().await["refused"].is_null()).await;
+    let told = status().await;
+    assert_eq!(told["running"]["hash"], running);
+    let errors = told["refused"]["errors"].to_string();
+    assert!(errors.contains("it greets") && errors.contains("plugins/hello/hello.test.toml"), "{errors}");
+    assert!(says().await.contains("Hello. What can I do"));
+    gateway.write("plugins/hello/hello.test.toml", &greeting("Hello"));
+    eventually("the next one is taken", async || status().await["running"]["hash"] != running).await;
+    assert!(status().await["refused"].is_null() && says().await.contains("Hello. What can I do"));
+    gateway.stop().await;
+}

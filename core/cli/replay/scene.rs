@@ -2,7 +2,7 @@
 //! upstreams that answer as they did.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -61,6 +61,14 @@ pub fn of(row: &Value, said: Option<&Value>, house: &House) -> Result<Scene, &'s
         None => standing(format, operation, model, stream, row).to_string().into(),
     };
     Ok(scene)
+}
+
+/// Providers that had no key then: their targets were passed over for that. What has one today is not asked, so that a replay
+/// says the same on every machine.
+pub fn without(row: &Value) -> BTreeSet<String> {
+    let steps = row["trace"].as_array().into_iter().flatten();
+    let passed = steps.filter(|step| step["step"] == "passed_over" && step["code"] == "not_configured");
+    passed.filter_map(|step| Some(step["target"].as_str()?.split_once('/')?.0.to_owned())).collect()
 }
 
 /// A request of the same facts as this record's, for one whose words were not kept. `None`: there is none to be made.

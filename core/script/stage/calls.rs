@@ -80,6 +80,10 @@ impl Visit for ScriptVisit {
         self.operations
     }
 
+    fn memory(&self) -> u64 {
+        self.memory
+    }
+
     fn line(&self) -> u32 {
         self.line
     }

@@ -242,7 +242,7 @@ fn a_failing_case_names_what_came_instead_and_coverage_tells_missed_lines() {
     let coverage = report.coverage.unwrap();
     assert_eq!(coverage.missed(), [5, 7], "{coverage:?}");
     assert_eq!(coverage.percent(), Some(50));
-    let gate = suite::gate(&config);
+    let gate = suite::gate(&config, &Plugins::dry());
     assert_eq!((gate[0].file.as_str(), gate[0].line), ("scripts/a.test.toml", 1));
     assert!(gate[0].message.contains("the case \"one\" fails"));
 }
@@ -277,7 +277,7 @@ expect = { status = 451, message = "no" }
 "#;
     let mut config = config(&[("a.rhai", script)]);
     config.sources.scripts.insert("scripts/a.test.toml".into(), cases.into());
-    assert_eq!(suite::gate(&config), []);
+    assert_eq!(suite::gate(&config, &Plugins::dry()), []);
 }
 
 #[test]

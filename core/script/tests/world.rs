@@ -290,3 +290,52 @@ fn long_counts_stop_with_the_call() {
     assert!(now(chain.request(&mut cx, &mut doc())).is_err());
     assert!(fault(&cx).contains("stopped: "), "{}", fault(&cx));
 }
+
+#[test]
+fn what_was_found_for_one_call_fits_the_next_whatever_its_types() {
+    let script = r#"
+const LIST = ["a", "b"];
+fn twice(x) { x + x }
+fn request(request, context) {
+    let said = request.metadata.v ?? LIST;
+    context.note(type_of(said) + " " + twice(said) + " " + LIST.len());
+    let each = [1, 2].map(|n| n + LIST.len());
+    context.note(`${each}`);
+}
+"#;
+    let built = build(&config(&[("a.rhai", script)]), &Scripts::dry()).unwrap_or_else(|p| panic!("{p:#?}"));
+    for _ in 0..3 {
+        for (value, told) in [
+            (json!(2), "i64 4 2"),
+            (json!("xy"), "string xyxy 2"),
+            (json!(0.5), "f64 1.0 2"),
+            (json!(null), "array [\"a\", \"b\", \"a\", \"b\"] 2"),
+        ] {
+            let mut cx = cx();
+            let mut chain = built.pipeline.select(&cx.principal, "any");
+            let mut doc = Document::from_request(
+                Format::OpenaiChat,
+                Request { metadata: json!({ "v": value }).as_object().cloned().unwrap(), ..request() },
+            );
+            let result = now(chain.request(&mut cx, &mut doc));
+            assert!(result.is_ok(), "{}", fault(&cx));
+            assert_eq!(notes(&cx), [told, "[3, 4]"]);
+        }
+    }
+}
+
+#[test]
+fn what_a_hooks_variables_hold_is_told_as_its_memory() {
+    let memory = |body: &str| {
+        let (result, _, cx) = ask(&format!("fn request(request, context) {{ {body} return; }}"));
+        assert!(result.is_ok(), "{}", fault(&cx));
+        let told = |step: &Step| if let Step::Stage { memory, .. } = step { Some(*memory) } else { None };
+        cx.trace.steps.iter().find_map(told).unwrap()
+    };
+    assert_eq!(memory(""), 0);
+    let text = memory("let text = \"x\"; text.pad(5000, \"x\");");
+    assert!((5_000..6_000).contains(&text), "{text}");
+    let more = memory("let text = \"x\"; text.pad(5000, \"x\"); let all = [text, #{ a: text }];");
+    assert!((15_000..16_000).contains(&more), "{more}");
+    assert!(memory("let deep = []; for n in 0..40 { deep = [deep]; }") > 0);
+}

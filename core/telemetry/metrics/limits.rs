@@ -3,17 +3,24 @@
 
 use metrics::{Label, Recorder};
 
+use super::super::unheard;
 use super::{MAX_TEAMS, METADATA, Metrics, OTHER, key, label, names};
 
 impl Metrics {
     /// A caller was refused. Both are words of the gateway's own.
     pub fn limited(&self, scope: &'static str, limit: &'static str) {
+        if unheard::here() {
+            return;
+        }
         let labels = vec![label("scope", scope), label("limit", limit)];
         self.recorder.register_counter(&key(names::LIMITED, labels), &METADATA).increment(1);
     }
 
     /// A shadow limit had no room for a request, which went on all the same.
     pub fn would_limit(&self, scope: &'static str, limit: &'static str) {
+        if unheard::here() {
+            return;
+        }
         let labels = vec![label("scope", scope), label("limit", limit)];
         self.recorder.register_counter(&key(names::WOULD_LIMIT, labels), &METADATA).increment(1);
     }

@@ -76,6 +76,41 @@ async fn in_shadow_the_new_version_decides_about_copies_and_nothing_comes_of_it(
 }
 
 #[tokio::test]
+async fn in_shadow_stages_read_what_lives_and_leave_it_as_it_is() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "{}{}[models.here]\ntargets = [{{ provider = \"up\", model = \"one\" }}]\n",
+        rules("shadow = \"10m\""),
+        upstream.provider("up", "openai_chat")
+    );
+    let script = |verdict: &str| {
+        format!(
+            "fn request(request, context) {{\n  if request.last_user_text == \"close\" {{ context.kv.set(\"closed\", true); return; }}\n  \
+             if context.kv.get(\"closed\") == true {{ {verdict} }}\n}}\n"
+        )
+    };
+    let gateway = Gateway::with(&config, &[("scripts/a.rhai", &script("return reject(403, \"closed\");"))]).await;
+    let say = async |text: &str| gateway.chat(&Openai.body("here", false, text)).await.status;
+    assert_eq!((say("hello").await, say("close").await), (200, 200));
+    gateway.write("scripts/a.rhai", &script("context.kv.remove(\"closed\");"));
+    phase(&gateway, "shadow").await;
+    let mut shadow = Value::Null;
+    for round in 1..=3 {
+        assert_eq!(say("hello").await, 403, "what the shadow's stages write goes nowhere");
+        eventually("it was compared", async || {
+            shadow = rollout(&gateway).await["shadow"].clone();
+            shadow["compared"] == round
+        })
+        .await;
+    }
+    // What the running version's stage knows decides in the shadow too.
+    assert_eq!((shadow["different"].clone(), shadow["kinds"]["verdict"].clone()), (json!(3), json!(3)), "{shadow}");
+    let example = shadow["examples"].as_array().and_then(|e| e.last()).expect("an example");
+    assert_eq!((example["was"]["status"].clone(), example["now"]["targets"].clone()), (json!(403), json!(["up/one"])));
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_good_version_passes_shadow_and_share_and_then_serves_all() {
     let rules = rules("shadow = \"300ms\"\ncanary = 0.5\ncanary_time = \"300ms\"\nmin_requests = 10");
     let gateway = Gateway::start(&format!("{rules}{}", alias("one"))).await;
