@@ -35,6 +35,7 @@ mod record;
 mod reply;
 mod routes;
 mod secrets;
+mod shapes;
 mod tokens;
 mod usage;
 mod versions;

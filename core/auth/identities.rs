@@ -114,6 +114,7 @@ impl Keys {
             ..IdentityRow::default()
         };
         take(thing, &mut row, &mut body)?;
+        row.terms.resolve()?;
         let mut turn = self.revisions.turn().await;
         {
             let directory = self.table.directory();
@@ -144,6 +145,7 @@ impl Keys {
         let (mut row, before) = self.stored(thing, name).await?;
         let was = row.identity(thing.sort(), &Arc::from(name))?;
         take(thing, &mut row, &mut body)?;
+        row.terms.resolve()?;
         let is = row.identity(thing.sort(), &Arc::from(name))?;
         {
             let directory = self.table.directory();

@@ -157,15 +157,21 @@ impl Keys {
     pub async fn revoke(&self, id: &str, cut: bool) -> Result<KeyInfo> {
         let mut turn = self.revisions.turn().await;
         let now = SystemTime::now();
-        let (mut row, before) = self.row(id).await?;
-        if row.revoked.is_none() || (cut && !row.cut) {
+        loop {
+            let (mut row, before) = self.row(id).await?;
+            if row.revoked.is_some() && (!cut || row.cut) {
+                return Ok(row.info(id, now));
+            }
             row.revoked.get_or_insert(expiry::to_seconds(now));
             row.cut |= cut;
             // First here, then on disk: refused at once, even when the disk fails.
             self.table.set(id, &row, &hashes(id, &row)?, &[])?;
-            turn.write(&[before], vec![put(id, &row)?]).await?;
+            match turn.write(&[before], vec![put(id, &row)?]).await {
+                // Another gateway changed the key meanwhile: it is revoked all the same.
+                Err(error) if error.code() == CONFLICT => {}
+                written => return written.map(|()| row.info(id, now)),
+            }
         }
-        Ok(row.info(id, now))
     }
 
     /// Other limits for the same key, from the next request on; `None`: none of its own. What it used so far stays counted.

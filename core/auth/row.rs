@@ -151,7 +151,7 @@ impl Row {
         if self.models.is_none() && self.limits.is_none() && self.terms.is_none() {
             return Ok(None);
         }
-        let terms = self.terms().resolve()?;
+        let terms = self.terms().stored()?;
         Ok(Some(Arc::new(Bound { scope: Scope::Key(id.clone()), name: name.clone(), terms })))
     }
 
@@ -203,7 +203,7 @@ impl IdentityRow {
             roles: roles.map_err(|e| Error::invalid("roles", e))?,
             service: self.service,
             disabled: self.disabled,
-            ..Identity::of(sort, name, self.terms.resolve()?)
+            ..Identity::of(sort, name, self.terms.stored()?)
         })
     }
 }

@@ -72,8 +72,15 @@ impl TermsRow {
         }
     }
 
-    /// The terms, or the first mistake in them.
+    /// The terms that somebody asks for, or the first mistake in them.
     pub fn resolve(&self) -> Result<Terms> {
+        check_models(self.models.as_deref())?;
+        check_limits(self.limits)?;
+        self.stored()
+    }
+
+    /// Those of a row: what was right when it was written holds, also where bounds are narrower now.
+    pub fn stored(&self) -> Result<Terms> {
         let TermsRow {
             models,
             operations,
@@ -86,8 +93,6 @@ impl TermsRow {
             tags,
             priority,
         } = self;
-        check_models(models.as_deref())?;
-        check_limits(*limits)?;
         if let Some(operations) = operations {
             filled("operations", operations)?;
             for (n, name) in operations.iter().enumerate() {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     either::{self, Either, all, call, cell, encoded, plain},
-    keys::{TermArgs, changes},
+    terms::{TermArgs, changes},
 };
 use crate::{
     auth::{identities::Thing, permission::Actor},

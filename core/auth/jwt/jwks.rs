@@ -156,10 +156,13 @@ impl Keyring {
             }
             (true, false) => match self.begin(true, refresh, fetch) {
                 Some(running) => running,
-                // It was asked for just now: this id is not there.
-                None => return Ok((set, self.generation())),
+                // It was asked for just now: what came then is what there is.
+                None => return Ok((self.set(), self.generation())),
             },
-            (false, _) => self.begin(false, refresh, fetch).ok_or_else(unreachable)?,
+            (false, _) => match self.begin(false, refresh, fetch) {
+                Some(running) => running,
+                None => return self.just_now(),
+            },
         };
         if let Err(why) = ended(running).await {
             tracing::debug!(%why, "an issuer's keys could not be fetched");
@@ -168,6 +171,14 @@ impl Keyring {
             }
         }
         Ok((self.set(), self.generation()))
+    }
+
+    /// What somebody else fetched a moment ago, or nothing.
+    fn just_now(&self) -> Result<(Arc<Vec<Jwk>>, u64)> {
+        if lock(&self.state).fetched.is_some_and(|at| at.elapsed() < MOMENT) {
+            return Ok((self.set(), self.generation()));
+        }
+        Err(unreachable())
     }
 
     /// Joins the fetch that runs, or starts one in a task of its own; `None`: it is not time to ask again.
@@ -183,7 +194,8 @@ impl Keyring {
             return Some(running.clone());
         }
         let rests = state.rest.is_some_and(|until| now < until);
-        if rests || (missed && state.missed.is_some_and(|at| now < at + MISS_REST)) {
+        let fresh = !missed && state.fetched.is_some_and(|at| now < at + MOMENT);
+        if rests || fresh || (missed && state.missed.is_some_and(|at| now < at + MISS_REST)) {
             return None;
         }
         if missed {
@@ -256,6 +268,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who looked just before keys came is not the cause of another fetch.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Of one fetch.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a failure; doubled with each.
