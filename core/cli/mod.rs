@@ -70,7 +70,7 @@ pub enum Command {
     /// Export the store to a file, or import one
     State(state::Args),
     /// Tell what was used and spent, price it again, compare it with a provider's bill
-    Usage(usage::Args),
+    Usage(Box<usage::Args>),
     /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
@@ -131,7 +131,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Keys(args)) => keys::run(args, &place),
         Some(Command::Versions(args)) => versions::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
-        Some(Command::Usage(args)) => usage::run(args, &place),
+        Some(Command::Usage(args)) => usage::run(*args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
