@@ -94,7 +94,7 @@ pub enum Command {
     /// Export the store to a file, or import one
     State(state::Args),
     /// Tell what was used and spent, price it again, compare it with a provider's bill
-    Usage(usage::Args),
+    Usage(Box<usage::Args>),
     /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
@@ -163,7 +163,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Secrets(args)) => secrets::run(args, &place),
         Some(Command::Audit(args)) => audit::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
-        Some(Command::Usage(args)) => usage::run(args, &place),
+        Some(Command::Usage(args)) => usage::run(*args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
