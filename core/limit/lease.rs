@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     config::{Budget, Per, Rule, Scope},
-    store::{Counters, Op, Store, StoreError, Table},
+    store::{
+        Counters, Op, Store, StoreError, Table,
+        counters::{Counter, Settled, Standing},
+    },
     telemetry::metrics,
 };
 
@@ -250,11 +253,24 @@ impl Budgets {
         let now = SystemTime::now();
         let current: Vec<Arc<Purse>> = self.current.iter().take(MOST_WATCHED).map(|purse| purse.clone()).collect();
         for purse in current.iter().filter(|purse| purse.window.holds(now)) {
-            match counters.look(&super::fleet::money(purse, now)).await {
-                Ok(standing) => purse.observe(standing.used, standing.reserved),
-                // It is away, for all of them.
-                Err(_) => return,
+            let counter = super::fleet::money(purse, now);
+            // It is away, for all of them.
+            let Ok(mut standing) = counters.look(&counter).await else { return };
+            if standing == Standing::default() && !purse.is_loaded() {
+                standing.used = self.moved(&**counters, counter, purse).await;
             }
+            purse.observe(standing.used, standing.reserved);
+        }
+    }
+
+    /// A store that was moved here brought along what its gateway had spent: it counts, once.
+    async fn moved(&self, counters: &dyn Counters, counter: Counter, purse: &Purse) -> u64 {
+        let Ok(Some(Row { ceiling, .. })) = self.row(purse).await else { return 0 };
+        let sender = format!("moved:{}", counter.name);
+        let moved = Settled { id: "moved".to_owned(), counter, had: 0, used: Some(ceiling) };
+        match counters.settle(&sender, 1, &[moved]).await {
+            Ok(()) => ceiling,
+            Err(_) => 0,
         }
     }
 
