@@ -24,12 +24,11 @@ use super::{
 };
 use crate::{
     config::{Budget, Per, Rule, Scope},
-    store::{
-        Counters, Op, Store, StoreError, Table,
-        counters::{Counter, Settled, Standing},
-    },
+    store::{Counters, Op, Store, StoreError, Table},
     telemetry::metrics,
 };
+
+mod shared;
 
 /// The records, as budgets need them.
 pub trait Ledger: Send + Sync {
@@ -247,33 +246,6 @@ impl Budgets {
             || self.configured.load().iter().any(|rule| rule.scope == *scope)
     }
 
-    /// How the budgets stand in a store that counts for several gateways: for headers, gauges and the API, a moment old.
-    async fn watch(&self) {
-        let Some(counters) = &self.counters else { return };
-        let now = SystemTime::now();
-        let current: Vec<Arc<Purse>> = self.current.iter().take(MOST_WATCHED).map(|purse| purse.clone()).collect();
-        for purse in current.iter().filter(|purse| purse.window.holds(now)) {
-            let counter = super::fleet::money(purse, now);
-            // It is away, for all of them.
-            let Ok(mut standing) = counters.look(&counter).await else { return };
-            if standing == Standing::default() && !purse.is_loaded() {
-                standing.used = self.moved(&**counters, counter, purse).await;
-            }
-            purse.observe(standing.used, standing.reserved);
-        }
-    }
-
-    /// A store that was moved here brought along what its gateway had spent: it counts, once.
-    async fn moved(&self, counters: &dyn Counters, counter: Counter, purse: &Purse) -> u64 {
-        let Ok(Some(Row { ceiling, .. })) = self.row(purse).await else { return 0 };
-        let sender = format!("moved:{}", counter.name);
-        let moved = Settled { id: "moved".to_owned(), counter, had: 0, used: Some(ceiling) };
-        match counters.settle(&sender, 1, &[moved]).await {
-            Ok(()) => ceiling,
-            Err(_) => 0,
-        }
-    }
-
     /// Counters of this moment and of the next minute exist.
     fn look_ahead(&self) {
         let now = SystemTime::now();
@@ -428,8 +400,6 @@ fn key(purse: &Purse) -> Vec<u8> {
     [purse.scope.kind(), &**purse.scope.id(), &purse.window.id].join("\0").into_bytes()
 }
 
-/// In one look.
-const MOST_WATCHED: usize = 500;
 const TICK: Duration = Duration::from_secs(1);
 /// Before a window begins its counter is ready.
 const AHEAD: Duration = Duration::from_secs(60);

@@ -146,7 +146,7 @@ async fn after_a_kill_counters_hold_what_settled() {
         slow.provider("slow", "openai_chat")
     );
     let survivor = gateway(&config).await;
-    let victim = Process::start(&config, &[("data/master.key", MASTER)]).await;
+    let victim = Process::start(&config, &[("master.key", MASTER)]).await;
     let (_, key) = survivor.key(r#"{"name":"ana","team":"research"}"#).await;
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
@@ -318,7 +318,13 @@ async fn what_a_budget_spent_on_the_disk_counts_on_in_redis() {
     gateway.halt();
     let export = run(gateway.path(), &["state", "export", "--to", "moving.jsonl"]);
     assert!(export.status.success(), "{}", text(&export.stderr));
-    gateway.save("gateway.toml", &house_of(&format!("[store]\nkind = \"redis\"\nurl = \"{}\"\n", server.url())));
+    gateway.save(
+        "gateway.toml",
+        &house_of(&format!(
+            "[secrets]\nmaster_key = \"file:data/master.key\"\n[store]\nkind = \"redis\"\nurl = \"{}\"\n",
+            server.url()
+        )),
+    );
     let import = run(gateway.path(), &["state", "import", "moving.jsonl"]);
     assert!(import.status.success(), "{}", text(&import.stderr));
     gateway.again().await;
