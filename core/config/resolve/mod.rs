@@ -95,7 +95,9 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
     let audit = r.audit(file.audit.unwrap_or_default());
-    let mut secrets = r.secrets(file.secrets.unwrap_or_default());
+    let raw_secrets = file.secrets.unwrap_or_default();
+    r.shares_master_key(&store, raw_secrets.master_key.is_some());
+    let mut secrets = r.secrets(raw_secrets);
     secrets.references = std::mem::take(&mut r.references);
     let rollout = r.rollout(file.rollout);
     let stages = r.stages(file.stages, beside, &teams);
