@@ -93,7 +93,8 @@ impl Streaming {
             let inner = if call.stands_in { standin::restored(inner) } else { inner };
             custom::restored(&call.customs, inner)
         };
-        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
+        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array && !view.strict_sdk
+        {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {

@@ -224,7 +224,8 @@ impl Gateway {
             exchange.keep = keep;
         }
         exchange.asked(&document);
-        exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
+        let wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
+        exchange.wire = wire.for_reader(found.format, found.operation, document.stream(), &parts.headers);
         if let Some(trial) = &exchange.trial {
             trial.seen(&exchange.cx, &document, &parts.headers);
         }

@@ -98,6 +98,8 @@ pub struct ClientView {
     /// OpenAI embeddings: how vectors are written; Gemini: whether one or many were asked.
     pub base64: bool,
     pub single: bool,
+    /// OpenAI: the client's SDK reads a call of a stream only whole, and embeddings only with an id.
+    pub strict_sdk: bool,
 }
 
 /// What a target's wire wants: data from the provider's row and the model's capability, not code.
@@ -208,6 +210,11 @@ pub trait Codec: Send + Sync {
     fn format(&self) -> Format;
 
     /// Client side: body to model. Errors carry the path of the field at fault.
+    /// Client side: does the program that sends this `user-agent` read the family's answers more strictly than others?
+    fn is_strict(&self, _agent: &[u8]) -> bool {
+        false
+    }
+
     fn decode_request(&self, body: &[u8], inbound: Inbound<'_>) -> Result<Request>;
     /// Upstream side: model to body; `Kind::Unsupported` names the feature that this target lacks.
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded>;
