@@ -101,7 +101,7 @@ impl Gateway {
     }
 
     /// 12. Whatever it was is settled once: here, or when the stream ends.
-    async fn deliver(
+    pub(crate) async fn deliver(
         self: &Arc<Self>,
         runtime: &Arc<Runtime>,
         mut exchange: Exchange,

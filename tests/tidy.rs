@@ -61,6 +61,13 @@ const WALLS: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
+    (
+        "batch",
+        &[
+            "auth", "clock", "codec", "context", "endpoint", "error", "exchange", "gateway", "limit", "model",
+            "opaque", "server", "store",
+        ],
+    ),
     ("aside", &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply"]),
     ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),

@@ -22,6 +22,7 @@ use crate::{
     admin,
     aside::Inside,
     auth::{Keys, Principal},
+    batch,
     cli::{Exit, outbound::Outside},
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
     gateway::Gateway,
@@ -232,6 +233,7 @@ impl Running {
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
+            tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];

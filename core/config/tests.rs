@@ -89,7 +89,7 @@ fn an_empty_file_means_the_defaults() {
 fn every_server_key_arrives() {
     let config = Case::new(
         "[server]\nlisten = \"localhost:0\"\nmax_body = \"1MiB\"\ndrain = \"1m30s\"\ndrain_delay = \"0s\"\nwrite_stall = \"2s\"\n\
-         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\nkeep_alive = \"5s\"\nmax_upload = \"2MiB\"\n",
+         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\nkeep_alive = \"5s\"\nmax_upload = \"2MiB\"\nbatch_look = \"9s\"\n",
     )
     .config();
     let expected = Server {
@@ -97,6 +97,7 @@ fn every_server_key_arrives() {
         tls: None,
         max_body: 1 << 20,
         max_upload: 2 << 20,
+        batch_look: Duration::from_secs(9),
         drain: Duration::from_secs(90),
         drain_delay: Duration::ZERO,
         write_stall: Duration::from_secs(2),
