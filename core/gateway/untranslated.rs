@@ -15,7 +15,7 @@ use crate::{
     exchange::Exchange,
     model::Operation,
     opaque::{self, Answers, Books, answer::Through},
-    realtime::Session,
+    realtime::{Guard, Session},
     reply::Reply,
     route::{Flight, Target},
     runtime::Runtime,
@@ -94,13 +94,6 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, .. }: Waits,
     ) -> Result<Attempted> {
-        if let Some(stage) = exchange.chain.guards_answers() {
-            let text = format!(
-                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
-                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
-            );
-            return Err(Error::unsupported("realtime", text));
-        }
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {
@@ -114,13 +107,15 @@ impl Gateway {
         exchange.accepted();
         exchange.record.stream = true;
         if !exchange.chain.is_empty() {
-            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
+            exchange.cx.trace.note("realtime", "stages see texts, transcripts and calls; sound has none");
         }
+        let guard = Guard::of(&exchange.chain, self.state.health.candidate(target, clock::now()));
         Ok(Attempted::Answered(Reply::Session(Box::new(Session {
             upgrade,
             upstream,
             target: target.clone(),
             flight: flight.take(),
+            guard,
             keys: self.state.auth.clone(),
             credential: None,
             began,
