@@ -21,6 +21,7 @@ use super::{
 mod logins;
 mod models;
 mod pricing;
+mod profiles;
 mod providers;
 mod rollout;
 mod stages;
