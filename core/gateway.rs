@@ -16,7 +16,7 @@ use crate::{
     auth,
     call::{Call, Waits},
     clock,
-    codec::{Field, Inbound, codec, custom, document::Document, standin},
+    codec::{Field, Inbound, codec, custom, document::Document, ran, standin},
     context::{Context, Step},
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
@@ -629,6 +629,9 @@ impl Gateway {
         // An upstream that does not stream may still answer a client that asked for a stream.
         let stream = exchange.record.stream;
         let mut response = codec(format).decode_response(&body)?;
+        if !call.same_format {
+            ran::translate(&mut response, exchange.cx.format);
+        }
         custom::restore(&call.customs, &mut response);
         if call.stands_in {
             standin::restore(&mut response);

@@ -282,7 +282,6 @@ const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];
 /// Files longer than `LONGEST` lines, and why they are not two.
 const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
-    ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),
     ("core/gateway.rs", "the way of a request, read from top to bottom in one file"),
     ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),
