@@ -205,7 +205,10 @@ fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
         // No guard is left out unseen: whoever needs sessions is told here, and not by their first caller.
         let guards = built.pipeline.entries.iter().filter(|entry| entry.guards_answers());
         notes.extend(guards.map(|entry| {
-            format!("{} looks at answers: realtime sessions that it would meet are refused", entry.stage.name())
+            format!(
+                "{} looks at answers: in realtime sessions that it meets, answers of sound are refused",
+                entry.stage.name()
+            )
         }));
     }
     let mut problems = routes.err().unwrap_or_default();

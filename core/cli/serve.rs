@@ -27,6 +27,7 @@ use crate::{
     aside::Inside,
     audit::{self, Audit, Entry},
     auth::{Keys, Principal},
+    batch,
     cli::{
         Exit,
         outbound::{IssuerKeys, Outside},
@@ -299,6 +300,7 @@ impl Running {
             tokio::spawn(secrets.run(close.clone())),
             tokio::spawn(deploy.clone().follow_secrets(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
+            tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),

@@ -23,6 +23,7 @@ mod limits;
 mod logins;
 mod models;
 mod pricing;
+mod profiles;
 mod providers;
 mod rollout;
 mod secrets;
@@ -159,6 +160,7 @@ impl Resolver<'_, '_, '_> {
             tls: raw.tls.map(|tls| self.tls(tls)),
             max_upload: self.size(&at("max_upload"), raw.max_upload, default.max_upload),
             max_body: self.size(&at("max_body"), raw.max_body, default.max_body),
+            batch_look: self.span(&at("batch_look"), raw.batch_look).unwrap_or(default.batch_look),
             drain: self.span_or_zero(&at("drain"), raw.drain, default.drain),
             drain_delay: self.span_or_zero(&at("drain_delay"), raw.drain_delay, default.drain_delay),
             write_stall: self.span(&at("write_stall"), raw.write_stall).unwrap_or(default.write_stall),
