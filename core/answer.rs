@@ -14,7 +14,7 @@ use crate::{
     auth::cut::Watch,
     call::Call,
     clock,
-    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, standin},
+    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, standin},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -94,9 +94,11 @@ impl Streaming {
         let decoder = || {
             let inner = codec(format).stream_decoder(&target.dialect, server.max_event);
             let inner = if call.stands_in { standin::restored(inner) } else { inner };
+            let inner = if call.same_format { inner } else { ran::restored(exchange.cx.format, inner) };
             custom::restored(&call.customs, inner)
         };
-        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array {
+        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array && !view.strict_sdk
+        {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {

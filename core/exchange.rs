@@ -9,18 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 use crate::{
     account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
     clock,
-    codec::{ClientView, document::Document},
+    codec::{ClientView, codec, document::Document},
     context::{Context, Step},
     error::{Error, Kind, Result},
     limit::{self, Bounds, Need, Permit, Reservation},
-    model::{Encoding, FinishReason, Operation, ServiceTier, Usage},
+    model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
     rollout::Trial,
@@ -140,13 +140,23 @@ pub struct Wire {
     pub base64: bool,
     pub single: bool,
     pub legacy: bool,
+    pub strict_sdk: bool,
 }
 
 impl Wire {
     pub fn of(operation: Operation, json_array: bool, single: bool, document: &mut Document) -> Result<Wire> {
         let base64 = operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
         let include_usage = document.stream() && document.include_usage();
-        Ok(Wire { include_usage, json_array, base64, single, legacy: document.legacy() })
+        Ok(Wire { include_usage, json_array, base64, single, legacy: document.legacy(), strict_sdk: false })
+    }
+
+    /// Some SDKs read streams and embeddings more strictly than their family's others; whole chats they read like them.
+    pub fn for_reader(mut self, format: Format, operation: Operation, stream: bool, client: &HeaderMap) -> Wire {
+        if stream || operation == Operation::Embeddings {
+            let agent = client.get(&header::USER_AGENT);
+            self.strict_sdk = agent.is_some_and(|agent| codec(format).is_strict(agent.as_bytes()));
+        }
+        self
     }
 }
 
@@ -214,7 +224,7 @@ impl Exchange {
 
     /// What a codec needs to write to this client. Made only when something is written anew.
     pub fn view(&self) -> ClientView {
-        let Wire { include_usage, json_array, base64, single, legacy } = self.wire;
+        let Wire { include_usage, json_array, base64, single, legacy, strict_sdk } = self.wire;
         ClientView {
             model: self.record.model.clone(),
             request_id: self.cx.id.to_string(),
@@ -224,6 +234,7 @@ impl Exchange {
             base64,
             single,
             legacy,
+            strict_sdk,
             echo: self.echo.clone(),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     auth::{self, cut::Watch},
     call::{Call, Waits},
     clock,
-    codec::{Field, Inbound, codec, custom, document::Document, standin},
+    codec::{Field, Inbound, codec, custom, document::Document, ran, standin},
     context::{Context, Step},
     endpoint::{self, Found},
     error::{Error, Kind, Result, Side},
@@ -107,7 +107,7 @@ impl Gateway {
     }
 
     /// 12. Whatever it was is settled once: here, or when the stream ends.
-    async fn deliver(
+    pub(crate) async fn deliver(
         self: &Arc<Self>,
         runtime: &Arc<Runtime>,
         mut exchange: Exchange,
@@ -265,7 +265,8 @@ impl Gateway {
             exchange.keep = keep;
         }
         exchange.asked(&document);
-        exchange.wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
+        let wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;
+        exchange.wire = wire.for_reader(found.format, found.operation, document.stream(), &parts.headers);
         if let Some(trial) = &exchange.trial {
             trial.seen(&exchange.cx, &document, &parts.headers);
         }
@@ -715,6 +716,9 @@ impl Gateway {
         // An upstream that does not stream may still answer a client that asked for a stream.
         let stream = exchange.record.stream;
         let mut response = codec(format).decode_response(&body)?;
+        if !call.same_format {
+            ran::translate(&mut response, exchange.cx.format);
+        }
         custom::restore(&call.customs, &mut response);
         if call.stands_in {
             standin::restore(&mut response);

@@ -8,6 +8,7 @@ pub mod rollout;
 pub mod server;
 pub mod gateway;
 pub mod aside;
+pub mod batch;
 pub mod long_input;
 pub mod rehearse;
 pub mod suite;

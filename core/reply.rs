@@ -370,7 +370,7 @@ pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: By
             }
             Ok(Reply::json(body))
         }
-        _ if call.same_format => {
+        _ if call.same_format && !exchange.wire.strict_sdk => {
             note_facts(exchange, document.format(), &body)?;
             Ok(Reply::json(body))
         }

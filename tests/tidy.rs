@@ -73,6 +73,13 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "batch",
+        &[
+            "auth", "clock", "codec", "context", "endpoint", "error", "exchange", "gateway", "limit", "model",
+            "opaque", "server", "store",
+        ],
+    ),
+    (
         "aside",
         &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply", "runtime"],
     ),
@@ -315,7 +322,6 @@ const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];
 const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
     ("core/answer.rs", "one stream, from its upstream's first byte to its client's last"),
-    ("core/codec/document.rs", "one type: what a body can be, and every way it is read or patched"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),
     ("core/gateway.rs", "the way of a request, read from top to bottom in one file"),
     ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),

@@ -6,14 +6,13 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use tokio::sync::RwLock;
 
 use super::{Record, hour::Hour, minute::Minute, sum::Sum};
 use crate::{
-    config::Scope,
     model::Usage,
     store::{Op, Result, Store, Table},
 };
@@ -22,6 +21,7 @@ mod by;
 mod former;
 pub mod line;
 mod names;
+mod spent;
 mod sweep;
 
 pub use by::{By, DAY, Kind, QUARTER, TAG_END};
@@ -57,6 +57,10 @@ struct State {
     swept: Hour,
     /// The tags of the request that is being counted.
     tags: String,
+    /// What was asked for a moment ago.
+    memos: Vec<spent::Memo>,
+    /// How often, so that each memo has a number of its own.
+    asked: u64,
 }
 
 impl Sums {
@@ -198,30 +202,6 @@ impl Sums {
         self.older_still(kind, f).await
     }
 
-    /// Nano-dollars of the requests of a scope that began from `from` up to `to`, by whole quarters of an hour. Of a tag that has more values
-    /// than an hour may have, those that had no room are left out.
-    pub async fn spent(&self, scope: &Scope, from: SystemTime, to: Option<SystemTime>) -> Result<u64> {
-        let _still = self.moving.read().await;
-        let mut spent: u64 = 0;
-        let end = to.map_or(Minute::MAX, Minute::not_before);
-        self.each_still(Minute::of(from).within(QUARTER), end, |_, by, sum| {
-            if by.is_in(scope) {
-                spent = spent.saturating_add(sum.cost_nano_usd);
-            }
-        })
-        .await?;
-        if from <= UNIX_EPOCH {
-            let provider = if let Scope::Provider(_) = scope { scope.id() } else { "" };
-            self.older_still(Kind::of(scope), |id, sum| {
-                let mine =
-                    if provider.is_empty() { id == &**scope.id() } else { id.split('/').next() == Some(provider) };
-                spent = spent.saturating_add(if mine { sum.cost_nano_usd } else { 0 });
-            })
-            .await?;
-        }
-        Ok(spent)
-    }
-
     async fn each_still(&self, from: Minute, to: Minute, mut f: impl FnMut(Minute, &By<'_>, &Sum)) -> Result<()> {
         let mine: Vec<(Box<[u8]>, Sum)> = {
             let state = self.lock();
@@ -233,6 +213,11 @@ impl Sums {
                 f(at, &by, sum);
             }
         }
+        self.stored(from, to, f).await
+    }
+
+    /// Of them what lies in the store.
+    async fn stored(&self, from: Minute, to: Minute, mut f: impl FnMut(Minute, &By<'_>, &Sum)) -> Result<()> {
         for grain in Grain::ALL {
             // A day counts where most of it lies, for whoever asks in another zone.
             let middle = if grain == Grain::Day { DAY / 2 } else { 0 };
@@ -297,7 +282,7 @@ impl State {
         by: By<'_>,
         tags: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
         error: bool,
-        attempts: impl Iterator<Item = Used<'a>>,
+        attempts: impl Iterator<Item = Used<'a>> + Clone,
         node: &str,
     ) {
         let at = Minute::of_id(id).unwrap_or(self.fine);
@@ -309,6 +294,9 @@ impl State {
         // A name that reached nothing may be anything.
         let model = if by.target.is_empty() { "" } else { by.model };
         let by = By { model, tags: &tag_set, ..by };
+        for memo in &mut self.memos {
+            attempts.clone().for_each(|used| memo.add(at, &By { target: used.target, ..by }, used.cost));
+        }
         let sum = self.sum(at, by, node);
         sum.requests += 1;
         sum.errors += u64::from(error);

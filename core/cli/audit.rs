@@ -125,7 +125,7 @@ async fn opened(config: &Config) -> Result<Arc<dyn Store>> {
 }
 
 async fn of(store: &Arc<dyn Store>, key: &[u8; 32]) -> Result<Arc<Audit>> {
-    Ok(Audit::open(store.clone(), key, LOCAL).await?)
+    Ok(Audit::open(store.clone(), key, store.node().unwrap_or(LOCAL)).await?)
 }
 
 /// Does something to a stopped store, written down before and after as the admin plane does it.

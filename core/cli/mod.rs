@@ -94,7 +94,7 @@ pub enum Command {
     /// Export the store to a file, or import one
     State(state::Args),
     /// Tell what was used and spent, price it again, compare it with a provider's bill
-    Usage(usage::Args),
+    Usage(Box<usage::Args>),
     /// Answer like a model provider, without one
     Mock(mock::Args),
     /// Say where a request would go and why, without sending it
@@ -163,7 +163,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Command::Secrets(args)) => secrets::run(args, &place),
         Some(Command::Audit(args)) => audit::run(args, &place),
         Some(Command::State(args)) => state::run(args, &place),
-        Some(Command::Usage(args)) => usage::run(args, &place),
+        Some(Command::Usage(args)) => usage::run(*args, &place),
         Some(Command::Mock(args)) => mock::run(&args),
         Some(Command::Explain(args)) => explain::run(&args, &place),
         Some(Command::Test(args)) => test::run(&args, &place),
@@ -205,7 +205,10 @@ fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
         // No guard is left out unseen: whoever needs sessions is told here, and not by their first caller.
         let guards = built.pipeline.entries.iter().filter(|entry| entry.guards_answers());
         notes.extend(guards.map(|entry| {
-            format!("{} looks at answers: realtime sessions that it would meet are refused", entry.stage.name())
+            format!(
+                "{} looks at answers: in realtime sessions that it meets, answers of sound are refused",
+                entry.stage.name()
+            )
         }));
     }
     let mut problems = routes.err().unwrap_or_default();

@@ -2,6 +2,7 @@
 //! order. Decides nothing about requests.
 
 mod ground;
+mod shared;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -26,12 +27,12 @@ use crate::{
     aside::Inside,
     audit::{self, Audit, Entry},
     auth::{Keys, Principal},
+    batch,
     cli::{
         Exit,
         outbound::{IssuerKeys, Outside},
     },
     config::{self, Config, Content, Place, Secret, StoreKind, env, watch},
-    context,
     gateway::Gateway,
     hints::Hints,
     limit::{self, Budgets, days},
@@ -45,7 +46,7 @@ use crate::{
     script::Scripts,
     seal::Seals,
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
-    store::{self, Directory, Store},
+    store::{Directory, Store},
     stored::Stored,
     telemetry::{self, Ring, metrics},
     token::Tokens,
@@ -200,9 +201,16 @@ impl Running {
         let keys = Keys::with(&ring, store.clone(), &config.auth, config.who()).await?;
         keys.table().issuers().configure(&config.issuers);
         let first_key = first_key(&config, &keys).await?;
-        let audit = Audit::open(store.clone(), &keys.secret_for(audit::PURPOSE), audit::LOCAL).await?;
+        let audit =
+            Audit::open(store.clone(), &keys.secret_for(audit::PURPOSE), store.node().unwrap_or(audit::LOCAL)).await?;
         audit.set_keep(config.audit.keep);
-        let ledger = Ledger::open(store.clone(), Arc::new(Ring::default()), std::time::SystemTime::now).await?;
+        let ledger = Ledger::open_as(
+            store.node().unwrap_or(""),
+            store.clone(),
+            Arc::new(Ring::default()),
+            std::time::SystemTime::now,
+        )
+        .await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
@@ -261,16 +269,11 @@ impl Running {
         }
         let (drain, close) = (CancellationToken::new(), CancellationToken::new());
         let (data, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
-        if let Some(mark) = store.node().and_then(store::nodes::mark) {
-            context::mark_ids(mark);
-        }
-        if let Err(error) = store::nodes::register(&*store, admin.to_string(), std::time::SystemTime::now()).await {
-            tracing::warn!(%error, "other gateways do not learn where this one's records are");
-        }
+        shared::introduce(&*store, admin).await;
         let serving = tokio::spawn(server::serve(listener, config.server.clone(), gateway.clone(), drain.clone()));
         let token = config.admin.token.clone();
         let (facts, deployment) = (gateway.clone(), deploy.clone());
-        let follow = keys.follow();
+        let followed = shared::follow(&store, &keys, &budgets, &secrets, &close);
         let plane = Arc::new(admin::AdminState {
             keys,
             ledger: ledger.clone(),
@@ -297,21 +300,14 @@ impl Running {
             tokio::spawn(secrets.run(close.clone())),
             tokio::spawn(deploy.clone().follow_secrets(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),
+            tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
-        if let Some(follow) = follow {
-            let stop = close.clone();
-            helpers.push(tokio::spawn(async move {
-                tokio::select! {
-                    () = follow => {}
-                    () = stop.cancelled() => {}
-                }
-            }));
-        }
+        helpers.extend(followed);
         let watcher = watched(&deploy)?;
         Ok(Running {
             gateway,

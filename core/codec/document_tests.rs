@@ -1,6 +1,6 @@
 //! Splices and scans against serde_json.
 
-use super::*;
+use super::{text::ends, *};
 
 fn document(body: &str) -> Document {
     Document::new(Format::OpenaiChat, Bytes::copy_from_slice(body.as_bytes()), Inbound::default()).expect("a request")

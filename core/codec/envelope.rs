@@ -479,7 +479,8 @@ const ROUTING: [&[u8]; 27] = [
 ];
 
 /// How ids begin that `openai_responses` makes for items without one.
-const OUR_IDS: [&[u8]; 6] = [b"\"ws_pc_", b"\"rs_pc_", b"\"msg_pc_", b"\"fc_pc_", b"\"ctc_pc_", b"\"ig_pc_"];
+const OUR_IDS: [&[u8]; 7] =
+    [b"\"ws_pc_", b"\"ci_pc_", b"\"rs_pc_", b"\"msg_pc_", b"\"fc_pc_", b"\"ctc_pc_", b"\"ig_pc_"];
 
 /// Message fields by which signatures and native parts travel through the OpenAI format.
 const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"extra_content", b"reasoning_content"];

@@ -1,11 +1,12 @@
-//! Tools that a provider runs itself, in a request that goes to another one. A search of the web becomes the target's own
-//! where it has one that keeps the caller's bounds. What is only offered, and needs nothing of the caller's, is left out and
-//! named: a model may answer without it. What is forced, or works on the caller's own things (files, servers, a shell), is
-//! left as it is, and the target's codec refuses it by name. Knows no format: each reads and writes its own search.
+//! Tools that a provider runs itself, in a request that goes to another one. A search of the web, a reader of pages and a
+//! sandbox for code become the target's own where it has one that keeps the caller's bounds. A search that is only offered is
+//! left out and named: a model may answer without it. So is what only finds other tools: those are all there. What is forced,
+//! or works on the caller's own things (files, servers, a shell), is left as it is, and the target's codec refuses it by name.
+//! Knows no format: each reads and writes its own.
 
 use serde_json::{Map, Value};
 
-use super::{Dialect, codec};
+use super::{Dialect, codec, ran};
 use crate::{
     error::{Error, Result},
     model::{Extra, Format, Message, Part, Request, Tool, ToolChoice},
@@ -38,8 +39,8 @@ pub struct Fitted {
     pub tools: Vec<Tool>,
     pub choice: Option<ToolChoice>,
     pub extra: Extra,
-    /// Records of searches in past turns are left out.
-    pub without_searches: bool,
+    /// Past turns tell of what other providers ran: records of searches are left out, code is written down.
+    pub past: bool,
     pub dropped: Vec<&'static str>,
 }
 
@@ -52,7 +53,7 @@ pub fn fit(request: &Request, to: Format, dialect: &Dialect) -> Result<Option<Fi
         Tool::Function(_) => false,
     };
     let options = request.extra.any().filter(|(format, fields)| *format != to && fields.contains_key(OPTIONS));
-    let past = request.messages.iter().flat_map(|m| &m.parts).any(|part| is_past_search(part, to));
+    let past = request.messages.iter().flat_map(|m| &m.parts).any(|part| !matches!(past_part(part, to), Past::Kept));
     if options.is_none() && !past && !request.tools.iter().any(strange) {
         return Ok(None);
     }
@@ -61,10 +62,10 @@ pub fn fit(request: &Request, to: Format, dialect: &Dialect) -> Result<Option<Fi
         tools: Vec::with_capacity(request.tools.len()),
         choice: request.tool_choice.clone(),
         extra: request.extra.clone(),
-        without_searches: past,
+        past,
         dropped: Vec::new(),
     };
-    if past {
+    if past && request.messages.iter().flat_map(|m| &m.parts).any(|part| matches!(past_part(part, to), Past::Left)) {
         out.note("past_searches");
     }
     let own = |search: &Search| own_search(search, to, dialect, functions);
@@ -78,8 +79,9 @@ pub fn fit(request: &Request, to: Format, dialect: &Dialect) -> Result<Option<Fi
             continue;
         }
         let search = codec(*format).search(kind, value);
+        let own_other = own_other(*format, kind, value, (to, dialect, functions));
         let forced = is_forced(request, kind, value, functions);
-        match search.as_ref().and_then(own) {
+        match search.as_ref().and_then(own).or(own_other) {
             Some(tool) => {
                 if forced {
                     out.force(&tool, to);
@@ -89,6 +91,7 @@ pub fn fit(request: &Request, to: Format, dialect: &Dialect) -> Result<Option<Fi
             None if forced => out.tools.push(tool.clone()),
             None if search.is_some() => out.note("web_search"),
             None if kind == PICTURES => out.note(PICTURES),
+            None if codec(*format).finds_tools(kind) => out.note("tool_search"),
             None => out.tools.push(tool.clone()),
         }
     }
@@ -147,6 +150,25 @@ fn own_search(search: &Search, to: Format, dialect: &Dialect, functions: bool) -
     Some(Tool::Hosted { format: to, kind: kind.to_owned(), value })
 }
 
+/// The target's own sandbox for code, or reader of pages.
+fn own_other(
+    from: Format,
+    kind: &str,
+    tool: &Value,
+    (to, dialect, functions): (Format, &Dialect, bool),
+) -> Option<Tool> {
+    if functions && dialect.search_alone {
+        return None;
+    }
+    let own = |kind: &'static str, value: Value| Tool::Hosted { format: to, kind: kind.to_owned(), value };
+    if codec(from).is_code_tool(kind, tool) {
+        let kind = dialect.code?;
+        return Some(own(kind, codec(to).code_tool(kind)?));
+    }
+    let (bounds, kind) = (codec(from).fetch(kind, tool)?, dialect.fetch?);
+    Some(own(kind, codec(to).fetch_tool(&bounds, kind)?))
+}
+
 /// Must this tool be called?
 fn is_forced(request: &Request, kind: &str, value: &Value, functions: bool) -> bool {
     let told = || {
@@ -168,18 +190,40 @@ fn asks_of_vendor(tool: &Value) -> bool {
     tool.get("external_web_access").is_some()
 }
 
-/// The record of a search in a past turn: what it found stands in the answer.
-fn is_past_search(part: &Part, to: Format) -> bool {
-    match part {
-        Part::Native { format, kind, value } => *format != to && codec(*format).is_search(kind, value),
-        _ => false,
+/// What becomes of a part of a past turn.
+enum Past {
+    Kept,
+    /// The record of a search: what it found stands in the answer.
+    Left,
+    /// Code that was run, and what came of it.
+    Written(Part),
+}
+
+fn past_part(part: &Part, to: Format) -> Past {
+    let Part::Native { format, kind, value } = part else { return Past::Kept };
+    let theirs = codec(*format);
+    let foreign = *format != to;
+    if !foreign && !theirs.is_made(kind, value) {
+        return Past::Kept;
+    }
+    if foreign && theirs.is_search(kind, value) {
+        return Past::Left;
+    }
+    match theirs.ran(kind, value) {
+        ran if ran.is_empty() => Past::Kept,
+        ran => Past::Written(Part::text(ran::text(&ran))),
     }
 }
 
-/// The turns without records of searches; a turn that was nothing else goes whole.
-pub fn without_searches(messages: &[Message], to: Format) -> Vec<Message> {
+/// The turns without records of searches, and with code as text; a turn that was nothing else goes whole.
+pub fn without_past(messages: &[Message], to: Format) -> Vec<Message> {
     let kept = |message: &Message| {
-        let parts: Vec<Part> = message.parts.iter().filter(|part| !is_past_search(part, to)).cloned().collect();
+        let part = |part: &Part| match past_part(part, to) {
+            Past::Kept => Some(part.clone()),
+            Past::Left => None,
+            Past::Written(text) => Some(text),
+        };
+        let parts: Vec<Part> = message.parts.iter().filter_map(part).collect();
         let gone = parts.is_empty() && !message.parts.is_empty();
         (!gone).then(|| Message { parts, ..bare(message) })
     };

@@ -225,3 +225,73 @@ fn past_searches_are_left_out_and_the_rest_of_the_turns_stays() {
     let encoded = document.encode(Format::OpenaiChat, &Dialect::of("m")).expect("encoded");
     assert_eq!((encoded.dropped, encoded.body["messages"].as_array().map(Vec::len)), (vec!["past_searches"], Some(3)));
 }
+
+#[test]
+fn code_and_pages_go_to_the_targets_own_tools_and_are_refused_where_there_are_none() {
+    let code = json!({"type": "code_interpreter", "container": {"type": "auto"}});
+    let asked = responses(json!([code.clone()]), json!({}));
+    let target = |code, fetch| Dialect { code, fetch, ..Dialect::of("m") };
+    let anthropic = target(Some("code_execution_20260120"), Some("web_fetch_20250910"));
+    let gemini = Dialect { search_alone: true, ..target(Some("codeExecution"), Some("urlContext")) };
+    assert_eq!(
+        fitted(&asked, Format::AnthropicMessages, &anthropic).0,
+        [json!({"type": "code_execution_20260120", "name": "code_execution"})]
+    );
+    assert_eq!(fitted(&asked, Format::Gemini, &gemini).0, [json!({"codeExecution": {}})]);
+    // Beside functions, where a target takes one or the other; with files that lie at their own vendor; unknown targets.
+    let both = responses(json!([code, function()]), json!({}));
+    let files = responses(
+        json!([{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]),
+        json!({}),
+    );
+    for (asked, to, dialect) in [
+        (&both, Format::Gemini, &gemini),
+        (&files, Format::Gemini, &gemini),
+        (&asked, Format::Cohere, &Dialect::of("m")),
+        (&asked, Format::Gemini, &Dialect::of("m")),
+    ] {
+        let (tools, dropped) = fitted(asked, to, dialect);
+        assert!(tools.iter().any(|tool| tool["type"] == "code_interpreter") && dropped.is_empty(), "{to:?}: {tools:?}");
+    }
+    let pages = |tool: Value| {
+        request(
+            Format::AnthropicMessages,
+            &json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": [tool]}),
+        )
+    };
+    let plain = json!({"type": "web_fetch_20250910", "name": "web_fetch", "max_uses": null});
+    assert_eq!(fitted(&pages(plain.clone()), Format::Gemini, &gemini).0, [json!({"urlContext": {}})]);
+    let mut bound = plain;
+    bound["allowed_domains"] = json!(["a.example"]);
+    assert_eq!(fitted(&pages(bound.clone()), Format::Gemini, &gemini).0, [bound], "a bound that it cannot keep");
+    let context =
+        request(Format::Gemini, &json!({"contents": [{"parts": [{"text": "x"}]}], "tools": [{"urlContext": {}}]}));
+    assert_eq!(
+        fitted(&context, Format::AnthropicMessages, &anthropic).0,
+        [json!({"type": "web_fetch_20250910", "name": "web_fetch"})]
+    );
+    // Tools that only find others: all of those are there.
+    let finding = responses(json!([{"type": "tool_search"}, function()]), json!({}));
+    let (tools, dropped) = fitted(&finding, Format::AnthropicMessages, &anthropic);
+    assert_eq!((tools.len(), dropped), (0, vec!["tool_search"]), "only the function is left");
+}
+
+#[test]
+fn code_of_past_turns_is_written_down_for_other_providers() {
+    let call = json!({"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "code": "print(6*7)", "container_id": "c",
+        "outputs": [{"type": "logs", "logs": "42\n"}]});
+    let input = json!([{"role": "user", "content": "how much?"}, call, {"role": "user", "content": "and now?"}]);
+    let body = json!({"model": "m", "input": input}).to_string();
+    for to in Format::ALL.into_iter().filter(|to| *to != Format::OpenaiResponses) {
+        let mut document =
+            Document::new(Format::OpenaiResponses, body.clone().into(), Inbound::default()).expect("opened");
+        let text = Value::Object(document.encode(to, &Dialect::of("m")).expect("encoded").body).to_string();
+        assert!(text.contains("print(6*7)") && text.contains("42") && !text.contains("ci_1"), "{to:?}: {text}");
+    }
+    // One that this gateway wrote is no item that the vendor knows.
+    let ours = body.replace("ci_1", "ci_pc_1");
+    let mut document = Document::new(Format::OpenaiResponses, ours.into(), Inbound::default()).expect("opened");
+    let text =
+        Value::Object(document.encode(Format::OpenaiResponses, &Dialect::of("m")).expect("encoded").body).to_string();
+    assert!(text.contains("print(6*7)") && !text.contains("code_interpreter_call"), "{text}");
+}

@@ -9,6 +9,7 @@ pub mod bedrock_converse;
 pub mod calls;
 pub mod cohere;
 pub mod custom;
+mod dialect;
 pub mod document;
 pub mod envelope;
 pub mod eventstream;
@@ -30,6 +31,7 @@ pub mod openai_chat;
 pub mod openai_responses;
 pub mod pieces;
 mod plain;
+pub mod ran;
 pub mod rate;
 pub mod schema;
 pub mod serial;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+pub use dialect::Dialect;
 pub use rate::{RateFact, RateFacts};
 
 use crate::{
@@ -96,103 +99,11 @@ pub struct ClientView {
     pub legacy: bool,
     /// OpenAI Responses: fields of the request that every answer repeats.
     pub echo: Option<Arc<Map<String, Value>>>,
+    /// OpenAI: the client's SDK reads a call of a stream only whole, and embeddings only with an id.
+    pub strict_sdk: bool,
     /// OpenAI embeddings: how vectors are written; Gemini: whether one or many were asked.
     pub base64: bool,
     pub single: bool,
-}
-
-/// What a target's wire wants: data from the provider's row and the model's capability, not code.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Dialect {
-    /// The model's name upstream.
-    pub model: String,
-    /// The provider's catalogue name: native tags, id rules.
-    pub provider: String,
-    /// `max_tokens` or `max_completion_tokens` (OpenAI format).
-    pub max_tokens_field: &'static str,
-    /// What to send where the format requires a bound and the caller gave none (Anthropic).
-    pub default_max_tokens: u64,
-    pub developer_role: bool,
-    /// `stream_options.include_usage` is understood.
-    pub stream_options: bool,
-    /// The field of a message that carries reasoning (`reasoning_content`, `reasoning`); `None`: reasoning is not sent back.
-    pub reasoning_field: Option<&'static str>,
-    /// Streams end without `[DONE]`.
-    pub terminal_optional: bool,
-    /// Tool-call ids must be exactly nine letters or digits.
-    pub short_tool_ids: bool,
-    /// Parameter knobs that this provider refuses, by canonical name (`seed`, `frequency_penalty`, `logit_bias`, …).
-    pub refuses: &'static [&'static str],
-    /// Fields of an embeddings request under this provider's own name.
-    pub renames: &'static [(&'static str, &'static str)],
-    /// Features that this target lacks, by name (`images`, `documents`, `audio`, `tools`, `json_schema`, `n`, `logprobs`, …).
-    pub lacks: &'static [&'static str],
-    /// Sampling parameters are refused (newer Claude models).
-    pub no_sampling: bool,
-    /// It is known to think: sealed thoughts may be asked for (OpenAI Responses).
-    pub reasons: bool,
-    /// Takes `thinking: {type: enabled, budget_tokens}` (older Claude) rather than adaptive + effort.
-    pub thinking_budget: bool,
-    /// Takes structured output natively (`output_config.format`); else a forced tool stands in.
-    pub native_schema: bool,
-    /// Takes JSON Schema as it is (Gemini `parametersJsonSchema`/`responseJsonSchema`); else it is lowered.
-    pub json_schema: bool,
-    /// Takes media by URL.
-    pub media_urls: bool,
-    /// Knows system turns in mid-conversation.
-    pub mid_system: bool,
-    /// The upstream's API version header value, where the format has one.
-    pub version: Option<&'static str>,
-    /// The tool by which this provider searches the web itself, in its format's words.
-    pub search: Option<&'static str>,
-    /// It takes a search or functions, not both at once.
-    pub search_alone: bool,
-    /// The tools of its format that this provider runs; `None`: not known, all are passed on.
-    pub hosted: Option<&'static [&'static str]>,
-    /// OpenAI: the request goes to the endpoint of legacy completions, with a prompt and not with messages.
-    pub completions: bool,
-}
-
-impl Dialect {
-    /// The format's own vendor, at its most common.
-    pub fn of(model: &str) -> Self {
-        Dialect {
-            model: model.to_owned(),
-            provider: String::new(),
-            max_tokens_field: "max_completion_tokens",
-            default_max_tokens: 8192,
-            developer_role: true,
-            stream_options: true,
-            reasoning_field: None,
-            terminal_optional: false,
-            short_tool_ids: false,
-            renames: &[],
-            refuses: &[],
-            lacks: &[],
-            no_sampling: false,
-            reasons: true,
-            thinking_budget: true,
-            native_schema: true,
-            json_schema: true,
-            media_urls: true,
-            mid_system: false,
-            version: None,
-            search: None,
-            search_alone: false,
-            hosted: None,
-            completions: false,
-        }
-    }
-
-    /// Is a tool of its own format run there, as far as is known?
-    pub fn runs(&self, tool: &str) -> bool {
-        self.hosted.is_none_or(|known| known.contains(&tool))
-    }
-
-    /// The same target's endpoint of legacy completions.
-    pub fn of_completions(&self) -> Self {
-        Dialect { completions: true, max_tokens_field: "max_tokens", ..self.clone() }
-    }
 }
 
 /// A request body for an upstream.
@@ -232,6 +143,38 @@ pub trait Codec: Send + Sync {
     fn searched<'a>(&self, _kind: &str, _part: &'a Value) -> Option<&'a str> {
         None
     }
+    /// Client side: is this one of the format's own tools that run code, and need nothing of the caller's?
+    fn is_code_tool(&self, _kind: &str, _tool: &Value) -> bool {
+        false
+    }
+    /// Upstream side: the tool `kind` that runs code.
+    fn code_tool(&self, _kind: &str) -> Option<Value> {
+        None
+    }
+    /// What a part that only this format understands says was run, and what came of it.
+    fn ran(&self, _kind: &str, _part: &Value) -> Vec<ran::Ran> {
+        Vec::new()
+    }
+    /// Client side: its own parts (their kinds, and what they hold) that tell of that. None: it has no such parts.
+    fn run_parts(&self, _ran: &[ran::Ran]) -> Vec<(String, Value)> {
+        Vec::new()
+    }
+    /// Did `run_parts` make this part? Then its upstream does not know it.
+    fn is_made(&self, _kind: &str, _part: &Value) -> bool {
+        false
+    }
+    /// Client side: one of the format's own tools, as a reader of pages that the conversation names, if it is one.
+    fn fetch(&self, _kind: &str, _tool: &Value) -> Option<hosted::Search> {
+        None
+    }
+    /// Upstream side: the tool `kind` that reads pages within these bounds. `None`: it cannot keep them.
+    fn fetch_tool(&self, _bounds: &hosted::Search, _kind: &str) -> Option<Value> {
+        None
+    }
+    /// Client side: does this tool only find others of the request's tools?
+    fn finds_tools(&self, _kind: &str) -> bool {
+        false
+    }
     /// Upstream side.
     fn decode_response(&self, body: &[u8]) -> Result<Response>;
     /// Client side.
@@ -266,6 +209,11 @@ pub trait Codec: Send + Sync {
         // Who sends both is bound by one of them: servers differ in which.
         let both = number("max_completion_tokens").into_iter().chain(number("max_tokens"));
         OutputBound { tokens: both.max(), choices: number("n").unwrap_or(1) }
+    }
+
+    /// Client side: does the program that sends this `user-agent` read the family's answers more strictly than others?
+    fn is_strict(&self, _agent: &[u8]) -> bool {
+        false
     }
 
     /// Client side: fields of the request that its answers repeat, as they stand there.

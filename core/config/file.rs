@@ -92,6 +92,8 @@ pub struct Server {
     pub max_body: Option<Size>,
     /// The most bytes of a body that streams through without being held: files, pictures, sound. Default: 512MiB.
     pub max_upload: Option<Size>,
+    /// How often the gateway looks after batches itself, so that those are charged which nobody asks for. Default: 5m.
+    pub batch_look: Option<Span>,
     /// How long running requests may go on after a stop signal. Default: 300s.
     pub drain: Option<Span>,
     /// How long "not ready" is shown before the listener closes. Default: 5s.

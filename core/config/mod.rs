@@ -113,6 +113,8 @@ pub struct Server {
     pub max_body: u64,
     /// Bytes of one body that streams through without being held.
     pub max_upload: u64,
+    /// How often the gateway asks for the batches of its callers itself.
+    pub batch_look: Duration,
     pub drain: Duration,
     /// "Not ready" before the listener closes: 5 s; tests shorten it.
     pub drain_delay: Duration,
@@ -345,6 +347,7 @@ impl Default for Server {
             tls: None,
             max_body: 32 << 20,
             max_upload: 512 << 20,
+            batch_look: Duration::from_secs(300),
             drain: Duration::from_secs(300),
             drain_delay: Duration::from_secs(5),
             write_stall: Duration::from_secs(60),

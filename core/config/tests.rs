@@ -89,7 +89,7 @@ fn an_empty_file_means_the_defaults() {
 fn every_server_key_arrives() {
     let config = Case::new(
         "[server]\nlisten = \"localhost:0\"\nmax_body = \"1MiB\"\ndrain = \"1m30s\"\ndrain_delay = \"0s\"\nwrite_stall = \"2s\"\n\
-         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\nkeep_alive = \"5s\"\nmax_upload = \"2MiB\"\n",
+         body_memory = 5000\nheader_timeout = \"3s\"\nidle = \"4s\"\nmin_body_rate = \"2KB\"\nmax_connections = 7\nmax_event = \"64KiB\"\nkeep_alive = \"5s\"\nmax_upload = \"2MiB\"\nbatch_look = \"9s\"\n",
     )
     .config();
     let expected = Server {
@@ -97,6 +97,7 @@ fn every_server_key_arrives() {
         tls: None,
         max_body: 1 << 20,
         max_upload: 2 << 20,
+        batch_look: Duration::from_secs(9),
         drain: Duration::from_secs(90),
         drain_delay: Duration::ZERO,
         write_stall: Duration::from_secs(2),
@@ -577,6 +578,52 @@ fn identities_at_clouds_come_from_the_file_or_from_where_the_clouds_tools_look()
     let assumed = aws(r#"{ role_arn = "arn" }"#).env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "S");
     let Some(Login::Aws(AwsLogin::Role(AwsRole::Assume { base, .. }))) = login_of(&assumed).0 else { panic!("assume") };
     assert!(matches!(*base, AwsLogin::Keys { .. }));
+    // A profile comes before what a machine is, and after keys in the environment.
+    let files = |case: Case| {
+        case.env("AWS_SHARED_CREDENTIALS_FILE", "aws/credentials")
+            .env("AWS_CONFIG_FILE", "aws/config")
+            .with("aws/credentials", "[default]\naws_access_key_id = D\naws_secret_access_key = d\n[loop]\naws_access_key_id = L\naws_secret_access_key = l\n")
+            .with(
+                "aws/config",
+                "[profile work]\nrole_arn = arn:work\nsource_profile = default\nexternal_id = e\n[profile loop]\nrole_arn = arn:l\nsource_profile = loop\n\
+                 [profile box]\nrole_arn = arn:box\ncredential_source = Ec2InstanceMetadata\n[profile person]\nsso_session = s\n\
+                 [profile program]\ncredential_process = /bin/keys\n[profile code]\nrole_arn = a\nmfa_serial = m\nsource_profile = default\n\
+                 [profile a]\nrole_arn = a\nsource_profile = b\n[profile b]\nrole_arn = b\nsource_profile = a\n",
+            )
+    };
+    let id = |login: Option<Login>| match login {
+        Some(Login::Aws(AwsLogin::Keys { id, .. })) => id.expose().to_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(id(login_of(&files(chain()).env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x")).0), "D");
+    assert_eq!(id(login_of(&files(chain()).env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "S")).0), "AK");
+    for (case, arn_of, with_id) in [
+        (files(chain()).env("AWS_PROFILE", "work"), "arn:work", Some("e")),
+        (
+            files(aws(r#"{ profile = "loop" }"#)).env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "S"),
+            "arn:l",
+            None,
+        ),
+        (files(aws(r#"{ profile = "box" }"#)), "arn:box", None),
+    ] {
+        let login = login_of(&case).0;
+        let Some(Login::Aws(AwsLogin::Role(AwsRole::Assume { arn, external_id, .. }))) = login else {
+            panic!("{login:?}")
+        };
+        assert_eq!((arn.as_str(), external_id.as_deref()), (arn_of, with_id));
+    }
+    for (name, says) in [
+        ("person", "a person's login (SSO)"),
+        ("program", "the gateway starts none"),
+        ("code", "a code from a person's device"),
+        ("a", "leads to itself"),
+        ("nobody", "there is no profile \"nobody\""),
+    ] {
+        let told = files(aws(&format!("{{ profile = \"{name}\" }}"))).problems().join(" ");
+        assert!(told.contains(says) && told.contains("gateway.toml:2"), "{name}: {told}");
+    }
+    let disabled = login_of(&chain().env("AWS_EC2_METADATA_DISABLED", "true"));
+    assert!(disabled.0.is_none() && disabled.1.is_some_and(|why| why.contains("AWS_EC2_METADATA_DISABLED")));
     // Google's document has several lines, and none of them is shown.
     let google = Case::new("[providers.gemini]\ngoogle = {}\n").env("GOOGLE_APPLICATION_CREDENTIALS", "sa.json");
     let Some(Login::Google(login)) = login_of(&google.with("sa.json", "{\n \"type\": \"x\"\n}\n")).0 else { panic!() };

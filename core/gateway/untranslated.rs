@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 
 use super::{Attempted, Gateway};
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::Exchange,
     model::Operation,
-    opaque::{self, Answers, answer::Through},
-    realtime::Session,
+    opaque::{self, Answers, Books, answer::Through},
+    realtime::{Guard, Session},
     reply::Reply,
     route::{Flight, Target},
     runtime::Runtime,
@@ -41,26 +41,47 @@ impl Gateway {
                 .await
                 .map(Reply::json);
         }
-        let house = opaque::House {
-            routes: &runtime.routes,
-            seals: &state.seals,
-            claims: &state.claims,
-            memory: &state.body_memory,
-            limits: &runtime.body_limits,
-            max_upload: runtime.config.server.max_upload,
-        };
-        let mut opened = opaque::open(found, parts, body, &principal, &house).await?;
-        exchange.cx.format = opened.format;
-        exchange.record.format = opened.format;
-        exchange.held = opened.held;
-        exchange.opaque = Some(Box::new(opened.opaque));
-        exchange.asked(&opened.document);
-        let mut reply = self.staged(runtime, exchange, &parts.headers, &mut opened.document).await?;
+        let opened = opaque::open(found, parts, body, &principal, &self.house(runtime)).await?;
+        let mut reply = self.opened(runtime, exchange, &parts.headers, opened).await?;
         if let Reply::Session(session) = &mut reply {
             let credential = auth::credential(&parts.headers, parts.uri.query());
             session.credential = credential.or_else(|| auth::in_protocol(&parts.headers)).map(Cow::into_owned);
         }
         Ok(reply)
+    }
+
+    /// A file or a batch that is there, asked for by the gateway itself in its owner's name.
+    pub(crate) async fn ask_for(&self, exchange: &mut Exchange, found: &Found) -> Result<Reply> {
+        let runtime = self.runtime.load_full();
+        let principal = exchange.cx.principal.clone();
+        let opened = opaque::kept(found, &principal, &self.house(&runtime)).await?;
+        self.opened(&runtime, exchange, &HeaderMap::new(), opened).await
+    }
+
+    fn house<'a>(&'a self, runtime: &'a Runtime) -> opaque::House<'a> {
+        opaque::House {
+            routes: &runtime.routes,
+            seals: &self.state.seals,
+            claims: &self.state.claims,
+            memory: &self.state.body_memory,
+            limits: &runtime.body_limits,
+            max_upload: runtime.config.server.max_upload,
+        }
+    }
+
+    async fn opened(
+        &self,
+        runtime: &Arc<Runtime>,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        mut opened: opaque::Opened,
+    ) -> Result<Reply> {
+        exchange.cx.format = opened.format;
+        exchange.record.format = opened.format;
+        exchange.held = opened.held;
+        exchange.opaque = Some(Box::new(opened.opaque));
+        exchange.asked(&opened.document);
+        self.staged(runtime, exchange, client, &mut opened.document).await
     }
 
     /// The upstream's side of a realtime session; the client's is answered when it is open.
@@ -73,13 +94,6 @@ impl Gateway {
         flight: &mut Option<Flight>,
         Waits { began, until, .. }: Waits,
     ) -> Result<Attempted> {
-        if let Some(stage) = exchange.chain.guards_answers() {
-            let text = format!(
-                "the stage {stage} looks at answers, and what is said in a session passes no stage on its way back; to have \
-                 sessions all the same give it `on_error = \"skip\"`, or bind it to other models with `only`"
-            );
-            return Err(Error::unsupported("realtime", text));
-        }
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {
@@ -93,13 +107,15 @@ impl Gateway {
         exchange.accepted();
         exchange.record.stream = true;
         if !exchange.chain.is_empty() {
-            exchange.cx.trace.note("realtime", "request stages see the client's texts, and no stage what is answered");
+            exchange.cx.trace.note("realtime", "stages see texts, transcripts and calls; sound has none");
         }
+        let guard = Guard::of(&exchange.chain, self.state.health.candidate(target, clock::now()));
         Ok(Attempted::Answered(Reply::Session(Box::new(Session {
             upgrade,
             upstream,
             target: target.clone(),
             flight: flight.take(),
+            guard,
             keys: self.state.auth.clone(),
             credential: None,
             began,
@@ -124,8 +140,9 @@ impl Gateway {
         }
         if through.ended {
             let (operation, principal) = (exchange.cx.operation, exchange.cx.principal.clone());
-            let (seals, objects) = (&self.state.seals, &self.state.objects);
-            opaque::finish(&mut through, answers, operation, &principal, target, seals, objects).await?;
+            let state = &self.state;
+            let books = Books { seals: &state.seals, objects: &state.objects, claims: &state.claims };
+            opaque::finish(&mut through, answers, operation, &principal, target, books).await?;
             through.note(exchange);
             exchange.took(&target.name, "ok", clock::since(began));
             let charges = opaque::batches::owed(&mut through, exchange).await;

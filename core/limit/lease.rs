@@ -28,6 +28,8 @@ use crate::{
     telemetry::metrics,
 };
 
+mod shared;
+
 /// The records, as budgets need them.
 pub trait Ledger: Send + Sync {
     /// Nano-dollars of the scope's requests that began in `from..to`; of a provider those of its attempts. `None`: nobody keeps
@@ -244,20 +246,6 @@ impl Budgets {
             || self.configured.load().iter().any(|rule| rule.scope == *scope)
     }
 
-    /// How the budgets stand in a store that counts for several gateways: for headers, gauges and the API, a moment old.
-    async fn watch(&self) {
-        let Some(counters) = &self.counters else { return };
-        let now = SystemTime::now();
-        let current: Vec<Arc<Purse>> = self.current.iter().take(MOST_WATCHED).map(|purse| purse.clone()).collect();
-        for purse in current.iter().filter(|purse| purse.window.holds(now)) {
-            match counters.look(&super::fleet::money(purse, now)).await {
-                Ok(standing) => purse.observe(standing.used, standing.reserved),
-                // It is away, for all of them.
-                Err(_) => return,
-            }
-        }
-    }
-
     /// Counters of this moment and of the next minute exist.
     fn look_ahead(&self) {
         let now = SystemTime::now();
@@ -412,8 +400,6 @@ fn key(purse: &Purse) -> Vec<u8> {
     [purse.scope.kind(), &**purse.scope.id(), &purse.window.id].join("\0").into_bytes()
 }
 
-/// In one look.
-const MOST_WATCHED: usize = 500;
 const TICK: Duration = Duration::from_secs(1);
 /// Before a window begins its counter is ready.
 const AHEAD: Duration = Duration::from_secs(60);

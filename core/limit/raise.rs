@@ -69,6 +69,17 @@ impl Raises {
         }
     }
 
+    /// A row that another gateway on the same store wrote or removed.
+    pub async fn refresh(&self, store: &dyn Store, key: &[u8]) -> anyhow::Result<()> {
+        let found = store.read(Table::Raises, key).await?;
+        let raise = found.map(|value| read(key, &value)).transpose()?;
+        match raise {
+            Some(raise) => drop(self.lock().insert(raise.id.clone(), Arc::new(raise))),
+            None => drop(self.lock().remove(&*String::from_utf8_lossy(key))),
+        }
+        Ok(())
+    }
+
     /// Durable before it counts.
     pub async fn add(&self, store: &dyn Store, new: NewRaise, now: SystemTime) -> Result<Arc<Raise>> {
         let NewRaise { scope, per, nano_usd, until, reason } = new;

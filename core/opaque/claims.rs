@@ -1,6 +1,6 @@
 //! Who charges a batch: the first request that sees its end, and no other one, whatever runs at the same time or is killed. A
-//! claim is a row of the store that names the request; the charge is that request's record in the ledger. Says nothing about
-//! what a batch costs.
+//! claim is a row of the store that names the request; the charge is that request's record in the ledger. Remembers which
+//! batches nobody has seen the end of. Says nothing about what a batch costs.
 
 use std::{
     sync::Arc,
@@ -11,9 +11,23 @@ use serde_json::{Value, json};
 
 use crate::{
     account::Ledger,
+    auth::Principal,
     seal::Tenant,
     store::{Op, Result, Store, StoreError, Table, hex},
 };
+
+/// A batch whose end nobody has seen, and whose it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Open {
+    pub row: Vec<u8>,
+    /// Its id as its owner knows it.
+    pub batch: String,
+    pub key: String,
+    pub team: Option<String>,
+    pub user: Option<String>,
+    /// Seconds since 1970.
+    pub since: u64,
+}
 
 pub struct Claims {
     store: Arc<dyn Store>,
@@ -55,6 +69,7 @@ impl Claims {
             let mine = json!({"request": request, "boot": self.boot, "node": node, "at": seconds(now)}).to_string();
             let expected = vec![Op { table: Table::Objects, key: key.clone(), value: row }];
             let mut ops = vec![Op::put(Table::Objects, key.clone(), mine)];
+            ops.push(Op::remove(Table::Objects, self::key(OPEN, tenant, batch)));
             ops.extend(output.map(|file| Op::remove(Table::Objects, self::key(OUTPUT, tenant, file))));
             if self.store.write_if(expected, ops).await? {
                 return Ok(true);
@@ -82,6 +97,35 @@ impl Claims {
     pub async fn of_output(&self, tenant: Tenant<'_>, file: &str) -> Result<Option<String>> {
         let row = self.store.read(Table::Objects, &key(OUTPUT, tenant, file)).await?;
         Ok(row.and_then(|batch| String::from_utf8(batch).ok()))
+    }
+
+    /// A batch is under way, which its owner may never ask for again.
+    pub async fn opened(&self, principal: &Principal, batch: &str, now: SystemTime) -> Result<()> {
+        let Principal { key_id, team, user, .. } = principal;
+        let row = json!({"batch": batch, "key": key_id, "team": team, "user": user, "at": seconds(now)}).to_string();
+        self.store.write(vec![Op::put(Table::Objects, key(OPEN, Tenant::of(principal), batch), row)]).await
+    }
+
+    /// Batches under way, behind the row `after`.
+    pub async fn open(&self, after: Option<&[u8]>, limit: usize) -> Result<Vec<Open>> {
+        let prefix = format!("{OPEN}\0").into_bytes();
+        let rows = self.store.scan(Table::Objects, &prefix, after, limit).await?;
+        let read = |(row, value): (Vec<u8>, Vec<u8>)| {
+            let told: Value = serde_json::from_slice(&value).unwrap_or_default();
+            let text = |name: &str| told[name].as_str().map(str::to_owned);
+            let (batch, key) = (text("batch").unwrap_or_default(), text("key").unwrap_or_default());
+            Open { row, batch, key, team: text("team"), user: text("user"), since: told["at"].as_u64().unwrap_or(0) }
+        };
+        Ok(rows.into_iter().map(read).collect())
+    }
+
+    pub async fn is_open(&self, open: &Open) -> Result<bool> {
+        Ok(self.store.read(Table::Objects, &open.row).await?.is_some())
+    }
+
+    /// There is nothing to charge any more.
+    pub async fn close(&self, open: &Open) -> Result<()> {
+        self.store.write(vec![Op::remove(Table::Objects, open.row.clone())]).await
     }
 
     /// Does the claim stand? One that another process made stands if its charge is in the ledger. Where that cannot be known
@@ -118,6 +162,7 @@ fn seconds(at: SystemTime) -> u64 {
 
 const CHARGED: &str = "charged";
 const OUTPUT: &str = "output";
+const OPEN: &str = "open";
 /// Records are kept for an hour at least.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Somebody else was faster, so often.
@@ -171,6 +216,23 @@ mod tests {
         // What is too old to be looked up stays.
         let later = noon() + REMEMBERED + Duration::from_secs(1);
         assert!(!claims(&store).await.claim(LAB, "batch_1", "req_4", None, later).await.expect("a claim"));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_open_until_it_is_charged_or_has_nothing_to_charge() {
+        let store = store();
+        let claims = claims(&store).await;
+        let mine = Principal { key_id: "key_1".into(), team: Some("lab".into()), ..Principal::default() };
+        claims.opened(&mine, "batch_1", noon()).await.expect("noted");
+        claims.opened(&mine, "batch_2", noon()).await.expect("noted");
+        let open = claims.open(None, 10).await.expect("a list");
+        let names: Vec<_> = open.iter().map(|o| (o.batch.as_str(), o.key.as_str(), o.team.as_deref())).collect();
+        assert_eq!(names, [("batch_1", "key_1", Some("lab")), ("batch_2", "key_1", Some("lab"))]);
+        assert_eq!(claims.open(Some(&open[0].row), 10).await.expect("a list"), open[1..]);
+        assert!(claims.claim(LAB, "batch_1", "req_1", None, noon()).await.expect("a claim"));
+        assert!(!claims.is_open(&open[0]).await.expect("a look"));
+        claims.close(&open[1]).await.expect("closed");
+        assert!(claims.open(None, 10).await.expect("a list").is_empty());
     }
 
     #[tokio::test]

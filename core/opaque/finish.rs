@@ -1,6 +1,8 @@
 //! What a whole answer needs before it goes out: ids sealed and remembered, a ranking in the shape that callers know. Lists that
 //! are answered here, and the last word on a body that cannot be sent again.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -8,6 +10,7 @@ use super::{
     Answers,
     answer::Through,
     batches::Ended,
+    claims::Claims,
     ids,
     objects::{Objects, Page},
     param,
@@ -20,6 +23,13 @@ use crate::{
     route::Target,
     seal::{Seals, Tenant, Thing},
 };
+
+/// Where it is written down what is whose.
+pub struct Books<'a> {
+    pub seals: &'a Seals,
+    pub objects: &'a Objects,
+    pub claims: &'a Claims,
+}
 
 /// The fields of an answer, for whoever must change them.
 fn fields(body: &[u8]) -> Result<Map<String, Value>> {
@@ -51,9 +61,9 @@ pub async fn finish(
     operation: Operation,
     principal: &Principal,
     target: &Target,
-    seals: &Seals,
-    objects: &Objects,
+    books: Books<'_>,
 ) -> Result<()> {
+    let Books { seals, objects, claims } = books;
     match answers {
         Answers::Through => {}
         Answers::Ranking if target.provider.lists() => {
@@ -73,6 +83,11 @@ pub async fn finish(
                 Operation::DeleteFile => objects.forget(thing, tenant, id).await,
                 _ => objects.keep(thing, tenant, &answer).await,
             };
+            if operation == Operation::CreateBatch
+                && let Err(error) = claims.opened(principal, id, SystemTime::now()).await
+            {
+                tracing::warn!(%error, "a batch will be charged only when its owner asks for it");
+            }
             // The thing is there all the same, and its id works.
             if let Err(error) = kept {
                 tracing::warn!(%error, "the list of files and batches lacks a change");

@@ -24,7 +24,7 @@ use self::{
     head::{is_json, model_in, named_provider, refuse_form, without_key},
 };
 pub use self::{
-    finish::{final_word, finish, listed},
+    finish::{Books, final_word, finish, listed},
     head::param,
 };
 use crate::{
@@ -304,7 +304,7 @@ async fn batch(parts: &Parts, body: Incoming, principal: &Arc<Principal>, house:
 }
 
 /// A file or a batch that is there already: where it lives is in its id.
-async fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<Opened> {
+pub async fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<Opened> {
     let thing = match found.operation {
         Operation::OneBatch | Operation::CancelBatch => Thing::Batch,
         _ => Thing::File,

@@ -142,10 +142,18 @@ impl Chain {
         self.seats[..self.answer].iter().map(need).max().unwrap_or(StreamNeed::None)
     }
 
+    /// Parked stages are left out, or refuse.
+    pub fn admit(&mut self, cx: &mut Context) -> Result<()> {
+        self.seats.iter_mut().try_for_each(|seat| seat.admit(cx))
+    }
+
+    /// Who answers, for stages that look at whole answers, where no attempt phase tells it.
+    pub fn meet(&mut self, target: Candidate) {
+        self.target = Some(target);
+    }
+
     pub async fn request(&mut self, cx: &mut Context, doc: &mut Document) -> Result<Flow> {
-        for seat in &mut self.seats {
-            seat.admit(cx)?;
-        }
+        self.admit(cx)?;
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
             if !seat.wants(Phase::Request) {

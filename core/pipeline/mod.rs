@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-pub use adapt::Hold;
+pub use adapt::{Hold, MAX_HELD};
 pub use ask::Asks;
 pub use build::{Built, StageInfo, build};
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};

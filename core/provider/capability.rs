@@ -66,6 +66,8 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         mid_system: can.mid_system,
         version: row.version,
         search: quirks.search.filter(|_| !lacks.contains(&"web_search")),
+        code: quirks.code.filter(|_| !lacks.contains(&"code_execution")),
+        fetch: quirks.fetch.filter(|_| !lacks.contains(&"web_fetch")),
         search_alone: format == Format::Gemini,
         hosted: quirks.hosted,
         completions: false,

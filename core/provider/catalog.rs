@@ -84,6 +84,9 @@ pub struct Quirks {
     pub renames: &'static [(&'static str, &'static str)],
     /// The tool by which it searches the web, and all those of its format that it runs, where that is known.
     pub search: Option<&'static str>,
+    /// The tools by which it runs code and reads pages.
+    pub code: Option<&'static str>,
+    pub fetch: Option<&'static str>,
     pub hosted: Option<&'static [&'static str]>,
     pub lacks: &'static [&'static str],
 }
@@ -202,6 +205,8 @@ fn plain_row(format: Format) -> Row {
             refuses: &[],
             renames: &[],
             search: None,
+            code: None,
+            fetch: None,
             hosted: None,
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
         },
@@ -276,6 +281,8 @@ struct RawQuirks {
     refuses: Vec<String>,
     renames: BTreeMap<String, String>,
     search: Option<String>,
+    code: Option<String>,
+    fetch: Option<String>,
     hosted: Option<Vec<String>>,
     lacks: Vec<String>,
 }
@@ -375,6 +382,8 @@ impl RawQuirks {
             refuses,
             renames,
             search,
+            code,
+            fetch,
             hosted,
             lacks,
         } = self;
@@ -392,6 +401,8 @@ impl RawQuirks {
             refuses: keep_all(refuses),
             renames: renames.into_iter().map(|(from, to)| (keep(from), keep(to))).collect::<Vec<_>>().leak(),
             search: search.map(keep),
+            code: code.map(keep),
+            fetch: fetch.map(keep),
             hosted: hosted.map(keep_all),
             lacks: keep_all(lacks),
         }

@@ -297,6 +297,24 @@ fn operations_lie_where_the_format_says() {
 }
 
 #[test]
+fn what_else_azure_offers_lies_behind_its_v1_address_with_the_deployment_as_the_model() {
+    let azure = provider("azure");
+    let behind = |rest: &str| format!("https://res.openai.azure.com/openai/v1{rest}");
+    for (operation, rest) in [
+        (Operation::GenerateImage, "/images/generations"),
+        (Operation::Speech, "/audio/speech"),
+        (Operation::Transcription, "/audio/transcriptions"),
+        (Operation::Translation, "/audio/translations"),
+        (Operation::UploadFile, "/files"),
+        (Operation::CreateBatch, "/batches"),
+    ] {
+        assert_eq!(azure.place(operation, None, None).unwrap().to_string(), behind(rest), "{operation:?}");
+    }
+    assert_eq!(azure.session("my-voice", None).unwrap().to_string(), behind("/realtime?model=my-voice"));
+    assert!(azure.offers(Operation::Compact) && !azure.offers(Operation::Rerank));
+}
+
+#[test]
 fn a_hostile_model_name_stays_one_path_segment() {
     let gemini = provider("gemini");
     let base = "https://generativelanguage.googleapis.com/v1beta/models/";

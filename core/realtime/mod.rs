@@ -1,5 +1,5 @@
 //! A realtime session: two WebSockets and what goes between them, message by message. What the client says passes the request
-//! stages (`said.rs`). Counts what the upstream reports, and ends when either side does, when nobody speaks, when the key is
+//! stages (`said.rs`), and what it is answered those that look at answers (`answered.rs`). Counts what the upstream reports, and ends when either side does, when nobody speaks, when the key is
 //! revoked, the budget used up or the gateway's own time is over. Translates nothing.
 
 use std::{
@@ -30,7 +30,12 @@ use crate::{
     upstream::Socket,
 };
 
+mod answered;
+mod passed;
 mod said;
+mod spoken;
+
+pub use answered::Guard;
 
 /// All sessions under way. Each is a task of its own; only the end of the process waits for them.
 #[derive(Default)]
@@ -68,6 +73,8 @@ pub struct Session {
     pub upstream: Box<Socket>,
     pub target: Arc<Target>,
     pub flight: Option<Flight>,
+    /// What stages see of the answers.
+    pub guard: Option<Box<Guard>>,
     pub keys: Arc<auth::Table>,
     /// The caller's key, looked at again while it lasts.
     pub credential: Option<String>,
@@ -75,6 +82,28 @@ pub struct Session {
     /// Bytes of one message.
     pub limit: usize,
     pub write_stall: Duration,
+}
+
+/// A message of the upstream behind the stages.
+enum Heard {
+    AsItCame(Message),
+    Looked(Vec<Message>),
+}
+
+impl Heard {
+    /// Was it taken in time?
+    async fn tell(self, client: &mut ClientSocket, stall: Duration) -> bool {
+        let messages = match self {
+            Heard::AsItCame(message) => return passed(client.send(message), stall).await,
+            Heard::Looked(messages) => messages,
+        };
+        for message in messages {
+            if !passed(client.send(message), stall).await {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// Why it ended: for the record, and for whoever is still there.
@@ -87,12 +116,13 @@ struct Ending {
 impl Session {
     /// From the 101 to the end.
     async fn run(self: Box<Self>, mut exchange: Exchange, over: CancellationToken) {
-        let Session { upgrade, upstream, target, flight, keys, credential, began, limit, write_stall } = *self;
+        let Session { upgrade, upstream, target, flight, guard, keys, credential, began, limit, write_stall } = *self;
         // What bounded the handshake does not bound what follows.
         exchange.cx.deadline = None;
         let shown = exchange.chain.again().wants(Phase::Request);
         let (exchange, used) = (Some(exchange), Usage::default());
-        let mut live = Live { exchange, target, flight, began, used, spoke: false, answering: false, shown, over };
+        let mut live =
+            Live { exchange, target, flight, guard, began, used, spoke: false, answering: false, shown, over };
         let Ok(client) = upgrade.open(limit).await else { return };
         let ending = live.relay(client, *upstream, &keys, credential.as_deref(), write_stall).await;
         live.settle(Some(ending));
@@ -104,6 +134,7 @@ struct Live {
     exchange: Option<Exchange>,
     target: Arc<Target>,
     flight: Option<Flight>,
+    guard: Option<Box<Guard>>,
     began: Instant,
     used: Usage,
     /// The client has said something.
@@ -159,7 +190,13 @@ impl Live {
                         heard = Instant::now();
                         self.answering = (self.answering || says(&message, BEGUN)) && !says(&message, DONE);
                         let usage = used(&message);
-                        if !passed(client.send(message), write_stall).await {
+                        let (messages, cancel) = self.hear(message).await;
+                        if let Some(cancel) = cancel
+                            && !passed(upstream.send(cancel), write_stall).await
+                        {
+                            break Ending::upstream();
+                        }
+                        if !messages.tell(&mut client, write_stall).await {
                             break Ending::gone();
                         }
                         if let Some(usage) = usage
@@ -233,6 +270,15 @@ impl Live {
                 (None, Some(said::told(exchange, &error, asked)))
             }
         }
+    }
+
+    /// What the client gets of the upstream's message, and what the upstream is told of that.
+    async fn hear(&mut self, message: Message) -> (Heard, Option<Message>) {
+        let (Some(guard), Some(exchange)) = (&mut self.guard, &mut self.exchange) else {
+            return (Heard::AsItCame(message), None);
+        };
+        let passed = guard.pass(exchange, message).await;
+        (Heard::Looked(passed.client), passed.cancel)
     }
 
     /// Whether it may go on: what was used is reserved, and room for another answer.

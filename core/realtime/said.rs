@@ -76,4 +76,4 @@ async fn shown(exchange: &mut Exchange, document: &mut Document) -> Result<Strin
 /// Types of messages that carry sound, or control it.
 const SOUND: &str = "input_audio_buffer.";
 /// Of a trace, before the next message.
-const MOST_STEPS: usize = 100;
+pub const MOST_STEPS: usize = 100;

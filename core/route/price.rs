@@ -24,7 +24,7 @@ pub struct PriceList {
 #[derive(Debug)]
 enum Own {
     Table(Arc<Rates>),
-    Function(Arc<dyn Function>, config::PriceSheet),
+    Function(Arc<dyn Function>, Box<config::PriceSheet>),
 }
 
 impl PriceList {
@@ -35,7 +35,7 @@ impl PriceList {
             let priced = match &pricing.script {
                 None => Own::Table(Arc::new(Rates::new(&pricing.sheet))),
                 Some(file) => match crate::script::price::compile(&config.sources, file) {
-                    Ok(function) => Own::Function(function, pricing.sheet.clone()),
+                    Ok(function) => Own::Function(function, Box::new(pricing.sheet.clone())),
                     Err(found) => {
                         problems.extend(found);
                         continue;

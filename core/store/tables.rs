@@ -93,7 +93,7 @@ impl Table {
 
     /// Gateways hold these rows in memory: on a shared store they hear of changes.
     pub const fn is_told(self) -> bool {
-        matches!(self, Table::Keys)
+        matches!(self, Table::Keys | Table::Identities | Table::Tokens | Table::Raises | Table::Secrets)
     }
 
     /// Each gateway's own, also on a shared store: the configuration is each one's files.

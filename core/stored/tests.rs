@@ -235,6 +235,37 @@ async fn the_oldest_files_go_when_there_is_too_much() {
 }
 
 #[tokio::test]
+async fn who_keeps_much_pushes_out_its_own() {
+    const MOST: u64 = 512 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let (greedy, modest) = (principal(None, "k"), principal(Some("lab"), "other"));
+    assert_ne!(lane(&greedy) % 32, lane(&modest) % 32, "their lanes differ");
+    let bounds = config::Responses { max_size: MOST, ..on_disk() };
+    let stored = at(dir.path(), bounds, noon).await;
+    let put = async |stored: &Arc<Stored>, n: usize| {
+        if n.is_multiple_of(20) {
+            keep(stored, &modest, &format!("mine_{n}"), json!([{"text": noise(n, 10_000)}])).await;
+        }
+        keep(stored, &greedy, &format!("resp_{n}"), json!([{"text": noise(n, 10_000)}])).await;
+    };
+    for n in 0..120 {
+        put(&stored, n).await;
+    }
+    stored.sync().await;
+    // Each start goes on by the same files.
+    let stored = at(dir.path(), bounds, noon).await;
+    for n in 120..200 {
+        put(&stored, n).await;
+    }
+    for n in (0..200).step_by(20) {
+        assert!(is_there(&stored, &modest, &format!("mine_{n}")).await, "mine_{n}");
+    }
+    assert!(!is_there(&stored, &greedy, "resp_0").await && is_there(&stored, &greedy, "resp_199").await);
+    let bytes: usize = files(dir.path()).iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes as u64 <= MOST + (80 << 10), "{bytes}");
+}
+
+#[tokio::test]
 async fn damage_costs_the_records_behind_it_in_its_file_alone() {
     let dir = tempfile::tempdir().unwrap();
     let who = principal(None, "k");

@@ -3,7 +3,7 @@
 //! nothing about requests, and none waits for it longer than it says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -34,8 +34,9 @@ pub struct Writer {
     /// Bytes of answers that wait to be written.
     waiting: Arc<AtomicUsize>,
     segments: BTreeMap<u32, Segment>,
-    open: Option<Open>,
-    /// Of the next file: no number comes twice.
+    /// By lane: each tenant's answers lie in the files of one, so that who keeps much pushes out its own.
+    open: BTreeMap<u32, Open>,
+    /// Files so far, of all lanes: no number comes twice.
     next: u32,
     bytes: u64,
     /// Something was written that need not be on the disk yet, since then.
@@ -50,6 +51,7 @@ pub struct Writer {
 /// What there is to do.
 pub enum Job {
     Put {
+        lane: u32,
         name: Name,
         serial: u64,
         expires: u64,
@@ -58,14 +60,9 @@ pub enum Job {
         done: oneshot::Sender<()>,
     },
     /// Done when it and everything that was removed before is off the disk.
-    Erase {
-        place: Option<Place>,
-        done: oneshot::Sender<Result<()>>,
-    },
+    Erase { place: Option<Place>, done: oneshot::Sender<Result<()>> },
     /// All that was put is brought to the disk.
-    Sync {
-        done: oneshot::Sender<()>,
-    },
+    Sync { done: oneshot::Sender<()> },
 }
 
 /// A file of records.
@@ -84,6 +81,7 @@ struct Open {
     segment: u32,
     file: Appender,
     began: u64,
+    dirty: bool,
 }
 
 impl Writer {
@@ -100,7 +98,7 @@ impl Writer {
             clock,
             waiting,
             segments: BTreeMap::new(),
-            open: None,
+            open: BTreeMap::new(),
             next: 0,
             bytes: 0,
             dirty: None,
@@ -109,7 +107,7 @@ impl Writer {
             failing: false,
         };
         for number in writer.archive.segments()? {
-            writer.next = number.saturating_add(1);
+            writer.next = writer.next.max(number / LANES + 1);
             let found = match writer.archive.scan(number) {
                 Ok(found) => found,
                 Err(error) => {
@@ -162,9 +160,9 @@ impl Writer {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Put { name, serial, expires, turn, replaces, done } => {
+            Job::Put { lane, name, serial, expires, turn, replaces, done } => {
                 self.owed.extend(replaces);
-                let place = self.write(&name, expires, &turn);
+                let place = self.write(lane % LANES, &name, expires, &turn);
                 self.waiting.fetch_sub(turn.size(), Ordering::Relaxed);
                 match place {
                     Some(place) if self.with_shelf(|shelf| shelf.written(name, serial, place)) => {}
@@ -190,7 +188,7 @@ impl Writer {
     }
 
     /// `None`: the disk did not take it.
-    fn write(&mut self, name: &Name, expires: u64, turn: &Turn) -> Option<Place> {
+    fn write(&mut self, lane: u32, name: &Name, expires: u64, turn: &Turn) -> Option<Place> {
         let record = match self.archive.record(name, expires, turn) {
             Ok(record) => record,
             Err(error) => {
@@ -201,22 +199,23 @@ impl Writer {
         let now = (self.clock)();
         let mut append = || -> Result<Place> {
             let bounds = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds;
-            let size = (bounds.max_size / PARTS).clamp(SMALLEST, LARGEST);
+            let size = (bounds.max_size / FILES).clamp(SMALLEST, LARGEST);
             let span = (seconds(bounds.keep) / PARTS).clamp(1, LONGEST);
-            if self.open.as_ref().is_some_and(|o| o.file.len() >= size || now >= o.began.saturating_add(span)) {
-                self.close_file();
+            if self.open.get(&lane).is_some_and(|o| o.file.len() >= size || now >= o.began.saturating_add(span)) {
+                self.close_file(lane);
             }
-            let open = match &mut self.open {
-                Some(open) => open,
-                none => {
-                    let segment = self.next;
-                    self.next = segment.saturating_add(1);
+            let open = match self.open.entry(lane) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(place) => {
+                    let segment = self.next.saturating_mul(LANES).saturating_add(lane);
+                    self.next = self.next.saturating_add(1);
                     let file = self.archive.begin(segment)?;
                     self.segments.insert(segment, Segment::default());
-                    none.insert(Open { segment, file, began: now })
+                    place.insert(Open { segment, file, began: now, dirty: false })
                 }
             };
             let place = record.place(open.segment, open.file.len(), expires)?;
+            open.dirty = true;
             open.file.append(&record.bytes)?;
             Ok(place)
         };
@@ -275,11 +274,13 @@ impl Writer {
         self.make_room();
     }
 
-    /// The oldest files go while there is too much.
+    /// While there is too much, the oldest file goes of the lane that has most.
     fn make_room(&mut self) {
         let most = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds.max_size;
         while self.bytes > most {
-            let Some((number, before)) = self.segments.first_key_value().map(|(n, _)| (*n, self.bytes)) else { return };
+            let Some(lane) = self.fullest() else { return };
+            let Some(number) = self.segments.keys().copied().find(|number| number % LANES == lane) else { return };
+            let before = self.bytes;
             self.remove(number);
             if self.bytes == before {
                 return;
@@ -287,9 +288,18 @@ impl Writer {
         }
     }
 
+    fn fullest(&self) -> Option<u32> {
+        let mut sums = BTreeMap::<u32, u64>::new();
+        for (number, segment) in &self.segments {
+            *sums.entry(number % LANES).or_default() += segment.bytes;
+        }
+        sums.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(lane, _)| lane)
+    }
+
     fn remove(&mut self, number: u32) {
-        if self.open.as_ref().is_some_and(|open| open.segment == number) {
-            self.close_file();
+        let lane = number % LANES;
+        if self.open.get(&lane).is_some_and(|open| open.segment == number) {
+            self.close_file(lane);
         }
         if let Err(error) = self.archive.remove(number) {
             tracing::warn!(file = number, %error, "a file of kept answers cannot be removed: tried again");
@@ -304,17 +314,21 @@ impl Writer {
     }
 
     /// No more is added to the file.
-    fn close_file(&mut self) {
+    fn close_file(&mut self, lane: u32) {
         self.sync();
-        self.open = None;
+        self.open.remove(&lane);
     }
 
     fn sync(&mut self) {
         if self.dirty.take().is_none() {
             return;
         }
-        if let Some(Err(error)) = self.open.as_ref().map(|open| open.file.syncer().sync()) {
-            tracing::warn!(%error, "kept answers could not be brought to the disk");
+        for open in self.open.values_mut() {
+            if std::mem::take(&mut open.dirty)
+                && let Err(error) = open.file.syncer().sync()
+            {
+                tracing::warn!(%error, "kept answers could not be brought to the disk");
+            }
         }
     }
 
@@ -328,7 +342,10 @@ impl Writer {
     }
 }
 
-/// A file has at most this part of the bytes, and of the time: so much more than was asked for goes, or stays, at once.
+/// Tenants share a lane by chance only. A file's number tells its lane.
+const LANES: u32 = 32;
+/// A file has at most this part of the bytes, and this one of the time: so much more than was asked for goes, or stays, at once.
+const FILES: u64 = 128;
 const PARTS: u64 = 16;
 const SMALLEST: u64 = 64 << 10;
 const LARGEST: u64 = 64 << 20;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     auth::{FORM, form},
-    support::{Answer, Gateway, Process, Say, Upstream, request},
+    support::{Answer, Gateway, Process, Say, Upstream, eventually, request},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n[teams.red]\n[teams.blue]\n";
@@ -376,4 +376,46 @@ async fn a_batch_stays_charged_over_restarts() {
         assert_eq!(count, 1, "charged before, and not again");
         gateway.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_batch_that_nobody_asks_for_is_charged_all_the_same() {
+    let upstream = Upstream::start().await;
+    let looking = "[server]\nlisten = \"127.0.0.1:0\"\nbatch_look = \"100ms\"\n";
+    let gateway = Gateway::start(&format!("{looking}{RICH}{PRICED}{}", keeper(&upstream, "up"))).await;
+    let red = Caller::new(&gateway, "red").await;
+    made(&red, &upstream).await;
+    // Its owner may be gone by then: its team pays.
+    let keys = gateway.admin("GET", "/api/v1/keys", "").await.json();
+    let mine =
+        keys["data"].as_array().expect("keys").iter().find(|key| key["team"] == "red").expect("a key")["id"].clone();
+    let path = format!("/api/v1/keys/{}", mine.as_str().expect("an id"));
+    assert!(gateway.admin("DELETE", &path, "").await.status < 300);
+    upstream.always(Say::json(told("in_progress")));
+    let asked = upstream.heard().len();
+    eventually("it is asked for while it runs", async || upstream.heard().len() > asked + 1).await;
+    assert_eq!(upstream.last().path, "/v1/batches/batch_abc");
+    let rows = async || charges(&gateway.admin("GET", "/api/v1/requests?limit=500", "").await.json());
+    assert!(rows().await.is_empty());
+    upstream.always(Say::json(told("completed")));
+    eventually("it is charged", async || !rows().await.is_empty()).await;
+    let spent = async || {
+        let teams = gateway.admin("GET", "/api/v1/teams", "").await.json();
+        let team = teams["data"].as_array().expect("teams").iter().find(|t| t["name"] == "red").expect("red").clone();
+        team["budget"]["spent_usd"].to_string()
+    };
+    eventually("its team's budget has it", async || spent().await == "0.0000009").await;
+
+    // One that says nothing of what it used: its output is read, once it can be.
+    upstream.always(Say::json(FILE));
+    let blue = Caller::new(&gateway, "blue").await;
+    made(&blue, &upstream).await;
+    let body = json!({"model": "a", "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}});
+    let row = json!({"custom_id": "x", "error": null, "response": {"status_code": 200, "body": body}}).to_string();
+    upstream.always(Say::of(200, "application/octet-stream", row.into_bytes()));
+    upstream.then(Say::json(BATCH));
+    eventually("it is charged, too", async || rows().await.len() == 2).await;
+    let targets: Vec<_> =
+        rows().await.iter().map(|row| row["target"].as_str().unwrap_or_default().to_owned()).collect();
+    assert!(targets.contains(&"up/a".to_owned()) && targets.contains(&"up/m-2026".to_owned()), "{targets:?}");
 }

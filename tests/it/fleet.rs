@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     family::{FAMILIES, Family, Openai},
+    keys::{run, text},
     server::{Reply, Server},
     shared::{MASTER, gateway, long, shared, three},
     support::{Answer, Gateway, Process, Say, Upstream, eventually, request},
@@ -145,7 +146,7 @@ async fn after_a_kill_counters_hold_what_settled() {
         slow.provider("slow", "openai_chat")
     );
     let survivor = gateway(&config).await;
-    let victim = Process::start(&config, &[("data/master.key", MASTER)]).await;
+    let victim = Process::start(&config, &[("master.key", MASTER)]).await;
     let (_, key) = survivor.key(r#"{"name":"ana","team":"research"}"#).await;
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
@@ -293,4 +294,42 @@ async fn a_slow_redis_makes_requests_slow_and_not_wrong() {
     let (statuses, ()) = futures_util::future::join(futures_util::future::join_all(asked), slowing).await;
     let count = |status: u16| statuses.iter().filter(|s| **s == status).count();
     assert_eq!((count(200), count(429)), (5, 15), "{statuses:?}");
+}
+
+/// A store that moves takes along what its budgets had spent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_budget_spent_on_the_disk_counts_on_in_redis() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let house_of = |store: &str| {
+        format!(
+            "[auth]\nrequired = true\n{store}{A_DOLLAR}[teams.research]\nbudget = {{ usd = 5, per = \"total\" }}\n{}",
+            upstream.provider("up", "openai_chat")
+        )
+    };
+    let mut gateway = Process::start(&house_of("[store]\nkind = \"sled\"\n"), &[]).await;
+    let made = gateway.admin("POST", "/api/v1/keys", r#"{"name":"ana","team":"research"}"#).await.json();
+    let bearer = format!("Bearer {}", made["key"].as_str().unwrap_or_else(|| panic!("{made}")));
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let (path, body) = (Openai.path("up/m", false), Openai.body("up/m", false, "hello"));
+    for _ in 0..3 {
+        assert_eq!(request(gateway.addr, "POST", &path, &headers, body.as_bytes()).await.status, 200);
+    }
+    gateway.halt();
+    let export = run(gateway.path(), &["state", "export", "--to", "moving.jsonl"]);
+    assert!(export.status.success(), "{}", text(&export.stderr));
+    gateway.save(
+        "gateway.toml",
+        &house_of(&format!(
+            "[secrets]\nmaster_key = \"file:data/master.key\"\n[store]\nkind = \"redis\"\nurl = \"{}\"\n",
+            server.url()
+        )),
+    );
+    let import = run(gateway.path(), &["state", "import", "moving.jsonl"]);
+    assert!(import.status.success(), "{}", text(&import.stderr));
+    gateway.again().await;
+    eventually("what was spent is known", async || counted(&server) == (3 * DOLLAR, 0)).await;
+    for expected in [200, 200, 429] {
+        assert_eq!(request(gateway.addr, "POST", &path, &headers, body.as_bytes()).await.status, expected);
+    }
 }

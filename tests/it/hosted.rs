@@ -227,3 +227,60 @@ async fn a_vendor_of_the_same_format_is_not_sent_tools_that_it_does_not_run() {
         upstream.last().json()["tools"].as_array().expect("tools").iter().map(|t| t["type"].clone()).collect();
     assert_eq!(kinds, ["browser_search", "function"]);
 }
+
+#[tokio::test]
+async fn code_runs_in_another_vendors_sandbox_and_comes_back_as_the_clients_own_item() {
+    let parts = json!([
+        {"executableCode": {"language": "PYTHON", "code": "print(6*7)", "id": "a"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "42\n", "id": "a"}},
+        {"text": "It is 42."},
+    ]);
+    let body =
+        json!({"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 9, "totalTokenCount": 12}})
+        .to_string();
+    let upstream = Upstream::saying(Say::json(body.clone())).await;
+    let gateway = vendor(&upstream, "gemini", "k").await;
+    let tools = json!([{"type": "code_interpreter", "container": {"type": "auto"}}]);
+    let mut request = asked("up/gemini-2.5-pro", &tools);
+    let answer = gateway.post("/v1/responses", &request.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(upstream.last().json()["tools"], json!([{"codeExecution": {}}]));
+    let check = |output: &Value| {
+        let kinds: Vec<_> =
+            output.as_array().expect("items").iter().map(|i| i["type"].as_str().expect("a type")).collect();
+        assert_eq!(kinds, ["code_interpreter_call", "message"], "{output}");
+        assert_eq!((&output[0]["code"], &output[0]["outputs"][0]["logs"]), (&json!("print(6*7)"), &json!("42\n")));
+    };
+    let whole = answer.json();
+    check(&whole["output"]);
+
+    // What came back can be sent back: the model reads what was run.
+    let mut input = vec![json!({"role": "user", "content": "how much?"})];
+    input.extend(whole["output"].as_array().expect("items").iter().cloned());
+    input.push(json!({"role": "user", "content": "sure?"}));
+    request["input"] = input.into();
+    let again = gateway.post("/v1/responses", &request.to_string()).await;
+    assert_eq!(again.status, 200, "{}", again.text());
+    let sent = upstream.last().json()["contents"].to_string();
+    assert!(sent.contains("print(6*7)") && sent.contains("42") && !sent.contains("ci_pc_"), "{sent}");
+
+    upstream.always(Say::sse(format!("data: {body}\n\n")));
+    let mut request = asked("up/gemini-2.5-pro", &tools);
+    request["stream"] = true.into();
+    let answer = gateway.post("/v1/responses", &request.to_string()).await;
+    let events = events(&answer);
+    check(&events.last().expect("an end")["response"]["output"]);
+
+    // Elsewhere it is refused by name, and nothing is sent.
+    let other = Upstream::saying(Say::json(Anthropic.whole("x"))).await;
+    let plain = Gateway::start(&other.provider("up", "anthropic_messages")).await;
+    let answer = plain.post("/v1/responses", &asked("up/m", &tools).to_string()).await;
+    assert_eq!(
+        (answer.status, answer.json()["error"]["param"].as_str()),
+        (400, Some("code_interpreter")),
+        "{}",
+        answer.text()
+    );
+    assert!(other.heard().is_empty());
+}

@@ -307,26 +307,195 @@ async fn what_a_client_writes_passes_the_request_stages_message_by_message() {
     assert_eq!(record["status"], 101, "{record}");
 }
 
+/// An upstream that answers each `response.create` with the events in it, and notes what else it hears.
+async fn model() -> (String, Arc<Mutex<Heard>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let addr = listener.local_addr().expect("addr");
+    let heard = Arc::<Mutex<Heard>>::default();
+    let all = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let heard = all.clone();
+            tokio::spawn(async move {
+                let mut socket = tokio_tungstenite::accept_async(socket).await.expect("a handshake");
+                while let Some(Ok(message)) = socket.next().await {
+                    let Message::Text(text) = message else { continue };
+                    let event: Value = serde_json::from_str(&text).expect("JSON");
+                    if event["type"] == "say" {
+                        for said in event["events"].as_array().expect("events") {
+                            socket.send(Message::text(said.to_string())).await.expect("sent");
+                        }
+                    } else {
+                        heard.lock().await.messages.push(text.to_string());
+                    }
+                }
+            });
+        }
+    });
+    let provider = format!(
+        "[providers.up]\nbase_url = \"http://{addr}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\noffers = [\"realtime\"]\n"
+    );
+    (provider, heard)
+}
+
+/// A spoken or written answer in pieces, as the vendor tells it: the same words stand in five places.
+fn answer(id: &str, pieces: &[&str]) -> Vec<Value> {
+    let (item, whole) = (format!("item_{id}"), pieces.concat());
+    let message = |content: Value| json!({"id": item, "type": "message", "role": "assistant", "content": content});
+    let mut events = vec![
+        json!({"type": "response.created", "response": {"id": id, "output": []}}),
+        json!({"type": "response.output_item.added", "response_id": id, "item": message(json!([]))}),
+        json!({"type": "conversation.item.added", "item": message(json!([]))}),
+        json!({"type": "response.content_part.added", "response_id": id, "item_id": item, "content_index": 0, "part": {"type": "text", "text": ""}}),
+    ];
+    events.extend(pieces.iter().map(|piece| {
+        json!({"type": "response.output_text.delta", "response_id": id, "item_id": item, "content_index": 0, "delta": piece})
+    }));
+    let told = message(json!([{"type": "output_text", "text": whole}]));
+    events.extend([
+        json!({"type": "response.output_text.done", "response_id": id, "item_id": item, "content_index": 0, "text": whole}),
+        json!({"type": "response.content_part.done", "response_id": id, "item_id": item, "content_index": 0, "part": {"type": "text", "text": whole}}),
+        json!({"type": "conversation.item.done", "item": told}),
+        json!({"type": "response.output_item.done", "response_id": id, "item": told}),
+        json!({"type": "response.done", "response": {"id": id, "status": "completed", "output": [told], "usage": {"input_tokens": 1, "output_tokens": 1}}}),
+    ]);
+    events
+}
+
+async fn say(client: &mut Client, events: &[Value]) {
+    client.send(Message::text(json!({"type": "say", "events": events}).to_string())).await.expect("sent");
+}
+
+/// Events up to the end of an answer.
+async fn until_done(client: &mut Client) -> Vec<Value> {
+    let mut out = Vec::new();
+    loop {
+        out.push(next(client).await);
+        if out.last().is_some_and(|event| event["type"] == "response.done") {
+            return out;
+        }
+    }
+}
+
+fn deltas(events: &[Value]) -> String {
+    let mine = events.iter().filter(|e| e["type"].as_str().is_some_and(|t| t.ends_with(".delta")));
+    mine.map(|e| e["delta"].as_str().expect("a text")).collect()
+}
+
+const HIDE: &str = "fn event(event, context) { if event.kind == \"text\" && event.text.contains(\"secret\") { \
+    let text = event.text; text.replace(\"secret\", \"[hidden]\"); event.text = text; } }";
+const REFUSE: &str = "const STREAM = \"whole\"; fn response(response, context) { \
+    if response.text.contains(\"forbidden\") { return reject(403, \"not that\"); } \
+    if response.tool_calls.len() > 0 && response.tool_calls[0].arguments.contains(\"forbidden\") { return reject(403, \"not that call\"); } }";
+
 #[tokio::test]
-async fn a_stage_that_guards_answers_is_not_bypassed_by_a_session() {
-    let (provider, heard) = upstream(&[]).await;
-    let guard = "const STREAM = \"whole\"; fn response(response, context) { if response.text.contains(\"x\") { return reject(403, \"no\"); } }";
-    let gateway = Gateway::with(&provider, &[("scripts/guard.rhai", guard)]).await;
-    let answer = handshake(gateway.addr, "up/voice", None).await;
-    let error = answer.json()["error"].clone();
-    assert_eq!(answer.status, 400, "{error}");
+async fn what_a_model_says_passes_the_stages_wherever_it_stands() {
+    let (provider, _) = model().await;
+    let window = "[[stages]]\nuse = \"scripts/hide.rhai\"\nstream = \"window\"\n";
+    let gateway = Gateway::with(&format!("{provider}{window}"), &[("scripts/hide.rhai", HIDE)]).await;
+    let (_, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    let said = answer("r1", &["the se", "cr", "et word, said", " twice: secret"]);
+    say(&mut client, &said).await;
+    let events = until_done(&mut client).await;
+    let clean = "the [hidden] word, said twice: [hidden]";
+    assert_eq!(deltas(&events), clean, "{events:?}");
+    let whole: Vec<&Value> =
+        events.iter().filter(|e| e["type"].as_str().is_some_and(|t| t.ends_with(".done"))).collect();
+    assert_eq!(whole.len(), 5, "{events:?}");
+    for event in whole {
+        let text = event.to_string();
+        assert!(text.contains(clean) && !text.contains("secret"), "{text}");
+    }
+    // Asked for again it is what it was then, and words that were in no answer are looked at for themselves.
+    let item = |id: &str, text: &str| json!({"type": "conversation.item.retrieved", "item": {"id": id, "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}});
+    say(&mut client, &[item("item_r1", "the secret word"), item("other", "a secret")]).await;
+    assert_eq!(next(&mut client).await["item"]["content"][0]["text"], clean);
+    assert_eq!(next(&mut client).await["item"]["content"][0]["text"], "a [hidden]");
+    // An upstream that tells no pieces.
+    let mut silent = answer("r2", &["a secret"]);
+    silent.retain(|event| event["type"] != "response.output_text.delta");
+    say(&mut client, &silent).await;
+    let events = until_done(&mut client).await;
+    assert!(!json!(events).to_string().contains("secret"), "{events:?}");
+    assert_eq!(events.last().expect("an end")["response"]["output"][0]["content"][0]["text"], "a [hidden]");
+    // What nobody looks at passes.
+    let other = json!({"type": "rate_limits.updated", "rate_limits": []});
+    say(&mut client, std::slice::from_ref(&other)).await;
+    assert_eq!(next(&mut client).await, other);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_refused_never_arrives_and_the_session_goes_on() {
+    let (provider, heard) = model().await;
+    let gateway = Gateway::with(&provider, &[("scripts/guard.rhai", REFUSE)]).await;
+    let (answered, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    assert_eq!(answered.status, 101);
+    say(&mut client, &answer("r1", &["a forbid", "den thing"])).await;
+    let events = until_done(&mut client).await;
+    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().expect("a type")).collect();
+    // That there is an item is no secret.
+    assert_eq!(kinds, ["response.created", "conversation.item.added", "error", "response.done"]);
+    assert_eq!(events[2]["error"]["message"], "not that");
+    let end = &events[3]["response"];
+    assert_eq!(
+        (&end["status"], &end["output"], &end["usage"]["output_tokens"]),
+        (&json!("incomplete"), &json!([]), &json!(1))
+    );
+    assert!(!json!(events).to_string().contains("forbid"), "{events:?}");
+    // A call's arguments are looked at, too.
+    let call =
+        json!({"id": "i", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{\"x\":\"forbidden\"}"});
+    let calling = [
+        json!({"type": "response.created", "response": {"id": "r2"}}),
+        json!({"type": "response.function_call_arguments.delta", "response_id": "r2", "item_id": "i", "call_id": "c", "delta": "{\"x\":\"forbid"}),
+        json!({"type": "response.function_call_arguments.delta", "response_id": "r2", "item_id": "i", "call_id": "c", "delta": "den\"}"}),
+        json!({"type": "response.output_item.done", "response_id": "r2", "item": call}),
+        json!({"type": "response.done", "response": {"id": "r2", "output": [call]}}),
+    ];
+    say(&mut client, &calling).await;
+    let events = until_done(&mut client).await;
+    assert!(!json!(events).to_string().contains("forbid"), "{events:?}");
+    assert_eq!(events[1]["error"]["message"], "not that call");
+    // Sound cannot be looked at: where a stage must see all it is refused, and its answer cancelled.
+    let sound = json!({"type": "response.output_audio.delta", "response_id": "r3", "item_id": "i", "delta": "AAAA"});
+    say(&mut client, &[json!({"type": "response.created", "response": {"id": "r3"}}), sound.clone(), sound]).await;
+    assert_eq!(next(&mut client).await["type"], "response.created");
+    let error = next(&mut client).await;
     assert!(
-        error["message"].as_str().is_some_and(|m| m.contains("scripts/guard.rhai") && m.contains("on_error")),
+        error["error"]["message"].as_str().is_some_and(|m| m.contains("scripts/guard.rhai") && m.contains("on_error")),
         "{error}"
     );
-    assert!(heard.lock().await.heads.is_empty());
-    // For others it is as it was, and who takes it as it is may say so.
-    let bound = "[[stages]]\nuse = \"scripts/guard.rhai\"\nonly = { models = [\"other\"] }\n";
+    eventually("the answer is cancelled", async || heard.lock().await.messages.len() == 1).await;
+    let cancel: Value = serde_json::from_str(&heard.lock().await.messages[0]).expect("JSON");
+    assert_eq!((&cancel["type"], &cancel["response_id"]), (&json!("response.cancel"), &json!("r3")));
+    // And on it goes.
+    let fine = answer("r4", &["all ", "fine"]);
+    say(&mut client, &fine).await;
+    let events = until_done(&mut client).await;
+    assert_eq!(deltas(&events), "all fine");
+    assert_eq!(events.last(), fine.last());
+}
+
+#[tokio::test]
+async fn sound_passes_a_stage_that_may_be_left_out_and_the_record_says_so() {
+    let (provider, _) = model().await;
     let skipping = "[[stages]]\nuse = \"scripts/guard.rhai\"\non_error = \"skip\"\n";
-    for stages in [bound, skipping] {
-        let gateway = Gateway::with(&format!("{provider}{stages}"), &[("scripts/guard.rhai", guard)]).await;
-        assert_eq!(handshake(gateway.addr, "up/voice", None).await.status, 200, "{stages}");
-    }
+    let gateway = Gateway::with(&format!("{provider}{skipping}"), &[("scripts/guard.rhai", REFUSE)]).await;
+    let (_, mut client) = connect(&gateway, "/v1/realtime?model=up/voice", &[]).await;
+    let sound =
+        json!({"type": "response.output_audio.delta", "response_id": "r1", "item_id": "item_r1", "delta": "AAAA"});
+    let mut said = answer("r1", &["fine"]);
+    said.insert(5, sound.clone());
+    say(&mut client, &said).await;
+    let events = until_done(&mut client).await;
+    assert_eq!((deltas(&events).as_str(), events.contains(&sound)), ("fineAAAA", true), "{events:?}");
+    // Its words are looked at all the same.
+    say(&mut client, &answer("r2", &["forbidden"])).await;
+    let events = until_done(&mut client).await;
+    assert!(events.iter().any(|event| event["type"] == "error") && deltas(&events).is_empty(), "{events:?}");
+    client.close(None).await.expect("closed");
+    let record = gateway.record(1).await.to_string();
+    assert!(record.contains("which no stage looked at"), "{record}");
 }
 
 #[tokio::test]
@@ -432,14 +601,14 @@ fn check_names_the_stages_that_keep_sessions_away() {
     };
     let offering = format!("{provider}offers = [\"realtime\"]\n");
     let told = checked(&offering, &["check"]);
-    assert!(told.contains("note: scripts/guard.rhai looks at answers: realtime sessions"), "{told}");
+    assert!(told.contains("note: scripts/guard.rhai looks at answers: in realtime sessions"), "{told}");
     let told: Value = serde_json::from_str(&checked(&offering, &["check", "--json"])).expect("JSON");
     assert!(told["notes"][0].as_str().is_some_and(|note| note.starts_with("scripts/guard.rhai")), "{told}");
     // Nobody to have sessions with, or a stage that may be left out: nothing to tell.
     let skipping = format!("{offering}[[stages]]\nuse = \"scripts/guard.rhai\"\non_error = \"skip\"\n");
     for quiet in [provider, &skipping] {
         let told = checked(quiet, &["check"]);
-        assert!(told.contains("is in order") && !told.contains("realtime sessions"), "{told}");
+        assert!(told.contains("is in order") && !told.contains("looks at answers"), "{told}");
     }
 }
 

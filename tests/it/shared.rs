@@ -16,13 +16,18 @@ use crate::{
 
 pub const MASTER: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+const SECRETS: &str = "[secrets]\nmaster_key = \"file:master.key\"\n";
+/// Of one whose store was made on the disk.
+const OWN: &str = "[secrets]\nmaster_key = \"file:data/master.key\"\n";
+
 /// Of gateways that share everything.
 pub fn shared(server: &Server, more: &str) -> String {
-    format!("[auth]\nrequired = true\n[store]\nkind = \"redis\"\nurl = \"{}\"\n{more}", server.url())
+    let secrets = if more.contains("[secrets]") { "" } else { SECRETS };
+    format!("[auth]\nrequired = true\n{secrets}[store]\nkind = \"redis\"\nurl = \"{}\"\n{more}", server.url())
 }
 
 pub async fn gateway(config: &str) -> Gateway {
-    Gateway::with(config, &[("data/master.key", MASTER)]).await
+    Gateway::with(config, &[("master.key", MASTER)]).await
 }
 
 pub async fn three(config: &str) -> Vec<Gateway> {
@@ -156,8 +161,7 @@ async fn a_gateway_with_another_master_key_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = shared(&server, "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n");
     std::fs::write(dir.path().join("gateway.toml"), config).unwrap();
-    std::fs::create_dir(dir.path().join("data")).unwrap();
-    std::fs::write(dir.path().join("data/master.key"), MASTER.replace("0123", "3210")).unwrap();
+    std::fs::write(dir.path().join("master.key"), MASTER.replace("0123", "3210")).unwrap();
     let out = run(dir.path(), &["serve"]);
     assert_ne!(out.status.code(), Some(0));
     let said = text(&out.stderr);
@@ -192,7 +196,7 @@ async fn commands_work_beside_running_gateways_and_a_store_moves_both_ways() {
     assert!(out.status.success(), "{}", text(&out.stderr));
 
     let net = "[server]\nlisten = \"127.0.0.1:0\"\ndrain_delay = \"0s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
-    std::fs::write(place.path().join("gateway.toml"), shared(&server, net)).unwrap();
+    std::fs::write(place.path().join("gateway.toml"), shared(&server, &format!("{net}{OWN}"))).unwrap();
     let out = run(place.path(), &["state", "import", "first.jsonl"]);
     let said = format!("{}{}", text(&out.stdout), text(&out.stderr));
     assert!(out.status.success() && said.contains("add up to"), "{said}");
@@ -226,7 +230,7 @@ async fn commands_work_beside_running_gateways_and_a_store_moves_both_ways() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_of_another_gateway_is_pointed_at() {
     let Some(server) = Server::start(&[]) else { return };
-    let (config, files) = (shared(&server, ""), [("data/master.key", MASTER)]);
+    let (config, files) = (shared(&server, ""), [("master.key", MASTER)]);
     let (one, other) = (Process::start(&config, &files).await, Process::start(&config, &files).await);
     let made = one.admin("POST", "/api/v1/keys", r#"{"name":"ana"}"#).await.json();
     let bearer = format!("Bearer {}", made["key"].as_str().unwrap_or_else(|| panic!("{made}")));
@@ -247,6 +251,7 @@ async fn a_record_of_another_gateway_is_pointed_at() {
 async fn a_folder_is_one_gateways_own() {
     let Some(server) = Server::start(&[]) else { return };
     let place = folder(&shared(&server, "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"));
+    std::fs::write(place.path().join("master.key"), MASTER).unwrap();
     let (_gateway, _, _) = crate::keys::serve(place.path());
     let mut second = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     second.arg("serve").current_dir(place.path()).stdin(Stdio::null()).env("PORTCULLIS_LOG", "warn");
@@ -265,7 +270,7 @@ fn a_password_in_the_file_is_refused_with_a_sentence() {
         ("redis+cluster://a,b/1", "one database"),
         ("redis://ana@localhost", "store.password"),
     ] {
-        let place = folder(&format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\n"));
+        let place = folder(&format!("[store]\nkind = \"redis\"\nurl = \"{url}\"\n{SECRETS}"));
         let out = run(place.path(), &["check"]);
         let said = format!("{}{}", text(&out.stdout), text(&out.stderr));
         assert_ne!(out.status.code(), Some(0), "{url}");

@@ -128,6 +128,37 @@ async fn every_scope_knows_what_it_spent() {
 }
 
 #[tokio::test]
+async fn what_was_spent_is_remembered_and_stays_true_while_more_comes() {
+    let (store, sums) = fresh().await;
+    let key = |n: u64| Scope::Key(format!("key_{n}").as_str().into());
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut expected = vec![0u64; 50];
+    for round in 0..40u64 {
+        for _ in 0..10 {
+            let (n, cost) = (random.u64(0..50), random.i64(0..1_000_000));
+            let id = format!("key_{n}");
+            sums.add([request(at(round), &[("up/m", Some(cost))], |r| r.key_id = id.as_str().into())].iter(), None);
+            expected[n as usize] += cost as u64;
+        }
+        // Asked at any moment, for windows that hold all of it, a part and nothing.
+        for n in [0, 7, random.u64(0..50)] {
+            assert_eq!(sums.spent(&key(n), at(0), None).await.unwrap(), expected[n as usize], "round {round}");
+            assert_eq!(sums.spent(&key(n), SystemTime::UNIX_EPOCH, None).await.unwrap(), expected[n as usize]);
+            assert_eq!(sums.spent(&key(n), at(0), Some(at(0))).await.unwrap(), 0);
+            assert_eq!(sums.spent(&key(n), at(600), None).await.unwrap(), 0);
+        }
+        if round % 7 == 0 {
+            sums.checkpoint().await.unwrap();
+        }
+    }
+    let all = expected.iter().sum::<u64>();
+    assert_eq!(sums.spent(&Scope::Provider("up".into()), at(0), None).await.unwrap(), all);
+    sums.checkpoint().await.unwrap();
+    let again = Sums::open(store, "", at(0)).await.unwrap();
+    assert_eq!(again.spent(&Scope::Provider("up".into()), at(0), None).await.unwrap(), all);
+}
+
+#[tokio::test]
 async fn sums_age_from_minutes_to_quarters_to_days_to_one_and_nothing_is_lost() {
     let (store, sums) = fresh().await;
     let keep = Duration::from_secs(400 * 86_400);
@@ -259,6 +290,19 @@ async fn gateways_on_one_store_add_up_beside_each_other() {
         assert_eq!(rows(&store, b"m").await, 20 * (2 - n));
         assert_eq!(sums.spent(&Scope::Provider("up".into()), at(0), None).await.unwrap(), 20 * 6);
     }
+    // What a gateway leaves behind that is gone is put together by the others, once.
+    for sums in &nodes {
+        sums.add([request(at(6 * 1440), &[("up/m", Some(100))], |_| {})].iter(), None);
+        sums.checkpoint().await.unwrap();
+    }
+    let [a, b, _gone] = nodes.as_slice() else { panic!("three") };
+    for (sums, day) in [(a, 8), (b, 8), (a, 12), (b, 12), (a, 13), (b, 13)] {
+        sums.sweep(at(day * 1440), Duration::from_secs(400 * 86_400)).await.unwrap();
+        let left = if day == 8 { 1 } else { 0 };
+        assert!(rows(&store, b"m").await <= left + 1, "day {day}");
+        assert_eq!(b.spent(&Scope::Provider("up".into()), at(0), None).await.unwrap(), 20 * 6 + 300, "day {day}");
+    }
+    assert_eq!(rows(&store, b"m").await, 0);
     let again = Sums::open(store.clone(), "b", at(0)).await.unwrap();
     assert_eq!((again.covered(Hour(1)), nodes[0].covered(Hour(1))), (Some(19), Some(19)));
     let fresh = Sums::open(store, "d", at(0)).await.unwrap();
@@ -269,7 +313,7 @@ async fn gateways_on_one_store_add_up_beside_each_other() {
 /// and old rows are put together: the sums are always those of the rows.
 #[tokio::test]
 async fn sums_are_those_of_the_ledger_for_any_requests_kills_and_replays() {
-    let rounds: u64 = if std::env::var("PORTCULLIS_LONG").is_ok() { 200 } else { 20 };
+    let rounds: u64 = if crate::config::env::var("PORTCULLIS_LONG").is_some() { 200 } else { 20 };
     for seed in 0..rounds {
         let mut random = fastrand::Rng::with_seed(seed);
         let store = store::memory();

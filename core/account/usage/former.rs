@@ -18,13 +18,16 @@ pub(super) async fn moved(store: &dyn Store, node: &str) -> Result<()> {
             return Ok(());
         }
         let mut batch = Vec::with_capacity(2 * rows.len());
+        let mut there = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             if let Some(fresh) = fresh(&key, node) {
-                batch.push(Op::put(Table::Reports, fresh, value));
+                batch.push(Op::put(Table::Reports, fresh, value.clone()));
             }
-            batch.push(Op::remove(Table::Usage, key));
+            batch.push(Op::remove(Table::Usage, key.clone()));
+            there.push(Op::put(Table::Usage, key, value));
         }
-        store.write(batch).await?;
+        // Another gateway on the same store may be at it, too: whoever comes second finds them gone.
+        store.write_if(there, batch).await?;
     }
 }
 

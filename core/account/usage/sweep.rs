@@ -1,6 +1,7 @@
 //! Old sums: minutes become quarters of an hour, those become days, and what is older than `records.usage` becomes one sum a
 //! team, key, model and so on, so that the store does not grow for ever and a budget of all time is still known. Each page
-//! is one batch: no sum is lost and none counts twice, wherever it ends.
+//! is one batch that is written only if the rows are as they were read: no sum is lost and none counts twice, wherever it
+//! ends, and whichever gateway on a shared store was at it. Rows of gateways that are gone are put together by the others.
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +48,8 @@ impl Sums {
         Ok(())
     }
 
-    /// Rows of this gateway before `before`, page by page.
+    /// Rows before `before`, page by page: this gateway's own, and those of others once they are so old that nobody adds to
+    /// them any more.
     async fn fold(&self, grain: Grain, before: Minute, into: Into) -> Result<()> {
         let mut after = (before > Minute(0)).then(|| by::begin(grain, Minute(0)));
         while let Some(start) = after {
@@ -55,7 +57,7 @@ impl Sums {
             let _alone = self.moving.write().await;
             let rows = self.store.scan(Table::Reports, &[grain.byte()], Some(&start), PAGE).await?;
             after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
-            let mut batch = Vec::new();
+            let (mut there, mut batch) = (Vec::new(), Vec::new());
             let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
             for (key, value) in &rows {
                 let Some(Place { at, by, node, .. }) = by::split(key) else { continue };
@@ -64,7 +66,12 @@ impl Sums {
                     after = None;
                     break;
                 }
-                let Some(sum) = Sum::parse(value).filter(|_| *node == *self.node) else { continue };
+                let node = match *node == *self.node {
+                    true => node,
+                    false if at.plus(grain.span()) > before.minus(OTHERS) => continue,
+                    false => NOBODY,
+                };
+                let Some(sum) = Sum::parse(value) else { continue };
                 match into {
                     Into::Grain(grain) => {
                         let place = Place { grain, at: at.within(grain.span()), by, node };
@@ -77,18 +84,22 @@ impl Sums {
                     }
                 }
                 batch.push(Op::remove(Table::Reports, key.clone()));
+                there.push(Op::put(Table::Reports, key.clone(), value.clone()));
             }
             if batch.is_empty() {
                 continue;
             }
-            self.add_up(sums, &mut batch).await?;
-            self.store.write_soft(batch).await?;
+            self.add_up(sums, &mut there, &mut batch).await?;
+            if !self.store.write_if(there, batch).await? {
+                tracing::debug!("another gateway put old sums of usage together: the rest is left to the next time");
+                return Ok(());
+            }
         }
         Ok(())
     }
 
     /// What rows hold already is added to what comes to them.
-    async fn add_up(&self, sums: BTreeMap<Vec<u8>, Sum>, batch: &mut Vec<Op>) -> Result<()> {
+    async fn add_up(&self, sums: BTreeMap<Vec<u8>, Sum>, as_read: &mut Vec<Op>, batch: &mut Vec<Op>) -> Result<()> {
         let tag = by::older_prefix(Kind::Tag);
         let mut room = None;
         let mut rest = Sum::default();
@@ -107,12 +118,15 @@ impl Sums {
                     continue;
                 }
             }
-            sum.add(&there.and_then(|value| Sum::parse(&value)).unwrap_or_default());
+            sum.add(&there.as_deref().and_then(Sum::parse).unwrap_or_default());
+            as_read.push(Op { table: Table::Reports, key: key.clone(), value: there });
             batch.push(Op::put(Table::Reports, key, sum.bytes()));
         }
         if rest != Sum::default() {
             let key = by::older(Kind::Tag, OTHER, &self.node);
-            rest.add(&self.row(&key).await?);
+            let there = self.store.read(Table::Reports, &key).await?;
+            rest.add(&there.as_deref().and_then(Sum::parse).unwrap_or_default());
+            as_read.push(Op { table: Table::Reports, key: key.clone(), value: there });
             batch.push(Op::put(Table::Reports, key, rest.bytes()));
         }
         Ok(())
@@ -124,6 +138,10 @@ pub fn coarse(now: SystemTime) -> Minute {
     Minute::of(now).minus(QUARTERS_KEPT).within(DAY)
 }
 
+/// Rows of other gateways are left alone for so long: one may still be settling a long stream.
+const OTHERS: u32 = 3 * DAY;
+/// Whose rows are put together for gateways that are gone.
+const NOBODY: &str = "";
 /// A quarter of a year, and a day: reports of the last three months are right in every zone.
 const QUARTERS_KEPT: u32 = 94 * DAY;
 /// Tags of all time; what is over is counted together.

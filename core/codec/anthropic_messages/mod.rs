@@ -2,6 +2,7 @@
 //! wires the pieces together; it must hold no translation of its own.
 
 mod block;
+mod code;
 mod error;
 mod request;
 mod response;
@@ -23,7 +24,9 @@ use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, RateFacts, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Landmarks},
     hosted::Search,
-    json, rate,
+    json,
+    ran::Ran,
+    rate,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -56,11 +59,39 @@ impl Codec for AnthropicMessages {
     }
 
     fn is_search(&self, kind: &str, part: &Value) -> bool {
-        kind == "web_search_tool_result" || search::query(kind, part).is_some()
+        search::is_record(kind, part)
     }
 
     fn searched<'a>(&self, kind: &str, part: &'a Value) -> Option<&'a str> {
         search::query(kind, part)
+    }
+
+    fn is_code_tool(&self, kind: &str, _tool: &Value) -> bool {
+        code::is_tool(kind)
+    }
+
+    fn code_tool(&self, kind: &str) -> Option<Value> {
+        Some(code::tool(kind))
+    }
+
+    fn ran(&self, kind: &str, part: &Value) -> Vec<Ran> {
+        code::read(kind, part)
+    }
+
+    fn run_parts(&self, ran: &[Ran]) -> Vec<(String, Value)> {
+        code::write(ran)
+    }
+
+    fn fetch(&self, kind: &str, tool: &Value) -> Option<Search> {
+        search::read_fetch(kind, tool)
+    }
+
+    fn fetch_tool(&self, bounds: &Search, kind: &str) -> Option<Value> {
+        search::write_fetch(bounds, kind)
+    }
+
+    fn finds_tools(&self, kind: &str) -> bool {
+        kind.starts_with("tool_search_tool_")
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

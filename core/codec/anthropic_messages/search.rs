@@ -1,4 +1,5 @@
-//! The vendor's search of the web, as a tool and in an answer. Reads and writes the tool only; results stay native.
+//! The vendor's search of the web and its reader of pages, as tools and in an answer. Reads and writes the tools only; results
+//! stay native.
 
 use serde_json::{Map, Value, json};
 
@@ -54,6 +55,35 @@ pub fn write(search: &Search, kind: &str) -> Option<Value> {
     Some(Value::Object(out))
 }
 
+/// It reads pages that the conversation names.
+pub fn read_fetch(kind: &str, tool: &Value) -> Option<Search> {
+    kind.strip_prefix("web_fetch_")?;
+    // How much of a page is read is a bound that no other reader keeps.
+    if tool.get("max_content_tokens").is_some_and(|most| !most.is_null()) {
+        return None;
+    }
+    Some(Search {
+        allowed: texts(tool.get("allowed_domains")),
+        blocked: texts(tool.get("blocked_domains")),
+        max_uses: tool.get("max_uses").and_then(Value::as_number).and_then(as_u64),
+        ..Search::default()
+    })
+}
+
+pub fn write_fetch(bounds: &Search, kind: &str) -> Option<Value> {
+    let mut tool = write(bounds, kind)?;
+    tool["name"] = FETCH.into();
+    Some(tool)
+}
+
+/// Records of what was searched for, found, read: the answer says what came of it.
+pub fn is_record(kind: &str, part: &Value) -> bool {
+    let name = part.get("name").and_then(Value::as_str).unwrap_or_default();
+    let called = name == NAME || name == FETCH || name.starts_with("tool_search_tool_");
+    (kind == "server_tool_use" && called)
+        || matches!(kind, "web_search_tool_result" | "web_fetch_tool_result" | "tool_search_tool_result")
+}
+
 /// What a part of an answer says was searched for.
 pub fn query<'a>(kind: &str, part: &'a Value) -> Option<&'a str> {
     let searches = kind == "server_tool_use" && part.get("name").and_then(Value::as_str) == Some(NAME);
@@ -61,3 +91,4 @@ pub fn query<'a>(kind: &str, part: &'a Value) -> Option<&'a str> {
 }
 
 const NAME: &str = "web_search";
+const FETCH: &str = "web_fetch";

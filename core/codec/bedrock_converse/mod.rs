@@ -4,6 +4,7 @@
 mod block;
 mod embeddings;
 mod error;
+mod hosted;
 mod request;
 mod response;
 mod stream;
@@ -18,7 +19,9 @@ use serde_json::{Map, Value, json};
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Landmarks},
+    hosted::Search,
     json,
+    ran::Ran,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -38,6 +41,26 @@ impl Codec for BedrockConverse {
 
     fn encode_request(&self, request: &Request, dialect: &Dialect) -> Result<Encoded> {
         request::encode(request, dialect)
+    }
+
+    fn search(&self, kind: &str, _tool: &Value) -> Option<Search> {
+        hosted::search(kind)
+    }
+
+    fn is_search(&self, kind: &str, part: &Value) -> bool {
+        hosted::is_search(kind, part)
+    }
+
+    fn searched<'a>(&self, kind: &str, part: &'a Value) -> Option<&'a str> {
+        hosted::query(kind, part)
+    }
+
+    fn is_code_tool(&self, kind: &str, _tool: &Value) -> bool {
+        hosted::is_code_tool(kind)
+    }
+
+    fn ran(&self, kind: &str, part: &Value) -> Vec<Ran> {
+        hosted::ran(kind, part)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

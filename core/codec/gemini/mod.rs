@@ -2,7 +2,8 @@
 //! directions; `tools`, `config`, `usage`, `grounding`, `logprobs` hold one object each. Model and streaming are told by
 //! the path, which is the endpoint's work, not this module's.
 
-pub mod embeddings;
+pub mod code;
+mod embeddings;
 pub mod error;
 pub mod grounding;
 pub mod logprobs;
@@ -21,6 +22,7 @@ use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Key, Landmarks},
     hosted::Search,
+    ran::Ran,
 };
 use crate::{
     error::{Error, Result},
@@ -48,6 +50,31 @@ impl Codec for Gemini {
 
     fn search_tool(&self, search: &Search, kind: &str) -> Option<Value> {
         search::write(search, kind)
+    }
+
+    fn is_code_tool(&self, kind: &str, _tool: &Value) -> bool {
+        code::is_tool(kind)
+    }
+
+    fn code_tool(&self, kind: &str) -> Option<Value> {
+        Some(code::tool(kind))
+    }
+
+    fn ran(&self, _kind: &str, part: &Value) -> Vec<Ran> {
+        code::read(part)
+    }
+
+    fn run_parts(&self, ran: &[Ran]) -> Vec<(String, Value)> {
+        code::write(ran)
+    }
+
+    fn fetch(&self, kind: &str, _tool: &Value) -> Option<Search> {
+        (kind == "urlContext").then(Search::default)
+    }
+
+    fn fetch_tool(&self, bounds: &Search, kind: &str) -> Option<Value> {
+        // It reads all of the web.
+        search::write(bounds, kind)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

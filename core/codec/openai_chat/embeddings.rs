@@ -171,6 +171,9 @@ pub fn encode_response(response: &EmbeddingResponse, view: &ClientView) -> Resul
         out.push(b'}');
     }
     let mut rest = Map::new();
+    if view.strict_sdk {
+        rest.insert("id".into(), format!("embd-{}", view.request_id).into());
+    }
     let model = if model.is_empty() { &view.model } else { model };
     rest.insert("model".into(), model.as_str().into());
     if let Some(usage) = usage.as_ref().and_then(embedding_usage) {

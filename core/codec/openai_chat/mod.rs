@@ -65,6 +65,11 @@ impl Codec for OpenaiChat {
         completions::prompt::as_chat(completion)
     }
 
+    /// Mistral's models of chunks and embeddings are the wire's, not OpenAI's.
+    fn is_strict(&self, agent: &[u8]) -> bool {
+        memchr::memmem::find(agent, b"mistral").is_some()
+    }
+
     fn output_bound(&self, field: &dyn Fn(&str) -> Option<Value>) -> OutputBound {
         completions::prompt::output_bound(field)
     }

@@ -2,6 +2,7 @@
 //! model has one name for (reasoning, calls, messages) is read into it, what the vendor's own tools write stays as it is.
 //! Only glue here: each direction has its own file, and keeping answers for later turns is not a codec's business.
 
+mod code;
 mod content;
 mod error;
 mod item;
@@ -27,6 +28,7 @@ use super::{
     hosted::Search,
     json,
     openai_chat::models,
+    ran::Ran,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -57,7 +59,31 @@ impl Codec for OpenaiResponses {
     }
 
     fn is_search(&self, kind: &str, _part: &Value) -> bool {
-        kind == search::CALL
+        kind == search::CALL || matches!(kind, "tool_search_call" | "tool_search_output")
+    }
+
+    fn is_code_tool(&self, kind: &str, tool: &Value) -> bool {
+        code::is_tool(kind, tool)
+    }
+
+    fn code_tool(&self, kind: &str) -> Option<Value> {
+        Some(code::tool(kind))
+    }
+
+    fn ran(&self, kind: &str, part: &Value) -> Vec<Ran> {
+        code::read(kind, part)
+    }
+
+    fn run_parts(&self, ran: &[Ran]) -> Vec<(String, Value)> {
+        code::write(ran)
+    }
+
+    fn is_made(&self, kind: &str, part: &Value) -> bool {
+        code::is_made(kind, part)
+    }
+
+    fn finds_tools(&self, kind: &str) -> bool {
+        kind == "tool_search"
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Keys of AWS, or the role of the place where the gateway runs. An empty table looks where AWS's own tools look: at the
-/// variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, at a cluster's web identity, at the container's credentials, at
-/// the instance's role. Profiles, SSO and programs are not read.
+/// variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, at the profile that AWS_PROFILE names or the default one, at a
+/// cluster's web identity, at the container's credentials, at the instance's role. SSO and programs that print keys are refused.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Aws {
@@ -15,6 +15,8 @@ pub struct Aws {
     pub secret_access_key: Option<String>,
     /// For temporary keys: `env:NAME` or `file:PATH`.
     pub session_token: Option<String>,
+    /// A profile of AWS's own files (`~/.aws/config`, `~/.aws/credentials`).
+    pub profile: Option<String>,
     /// The role to take on: with the token in `token_file`, or with the keys given here or found.
     pub role_arn: Option<String>,
     /// What the owner of the role asks for besides.

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::{Found, MOST_SECRET, Resolver, path};
+use super::{Found, MOST_SECRET, Resolver, path, profiles::Meant};
 use crate::config::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Secret, file, source::dotted, sources};
 
 impl Resolver<'_, '_, '_> {
@@ -57,6 +57,7 @@ impl Resolver<'_, '_, '_> {
             session_name,
             token_url,
             external_id: _,
+            profile,
         } = raw;
         let env = self.around.env;
         if access_key_id.is_some() || secret_access_key.is_some() || session_token.is_some() {
@@ -87,19 +88,29 @@ impl Resolver<'_, '_, '_> {
             }
         }
         // The order of AWS's own chain.
-        if let (Some(id), Some(secret)) = (env("AWS_ACCESS_KEY_ID"), env("AWS_SECRET_ACCESS_KEY")) {
-            let session = env("AWS_SESSION_TOKEN").map(Secret::new);
-            return Some(AwsLogin::Keys { id: Secret::new(id), secret: Secret::new(secret), session });
+        if profile.is_none()
+            && let Some(keys) = self.env_keys()
+        {
+            return Some(keys);
+        }
+        match self.profile(at, raw) {
+            Meant::Login(login) => return Some(login),
+            Meant::Refused => return None,
+            Meant::Nothing => {}
         }
         if let (Some(arn), Some(file)) = (env("AWS_ROLE_ARN"), env("AWS_WEB_IDENTITY_TOKEN_FILE")) {
-            return Some(web(arn, file.into()));
+            let session = session_name.clone().or_else(|| env("AWS_ROLE_SESSION_NAME"));
+            return Some(AwsLogin::Role(AwsRole::WebIdentity { arn, session, file: file.into(), token_url }));
         }
-        let relative = env("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").filter(|uri| uri.starts_with('/'));
-        let full = relative.map(|uri| format!("http://169.254.170.2{uri}"));
-        if let Some(url) = full.or_else(|| env("AWS_CONTAINER_CREDENTIALS_FULL_URI")) {
-            let token = env("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(Secret::new);
-            let token_file = env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").map(PathBuf::from);
-            return Some(AwsLogin::Role(AwsRole::Container { url: token_url.unwrap_or(url), token, token_file }));
+        if let Some(container) = self.container(token_url.as_deref()) {
+            return Some(container);
+        }
+        if env("AWS_EC2_METADATA_DISABLED").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
+            *missing = Some(
+                "there are no keys of AWS, and AWS_EC2_METADATA_DISABLED keeps the machine's from being asked for"
+                    .to_owned(),
+            );
+            return None;
         }
         Some(AwsLogin::Role(AwsRole::Instance { token_url }))
     }

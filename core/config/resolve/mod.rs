@@ -23,6 +23,7 @@ mod limits;
 mod logins;
 mod models;
 mod pricing;
+mod profiles;
 mod providers;
 mod rollout;
 mod secrets;
@@ -95,7 +96,9 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
     let audit = r.audit(file.audit.unwrap_or_default());
-    let mut secrets = r.secrets(file.secrets.unwrap_or_default());
+    let raw_secrets = file.secrets.unwrap_or_default();
+    r.shares_master_key(&store, raw_secrets.master_key.is_some());
+    let mut secrets = r.secrets(raw_secrets);
     secrets.references = std::mem::take(&mut r.references);
     let rollout = r.rollout(file.rollout);
     let stages = r.stages(file.stages, beside, &teams);
@@ -157,6 +160,7 @@ impl Resolver<'_, '_, '_> {
             tls: raw.tls.map(|tls| self.tls(tls)),
             max_upload: self.size(&at("max_upload"), raw.max_upload, default.max_upload),
             max_body: self.size(&at("max_body"), raw.max_body, default.max_body),
+            batch_look: self.span(&at("batch_look"), raw.batch_look).unwrap_or(default.batch_look),
             drain: self.span_or_zero(&at("drain"), raw.drain, default.drain),
             drain_delay: self.span_or_zero(&at("drain_delay"), raw.drain_delay, default.drain_delay),
             write_stall: self.span(&at("write_stall"), raw.write_stall).unwrap_or(default.write_stall),

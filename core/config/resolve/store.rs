@@ -26,8 +26,23 @@ impl Resolver<'_, '_, '_> {
         Store { kind, path: self.around.root.join(folder) }
     }
 
+    /// Gateways that share a store must hash and seal alike, wherever each of them lies.
+    pub(super) fn shares_master_key(&mut self, store: &Store, named: bool) {
+        if matches!(store.kind, StoreKind::Redis(_)) && !named {
+            let message = "`store.kind = \"redis\"` needs `secrets.master_key`, the same at every gateway: \"env:NAME\", \
+                           \"file:PATH\" (such as the data/master.key of the store that moved there) or a program";
+            self.tell(&path(&["store", "kind"]), message);
+        }
+    }
+
     fn redis(&mut self, raw: &file::Store, lease: Duration) -> Option<Redis> {
         let at = |key: &str| path(&["store", key]);
+        let elsewhere = |written: &&String| ELSEWHERE.iter().any(|form| written.starts_with(form));
+        if raw.password.as_ref().filter(elsewhere).is_some() {
+            let message =
+                "`store.password` is what opens the store, before any other secret: \"env:NAME\" or \"file:PATH\"";
+            return self.fault(&at("password"), message);
+        }
         let password = raw.password.as_ref().and_then(|written| match self.secret(&at("password"), written)? {
             Found::Value(secret) => Some(secret),
             Found::Missing(why) => {
@@ -193,6 +208,8 @@ fn shown(url: &str) -> String {
     }
 }
 
+/// Secrets that lie where the store, or the network, leads.
+const ELSEWHERE: [&str; 3] = ["store:", "vault:", "aws-sm:"];
 const PREFIX: &str = "portcullis";
 const MOST_PREFIX: usize = 100;
 const TIMEOUT: Duration = Duration::from_secs(1);

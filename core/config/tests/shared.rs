@@ -4,12 +4,14 @@ use super::*;
 use crate::config::{OnOutage, Redis, RedisPlace};
 
 fn redis(toml: &str) -> Redis {
-    let case = Case::new(&format!("[store]\nkind = \"redis\"\n{toml}")).env("WORD", "sesame");
+    let case = Case::new(&format!("[store]\nkind = \"redis\"\n{toml}{MASTER}")).env("WORD", "sesame");
     match case.config().store.kind {
         StoreKind::Redis(redis) => Redis::clone(&redis),
         other => panic!("{other:?}"),
     }
 }
+
+const MASTER: &str = "[secrets]\nmaster_key = \"env:MASTER\"\n";
 
 fn hosts(list: &[(&str, u16)]) -> RedisPlace {
     RedisPlace::Hosts(list.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect())
@@ -50,7 +52,7 @@ fn what_is_not_said_has_a_default_and_what_is_said_arrives() {
 
 #[test]
 fn what_no_redis_can_be_is_told_at_its_line() {
-    let told = |toml: &str| problem(&format!("[store]\nkind = \"redis\"\n{toml}"));
+    let told = |toml: &str| problem(&format!("[store]\nkind = \"redis\"\n{toml}{MASTER}"));
     assert!(told("").starts_with("gateway.toml:2: `store.kind = \"redis\"` needs `store.url`"));
     for (url, word) in [
         ("redis://u:word@host", "does not belong into the file"),
@@ -73,6 +75,9 @@ fn what_no_redis_can_be_is_told_at_its_line() {
     assert!(told(&format!("{fine}lease_share = 0.0\n")).contains("a share above 0"));
     assert!(told(&format!("{fine}password = \"sesame\"\n")).contains("must say where the secret is"));
     assert!(told(&format!("{fine}password = \"env:NONE\"\n")).contains("NONE is not set"));
+    assert!(told(&format!("{fine}password = \"store:redis\"\n")).contains("is what opens the store"));
+    let bare = problem(&format!("[store]\nkind = \"redis\"\n{fine}"));
+    assert!(bare.starts_with("gateway.toml:2:") && bare.contains("needs `secrets.master_key`"), "{bare}");
     assert!(told("url = \"rediss://localhost\"\nca = \"x.pem\"\n").contains("there is no file"));
     assert!(told("url = \"redis://ana@localhost\"\n").contains("`store.password"));
     assert!(problem("[store]\nurl = \"redis://localhost\"\n").contains("for `store.kind = \"redis\"` only"));

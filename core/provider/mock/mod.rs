@@ -294,6 +294,7 @@ fn view(ask: &Ask<'_>, model: &str, seed: u64, include_usage: bool) -> ClientVie
         json_array: ask.json_array,
         echo: None,
         legacy: ask.legacy,
+        strict_sdk: false,
         base64: false,
         single: ask.single,
     }

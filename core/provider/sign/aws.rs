@@ -1,6 +1,6 @@
-//! Keys of an AWS role: another one that an identity takes on, or by the ways of the default credential chain that need no
-//! files of a person's own: the token of a cluster's service account, the container's credentials (ECS, EKS Pod Identity), the instance's role (IMDSv2). Profiles,
-//! SSO and programs that print keys are not read.
+//! Keys of an AWS role: another one that an identity takes on, or by the ways of the default credential chain that ask
+//! somebody: with the token of a cluster's service account, the container's service (ECS, EKS Pod Identity), the instance's
+//! (IMDSv2). Which of them it is was decided when the configuration was read.
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 """The Python SDK `mistralai`, whose chat completions are nearly OpenAI's, over all upstream formats.
 
-What it reads in Mistral's own shape alone is not here: streamed calls (each must come whole, in one chunk), embeddings
-(with an `id`) and lists of models (with a `type`)."""
+It reads streamed calls only whole, and embeddings only with an `id`: the gateway knows it by its `user-agent`. What it reads in
+Mistral's own shape alone is not here: lists of models (with a `type`)."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from bench import CLOCK, FOUR, KEY, PNG, TARGETS, URL, WEATHER, WRONG_KEY, case, fresh, heard, inside, raises, said, same
 
 client = Mistral(api_key=KEY, server_url=URL)
+EMBEDDERS = {"mock": "mock", "openai": "text-embedding-3-small", "gemini": "gemini/gemini-embedding-001"}
 TOOLS = [
     {"type": "function", "function": {"name": "get_weather", "description": "the weather", "parameters": WEATHER}},
     {"type": "function", "function": {"name": "get_clock", "description": "the time", "parameters": CLOCK}},
@@ -62,6 +63,27 @@ def tools_and_results(target):
     text = ask(TARGETS[target], user("both get_weather and get_clock") + [message, *results], tools=TOOLS).choices[0].message.content
     inside(f"{mark} of get_weather", text)
     inside(f"{mark} of get_clock", text)
+
+
+@case(on=TARGETS)
+def streamed_tools(target):
+    """Each call comes whole, once, whatever pieces the upstream told it in."""
+    chunks = streamed(TARGETS[target], "both get_weather and get_clock", tools=TOOLS)
+    calls = [call for c in chunks if c.choices for call in c.choices[0].delta.tool_calls or []]
+    same([c.function.name for c in calls], ["get_weather", "get_clock"])
+    same(len({c.id for c in calls}), 2)
+    same([c.index for c in calls], [0, 1])
+    for call in calls:
+        assert isinstance(json.loads(call.function.arguments), dict), call
+    same([c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason], ["tool_calls"])
+
+
+@case(on=EMBEDDERS)
+def embeddings(target):
+    answer = client.embeddings.create(model=EMBEDDERS[target], inputs=["one", "two"])
+    assert answer.id and answer.usage.prompt_tokens > 0, answer
+    same([row.index for row in answer.data], [0, 1])
+    assert all(len(row.embedding) > 2 for row in answer.data), answer
 
 
 @case(on=TARGETS)

@@ -48,10 +48,30 @@ struct Choice {
 
 /// A part that has begun.
 enum Open {
-    Text { block: usize, start: u64, length: u64, told: bool, held: Vec<Citation> },
+    Text {
+        block: usize,
+        start: u64,
+        length: u64,
+        told: bool,
+        held: Vec<Citation>,
+    },
     Refusal,
-    Reasoning { field: &'static str, reasoning: Reasoning },
-    Call { wire: usize, kind: ToolKind, legacy: bool, told: bool },
+    Reasoning {
+        field: &'static str,
+        reasoning: Reasoning,
+    },
+    Call {
+        wire: usize,
+        kind: ToolKind,
+        legacy: bool,
+        told: bool,
+    },
+    /// A call that this client reads only whole.
+    Held {
+        entry: Map<String, Value>,
+        kind: ToolKind,
+        arguments: String,
+    },
 }
 
 impl Encoder {
@@ -226,6 +246,9 @@ impl Encoder {
         let mut entry = Map::new();
         entry.insert("index".into(), wire.into());
         entry.extend(call_value(call, &id, ""));
+        if self.view.strict_sdk {
+            return Open::Held { entry, kind: call.kind, arguments: String::new() };
+        }
         self.delta(at, json!({"tool_calls": [entry]}), out);
         Open::Call { wire, kind: call.kind, legacy: false, told: false }
     }
@@ -340,6 +363,14 @@ impl Encoder {
                 *told = true;
                 arguments(*wire, *kind, *legacy, text, &mut bytes);
             }
+            (Open::Held { arguments, .. }, Delta::Text(text)) => {
+                arguments.push_str(text);
+                return;
+            }
+            (Open::Held { entry, .. }, Delta::Signature(s)) => {
+                entry.insert("provider_specific_fields".into(), json!({"thought_signature": s.data}));
+                return;
+            }
             (Open::Call { wire, .. }, Delta::Signature(s)) => {
                 let specific = json!({"thought_signature": s.data});
                 let value = json!({"tool_calls": [{"index": *wire, "provider_specific_fields": specific}]});
@@ -397,6 +428,16 @@ impl Encoder {
                 self.chunk(at, &bytes, None, out);
             }
             Open::Call { .. } => {}
+            Open::Held { mut entry, kind, mut arguments } => {
+                let (kind, input) = words(kind);
+                if arguments.is_empty() && input == "arguments" {
+                    arguments.push_str("{}");
+                }
+                if let Some(inner) = entry.get_mut(kind).and_then(Value::as_object_mut) {
+                    inner.insert(input.into(), arguments.into());
+                }
+                self.delta(at, json!({"tool_calls": [entry]}), out);
+            }
         }
     }
 
@@ -536,13 +577,18 @@ fn arguments(wire: usize, kind: ToolKind, legacy: bool, text: &str, out: &mut Ve
         out.push(b'}');
         return;
     }
-    let (kind, input) = match kind {
-        ToolKind::Function => ("function", "arguments"),
-        ToolKind::Custom => ("custom", "input"),
-    };
+    let (kind, input) = words(kind);
     out.extend_from_slice(format!("{{\"tool_calls\":[{{\"index\":{wire},\"{kind}\":").as_bytes());
     field(input, text, out);
     out.extend_from_slice(b"}]}");
+}
+
+/// Where a call of this kind says what it is given.
+fn words(kind: ToolKind) -> (&'static str, &'static str) {
+    match kind {
+        ToolKind::Function => ("function", "arguments"),
+        ToolKind::Custom => ("custom", "input"),
+    }
 }
 
 /// `{"name":"text"}`

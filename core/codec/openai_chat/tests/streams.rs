@@ -438,3 +438,41 @@ fn an_answer_without_limit_is_stopped() {
     let frame = format!("data: {}\n\n", json!({"id": "c", "choices": many}));
     assert_eq!(decoder.push(frame.as_bytes(), &mut out).unwrap_err().kind, Kind::Upstream);
 }
+
+#[test]
+fn a_strict_sdk_gets_each_call_whole_and_in_its_own_chunk() {
+    let upstream = events(&sse(&[
+        chunk(
+            json!({"role": "assistant", "tool_calls": [call(json!(0), json!("a"), json!("f"), ""), call(json!(1), json!("b"), json!("g"), "")]}),
+        ),
+        chunk(
+            json!({"tool_calls": [{"index": 1, "function": {"arguments": "{\"y\":"}}, {"index": 0, "function": {"arguments": "{\"x\":1}"}}]}),
+        ),
+        chunk(json!({"tool_calls": [{"index": 1, "function": {"arguments": "2}"}}]})),
+        chunk(json!({"tool_calls": [call(json!(2), json!("c"), json!("h"), "")]})),
+        last("tool_calls"),
+    ]));
+    let strict = ClientView { strict_sdk: true, ..view() };
+    let told: Vec<Value> = frames(&streamed(&upstream, &strict))
+        .iter()
+        .flat_map(|frame| frame["choices"][0]["delta"]["tool_calls"].as_array().cloned().unwrap_or_default())
+        .collect();
+    let whole = |index: u32, id: &str, name: &str, arguments: &str| {
+        let mut value = call(json!(index), json!(id), json!(name), arguments);
+        value["index"] = index.into();
+        value
+    };
+    let mut told = told;
+    told.sort_by_key(|call| call["index"].as_u64());
+    assert_eq!(told, [whole(0, "a", "f", "{\"x\":1}"), whole(1, "b", "g", "{\"y\":2}"), whole(2, "c", "h", "{}")]);
+    // Others get the pieces, and no name twice.
+    let pieces = streamed(&upstream, &view());
+    assert_eq!((pieces.matches("\"name\":\"g\"").count(), pieces.contains("{\\\"y\\\":2}")), (1, false), "{pieces}");
+    for (agent, strict) in [
+        ("speakeasy-sdk/python 3.7.0 2.935.1 1.0.0 mistralai", true),
+        ("mistral-client-python/1.9.1", true),
+        ("OpenAI/Python 3.54.0", false),
+    ] {
+        assert_eq!(CODEC.is_strict(agent.as_bytes()), strict, "{agent}");
+    }
+}

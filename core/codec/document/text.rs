@@ -1,0 +1,158 @@
+//! What a person wrote last, and how much text there is, read from the client's own bytes as long as nobody has decoded them.
+//! Changes nothing.
+
+use std::borrow::Cow;
+
+use super::Document;
+use crate::{
+    error::{Error, Result},
+    model::Role,
+};
+
+impl Document {
+    /// The text of the last user turn; reads no more of the body than that turn.
+    pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
+        let no_turns = self.legacy || (self.operation.is_opaque() && self.envelope.last_user.is_none());
+        if self.decoded.is_some() || no_turns {
+            let request = self.request()?;
+            let turn = request.messages.iter().rev().find(|m| m.role == Role::User && !m.joined_text().is_empty());
+            return Ok(Cow::Owned(turn.map(|m| m.joined_text()).unwrap_or_default()));
+        }
+        let Some(turn) = self.envelope.last_user.clone() else { return Ok(Cow::Borrowed("")) };
+        if self.bytes[turn.start] == b'"' {
+            // The whole prompt is one string.
+            return Ok(std::str::from_utf8(&self.bytes[turn]).map(borrowed_text).unwrap_or_default());
+        }
+        let turn: Turn<'_> = serde_json::from_slice(&self.bytes[turn])
+            .map_err(|e| Error::invalid("messages", format!("the last user turn cannot be read: {e}")))?;
+        Ok(turn.text())
+    }
+
+    /// The beginning and the end of the last user turn's text, at most `most` bytes of each; the end is empty where the
+    /// beginning is all. Costs the same for a turn of any length.
+    pub fn last_user_ends(&mut self, most: usize) -> Result<[Cow<'_, str>; 2]> {
+        if self.decoded.is_none()
+            && let Some((first, last)) = self.envelope.last_user_texts.clone()
+            && (first.len() > 2 * most || first != last)
+        {
+            let (first, last) =
+                (&self.bytes[first.start + 1..first.end - 1], &self.bytes[last.start + 1..last.end - 1]);
+            let head = &first[..first.len().min(most)];
+            let tail = &last[last.len().saturating_sub(most)..];
+            return Ok([plain(head), plain(tail)]);
+        }
+        // One string without escapes is its own text; the body is known to be UTF-8.
+        let only =
+            self.envelope.last_user_texts.as_ref().filter(|_| self.decoded.is_none() && self.envelope.last_user_plain);
+        let only = only.map(|(only, _)| only.start + 1..only.end - 1);
+        if let Some(at) = only.filter(|at| memchr::memchr(b'\\', &self.bytes[at.clone()]).is_none()) {
+            let text = simdutf8::basic::from_utf8(&self.bytes[at]).unwrap_or_default();
+            return Ok(ends(text, most).map(Cow::Borrowed));
+        }
+        Ok(match self.last_user_text()? {
+            Cow::Borrowed(text) => ends(text, most).map(Cow::Borrowed),
+            Cow::Owned(text) => ends(&text, most).map(|end| Cow::Owned(end.to_owned())),
+        })
+    }
+
+    /// The last user turn as raw JSON, for searches that need no unescaping. `None` once the model was decoded.
+    pub fn last_user_raw(&self) -> Option<&[u8]> {
+        if self.decoded.is_some() {
+            return None;
+        }
+        self.envelope.last_user.clone().map(|r| &self.bytes[r])
+    }
+
+    /// Bytes of text in the prompt: the estimate's base. Does not decode.
+    pub fn text_bytes(&self) -> u64 {
+        let numbers = if self.legacy { self.prompt_numbers() } else { 0 };
+        self.envelope.text_bytes + numbers * TOKEN_BYTES
+    }
+
+    /// Tokens that a legacy prompt is given as.
+    fn prompt_numbers(&self) -> u64 {
+        let Some(at) = self.envelope.value(&self.bytes, "prompt") else { return 0 };
+        let prompt = &self.bytes[at];
+        if !prompt.starts_with(b"[") || memchr::memchr(b'"', prompt).is_some() {
+            return 0;
+        }
+        prompt.windows(2).filter(|pair| !pair[0].is_ascii_digit() && pair[1].is_ascii_digit()).count() as u64
+    }
+}
+
+/// The beginning and the end of a text, on character borders.
+pub(super) fn ends(text: &str, most: usize) -> [&str; 2] {
+    if text.len() <= 2 * most {
+        return [text, ""];
+    }
+    [&text[..text.floor_char_boundary(most)], &text[text.ceil_char_boundary(text.len() - most)..]]
+}
+
+/// A piece cut out of a JSON string, for searching words in it: escapes become spaces, a character cut in two a mark.
+fn plain(piece: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(piece);
+    if !text.contains('\\') {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        // `\u00e9` is a letter: it stays one to whoever looks for the borders of words.
+        match rest.next() {
+            Some('u') => out.push(decode_unicode(&mut rest)),
+            Some(_) | None => out.push(' '),
+        }
+    }
+    Cow::Owned(out)
+}
+
+fn decode_unicode(rest: &mut std::str::Chars<'_>) -> char {
+    let digits: String = rest.by_ref().take(4).collect();
+    u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).unwrap_or(' ')
+}
+
+/// A turn in any of the families: `content` (text or parts) or `parts`.
+#[derive(serde::Deserialize)]
+struct Turn<'a> {
+    #[serde(borrow, default)]
+    content: Option<&'a serde_json::value::RawValue>,
+    #[serde(borrow, default)]
+    parts: Option<&'a serde_json::value::RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct TextPart<'a> {
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+}
+
+impl<'a> Turn<'a> {
+    fn text(&self) -> Cow<'a, str> {
+        let Some(raw) = self.content.or(self.parts) else { return Cow::Borrowed("") };
+        if raw.get().starts_with('"') {
+            return borrowed_text(raw.get());
+        }
+        let Ok(parts) = serde_json::from_str::<Vec<TextPart<'a>>>(raw.get()) else { return Cow::Borrowed("") };
+        let mut texts = parts.into_iter().filter_map(|p| p.text);
+        let Some(first) = texts.next() else { return Cow::Borrowed("") };
+        texts.fold(first, |mut all, text| {
+            all.to_mut().push('\n');
+            all.to_mut().push_str(&text);
+            all
+        })
+    }
+}
+
+/// A JSON string as text, borrowed when it has no escapes (serde's plain `Cow` never borrows).
+fn borrowed_text(raw: &str) -> Cow<'_, str> {
+    #[derive(serde::Deserialize)]
+    struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
+    serde_json::from_str::<Borrowed<'_>>(raw).map(|b| b.0).unwrap_or_default()
+}
+
+/// What a token is counted as in bytes of text, where only tokens are given.
+const TOKEN_BYTES: u64 = 4;

@@ -1,0 +1,45 @@
+//! Code that this vendor runs itself: the tool, and the parts of an answer that tell of it.
+
+use serde_json::{Map, Value, json};
+
+use crate::codec::ran::Ran;
+
+pub fn is_tool(kind: &str) -> bool {
+    kind == "codeExecution"
+}
+
+pub fn tool(kind: &str) -> Value {
+    Value::Object(Map::from_iter([(kind.to_owned(), json!({}))]))
+}
+
+pub fn read(part: &Value) -> Vec<Ran> {
+    let inner = |names: [&str; 2]| names.iter().find_map(|name| part.get(name));
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    if let Some(code) = inner(["executableCode", "executable_code"]) {
+        let language = text(code, "language").to_ascii_lowercase();
+        return vec![Ran::Code { id: text(code, "id"), language, code: text(code, "code") }];
+    }
+    let Some(result) = inner(["codeExecutionResult", "code_execution_result"]) else { return Vec::new() };
+    let failed = !matches!(text(result, "outcome").as_str(), "" | "OUTCOME_OK" | "OUTCOME_UNSPECIFIED");
+    vec![Ran::Output { id: text(result, "id"), text: text(result, "output"), failed }]
+}
+
+pub fn write(ran: &[Ran]) -> Vec<(String, Value)> {
+    let part = |ran: &Ran| {
+        let (kind, id, mut inner) = match ran {
+            Ran::Code { id, language, code } => {
+                let language = if language == "python" { "PYTHON" } else { "LANGUAGE_UNSPECIFIED" };
+                ("executableCode", id, json!({"language": language, "code": code}))
+            }
+            Ran::Output { id, text, failed } => {
+                let outcome = if *failed { "OUTCOME_FAILED" } else { "OUTCOME_OK" };
+                ("codeExecutionResult", id, json!({"outcome": outcome, "output": text}))
+            }
+        };
+        if !id.is_empty() {
+            inner["id"] = id.as_str().into();
+        }
+        (kind.to_owned(), Value::Object(Map::from_iter([(kind.to_owned(), inner)])))
+    };
+    ran.iter().map(part).collect()
+}
