@@ -184,9 +184,12 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         &["core/text/", "core/suite/"],
         "what callers write is measured and matched under bounds, and those stand there; the patterns of cases are their authors'",
     ),
-    (&["csv"], &["core/account/"], "reports are written, and providers' exports read, where money is"),
     (&["minijinja"], &["core/prompt/"], "what callers fill in is rendered under bounds, and those stand there"),
-    (&["csv"], &["core/audit/read.rs"], "tables for other programs are written where the rows are read"),
+    (
+        &["csv"],
+        &["core/account/", "core/audit/read.rs"],
+        "tables for other programs are written and read where their rows are",
+    ),
     (&["similar"], &["core/versions/"], "what differs is told in one way"),
     (&["toml"], &["core/config/", "core/provider/", "core/cli/"], "files are for people; nothing inside speaks TOML"),
 ];
@@ -321,6 +324,7 @@ const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];
 /// Files longer than `LONGEST` lines, and why they are not two.
 const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
+    ("core/cli/serve.rs", "all that runs, put together in the order in which it begins and ends"),
     ("core/answer.rs", "one stream, from its upstream's first byte to its client's last"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),
     ("core/gateway.rs", "the way of a request, read from top to bottom in one file"),

@@ -184,11 +184,7 @@ impl Look {
 
 /// A disk without room is told as such: nothing was changed.
 fn unwritten(error: StoreError) -> Error {
-    let status = match &error {
-        StoreError::Full(_) | StoreError::NoRoom { .. } => 507,
-        StoreError::Closed => 503,
-        _ => 500,
-    };
+    let status = error.status();
     let message = format!("this could not be written to the audit log, so it was not done: {error}");
     let code = if status == 507 { "store_full" } else { "audit_failed" };
     Error::new(Kind::Internal, message).with_status(status).with_code(code).because(error)

@@ -136,7 +136,8 @@ async fn missing_moved_and_replayed_rows_are_found() {
     if strange != rows[2] {
         set(2, Some(strange)).await;
         let (seq, fault) = broken(&audit).await;
-        assert!((2..=3).contains(&seq) && fault == Fault::Changed);
+        // What it was written after is another row, what was written after it names another one.
+        assert!((1..=3).contains(&seq) && fault == Fault::Changed, "{seq} {fault:?}");
         set(2, Some(rows[2].clone())).await;
     }
     // The end is cut off: with the rows alone, and with the row that names the end.

@@ -398,15 +398,7 @@ fn gone(id: &str, what: &str) -> Error {
 }
 
 pub(super) fn failed(error: StoreError) -> Error {
-    let status = match &error {
-        StoreError::Full(_) | StoreError::NoRoom { .. } | StoreError::SharedFull { .. } => 507,
-        StoreError::TooLarge { .. } => 400,
-        StoreError::Closed
-        | StoreError::Unreachable { .. }
-        | StoreError::Unanswered { .. }
-        | StoreError::Replaced { .. } => 503,
-        _ => 500,
-    };
+    let status = error.status();
     let code = if status == 507 { "store_full" } else { "store_failed" };
     Error::new(Kind::Internal, error.to_string()).with_status(status).with_code(code).because(error)
 }

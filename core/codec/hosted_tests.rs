@@ -277,6 +277,18 @@ fn code_and_pages_go_to_the_targets_own_tools_and_are_refused_where_there_are_no
 }
 
 #[test]
+fn a_vendor_that_tells_what_code_printed_only_when_asked_is_asked() {
+    let tool = json!({"type": "code_execution_20260120", "name": "code_execution"});
+    let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "tools": [tool]});
+    let mut document =
+        Document::new(Format::AnthropicMessages, body.to_string().into(), Inbound::default()).expect("opened");
+    let vendor = Dialect { code: Some("code_interpreter"), reasons: false, ..Dialect::of("m") };
+    let sent = Value::Object(document.encode(Format::OpenaiResponses, &vendor).expect("encoded").body);
+    assert_eq!(sent["tools"], json!([{"type": "code_interpreter", "container": {"type": "auto"}}]));
+    assert_eq!(sent["include"], json!(["code_interpreter_call.outputs"]));
+}
+
+#[test]
 fn code_of_past_turns_is_written_down_for_other_providers() {
     let call = json!({"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "code": "print(6*7)", "container_id": "c",
         "outputs": [{"type": "logs", "logs": "42\n"}]});

@@ -53,7 +53,7 @@ pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
-pub use team::{Budget, Limits, MOST_NANO_USD, Per, UNPRICED, WHOLE};
+pub use team::{Alerts, Budget, Limits, MOST_NANO_USD, Per, UNPRICED, WHOLE};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
 pub use watch::{Watched, Watcher, watch};
@@ -259,23 +259,6 @@ pub struct Team {
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
-}
-
-impl Team {
-    /// What binds all who are in it; `None`: nothing.
-    pub fn rule(&self, name: &Arc<str>) -> Option<Rule> {
-        Rule::falling_back(Scope::Team(name.clone()), name, self.limits, self.budgets.clone(), self.fallback.clone())
-    }
-}
-
-/// `[alerts]`.
-#[derive(Debug, Clone)]
-pub struct Alerts {
-    /// An address: it may hold a secret.
-    pub webhook: Secret,
-    pub token: Option<Secret>,
-    /// It may live on a private address.
-    pub private: bool,
 }
 
 /// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.

@@ -1,5 +1,9 @@
 //! What binds a scope: limits and budgets, resolved. Plain data, carried by every principal; it counts nothing.
 
+use std::sync::Arc;
+
+use super::{Rule, Scope, Secret, Team};
+
 /// What everybody in a scope together may use; `None`: without bound. Also how a key's row keeps them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,6 +103,23 @@ impl Budget {
     pub fn soft_of(&self, most: u64) -> Option<u64> {
         let part = u128::from(most) * u128::from(self.soft?) / u128::from(WHOLE);
         Some(u64::try_from(part).unwrap_or(u64::MAX))
+    }
+}
+
+/// `[alerts]`.
+#[derive(Debug, Clone)]
+pub struct Alerts {
+    /// An address: it may hold a secret.
+    pub webhook: Secret,
+    pub token: Option<Secret>,
+    /// It may live on a private address.
+    pub private: bool,
+}
+
+impl Team {
+    /// What binds all who are in it; `None`: nothing.
+    pub fn rule(&self, name: &Arc<str>) -> Option<Rule> {
+        Rule::falling_back(Scope::Team(name.clone()), name, self.limits, self.budgets.clone(), self.fallback.clone())
     }
 }
 

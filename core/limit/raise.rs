@@ -183,8 +183,8 @@ fn new_id(now: SystemTime) -> Result<String> {
 
 /// A full disk is 507, as for keys.
 fn failed(error: StoreError) -> Error {
-    let full = matches!(error, StoreError::Full(_) | StoreError::NoRoom { .. });
-    let (status, code) = if full { (507, "store_full") } else { (500, "store_failed") };
+    let status = error.status();
+    let code = if status == 507 { "store_full" } else { "store_failed" };
     let message = format!("the raise could not be kept, and does not count: {error}");
     Error::new(Kind::Internal, message).with_status(status).with_code(code)
 }

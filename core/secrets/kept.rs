@@ -149,11 +149,7 @@ fn damaged(name: &str) -> Error {
 }
 
 fn failed(error: StoreError) -> Error {
-    let status = match &error {
-        StoreError::Full(_) | StoreError::NoRoom { .. } => 507,
-        StoreError::Closed => 503,
-        _ => 500,
-    };
+    let status = error.status();
     let code = if status == 507 { "store_full" } else { "store_failed" };
     Error::new(Kind::Internal, error.to_string()).with_status(status).with_code(code).because(error)
 }

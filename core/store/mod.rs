@@ -236,6 +236,19 @@ impl StoreError {
         }
     }
 
+    /// As the control plane answers a change that was not kept: full, away for now, or a fault.
+    pub fn status(&self) -> u16 {
+        match self {
+            StoreError::Full(_) | StoreError::NoRoom { .. } | StoreError::SharedFull { .. } => 507,
+            StoreError::TooLarge { .. } => 400,
+            StoreError::Closed
+            | StoreError::Unreachable { .. }
+            | StoreError::Unanswered { .. }
+            | StoreError::Replaced { .. } => 503,
+            _ => 500,
+        }
+    }
+
     /// What it means for changes, without a path or a cause.
     fn trouble(&self) -> &'static str {
         match self {

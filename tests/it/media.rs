@@ -111,7 +111,7 @@ async fn private_addresses_are_not_asked_unless_they_are_allowed_by_name() {
     {
         let told = gateway.chat(&asking("up/m", &[format!("http://{name}:{port}/latest/meta-data?k=hunter2")])).await;
         let error = told.json()["error"].clone();
-        assert_eq!((told.status, &error["code"]), (400, &json!("media_unavailable")), "{name}: {}", told.text());
+        assert_eq!((told.status, &error["code"]), (400, &json!("media_not_allowed")), "{name}: {}", told.text());
         let message = error["message"].as_str().unwrap();
         assert!(message.contains(name) && !message.contains("hunter2") && !message.contains("meta-data"), "{message}");
     }

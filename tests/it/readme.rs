@@ -138,7 +138,7 @@ fn its_commands_are_those_of_the_program() {
     let told: BTreeSet<&str> = told.iter().filter_map(|c| c.strip_prefix("portcullis ")).collect();
     let help = portcullis(&["--help"]);
     let list = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a list of commands");
-    // A long description goes on in its own column.
+    // A long description goes on in the next line, further in.
     let names = list.lines().filter(|line| !line.starts_with("   "));
     let there: BTreeSet<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(told, there);

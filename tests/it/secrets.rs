@@ -374,7 +374,8 @@ fn a_wrong_or_missing_master_key_starts_nothing_and_changes_nothing() {
         }
     }
     std::fs::write(&file, right).expect("written");
-    let differ = |lines: &[String]| lines.iter().filter(|line| !line.contains("commits")).cloned().collect::<Vec<_>>();
+    // Its end names the moment of the export.
+    let differ = |lines: &[String]| lines.iter().filter(|line| !line.contains("sha256")).cloned().collect::<Vec<_>>();
     assert_eq!(differ(&exported("after.jsonl")), differ(&before), "nothing was changed");
     let (_gateway, address, _) = serve(place.path());
     assert_eq!(ask(&address, &key), 200);

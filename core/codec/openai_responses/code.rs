@@ -70,5 +70,7 @@ pub fn is_made(kind: &str, item: &Value) -> bool {
     kind == CALL && item.get("id").and_then(Value::as_str).is_some_and(is_ours)
 }
 
-const TOOL: &str = "code_interpreter";
+pub const TOOL: &str = "code_interpreter";
+/// In `include`: what was printed.
+pub const OUTPUTS: &str = "code_interpreter_call.outputs";
 const CALL: &str = "code_interpreter_call";

@@ -4,14 +4,17 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::wire::{F, SAFETY_ID, mark, marked, plain},
+    super::{
+        code,
+        wire::{F, SAFETY_ID, mark, marked, plain},
+    },
     decode::{self, LOGPROBS},
     tools, turns,
 };
 use crate::{
     codec::{Dialect, Encoded, json::number},
     error::{Error, Result},
-    model::{LogprobsAsk, Output, ReasoningAsk, Request, Sampling},
+    model::{LogprobsAsk, Output, ReasoningAsk, Request, Sampling, Tool},
 };
 
 pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
@@ -205,6 +208,11 @@ impl Writer<'_> {
         self.put("store", false);
         if self.dialect.reasons || request.reasoning.is_some() && !self.dialect.lacks.contains(&"reasoning") {
             self.include(&request.extra, SEALED);
+        }
+        // What code prints is told to who asks for it; others are told unasked.
+        let runs = |tool: &Tool| matches!(tool, Tool::Hosted { format: F, kind, .. } if kind == code::TOOL);
+        if request.extra.of(F).is_none() && request.tools.iter().any(runs) {
+            self.include(&request.extra, code::OUTPUTS);
         }
     }
 }
