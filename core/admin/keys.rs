@@ -105,9 +105,9 @@ pub(super) fn revoke(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, R
 
 pub(super) fn change(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
-        let body = call.object()?;
         let was = state.keys.one(&call.id).await?;
         allowed(&state, &call, Operation::ChangeKeys, &was)?;
+        let body = call.object()?;
         let named = |field: &str, was: &Option<String>| match body.get(field) {
             None => was.clone(),
             Some(value) => value.as_str().map(str::to_owned),
@@ -123,6 +123,7 @@ pub(super) fn change(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, R
 
 pub(super) fn rotate(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
+        allowed(&state, &call, Operation::ChangeKeys, &state.keys.one(&call.id).await?)?;
         let body: RotationBody = match call.body.is_empty() {
             true => RotationBody::default(),
             false => serde_json::from_slice(&call.body)
@@ -130,7 +131,6 @@ pub(super) fn rotate(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, R
         };
         let overlap = expiry::distance(body.overlap.as_deref().unwrap_or("0"));
         let overlap = overlap.map_err(|message| Error::invalid("overlap", message))?;
-        allowed(&state, &call, Operation::ChangeKeys, &state.keys.one(&call.id).await?)?;
         let (info, secret) = state.keys.rotate(&call.id, overlap).await?;
         tracing::info!(id = info.id, name = info.name, by = %call.actor.name, "key rotated");
         Ok(reply::ok(&with_secret(&info, &secret)))

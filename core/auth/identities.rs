@@ -137,6 +137,11 @@ impl Keys {
     }
 
     pub async fn change_identity(&self, thing: Thing, name: &str, body: Value, actor: &Actor) -> Result<Value> {
+        {
+            let directory = self.table.directory();
+            let identity = found(&directory, thing, name)?;
+            permits(actor, thing.changes(), &directory.target(thing.sort(), &identity, true))?;
+        }
         let mut body = super::row::object(body)?;
         if body.is_empty() {
             return Err(Error::new(Kind::InvalidRequest, "nothing to change was named; see /api/openapi.json"));
