@@ -72,9 +72,23 @@ impl Ledger {
         ring: Arc<Ring>,
         clock: fn() -> SystemTime,
     ) -> Result<Arc<Ledger>> {
+        let ledger = Ledger::look(node, store, ring, clock).await?;
+        let repaired = ledger.clone();
+        blocking(move || repaired.repair()).await?;
+        ledger.sums.checkpoint().await?;
+        Ok(ledger)
+    }
+
+    /// Only to read, beside a gateway that may be running: what it has not noted yet is left to it.
+    pub async fn look(
+        node: &str,
+        store: Arc<dyn Store>,
+        ring: Arc<Ring>,
+        clock: fn() -> SystemTime,
+    ) -> Result<Arc<Ledger>> {
         let files = store.directory().map(|directory| directory.files(FOLDER)).transpose()?;
         let sums = Sums::open(store, node, clock()).await?;
-        let ledger = Arc::new(Ledger {
+        Ok(Arc::new(Ledger {
             ring,
             sums,
             files,
@@ -85,11 +99,7 @@ impl Ledger {
             failing: false.into(),
             losing: false.into(),
             clock,
-        });
-        let repaired = ledger.clone();
-        blocking(move || repaired.repair()).await?;
-        ledger.sums.checkpoint().await?;
-        Ok(ledger)
+        }))
     }
 
     /// From now on bodies that records bring along are kept. `secret`: derived from the master key for them alone.

@@ -124,7 +124,7 @@ impl Record {
             key_id: cx.principal.key_id.clone(),
             team: cx.principal.team.clone(),
             user: cx.principal.user.clone(),
-            organisation: None,
+            organisation: cx.principal.organisation.clone(),
             operation: cx.operation,
             format: cx.format,
             model: String::new(),

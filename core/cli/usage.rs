@@ -242,7 +242,12 @@ async fn with_ledger<T>(config: &Config, work: impl AsyncFnOnce(Arc<Ledger>) -> 
     })?;
     super::tell(store.notices())?;
     let done = async {
-        let ledger = Ledger::open(store.clone(), Arc::new(Ring::new(1)), SystemTime::now).await?;
+        let ring = Arc::new(Ring::new(1));
+        let ledger = match store.node() {
+            // Nobody else has the store: what a killed gateway did not note is counted now.
+            None => Ledger::open(store.clone(), ring, SystemTime::now).await?,
+            Some(node) => Ledger::look(node, store.clone(), ring, SystemTime::now).await?,
+        };
         work(ledger).await
     };
     let done = done.await;
