@@ -386,7 +386,7 @@ const HIDE: &str = "fn event(event, context) { if event.kind == \"text\" && even
     let text = event.text; text.replace(\"secret\", \"[hidden]\"); event.text = text; } }";
 const REFUSE: &str = "const STREAM = \"whole\"; fn response(response, context) { \
     if response.text.contains(\"forbidden\") { return reject(403, \"not that\"); } \
-    if response.tool_calls.len() > 0 && response.tool_calls[0].arguments.contains(\"forbidden\") { return reject(403, \"not that call\"); } }";
+    if response.tool_calls.len() > 0 && response.tool_calls[0].arguments.x == \"forbidden\" { return reject(403, \"not that call\"); } }";
 
 #[tokio::test]
 async fn what_a_model_says_passes_the_stages_wherever_it_stands() {
