@@ -345,14 +345,19 @@ async fn ledger_of(gateway: &Process) -> f64 {
     rows["data"].as_array().and_then(|rows| rows.first()).and_then(|row| row["cost_usd"].as_f64()).unwrap_or(0.0)
 }
 
-/// Of the public name `smart`: its budget's counter, and what the records say.
-async fn model_of(gateway: &Process) -> (f64, f64) {
+/// Of the other scopes: the counters of their budgets, each beside what the records say was spent there.
+async fn others_of(gateway: &Process) -> Vec<(String, f64, f64)> {
     let budgets = gateway.admin("GET", "/api/v1/budgets", "").await.json();
-    let mine = budgets["data"].as_array().into_iter().flatten().find(|row| row["id"] == "model:smart/total");
-    let spent = mine.map_or(f64::NAN, |budget| usd(budget, "spent_usd"));
-    let rows = gateway.admin("GET", "/api/v1/usage?group_by=model", "").await.json();
-    let row = rows["data"].as_array().into_iter().flatten().find(|row| row["model"] == "smart");
-    (spent, row.and_then(|row| row["cost_usd"].as_f64()).unwrap_or(0.0))
+    let mut all = Vec::new();
+    for budget in budgets["data"].as_array().into_iter().flatten() {
+        let scope = budget["scope"].as_str().unwrap_or_default();
+        let (kind, name) = scope.split_once(':').unwrap_or_default();
+        let rows = gateway.admin("GET", &format!("/api/v1/usage?group_by={kind}"), "").await.json();
+        let row = rows["data"].as_array().into_iter().flatten().find(|row| row[kind] == name);
+        let recorded = row.and_then(|row| row["cost_usd"].as_f64()).unwrap_or(0.0);
+        all.push((scope.to_owned(), budget["spent_usd"].as_f64().unwrap_or(f64::NAN), recorded));
+    }
+    all
 }
 
 async fn new_key(gateway: &Process) -> String {
@@ -374,7 +379,9 @@ enum Point {
 
 async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
     let mut gateway = Process::start(config, &[]).await;
-    let key = new_key(&gateway).await;
+    let new = r#"{"name":"ana","team":"research","user":"ada","budget":{"usd":64,"per":"total"}}"#;
+    let made = gateway.admin("POST", "/api/v1/keys", new).await.json();
+    let key = made["key"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str())];
     let post = async |model: &str, stream: bool| {
@@ -425,8 +432,8 @@ async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
     // A block is a sixteenth of 32 dollars; it may have been followed by the next.
     assert!((ledger..=ledger + 4.0).contains(&spent), "{point:?}: {spent} for a ledger of {ledger}");
     eventually("the lease ends, and the counter equals the ledger", async || {
-        let (model, of_model) = model_of(&gateway).await;
-        usd(&budget_of(&gateway).await, "spent_usd") == ledger_of(&gateway).await && model == of_model
+        usd(&budget_of(&gateway).await, "spent_usd") == ledger_of(&gateway).await
+            && others_of(&gateway).await.iter().all(|(_, spent, recorded)| spent == recorded)
     })
     .await;
     // And it counts on from there.
@@ -438,12 +445,13 @@ async fn killed_at(point: Point, upstream: &Upstream, config: &str) {
     assert_eq!(crate::support::read_rest(&mut socket, Vec::new()).await.status, 200);
     eventually("counter and ledger go on together", async || {
         let (ledger, budget) = (ledger_of(&gateway).await, budget_of(&gateway).await);
-        let (model, of_model) = model_of(&gateway).await;
+        let others = others_of(&gateway).await;
+        // Team, user, key, model and provider.
         ledger >= 3.0
             && usd(&budget, "spent_usd") == ledger
             && usd(&budget, "reserved_usd") == 0.0
-            && model == of_model
-            && model >= 3.0
+            && others.len() == 5
+            && others.iter().all(|(_, spent, recorded)| spent == recorded && *spent >= 3.0)
     })
     .await;
 }
@@ -458,9 +466,10 @@ async fn kill_9_at_any_point_of_a_request_leaves_counters_that_equal_the_ledger(
     let config = format!(
         "[store]\nkind = \"sled\"\nbudget_lease = \"1s\"\n{}[[pricing]]\nmodel = \"*\"\nrequest = 1\n{}\
          [providers.deaf]\nbase_url = \"http://{}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
-         [models.smart]\ntargets = [{{ provider = \"up\", model = \"m\" }}]\nbudget = {{ usd = 48, per = \"total\" }}\n",
+         [models.smart]\ntargets = [{{ provider = \"up\", model = \"m\" }}]\nbudget = {{ usd = 48, per = \"total\" }}\n\
+         [users.ada]\nteams = [\"research\"]\nbudget = {{ usd = 80, per = \"total\" }}\n",
         research("usd = 32, per = \"total\""),
-        upstream.provider("up", "openai_chat"),
+        format_args!("{}budget = {{ usd = 96, per = \"total\" }}\n", upstream.provider("up", "openai_chat")),
         deaf.local_addr().expect("an address"),
     );
     for _ in 0..rounds {
