@@ -53,7 +53,7 @@ struct State {
     /// Somebody was told in this window; `true` beside it: that is not written down yet.
     told: Mark,
     unwritten: bool,
-    /// The largest amount that a request waits for.
+    /// What all who wait for a block need together: one block serves them all, however slowly it is made.
     waiting: u64,
     /// Who holds a reservation: as long as they live it is renewed.
     owners: HashMap<u64, Weak<()>>,
@@ -157,12 +157,20 @@ impl Purse {
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
             }
-            self.wanted.notify_one();
+            self.want(amount);
             if tokio::time::timeout_at(until.into(), granted).await.is_err() {
                 let message = format!("the budget of {} cannot be reached right now; try again shortly", self.whose());
                 return Err(Error::new(Kind::Overloaded, message).retry_after(Duration::from_secs(1)));
             }
         }
+    }
+
+    /// Asks for a block that also holds this.
+    fn want(&self, amount: u64) {
+        let mut state = self.lock();
+        state.waiting = state.waiting.saturating_add(amount);
+        drop(state);
+        self.wanted.notify_one();
     }
 
     fn try_hold(
@@ -175,15 +183,11 @@ impl Purse {
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
-        let State { counter, limit: known, waiting, owners, .. } = &mut *state;
+        let State { counter, limit: known, owners, .. } = &mut *state;
         *known = limit;
         let Some(counter) = counter else { return Err(Short::Block) };
         let id = held.as_ref().map_or_else(next_id, |held| held.id);
-        counter.hold(id, amount, limit, now, until).inspect_err(|short| {
-            if *short == Short::Block {
-                *waiting = (*waiting).max(amount);
-            }
-        })?;
+        counter.hold(id, amount, limit, now, until)?;
         let low = counter.wants(limit, now, 0).is_some();
         let soft = budget.soft_of(limit);
         match held {
