@@ -71,7 +71,10 @@ pub struct Report {
 
 /// Whether a sum of this team and this key may be seen.
 #[derive(Clone)]
-pub struct Seen(pub Arc<dyn Fn(&str, &str) -> bool + Send + Sync>);
+pub struct Seen(pub Sees);
+
+/// Asked with a team and a key; empty: none.
+pub type Sees = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 impl std::fmt::Debug for Seen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -274,9 +274,10 @@ impl State {
         }
         // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
         self.take(&limits, now, today, Taken::default())?;
-        if let Some(count) = limits.requests_per_day {
-            let taken = self.day_requests.take(today.day, 1, count);
-            taken.map_err(|()| Denied::new("requests_per_day", count, Refused::Wait(today.ends_in)))?;
+        if let Some(count) = limits.requests_per_day
+            && !self.day_requests.take(today.day, 1, count)
+        {
+            return Err(Denied::new("requests_per_day", count, Refused::Wait(today.ends_in)));
         }
         if let Some(count) = limits.requests_per_minute {
             let taken = self.requests.take(now, 1, Rate::a_minute(count));
@@ -295,9 +296,10 @@ impl State {
             let Some(count) = count else { continue };
             bucket.take(now, cost, Rate::a_minute(count)).map_err(|refused| Denied::new(limit, count, refused))?;
         }
-        if let Some(count) = limits.tokens_per_day {
-            let taken = self.day_tokens.take(today.day, more.day_tokens, count);
-            taken.map_err(|()| Denied::new("tokens_per_day", count, Refused::Wait(today.ends_in)))?;
+        if let Some(count) = limits.tokens_per_day
+            && !self.day_tokens.take(today.day, more.day_tokens, count)
+        {
+            return Err(Denied::new("tokens_per_day", count, Refused::Wait(today.ends_in)));
         }
         Ok(())
     }

@@ -57,14 +57,14 @@ impl Window {
 pub struct Days([(u32, u64); KEPT]);
 
 impl Days {
-    /// Takes so much in this day, if it fits.
-    pub fn take(&mut self, day: u32, cost: u64, most: u64) -> Result<(), ()> {
+    /// Takes so much in this day; `false`: it does not fit.
+    pub fn take(&mut self, day: u32, cost: u64, most: u64) -> bool {
         let used = self.of(day);
         if used.saturating_add(cost) > most {
-            return Err(());
+            return false;
         }
         self.set(day, used + cost);
-        Ok(())
+        true
     }
 
     /// What was taken that day turned out to be another amount.

@@ -314,4 +314,4 @@ fn check(batch: &[Op]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -129,7 +129,7 @@ impl Issuers {
         let token = Token::parse(text)?;
         let issuer = self.issuer(&token)?;
         let settings = &issuer.settings;
-        if !settings.algorithms.iter().any(|algorithm| *algorithm == token.algorithm) {
+        if !settings.algorithms.contains(&token.algorithm) {
             return Err(refuse("this token is signed by an algorithm that its issuer is not known to use"));
         }
         let generation = match &settings.proof {

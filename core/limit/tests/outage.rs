@@ -69,8 +69,8 @@ fn a_later_attempt_only_tops_up_and_places_are_free_again() {
     outage.begin();
     assert!(outage.take(Id(1), &[money(0, 6), place.clone()], 0.1).is_some());
     assert!(outage.take(Id(1), &[money(6, 10), want("p", Form::Places, 1, 1)], 0.1).is_some());
-    assert!(outage.take(Id(2), &[place.clone()], 0.1).is_some(), "two places are a tenth of twenty");
-    assert!(outage.take(Id(3), &[place.clone()], 0.1).is_none());
+    assert!(outage.take(Id(2), std::slice::from_ref(&place), 0.1).is_some(), "two places are a tenth of twenty");
+    assert!(outage.take(Id(3), std::slice::from_ref(&place), 0.1).is_none());
     outage.ended(Id(2));
     assert!(outage.take(Id(3), &[place], 0.1).is_some());
     let parts = outage.ended(Id(1));

@@ -41,7 +41,7 @@ fn balance(limits: &Limits, scope: &Scope, budget: &Budget) -> Balance {
 /// Promise 6 over three scopes, of which each has the tightest bound once.
 #[tokio::test]
 async fn of_500_at_once_the_tightest_of_three_budgets_decides_and_the_others_keep_what_is_theirs() {
-    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 100 } else { 10 };
+    let rounds = if crate::config::env::var("PORTCULLIS_LONG").is_some() { 100 } else { 10 };
     for round in 0..rounds {
         let limits = kept().await;
         let sizes = [[10, 30, 20], [20, 10, 30], [30, 20, 10]][round % 3];
@@ -222,7 +222,7 @@ async fn a_provider_counts_its_own_attempts_and_has_a_place_only_while_one_is_th
 /// and of what is held, and stays under its bound.
 #[tokio::test]
 async fn no_interleaving_leaks_or_counts_twice_over_several_scopes() {
-    let rounds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 200 } else { 20 };
+    let rounds = if crate::config::env::var("PORTCULLIS_LONG").is_some() { 200 } else { 20 };
     for seed in 0..rounds {
         let mut random = fastrand::Rng::with_seed(seed);
         let limits = kept().await;

@@ -46,9 +46,9 @@ pub(super) struct Link {
 }
 
 enum Dial {
-    One(Client),
+    One(Box<Client>),
     /// And what messages are heard from: any of its hosts tells all.
-    Many(ClusterClient, Vec<Client>),
+    Many(Box<ClusterClient>, Vec<Client>),
 }
 
 #[derive(Clone)]
@@ -373,7 +373,7 @@ fn dial(config: &config::Redis) -> std::result::Result<Dial, String> {
     };
     let clients = places.iter().map(client).collect::<::redis::RedisResult<Vec<_>>>().map_err(plain)?;
     if !config.cluster {
-        return clients.into_iter().next().map(Dial::One).ok_or_else(|| "it has no address".to_owned());
+        return clients.into_iter().next().map(Box::new).map(Dial::One).ok_or_else(|| "it has no address".to_owned());
     }
     let patience = config.timeout.max(CONNECT);
     let mut builder = ClusterClient::builder(places).retries(CLUSTER_RETRIES).connection_timeout(patience);
@@ -381,7 +381,7 @@ fn dial(config: &config::Redis) -> std::result::Result<Dial, String> {
     if let Some(certificates) = certificates {
         builder = builder.certs(certificates);
     }
-    Ok(Dial::Many(builder.build().map_err(plain)?, clients))
+    Ok(Dial::Many(Box::new(builder.build().map_err(plain)?), clients))
 }
 
 fn place(config: &config::Redis, address: ConnectionAddr) -> std::result::Result<ConnectionInfo, String> {

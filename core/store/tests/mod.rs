@@ -14,7 +14,7 @@ mod kill;
 mod migrating;
 mod redis;
 #[allow(dead_code, reason = "the black-box tests use all of it")]
-mod server;
+pub(crate) mod server;
 
 fn import(
     path: &Path,

@@ -27,6 +27,11 @@ pub enum Reply {
 
 impl Server {
     /// `None`: there is no redis-server here, and that is allowed.
+    #[allow(
+        clippy::disallowed_methods,
+        clippy::print_stdout,
+        reason = "tests are told by their environment what they may skip, and wait on their own threads"
+    )]
     pub fn start(args: &[&str]) -> Option<Server> {
         for _ in 0..20 {
             // Somebody else may be given the same port: then another one is tried.
@@ -50,6 +55,10 @@ impl Server {
     }
 
     /// Starts it on its port and folder; `false`: it did not come up.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests are told by their environment what they may skip, and wait on their own threads"
+    )]
     pub fn run(&mut self) -> std::io::Result<bool> {
         let mut command = Command::new("redis-server");
         let port = self.port.to_string();
