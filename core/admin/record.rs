@@ -112,7 +112,7 @@ async fn told(route: &'static Route, state: Arc<AdminState>, who: Who, call: Cal
         }
     };
     if entry.object.is_none() {
-        entry.object = answer["id"].as_str().map(str::to_owned);
+        entry.object = answer["id"].as_str().or_else(|| answer["name"].as_str()).map(str::to_owned);
     }
     let after = look.at(&state).await;
     entry.after = if after.is_null() { answer } else { after };

@@ -148,10 +148,10 @@ async fn revocations_reach_every_gateway_under_load() {
     println!(
         "{count} revocations: told to the others in {middle:?}, {last:?} at most; without messages {unheard:?} at most"
     );
-    // The tail is the machine's, which tests share; alone it is a second, too.
-    let most = if long() { 1 } else { 5 };
-    assert!(middle < Duration::from_secs(1) && last < Duration::from_secs(most), "{told:?}");
-    assert!(unheard < Duration::from_secs(5), "{looked:?}");
+    // In the short suite other tests share the machine: what they take is not Redis's.
+    let [middling, most, without] = if long() { [1, 1, 5] } else { [3, 10, 15] }.map(Duration::from_secs);
+    assert!(middle < middling && last < most, "{told:?}");
+    assert!(unheard < without, "{looked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
