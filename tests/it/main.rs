@@ -32,6 +32,7 @@ mod family;
 mod fleet;
 mod guests;
 mod held;
+mod hints;
 mod hosted;
 mod hostile;
 mod identity;
