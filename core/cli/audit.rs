@@ -12,6 +12,7 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::either;
 use crate::{
     admin::client::Admin,
     audit::{Actor, ActorKind, Audit, Entry, LOCAL, Origin, Outcome, PURPOSE, Wanted, csv},
@@ -19,7 +20,7 @@ use crate::{
     config::{self, Config, Place, Secret, StoreKind, env},
     keyring::Keyring,
     provider,
-    store::{self, Store, StoreError},
+    store::Store,
 };
 
 /// What was done to the gateway, by whom and from where, and what it refused: list it, export it, verify it
@@ -106,22 +107,10 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
 
 /// The stopped store of a configuration: never made by looking at it.
 async fn opened(config: &Config) -> Result<Arc<dyn Store>> {
-    if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no log between runs: use --admin URL on the running gateway");
-    }
-    if !config.store.path.is_dir() {
+    if config.store.kind != StoreKind::Memory && !config.store.path.is_dir() {
         bail!("there is no store in {}: nothing was done here yet", config.store.path.display());
     }
-    let store = store::open(&config.store).await.map_err(|e| match e {
-        StoreError::Locked { path } => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        other => other.into(),
-    })?;
-    super::tell(store.notices())?;
-    Ok(store)
+    either::stopped(config, "log").await
 }
 
 async fn of(store: &Arc<dyn Store>, key: &[u8; 32]) -> Result<Arc<Audit>> {

@@ -61,7 +61,7 @@ pub async fn with(
         Ok((config, _)) => config,
         Err(problems) => return Ok(super::refuse(&problems)?),
     };
-    let store = open(&config).await?;
+    let store = stopped(&config, "keys").await?;
     let done = async {
         let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
         let keys = Keys::with(&ring, store.clone(), &config.auth, config.who()).await.map_err(plain)?;
@@ -80,10 +80,10 @@ pub async fn with(
     Ok(Exit::Done)
 }
 
-/// The stopped store of a configuration.
-async fn open(config: &config::Config) -> Result<Arc<dyn Store>> {
+/// The stopped store of a configuration. `kept`: what one in memory keeps none of.
+pub async fn stopped(config: &config::Config, kept: &str) -> Result<Arc<dyn Store>> {
     if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no keys between runs: use --admin URL on the running gateway");
+        bail!("store.kind = \"memory\" keeps no {kept} between runs: use --admin URL on the running gateway");
     }
     let store = store::open(&config.store).await.map_err(|e| match e {
         StoreError::Locked { path } => anyhow!(

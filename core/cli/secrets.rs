@@ -13,15 +13,15 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::either;
 use crate::{
     admin::client::Admin,
     audit::PURPOSE,
     cli::Exit,
-    config::{self, Config, Master, Place, Secret, StoreKind, env},
+    config::{self, Config, Master, Place, Secret, env},
     keyring::{Keyring, Next},
     provider,
     secrets::{Info, Secrets},
-    store::{self, StoreError},
     upstream::{Client, ProxyConfig},
 };
 
@@ -95,18 +95,7 @@ async fn run_to(
         Ok((config, _)) => config,
         Err(problems) => return Ok(super::refuse(&problems)?),
     };
-    if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no secrets between runs: use --admin URL on the running gateway");
-    }
-    let store = store::open(&config.store).await.map_err(|e| match e {
-        StoreError::Locked { path } => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        other => other.into(),
-    })?;
-    super::tell(store.notices())?;
+    let store = either::stopped(&config, "secrets").await?;
     let done = async {
         let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
         let secrets = Secrets::new(store.clone(), ring.clone(), Client::new(&ProxyConfig::default()));

@@ -7,11 +7,12 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::either;
 use crate::{
     account::{
         Ledger,
@@ -21,7 +22,6 @@ use crate::{
     cli::Exit,
     config::{self, Config, Place, Secret, StoreKind, env},
     provider,
-    store::{self, StoreError},
     telemetry::Ring,
 };
 
@@ -226,21 +226,10 @@ fn print(out: &mut Out, rows: Vec<Value>, json: bool) -> Result<()> {
 
 /// What stands in the store of a stopped gateway.
 async fn with_ledger<T>(config: &Config, work: impl AsyncFnOnce(Arc<Ledger>) -> Result<T>) -> Result<T> {
-    if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no usage between runs: use --admin URL on the running gateway");
-    }
-    if !config.store.path.is_dir() {
+    if config.store.kind != StoreKind::Memory && !config.store.path.is_dir() {
         bail!("there is no store in {}: nothing ran here yet", config.store.path.display());
     }
-    let store = store::open(&config.store).await.map_err(|e| match e {
-        StoreError::Locked { path } => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        other => other.into(),
-    })?;
-    super::tell(store.notices())?;
+    let store = either::stopped(config, "usage").await?;
     let done = async {
         let ring = Arc::new(Ring::new(1));
         let ledger = match store.node() {

@@ -131,7 +131,7 @@ impl Budgets {
             let (owner, span) = ((scope.clone(), name.clone()), (budget.per, window.clone()));
             let purse = Purse::new(owner, span, (self.wanted.clone(), self.alarm.clone()), (self.epoch, self.lease));
             purse.raise(self.raises.of(scope, budget.per, SystemTime::now()));
-            purse.expect(budget);
+            purse.foresee(budget);
             self.wanted.notify_one();
             purse
         };
@@ -252,10 +252,10 @@ impl Budgets {
         for rule in &**self.configured.load() {
             for budget in rule.budgets.iter() {
                 let owner = (&rule.scope, &rule.name);
-                self.purse(owner, budget, now).expect(budget);
+                self.purse(owner, budget, now).foresee(budget);
                 let next = Window::of(budget.per, now + AHEAD);
                 if !next.holds(now) {
-                    self.in_window(owner, budget, next).expect(budget);
+                    self.in_window(owner, budget, next).foresee(budget);
                 }
             }
         }

@@ -271,7 +271,7 @@ impl Purse {
     }
 
     /// The budget, as last configured: the keeper may look before the first request does.
-    pub fn expect(&self, budget: &Budget) {
+    pub fn foresee(&self, budget: &Budget) {
         let mut state = self.lock();
         (state.budget, state.limit) = (Some(*budget), self.most(budget));
     }
