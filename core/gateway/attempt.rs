@@ -1,0 +1,352 @@
+//! 8 to 10 for one target: what it is asked, in its own words and with its own keys, and its answer up to where that may go out.
+//! The order of targets, and what becomes of those that fail, stand in `gateway.rs`.
+
+use std::{pin::pin, sync::Arc};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::{Attempted, Gateway};
+use crate::{
+    account::estimate::tokens_of,
+    answer::Streaming,
+    call::{Call, Waits},
+    clock,
+    codec::{Field, codec, custom, document::Document, ran, standin},
+    error::{Error, Result, Side},
+    exchange::Exchange,
+    limit::Reserved,
+    media,
+    model::Operation,
+    pipeline::{AttemptFlow, Phase, ResponseFlow, StreamNeed},
+    provider::KeyChoice,
+    reply::{self, Reply},
+    reserve::{Right, reserve},
+    route::{self, Flight, Target, retry},
+    runtime::Runtime,
+    transport,
+};
+
+impl Gateway {
+    /// One target: an attempt, and more after a wait where that may help. `rest`: what could be tried instead.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one visit; a struct would be used once")]
+    pub(super) async fn visit(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+        target: &Arc<Target>,
+        flight: Flight,
+        rest: &[Arc<Target>],
+    ) -> Result<Attempted> {
+        let (mut flight, mut failed, mut tries) = (Some(flight), None, 0);
+        loop {
+            let result = self.attempt(runtime, exchange, client, document, target, &mut flight).await;
+            let error = match (result, failed) {
+                (Err(error), _) | (Ok(Attempted::Skipped), Some(error)) => error,
+                (result, _) => return result,
+            };
+            let now = clock::now();
+            let others = || rest.iter().any(|t| self.state.health.is_healthy(&t.name, now));
+            let left = exchange.cx.left(target.timeouts.whole, now);
+            let more = (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS && !exchange.body_is_gone();
+            let Some(flight) = flight.as_ref().filter(|_| more) else {
+                return Err(error);
+            };
+            let Some(wait) = retry::again(target, flight, &error, tries, others, left) else { return Err(error) };
+            exchange.cx.trace.note("retry", &format!("{} again in {} ms", target.name, wait.as_millis()));
+            // A client that leaves drops this future: the wait, the permit and the flight with it.
+            clock::sleep(wait).await;
+            if !flight.still_closed() {
+                return Err(error);
+            }
+            (failed, tries) = (Some(error), tries + 1);
+        }
+    }
+
+    /// One attempt: stages, the request in the target's own words, then its keys in turn for as long as they are refused.
+    async fn attempt(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+    ) -> Result<Attempted> {
+        if exchange.cx.operation == Operation::CountTokens
+            && !target.provider.counts(target.provider.speaks(exchange.cx.format), &target.model)
+        {
+            return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+        }
+        if exchange.cx.operation == Operation::Compact {
+            target.provider.must_compact(exchange.cx.format)?;
+        }
+        if media::may_lack(document, target) {
+            let (fetcher, memory) = (self.state.transport.fetcher(), &self.state.body_memory);
+            let settings = &runtime.config.media;
+            Box::pin(media::bring(exchange, document, target, fetcher, memory, settings)).await?;
+        }
+        let next = exchange.cx.attempt + 1;
+        exchange.chain.start(next);
+        // A stage that changes the request for this target works on its own copy.
+        let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
+        let mut extra = HeaderMap::new();
+        if let Some(own) = &mut own {
+            let candidate = self.state.health.candidate(target, clock::now());
+            let inner = &mut **exchange;
+            inner.cx.attempt = next;
+            let flow = inner.chain.attempt(&mut inner.cx, &candidate, own, &mut extra).await;
+            inner.cx.attempt = next - 1;
+            if flow? == AttemptFlow::Skip {
+                return Ok(Attempted::Skipped);
+            }
+        }
+        let seen = own.as_ref().unwrap_or(document);
+        let Right { reserved, max_tokens } = {
+            let limits = (&self.state.limits, &runtime.config.rules);
+            reserve(exchange, seen, target, &self.state.estimates, limits).await?
+        };
+        if let Some(tokens) = max_tokens {
+            own.get_or_insert_with(|| document.clone()).edit(Field::MaxTokens)?.max_tokens = Some(tokens);
+        }
+        exchange.max_tokens = max_tokens;
+        let mut right = Some(reserved);
+        let document = own.as_mut().unwrap_or(document);
+        let mut call = match &exchange.opaque {
+            Some(opaque) => Call::opaque(&exchange.cx, opaque, document, target, client, extra)?,
+            None => Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?,
+        };
+        exchange.record.target = Some(target.name.clone());
+        call.refuse_dropping(target)?;
+        if !call.same_format && exchange.echo.is_none() {
+            exchange.echo = document.echo();
+        }
+        exchange.dropped = call.dropped.clone();
+        let mut tried = Vec::new();
+        let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
+        loop {
+            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, clock::now());
+            match choice {
+                KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
+                KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
+                KeyChoice::Open | KeyChoice::Key(_) => {}
+            }
+            let right = match right.take() {
+                Some(right) => right,
+                None => {
+                    let limits = (&self.state.limits, &runtime.config.rules);
+                    reserve(exchange, document, target, &self.state.estimates, limits).await?.reserved
+                }
+            };
+            exchange.cx.attempt += 1;
+            exchange.begins(target, document);
+            let began = clock::now();
+            let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
+            let Err(error) = result else {
+                if let KeyChoice::Key(index) = choice {
+                    self.state.keys.accepted(&target.provider, index, &target.model);
+                }
+                return result;
+            };
+            exchange.attempted(&target.name, error.code().to_owned(), began);
+            if exchange.cx.operation == Operation::CountTokens && target.provider.counts_not(&error) {
+                return Ok(Attempted::Answered(reply::estimate(exchange, document)));
+            }
+            if let Some(flight) = flight {
+                flight.failed(&error, clock::now());
+            }
+            // Another key of the same provider may be welcome.
+            let another = match (choice, &error.upstream) {
+                (KeyChoice::Key(index), Some(fault)) => {
+                    tried.push(index);
+                    let (now, wait) = (clock::now(), error.retry_after);
+                    self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
+                        && tried.len() < target.provider.keys()
+                        // What is forbidden may be the caller's doing, again and again: that counts as a retry.
+                        && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
+                }
+                // A token may have been revoked before its end.
+                (KeyChoice::Open, Some(fault)) if !renewed && matches!(fault.status, 401 | 403) => {
+                    renewed = self.state.tokens.refused(&target.provider);
+                    renewed
+                }
+                _ => false,
+            };
+            if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS || exchange.body_is_gone() {
+                return Err(error);
+            }
+            last = Some(error);
+        }
+    }
+
+    /// One call: sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
+    /// caller when the call fails.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
+    async fn send(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        call: &mut Call,
+        (choice, right): (KeyChoice, Reserved),
+        document: &Document,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+    ) -> Result<Attempted> {
+        let began = clock::now();
+        let stream = document.stream();
+        let whole = exchange.cx.until(target.timeouts.whole);
+        let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
+        let granted = match target.provider.source {
+            None => None,
+            Some(_) => transport::before(until, Box::pin(self.state.tokens.of(&target.provider))).await??,
+        };
+        let outgoing = call.sign(target, choice, granted.as_ref(), right)?;
+        if exchange.cx.operation == Operation::Realtime {
+            let opening = self.session(runtime, exchange, outgoing, target, flight, Waits { began, until, whole });
+            return Box::pin(opening).await;
+        }
+        let sending = pin!(self.state.transport.send(outgoing, target));
+        let sent = transport::before(until, sending).await?;
+        // A body that broke off while it streamed is its client's doing.
+        let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
+        exchange.upstream_answered(&incoming.headers);
+        if !incoming.status.is_success() {
+            let error = Box::pin(transport::refusal(incoming, target, (call.format, exchange.cx.format), until)).await;
+            return Err(match &exchange.opaque {
+                Some(opaque) => opaque.reword(error),
+                None => error,
+            });
+        }
+        exchange.accepted();
+        if exchange.opaque.is_some() {
+            return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
+        }
+        if stream && transport::stream_of(&incoming.headers, target, call.format).is_some() {
+            if let Some(bodies) = &mut exchange.record.bodies {
+                bodies.begins(call.format, true);
+            }
+            // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
+            let waits = Waits { began, until, whole };
+            return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
+        }
+        let limit = runtime.config.server.max_event as u64;
+        let mut share = self.state.body_memory.permit();
+        let body = {
+            let mut grow = |by| share.grow(by);
+            let collecting = pin!(incoming.body.collect(limit, &mut grow));
+            transport::before(whole, collecting).await??
+        };
+        let took = clock::since(began);
+        let length = body.len() as u64;
+        if let Some(bodies) = &mut exchange.record.bodies {
+            bodies.begins(call.format, false);
+            bodies.heard(&body);
+        }
+        let mut outcome = match exchange.cx.operation {
+            // The upstream's bytes when nobody asked for more.
+            Operation::Chat
+                if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
+            {
+                let seen = reply::note_facts(exchange, call.format, &body);
+                seen.map(|()| Attempted::Answered(Reply::json(body)))
+            }
+            Operation::Chat => Box::pin(self.whole(exchange, call, target, body)).await,
+            _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
+        };
+        // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
+        if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
+            && let Some(mut flight) = flight.take()
+        {
+            flight.answered(took);
+            flight.succeeded();
+        }
+        if outcome.is_ok() {
+            // Vectors are no output that anybody counts.
+            exchange.size.arrived = if exchange.cx.operation == Operation::Chat { tokens_of(length) } else { 0 };
+            exchange.took(&target.name, "ok", took);
+        }
+        if let Ok(Attempted::Answered(reply)) = &mut outcome {
+            reply.hold(share);
+        }
+        outcome
+    }
+
+    /// 9. A stream, up to its commit: until then another target may be tried.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
+    async fn stream(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        incoming: transport::Incoming,
+        call: &Call,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        Waits { began, until, whole }: Waits,
+    ) -> Result<Attempted> {
+        let server = &runtime.config.server;
+        let candidate = self.state.health.candidate(target, clock::now());
+        let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, server, began));
+        while !streaming.committed && !streaming.ended {
+            // Once output arrives, a stage that holds it back has the time of a whole answer.
+            let until = if streaming.first_output.is_some() { whole } else { until };
+            transport::before(until, streaming.step(exchange)).await??;
+            if let Some(reason) = &streaming.next {
+                exchange.attempted(&target.name, format!("next: {reason}"), began);
+                if let Some(mut flight) = flight.take() {
+                    flight.answered(streaming.first_output_after());
+                    flight.succeeded();
+                }
+                return Ok(Attempted::Next(self.state.health.candidate(target, clock::now())));
+            }
+        }
+        if let Some(mut flight) = flight.take() {
+            flight.answered(streaming.first_output_after());
+            streaming.flight = Some(flight);
+        }
+        exchange.record.first_event = Some(clock::since(exchange.cx.started));
+        Ok(Attempted::Answered(Reply::Stream(streaming)))
+    }
+
+    /// 10. A whole answer through the model and the stages.
+    async fn whole(
+        &self,
+        exchange: &mut Exchange,
+        call: &Call,
+        target: &Arc<Target>,
+        body: Bytes,
+    ) -> Result<Attempted> {
+        let format = call.format;
+        // An upstream that does not stream may still answer a client that asked for a stream.
+        let stream = exchange.record.stream;
+        let mut response = codec(format).decode_response(&body)?;
+        if !call.same_format {
+            ran::translate(&mut response, exchange.cx.format);
+        }
+        custom::restore(&call.customs, &mut response);
+        if call.stands_in {
+            standin::restore(&mut response);
+        }
+        let came = (call.same_format && !stream).then(|| response.clone());
+        if let Some(usage) = &response.usage {
+            exchange.used(usage);
+        }
+        exchange.served(response.service_tier.as_deref());
+        let candidate = self.state.health.candidate(target, clock::now());
+        let inner = &mut **exchange;
+        let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;
+        if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
+            exchange.finished(finish.reason);
+        }
+        if let ResponseFlow::Next(reason) = flow {
+            exchange.cx.trace.passed_over(target, &format!("next: {reason}"));
+            return Ok(Attempted::Next(candidate));
+        }
+        // What no stage changed goes on as it came.
+        if came.is_some_and(|came| came == response) {
+            return Ok(Attempted::Answered(Reply::json(body)));
+        }
+        reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
+    }
+}
