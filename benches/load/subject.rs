@@ -182,8 +182,8 @@ model = "up/gpt-4o"
 input = "2.50"
 output = "10.00"
 [teams.bench]
-limits = { requests_per_minute = 1000000000, tokens_per_minute = 1000000000000, concurrent = 100000 }
-budget = { usd = 1000000000, per = "month" }
+limits = { requests_per_minute = 1000000000, tokens_per_minute = 100000000000, concurrent = 100000 }
+budget = { usd = 9000000, per = "month" }
 "#;
 
 /// A key in the team, made as an operator would.
