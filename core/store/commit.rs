@@ -2,8 +2,9 @@
 //! durable barrier. sled's own `flush` is `sync_file_range` on Linux, which is no barrier: the file is synced through a
 //! handle of our own after it, and so are sled's files for large values, which it never syncs.
 //!
-//! sled refuses everything after its first failed write until it is opened again. So when the disk is full the writer
-//! refuses changes, and once there is room it opens the store anew and takes back what it had not acknowledged.
+//! sled refuses everything after its first failed write until it is opened again, and a page that it was splitting then
+//! cannot be read either. So the writer refuses changes before the disk is full, and takes them again once there is room.
+//! When somebody else was quicker in filling it, the store is then opened anew, and what was not acknowledged is taken back.
 
 use std::{
     fs::File,
@@ -56,6 +57,10 @@ pub(super) struct Writer {
     pub limits: Limits,
     /// When the store was last opened again, or tried to be.
     pub tried: Option<Instant>,
+    /// What sled was given since the last barrier, in bytes.
+    pub unsynced: u64,
+    /// sled itself failed.
+    pub broken: bool,
     /// Held to the end.
     pub lock: File,
 }
@@ -124,6 +129,10 @@ impl Writer {
         let Job::Write(write) = job else { return Some(job) };
         group.size += 1;
         let Write { expected, batch, durable, done, _seat } = write;
+        if let Err(error) = self.well().and_then(|()| self.spares(&batch)) {
+            let _ = done.send(Err(error));
+            return None;
+        }
         match self.guarded(|writer| writer.apply(&expected, batch, durable, group)) {
             Ok(true) if durable => group.waiting.push(done),
             result => drop(done.send(result)),
@@ -131,8 +140,20 @@ impl Writer {
         None
     }
 
+    /// Room for a batch, before sled hears of it.
+    fn spares(&mut self, batch: &[Op]) -> Result<()> {
+        let size = |op: &Op| op.key.len() + op.value.as_ref().map_or(0, Vec::len);
+        let bytes = batch.iter().map(size).sum::<usize>() as u64;
+        let wanted = self.unsynced.saturating_add(bytes).saturating_mul(PAGES);
+        let spared = self.shared.directory.spares(wanted, self.limits.spare);
+        match &spared {
+            Ok(()) => self.unsynced += bytes,
+            Err(error) => self.fail(error),
+        }
+        spared
+    }
+
     fn apply(&mut self, expected: &[Op], batch: Vec<Op>, durable: bool, group: &mut Group) -> Result<bool> {
-        self.well()?;
         let directory = self.shared.directory.clone();
         let db = self.db()?;
         for row in expected {
@@ -202,7 +223,7 @@ impl Writer {
     fn barrier(&mut self) -> Result<()> {
         let directory = self.shared.directory.clone();
         let note = self.tally.note();
-        let failed = self.shared.failed.load_full();
+        let failed = self.shared.failed.load_full().filter(|_| self.broken);
         if let Some(failed) = failed {
             return Err(failed.again(&directory));
         }
@@ -213,6 +234,7 @@ impl Writer {
         // After the barrier, so that the note is never ahead of the store. Fixed width: overwritten in place.
         self.commits_file.write_all_at(note.as_bytes(), 0).map_err(|e| directory.io(e))?;
         self.acknowledged = self.tally.commits;
+        self.unsynced = 0;
         Ok(())
     }
 
@@ -220,13 +242,19 @@ impl Writer {
     fn guarded<T>(&mut self, work: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
         let result = catch_unwind(AssertUnwindSafe(|| work(self)));
         let result = result.unwrap_or_else(|_| Err(self.shared.directory.damaged("a write failed")));
-        if let Err(error) = &result
-            && self.shared.failed.load().is_none()
-        {
+        if let Err(error) = &result {
+            self.broken = true;
+            self.fail(error);
+        }
+        result
+    }
+
+    /// No changes from here on.
+    fn fail(&self, error: &StoreError) {
+        if self.shared.failed.load().is_none() {
             tracing::error!(%error, "the store takes no changes; what is in memory is served on");
             self.shared.failed.store(Some(Arc::new(error.again(&self.shared.directory))));
         }
-        result
     }
 
     /// Fine, or fine again: only a full disk is waited out, everything else needs a look at the machine and a restart.
@@ -250,18 +278,28 @@ impl Writer {
         }
     }
 
-    /// Opens the store anew and takes back what was never acknowledged.
+    /// There must be room; where sled failed, opens the store anew and takes back what was never acknowledged.
     fn heal(&mut self) -> Result<()> {
         let directory = self.shared.directory.clone();
         directory.room()?;
+        if self.broken {
+            self.reopen(&directory)?;
+            self.broken = false;
+        }
+        self.shared.failed.store(None);
+        tracing::info!("there is room again: the store takes changes");
+        Ok(())
+    }
+
+    fn reopen(&mut self, directory: &Directory) -> Result<()> {
         self.let_go();
-        let opened = open::attempt(&directory, &directory.sled(), self.limits)?;
+        let opened = open::attempt(directory, &directory.sled(), self.limits)?;
         if opened.tally.commits < self.acknowledged {
             return Err(directory
                 .damaged(format!("{} acknowledged writes are missing", self.acknowledged - opened.tally.commits)));
         }
         self.tally = opened.tally;
-        self.open = Some(Open::new(&directory, opened.db)?);
+        self.open = Some(Open::new(directory, opened.db)?);
         let undone = self.shared.undone.read().unwrap_or_else(PoisonError::into_inner).clone();
         self.shared.failed.store(None);
         let taken_back = match undone.is_empty() {
@@ -269,12 +307,11 @@ impl Writer {
             false => self.write(&undone).and_then(|_| self.barrier()),
         };
         if let Err(error) = taken_back {
-            self.shared.failed.store(Some(Arc::new(error.again(&directory))));
+            self.shared.failed.store(Some(Arc::new(error.again(directory))));
             return Err(error);
         }
         self.shared.undone.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.shared.db.store(self.open.as_ref().map(|open| open.db.clone()));
-        tracing::info!("there is room again: the store takes changes");
         Ok(())
     }
 
@@ -369,6 +406,8 @@ pub(super) fn failure(directory: &Directory, error: ::sled::Error) -> StoreError
 
 /// ENOSPC and EDQUOT, as `io::Error` writes them.
 const FULL: [&str; 4] = ["os error 28)", "StorageFull", "os error 122)", "QuotaExceeded"];
+/// What a row may cost in sled's log, whose pages are written anew as they split.
+const PAGES: u64 = 4;
 /// Bounds how long the first of a group waits.
 const MAX_GROUP: usize = 256;
 /// Between two looks at whether a full disk has room again.

@@ -97,6 +97,17 @@ impl Directory {
         }
     }
 
+    /// Would `bytes` leave `spare` on the disk? Costs one question to the file system. What it does not tell (quotas, some
+    /// network disks) is found out by writing.
+    pub(super) fn spares(&self, bytes: u64, spare: u64) -> Result<()> {
+        let Ok(disk) = rustix::fs::statvfs(&self.path) else { return Ok(()) };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if spare == 0 || disk.f_blocks == 0 || free >= bytes.saturating_add(spare) {
+            return Ok(());
+        }
+        Err(StoreError::Full(io::ErrorKind::StorageFull.into()))
+    }
+
     /// Is there room for what the next writes need? sled does not survive to find none.
     pub(super) fn room(&self) -> Result<()> {
         let path = self.path.join(PROBE_FILE);

@@ -23,6 +23,8 @@ pub(super) struct Limits {
     pub lock_wait: Duration,
     /// Without progress.
     pub watchdog: Duration,
+    /// Bytes that the disk keeps free: writes that would need them are refused.
+    pub spare: u64,
 }
 
 /// An open tree, every row of which was read.

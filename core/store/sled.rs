@@ -151,6 +151,8 @@ fn run(started: Started, limits: Limits) -> Result<Sled> {
         exports: Exports::new(&directory, opened.tally),
         limits,
         tried: None,
+        unsynced: 0,
+        broken: false,
         lock,
     };
     let (jobs, queue) = mpsc::channel();
@@ -164,7 +166,10 @@ fn run(started: Started, limits: Limits) -> Result<Sled> {
     Ok(Sled { shared, jobs, looks, seats: Arc::new(Semaphore::new(QUEUE)), notices })
 }
 
-pub(super) const LIMITS: Limits = Limits { lock_wait: Duration::from_secs(5), watchdog: Duration::from_secs(30) };
+pub(super) const LIMITS: Limits =
+    Limits { lock_wait: Duration::from_secs(5), watchdog: Duration::from_secs(30), spare: SPARE };
+/// Below what `Directory::room` asks for, so that a store that is well again stays so.
+const SPARE: u64 = 1 << 20;
 /// The files as they are, without the snapshot, an export built and opened again.
 const ATTEMPTS: u32 = 6;
 /// Batches waiting for the writer.

@@ -174,7 +174,7 @@ async fn a_store_that_hangs_is_given_up_rebuilt_and_not_used_by_the_process_that
     let conf = dir.path().join("sled/conf");
     fs::remove_file(&conf).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&conf).status().unwrap().success());
-    let limits = open::Limits { lock_wait: Duration::from_millis(100), watchdog: Duration::from_secs(1) };
+    let limits = open::Limits { lock_wait: Duration::from_millis(100), watchdog: Duration::from_secs(1), spare: 0 };
     let began = std::time::Instant::now();
     let message = sled::Sled::open_within(dir.path(), limits).await.err().expect("a thread hangs").to_string();
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());

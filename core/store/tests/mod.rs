@@ -71,7 +71,7 @@ async fn the_master_key_is_made_once_and_missed_when_keys_need_it() {
 async fn a_locked_store_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let store = sled_at(dir.path()).await;
-    let limits = open::Limits { lock_wait: Duration::from_millis(100), watchdog: Duration::from_secs(30) };
+    let limits = open::Limits { lock_wait: Duration::from_millis(100), watchdog: Duration::from_secs(30), spare: 0 };
     let second = sled::Sled::open_within(dir.path(), limits).await;
     let message = second.err().unwrap().to_string();
     assert!(message.contains("--admin"), "{message}");
