@@ -14,13 +14,13 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
-pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
+pub use self::facts::{Allowance, Funds, Rank, Reserve, Share, Weighed};
 use crate::{
     auth::Principal,
     clock,
     config::Urgency,
     model::{Format, Operation},
-    route::Target,
+    route::{Passed, Target},
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -106,6 +106,8 @@ pub enum Step {
     Limits(Box<[Allowance]>),
     /// Explained requests: what the team's budget leaves it.
     Budget(Box<Funds>),
+    /// Explained requests: the order of targets, and why each stands where it does.
+    Ranked(Box<[Rank]>),
     /// Explained requests: a target that was considered.
     Weighed(Box<Weighed>),
     /// Explained requests: what an attempt takes from limits and budget.
@@ -251,6 +253,10 @@ fn tags(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Headers in which agents and applications name a session.
+pub const SESSION_HEADERS: [&str; 6] =
+    ["x-portcullis-session-id", "x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
+
 /// Request headers that no stage sees.
 const HIDDEN: [&str; 7] = [
     "authorization",
@@ -277,9 +283,9 @@ impl Trace {
         self.push(Step::Note { stage: stage.into(), line: 0, text: text.to_owned() });
     }
 
-    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[(Arc<str>, Arc<str>)]) {
-        for (target, reason) in passed {
-            self.push(Step::PassedOver { target: target.clone(), code: "not_configured", reason: reason.clone() });
+    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[Passed]) {
+        for Passed { name, code, reason } in passed {
+            self.push(Step::PassedOver { target: name.clone(), code, reason: reason.clone() });
         }
         self.push(Step::Planned { targets: targets.iter().map(|t| t.name.clone()).collect() });
     }

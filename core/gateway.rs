@@ -330,7 +330,8 @@ impl Gateway {
             self.bind_model(runtime, exchange, &asked)?;
         }
         let inner = &mut **exchange;
-        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
+        let live = self.state.live();
+        let targets = plan(&runtime.routes, &live, &mut inner.chain, &mut inner.cx, document, client).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
         }
@@ -356,8 +357,9 @@ impl Gateway {
             return Err(refused);
         }
         let inner = &mut **exchange;
-        let Some((names, plan)) = instead(&runtime.routes, &inner.bounds, &mut inner.cx) else { return Err(refused) };
-        let targets = plan.order(inner.cx.seed, &self.state.health, clock::now());
+        let instead = instead(&runtime.routes, &inner.bounds, &mut inner.cx);
+        let Some((names, mut plan)) = instead else { return Err(refused) };
+        let targets = plan.order(&self.state.live(), &mut inner.cx, document, client, clock::now());
         inner.cx.trace.note("budget", &format!("{}; it goes to {} instead", refused.message, names.join(", ")));
         inner.cx.trace.planned(&targets, &plan.passed);
         inner.fell_back = true;
@@ -422,12 +424,13 @@ impl Gateway {
 /// 7. Names, the caller's or a stage's, pass the caller's allow-list. Sends nothing: `explain` asks the same.
 pub async fn plan(
     routes: &route::Table,
-    health: &route::Health,
+    live: &route::Live<'_>,
     chain: &mut Chain,
     cx: &mut Context,
     document: &mut Document,
+    client: &HeaderMap,
 ) -> Result<Order> {
-    let (now, seed) = (clock::now(), cx.seed);
+    let now = clock::now();
     let choosing = chain.wants(Phase::Route);
     let mut plan = match routes.plan(document.model(), &cx.principal) {
         Ok(plan) => plan,
@@ -438,16 +441,16 @@ pub async fn plan(
         }
         Err(error) => return Err(error),
     };
-    let mut targets = plan.order(seed, health, now);
+    let mut targets = plan.order(live, cx, document, client, now);
     if choosing {
         let shown = if chain.reads_targets() { &targets[..] } else { &[] };
-        let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
+        let candidates: Vec<Candidate> = shown.iter().map(|t| live.health.candidate(t, now)).collect();
         if let Some(names) = chain.route(cx, document, &candidates).await? {
             if cx.explain {
                 cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
             }
             plan = routes.resolve_list(&names, &cx.principal)?;
-            targets = plan.order(seed, health, now);
+            targets = plan.order(live, cx, document, client, now);
         } else if plan.is_empty() {
             routes.plan(document.model(), &cx.principal)?;
         }

@@ -254,6 +254,7 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
         let hints = Hints::new(store.clone(), scripts, plugins);

@@ -1,17 +1,20 @@
 //! Names to plans: aliases, `provider/model`, bare names that one provider claims, and `mock`. Built once from a
 //! configuration; only a small memory of targets that callers named themselves changes afterwards.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dashmap::DashMap;
 
-use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed};
+use super::{Group, Limits, Passed, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed, sticky};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
-    config::{self, Config, Problem, Strategy, UnknownPrice},
+    config::{self, Config, Handling, Problem, UnknownPrice},
     error::{Error, Kind, Result},
-    provider::{self, Provider},
+    provider::{self, Provider, Transport},
 };
 
 #[derive(Debug)]
@@ -58,9 +61,12 @@ impl Table {
         let (aliases, named) = (BTreeMap::new(), DashMap::new());
         let mut table = Table { providers, aliases, prices, priced_only, named, rehearsed: None };
         for (name, alias) in &config.models {
-            let targets =
-                alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
-            let group = Group { strategy: alias.strategy, targets };
+            let listed = alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems));
+            // What is named twice is visited once.
+            let mut names = BTreeSet::new();
+            let targets = listed.filter(|target: &Arc<Target>| names.insert(target.name.clone())).collect();
+            let (strategy, sticky, warm_up) = (alias.strategy, alias.sticky, alias.warm_up);
+            let group = Group { strategy, sticky, warm_up, targets };
             let alias = Alias { group, failover: alias.failover.clone(), terms: Terms::of(alias) };
             table.aliases.insert(name.as_str().into(), alias);
         }
@@ -98,26 +104,31 @@ impl Table {
         self.aliases.keys()
     }
 
+    /// All that the configuration names.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.aliases.values().flat_map(|alias| &alias.group.targets)
+    }
+
     /// What a name stands for, whoever asks.
     pub fn resolve(&self, name: &str) -> Result<Plan> {
+        self.resolve_for(name, None)
+    }
+
+    /// For a caller only what satisfies the data policies that bind it.
+    fn resolve_for(&self, name: &str, caller: Option<&Principal>) -> Result<Plan> {
         let mut plan = Plan::default();
         if let Some(own) = self.rehearsed.as_ref().and_then(|r| r.stand_for(name)) {
-            plan.push(Strategy::First, own.to_vec());
-            return Ok(plan);
-        }
-        match self.find(name, Terms::default())? {
-            Found::Target(target) => {
-                self.usable(&target)?;
-                plan.push(Strategy::First, vec![target]);
-            }
-            Found::Alias(alias) => {
-                self.expand(alias, &mut plan);
-                if plan.is_empty() {
-                    return Err(nothing_ready(name, &plan));
+            plan.collect(&Group::listed(own.to_vec()), |target| lawful(target, caller));
+        } else {
+            match self.find(name, Terms::default())? {
+                Found::Target(target) => {
+                    self.usable(&target, caller)?;
+                    plan.push(Group::listed(vec![target]));
                 }
+                Found::Alias(alias) => self.expand(alias, caller, &mut plan),
             }
         }
-        Ok(plan)
+        if plan.is_empty() { Err(nothing_ready(name, &plan)) } else { Ok(plan) }
     }
 
     /// The same for a caller: 403 when the name is not theirs to use.
@@ -126,7 +137,7 @@ impl Table {
         if !self.permits(name, principal) {
             return Err(forbidden(name, principal));
         }
-        self.resolve(name)
+        self.resolve_for(name, Some(principal))
     }
 
     /// Names that stages returned, in their order. A name that the caller may not use, or that nothing stands behind, is
@@ -140,8 +151,8 @@ impl Table {
                     whole.groups.append(&mut plan.groups);
                     whole.passed.append(&mut plan.passed);
                 }
-                Err(e) if [NOT_CONFIGURED, UNPRICED].contains(&e.code()) || e.kind == Kind::NoTarget => {
-                    whole.passed.push((name.into(), e.message.as_str().into()));
+                Err(e) if [NOT_CONFIGURED, UNPRICED, DATA_POLICY].contains(&e.code()) || e.kind == Kind::NoTarget => {
+                    whole.passed.push(Passed::new(name, &e));
                     last = Some(e);
                 }
                 Err(e) => return Err(e),
@@ -161,7 +172,7 @@ impl Table {
         let mut cards = BTreeMap::new();
         for (name, alias) in &self.aliases {
             let mut plan = Plan::default();
-            self.expand(alias, &mut plan);
+            self.expand(alias, Some(principal), &mut plan);
             let Some(first) = plan.targets().next() else { continue };
             cards.insert(name.clone(), card(name, OWNER, first));
             for target in plan.targets() {
@@ -195,33 +206,20 @@ impl Table {
         principal.models.iter().all(|list| list.models.iter().any(named))
     }
 
-    fn expand(&self, alias: &Alias, plan: &mut Plan) {
-        self.ready(&alias.group, plan);
+    fn expand(&self, alias: &Alias, caller: Option<&Principal>, plan: &mut Plan) {
+        let usable = |target: &Target| self.usable(target, caller);
+        plan.collect(&alias.group, usable);
         for next in &alias.failover {
             match self.find(next, alias.terms) {
                 // Aliases expand once: another alias lends its targets, not its own failover.
-                Ok(Found::Alias(other)) => self.ready(&other.group, plan),
-                Ok(Found::Target(target)) => {
-                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, plan);
-                }
-                Err(e) => plan.passed.push((next.as_str().into(), e.message.as_str().into())),
+                Ok(Found::Alias(other)) => plan.collect(&other.group, usable),
+                Ok(Found::Target(target)) => plan.collect(&Group::listed(vec![target]), usable),
+                Err(e) => plan.passed.push(Passed::new(next, &e)),
             }
         }
     }
 
-    /// The group's usable targets; the others are noted.
-    fn ready(&self, group: &Group, plan: &mut Plan) {
-        let mut usable = Vec::with_capacity(group.targets.len());
-        for target in &group.targets {
-            match self.usable(target) {
-                Ok(()) => usable.push(target.clone()),
-                Err(why) => plan.passed.push((target.name.clone(), why.message.as_str().into())),
-            }
-        }
-        plan.push(group.strategy, usable);
-    }
-
-    fn usable(&self, target: &Target) -> Result<()> {
+    fn usable(&self, target: &Target, caller: Option<&Principal>) -> Result<()> {
         if !target.provider.ready() {
             return Err(target.provider.not_configured());
         }
@@ -229,7 +227,7 @@ impl Table {
         if self.priced_only && target.rates.is_none() && &*target.model != "*" {
             return Err(unpriced(&target.name));
         }
-        Ok(())
+        lawful(target, caller)
     }
 
     fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
@@ -328,7 +326,9 @@ impl Table {
             return None;
         }
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
-            return Some(Arc::new(self.make(provider, &target.model, target.weight, Terms::of(of))));
+            let mut made = self.make(provider, &target.model, target.weight, Terms::of(of));
+            made.handling = target.handling.or(&made.handling);
+            return Some(Arc::new(made));
         }
         let known = self.providers.keys().map(|k| &**k);
         let hint = match (provider::row(&target.provider), provider::nearest(&target.provider, known)) {
@@ -358,6 +358,9 @@ impl Table {
         let limits = Limits::of(provider.capability(model), self.prices.known(provider, model));
         Target {
             limits,
+            handling: provider.handling.clone(),
+            lot: sticky::lot(&name),
+            slot: Default::default(),
             urls: Default::default(),
             rates: self.prices.find(&name, provider, model),
             name: name.into(),
@@ -438,11 +441,59 @@ fn ambiguous<'a>(name: &str, providers: impl Iterator<Item = &'a str>, why: &str
 }
 
 fn nothing_ready(name: &str, plan: &Plan) -> Error {
-    let why: Vec<_> = plan.passed.iter().map(|(_, why)| &**why).collect();
+    let why: Vec<_> = plan.passed.iter().map(|passed| &*passed.reason).collect();
     let mut why: Vec<_> = why.into_iter().take(4).collect();
     why.dedup();
     let message = format!("no target of `{name}` can be used: {}", why.join("; "));
-    Error::new(Kind::NoTarget, message).at("model")
+    match plan.passed.iter().any(|passed| passed.code == DATA_POLICY) {
+        true => Error::new(Kind::Forbidden, message).with_code(DATA_POLICY).at("model"),
+        false => Error::new(Kind::NoTarget, message).at("model"),
+    }
+}
+
+/// Does a target promise what the caller's scopes demand about data? What runs in this process sends it nowhere.
+fn lawful(target: &Target, caller: Option<&Principal>) -> Result<()> {
+    let Some(caller) = caller.filter(|caller| !caller.terms.is_empty()) else { return Ok(()) };
+    if target.provider.transport == Transport::Mock && target.handling == Handling::default() {
+        return Ok(());
+    }
+    for (bound, policy) in caller.data() {
+        let Some(why) = policy.broken_by(&target.handling) else { continue };
+        let (name, kind, whose, words) = (&target.name, bound.scope.kind(), &bound.name, policy.words());
+        let message = format!(
+            "`{name}` does not satisfy the data policy of {kind} `{whose}` ({words}): {why}; ask for a model that does; whoever \
+             runs this gateway can state what it promises (`region`, `retention`, `train`)"
+        );
+        return Err(Error::new(Kind::Forbidden, message).with_code(DATA_POLICY).at("model"));
+    }
+    Ok(())
+}
+
+impl Passed {
+    fn new(name: &str, why: &Error) -> Passed {
+        let code = if why.code() == DATA_POLICY { DATA_POLICY } else { "not_configured" };
+        Passed { name: name.into(), code, reason: why.message.as_str().into() }
+    }
+}
+
+impl Plan {
+    /// A group's usable targets; the others are noted.
+    fn collect(&mut self, group: &Group, usable: impl Fn(&Target) -> Result<()>) {
+        let mut targets = Vec::with_capacity(group.targets.len());
+        for target in &group.targets {
+            match usable(target) {
+                Ok(()) => targets.push(target.clone()),
+                Err(why) => self.passed.push(Passed::new(&target.name, &why)),
+            }
+        }
+        self.push(group.with(targets));
+    }
+
+    fn push(&mut self, group: Group) {
+        if !group.targets.is_empty() {
+            self.groups.push(group);
+        }
+    }
 }
 
 fn unpriced(name: &str) -> Error {
@@ -479,6 +530,8 @@ fn shown(name: &str) -> String {
 const MOCK: &str = "mock";
 const OWNER: &str = "portcullis";
 const UNPRICED: &str = "price_unknown";
+/// A target that may not be used with this caller's data.
+const DATA_POLICY: &str = "data_policy";
 const NOT_CONFIGURED: &str = "provider_not_configured";
 /// Names made up by callers are not remembered without end.
 const MOST_NAMED: usize = 2048;

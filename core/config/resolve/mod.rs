@@ -17,6 +17,7 @@ use super::{
     text,
 };
 
+mod data;
 mod identity;
 mod jwt;
 mod limits;
