@@ -4,6 +4,7 @@
 mod fit;
 pub mod health;
 pub mod outcome;
+mod policy;
 mod price;
 mod profile;
 mod rehearsed;

@@ -288,26 +288,26 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// What a session may keep to: whatever is not clearly worse than the best.
+    /// What a session may keep to: whatever is not clearly worse than the others.
     fn near<'s>(&self, field: &[Stand<'s>]) -> impl Fn(&Stand<'s>) -> bool + use<'s, 'a, '_> {
-        let count = field.len().max(1) as f32;
-        let bound = match self.group.strategy {
-            Strategy::First | Strategy::Weighted | Strategy::Quota => f32::INFINITY,
-            Strategy::LeastLatency => {
-                let best = field.iter().filter_map(|stand| stand.glance.expected).fold(f32::INFINITY, f32::min);
-                best * 2.0 + SLACK
-            }
+        let least = |of: &dyn Fn(&Stand<'s>) -> f32| field.iter().map(of).fold(f32::INFINITY, f32::min);
+        let (best, others) = match self.group.strategy {
+            Strategy::First | Strategy::Weighted | Strategy::Quota => (0.0, 1),
+            Strategy::LeastLatency => (least(&|stand| stand.glance.expected.unwrap_or(f32::INFINITY)), 1),
             Strategy::LeastBusy => {
-                let mean = field.iter().map(|stand| stand.glance.in_flight as f32).sum::<f32>() / count;
-                mean * 2.0 + BUSY_SLACK
+                (field.iter().map(|stand| stand.glance.in_flight as f32).sum(), field.len().saturating_sub(1))
             }
-            Strategy::LeastCost => field.iter().map(|stand| self.score(stand).0).fold(f32::INFINITY, f32::min) * CHEAP,
+            Strategy::LeastCost => (least(&|stand| self.score(stand).0), 1),
         };
         move |stand| match self.group.strategy {
             Strategy::First => false,
             Strategy::Weighted | Strategy::Quota => true,
-            Strategy::LeastLatency => stand.glance.expected.is_none_or(|time| time <= bound),
-            Strategy::LeastBusy | Strategy::LeastCost => self.score(stand).0 <= bound,
+            Strategy::LeastLatency => stand.glance.expected.is_none_or(|time| time <= best * 2.0 + SLACK),
+            Strategy::LeastBusy => {
+                let own = stand.glance.in_flight as f32;
+                own <= (best - own) / others.max(1) as f32 * 2.0 + BUSY_SLACK
+            }
+            Strategy::LeastCost => self.score(stand).0 <= best * CHEAP,
         }
     }
 
@@ -331,7 +331,7 @@ const WARMING: u64 = 0x9e37_79b9_7f4a_7c15;
 const UNKNOWN: f32 = 1e6;
 /// A session leaves its target for one that is twice as fast and this much.
 const SLACK: f32 = 0.25;
-/// And for others when it has twice as many requests as they have, and these.
+/// And when it has twice as many requests as others have on the average, and these.
 const BUSY_SLACK: f32 = 4.0;
 /// And for one that costs a tenth less.
 const CHEAP: f32 = 1.1;

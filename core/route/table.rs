@@ -8,13 +8,19 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{Group, Limits, Passed, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed, sticky};
+use super::{
+    Group, Limits, Passed, Plan, Target, Timeouts,
+    policy::{DATA_POLICY, lawful},
+    price::PriceList,
+    rehearsed::Rehearsed,
+    sticky,
+};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
     config::{self, Config, Handling, Problem, UnknownPrice},
     error::{Error, Kind, Result},
-    provider::{self, Provider, Transport},
+    provider::{self, Provider},
 };
 
 #[derive(Debug)]
@@ -24,6 +30,8 @@ pub struct Table {
     prices: Arc<PriceList>,
     /// A target without a price is not used.
     priced_only: bool,
+    /// What aliases state of a target in one voice: it holds under its own name, too.
+    stated: BTreeMap<Arc<str>, Option<Handling>>,
     /// `provider/model` names that callers used.
     pub(super) named: DashMap<Box<str>, Arc<Target>>,
     /// `None` but in a rehearsal.
@@ -58,8 +66,8 @@ impl Table {
         let providers = providers(config, &mut problems);
         let prices = Arc::new(PriceList::build(config, &mut problems));
         let priced_only = config.unknown_price == UnknownPrice::Refuse;
-        let (aliases, named) = (BTreeMap::new(), DashMap::new());
-        let mut table = Table { providers, aliases, prices, priced_only, named, rehearsed: None };
+        let (aliases, stated, named) = (BTreeMap::new(), BTreeMap::new(), DashMap::new());
+        let mut table = Table { providers, aliases, prices, priced_only, stated, named, rehearsed: None };
         for (name, alias) in &config.models {
             let listed = alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems));
             // What is named twice is visited once.
@@ -68,6 +76,11 @@ impl Table {
             let (strategy, sticky, warm_up) = (alias.strategy, alias.sticky, alias.warm_up);
             let group = Group { strategy, sticky, warm_up, targets };
             let alias = Alias { group, failover: alias.failover.clone(), terms: Terms::of(alias) };
+            for target in &alias.group.targets {
+                let known = table.stated.entry(target.name.clone());
+                let said = known.or_insert_with(|| Some(target.handling.clone()));
+                *said = said.take().filter(|said| *said == target.handling);
+            }
             table.aliases.insert(name.as_str().into(), alias);
         }
         for (name, alias) in &table.aliases {
@@ -305,7 +318,11 @@ impl Table {
         if shared && let Some(known) = self.named.get(name.as_str()) {
             return known.clone();
         }
-        let target = Arc::new(self.make(provider, model, 1, terms));
+        let mut target = self.make(provider, model, 1, terms);
+        if let Some(Some(handling)) = self.stated.get(name.as_str()) {
+            target.handling = handling.clone();
+        }
+        let target = Arc::new(target);
         if shared && self.named.len() < MOST_NAMED {
             self.named.insert(name.into_boxed_str(), target.clone());
         }
@@ -451,31 +468,6 @@ fn nothing_ready(name: &str, plan: &Plan) -> Error {
     }
 }
 
-/// Does a target promise what the caller's scopes demand about data? What runs in this process sends it nowhere.
-fn lawful(target: &Target, caller: Option<&Principal>) -> Result<()> {
-    let Some(caller) = caller.filter(|caller| !caller.terms.is_empty()) else { return Ok(()) };
-    if target.provider.transport == Transport::Mock && target.handling == Handling::default() {
-        return Ok(());
-    }
-    for (bound, policy) in caller.data() {
-        let Some(why) = policy.broken_by(&target.handling) else { continue };
-        let (name, kind, whose, words) = (&target.name, bound.scope.kind(), &bound.name, policy.words());
-        let message = format!(
-            "`{name}` does not satisfy the data policy of {kind} `{whose}` ({words}): {why}; ask for a model that does; whoever \
-             runs this gateway can state what it promises (`region`, `retention`, `train`)"
-        );
-        return Err(Error::new(Kind::Forbidden, message).with_code(DATA_POLICY).at("model"));
-    }
-    Ok(())
-}
-
-impl Passed {
-    fn new(name: &str, why: &Error) -> Passed {
-        let code = if why.code() == DATA_POLICY { DATA_POLICY } else { "not_configured" };
-        Passed { name: name.into(), code, reason: why.message.as_str().into() }
-    }
-}
-
 impl Plan {
     /// A group's usable targets; the others are noted.
     fn collect(&mut self, group: &Group, usable: impl Fn(&Target) -> Result<()>) {
@@ -530,8 +522,6 @@ fn shown(name: &str) -> String {
 const MOCK: &str = "mock";
 const OWNER: &str = "portcullis";
 const UNPRICED: &str = "price_unknown";
-/// A target that may not be used with this caller's data.
-const DATA_POLICY: &str = "data_policy";
 const NOT_CONFIGURED: &str = "provider_not_configured";
 /// Names made up by callers are not remembered without end.
 const MOST_NAMED: usize = 2048;

@@ -525,3 +525,5 @@ fn every_catalogue_row_can_be_a_target() {
         assert_eq!(names(&table.resolve(&format!("{name}/m/n")).unwrap()), [format!("{name}/m/n")]);
     }
 }
+
+mod strategies;
