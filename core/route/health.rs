@@ -59,6 +59,8 @@ struct Entry {
     stats: Stats,
     /// When its warm-up began; zero: it is warm.
     warming: AtomicU64,
+    /// It warms up because it was ill, not because it is new.
+    healed: AtomicBool,
     /// Its breaker is not closed: only then the lock is worth taking.
     ill: AtomicBool,
     live: std::sync::Mutex<Live>,
@@ -103,8 +105,9 @@ pub struct Glance {
     pub expected: Option<f32>,
     /// Tokens that its answers have, on the average.
     pub output: Option<f32>,
-    /// Since when it warms up.
+    /// Since when it warms up, and whether it does because it was ill.
     pub warming: Option<Duration>,
+    pub healed: bool,
 }
 
 /// What the answer would be like that a choice is made for; `None` where nobody asks for the time it takes.
@@ -162,7 +165,8 @@ impl Health {
             Some((id, entry)) if *id == self.id => return entry.glance(answer, now),
             _ => self.entries.get(&target.name),
         };
-        let nothing = Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None };
+        let nothing =
+            Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None, healed: false };
         known.map_or(nothing, |entry| entry.glance(answer, now))
     }
 
@@ -271,6 +275,7 @@ impl Entry {
             in_flight: AtomicU64::default(),
             stats: Stats::default(),
             warming: AtomicU64::default(),
+            healed: AtomicBool::default(),
             ill: AtomicBool::default(),
             live: std::sync::Mutex::default(),
         }
@@ -299,6 +304,7 @@ impl Entry {
                 .and_then(|(stream, tokens)| self.stats.expected(stream, tokens, self.at(now), in_flight > 0)),
             output: self.stats.output(),
             warming: self.warming(now),
+            healed: self.healed.load(Ordering::Relaxed),
         }
     }
 
@@ -311,6 +317,7 @@ impl Entry {
     fn healed(&self, live: &mut Live, at: Moment) {
         live.breaker.success(true);
         self.warming.store(at, Ordering::Relaxed);
+        self.healed.store(true, Ordering::Relaxed);
         self.mark(live);
     }
 }

@@ -155,7 +155,9 @@ impl<'a> Scene<'a> {
         let answer = latency.then(|| (self.profile.stream, self.profile.expected_output(None)));
         let glance = self.live.health.glance(target, answer, self.now);
         let standing = self.live.quotas.and_then(|quotas| quotas.standing(target, self.now));
-        let share = match glance.warming {
+        // Who writes a new target in front wants the next request there.
+        let counts = glance.healed || self.group.strategy != Strategy::First;
+        let share = match glance.warming.filter(|_| counts) {
             Some(since) if since < self.group.warm_up => {
                 (since.as_secs_f32() / self.group.warm_up.as_secs_f32()).max(LEAST_SHARE)
             }
@@ -237,12 +239,15 @@ impl<'a> Scene<'a> {
         order
     }
 
-    /// The lowest score first; among equal ones the seed decides.
+    /// The lowest score first; among equal ones the seed decides, of quotas the order written.
     fn by_score(&self, field: &[Stand<'_>]) -> Vec<u64> {
         let key = |(at, stand): (usize, &Stand<'_>)| {
             // Scores are not negative, so their bits are in their order. One number is quicker to sort than three.
             let score = u64::from(self.score(stand).0.max(0.0).to_bits());
-            let noise = mix(self.seed ^ at as u64) >> (64 - NOISE_BITS);
+            let noise = match self.group.strategy {
+                Strategy::Quota => 0,
+                _ => mix(self.seed ^ at as u64) >> (64 - NOISE_BITS),
+            };
             score << 32 | noise << PLACE_BITS | (at as u64 & PLACES)
         };
         let mut keys: Vec<u64> = field.iter().enumerate().map(key).collect();
