@@ -20,7 +20,7 @@ use crate::{
     clock,
     config::Urgency,
     model::{Format, Operation},
-    route::Target,
+    route::{Drawn, Target},
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -40,6 +40,12 @@ pub struct Context {
     /// `x-portcullis-tags`.
     pub tags: Vec<(String, String)>,
     pub priority: Priority,
+    /// Who asks within its key; looked for only where something goes by it.
+    pub sticks: Option<Box<Sticks>>,
+    /// A request of the gateway's own, beside one of a caller's.
+    pub beside: bool,
+    /// The part that it has in an experiment, on its way from the plan to its owner.
+    pub drawn: Option<Box<Drawn>>,
     /// Request headers that stages may read: never credentials or cookies.
     pub headers: Vec<(String, String)>,
     /// `x-portcullis-explain: 1`: the caller wants the decision trace back.
@@ -51,6 +57,13 @@ pub struct Context {
     /// Shared by the stages of this request.
     pub vars: Map<String, Value>,
     pub trace: Trace,
+}
+
+/// A session and an end user, as a request names them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sticks {
+    pub session: Option<Box<str>>,
+    pub user: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -155,6 +168,9 @@ impl Context {
                 Some("high") => Priority::High,
                 _ => Priority::Normal,
             },
+            sticks: None,
+            beside: false,
+            drawn: None,
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
@@ -182,6 +198,9 @@ impl Context {
             deadline: Some(until),
             tags,
             priority: Priority::default(),
+            sticks: None,
+            beside: true,
+            drawn: None,
             headers: Vec::new(),
             explain: false,
             attempt: 0,
@@ -294,6 +313,9 @@ impl Trace {
 }
 
 const MAX_STEPS: usize = 256;
+
+/// Headers in which agents and applications name a session.
+pub const SESSION: [&str; 5] = ["x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
 
 /// A request's seed is its id's random half: whoever has the record can draw the same lots again.
 pub fn seed_of(id: &str) -> u64 {

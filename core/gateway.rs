@@ -330,9 +330,15 @@ impl Gateway {
             self.bind_model(runtime, exchange, &asked)?;
         }
         let inner = &mut **exchange;
+        if runtime.routes.sticks() {
+            inner.cx.sticks = Some(route::sticks(client, document));
+        }
         let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+        }
+        if let Some(drawn) = inner.cx.drawn.take() {
+            self.state.experiments.begin(drawn, exchange, client, document, &self.state.body_memory);
         }
         // 8 to 10.
         match self.attempts(runtime, exchange, client, document, targets).await {
@@ -341,6 +347,25 @@ impl Gateway {
             }
             outcome => outcome,
         }
+    }
+
+    /// 7 to 10 for a copy of a request: where it goes is said already, and no stage chooses.
+    pub(crate) async fn copied(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
+        let name = document.model().to_owned();
+        self.bind_model(runtime, exchange, &name)?;
+        let inner = &mut **exchange;
+        inner.chain.admit(&mut inner.cx)?;
+        let mut plan = runtime.routes.resolve(&name)?;
+        runtime.routes.draw(&mut plan, &mut inner.cx)?;
+        let targets = plan.order(inner.cx.seed, &self.state.health, clock::now());
+        inner.cx.trace.planned(&targets, &plan.passed);
+        self.attempts(runtime, exchange, client, document, targets).await
     }
 
     /// 7 again: a budget refused every target, and what it binds has cheaper models to go to.
@@ -438,6 +463,10 @@ pub async fn plan(
         }
         Err(error) => return Err(error),
     };
+    let mut drawn = match routes.draw(&mut plan, cx) {
+        Err(_) if choosing => None,
+        drawn => drawn?,
+    };
     let mut targets = plan.order(seed, health, now);
     if choosing {
         let shown = if chain.reads_targets() { &targets[..] } else { &[] };
@@ -447,12 +476,15 @@ pub async fn plan(
                 cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
             }
             plan = routes.resolve_list(&names, &cx.principal)?;
+            drawn = routes.draw(&mut plan, cx)?;
             targets = plan.order(seed, health, now);
         } else if plan.is_empty() {
-            routes.plan(document.model(), &cx.principal)?;
+            let mut plan = routes.plan(document.model(), &cx.principal)?;
+            routes.draw(&mut plan, cx)?;
         }
     }
     cx.trace.planned(&targets, &plan.passed);
+    cx.drawn = drawn.filter(|_| !cx.beside);
     Ok(targets)
 }
 
@@ -465,7 +497,9 @@ pub fn instead(routes: &route::Table, bounds: &Bounds, cx: &mut Context) -> Opti
         let text = format!("{} of `budget_fallback` cannot be used by this caller now", not.join(", "));
         cx.trace.note("budget", &text);
     }
-    let plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    let mut plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    // What was to be tried is tried no more.
+    routes.draw(&mut plan, cx).ok()?;
     Some((may, plan))
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod experiment;
 mod identity;
 mod jwt;
 mod login;
@@ -17,6 +18,7 @@ mod store;
 mod team;
 mod unit;
 
+pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
@@ -288,6 +290,10 @@ pub struct Model {
     pub strict: Option<bool>,
     /// Texts that are too long are read in pieces.
     pub long_input: Option<LongInput>,
+    /// Requests are shared out among arms; behind an arm that fails stand the targets.
+    pub split: Option<Split>,
+    /// A share of requests is sent to another target, too.
+    pub mirror: Option<Mirror>,
     /// What all requests for this name together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all requests for this name together may spend. Default: no bound.

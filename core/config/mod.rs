@@ -11,6 +11,7 @@ use crate::model::Format;
 pub mod catalogue;
 pub mod content;
 pub mod env;
+pub mod experiment;
 pub mod file;
 pub mod identity;
 pub mod jwt;
@@ -39,6 +40,7 @@ mod tests;
 
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
@@ -208,6 +210,9 @@ pub struct Alias {
     /// What a target cannot take is an error, not dropped.
     pub strict: bool,
     pub long_input: Option<LongInput>,
+    /// Who answers is drawn.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
 }
 
 /// `models.NAME.long_input`, resolved.

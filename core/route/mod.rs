@@ -6,6 +6,7 @@ pub mod outcome;
 mod price;
 mod rehearsed;
 pub mod retry;
+pub mod split;
 pub mod strategy;
 pub mod table;
 
@@ -24,6 +25,7 @@ pub use self::{
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     price::PriceList,
     rehearsed::{Cast, Own},
+    split::{Drawn, Experiment, sticks},
     strategy::Order,
     table::Table,
 };
@@ -117,6 +119,10 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Targets that cannot be used at all, and why: for the trace.
     pub passed: Vec<(Arc<str>, Arc<str>)>,
+    /// Where an arm is still to be drawn: before the group of that number.
+    pub forks: Vec<(usize, Arc<Experiment>)>,
+    /// What the first name tries.
+    pub experiment: Option<Arc<Experiment>>,
 }
 
 /// Targets among which one strategy chooses.

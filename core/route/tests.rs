@@ -13,6 +13,8 @@ use crate::{
     provider,
 };
 
+mod splits;
+
 fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) -> Config {
     Config {
         root: PathBuf::from("."),
@@ -62,6 +64,8 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
     };
     config::Alias {
         long_input: None,
+        split: None,
+        mirror: None,
         strategy,
         targets: targets.iter().map(target).collect(),
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),

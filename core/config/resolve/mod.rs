@@ -17,6 +17,7 @@ use super::{
     text,
 };
 
+mod experiment;
 mod identity;
 mod jwt;
 mod limits;
