@@ -353,7 +353,7 @@ pub struct Team {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// `scripts/NAME.rhai` or `plugins/NAME.wasm`.
+    /// `scripts/NAME.rhai`, `plugins/NAME.wasm`, or `builtin/NAME` for a stage that comes with the gateway.
     #[serde(rename = "use")]
     pub uses: String,
     /// What happens to a request in which this stage fails. Default: reject.
