@@ -291,7 +291,7 @@ impl Gateway {
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
             let until = if streaming.first_output.is_some() { whole } else { until };
-            transport::before(until, streaming.step(exchange)).await??;
+            transport::before(until, pin!(streaming.step(exchange))).await??;
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {
