@@ -17,6 +17,7 @@ use super::{
     text,
 };
 
+mod care;
 mod identity;
 mod jwt;
 mod limits;

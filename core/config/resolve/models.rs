@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Resolver, path, providers::MOCK};
+use super::{Resolver, care::Raw, path, providers::MOCK};
 use crate::config::{Alias, LongInput, Provider, Strategy, Target, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
@@ -62,6 +62,12 @@ impl Resolver<'_, '_, '_> {
             self.reference(&at, next, providers, names);
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
+        let care = Raw {
+            context_failover: raw.context_failover,
+            content_failover: raw.content_failover,
+            min_speed: raw.min_speed,
+        };
+        let care = self.care(&at, care, providers, names);
         let long_input = raw.long_input.map(|long| self.long_input(&key("long_input"), long, providers, names));
         Alias {
             strategy,
@@ -71,6 +77,7 @@ impl Resolver<'_, '_, '_> {
             retries: raw.retries,
             strict: raw.strict.unwrap_or(false),
             long_input,
+            care,
         }
     }
 
