@@ -28,7 +28,7 @@ use crate::{
     opaque,
     pipeline::{Candidate, Chain, Flow, Phase},
     reply::{self, Reply},
-    route::{self, Order},
+    route::{self, Cause, Next, Order, Target},
     runtime::{Runtime, State, parameters},
     server::{self, Body, Incoming, Peer},
 };
@@ -401,9 +401,9 @@ impl Gateway {
         document: &mut Document,
         targets: Order,
     ) -> Result<Reply> {
-        let mut errors = Vec::new();
-        let mut unmet = None;
-        for (at, target) in targets.iter().enumerate() {
+        let (mut errors, mut unmet, mut at, mut targets) = (Vec::new(), None, 0, targets);
+        while let Some(target) = targets.get(at) {
+            at += 1;
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -422,19 +422,36 @@ impl Gateway {
                     continue;
                 }
             };
-            let rest = &targets[at + 1..];
-            match self.visit(runtime, exchange, client, document, target, flight, rest).await {
+            let error = match self.visit(runtime, exchange, client, document, target, flight, &targets[at..]).await {
                 Ok(Attempted::Answered(reply)) => return Ok(reply),
-                Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
-                Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
-                Err(error) if exchange.body_is_gone() => return Err(opaque::final_word(error)),
-                Err(error) if route::goes_on(&error) => {
-                    exchange.cx.trace.passed_over(target, error.code());
-                    errors.push(error);
+                Ok(Attempted::Skipped) => {
+                    exchange.cx.trace.passed_over(target, "skipped by a stage");
+                    continue;
                 }
+                Ok(Attempted::Next(candidate)) => {
+                    unmet = Some(candidate);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if exchange.body_is_gone() {
+                return Err(opaque::final_word(error));
+            }
+            let next = Cause::of(&error).rule().next;
+            if next == Next::Targets {
+                exchange.cx.trace.passed_over(target, error.code());
+                errors.push(error);
+            } else if let Some(instead) =
+                elsewhere(&runtime.routes, &self.state.health, &mut exchange.cx, next, &targets, at, &error)
+            {
+                targets.truncate(at);
+                targets.extend(instead);
+                errors.push(error);
+            } else if unmet.is_some() && error.kind == Kind::UpstreamRefused {
                 // Better the answer that is there than none; what a stage refuses stays refused.
-                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => break,
-                Err(error) => return Err(error),
+                break;
+            } else {
+                return Err(error);
             }
         }
         match unmet {
@@ -501,6 +518,45 @@ pub fn instead(routes: &route::Table, bounds: &Bounds, cx: &mut Context) -> Opti
     // What was to be tried is tried no more.
     routes.draw(&mut plan, cx).ok()?;
     Some((may, plan))
+}
+
+/// Who may do better where the target before `at` failed for a cause that most others would fail for, too: those behind it that
+/// are known to read more, and those that its alias names for this cause. `None`: nobody.
+fn elsewhere(
+    routes: &route::Table,
+    health: &route::Health,
+    cx: &mut Context,
+    next: Next,
+    targets: &Order,
+    at: usize,
+    error: &Error,
+) -> Option<Order> {
+    let (tried, rest) = targets.split_at(at);
+    let target = tried.last()?;
+    let care = target.care.as_deref();
+    let reads = |t: &Target| t.limits.context.unwrap_or(0);
+    let (key, names, mut instead) = match next {
+        Next::Longer => {
+            let window = target.limits.context.unwrap_or(u64::MAX);
+            let longer: Order = rest.iter().filter(|t| reads(t) > window).cloned().collect();
+            ("context_failover", care.map(|care| &care.context_failover), longer)
+        }
+        Next::Content => ("content_failover", care.map(|care| &care.content_failover), Order::new()),
+        Next::Targets | Next::End => return None,
+    };
+    if let Some(names) = names.filter(|names| !names.is_empty()) {
+        let plan = routes.lent(names);
+        let own = plan.order(cx.seed, health, clock::now());
+        let known = |t: &Arc<Target>| tried.iter().chain(&instead).any(|known| known.name == t.name);
+        let own: Order = own.into_iter().filter(|t| !known(t)).collect();
+        instead.extend(own);
+    }
+    if instead.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = instead.iter().map(|t| &*t.name).collect();
+    cx.trace.note(key, &format!("{} says {}; it goes to {}", target.name, error.code(), names.join(", ")));
+    Some(instead)
 }
 
 /// 11. Errors pass their stages, and become bytes in the client's format.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod experiment;
+mod care;
 mod identity;
 mod jwt;
 mod login;
@@ -19,6 +20,7 @@ mod team;
 mod unit;
 
 pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
+pub use care::{MinSpeed, Timeouts};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
@@ -259,19 +261,6 @@ pub enum AuthScheme {
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Timeouts {
-    /// To reach the upstream. Default: 5s.
-    pub connect: Option<Span>,
-    /// Streams: from the request's end to the first model output. Default: 60s.
-    pub first_event: Option<Span>,
-    /// The longest silence in an answer. Default: 60s.
-    pub idle: Option<Span>,
-    /// Unstreamed answers whole, and streams up to their first output. Default: 10m.
-    pub whole: Option<Span>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// How the first target is chosen. Default: first.
     pub strategy: Option<Strategy>,
@@ -281,6 +270,14 @@ pub struct Model {
     /// Other public names, or `provider/model`, tried after the targets.
     #[serde(default)]
     pub failover: Vec<String>,
+    /// The same for prompts that are too long for a target: tried instead of the others. Default: the request is refused.
+    #[serde(default)]
+    pub context_failover: Vec<String>,
+    /// The same for content that a provider's policy does not allow. Default: the request is refused.
+    #[serde(default)]
+    pub content_failover: Vec<String>,
+    /// A stream that is slower before anything reached the client goes to the next target. Default: no bound.
+    pub min_speed: Option<MinSpeed>,
     pub timeouts: Option<Timeouts>,
     /// How often a target is asked again before the next one is tried. Default: once where no other target is left, else
     /// not at all. Never more than a fifth of a target's calls, and four attempts in all.

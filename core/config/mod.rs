@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+mod care;
 pub mod catalogue;
 pub mod content;
 pub mod env;
@@ -38,6 +39,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use care::{Care, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use experiment::{Arm, Mirror, Split, SplitBy};
@@ -188,15 +190,6 @@ pub struct Provider {
     pub passthrough: Option<Vec<String>>,
 }
 
-/// Absent values fall back: model → provider → these defaults: connect 5 s, first_event 60 s, idle 60 s, whole 10 m.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Timeouts {
-    pub connect: Option<Duration>,
-    pub first_event: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub whole: Option<Duration>,
-}
-
 /// `[models.<name>]`.
 #[derive(Debug, Clone, Default)]
 pub struct Alias {
@@ -213,6 +206,7 @@ pub struct Alias {
     /// Who answers is drawn.
     pub split: Option<Split>,
     pub mirror: Option<Mirror>,
+    pub care: Care,
 }
 
 /// `models.NAME.long_input`, resolved.

@@ -1,6 +1,7 @@
 //! From a name to ordered targets: which upstreams may answer, in which order, and how they fare. Sends nothing; the
 //! gateway walks the order, and health and keys are asked again when an attempt starts.
 
+pub mod cause;
 pub mod health;
 pub mod outcome;
 mod price;
@@ -21,6 +22,7 @@ use std::{
 use http::Uri;
 
 pub use self::{
+    cause::{Cause, Next},
     health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     price::PriceList,
@@ -33,7 +35,7 @@ pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::Strategy,
+    config::{Care, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
@@ -56,6 +58,8 @@ pub struct Target {
     pub retries: Option<u32>,
     /// Knobs that it cannot take are an error.
     pub strict: bool,
+    /// What its alias wants done when it falters; `None`: nothing of its own.
+    pub care: Option<Arc<Care>>,
     pub dialect: Dialect,
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,

@@ -38,11 +38,12 @@ pub(super) struct Alias {
 }
 
 /// What an alias states for its targets, and for the names that it fails over to directly.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Terms {
     timeouts: config::Timeouts,
     retries: Option<u32>,
     strict: bool,
+    care: Option<Arc<config::Care>>,
 }
 
 /// What a name turned out to be.
@@ -71,14 +72,19 @@ impl Table {
             table.aliases.insert(name.as_str().into(), alias);
         }
         for (name, alias) in &table.aliases {
-            for next in &alias.failover {
+            let care = alias.terms.care.as_deref();
+            let of = |list: fn(&config::Care) -> &Vec<String>| care.map(list).into_iter().flatten();
+            let failover = alias.failover.iter().map(|next| ("failover", next));
+            let longer = of(|care| &care.context_failover).map(|next| ("context_failover", next));
+            let content = of(|care| &care.content_failover).map(|next| ("content_failover", next));
+            for (key, next) in failover.chain(longer).chain(content) {
                 if table.aliases.contains_key(next.as_str()) {
                     continue;
                 }
                 // A provider without a key is no mistake of the file's.
-                match table.find(next, alias.terms) {
+                match table.find(next, alias.terms.clone()) {
                     Err(e) if e.code() != NOT_CONFIGURED => {
-                        problems.push(problem(config, &format!("models.{name}.failover"), &e.message));
+                        problems.push(problem(config, &format!("models.{name}.{key}"), &e.message));
                     }
                     _ => {}
                 }
@@ -134,6 +140,21 @@ impl Table {
             return Err(forbidden(name, principal));
         }
         self.resolve(name)
+    }
+
+    /// What an alias names for one cause of failure, its own targets of it only; what cannot be used is left out.
+    pub fn lent(&self, names: &[String]) -> Plan {
+        let mut plan = Plan::default();
+        for name in names {
+            match self.find(name, Terms::default()) {
+                Ok(Found::Alias(alias)) => self.ready(&alias.group, &mut plan),
+                Ok(Found::Target(target)) => {
+                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, &mut plan);
+                }
+                Err(e) => plan.passed.push((name.as_str().into(), e.message.as_str().into())),
+            }
+        }
+        plan
     }
 
     /// Names that stages returned, in their order. A name that the caller may not use, or that nothing stands behind, is
@@ -212,7 +233,7 @@ impl Table {
     fn expand(&self, alias: &Alias, plan: &mut Plan) {
         self.lend(alias, plan);
         for next in &alias.failover {
-            match self.find(next, alias.terms) {
+            match self.find(next, alias.terms.clone()) {
                 // Aliases expand once: another alias lends its targets, not its own failover.
                 Ok(Found::Alias(other)) => self.lend(other, plan),
                 Ok(Found::Target(target)) => self.ready_alone(target, plan),
@@ -391,6 +412,7 @@ impl Table {
             timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
             retries: terms.retries,
             strict: terms.strict,
+            care: terms.care,
             provider: provider.clone(),
         }
     }
@@ -398,7 +420,12 @@ impl Table {
 
 impl Terms {
     fn of(alias: &config::Alias) -> Terms {
-        Terms { timeouts: alias.timeouts, retries: alias.retries, strict: alias.strict }
+        Terms {
+            timeouts: alias.timeouts,
+            retries: alias.retries,
+            strict: alias.strict,
+            care: (alias.care != config::Care::default()).then(|| Arc::new(alias.care.clone())),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod bedrock;
 mod budget;
 mod bounds;
 mod capability;
+mod causes;
 mod clouds;
 mod cohere;
 mod completions;

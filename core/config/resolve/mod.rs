@@ -18,6 +18,7 @@ use super::{
 };
 
 mod experiment;
+mod care;
 mod identity;
 mod jwt;
 mod limits;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Resolver, path, providers::MOCK};
+use super::{Resolver, care::Raw, path, providers::MOCK};
 use crate::config::{Alias, LongInput, Provider, Strategy, Target, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
@@ -70,6 +70,12 @@ impl Resolver<'_, '_, '_> {
             self.reference(&at, next, providers, names);
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
+        let care = Raw {
+            context_failover: raw.context_failover,
+            content_failover: raw.content_failover,
+            min_speed: raw.min_speed,
+        };
+        let care = self.care(&at, care, providers, names);
         let long_input = raw.long_input.map(|long| self.long_input(&key("long_input"), long, providers, names));
         let split = raw.split.map(|split| self.split(&key("split"), split, providers, names, splits));
         let mirror = raw.mirror.map(|mirror| self.mirror(&key("mirror"), mirror, providers, names));
@@ -83,6 +89,7 @@ impl Resolver<'_, '_, '_> {
             long_input,
             split,
             mirror,
+            care,
         }
     }
 
