@@ -255,6 +255,7 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
         let experiments = gateway.state.experiments.clone();
         experiments.serve(&gateway);

@@ -268,7 +268,8 @@ impl Gateway {
         if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
             && let Some(mut flight) = flight.take()
         {
-            flight.answered(took);
+            let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+            flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
             flight.succeeded();
         }
         if outcome.is_ok() {

@@ -67,6 +67,24 @@ pub const TABLE: &[Row] = &[
         labels: &["model", "provider"],
     },
     Row {
+        name: TARGET_LATENCY,
+        kind: Kind::Gauge,
+        help: "A target's time to the first event, smoothed; of answers that are not streamed all of it",
+        labels: &["model", "provider"],
+    },
+    Row {
+        name: TARGET_SPEED,
+        kind: Kind::Gauge,
+        help: "Tokens a second of a target's streams, smoothed",
+        labels: &["model", "provider"],
+    },
+    Row {
+        name: TARGET_IN_FLIGHT,
+        kind: Kind::Gauge,
+        help: "Requests under way to a target",
+        labels: &["model", "provider"],
+    },
+    Row {
         name: STAGE_DURATION,
         kind: Kind::Histogram(OVERHEADS),
         help: "Wall time of one call of a stage; of the events of a stream, their mean",
@@ -214,6 +232,9 @@ pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const TARGET_LATENCY: &str = "portcullis_target_latency_seconds";
+pub const TARGET_SPEED: &str = "portcullis_target_tokens_per_second";
+pub const TARGET_IN_FLIGHT: &str = "portcullis_target_inflight";
 pub const STAGE_DURATION: &str = "portcullis_stage_duration_seconds";
 pub const STAGE_OPERATIONS: &str = "portcullis_stage_operations";
 pub const STAGE_MEMORY: &str = "portcullis_stage_memory_bytes";

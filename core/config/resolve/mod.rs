@@ -19,6 +19,7 @@ use super::{
 
 mod experiment;
 mod care;
+mod data;
 mod identity;
 mod jwt;
 mod limits;

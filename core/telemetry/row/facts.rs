@@ -3,6 +3,7 @@
 use super::{list, maybe, millis, name, null, number, text, usd};
 use crate::account::Mark;
 use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
+use crate::context::{Allowance, Funds, Rank, Reserve, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
@@ -70,6 +71,16 @@ pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
     name("resets", out);
     let at = resets.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| format!("{at:.0}"));
     maybe(at.as_deref(), out);
+}
+
+pub(super) fn rank(Rank { target, strategy, why }: &Rank, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"target\":");
+    text(target, out);
+    name("strategy", out);
+    text(strategy, out);
+    name("why", out);
+    text(why, out);
+    out.push(b'}');
 }
 
 pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
