@@ -11,6 +11,7 @@ mod jwt;
 mod login;
 mod long;
 mod money;
+mod quota;
 mod rollout;
 mod secrets;
 mod store;
@@ -22,6 +23,7 @@ pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
+pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
@@ -231,6 +233,8 @@ pub struct Provider {
     pub limits: Option<TeamLimits>,
     /// What all attempts at this provider together may cost. Default: no bound.
     pub budget: Option<Budgets>,
+    /// What the provider grants to each key; a key whose quota is used up rests until its window ends. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -313,6 +317,8 @@ pub struct Target {
     /// For `strategy = "weighted"`. Default: 1.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
+    /// What the provider grants of this model; it is never crossed, whatever name leads there. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
