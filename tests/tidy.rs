@@ -140,7 +140,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "exchange",
         &[
             "account", "auth", "clock", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline",
-            "rollout", "route", "server", "stored", "upstream",
+            "quota", "rollout", "route", "server", "stored", "upstream",
         ],
     ),
 ];
