@@ -24,6 +24,7 @@ use crate::{
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    quota::Taken,
     rollout::Trial,
     route::Target,
     server::BodyPermit,
@@ -47,6 +48,8 @@ pub struct Inner {
     pub permit: Option<Permit>,
     /// Once it ended: what it had taken, to be corrected by what it used.
     pub reservation: Option<Box<Reservation>>,
+    /// What its attempts hold of providers' quotas.
+    pub taken: Vec<Taken>,
     /// Of the request and what came of its answer, for what nobody counts.
     pub size: Size,
     /// The request body's share of `body_memory`.
@@ -192,6 +195,7 @@ impl Exchange {
                 dropped: Vec::new(),
                 capped: Vec::new(),
                 fell_back: false,
+                taken: Vec::new(),
                 max_tokens: None,
                 opaque: None,
                 keep: None,

@@ -31,7 +31,7 @@ mod budgets;
 impl State {
     /// What choices among targets are made on.
     pub fn live(&self) -> Live<'_> {
-        Live { health: &self.health, estimates: &self.estimates, quotas: None }
+        Live { health: &self.health, estimates: &self.estimates, quotas: Some(&*self.health.quotas) }
     }
 
     /// What decisions are made on.

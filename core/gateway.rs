@@ -412,6 +412,13 @@ impl Gateway {
                 exchange.cx.trace.passed_over(target, "four attempts were made");
                 break;
             }
+            // Whose provider would refuse is not asked.
+            let outlook = self.state.health.outlook(target);
+            if !outlook.open {
+                exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
+                errors.push(route::spent(target, outlook.resets_in));
+                continue;
+            }
             // Health is read when the attempt starts, not when it was planned.
             let flight = match self.state.health.enter(target, clock::now()) {
                 Ok(flight) => flight,

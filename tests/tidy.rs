@@ -28,12 +28,14 @@ const WALLS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("clock", &[]),
     ("context", &["auth", "clock", "config", "model", "route"]),
-    ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
+    ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "quota", "store", "telemetry"]),
     ("auth", &["config", "error", "keyring", "model", "store"]),
     ("seal", &["auth", "error"]),
     ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
     ("limit", &["auth", "clock", "config", "error", "store", "telemetry"]),
     ("keyring", &["config", "error", "store"]),
+    // What a provider grants is counted as limits are, and belongs to its targets and keys.
+    ("quota", &["clock", "config", "error", "limit", "provider", "store", "telemetry"]),
     ("secrets", &["config", "error", "keyring", "provider", "seal", "store", "upstream"]),
     ("alerts", &["auth", "config", "error", "limit", "upstream"]),
     ("store", &["config", "error"]),
@@ -49,7 +51,7 @@ const WALLS: &[(&str, &[&str])] = &[
         // A price may be a script's: it is compiled where the list of prices is made.
         &[
             "account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider",
-            "script",
+            "quota", "script",
         ],
     ),
     ("prompt", &["codec", "config", "error", "model"]),
@@ -171,6 +173,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "model",
             "opaque",
             "pipeline",
+            "quota",
             "rollout",
             "route",
             "server",

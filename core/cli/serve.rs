@@ -39,6 +39,7 @@ use crate::{
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
+    quota::Quotas,
     realtime::Sessions,
     rollout::{self, Begun, Deploy},
     route::Health,
@@ -120,6 +121,7 @@ pub struct Running {
     ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
+    quotas: Arc<Quotas>,
     /// What requests used is written down where several gateways count together: until this, and then to the end.
     counted: CancellationToken,
     books: Option<JoinHandle<()>>,
@@ -218,6 +220,9 @@ impl Running {
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        let quotas = Quotas::new(store.clone(), limits.desk().cloned());
+        quotas.configure(&config.quotas, runtime.routes.providers());
+        quotas.prepare().await;
         let counted = CancellationToken::new();
         let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
@@ -233,7 +238,7 @@ impl Running {
                 claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
                 limits,
                 estimates,
-                health: Health::default(),
+                health: Health::with(quotas.clone()),
                 keys: KeyRests::default(),
                 tokens: Tokens::new(transport.client()),
                 transport,
@@ -307,6 +312,7 @@ impl Running {
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(quotas.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
@@ -332,6 +338,7 @@ impl Running {
             ledger,
             store,
             budgets,
+            quotas,
             counted,
             books,
         })
@@ -377,6 +384,7 @@ impl Running {
             tracing::warn!(%error, "the file audit.head could not be written");
         }
         self.budgets.close().await;
+        self.quotas.close_store().await;
         self.ledger.close().await;
         let _ = self.store.close().await;
         report

@@ -14,6 +14,7 @@ mod jwt;
 mod login;
 mod long;
 mod money;
+mod quota;
 mod rollout;
 mod secrets;
 mod store;
@@ -29,6 +30,7 @@ pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
+pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
@@ -241,6 +243,8 @@ pub struct Provider {
     pub budget: Option<Budgets>,
     /// What becomes of data that is sent there, by its contract with you. Default: nothing is promised.
     pub data: Option<DataTerms>,
+    /// What the provider grants to each key; a key whose quota is used up rests until its window ends. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -323,6 +327,8 @@ pub struct Target {
     pub retention: Option<Span>,
     /// `false`: no model is trained with it; default: what its provider's `data` says.
     pub train: Option<bool>,
+    /// What the provider grants of this model; it is never crossed, whatever name leads there. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

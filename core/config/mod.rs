@@ -21,6 +21,7 @@ mod later;
 mod login;
 mod master;
 mod prices;
+mod quota;
 pub mod read;
 mod resolve;
 mod rollout;
@@ -50,6 +51,7 @@ pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urg
 pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
+pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
@@ -91,6 +93,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// What binds whoever calls, by model, provider and tag.
     pub rules: Rules,
+    /// What providers grant, by target and by key.
+    pub quotas: Quotas,
     /// Who is told of budgets.
     pub alerts: Option<Alerts>,
     /// Prices of the user's own, in the file's order.

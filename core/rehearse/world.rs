@@ -122,7 +122,7 @@ impl House {
             objects: Objects::new(self.store.clone()),
             limits: Limits::new(budgets(&self.store, config, scene)),
             estimates: Arc::new(Estimates::default()),
-            health: Health::told(scene.live.iter().map(|own| (&own.name, &own.fares)), start),
+            health: Health::told(scene.live.iter().map(|own| (&own.name, &own.fares)), (start, crate::clock::wall())),
             keys,
             tokens: Tokens::new(self.client.clone()),
             transport: Transport::rehearsed(self.client.clone(), upstreams.clone()),

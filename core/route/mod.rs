@@ -30,7 +30,7 @@ use http::Uri;
 pub use self::{
     cause::{Cause, Next},
     health::{Fare, Fares, Flight, Health},
-    outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
+    outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling, spent},
     price::PriceList,
     profile::Profile,
     rehearsed::{Cast, Own},
@@ -47,6 +47,7 @@ use crate::{
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
+    quota::At,
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -107,6 +108,11 @@ impl Limits {
 }
 
 impl Target {
+    /// As quotas know it.
+    pub fn at(&self) -> At<'_> {
+        At { name: &self.name, provider: &self.provider, model: &self.model }
+    }
+
     /// Where an operation on this target goes.
     pub fn url(&self, format: Format, operation: Operation, stream: bool) -> Result<Uri> {
         let made = || self.provider.url_for(format, operation, &self.model, stream);

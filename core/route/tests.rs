@@ -32,6 +32,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
         organisations: BTreeMap::new(),
         rules: crate::config::Rules::default(),
+        quotas: Default::default(),
         alerts: None,
         teams: BTreeMap::new(),
         users: BTreeMap::new(),

@@ -159,6 +159,19 @@ pub const TABLE: &[Row] = &[
         labels: &["scope", "name", "per"],
     },
     Row {
+        name: QUOTA,
+        kind: Kind::Gauge,
+        help: "What a provider grants a target or a key in a window, in its unit",
+        labels: &["scope", "name", "unit", "per"],
+    },
+    Row { name: QUOTA_LEFT, kind: Kind::Gauge, help: "What is left of it", labels: &["scope", "name", "unit", "per"] },
+    Row {
+        name: QUOTA_OPENS,
+        kind: Kind::Gauge,
+        help: "Seconds until it may be used again: 0 while it is open",
+        labels: &["scope", "name", "unit", "per"],
+    },
+    Row {
         name: BUDGET_ALERTS,
         kind: Kind::Counter,
         help: "Budgets that passed their soft threshold, or refused for the first time in a window",
@@ -250,6 +263,9 @@ pub const BUDGET_ALERTS: &str = "portcullis_budget_alerts_total";
 pub const BUDGET: &str = "portcullis_budget_usd";
 pub const BUDGET_SPENT: &str = "portcullis_budget_spent_usd";
 pub const BUDGET_RESERVED: &str = "portcullis_budget_reserved_usd";
+pub const QUOTA: &str = "portcullis_quota";
+pub const QUOTA_LEFT: &str = "portcullis_quota_left";
+pub const QUOTA_OPENS: &str = "portcullis_quota_opens_seconds";
 pub const LEASE_FAILED: &str = "portcullis_budget_lease_failures_total";
 pub const STORE_FAILING: &str = "portcullis_store_failing";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
