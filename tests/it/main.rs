@@ -41,6 +41,7 @@ mod keys;
 mod files;
 mod limits;
 mod media;
+mod memory;
 mod ollama;
 mod operations;
 mod parking;
