@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ground::Ground;
 use crate::{
-    account::{Ledger, estimate::Estimates, settle},
+    account::{Ledger, estimate::Estimates, learned, settle},
     admin, alerts,
     aside::Inside,
     audit::{self, Audit, Entry},
@@ -215,6 +215,7 @@ impl Running {
         .await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
+        learned::restore(&estimates, &*store).await;
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.configure(limit::configured(&config));
@@ -317,6 +318,7 @@ impl Running {
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
             tokio::spawn(experiments.run(store.clone(), close.clone())),
+            tokio::spawn(learned::run(gateway.state.estimates.clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         helpers.extend(followed);

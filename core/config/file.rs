@@ -334,6 +334,8 @@ pub struct Target {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Team {
+    /// `true`: the keys of all its members are refused. Default: false.
+    pub disabled: Option<bool>,
     /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
     pub models: Option<Vec<String>>,
     /// What all keys of the team together may use. Default: no limit.

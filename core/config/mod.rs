@@ -251,6 +251,8 @@ pub struct Target {
 
 #[derive(Debug, Clone, Default)]
 pub struct Team {
+    /// The keys of all its members are refused.
+    pub disabled: bool,
     /// Allowed models with wildcards; `None`: all.
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.

@@ -43,6 +43,7 @@ mod keys;
 mod files;
 mod limits;
 mod media;
+mod memory;
 mod ollama;
 mod operations;
 mod parking;
