@@ -20,7 +20,7 @@ use crate::{
     clock,
     config::Urgency,
     model::{Format, Operation},
-    route::{Passed, Target},
+    route::{Drawn, Passed, Target},
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -40,6 +40,12 @@ pub struct Context {
     /// `x-portcullis-tags`.
     pub tags: Vec<(String, String)>,
     pub priority: Priority,
+    /// Who asks within its key; looked for only where something goes by it.
+    pub sticks: Option<Box<Sticks>>,
+    /// A request of the gateway's own, beside one of a caller's.
+    pub beside: bool,
+    /// The part that it has in an experiment, on its way from the plan to its owner.
+    pub drawn: Option<Box<Drawn>>,
     /// Request headers that stages may read: never credentials or cookies.
     pub headers: Vec<(String, String)>,
     /// `x-portcullis-explain: 1`: the caller wants the decision trace back.
@@ -51,6 +57,13 @@ pub struct Context {
     /// Shared by the stages of this request.
     pub vars: Map<String, Value>,
     pub trace: Trace,
+}
+
+/// A session and an end user, as a request names them: hashed together with their tenant.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sticks {
+    pub session: Option<u64>,
+    pub user: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -157,6 +170,9 @@ impl Context {
                 Some("high") => Priority::High,
                 _ => Priority::Normal,
             },
+            sticks: None,
+            beside: false,
+            drawn: None,
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
@@ -184,6 +200,9 @@ impl Context {
             deadline: Some(until),
             tags,
             priority: Priority::default(),
+            sticks: None,
+            beside: true,
+            drawn: None,
             headers: Vec::new(),
             explain: false,
             attempt: 0,

@@ -171,6 +171,18 @@ pub fn set<T: DeserializeOwned>(body: &mut Map<String, Value>, name: &str, field
     Ok(())
 }
 
+/// `disabled`, and `cut`: what runs is ended as well.
+pub fn disabled(body: &mut Map<String, Value>, (was, was_cut): (bool, bool)) -> Result<(bool, bool)> {
+    let (mut disabled, mut cut) = (Some(was), None::<bool>);
+    set(body, "disabled", &mut disabled)?;
+    set(body, "cut", &mut cut)?;
+    let disabled = disabled.unwrap_or(false);
+    if cut == Some(true) && !disabled {
+        return Err(Error::invalid("cut", "`cut` ends what runs with what is disabled: say `disabled: true` too"));
+    }
+    Ok((disabled, disabled && cut.unwrap_or(was_cut)))
+}
+
 /// Nothing is left of a body once all fields were taken.
 pub fn nothing_left(body: &Map<String, Value>, known: &[&str]) -> Result<()> {
     let Some(name) = body.keys().next() else { return Ok(()) };

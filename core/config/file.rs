@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod experiment;
+mod care;
 mod data;
 mod identity;
 mod jwt;
 mod login;
 mod long;
 mod money;
+mod quota;
 mod rollout;
 mod secrets;
 mod store;
@@ -19,12 +22,15 @@ mod strategy;
 mod team;
 mod unit;
 
+pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
+pub use care::{MinSpeed, Timeouts};
 pub use data::{Data, DataTerms};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
+pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
@@ -237,6 +243,8 @@ pub struct Provider {
     pub budget: Option<Budgets>,
     /// What becomes of data that is sent there, by its contract with you. Default: nothing is promised.
     pub data: Option<DataTerms>,
+    /// What the provider grants to each key; a key whose quota is used up rests until its window ends. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -263,19 +271,6 @@ pub enum AuthScheme {
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Timeouts {
-    /// To reach the upstream. Default: 5s.
-    pub connect: Option<Span>,
-    /// Streams: from the request's end to the first model output. Default: 60s.
-    pub first_event: Option<Span>,
-    /// The longest silence in an answer. Default: 60s.
-    pub idle: Option<Span>,
-    /// Unstreamed answers whole, and streams up to their first output. Default: 10m.
-    pub whole: Option<Span>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// How the first target is chosen. Default: first.
     pub strategy: Option<Strategy>,
@@ -289,6 +284,14 @@ pub struct Model {
     /// Other public names, or `provider/model`, tried after the targets.
     #[serde(default)]
     pub failover: Vec<String>,
+    /// The same for prompts that are too long for a target: tried instead of the others. Default: the request is refused.
+    #[serde(default)]
+    pub context_failover: Vec<String>,
+    /// The same for content that a provider's policy does not allow. Default: the request is refused.
+    #[serde(default)]
+    pub content_failover: Vec<String>,
+    /// A stream that is slower before anything reached the client goes to the next target. Default: no bound.
+    pub min_speed: Option<MinSpeed>,
     pub timeouts: Option<Timeouts>,
     /// How often a target is asked again before the next one is tried. Default: once where no other target is left, else
     /// not at all. Never more than a fifth of a target's calls, and four attempts in all.
@@ -298,6 +301,10 @@ pub struct Model {
     pub strict: Option<bool>,
     /// Texts that are too long are read in pieces.
     pub long_input: Option<LongInput>,
+    /// Requests are shared out among arms; behind an arm that fails stand the targets.
+    pub split: Option<Split>,
+    /// A share of requests is sent to another target, too.
+    pub mirror: Option<Mirror>,
     /// What all requests for this name together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all requests for this name together may spend. Default: no bound.
@@ -320,11 +327,15 @@ pub struct Target {
     pub retention: Option<Span>,
     /// `false`: no model is trained with it; default: what its provider's `data` says.
     pub train: Option<bool>,
+    /// What the provider grants of this model; it is never crossed, whatever name leads there. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Team {
+    /// `true`: the keys of all its members are refused. Default: false.
+    pub disabled: Option<bool>,
     /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
     pub models: Option<Vec<String>>,
     /// What all keys of the team together may use. Default: no limit.
@@ -356,7 +367,7 @@ pub struct Team {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// `scripts/NAME.rhai` or `plugins/NAME.wasm`.
+    /// `scripts/NAME.rhai`, `plugins/NAME.wasm`, or `builtin/NAME` for a stage that comes with the gateway.
     #[serde(rename = "use")]
     pub uses: String,
     /// What happens to a request in which this stage fails. Default: reject.

@@ -52,6 +52,7 @@ pub enum Urgency {
 /// `[organisations.<name>]`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Organisation {
+    pub disabled: bool,
     pub terms: Terms,
 }
 

@@ -8,10 +8,12 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+mod care;
 pub mod catalogue;
 pub mod content;
 mod data;
 pub mod env;
+pub mod experiment;
 pub mod file;
 pub mod identity;
 pub mod jwt;
@@ -19,6 +21,7 @@ mod later;
 mod login;
 mod master;
 mod prices;
+mod quota;
 pub mod read;
 mod resolve;
 mod rollout;
@@ -39,13 +42,16 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use care::{Care, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use data::{DataPolicy, Handling, data};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
+pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
@@ -87,6 +93,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// What binds whoever calls, by model, provider and tag.
     pub rules: Rules,
+    /// What providers grant, by target and by key.
+    pub quotas: Quotas,
     /// Who is told of budgets.
     pub alerts: Option<Alerts>,
     /// Prices of the user's own, in the file's order.
@@ -192,15 +200,6 @@ pub struct Provider {
     pub handling: Handling,
 }
 
-/// Absent values fall back: model → provider → these defaults: connect 5 s, first_event 60 s, idle 60 s, whole 10 m.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Timeouts {
-    pub connect: Option<Duration>,
-    pub first_event: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub whole: Option<Duration>,
-}
-
 /// `[models.<name>]`.
 #[derive(Debug, Clone, Default)]
 pub struct Alias {
@@ -217,6 +216,10 @@ pub struct Alias {
     /// What a target cannot take is an error, not dropped.
     pub strict: bool,
     pub long_input: Option<LongInput>,
+    /// Who answers is drawn.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
+    pub care: Care,
 }
 
 /// `models.NAME.long_input`, resolved.
@@ -248,6 +251,8 @@ pub struct Target {
 
 #[derive(Debug, Clone, Default)]
 pub struct Team {
+    /// The keys of all its members are refused.
+    pub disabled: bool,
     /// Allowed models with wildcards; `None`: all.
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.

@@ -145,6 +145,10 @@ impl Way<'_> {
         }
         let live = self.world.live();
         let targets = gateway::plan(self.world.routes, &live, chain, cx, document, &self.asked.headers).await?;
+        if let Some(mirror) = cx.drawn.take().and_then(|drawn| drawn.experiment.mirrors(cx.seed).map(|m| m.to.clone()))
+        {
+            cx.trace.note("mirror", &format!("a copy would go to {mirror}"));
+        }
         let now = Instant::now();
         for target in &targets {
             cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));

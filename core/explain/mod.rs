@@ -51,7 +51,7 @@ pub struct World<'a> {
 
 impl World<'_> {
     fn live(&self) -> Live<'_> {
-        Live { health: self.health, estimates: self.estimates, quotas: None }
+        Live { health: self.health, estimates: self.estimates, quotas: Some(&*self.health.quotas) }
     }
 }
 

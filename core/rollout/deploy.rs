@@ -324,6 +324,7 @@ impl Deploy {
         state.auth.set_configured(new.config.who());
         state.limits.configure(&new.config);
         state.health.welcome(new.routes.targets(), clock::now());
+        state.health.quotas.configure(&new.config.quotas, new.routes.providers());
         state.stored.set_bounds(new.config.responses);
         state.audit.set_keep(new.config.audit.keep);
         let tried = state.rollout.under_way().map(|tried| tried.candidate.load().config.secrets.references.clone());

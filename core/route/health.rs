@@ -3,25 +3,26 @@
 //! without a lock.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use dashmap::DashMap;
 
 use super::{
     Target,
+    cause::{Cause, Counts},
     retry::Budget,
     stats::{Moment, Stats, nanos},
 };
 use crate::{
     breaker::{Breaker, Circuit, Terms},
-    error::{Error, Kind},
+    error::Error,
     pipeline::Candidate,
+    quota::{Outlook, Quotas},
 };
 
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub struct Health {
     /// Targets that are heard of from now on are new.
     begun: AtomicBool,
     entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
-    /// In a rehearsal: quotas by target, how many are left and when they come back.
-    quotas: BTreeMap<Arc<str>, (u64, Option<Duration>)>,
+    /// What providers grant, and what they closed.
+    pub quotas: Arc<Quotas>,
 }
 
 /// How a target fares when a rehearsal begins.
@@ -120,9 +121,25 @@ impl Default for Health {
 }
 
 impl Health {
+    pub fn with(quotas: Arc<Quotas>) -> Health {
+        Health { quotas, ..Health::default() }
+    }
+
+    /// May its provider be asked now, how much is left, when does it return? Pure, and without a lock.
+    pub fn outlook(&self, target: &Target) -> Outlook {
+        self.quotas.look(target.at())
+    }
+
     /// Of targets that fare so, for a rehearsal.
-    pub fn told<'a>(fares: impl IntoIterator<Item = (&'a Arc<str>, &'a Fares)>, now: Instant) -> Health {
-        let mut health = Health::since(now);
+    pub fn told<'a>(
+        fares: impl IntoIterator<Item = (&'a Arc<str>, &'a Fares)> + Clone,
+        now: (Instant, SystemTime),
+    ) -> Health {
+        let told =
+            fares.clone().into_iter().filter_map(|(name, own)| Some((name, own.quota_left?, own.quota_resets_in)));
+        let quotas = Arc::new(Quotas::told(told, now));
+        let now = now.0;
+        let health = Health { quotas, ..Health::since(now) };
         for (name, fares) in fares {
             let entry = health.entry(name, now);
             entry.in_flight.store(fares.in_flight, Ordering::Relaxed);
@@ -131,9 +148,6 @@ impl Health {
                 let mut live = lock(&entry.live);
                 live.breaker = Breaker::opened(now + rest);
                 entry.mark(&live);
-            }
-            if let Some(left) = fares.quota_left {
-                health.quotas.insert(name.clone(), (left, fares.quota_resets_in));
             }
         }
         health
@@ -199,7 +213,7 @@ impl Health {
     /// What stages see of a target.
     pub fn candidate(&self, target: &Target, now: Instant) -> Candidate {
         let entry = self.entries.get(&target.name).map(|e| e.clone());
-        let quota = self.quotas.get(&target.name);
+        let quota = self.outlook(target);
         Candidate {
             name: target.name.clone(),
             provider: target.provider.name.clone(),
@@ -210,8 +224,8 @@ impl Health {
             in_flight: entry.map_or(0, |e| e.in_flight.load(Ordering::Relaxed)),
             price_input: target.rates.as_ref().and_then(|r| r.input_usd()),
             price_output: target.rates.as_ref().and_then(|r| r.output_usd()),
-            quota_left: quota.map_or(u64::MAX, |(left, _)| *left),
-            quota_resets_in: quota.and_then(|(_, resets)| *resets),
+            quota_left: quota.left,
+            quota_resets_in: quota.resets_in,
             context_window: target.limits.context,
             capabilities: target.limits.features,
             region: target.handling.region.clone(),
@@ -230,7 +244,7 @@ impl Health {
             origin,
             begun: AtomicBool::new(false),
             entries: DashMap::default(),
-            quotas: BTreeMap::new(),
+            quotas: Arc::default(),
         }
     }
 
@@ -361,16 +375,18 @@ impl Flight {
 
     /// Counts only what says that the target itself is ill: not quotas, not keys, not the caller's faults.
     pub fn failed(&mut self, error: &Error, now: Instant) {
-        match error.kind {
-            Kind::UpstreamRefused => return self.succeeded(),
-            Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => {
+        match Cause::of(error).rule().breaker {
+            Counts::Well => return self.succeeded(),
+            Counts::Ill => {
                 let mut live = lock(&self.entry.live);
                 live.breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
                 self.entry.mark(&live);
                 self.entry.stats.failed(self.entry.at(now));
             }
-            Kind::UpstreamRateLimited => self.entry.stats.failed(self.entry.at(now)),
-            _ => {}
+            Counts::Nothing if error.kind == Kind::UpstreamRateLimited => {
+                self.entry.stats.failed(self.entry.at(now));
+            }
+            Counts::Nothing => {}
         }
         if !std::mem::replace(&mut self.earned, true) {
             lock(&self.entry.live).budget.earn();

@@ -1,6 +1,7 @@
 //! From a name to ordered targets: which upstreams may answer, in which order, and how they fare. Sends nothing; the
 //! gateway walks the order, and health and keys are asked again when an attempt starts.
 
+pub mod cause;
 mod fit;
 pub mod health;
 pub mod outcome;
@@ -9,6 +10,7 @@ mod price;
 mod profile;
 mod rehearsed;
 pub mod retry;
+pub mod split;
 mod stats;
 mod sticky;
 pub mod strategy;
@@ -26,11 +28,13 @@ use std::{
 use http::Uri;
 
 pub use self::{
+    cause::{Cause, Next},
     health::{Fare, Fares, Flight, Health},
-    outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
+    outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling, spent},
     price::PriceList,
     profile::Profile,
     rehearsed::{Cast, Own},
+    split::{Drawn, Experiment, sticks},
     strategy::{Live, Order, Quotas, Standing},
     table::Table,
     why::{Ranked, Why},
@@ -39,10 +43,11 @@ pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::{Handling, Sticky, Strategy},
+    config::{Care, Handling, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
+    quota::At,
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -62,6 +67,8 @@ pub struct Target {
     pub retries: Option<u32>,
     /// Knobs that it cannot take are an error.
     pub strict: bool,
+    /// What its alias wants done when it falters; `None`: nothing of its own.
+    pub care: Option<Arc<Care>>,
     pub dialect: Dialect,
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
@@ -101,6 +108,11 @@ impl Limits {
 }
 
 impl Target {
+    /// As quotas know it.
+    pub fn at(&self) -> At<'_> {
+        At { name: &self.name, provider: &self.provider, model: &self.model }
+    }
+
     /// Where an operation on this target goes.
     pub fn url(&self, format: Format, operation: Operation, stream: bool) -> Result<Uri> {
         let made = || self.provider.url_for(format, operation, &self.model, stream);
@@ -134,6 +146,10 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Targets that cannot be used at all, and why: for the trace.
     pub passed: Vec<Passed>,
+    /// Where an arm is still to be drawn: before the group of that number.
+    pub forks: Vec<(usize, Arc<Experiment>)>,
+    /// What the first name tries.
+    pub experiment: Option<Arc<Experiment>>,
 }
 
 /// A target, or a name of several, that is left out.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Target;
+use super::{Cause, Next, Target};
 use crate::error::{Error, Kind};
 
 /// The most telling of what the targets answered. A target that only lacked a feature was passed over: that is told only
@@ -21,11 +21,7 @@ pub fn most_telling(errors: Vec<Error>) -> Error {
 
 /// May another target do better after this failure? The request's own faults end it, but for what only this target lacks.
 pub fn goes_on(error: &Error) -> bool {
-    error.retryable()
-        || error.kind == Kind::Unsupported
-        // What is too dear here may be cheap enough elsewhere.
-        || error.kind == Kind::BudgetExceeded
-        || (error.kind == Kind::UpstreamRefused && error.status() == 404)
+    Cause::of(error).rule().next == Next::Targets
 }
 
 /// A target whose breaker is open.
@@ -39,6 +35,17 @@ pub fn keys_rest(target: &Target, wait: Duration) -> Error {
     let message =
         format!("every key of {} rests after refusals of the provider; try again later", target.provider.name);
     Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
+}
+
+/// What its provider grants is used up, or its provider said to wait.
+pub fn spent(target: &Target, wait: Option<Duration>) -> Error {
+    let message =
+        format!("what {} grants of {} is used up for now; try again later", target.provider.name, target.model);
+    let error = Error::new(Kind::UpstreamRateLimited, message).with_code("quota_spent");
+    match wait {
+        Some(wait) => error.retry_after(wait),
+        None => error,
+    }
 }
 
 /// The provider refuses every key it was shown: that is the operator's to mend, and never the caller's 401.

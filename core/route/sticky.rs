@@ -33,7 +33,8 @@ pub fn key(cx: &Context) -> Option<u64> {
     (!id.is_empty()).then(|| stick("", id))
 }
 
-fn stick(tenant: &str, id: &str) -> u64 {
+/// Of a name within a tenant.
+pub fn stick(tenant: &str, id: &str) -> u64 {
     mix(hash(id, hash(tenant, SEED) ^ SEED))
 }
 

@@ -23,6 +23,7 @@ use crate::{
     codec::document::Document,
     config::Strategy,
     context::{Context, Step},
+    quota::{self, Outlook},
 };
 
 /// Targets in the order of trial, each once. Ejected ones stand last: they are tried only if their rest is over by then.
@@ -41,6 +42,13 @@ pub struct Live<'a> {
 pub trait Quotas: Sync {
     /// `None`: this target has no quota.
     fn standing(&self, target: &Target, now: Instant) -> Option<Standing>;
+}
+
+impl Quotas for quota::Quotas {
+    fn standing(&self, target: &Target, _now: Instant) -> Option<Standing> {
+        let Outlook { open, left, share, resets_in } = self.look(target.at());
+        (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,7 +124,7 @@ impl Plan {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.groups.iter().all(|g| g.targets.is_empty())
+        self.forks.is_empty() && self.groups.iter().all(|g| g.targets.is_empty())
     }
 
     fn only(&self) -> Option<&Arc<Target>> {

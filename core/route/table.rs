@@ -13,6 +13,7 @@ use super::{
     policy::{DATA_POLICY, lawful},
     price::PriceList,
     rehearsed::Rehearsed,
+    split::Experiment,
     sticky,
 };
 use crate::{
@@ -36,25 +37,29 @@ pub struct Table {
     pub(super) named: DashMap<Box<str>, Arc<Target>>,
     /// `None` but in a rehearsal.
     pub(super) rehearsed: Option<Rehearsed>,
+    /// An alias draws by who asks.
+    pub(super) sticks: bool,
 }
 
 #[derive(Debug)]
-struct Alias {
-    group: Group,
+pub(super) struct Alias {
+    pub(super) group: Group,
+    experiment: Option<Arc<Experiment>>,
     failover: Vec<String>,
     terms: Terms,
 }
 
 /// What an alias states for its targets, and for the names that it fails over to directly.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Terms {
     timeouts: config::Timeouts,
     retries: Option<u32>,
     strict: bool,
+    care: Option<Arc<config::Care>>,
 }
 
 /// What a name turned out to be.
-enum Found<'a> {
+pub(super) enum Found<'a> {
     Alias(&'a Alias),
     Target(Arc<Target>),
 }
@@ -67,7 +72,8 @@ impl Table {
         let prices = Arc::new(PriceList::build(config, &mut problems));
         let priced_only = config.unknown_price == UnknownPrice::Refuse;
         let (aliases, stated, named) = (BTreeMap::new(), BTreeMap::new(), DashMap::new());
-        let mut table = Table { providers, aliases, prices, priced_only, stated, named, rehearsed: None };
+        let mut table =
+            Table { providers, aliases, prices, priced_only, stated, named, rehearsed: None, sticks: false };
         for (name, alias) in &config.models {
             let listed = alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems));
             // What is named twice is visited once.
@@ -75,7 +81,10 @@ impl Table {
             let targets = listed.filter(|target: &Arc<Target>| names.insert(target.name.clone())).collect();
             let (strategy, sticky, warm_up) = (alias.strategy, alias.sticky, alias.warm_up);
             let group = Group { strategy, sticky, warm_up, targets };
-            let alias = Alias { group, failover: alias.failover.clone(), terms: Terms::of(alias) };
+            let terms = Terms::of(alias);
+            let experiment = Experiment::of(name, alias, terms.clone());
+            table.sticks |= experiment.as_ref().is_some_and(|e| e.sticks());
+            let alias = Alias { group, experiment, failover: alias.failover.clone(), terms };
             for target in &alias.group.targets {
                 let known = table.stated.entry(target.name.clone());
                 let said = known.or_insert_with(|| Some(target.handling.clone()));
@@ -84,14 +93,19 @@ impl Table {
             table.aliases.insert(name.as_str().into(), alias);
         }
         for (name, alias) in &table.aliases {
-            for next in &alias.failover {
+            let care = alias.terms.care.as_deref();
+            let of = |list: fn(&config::Care) -> &Vec<String>| care.map(list).into_iter().flatten();
+            let failover = alias.failover.iter().map(|next| ("failover", next));
+            let longer = of(|care| &care.context_failover).map(|next| ("context_failover", next));
+            let content = of(|care| &care.content_failover).map(|next| ("content_failover", next));
+            for (key, next) in failover.chain(longer).chain(content) {
                 if table.aliases.contains_key(next.as_str()) {
                     continue;
                 }
                 // A provider without a key is no mistake of the file's.
-                match table.find(next, alias.terms) {
+                match table.find(next, alias.terms.clone()) {
                     Err(e) if e.code() != NOT_CONFIGURED => {
-                        problems.push(problem(config, &format!("models.{name}.failover"), &e.message));
+                        problems.push(problem(config, &format!("models.{name}.{key}"), &e.message));
                     }
                     _ => {}
                 }
@@ -128,7 +142,7 @@ impl Table {
     }
 
     /// For a caller only what satisfies the data policies that bind it.
-    fn resolve_for(&self, name: &str, caller: Option<&Principal>) -> Result<Plan> {
+    pub fn resolve_for(&self, name: &str, caller: Option<&Principal>) -> Result<Plan> {
         let mut plan = Plan::default();
         if let Some(own) = self.rehearsed.as_ref().and_then(|r| r.stand_for(name)) {
             plan.collect(&Group::listed(own.to_vec()), |target| lawful(target, caller));
@@ -138,7 +152,10 @@ impl Table {
                     self.usable(&target, caller)?;
                     plan.push(Group::listed(vec![target]));
                 }
-                Found::Alias(alias) => self.expand(alias, caller, &mut plan),
+                Found::Alias(alias) => {
+                    plan.experiment.clone_from(&alias.experiment);
+                    self.expand(alias, caller, &mut plan);
+                }
             }
         }
         if plan.is_empty() { Err(nothing_ready(name, &plan)) } else { Ok(plan) }
@@ -153,6 +170,19 @@ impl Table {
         self.resolve_for(name, Some(principal))
     }
 
+    /// What an alias names for one cause of failure, its own targets of it only; what cannot be used is left out.
+    pub fn lent(&self, names: &[String], caller: &Principal) -> Plan {
+        let mut plan = Plan::default();
+        for name in names {
+            match self.find(name, Terms::default()) {
+                Ok(Found::Alias(alias)) => self.ready(&alias.group, Some(caller), &mut plan),
+                Ok(Found::Target(target)) => self.ready(&Group::listed(vec![target]), Some(caller), &mut plan),
+                Err(e) => plan.passed.push(Passed::new(name, &e)),
+            }
+        }
+        plan
+    }
+
     /// Names that stages returned, in their order. A name that the caller may not use, or that nothing stands behind, is
     /// an error: a policy that points nowhere must be seen.
     pub fn resolve_list<S: AsRef<str>>(&self, names: &[S], principal: &Principal) -> Result<Plan> {
@@ -161,6 +191,11 @@ impl Table {
         for name in names.iter().map(AsRef::as_ref) {
             match self.plan(name, principal) {
                 Ok(mut plan) => {
+                    if whole.is_empty() {
+                        whole.experiment = plan.experiment.take();
+                    }
+                    let behind = whole.groups.len();
+                    whole.forks.extend(plan.forks.drain(..).map(|(at, fork)| (at + behind, fork)));
                     whole.groups.append(&mut plan.groups);
                     whole.passed.append(&mut plan.passed);
                 }
@@ -186,6 +221,7 @@ impl Table {
         for (name, alias) in &self.aliases {
             let mut plan = Plan::default();
             self.expand(alias, Some(principal), &mut plan);
+            self.all_arms(Some(principal), &mut plan);
             let Some(first) = plan.targets().next() else { continue };
             cards.insert(name.clone(), card(name, OWNER, first));
             for target in plan.targets() {
@@ -200,7 +236,8 @@ impl Table {
 
     /// One line of the list; `None` when the name stands for nothing or is not the caller's.
     pub fn model(&self, name: &str, principal: &Principal) -> Option<ModelCard> {
-        let plan = self.plan(name, principal).ok()?;
+        let mut plan = self.plan(name, principal).ok()?;
+        self.all_arms(Some(principal), &mut plan);
         let first = plan.targets().next()?;
         let owner = if self.aliases.contains_key(name) { OWNER } else { &first.provider.name };
         Some(card(name, owner, first))
@@ -220,16 +257,28 @@ impl Table {
     }
 
     fn expand(&self, alias: &Alias, caller: Option<&Principal>, plan: &mut Plan) {
-        let usable = |target: &Target| self.usable(target, caller);
-        plan.collect(&alias.group, usable);
+        self.lend(alias, caller, plan);
         for next in &alias.failover {
-            match self.find(next, alias.terms) {
+            match self.find(next, alias.terms.clone()) {
                 // Aliases expand once: another alias lends its targets, not its own failover.
-                Ok(Found::Alias(other)) => plan.collect(&other.group, usable),
-                Ok(Found::Target(target)) => plan.collect(&Group::listed(vec![target]), usable),
+                Ok(Found::Alias(other)) => self.lend(other, caller, plan),
+                Ok(Found::Target(target)) => self.ready(&Group::listed(vec![target]), caller, plan),
                 Err(e) => plan.passed.push(Passed::new(next, &e)),
             }
         }
+    }
+
+    /// An alias's targets, behind the arm that is drawn where it has a split.
+    fn lend(&self, alias: &Alias, caller: Option<&Principal>, plan: &mut Plan) {
+        if let Some(experiment) = alias.experiment.as_ref().filter(|e| e.split.is_some()) {
+            plan.forks.push((plan.groups.len(), experiment.clone()));
+        }
+        self.ready(&alias.group, caller, plan);
+    }
+
+    /// The group's usable targets; the others are noted.
+    pub(super) fn ready(&self, group: &Group, caller: Option<&Principal>, plan: &mut Plan) {
+        plan.collect(group, |target| self.usable(target, caller));
     }
 
     fn usable(&self, target: &Target, caller: Option<&Principal>) -> Result<()> {
@@ -243,7 +292,7 @@ impl Table {
         lawful(target, caller)
     }
 
-    fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
+    pub(super) fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
         provider::url::check_model(name)?;
         if let Some(alias) = self.aliases.get(name) {
             return Ok(Found::Alias(alias));
@@ -387,6 +436,7 @@ impl Table {
             timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
             retries: terms.retries,
             strict: terms.strict,
+            care: terms.care,
             provider: provider.clone(),
         }
     }
@@ -394,7 +444,12 @@ impl Table {
 
 impl Terms {
     fn of(alias: &config::Alias) -> Terms {
-        Terms { timeouts: alias.timeouts, retries: alias.retries, strict: alias.strict }
+        Terms {
+            timeouts: alias.timeouts,
+            retries: alias.retries,
+            strict: alias.strict,
+            care: (alias.care != config::Care::default()).then(|| Arc::new(alias.care.clone())),
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use super::{Budgets, Data, TeamLimits};
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Organisation {
+    /// `true`: the keys of all its members are refused. Default: false.
+    pub disabled: Option<bool>,
     /// Models that its members may use, `*` standing for anything. Default: all.
     pub models: Option<Vec<String>>,
     /// Operations that they may use: `chat`, `embeddings`, `rerank`, … Default: all.

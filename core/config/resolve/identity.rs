@@ -46,6 +46,7 @@ impl Resolver<'_, '_, '_> {
             let at = path(&["organisations", &name]);
             self.named(&at, &name);
             let file::Organisation {
+                disabled,
                 models: allowed,
                 operations,
                 ip_ranges,
@@ -60,7 +61,8 @@ impl Resolver<'_, '_, '_> {
             let common = Common { models: allowed, operations, ip_ranges, caps, tags, data };
             let checked = self.common(&at, common, providers, models);
             let money = self.money(&at, (budget, budget_fallback), providers, models);
-            all.insert(name, Organisation { terms: checked.terms(limits, money, defaults) });
+            let disabled = disabled.unwrap_or(false);
+            all.insert(name, Organisation { disabled, terms: checked.terms(limits, money, defaults) });
         }
         all
     }

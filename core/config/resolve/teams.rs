@@ -44,6 +44,7 @@ impl Resolver<'_, '_, '_> {
                 self.common(&at, common, providers, models);
             let (budgets, fallback) = self.money(&at, (raw.budget, raw.budget_fallback), providers, models);
             let team = Team {
+                disabled: raw.disabled.unwrap_or(false),
                 models: allowed,
                 organisation: raw.organisation,
                 operations,
