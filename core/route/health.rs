@@ -93,8 +93,15 @@ pub struct Fare {
     /// Tokens a second of its streams.
     pub speed: Option<f32>,
     pub in_flight: u64,
-    /// Since when it warms up.
-    pub warming: Option<Duration>,
+    pub warming: Option<Warming>,
+}
+
+/// A target that is new or well again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Warming {
+    pub since: Duration,
+    /// It was ill.
+    pub healed: bool,
 }
 
 /// What a choice among targets reads of one.
@@ -106,9 +113,7 @@ pub struct Glance {
     pub expected: Option<f32>,
     /// Tokens that its answers have, on the average.
     pub output: Option<f32>,
-    /// Since when it warms up, and whether it does because it was ill.
-    pub warming: Option<Duration>,
-    pub healed: bool,
+    pub warming: Option<Warming>,
 }
 
 /// What the answer would be like that a choice is made for; `None` where nobody asks for the time it takes.
@@ -179,8 +184,7 @@ impl Health {
             Some((id, entry)) if *id == self.id => return entry.glance(answer, now),
             _ => self.entries.get(&target.name),
         };
-        let nothing =
-            Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None, healed: false };
+        let nothing = Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None };
         known.map_or(nothing, |entry| entry.glance(answer, now))
     }
 
@@ -304,9 +308,10 @@ impl Entry {
         !self.ill.load(Ordering::Relaxed) || lock(&self.live).breaker.lets_in(now)
     }
 
-    fn warming(&self, now: Instant) -> Option<Duration> {
+    fn warming(&self, now: Instant) -> Option<Warming> {
         let began = Some(self.warming.load(Ordering::Relaxed)).filter(|began| *began > 0)?;
-        Some(Duration::from_nanos(self.at(now).saturating_sub(began)))
+        let since = Duration::from_nanos(self.at(now).saturating_sub(began));
+        Some(Warming { since, healed: self.healed.load(Ordering::Relaxed) })
     }
 
     fn glance(&self, answer: Answer, now: Instant) -> Glance {
@@ -318,7 +323,6 @@ impl Entry {
                 .and_then(|(stream, tokens)| self.stats.expected(stream, tokens, self.at(now), in_flight > 0)),
             output: self.stats.output(),
             warming: self.warming(now),
-            healed: self.healed.load(Ordering::Relaxed),
         }
     }
 

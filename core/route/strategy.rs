@@ -14,7 +14,7 @@ use http::HeaderMap;
 
 use super::{
     Group, Health, Plan, Profile, Ranked, Target, Why,
-    health::Glance,
+    health::{Glance, Warming},
     sticky::{self, mix, unit},
     why::Lot,
 };
@@ -36,6 +36,14 @@ pub struct Live<'a> {
     pub estimates: &'a Estimates,
     /// `None`: no target has a quota.
     pub quotas: Option<&'a dyn Quotas>,
+}
+
+impl<'a> Live<'a> {
+    pub fn new(health: &'a Health, estimates: &'a Estimates) -> Live<'a> {
+        let quotas: &'a quota::Quotas = &health.quotas;
+        let quotas: Option<&dyn Quotas> = if quotas.is_idle() { None } else { Some(quotas) };
+        Live { health, estimates, quotas }
+    }
 }
 
 /// Who knows what is left of targets' quotas. Asked for each target of each choice: reads memory, and waits for nothing.
@@ -163,14 +171,7 @@ impl<'a> Scene<'a> {
         let answer = latency.then(|| (self.profile.stream, self.profile.expected_output(None)));
         let glance = self.live.health.glance(target, answer, self.now);
         let standing = self.live.quotas.and_then(|quotas| quotas.standing(target, self.now));
-        // Who writes a new target in front wants the next request there.
-        let counts = glance.healed || self.group.strategy != Strategy::First;
-        let share = match glance.warming.filter(|_| counts) {
-            Some(since) if since < self.group.warm_up => {
-                (since.as_secs_f32() / self.group.warm_up.as_secs_f32()).max(LEAST_SHARE)
-            }
-            _ => 1.0,
-        };
+        let share = share(self.group.strategy, self.group.warm_up, glance.warming);
         Stand { target, glance, standing, share }
     }
 
@@ -327,6 +328,18 @@ impl<'a> Scene<'a> {
     fn ranked(&self, stand: &Stand<'_>, why: Why) -> Ranked {
         let target = stand.target.clone();
         Ranked { target, strategy: self.group.strategy, why, stuck: None, held_back: None }
+    }
+}
+
+/// The part of its requests that a target gets; 1: all.
+pub fn share(strategy: Strategy, warm_up: Duration, warming: Option<Warming>) -> f32 {
+    match warming {
+        // Who writes a new target in front wants the next request there.
+        Some(Warming { healed: false, .. }) if strategy == Strategy::First => 1.0,
+        Some(Warming { since, .. }) if since < warm_up => {
+            (since.as_secs_f32() / warm_up.as_secs_f32()).max(LEAST_SHARE)
+        }
+        _ => 1.0,
     }
 }
 

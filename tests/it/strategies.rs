@@ -175,7 +175,7 @@ async fn a_target_that_a_reload_brings_gets_a_part_of_its_share() {
     // A tenth of a half of 200: 30 or more by chance once in a million runs.
     assert!(upstreams[1].heard().len() < 30, "{:?}", counts(&upstreams));
     let told = gateway.admin("GET", "/api/v1/models", "").await.text();
-    assert!(told.contains("\"warming_ms\":"), "{told}");
+    assert!(told.contains("\"share\":0.1"), "{told}");
 }
 
 #[tokio::test]
@@ -326,6 +326,9 @@ async fn a_script_cannot_lead_data_away() {
         asked(&gateway, Openai, &key, "all", false).await.text().contains("its region is `us`, not `eu`")
     })
     .await;
+    // But it may lead it where it may go.
+    gateway.write("scripts/a.rhai", "fn route(request, targets, context) { return [\"b/m\"]; }");
+    eventually("the script is live", async || asked(&gateway, Openai, &key, "spare", false).await.status == 200).await;
     assert_eq!((upstreams[0].heard().len(), upstreams[2].heard().len()), (0, 0));
 }
 

@@ -2,8 +2,8 @@
 
 use super::{list, maybe, millis, name, null, number, text, usd};
 use crate::account::Mark;
-use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
 use crate::context::{Allowance, Funds, Rank, Reserve, Share, Weighed};
+use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
@@ -90,6 +90,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         circuit,
         retry_in,
         latency,
+        speed,
         in_flight,
         keys,
         keys_resting,
@@ -97,6 +98,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         price_output,
         context_window,
         capabilities,
+        region,
     } = of;
     name("target", out);
     text(target, out);
@@ -112,6 +114,10 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     }
     name("latency_ms", out);
     span(*latency, out);
+    if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
+        name("tokens_per_second", out);
+        out.extend_from_slice(format!("{speed:.1}").as_bytes());
+    }
     name("in_flight", out);
     number(*in_flight, out);
     name("keys", out);
@@ -129,6 +135,10 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     count(*context_window, out);
     name("capabilities", out);
     list(capabilities, out, |word, out| text(word, out));
+    if let Some(region) = region {
+        name("region", out);
+        text(region, out);
+    }
 }
 
 pub(super) fn reserve(of: &Reserve, out: &mut Vec<u8>) {
