@@ -518,8 +518,8 @@ pub async fn plan(
     let choosing = chain.wants(Phase::Route);
     let mut plan = match routes.plan(document.model(), &cx.principal) {
         Ok(plan) => plan,
-        // A stage may still choose for a name that stands for nothing.
-        Err(error) if choosing && error.kind != Kind::Forbidden => {
+        // A stage may still choose for a name that stands for nothing, or for nothing that this caller's data may go to.
+        Err(error) if choosing && (error.kind != Kind::Forbidden || error.code() == route::DATA_POLICY) => {
             cx.trace.note("route", &error.message);
             route::Plan::default()
         }

@@ -303,7 +303,10 @@ impl Gateway {
             && let Some(mut flight) = flight.take()
         {
             let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
-            flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
+            // A count comes sooner than any answer.
+            if exchange.cx.operation != Operation::CountTokens {
+                flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
+            }
             flight.succeeded();
         }
         if outcome.is_ok() {

@@ -72,6 +72,7 @@ mod secrets;
 mod scopes;
 mod stages;
 mod state;
+mod strategies;
 mod streams;
 mod suite;
 mod support;
