@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod budgets;
+mod quotas;
 
 impl State {
     /// What decisions are made on.
@@ -183,6 +184,10 @@ impl Facts for Gateway {
 
     fn budgets(&self) -> Vec<Value> {
         budgets::list(self.state.limits.budgets())
+    }
+
+    fn quotas(&self) -> Vec<Value> {
+        quotas::list(&self.state.health.quotas)
     }
 
     fn raises(&self) -> Vec<Value> {
