@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ground::Ground;
 use crate::{
-    account::{Ledger, estimate::Estimates, settle},
+    account::{Ledger, estimate::Estimates, learned, settle},
     admin, alerts,
     aside::Inside,
     audit::{self, Audit, Entry},
@@ -215,6 +215,7 @@ impl Running {
         .await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
+        learned::restore(&estimates, &*store).await;
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.configure(limit::configured(&config));
@@ -253,13 +254,18 @@ impl Running {
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),
+                experiments: Arc::default(),
                 standing: ArcSwap::default(),
                 scripts,
                 plugins,
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
+        let experiments = gateway.state.experiments.clone();
+        experiments.serve(&gateway);
+        experiments.read(&*store).await;
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
         let hints = Hints::new(store.clone(), scripts, plugins);
         hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
@@ -311,6 +317,8 @@ impl Running {
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
+            tokio::spawn(experiments.run(store.clone(), close.clone())),
+            tokio::spawn(learned::run(gateway.state.estimates.clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         helpers.extend(followed);
@@ -358,6 +366,7 @@ impl Running {
         let sessions = &self.gateway.state.sessions;
         report.open += sessions.count();
         report.cut += sessions.end(until).await;
+        self.gateway.state.experiments.end();
         self.close.cancel();
         drop(self.watcher);
         for helper in self.helpers {

@@ -83,7 +83,7 @@ impl Limits {
             return Bounds::default();
         }
         let mut scopes: Vec<Bound> = Vec::with_capacity(caller.rules.len());
-        for rule in caller.rules.iter().chain(rules.tagged(tags)) {
+        for rule in caller.rules.iter().map(|rule| &**rule).chain(rules.tagged(tags)) {
             // A tag that is said twice binds once.
             if !scopes.iter().any(|bound| bound.scope == rule.scope) {
                 scopes.push(self.bound(rule, now));

@@ -32,6 +32,8 @@ pub enum Table {
     Kv,
     /// Sums of usage: `account::usage`.
     Reports,
+    /// How arms of experiments fared, by the hour: `experiment::kept`.
+    Experiments,
     /// Windows of quotas and closings by providers: `quota::keeper`.
     Quotas,
 }
@@ -52,6 +54,7 @@ impl Table {
         Table::Nodes,
         Table::Kv,
         Table::Reports,
+        Table::Experiments,
         Table::Quotas,
     ];
 
@@ -71,6 +74,7 @@ impl Table {
             Table::Secrets => 10,
             Table::Raises => 11,
             Table::Kv => 13,
+            Table::Experiments => 17,
             Table::Quotas => 15,
         }
     }
@@ -92,6 +96,7 @@ impl Table {
             Table::Secrets => "secrets",
             Table::Raises => "raises",
             Table::Kv => "kv",
+            Table::Experiments => "experiments",
             Table::Quotas => "quotas",
         }
     }
