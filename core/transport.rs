@@ -257,7 +257,7 @@ fn returns(error: &mut Error, headers: &HeaderMap, body: &[u8]) {
     }
     let Some(wait) = resets::of(headers, body, clock::wall()) else { return };
     if !limited {
-        (error.kind, error.status, error.code) = (Kind::UpstreamRateLimited, None, Some("usage_limit".into()));
+        (error.kind, error.status, error.code) = (Kind::UpstreamRateLimited, None, Some("insufficient_quota".into()));
     }
     error.retry_after = Some(wait.min(MOST_WAIT));
 }

@@ -22,9 +22,9 @@ mod strategy;
 mod team;
 mod unit;
 
-pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use care::{MinSpeed, Timeouts};
 pub use data::{Data, DataTerms};
+pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};

@@ -142,10 +142,12 @@ impl Gateway {
                 // Another key may have something left.
                 Err(refused) if refused.key && key.is_some() => {
                     tried.extend(key);
-                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait)));
+                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait), refused.unpaid));
                     continue;
                 }
-                Err(refused) => return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait)))),
+                Err(refused) => {
+                    return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait), refused.unpaid)));
+                }
             };
             let right = match right.take() {
                 Some(right) => right,

@@ -47,6 +47,8 @@ pub struct Refused {
     pub key: bool,
     /// The store did not answer in time.
     pub away: bool,
+    /// The provider said that the account has nothing left.
+    pub unpaid: bool,
 }
 
 impl Quotas {
@@ -70,7 +72,9 @@ impl Quotas {
                 match gate.enter(self.now()) {
                     Pass::Open => {}
                     Pass::Probe => taken.probes.push(gate.clone()),
-                    Pass::Closed(wait) => return Err(Refused { wait, key: of_key == 1, away: false }),
+                    Pass::Closed(wait) => {
+                        return Err(Refused { wait, key: of_key == 1, away: false, unpaid: gate.is_unpaid() });
+                    }
                 }
             }
         }
@@ -112,13 +116,13 @@ impl Quotas {
                         }
                         break;
                     }
-                    Err(Lack::Closed(wait)) => return Err(Refused { wait, key: *of_key, away: false }),
-                    Err(Lack::Held) => return Err(Refused { wait: SOON, key: *of_key, away: false }),
+                    Err(Lack::Closed(wait)) => return Err(Refused { wait, key: *of_key, away: false, unpaid: false }),
+                    Err(Lack::Held) => return Err(Refused { wait: SOON, key: *of_key, away: false, unpaid: false }),
                     Err(Lack::Block) if self.store.is_none() => meter.grant_all(),
                     Err(Lack::Block) => {
                         self.wanted.notify_one();
                         if clock::timeout_at(until, granted).await.is_err() {
-                            return Err(Refused { wait: SOON, key: *of_key, away: true });
+                            return Err(Refused { wait: SOON, key: *of_key, away: true, unpaid: false });
                         }
                     }
                 }
@@ -162,7 +166,8 @@ impl Quotas {
         }
         let Some(refused) = refused else { return };
         // A refusal that says nothing of its end is a moment's; money that is gone is not.
-        if refused.retry_after.is_some() || refused.code() == "insufficient_quota" {
+        let told = refused.retry_after.is_some_and(|wait| !wait.is_zero());
+        if told || (refused.retry_after.is_none() && refused.code() == "insufficient_quota") {
             self.close(at, key, refused.retry_after);
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{list, maybe, millis, name, null, number, text, usd};
 use crate::account::Mark;
-use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
 use crate::context::{Allowance, Funds, Rank, Reserve, Share, Weighed};
+use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
