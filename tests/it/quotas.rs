@@ -54,10 +54,7 @@ async fn two_providers_with_a_weeks_and_two_hours_pause_are_used_up_and_never_cr
             "{}{}{}",
             week.provider("week", "openai_chat"),
             hours.provider("hours", "openai_chat"),
-            alias(&[
-                ("week", &quota("requests = 5, per = \"7d\"")),
-                ("hours", &quota("requests = 3, per = \"2h\""))
-            ])
+            alias(&[("week", &quota("requests = 5, per = \"7d\"")), ("hours", &quota("requests = 3, per = \"2h\""))])
         );
         let gateway = Gateway::start(&config).await;
         let mut from = Vec::new();
@@ -194,7 +191,7 @@ async fn tokens_are_counted_by_what_the_provider_says() {
 async fn what_is_left_is_shown_to_scripts_metrics_and_the_api() {
     let (own, other) = (Upstream::saying(hi("own")).await, Upstream::saying(hi("other")).await);
     let script = "fn route(request, targets, context) {\n\
-                  \x20   if targets[0].quota_left == 0 && targets[0].quota_resets_in < 7000 { reject(500, "too soon"); }\n\
+                  \x20   if targets[0].quota_left == 0 && targets[0].quota_resets_in < 7000 { reject(500, \"too soon\"); }\n\
                   \x20   targets.filter(|t| t.quota_left > 0)\n}\n";
     let config = format!(
         "{}{}{}[[stages]]\nuse = \"scripts/left.rhai\"\n",
@@ -298,7 +295,8 @@ async fn request_late(addr: std::net::SocketAddr) {
 #[tokio::test]
 async fn a_provider_that_said_to_wait_is_left_alone_after_a_restart_too() {
     let upstream = Upstream::saying(wait("7200")).await;
-    let config = format!("[store]\nkind = \"sled\"\n{}{}", upstream.provider("own", "openai_chat"), alias(&[("own", "")]));
+    let config =
+        format!("[store]\nkind = \"sled\"\n{}{}", upstream.provider("own", "openai_chat"), alias(&[("own", "")]));
     let mut process = Process::start(&config, &[]).await;
     assert_eq!(status(&process).await, 429);
     process.restart().await;
@@ -344,10 +342,15 @@ async fn two_gateways_on_one_redis_cross_no_quota_together() {
         other.provider("other", "openai_chat"),
         alias(&[("own", &quota("requests = 20, per = \"7d\"")), ("other", "")])
     );
-    let open = format!("[auth]\nrequired = false\n{}", shared(&server, &config).replace("[auth]\nrequired = true\n", ""));
+    let open =
+        format!("[auth]\nrequired = false\n{}", shared(&server, &config).replace("[auth]\nrequired = true\n", ""));
     let (a, b) = (one_of_many(&open).await, one_of_many(&open).await);
     let answers = join_all((0..60).map(|n| ask(if n % 2 == 0 { &a } else { &b }))).await;
-    assert!(answers.iter().all(|answer| answer.status == 200), "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    assert!(
+        answers.iter().all(|answer| answer.status == 200),
+        "{:?}",
+        answers.iter().map(|a| a.status).collect::<Vec<_>>()
+    );
     assert_eq!((own.heard().len(), other.heard().len()), (20, 40));
     for gateway in [&a, &b] {
         eventually("both know it", async || rows(gateway).await.iter().any(|row| row["left"] == 0)).await;
