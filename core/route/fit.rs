@@ -15,7 +15,7 @@ impl Plan {
         if !some || all {
             return;
         }
-        let Plan { groups, passed } = self;
+        let Plan { groups, passed, .. } = self;
         for group in groups.iter_mut() {
             group.targets.retain(|target| match lacks(target) {
                 None => true,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     breaker::{Breaker, Circuit, Terms},
-    error::Error,
+    error::{Error, Kind},
     pipeline::Candidate,
     quota::{Outlook, Quotas},
 };

@@ -460,7 +460,7 @@ fn bound_by(policies: &[config::DataPolicy]) -> Principal {
     let bound = |(n, data): (usize, &config::DataPolicy)| {
         let name: Arc<str> = format!("team{n}").into();
         let terms = Terms { data: Some(data.clone()), ..Terms::default() };
-        Arc::new(Bound { scope: config::Scope::Team(name.clone()), name, terms })
+        Arc::new(Bound { scope: config::Scope::Team(name.clone()), name, terms: terms.into(), rule: None })
     };
     Principal { terms: policies.iter().enumerate().map(bound).collect(), ..Principal::default() }
 }

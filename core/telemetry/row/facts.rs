@@ -1,9 +1,10 @@
 //! The facts that an explained request's trace holds, as JSON. Rare: nobody else's row has them.
 
 use super::{list, maybe, millis, name, null, number, text, usd};
-use crate::account::Mark;
-use crate::context::{Allowance, Funds, Rank, Reserve, Share, Weighed};
-use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
+use crate::{
+    account::Mark,
+    context::{Allowance, Funds, Rank, Reserve, Share, Weighed},
+};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
