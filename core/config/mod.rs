@@ -20,6 +20,7 @@ pub mod jwt;
 mod later;
 mod login;
 mod master;
+mod media;
 mod prices;
 mod quota;
 pub mod read;
@@ -50,6 +51,7 @@ pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
+pub use media::Media;
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
@@ -301,23 +303,6 @@ pub struct Responses {
 impl Default for Responses {
     fn default() -> Self {
         Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
-    }
-}
-
-/// `[media]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Media {
-    pub fetch: bool,
-    /// Hosts that may live on private addresses, in lower case.
-    pub allow: Vec<String>,
-    /// Bytes of one.
-    pub max_size: u64,
-    pub timeout: Duration,
-}
-
-impl Default for Media {
-    fn default() -> Self {
-        Media { fetch: true, allow: Vec::new(), max_size: 20 << 20, timeout: Duration::from_secs(10) }
     }
 }
 
