@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub use self::{
-    take::{At, Refused, Taken},
+    take::{At, Refused, Room, Taken},
     view::Row,
 };
 
