@@ -13,6 +13,7 @@ mod identity;
 mod jwt;
 mod login;
 mod long;
+mod media;
 mod money;
 mod quota;
 mod rollout;
@@ -30,6 +31,7 @@ pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
+pub use media::Media;
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
 pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
@@ -141,20 +143,6 @@ pub struct Responses {
     pub memory: Option<Size>,
     /// Whether they outlive the process, sealed in the data directory. Default: true. A change needs a restart.
     pub persist: Option<bool>,
-}
-
-/// Media that a request names by URL are fetched where the provider takes bytes only.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Media {
-    /// Default: true. Otherwise such a request is refused.
-    pub fetch: Option<bool>,
-    /// Hosts that may be asked although they live on private addresses.
-    pub allow: Option<Vec<String>>,
-    /// The most bytes that one of them may have. Default: 20MiB.
-    pub max_size: Option<Size>,
-    /// How long fetching one may take. Default: 10s.
-    pub timeout: Option<Span>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,4 +1,4 @@
-//! What the gateway keeps of requests and for how long, and what it fetches for them.
+//! What the gateway keeps of requests and for how long.
 
 use std::time::Duration;
 
@@ -32,22 +32,5 @@ pub struct Responses {
 impl Default for Responses {
     fn default() -> Self {
         Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
-    }
-}
-
-/// `[media]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Media {
-    pub fetch: bool,
-    /// Hosts that may live on private addresses, in lower case.
-    pub allow: Vec<String>,
-    /// Bytes of one.
-    pub max_size: u64,
-    pub timeout: Duration,
-}
-
-impl Default for Media {
-    fn default() -> Self {
-        Media { fetch: true, allow: Vec::new(), max_size: 20 << 20, timeout: Duration::from_secs(10) }
     }
 }
