@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod budgets;
+mod quotas;
 
 impl State {
     /// What choices among targets are made on.
@@ -209,6 +210,10 @@ impl Facts for Gateway {
 
     fn budgets(&self) -> Vec<Value> {
         budgets::list(self.state.limits.budgets())
+    }
+
+    fn quotas(&self) -> Vec<Value> {
+        quotas::list(&self.state.health.quotas)
     }
 
     fn raises(&self) -> Vec<Value> {

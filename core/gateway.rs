@@ -416,7 +416,7 @@ impl Gateway {
             let outlook = self.state.health.outlook(target);
             if !outlook.open {
                 exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
-                errors.push(route::spent(target, outlook.resets_in));
+                errors.push(route::spent(target, outlook.resets_in, outlook.unpaid));
                 continue;
             }
             // Health is read when the attempt starts, not when it was planned.

@@ -17,9 +17,11 @@ pub mod experiment;
 pub mod file;
 pub mod identity;
 pub mod jwt;
+mod kept;
 mod later;
 mod login;
 mod master;
+mod media;
 mod prices;
 mod quota;
 pub mod read;
@@ -49,7 +51,9 @@ pub use data::{DataPolicy, Handling, data};
 pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
+pub use kept::{Records, Responses};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
+pub use media::Media;
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
@@ -269,56 +273,6 @@ pub struct Team {
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
     pub data: Option<DataPolicy>,
-}
-
-/// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Records {
-    pub keep: Duration,
-    pub usage: Duration,
-    /// What requests and answers said is kept, sealed.
-    pub bodies: bool,
-}
-
-impl Default for Records {
-    fn default() -> Self {
-        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400), bodies: false }
-    }
-}
-
-/// `[responses]`: answers that callers want kept.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Responses {
-    pub keep: Duration,
-    /// Bytes on the disk, of all tenants.
-    pub max_size: u64,
-    /// Bytes of the newest ones in memory.
-    pub memory: u64,
-    /// They outlive the process.
-    pub persist: bool,
-}
-
-impl Default for Responses {
-    fn default() -> Self {
-        Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
-    }
-}
-
-/// `[media]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Media {
-    pub fetch: bool,
-    /// Hosts that may live on private addresses, in lower case.
-    pub allow: Vec<String>,
-    /// Bytes of one.
-    pub max_size: u64,
-    pub timeout: Duration,
-}
-
-impl Default for Media {
-    fn default() -> Self {
-        Media { fetch: true, allow: Vec::new(), max_size: 20 << 20, timeout: Duration::from_secs(10) }
-    }
 }
 
 /// One problem, where it stands. `check --json` prints these.

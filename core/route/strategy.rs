@@ -54,7 +54,7 @@ pub trait Quotas: Sync {
 
 impl Quotas for quota::Quotas {
     fn standing(&self, target: &Target, _now: Instant) -> Option<Standing> {
-        let Outlook { open, left, share, resets_in } = self.look(target.at());
+        let Outlook { open, left, share, resets_in, .. } = self.look(target.at());
         (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
     }
 }

@@ -51,6 +51,7 @@ mod passthrough;
 mod plugins;
 mod prices;
 mod promises;
+mod quotas;
 mod raw;
 mod readme;
 mod records;

@@ -2,7 +2,7 @@
 //! told.
 
 use super::*;
-use crate::{account::estimate::Size, auth::directory::Bound, config::Terms};
+use crate::{account::estimate::Size, auth::bound::Bound, config::Terms};
 
 fn secs(n: f64) -> Duration {
     Duration::from_secs_f64(n)
