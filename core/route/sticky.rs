@@ -43,12 +43,16 @@ pub fn lot(name: &str) -> u64 {
     mix(hash(name, SEED))
 }
 
-/// Where a session's target stands among `targets`: the one that wins its draw, in proportion to the weights.
-pub fn rendezvous<'t>(stick: u64, targets: impl Iterator<Item = (usize, &'t Target, u32)>) -> Option<usize> {
-    let race = |(at, target, weight): (usize, &Target, u32)| {
+/// Where a session's target stands among `targets`: the one that wins its draw, `weighted` in proportion to the weights.
+pub fn rendezvous<'t>(stick: u64, weighted: bool, targets: impl Iterator<Item = (usize, &'t Target)>) -> Option<usize> {
+    let race = |(at, target): (usize, &Target)| {
         let draw = unit(mix(stick ^ target.lot));
-        // The first of several clocks that run at these speeds.
-        (weight > 0).then(|| (at, -draw.ln() / f64::from(weight)))
+        match (weighted, target.weight) {
+            (false, _) => Some((at, 1.0 - draw)),
+            (true, 0) => None,
+            // The first of several clocks that run at these speeds.
+            (true, weight) => Some((at, -draw.ln() / f64::from(weight))),
+        }
     };
     targets.filter_map(race).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
 }

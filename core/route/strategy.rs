@@ -117,10 +117,12 @@ impl Plan {
                 field = std::mem::take(&mut late);
             }
             scene.output = mean(field.iter().filter_map(|stand| stand.glance.output));
-            scene.arrange(&mut field, &mut out);
+            for stand in field.iter_mut().chain(&mut late) {
+                (stand.score, stand.why) = scene.score(stand);
+            }
+            scene.arrange(&field, &mut out);
             for stand in &late {
-                let share = Some(stand.share);
-                out.push(Ranked { held_back: share, ..scene.ranked(stand, scene.score(stand).1) });
+                out.push(Ranked { held_back: Some(stand.share), ..scene.ranked(stand, stand.why) });
             }
         }
         out.append(&mut closed);
@@ -167,6 +169,9 @@ struct Stand<'t> {
     standing: Option<Standing>,
     /// Of its requests while it warms up; 1: all.
     share: f32,
+    /// What the strategy goes by, the lower the better, and the same for people.
+    score: f32,
+    why: Why,
 }
 
 impl<'a> Scene<'a> {
@@ -176,7 +181,7 @@ impl<'a> Scene<'a> {
         let glance = self.live.health.glance(target, answer, self.now);
         let standing = self.live.quotas.and_then(|quotas| quotas.standing(target, self.now));
         let share = share(self.group.strategy, self.group.warm_up, glance.warming);
-        Stand { target, glance, standing, share }
+        Stand { target, glance, standing, share, score: 0.0, why: Why::Listed }
     }
 
     /// Is this request none of those that a target gets which warms up? A session joins it once, and stays.
@@ -188,7 +193,7 @@ impl<'a> Scene<'a> {
     }
 
     /// In the strategy's order, the best first.
-    fn arrange(&self, field: &mut [Stand<'_>], out: &mut Vec<Ranked>) {
+    fn arrange(&self, field: &[Stand<'_>], out: &mut Vec<Ranked>) {
         let began = out.len();
         let mut order: Vec<u64> = match self.group.strategy {
             Strategy::First => (0..field.len() as u64).collect(),
@@ -209,14 +214,14 @@ impl<'a> Scene<'a> {
             let near = self.near(field);
             let weighted = self.group.strategy == Strategy::Weighted;
             let all = field.iter().enumerate().filter(|(_, stand)| near(stand));
-            sticky::rendezvous(stick, all.map(|(at, s)| (at, &**s.target, if weighted { s.target.weight } else { 1 })))
+            sticky::rendezvous(stick, weighted, all.map(|(at, stand)| (at, &**stand.target)))
         });
         if let Some(stuck) = stuck {
             lead(&mut order, stuck as u64);
         }
         for at in order {
             let stand = &field[at as usize];
-            let why = match (self.score(stand).1, drawn) {
+            let why = match (stand.why, drawn) {
                 (Why::Latency(expected, in_flight, _), Some((better, _))) if better == at => {
                     Why::Latency(expected, in_flight, Lot::Better)
                 }
@@ -256,7 +261,7 @@ impl<'a> Scene<'a> {
     fn by_score(&self, field: &[Stand<'_>]) -> Vec<u64> {
         let key = |(at, stand): (usize, &Stand<'_>)| {
             // Scores are not negative, so their bits are in their order. One number is quicker to sort than three.
-            let score = u64::from(self.score(stand).0.max(0.0).to_bits());
+            let score = u64::from(stand.score.max(0.0).to_bits());
             let noise = match self.group.strategy {
                 Strategy::Quota => 0,
                 _ => mix(self.seed ^ at as u64) >> (64 - NOISE_BITS),
@@ -269,7 +274,6 @@ impl<'a> Scene<'a> {
         keys
     }
 
-    /// What the strategy goes by, the lower the better, and the same for people.
     fn score(&self, stand: &Stand<'_>) -> (f32, Why) {
         let Glance { in_flight, expected, output, .. } = stand.glance;
         match self.group.strategy {
@@ -315,7 +319,7 @@ impl<'a> Scene<'a> {
             Strategy::LeastBusy => {
                 (field.iter().map(|stand| stand.glance.in_flight as f32).sum(), field.len().saturating_sub(1))
             }
-            Strategy::LeastCost => (least(&|stand| self.score(stand).0), 1),
+            Strategy::LeastCost => (least(&|stand| stand.score), 1),
         };
         move |stand| match self.group.strategy {
             Strategy::First => false,
@@ -325,7 +329,7 @@ impl<'a> Scene<'a> {
                 let own = stand.glance.in_flight as f32;
                 own <= (best - own) / others.max(1) as f32 * 2.0 + BUSY_SLACK
             }
-            Strategy::LeastCost => self.score(stand).0 <= best * CHEAP,
+            Strategy::LeastCost => stand.score <= best * CHEAP,
         }
     }
 
