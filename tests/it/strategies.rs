@@ -354,3 +354,51 @@ async fn a_key_of_its_own_has_a_policy_and_a_change_of_it_holds_at_once() {
     }
     assert!(upstreams[0].heard().len() + upstreams[2].heard().len() > 0);
 }
+
+#[tokio::test]
+async fn no_other_way_leads_data_away_either() {
+    let too_long = r#"{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
+    let filtered = r#"{"error":{"message":"no","type":"invalid_request_error","param":null,"code":"content_filter"}}"#;
+    let (abroad, home) = (Upstream::saying(well(false, "abroad")).await, Upstream::saying(well(false, "home")).await);
+    let free = "[[pricing]]\nmodel = \"away/*\"\nrequest = 0\n[[pricing]]\nmodel = \"here/*\"\nrequest = 5\n";
+    let config = format!(
+        "{}data = {{ region = \"us\" }}\n{}data = {{ region = \"eu\" }}\n{free}\
+         [models.mirrored]\ntargets = [{{ provider = \"here\", model = \"m\" }}]\nmirror = {{ to = \"away/m\", share = 1.0 }}\n\
+         [models.longer]\ntargets = [{{ provider = \"here\", model = \"m\" }}]\ncontext_failover = [\"away/long\"]\ncontent_failover = [\"away/any\"]\n\
+         [models.tried]\ntargets = [{{ provider = \"here\", model = \"m\" }}]\nsplit = {{ by = \"request\", arms = [{{ to = \"away/new\" }}, {{ to = \"here/old\" }}] }}\n\
+         [auth]\nrequired = true\n[teams.home]\ndata = \"eu\"\nbudget = {{ usd = 30, per = \"total\" }}\nbudget_fallback = [\"away/cheap\"]\n",
+        abroad.provider("away", "openai_chat"),
+        home.provider("here", "openai_chat")
+    );
+    let script =
+        "fn request(request, context) { if request.last_user_text == \"ask\" { ask(\"away/m\", \"what?\"); } }";
+    let stages = "[[stages]]\nuse = \"scripts/a.rhai\"\ngrant = [\"ask\"]\non_error = \"skip\"\n";
+    let gateway = Gateway::with(&format!("{config}{stages}"), &[("scripts/a.rhai", script)]).await;
+    let key = of_team(&gateway, "home").await;
+    assert_eq!(asked(&gateway, Openai, &key, "mirrored", false).await.status, 200);
+    for answer in [too_long, filtered] {
+        home.then(Say::error(400, answer));
+        assert_eq!(asked(&gateway, Openai, &key, "longer", false).await.status, 400);
+    }
+    // Whichever arm is drawn.
+    for _ in 0..2 {
+        let answer = asked(&gateway, Openai, &key, "tried", false).await;
+        assert_eq!(
+            answer.header("x-portcullis-target").map(|t| t.starts_with("here/")),
+            Some(true),
+            "{}",
+            answer.text()
+        );
+    }
+    let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+    let body = Openai.body("here/m", false, "ask");
+    let asking = gateway.post_with(&Openai.path("here/m", false), &headers, &body).await;
+    assert!(asking.status == 200 || asking.status == 403, "{}", asking.text());
+    // Six answers of five dollars at most: from then on the fallback is all that the budget would allow.
+    eventually("the budget is used up", async || asked(&gateway, Openai, &key, "here/m", false).await.status == 429)
+        .await;
+    assert!(abroad.heard().is_empty(), "{:?}", abroad.heard().first().map(|heard| heard.path.clone()));
+    let (_, anybody) = gateway.key(r#"{"name":"anybody"}"#).await;
+    assert_eq!(asked(&gateway, Openai, &anybody, "mirrored", false).await.status, 200);
+    abroad.hears(1).await;
+}

@@ -545,6 +545,10 @@ fn no_target_outside_the_policy_is_ever_planned() {
                 }
             }
         }
+        for ranked in table.lent(&names.map(str::to_owned), &caller).targets() {
+            let broken = caller.data().find_map(|(_, policy)| policy.broken_by(&ranked.handling));
+            assert_eq!(broken, None, "{} is lent", ranked.name);
+        }
         for card in table.models(&caller) {
             assert!(
                 card.id == "mock" || table.plan(&card.id, &caller).is_ok(),
