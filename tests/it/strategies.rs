@@ -41,13 +41,13 @@ async fn in_session(gateway: &Gateway, session: &str) -> String {
 #[tokio::test]
 async fn requests_go_where_they_are_answered_soonest_and_figures_outlive_a_reload() {
     for stream in [false, true] {
-        let slow = well(stream, "a").wait(Duration::from_secs(1));
+        let slow = well(stream, "a").wait(Duration::from_secs(3));
         let (upstreams, config) = row(vec![slow, well(stream, "b")], "strategy = \"least_latency\"", &[]).await;
         let gateway = Gateway::start(&config).await;
         for _ in 0..12 {
             assert_eq!(Openai.ask(&gateway, "all", stream).await.status, 200);
         }
-        // One to be measured by. Ten more would be ten seconds of a quick upstream.
+        // One to be measured by. Others only if the quick one took three seconds.
         assert!(upstreams[0].heard().len() <= 4, "{:?}", counts(&upstreams));
         gateway.rewrite(&format!("{config}[models.other]\ntargets = [{{ provider = \"mock\", model = \"x\" }}]\n"));
         eventually("the edit is live", async || Openai.ask(&gateway, "other", false).await.status == 200).await;
@@ -55,7 +55,7 @@ async fn requests_go_where_they_are_answered_soonest_and_figures_outlive_a_reloa
         let all = listed["data"].as_array().expect("a list").iter().find(|m| m["id"] == "all").expect("all").clone();
         assert_eq!(all["strategy"], "least_latency", "{all}");
         let measured = |n: usize| all["health"][n]["latency_ms"].as_u64().unwrap_or_else(|| panic!("{all}"));
-        assert!(measured(0) >= 1000 && measured(1) < measured(0), "{all}");
+        assert!(measured(0) >= 3000 && measured(1) < measured(0), "{all}");
         let before = upstreams[0].heard().len();
         assert_eq!(Openai.ask(&gateway, "all", stream).await.status, 200);
         assert!(upstreams[0].heard().len() <= before + 1);
