@@ -14,11 +14,11 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
-pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
+pub use self::facts::{Allowance, Funds, Reserve, Seats, Share, Weighed};
+pub use crate::config::Urgency as Priority;
 use crate::{
     auth::Principal,
     clock,
-    config::Urgency,
     model::{Format, Operation},
     route::Target,
 };
@@ -40,6 +40,8 @@ pub struct Context {
     /// `x-portcullis-tags`.
     pub tags: Vec<(String, String)>,
     pub priority: Priority,
+    /// What `x-portcullis-priority` asks for.
+    pub wished: Option<Priority>,
     /// Request headers that stages may read: never credentials or cookies.
     pub headers: Vec<(String, String)>,
     /// `x-portcullis-explain: 1`: the caller wants the decision trace back.
@@ -51,14 +53,6 @@ pub struct Context {
     /// Shared by the stages of this request.
     pub vars: Map<String, Value>,
     pub trace: Trace,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Priority {
-    Low,
-    #[default]
-    Normal,
-    High,
 }
 
 /// The decision trace: compact while the request runs, formatted only when somebody reads it.
@@ -140,6 +134,7 @@ impl Context {
         // Few requests have any of the gateway's own headers: one look at the names instead of a search for each.
         let own = parts.headers.keys().any(|name| name.as_str().starts_with("x-portcullis-"));
         let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
+        let wished = own.then(|| header("x-portcullis-priority").and_then(Priority::parse)).flatten();
         Context {
             seed: seed_of(&id),
             id,
@@ -150,11 +145,9 @@ impl Context {
             started,
             deadline: Some(started + whole),
             tags: own.then(|| header("x-portcullis-tags").map(tags)).flatten().unwrap_or_default(),
-            priority: match own.then(|| header("x-portcullis-priority")).flatten() {
-                Some("low") => Priority::Low,
-                Some("high") => Priority::High,
-                _ => Priority::Normal,
-            },
+            // Whoever has no word on it may only ask for less.
+            priority: wished.unwrap_or_default().min(Priority::Normal),
+            wished,
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
@@ -182,6 +175,7 @@ impl Context {
             deadline: Some(until),
             tags,
             priority: Priority::default(),
+            wished: None,
             headers: Vec::new(),
             explain: false,
             attempt: 0,
@@ -205,11 +199,7 @@ impl Context {
         self.tags.retain(|(name, _)| !own.iter().any(|(known, _)| known == name));
         self.tags.append(&mut own);
         if let Some(most) = principal.priority() {
-            self.priority = self.priority.min(match most {
-                Urgency::Low => Priority::Low,
-                Urgency::Normal => Priority::Normal,
-                Urgency::High => Priority::High,
-            });
+            self.priority = self.wished.unwrap_or(most).min(most);
         }
     }
 

@@ -23,6 +23,7 @@ pub mod endpoint;
 pub mod auth;
 pub mod seal;
 pub mod limit;
+pub mod queue;
 pub mod model;
 pub mod codec;
 pub mod stored;

@@ -28,6 +28,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("clock", &[]),
     ("context", &["auth", "clock", "config", "model", "route"]),
+    ("queue", &["clock", "config", "error", "telemetry"]),
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "store", "telemetry"]),
     ("auth", &["config", "error", "keyring", "model", "store"]),
     ("seal", &["auth", "error"]),
@@ -49,7 +50,7 @@ const WALLS: &[(&str, &[&str])] = &[
         // A price may be a script's: it is compiled where the list of prices is made.
         &[
             "account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider",
-            "script",
+            "queue", "script",
         ],
     ),
     ("prompt", &["codec", "config", "error", "model"]),
@@ -127,6 +128,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "pipeline",
             "prompt",
             "provider",
+            "queue",
             "reserve",
             "route",
             "runtime",
@@ -138,7 +140,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "exchange",
         &[
             "account", "auth", "clock", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline",
-            "rollout", "route", "server", "stored", "upstream",
+            "queue", "rollout", "route", "server", "stored", "upstream",
         ],
     ),
 ];
@@ -214,6 +216,8 @@ const MACHINE: [(&[&str], &[&str], &str); 5] = [
             "core/script/",
             // The first key's file and its mode.
             "core/runtime.rs",
+            // How large the process is, as the kernel tells.
+            "core/queue/pressure.rs",
         ],
         "configuration is read by config, data by store",
     ),

@@ -1,13 +1,7 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 5] = [
-    &["cache"],
-    &["overload"],
-    &["teams", "*", "priority"],
-    &["models", "*", "sticky"],
-    &["models", "*", "targets", "*", "quota"],
-];
+const KEYS: [&[&str]; 3] = [&["cache"], &["models", "*", "sticky"], &["models", "*", "targets", "*", "quota"]];
 
 /// Words of a key.
 const WORDS: [(&[&str], &[&str]); 1] =

@@ -14,9 +14,11 @@ pub mod env;
 pub mod file;
 pub mod identity;
 pub mod jwt;
+mod kept;
 mod later;
 mod login;
 mod master;
+mod overload;
 mod prices;
 pub mod read;
 mod resolve;
@@ -41,7 +43,9 @@ pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
+pub use kept::{Records, Responses};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
+pub use overload::{Concurrency, Overload};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use resolve::operation_named;
@@ -93,6 +97,9 @@ pub struct Config {
     pub media: Media,
     pub records: Records,
     pub responses: Responses,
+    pub overload: Overload,
+    /// Of targets that have a bound, by `provider/model`.
+    pub concurrency: BTreeMap<String, Concurrency>,
     pub audit: Audit,
     pub secrets: Secrets,
     /// How the next version takes over; `None`: at once.
@@ -240,6 +247,8 @@ pub struct Target {
     pub provider: String,
     pub model: String,
     pub weight: u32,
+    /// `None`: no bound of its own.
+    pub concurrency: Option<Concurrency>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -248,7 +257,10 @@ pub struct Team {
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
     pub defaults: serde_json::Map<String, serde_json::Value>,
-    pub priority: Option<String>,
+    /// What its requests have, and the most that they may ask for.
+    pub priority: Option<Urgency>,
+    /// Of the places, when teams wait.
+    pub share: Option<u32>,
     pub limits: Option<Limits>,
     pub organisation: Option<String>,
     pub operations: Option<Arc<[String]>>,
@@ -259,39 +271,6 @@ pub struct Team {
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
-}
-
-/// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Records {
-    pub keep: Duration,
-    pub usage: Duration,
-    /// What requests and answers said is kept, sealed.
-    pub bodies: bool,
-}
-
-impl Default for Records {
-    fn default() -> Self {
-        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400), bodies: false }
-    }
-}
-
-/// `[responses]`: answers that callers want kept.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Responses {
-    pub keep: Duration,
-    /// Bytes on the disk, of all tenants.
-    pub max_size: u64,
-    /// Bytes of the newest ones in memory.
-    pub memory: u64,
-    /// They outlive the process.
-    pub persist: bool,
-}
-
-impl Default for Responses {
-    fn default() -> Self {
-        Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
-    }
 }
 
 /// `[media]`.

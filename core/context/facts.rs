@@ -19,6 +19,8 @@ pub struct Weighed {
     /// Smoothed time to the first event; `None` until measured.
     pub latency: Option<Duration>,
     pub in_flight: u64,
+    /// Where it has a bound.
+    pub places: Option<Seats>,
     /// Of its provider; and how many of them rest for every model.
     pub keys: usize,
     pub keys_resting: usize,
@@ -27,6 +29,16 @@ pub struct Weighed {
     pub price_output: Option<f64>,
     pub context_window: Option<u64>,
     pub capabilities: &'static [&'static str],
+}
+
+/// The places at a target with a bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Seats {
+    pub limit: u64,
+    pub taken: u64,
+    pub waiting: usize,
+    /// The bound is learnt.
+    pub adaptive: bool,
 }
 
 /// What one of the caller's scopes has left.

@@ -51,6 +51,7 @@ fn decision() -> Decision {
             circuit,
             retry_in,
             latency: Some(Duration::from_millis(230)),
+            places: None,
             in_flight: 2,
             keys: 2,
             keys_resting: 1,

@@ -322,6 +322,7 @@ impl Deploy {
         state.auth.issuers().configure(&new.config.issuers);
         state.auth.set_configured(new.config.who());
         state.limits.configure(&new.config);
+        state.queues.configure(&new.config.overload, &new.config.concurrency);
         state.stored.set_bounds(new.config.responses);
         state.audit.set_keep(new.config.audit.keep);
         let tried = state.rollout.under_way().map(|tried| tried.candidate.load().config.secrets.references.clone());

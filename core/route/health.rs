@@ -17,6 +17,7 @@ use crate::{
     breaker::{Breaker, Circuit, Terms},
     error::{Error, Kind},
     pipeline::Candidate,
+    queue::Place,
 };
 
 #[derive(Debug, Default)]
@@ -59,6 +60,10 @@ pub struct Flight {
     probe: bool,
     /// Its first attempt is in the budget.
     earned: bool,
+    /// The one that it has at a target with a bound, until its end.
+    place: Option<Place>,
+    /// What is told of its latency is that of a whole answer.
+    whole: bool,
 }
 
 /// What is known of one target, for status pages.
@@ -93,7 +98,7 @@ impl Health {
         let entry = self.entry(&target.name, now);
         let probe = lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry, probe, earned: false })
+        Ok(Flight { entry, probe, earned: false, place: None, whole: false })
     }
 
     /// Neither ejected nor waiting for a probe.
@@ -167,9 +172,25 @@ impl Health {
 }
 
 impl Flight {
+    /// It has this place as long as it lasts.
+    pub fn at(mut self, place: Option<Place>, stream: bool) -> Flight {
+        (self.place, self.whole) = (place, !stream);
+        self
+    }
+
+    /// The upstream has said all: what is still done with its answer needs no place there.
+    pub fn vacate(&mut self, took: Duration) {
+        if let Some(place) = self.place.take() {
+            place.answered(usize::from(self.whole), took);
+        }
+    }
+
     /// The first event, or the whole answer, arrived. For a probe that is enough: others need not wait for a long
     /// stream's end.
     pub fn answered(&mut self, latency: Duration) {
+        if let Some(place) = &self.place {
+            place.answered(usize::from(self.whole), latency);
+        }
         let mut live = lock(&self.entry.live);
         if std::mem::take(&mut self.probe) {
             live.breaker.success(true);
@@ -192,6 +213,10 @@ impl Flight {
 
     /// Counts only what says that the target itself is ill: not quotas, not keys, not the caller's faults.
     pub fn failed(&mut self, error: &Error, now: Instant) {
+        let full = matches!(error.kind, Kind::UpstreamOverloaded | Kind::UpstreamTimeout | Kind::UpstreamRateLimited);
+        if let Some(place) = self.place.as_ref().filter(|_| full) {
+            place.troubled();
+        }
         match error.kind {
             Kind::UpstreamRefused => return self.succeeded(),
             Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => {

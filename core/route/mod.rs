@@ -31,10 +31,11 @@ pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::Strategy,
+    config::{Concurrency, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
+    queue::{Gate, Queues},
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -58,6 +59,10 @@ pub struct Target {
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
     pub limits: Limits,
+    /// How many calls it takes at a time; `None`: no bound.
+    pub concurrency: Option<Concurrency>,
+    /// Its places, once they were looked up.
+    pub places: OnceLock<Arc<Gate>>,
     /// Chat's URLs, made once: whole and streamed, in the provider's first format and in its second.
     pub urls: [OnceLock<Uri>; 4],
 }
@@ -84,6 +89,12 @@ impl Limits {
 }
 
 impl Target {
+    /// Its places, if it has a bound: kept by name, so that they outlive a reload.
+    pub fn places(&self, queues: &Queues) -> Option<&Arc<Gate>> {
+        let concurrency = self.concurrency?;
+        Some(self.places.get_or_init(|| queues.of(&self.name, concurrency)))
+    }
+
     /// Where an operation on this target goes.
     pub fn url(&self, format: Format, operation: Operation, stream: bool) -> Result<Uri> {
         let made = || self.provider.url_for(format, operation, &self.model, stream);

@@ -9,7 +9,7 @@ use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
-    config::{self, Config, Problem, Strategy, UnknownPrice},
+    config::{self, Concurrency, Config, Problem, Strategy, UnknownPrice},
     error::{Error, Kind, Result},
     provider::{self, Provider},
 };
@@ -19,6 +19,8 @@ pub struct Table {
     pub(super) providers: BTreeMap<Arc<str>, Arc<Provider>>,
     aliases: BTreeMap<Arc<str>, Alias>,
     prices: Arc<PriceList>,
+    /// Of targets that have a bound, by their names.
+    concurrency: BTreeMap<String, Concurrency>,
     /// A target without a price is not used.
     priced_only: bool,
     /// `provider/model` names that callers used.
@@ -56,7 +58,8 @@ impl Table {
         let prices = Arc::new(PriceList::build(config, &mut problems));
         let priced_only = config.unknown_price == UnknownPrice::Refuse;
         let (aliases, named) = (BTreeMap::new(), DashMap::new());
-        let mut table = Table { providers, aliases, prices, priced_only, named, rehearsed: None };
+        let concurrency = config.concurrency.clone();
+        let mut table = Table { providers, aliases, prices, concurrency, priced_only, named, rehearsed: None };
         for (name, alias) in &config.models {
             let targets =
                 alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
@@ -359,6 +362,8 @@ impl Table {
         Target {
             limits,
             urls: Default::default(),
+            concurrency: self.concurrency.get(&name).copied(),
+            places: Default::default(),
             rates: self.prices.find(&name, provider, model),
             name: name.into(),
             dialect: provider.dialect(model),

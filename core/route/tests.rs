@@ -22,6 +22,8 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         server: config::Server::default(),
         admin: config::Admin { listen: ([127, 0, 0, 1], 8081).into(), token: None },
         store: config::Store { kind: config::StoreKind::Memory, path: PathBuf::from("data") },
+        overload: config::Overload::default(),
+        concurrency: BTreeMap::new(),
         budget_lease: Duration::from_secs(60),
         auth: config::Auth { required: true },
         issuers: Vec::new(),
@@ -58,7 +60,7 @@ fn keyless(name: &str) -> config::Provider {
 fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> config::Alias {
     let target = |(name, weight): &(&str, u32)| {
         let (provider, model) = name.split_once('/').unwrap();
-        config::Target { provider: provider.to_owned(), model: model.to_owned(), weight: *weight }
+        config::Target { provider: provider.to_owned(), model: model.to_owned(), weight: *weight, concurrency: None }
     };
     config::Alias {
         long_input: None,

@@ -153,6 +153,7 @@ pub fn context_shell(cx: &Context) -> Context {
         deadline: cx.deadline,
         tags: Vec::new(),
         priority: cx.priority,
+        wished: cx.wished,
         headers: Vec::new(),
         explain: cx.explain,
         attempt: cx.attempt,

@@ -43,6 +43,7 @@ mod limits;
 mod media;
 mod ollama;
 mod operations;
+mod overload;
 mod parking;
 mod passthrough;
 mod plugins;

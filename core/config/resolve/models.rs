@@ -124,7 +124,8 @@ impl Resolver<'_, '_, '_> {
         if raw.weight.is_some() && strategy == Strategy::First {
             self.warn(format!("`{}` has no effect with strategy = \"first\"", dotted(&key("weight"))));
         }
-        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1) }
+        let concurrency = raw.concurrency.and_then(|raw| self.concurrency(&key("concurrency"), raw));
+        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1), concurrency }
     }
 
     /// A name that must be an alias or `provider/model`.

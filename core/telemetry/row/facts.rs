@@ -1,7 +1,7 @@
 //! The facts that an explained request's trace holds, as JSON. Rare: nobody else's row has them.
 
 use super::{list, maybe, millis, name, null, number, text, usd};
-use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
+use crate::context::{Allowance, Funds, Reserve, Seats, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
@@ -65,6 +65,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         retry_in,
         latency,
         in_flight,
+        places,
         keys,
         keys_resting,
         price_input,
@@ -88,6 +89,16 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     span(*latency, out);
     name("in_flight", out);
     number(*in_flight, out);
+    if let Some(Seats { limit, taken, waiting, adaptive }) = places {
+        name("places", out);
+        out.extend_from_slice(b"{\"limit\":");
+        number(*limit, out);
+        out.extend_from_slice(b",\"taken\":");
+        number(*taken, out);
+        out.extend_from_slice(b",\"waiting\":");
+        number(*waiting as u64, out);
+        out.extend_from_slice(if *adaptive { b",\"adaptive\":true}" } else { b",\"adaptive\":false}" });
+    }
     name("keys", out);
     number(*keys as u64, out);
     name("keys_resting", out);
