@@ -208,8 +208,9 @@ impl<T> Class<T> {
         self.now = self.now.max(start);
         let taken = self.change(&name, None, |flow| {
             let (_, item) = flow.waiting.pop_first()?;
-            flow.start = start.saturating_add(tags(flow.usual, flow.share).min(MOST_DEBT));
-            Some((flow.share, flow.usual, item))
+            let cost = flow.usual.min((MOST_DEBT / FINE).saturating_mul(flow.share));
+            flow.start = start.saturating_add(tags(cost, flow.share));
+            Some((flow.share, cost, item))
         });
         let (share, cost, item) = taken.flatten()?;
         self.left();

@@ -77,7 +77,7 @@ fn nobody_starves_and_nobody_saves_up() {
     for _ in 0..50 {
         fair.push(team("a"), "a");
     }
-    served(&mut fair, 20, |_| u64::MAX);
+    served(&mut fair, 20, |_| 1 << 50);
     // Another comes with short ones, again and again.
     let mut waits = 0;
     for _ in 0..10_000 {
