@@ -30,6 +30,7 @@ pub mod stored;
 pub mod prompt;
 pub mod text;
 pub mod pipeline;
+pub mod fault;
 pub mod script;
 pub mod plugin;
 pub mod route;
