@@ -20,7 +20,7 @@ use crate::{
     auth::Principal,
     clock,
     model::{Format, Operation},
-    route::Target,
+    route::{Drawn, Target},
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -42,6 +42,12 @@ pub struct Context {
     pub priority: Priority,
     /// What `x-portcullis-priority` asks for.
     pub wished: Option<Priority>,
+    /// Who asks within its key; looked for only where something goes by it.
+    pub sticks: Option<Box<Sticks>>,
+    /// A request of the gateway's own, beside one of a caller's.
+    pub beside: bool,
+    /// The part that it has in an experiment, on its way from the plan to its owner.
+    pub drawn: Option<Box<Drawn>>,
     /// Request headers that stages may read: never credentials or cookies.
     pub headers: Vec<(String, String)>,
     /// `x-portcullis-explain: 1`: the caller wants the decision trace back.
@@ -53,6 +59,13 @@ pub struct Context {
     /// Shared by the stages of this request.
     pub vars: Map<String, Value>,
     pub trace: Trace,
+}
+
+/// A session and an end user, as a request names them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sticks {
+    pub session: Option<Box<str>>,
+    pub user: Option<Box<str>>,
 }
 
 /// The decision trace: compact while the request runs, formatted only when somebody reads it.
@@ -148,6 +161,9 @@ impl Context {
             // Whoever has no word on it may only ask for less.
             priority: wished.unwrap_or_default().min(Priority::Normal),
             wished,
+            sticks: None,
+            beside: false,
+            drawn: None,
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
@@ -176,6 +192,9 @@ impl Context {
             tags,
             priority: Priority::default(),
             wished: None,
+            sticks: None,
+            beside: true,
+            drawn: None,
             headers: Vec::new(),
             explain: false,
             attempt: 0,
@@ -284,6 +303,9 @@ impl Trace {
 }
 
 const MAX_STEPS: usize = 256;
+
+/// Headers in which agents and applications name a session.
+pub const SESSION: [&str; 5] = ["x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
 
 /// A request's seed is its id's random half: whoever has the record can draw the same lots again.
 pub fn seed_of(id: &str) -> u64 {

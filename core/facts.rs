@@ -15,7 +15,8 @@ use crate::{
     auth::expiry,
     config::{Budget, Scope, Team},
     context,
-    error::Result,
+    error::{Error, Kind, Result},
+    experiment::Window,
     explain::{self, Asked, World},
     gateway::Gateway,
     provider::Provider,
@@ -93,6 +94,14 @@ impl Facts for Gateway {
                     list.join(" or ")
                 )
             })
+        })
+    }
+
+    fn experiments(&self, window: Window) -> BoxFuture<'_, Result<Vec<Value>>> {
+        Box::pin(async move {
+            let (runtime, state) = (self.runtime.load_full(), &self.state);
+            let rows = state.experiments.show(&runtime.config, &*state.store, &window).await;
+            rows.map_err(|e| Error::new(Kind::Internal, "the figures of other gateways cannot be read").because(e))
         })
     }
 

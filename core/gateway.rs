@@ -32,7 +32,7 @@ use crate::{
     pipeline::{Candidate, Chain, Flow, Phase},
     queue::Shed,
     reply::{self, Reply},
-    route::{self, Order},
+    route::{self, Cause, Next, Order, Target},
     runtime::{Runtime, State, parameters},
     server::{self, Body, Incoming, Peer},
 };
@@ -345,9 +345,15 @@ impl Gateway {
             self.bind_model(runtime, exchange, &asked)?;
         }
         let inner = &mut **exchange;
+        if runtime.routes.sticks() {
+            inner.cx.sticks = Some(route::sticks(client, document));
+        }
         let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+        }
+        if let Some(drawn) = inner.cx.drawn.take() {
+            self.state.experiments.begin(drawn, exchange, client, document, &self.state.body_memory);
         }
         // 8 to 10.
         match self.attempts(runtime, exchange, client, document, targets).await {
@@ -356,6 +362,25 @@ impl Gateway {
             }
             outcome => outcome,
         }
+    }
+
+    /// 7 to 10 for a copy of a request: where it goes is said already, and no stage chooses.
+    pub(crate) async fn copied(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
+        let name = document.model().to_owned();
+        self.bind_model(runtime, exchange, &name)?;
+        let inner = &mut **exchange;
+        inner.chain.admit(&mut inner.cx)?;
+        let mut plan = runtime.routes.resolve(&name)?;
+        runtime.routes.draw(&mut plan, &mut inner.cx)?;
+        let targets = plan.order(inner.cx.seed, &self.state.health, clock::now());
+        inner.cx.trace.planned(&targets, &plan.passed);
+        self.attempts(runtime, exchange, client, document, targets).await
     }
 
     /// 7 again: a budget refused every target, and what it binds has cheaper models to go to.
@@ -391,11 +416,9 @@ impl Gateway {
         document: &mut Document,
         targets: Order,
     ) -> Result<Reply> {
-        let mut errors = Vec::new();
-        let mut unmet = None;
-        let mut turns = Turns::default();
+        let (mut errors, mut unmet, mut turns, mut targets) = (Vec::new(), None, Turns::default(), targets);
         loop {
-            let (at, place) = match self.turn(runtime, exchange, &targets, &mut turns).await {
+            let (here, place) = match self.turn(runtime, exchange, &targets, &mut turns).await {
                 Ok(Some(turn)) => turn,
                 Ok(None) => break,
                 Err(full) => {
@@ -403,7 +426,7 @@ impl Gateway {
                     break;
                 }
             };
-            let target = &targets[at];
+            let (target, at) = (&targets[here], turns.next);
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -422,19 +445,37 @@ impl Gateway {
                     continue;
                 }
             };
-            let rest = &targets[at + 1..];
-            match self.visit(runtime, exchange, client, document, target, flight, rest).await {
+            let error = match self.visit(runtime, exchange, client, document, target, flight, &targets[at..]).await {
                 Ok(Attempted::Answered(reply)) => return Ok(reply),
-                Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
-                Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
-                Err(error) if exchange.body_is_gone() => return Err(opaque::final_word(error)),
-                Err(error) if route::goes_on(&error) => {
-                    exchange.cx.trace.passed_over(target, error.code());
-                    errors.push(error);
+                Ok(Attempted::Skipped) => {
+                    exchange.cx.trace.passed_over(target, "skipped by a stage");
+                    continue;
                 }
+                Ok(Attempted::Next(candidate)) => {
+                    unmet = Some(candidate);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if exchange.body_is_gone() {
+                return Err(opaque::final_word(error));
+            }
+            let next = Cause::of(&error).rule().next;
+            if next == Next::Targets {
+                exchange.cx.trace.passed_over(target, error.code());
+                errors.push(error);
+            } else if let Some(instead) =
+                elsewhere(&runtime.routes, &self.state.health, &mut exchange.cx, next, &targets, at, &error)
+            {
+                targets.truncate(at);
+                targets.extend(instead);
+                turns.forget();
+                errors.push(error);
+            } else if unmet.is_some() && error.kind == Kind::UpstreamRefused {
                 // Better the answer that is there than none; what a stage refuses stays refused.
-                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => break,
-                Err(error) => return Err(error),
+                break;
+            } else {
+                return Err(error);
             }
         }
         match unmet {
@@ -463,6 +504,10 @@ pub async fn plan(
         }
         Err(error) => return Err(error),
     };
+    let mut drawn = match routes.draw(&mut plan, cx) {
+        Err(_) if choosing => None,
+        drawn => drawn?,
+    };
     let mut targets = plan.order(seed, health, now);
     if choosing {
         let shown = if chain.reads_targets() { &targets[..] } else { &[] };
@@ -472,12 +517,15 @@ pub async fn plan(
                 cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
             }
             plan = routes.resolve_list(&names, &cx.principal)?;
+            drawn = routes.draw(&mut plan, cx)?;
             targets = plan.order(seed, health, now);
         } else if plan.is_empty() {
-            routes.plan(document.model(), &cx.principal)?;
+            let mut plan = routes.plan(document.model(), &cx.principal)?;
+            routes.draw(&mut plan, cx)?;
         }
     }
     cx.trace.planned(&targets, &plan.passed);
+    cx.drawn = drawn.filter(|_| !cx.beside);
     Ok(targets)
 }
 
@@ -490,8 +538,49 @@ pub fn instead(routes: &route::Table, bounds: &Bounds, cx: &mut Context) -> Opti
         let text = format!("{} of `budget_fallback` cannot be used by this caller now", not.join(", "));
         cx.trace.note("budget", &text);
     }
-    let plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    let mut plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    // What was to be tried is tried no more.
+    routes.draw(&mut plan, cx).ok()?;
     Some((may, plan))
+}
+
+/// Who may do better where the target before `at` failed for a cause that most others would fail for, too: those behind it that
+/// are known to read more, and those that its alias names for this cause. `None`: nobody.
+fn elsewhere(
+    routes: &route::Table,
+    health: &route::Health,
+    cx: &mut Context,
+    next: Next,
+    targets: &Order,
+    at: usize,
+    error: &Error,
+) -> Option<Order> {
+    let (tried, rest) = targets.split_at(at);
+    let target = tried.last()?;
+    let care = target.care.as_deref();
+    let reads = |t: &Target| t.limits.context.unwrap_or(0);
+    let (key, names, mut instead) = match next {
+        Next::Longer => {
+            let window = target.limits.context.unwrap_or(u64::MAX);
+            let longer: Order = rest.iter().filter(|t| reads(t) > window).cloned().collect();
+            ("context_failover", care.map(|care| &care.context_failover), longer)
+        }
+        Next::Content => ("content_failover", care.map(|care| &care.content_failover), Order::new()),
+        Next::Targets | Next::End => return None,
+    };
+    if let Some(names) = names.filter(|names| !names.is_empty()) {
+        let plan = routes.lent(names);
+        let own = plan.order(cx.seed, health, clock::now());
+        let known = |t: &Arc<Target>| tried.iter().chain(&instead).any(|known| known.name == t.name);
+        let own: Order = own.into_iter().filter(|t| !known(t)).collect();
+        instead.extend(own);
+    }
+    if instead.is_empty() {
+        return None;
+    }
+    let names: Vec<&str> = instead.iter().map(|t| &*t.name).collect();
+    cx.trace.note(key, &format!("{} says {}; it goes to {}", target.name, error.code(), names.join(", ")));
+    Some(instead)
 }
 
 /// 11. Errors pass their stages, and become bytes in the client's format.

@@ -217,6 +217,7 @@ fn schemas() -> Value {
     let parts = [
         &bound,
         &shapes::deployment(),
+        &shapes::experiments(),
         &shapes::people(&terms),
         &shapes::audit(),
         &shapes::secrets(),

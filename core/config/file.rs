@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod experiment;
+mod care;
 mod identity;
 mod jwt;
 mod login;
@@ -18,6 +20,8 @@ mod store;
 mod team;
 mod unit;
 
+pub use care::{MinSpeed, Timeouts};
+pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
@@ -261,19 +265,6 @@ pub enum AuthScheme {
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Timeouts {
-    /// To reach the upstream. Default: 5s.
-    pub connect: Option<Span>,
-    /// Streams: from the request's end to the first model output. Default: 60s.
-    pub first_event: Option<Span>,
-    /// The longest silence in an answer. Default: 60s.
-    pub idle: Option<Span>,
-    /// Unstreamed answers whole, and streams up to their first output. Default: 10m.
-    pub whole: Option<Span>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// How the first target is chosen. Default: first.
     pub strategy: Option<Strategy>,
@@ -283,6 +274,14 @@ pub struct Model {
     /// Other public names, or `provider/model`, tried after the targets.
     #[serde(default)]
     pub failover: Vec<String>,
+    /// The same for prompts that are too long for a target: tried instead of the others. Default: the request is refused.
+    #[serde(default)]
+    pub context_failover: Vec<String>,
+    /// The same for content that a provider's policy does not allow. Default: the request is refused.
+    #[serde(default)]
+    pub content_failover: Vec<String>,
+    /// A stream that is slower before anything reached the client goes to the next target. Default: no bound.
+    pub min_speed: Option<MinSpeed>,
     pub timeouts: Option<Timeouts>,
     /// How often a target is asked again before the next one is tried. Default: once where no other target is left, else
     /// not at all. Never more than a fifth of a target's calls, and four attempts in all.
@@ -292,6 +291,10 @@ pub struct Model {
     pub strict: Option<bool>,
     /// Texts that are too long are read in pieces.
     pub long_input: Option<LongInput>,
+    /// Requests are shared out among arms; behind an arm that fails stand the targets.
+    pub split: Option<Split>,
+    /// A share of requests is sent to another target, too.
+    pub mirror: Option<Mirror>,
     /// What all requests for this name together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all requests for this name together may spend. Default: no bound.
@@ -357,7 +360,7 @@ pub struct Team {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// `scripts/NAME.rhai` or `plugins/NAME.wasm`.
+    /// `scripts/NAME.rhai`, `plugins/NAME.wasm`, or `builtin/NAME` for a stage that comes with the gateway.
     #[serde(rename = "use")]
     pub uses: String,
     /// What happens to a request in which this stage fails. Default: reject.

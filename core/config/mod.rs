@@ -8,9 +8,11 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+mod care;
 pub mod catalogue;
 pub mod content;
 pub mod env;
+pub mod experiment;
 pub mod file;
 pub mod identity;
 pub mod jwt;
@@ -39,8 +41,10 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use care::{Care, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
 pub use kept::{Records, Responses};
@@ -193,15 +197,6 @@ pub struct Provider {
     pub passthrough: Option<Vec<String>>,
 }
 
-/// Absent values fall back: model → provider → these defaults: connect 5 s, first_event 60 s, idle 60 s, whole 10 m.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Timeouts {
-    pub connect: Option<Duration>,
-    pub first_event: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub whole: Option<Duration>,
-}
-
 /// `[models.<name>]`.
 #[derive(Debug, Clone, Default)]
 pub struct Alias {
@@ -215,6 +210,10 @@ pub struct Alias {
     /// What a target cannot take is an error, not dropped.
     pub strict: bool,
     pub long_input: Option<LongInput>,
+    /// Who answers is drawn.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
+    pub care: Care,
 }
 
 /// `models.NAME.long_input`, resolved.

@@ -143,7 +143,14 @@ impl Way<'_> {
                 format!("its longest text would be read in {} pieces first, each a call of its own", cut.count());
             cx.trace.note("long_input", &text);
         }
+        if self.world.routes.sticks() {
+            cx.sticks = Some(route::sticks(&self.asked.headers, document));
+        }
         let targets = gateway::plan(self.world.routes, self.world.health, chain, cx, document).await?;
+        if let Some(mirror) = cx.drawn.take().and_then(|drawn| drawn.experiment.mirrors(cx.seed).map(|m| m.to.clone()))
+        {
+            cx.trace.note("mirror", &format!("a copy would go to {mirror}"));
+        }
         let now = Instant::now();
         for target in &targets {
             cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));

@@ -12,7 +12,7 @@ use crate::{
     answer::Streaming,
     call::{Call, Waits},
     clock,
-    codec::{Field, codec, custom, document::Document, ran, standin},
+    codec::{Field, codec, custom, document::Document, ran, said, standin},
     error::{Error, Result, Side},
     exchange::Exchange,
     limit::Reserved,
@@ -22,7 +22,7 @@ use crate::{
     provider::KeyChoice,
     reply::{self, Reply},
     reserve::{Right, reserve},
-    route::{self, Flight, Target, retry},
+    route::{self, Cause, Flight, Target, cause::Keys, retry},
     runtime::Runtime,
     transport,
 };
@@ -144,6 +144,7 @@ impl Gateway {
             exchange.begins(target, document);
             let began = clock::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
+            let result = result.map_err(said::named);
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
@@ -158,11 +159,19 @@ impl Gateway {
                 flight.failed(&error, clock::now());
             }
             // Another key of the same provider may be welcome.
-            let another = match (choice, &error.upstream) {
+            let cause = Cause::of(&error);
+            let another = match (choice, error.upstream.as_ref().filter(|_| cause.rule().key == Keys::Another)) {
                 (KeyChoice::Key(index), Some(fault)) => {
                     tried.push(index);
                     let (now, wait) = (clock::now(), error.retry_after);
-                    self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
+                    // Not every vendor says 402 where no quota is left, or 401 of a key that is none.
+                    let status = match (cause, fault.status) {
+                        (Cause::Quota, _) => 402,
+                        (Cause::Auth, 403) => 403,
+                        (Cause::Auth, _) => 401,
+                        (_, status) => status,
+                    };
+                    self.state.keys.refused(&target.provider, index, &target.model, status, wait, now)
                         && tried.len() < target.provider.keys()
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
                         && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
@@ -294,7 +303,14 @@ impl Gateway {
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
             let until = if streaming.first_output.is_some() { whole } else { until };
-            transport::before(until, streaming.step(exchange)).await??;
+            let stepped = transport::before(until, pin!(streaming.step(exchange))).await.flatten();
+            if let Err(error) = stepped {
+                // Output that nobody will read is paid for, too.
+                if streaming.first_output.is_some() {
+                    streaming.note_usage(exchange);
+                }
+                return Err(error);
+            }
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {

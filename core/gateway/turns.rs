@@ -16,9 +16,16 @@ use crate::{
 /// How far a request's targets have been gone through.
 #[derive(Default)]
 pub(super) struct Turns {
-    next: usize,
+    pub next: usize,
     /// Those that had no room when it was their turn.
     full: Vec<usize>,
+}
+
+impl Turns {
+    /// What was full is no longer asked for.
+    pub fn forget(&mut self) {
+        self.full.clear();
+    }
 }
 
 impl Gateway {

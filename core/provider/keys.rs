@@ -96,7 +96,8 @@ impl KeyRests {
     /// The upstream refused this key. Says whether another key of the same provider is worth trying at once.
     ///
     /// 401: the key itself is bad, it rests for every model. 403: some vendors say so of a prompt or a model, so that one
-    /// caller could put a key to sleep for all: the rest is for this model and soft. 429: as long as the upstream says.
+    /// caller could put a key to sleep for all: the rest is for this model and soft. 429 and 402 (no quota is left): as long as
+    /// the upstream says.
     pub fn refused(
         &self,
         provider: &Provider,
@@ -110,13 +111,15 @@ impl KeyRests {
         let (model, wait, soft) = match status {
             401 => (None, REFUSED, false),
             403 => (Some(model.into()), REFUSED, true),
+            // No quota is left: unless it is said when there will be, others go first.
+            402 => (Some(model.into()), retry_after.unwrap_or(REFUSED).min(REFUSED), retry_after.is_none()),
             429 => (Some(model.into()), retry_after.unwrap_or(BUSY).min(REFUSED), retry_after.is_none()),
             _ => return false,
         };
         self.make_room(now);
         self.rests.insert(
             Place { provider: provider.name.clone(), print, model },
-            Rest { until: now + wait, soft, refused: status != 429 },
+            Rest { until: now + wait, soft, refused: !matches!(status, 402 | 429) },
         );
         provider.keys() > 1
     }

@@ -199,6 +199,9 @@ fn context(house: &House, scene: &Scene, start: Instant) -> Context {
         tags: scene.tags.clone(),
         priority: scene.priority.unwrap_or_default(),
         wished: scene.priority,
+        sticks: None,
+        beside: false,
+        drawn: None,
         headers: Vec::new(),
         // Its trace tells more: what a stage chose, too.
         explain: true,

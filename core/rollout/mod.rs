@@ -37,6 +37,7 @@ use self::{
 use crate::{
     auth,
     config::{self, Sticky},
+    context::SESSION,
     runtime::Runtime,
 };
 
@@ -214,9 +215,6 @@ impl Rollout {
         }
     }
 }
-
-/// Headers in which agents and applications name a session.
-const SESSION: [&str; 5] = ["x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
 
 #[cfg(test)]
 mod tests;

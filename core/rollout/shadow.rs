@@ -26,7 +26,7 @@ use crate::{
     gateway::{self, Gateway},
     model::{Format, Operation},
     pipeline::{Flow, drive},
-    route::{Health, Order},
+    route::{self, Health, Order},
     runtime::{Runtime, parameters},
     telemetry::names,
 };
@@ -168,6 +168,9 @@ async fn steps(
     let mut chain = version.pipeline.rehearse(&cx.principal, document.model());
     if chain.reads_headers() {
         cx.keep_headers(headers);
+    }
+    if version.routes.sticks() {
+        cx.sticks = Some(route::sticks(headers, document));
     }
     let outcome = match chain.request(cx, document).await {
         Ok(Flow::Continue) => gateway::plan(&version.routes, health, &mut chain, cx, document).await.map(Some),

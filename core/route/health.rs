@@ -12,10 +12,14 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{Target, retry::Budget};
+use super::{
+    Target,
+    cause::{Cause, Counts},
+    retry::Budget,
+};
 use crate::{
     breaker::{Breaker, Circuit, Terms},
-    error::{Error, Kind},
+    error::Error,
     pipeline::Candidate,
     queue::Place,
 };
@@ -213,16 +217,16 @@ impl Flight {
 
     /// Counts only what says that the target itself is ill: not quotas, not keys, not the caller's faults.
     pub fn failed(&mut self, error: &Error, now: Instant) {
-        let full = matches!(error.kind, Kind::UpstreamOverloaded | Kind::UpstreamTimeout | Kind::UpstreamRateLimited);
+        let full = matches!(Cause::of(error), Cause::Overload | Cause::Timeout | Cause::RateLimit);
         if let Some(place) = self.place.as_ref().filter(|_| full) {
             place.troubled();
         }
-        match error.kind {
-            Kind::UpstreamRefused => return self.succeeded(),
-            Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => {
+        match Cause::of(error).rule().breaker {
+            Counts::Well => return self.succeeded(),
+            Counts::Ill => {
                 lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
             }
-            _ => {}
+            Counts::Nothing => {}
         }
         if !std::mem::replace(&mut self.earned, true) {
             lock(&self.entry.live).budget.earn();

@@ -1,11 +1,13 @@
 //! From a name to ordered targets: which upstreams may answer, in which order, and how they fare. Sends nothing; the
 //! gateway walks the order, and health and keys are asked again when an attempt starts.
 
+pub mod cause;
 pub mod health;
 pub mod outcome;
 mod price;
 mod rehearsed;
 pub mod retry;
+pub mod split;
 pub mod strategy;
 pub mod table;
 
@@ -20,10 +22,12 @@ use std::{
 use http::Uri;
 
 pub use self::{
+    cause::{Cause, Next},
     health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     price::PriceList,
     rehearsed::{Cast, Own},
+    split::{Drawn, Experiment, sticks},
     strategy::Order,
     table::Table,
 };
@@ -31,7 +35,7 @@ pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::{Concurrency, Strategy},
+    config::{Care, Concurrency, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
@@ -55,6 +59,8 @@ pub struct Target {
     pub retries: Option<u32>,
     /// Knobs that it cannot take are an error.
     pub strict: bool,
+    /// What its alias wants done when it falters; `None`: nothing of its own.
+    pub care: Option<Arc<Care>>,
     pub dialect: Dialect,
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
@@ -128,6 +134,10 @@ pub struct Plan {
     pub groups: Vec<Group>,
     /// Targets that cannot be used at all, and why: for the trace.
     pub passed: Vec<(Arc<str>, Arc<str>)>,
+    /// Where an arm is still to be drawn: before the group of that number.
+    pub forks: Vec<(usize, Arc<Experiment>)>,
+    /// What the first name tries.
+    pub experiment: Option<Arc<Experiment>>,
 }
 
 /// Targets among which one strategy chooses.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Target;
+use super::{Cause, Next, Target};
 use crate::error::{Error, Kind};
 
 /// The most telling of what the targets answered. A target that only lacked a feature was passed over: that is told only
@@ -21,11 +21,7 @@ pub fn most_telling(errors: Vec<Error>) -> Error {
 
 /// May another target do better after this failure? The request's own faults end it, but for what only this target lacks.
 pub fn goes_on(error: &Error) -> bool {
-    error.retryable()
-        || error.kind == Kind::Unsupported
-        // What is too dear here may be cheap enough elsewhere.
-        || error.kind == Kind::BudgetExceeded
-        || (error.kind == Kind::UpstreamRefused && error.status() == 404)
+    Cause::of(error).rule().next == Next::Targets
 }
 
 /// A target whose breaker is open.

@@ -39,7 +39,7 @@ impl Plan {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.groups.iter().all(|g| g.targets.is_empty())
+        self.forks.is_empty() && self.groups.iter().all(|g| g.targets.is_empty())
     }
 
     pub(super) fn push(&mut self, strategy: Strategy, targets: Vec<Arc<Target>>) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dashmap::DashMap;
 
-use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed};
+use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed, split::Experiment};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
@@ -27,25 +27,29 @@ pub struct Table {
     pub(super) named: DashMap<Box<str>, Arc<Target>>,
     /// `None` but in a rehearsal.
     pub(super) rehearsed: Option<Rehearsed>,
+    /// An alias draws by who asks.
+    pub(super) sticks: bool,
 }
 
 #[derive(Debug)]
-struct Alias {
-    group: Group,
+pub(super) struct Alias {
+    pub(super) group: Group,
+    experiment: Option<Arc<Experiment>>,
     failover: Vec<String>,
     terms: Terms,
 }
 
 /// What an alias states for its targets, and for the names that it fails over to directly.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Terms {
     timeouts: config::Timeouts,
     retries: Option<u32>,
     strict: bool,
+    care: Option<Arc<config::Care>>,
 }
 
 /// What a name turned out to be.
-enum Found<'a> {
+pub(super) enum Found<'a> {
     Alias(&'a Alias),
     Target(Arc<Target>),
 }
@@ -59,23 +63,32 @@ impl Table {
         let priced_only = config.unknown_price == UnknownPrice::Refuse;
         let (aliases, named) = (BTreeMap::new(), DashMap::new());
         let concurrency = config.concurrency.clone();
-        let mut table = Table { providers, aliases, prices, concurrency, priced_only, named, rehearsed: None };
+        let mut table =
+            Table { providers, aliases, prices, concurrency, priced_only, named, rehearsed: None, sticks: false };
         for (name, alias) in &config.models {
             let targets =
                 alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
             let group = Group { strategy: alias.strategy, targets };
-            let alias = Alias { group, failover: alias.failover.clone(), terms: Terms::of(alias) };
+            let terms = Terms::of(alias);
+            let experiment = Experiment::of(name, alias, terms);
+            table.sticks |= experiment.as_ref().is_some_and(|e| e.sticks());
+            let alias = Alias { group, experiment, failover: alias.failover.clone(), terms };
             table.aliases.insert(name.as_str().into(), alias);
         }
         for (name, alias) in &table.aliases {
-            for next in &alias.failover {
+            let care = alias.terms.care.as_deref();
+            let of = |list: fn(&config::Care) -> &Vec<String>| care.map(list).into_iter().flatten();
+            let failover = alias.failover.iter().map(|next| ("failover", next));
+            let longer = of(|care| &care.context_failover).map(|next| ("context_failover", next));
+            let content = of(|care| &care.content_failover).map(|next| ("content_failover", next));
+            for (key, next) in failover.chain(longer).chain(content) {
                 if table.aliases.contains_key(next.as_str()) {
                     continue;
                 }
                 // A provider without a key is no mistake of the file's.
-                match table.find(next, alias.terms) {
+                match table.find(next, alias.terms.clone()) {
                     Err(e) if e.code() != NOT_CONFIGURED => {
-                        problems.push(problem(config, &format!("models.{name}.failover"), &e.message));
+                        problems.push(problem(config, &format!("models.{name}.{key}"), &e.message));
                     }
                     _ => {}
                 }
@@ -114,6 +127,7 @@ impl Table {
                 plan.push(Strategy::First, vec![target]);
             }
             Found::Alias(alias) => {
+                plan.experiment.clone_from(&alias.experiment);
                 self.expand(alias, &mut plan);
                 if plan.is_empty() {
                     return Err(nothing_ready(name, &plan));
@@ -132,6 +146,21 @@ impl Table {
         self.resolve(name)
     }
 
+    /// What an alias names for one cause of failure, its own targets of it only; what cannot be used is left out.
+    pub fn lent(&self, names: &[String]) -> Plan {
+        let mut plan = Plan::default();
+        for name in names {
+            match self.find(name, Terms::default()) {
+                Ok(Found::Alias(alias)) => self.ready(&alias.group, &mut plan),
+                Ok(Found::Target(target)) => {
+                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, &mut plan);
+                }
+                Err(e) => plan.passed.push((name.as_str().into(), e.message.as_str().into())),
+            }
+        }
+        plan
+    }
+
     /// Names that stages returned, in their order. A name that the caller may not use, or that nothing stands behind, is
     /// an error: a policy that points nowhere must be seen.
     pub fn resolve_list<S: AsRef<str>>(&self, names: &[S], principal: &Principal) -> Result<Plan> {
@@ -140,6 +169,11 @@ impl Table {
         for name in names.iter().map(AsRef::as_ref) {
             match self.plan(name, principal) {
                 Ok(mut plan) => {
+                    if whole.is_empty() {
+                        whole.experiment = plan.experiment.take();
+                    }
+                    let behind = whole.groups.len();
+                    whole.forks.extend(plan.forks.drain(..).map(|(at, fork)| (at + behind, fork)));
                     whole.groups.append(&mut plan.groups);
                     whole.passed.append(&mut plan.passed);
                 }
@@ -165,6 +199,7 @@ impl Table {
         for (name, alias) in &self.aliases {
             let mut plan = Plan::default();
             self.expand(alias, &mut plan);
+            self.all_arms(&mut plan);
             let Some(first) = plan.targets().next() else { continue };
             cards.insert(name.clone(), card(name, OWNER, first));
             for target in plan.targets() {
@@ -179,7 +214,8 @@ impl Table {
 
     /// One line of the list; `None` when the name stands for nothing or is not the caller's.
     pub fn model(&self, name: &str, principal: &Principal) -> Option<ModelCard> {
-        let plan = self.plan(name, principal).ok()?;
+        let mut plan = self.plan(name, principal).ok()?;
+        self.all_arms(&mut plan);
         let first = plan.targets().next()?;
         let owner = if self.aliases.contains_key(name) { OWNER } else { &first.provider.name };
         Some(card(name, owner, first))
@@ -199,21 +235,31 @@ impl Table {
     }
 
     fn expand(&self, alias: &Alias, plan: &mut Plan) {
-        self.ready(&alias.group, plan);
+        self.lend(alias, plan);
         for next in &alias.failover {
-            match self.find(next, alias.terms) {
+            match self.find(next, alias.terms.clone()) {
                 // Aliases expand once: another alias lends its targets, not its own failover.
-                Ok(Found::Alias(other)) => self.ready(&other.group, plan),
-                Ok(Found::Target(target)) => {
-                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, plan);
-                }
+                Ok(Found::Alias(other)) => self.lend(other, plan),
+                Ok(Found::Target(target)) => self.ready_alone(target, plan),
                 Err(e) => plan.passed.push((next.as_str().into(), e.message.as_str().into())),
             }
         }
     }
 
+    /// An alias's targets, behind the arm that is drawn where it has a split.
+    fn lend(&self, alias: &Alias, plan: &mut Plan) {
+        if let Some(experiment) = alias.experiment.as_ref().filter(|e| e.split.is_some()) {
+            plan.forks.push((plan.groups.len(), experiment.clone()));
+        }
+        self.ready(&alias.group, plan);
+    }
+
+    pub(super) fn ready_alone(&self, target: Arc<Target>, plan: &mut Plan) {
+        self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, plan);
+    }
+
     /// The group's usable targets; the others are noted.
-    fn ready(&self, group: &Group, plan: &mut Plan) {
+    pub(super) fn ready(&self, group: &Group, plan: &mut Plan) {
         let mut usable = Vec::with_capacity(group.targets.len());
         for target in &group.targets {
             match self.usable(target) {
@@ -235,7 +281,7 @@ impl Table {
         Ok(())
     }
 
-    fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
+    pub(super) fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
         provider::url::check_model(name)?;
         if let Some(alias) = self.aliases.get(name) {
             return Ok(Found::Alias(alias));
@@ -372,6 +418,7 @@ impl Table {
             timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
             retries: terms.retries,
             strict: terms.strict,
+            care: terms.care,
             provider: provider.clone(),
         }
     }
@@ -379,7 +426,12 @@ impl Table {
 
 impl Terms {
     fn of(alias: &config::Alias) -> Terms {
-        Terms { timeouts: alias.timeouts, retries: alias.retries, strict: alias.strict }
+        Terms {
+            timeouts: alias.timeouts,
+            retries: alias.retries,
+            strict: alias.strict,
+            care: (alias.care != config::Care::default()).then(|| Arc::new(alias.care.clone())),
+        }
     }
 }
 

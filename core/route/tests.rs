@@ -9,9 +9,11 @@ use super::{table::Table, *};
 use crate::{
     auth::Principal,
     config::{self, Config, Secret},
-    error::{Error, Kind},
+    error::{Error, Kind, UpstreamFault},
     provider,
 };
+
+mod splits;
 
 fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) -> Config {
     Config {
@@ -64,12 +66,15 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
     };
     config::Alias {
         long_input: None,
+        split: None,
+        mirror: None,
         strategy,
         targets: targets.iter().map(target).collect(),
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),
         timeouts: config::Timeouts::default(),
         retries: None,
         strict: false,
+        care: config::Care::default(),
     }
 }
 
@@ -473,6 +478,55 @@ fn the_most_telling_error_wins() {
     assert_eq!(told(vec![]), Kind::NoTarget);
     let waits = most_telling(vec![error(Kind::UpstreamRateLimited), limited(9), limited(3)]).retry_after;
     assert_eq!(waits, Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn every_cause_has_its_row_and_the_readme_shows_them() {
+    for (at, rule) in cause::RULES.iter().enumerate() {
+        assert_eq!(rule.cause as usize, at, "{}", rule.name);
+        assert_eq!(rule.cause.rule().name, rule.name);
+        assert!(rule.again == cause::Again::Never || rule.next == Next::Targets, "{}: others go first", rule.name);
+    }
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&cause::table()), "the chapter \"Errors\" of README.md must hold:\n{}", cause::table());
+}
+
+#[test]
+fn every_kind_of_error_has_the_cause_that_it_had_consequences_of() {
+    let fault = |status| UpstreamFault { status, ..UpstreamFault::default() };
+    let of = |kind: Kind, code: &'static str, status: u16| {
+        let error = Error::new(kind, "x").from_upstream(fault(status)).with_status(status);
+        Cause::of(&if code.is_empty() { error } else { error.with_code(code) })
+    };
+    assert_eq!(of(Kind::UpstreamRateLimited, "", 429), Cause::RateLimit);
+    assert_eq!(of(Kind::UpstreamRateLimited, "insufficient_quota", 429), Cause::Quota);
+    assert_eq!(of(Kind::UpstreamAuth, "", 401), Cause::Auth);
+    assert_eq!(of(Kind::UpstreamRefused, "context_length_exceeded", 400), Cause::Context);
+    assert_eq!(of(Kind::UpstreamRefused, "content_filter", 400), Cause::Policy);
+    assert_eq!(of(Kind::UpstreamRefused, "", 404), Cause::Missing);
+    assert_eq!(of(Kind::UpstreamRefused, "", 422), Cause::Refused);
+    assert_eq!(of(Kind::UpstreamOverloaded, "", 529), Cause::Overload);
+    assert_eq!(of(Kind::Upstream, "upstream_disconnected", 500), Cause::BadAnswer, "it said so itself");
+    let network = Error::new(Kind::Upstream, "x").with_code("upstream_disconnected");
+    assert_eq!(Cause::of(&network), Cause::Network);
+    let slow = Error::new(Kind::UpstreamTimeout, "x").with_code(cause::TOO_SLOW);
+    assert_eq!(Cause::of(&slow), Cause::Slow);
+    for kind in [Kind::ContentRefused, Kind::RateLimited, Kind::Internal, Kind::InvalidRequest, Kind::ClientGone] {
+        assert!(!goes_on(&Error::new(kind, "x")), "{kind:?} is the gateway's own word");
+    }
+}
+
+#[test]
+fn what_an_alias_lends_for_a_cause_is_what_it_names_and_nothing_behind_it() {
+    let mut short = alias(Strategy::First, &[("openai/short", 1)], &[]);
+    short.care.context_failover = vec!["long".to_owned(), "anthropic/huge".to_owned(), "groq/none".to_owned()];
+    let long = alias(Strategy::First, &[("openai/long", 1)], &["openai/behind"]);
+    let providers = vec![keyed("openai"), keyed("anthropic"), keyless("groq")];
+    let table = Table::build(&config(providers, vec![("short", short), ("long", long)])).unwrap();
+    let target = table.resolve("short").unwrap().targets().next().unwrap().clone();
+    let care = target.care.as_deref().unwrap();
+    assert_eq!(names(&table.lent(&care.context_failover)), ["openai/long", "anthropic/huge"]);
+    assert!(table.resolve("long").unwrap().targets().all(|t| t.care.is_none()), "nothing of its own costs nothing");
 }
 
 #[test]

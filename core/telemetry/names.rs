@@ -221,6 +221,12 @@ pub const TABLE: &[Row] = &[
         help: "Decisions of a new version on copies of requests: same, or how they differ from the running version's",
         labels: &["outcome"],
     },
+    Row {
+        name: MIRRORED,
+        kind: Kind::Counter,
+        help: "Copies of requests for mirrors: begun, or why they were left out",
+        labels: &["outcome"],
+    },
     Row { name: PINNED, kind: Kind::Gauge, help: "1 while a version runs that is not the files'", labels: &[] },
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
@@ -264,6 +270,7 @@ pub const STAGE_LEFT_OUT: &str = "portcullis_stage_left_out_total";
 pub const ROLLOUT_PHASE: &str = "portcullis_rollout_phase";
 pub const ROLLOUTS_ENDED: &str = "portcullis_rollouts_ended_total";
 pub const SHADOW_DECISIONS: &str = "portcullis_shadow_decisions_total";
+pub const MIRRORED: &str = "portcullis_mirrored_total";
 pub const PINNED: &str = "portcullis_version_pinned";
 pub const BUILD_INFO: &str = "portcullis_build_info";
 

@@ -17,6 +17,8 @@ use super::{
     text,
 };
 
+mod experiment;
+mod care;
 mod identity;
 mod jwt;
 mod limits;

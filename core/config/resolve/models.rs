@@ -1,9 +1,9 @@
 //! `[models.<name>]`: public names, their targets, and what is tried after them. Every name must lead somewhere, and no
 //! failover may lead back to where it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Resolver, path, providers::MOCK};
+use super::{Resolver, care::Raw, path, providers::MOCK};
 use crate::config::{Alias, LongInput, Provider, Strategy, Target, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
@@ -13,16 +13,23 @@ impl Resolver<'_, '_, '_> {
         providers: &[Provider],
     ) -> BTreeMap<String, Alias> {
         let names: Vec<String> = raw.keys().cloned().collect();
+        let splits = raw.iter().filter(|(_, model)| model.split.is_some()).map(|(name, _)| name.clone()).collect();
         let mut models = BTreeMap::new();
         for (name, raw) in self.as_written("models", raw) {
-            let alias = self.alias(&name, raw, providers, &names);
+            let alias = self.alias(&name, raw, providers, (&names, &splits));
             models.insert(name, alias);
         }
         self.cycles(&models);
         models
     }
 
-    fn alias(&mut self, name: &str, raw: file::Model, providers: &[Provider], names: &[String]) -> Alias {
+    fn alias(
+        &mut self,
+        name: &str,
+        raw: file::Model,
+        providers: &[Provider],
+        (names, splits): (&[String], &BTreeSet<String>),
+    ) -> Alias {
         let at = path(&["models", name]);
         let key = |key: &str| [at.as_slice(), &path(&[key])].concat();
         if name.trim() != name || name.is_empty() || name.chars().any(|c| c.is_control() || c == '*') {
@@ -37,7 +44,8 @@ impl Resolver<'_, '_, '_> {
                 format!("model name {name:?} would hide a model of the provider `{head}`: choose another"),
             );
         }
-        if raw.targets.is_empty() && self.around.source.len(&key("targets")) == 0 && !self.removed(&key("targets")) {
+        let bare = raw.targets.is_empty() && raw.split.is_none() && !self.removed(&key("split"));
+        if bare && self.around.source.len(&key("targets")) == 0 && !self.removed(&key("targets")) {
             let example = "targets = [{ provider = \"openai\", model = \"gpt-4.1\" }]";
             self.fault_at_key(&at, format!("`{}` needs at least one target: {example}", dotted(&at)));
         }
@@ -62,7 +70,15 @@ impl Resolver<'_, '_, '_> {
             self.reference(&at, next, providers, names);
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
+        let care = Raw {
+            context_failover: raw.context_failover,
+            content_failover: raw.content_failover,
+            min_speed: raw.min_speed,
+        };
+        let care = self.care(&at, care, providers, names);
         let long_input = raw.long_input.map(|long| self.long_input(&key("long_input"), long, providers, names));
+        let split = raw.split.map(|split| self.split(&key("split"), split, providers, names, splits));
+        let mirror = raw.mirror.map(|mirror| self.mirror(&key("mirror"), mirror, providers, names));
         Alias {
             strategy,
             targets,
@@ -71,6 +87,9 @@ impl Resolver<'_, '_, '_> {
             retries: raw.retries,
             strict: raw.strict.unwrap_or(false),
             long_input,
+            split,
+            mirror,
+            care,
         }
     }
 

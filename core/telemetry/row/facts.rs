@@ -1,6 +1,7 @@
 //! The facts that an explained request's trace holds, as JSON. Rare: nobody else's row has them.
 
 use super::{list, maybe, millis, name, null, number, text, usd};
+use crate::account::Mark;
 use crate::context::{Allowance, Funds, Reserve, Seats, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
@@ -34,6 +35,20 @@ pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     if refuses.is_some() {
         name("refuses", out);
         maybe(refuses.as_deref(), out);
+    }
+    out.push(b'}');
+}
+
+/// Which arm it was given to, and for a copy: of what.
+pub(super) fn mark(of: &Mark, out: &mut Vec<u8>) {
+    let Mark { model, arm, copy_of } = of;
+    out.extend_from_slice(b"{\"model\":");
+    text(model, out);
+    name("arm", out);
+    text(arm, out);
+    if copy_of.is_some() {
+        name("mirror_of", out);
+        maybe(copy_of.as_deref(), out);
     }
     out.push(b'}');
 }
