@@ -502,7 +502,12 @@ impl Live {
         if let Some(mut flight) = self.streaming.flight.take() {
             match &failed {
                 Some(error) => flight.failed(error, clock::now()),
-                None => flight.succeeded(),
+                None => {
+                    let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+                    let lasted = self.streaming.first_output.map_or(Duration::ZERO, clock::since);
+                    flight.streamed(counted.unwrap_or(exchange.size.arrived), lasted);
+                    flight.succeeded();
+                }
             }
         }
         let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());

@@ -14,13 +14,13 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
-pub use self::facts::{Allowance, Funds, Reserve, Seats, Share, Weighed};
+pub use self::facts::{Allowance, Funds, Rank, Reserve, Seats, Share, Weighed};
 pub use crate::config::Urgency as Priority;
 use crate::{
     auth::Principal,
     clock,
     model::{Format, Operation},
-    route::{Drawn, Target},
+    route::{Drawn, Passed, Target},
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -61,11 +61,11 @@ pub struct Context {
     pub trace: Trace,
 }
 
-/// A session and an end user, as a request names them.
+/// A session and an end user, as a request names them: hashed together with their tenant.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sticks {
-    pub session: Option<Box<str>>,
-    pub user: Option<Box<str>>,
+    pub session: Option<u64>,
+    pub user: Option<u64>,
 }
 
 /// The decision trace: compact while the request runs, formatted only when somebody reads it.
@@ -113,6 +113,8 @@ pub enum Step {
     Limits(Box<[Allowance]>),
     /// Explained requests: what the team's budget leaves it.
     Budget(Box<Funds>),
+    /// Explained requests: the order of targets, and why each stands where it does.
+    Ranked(Box<[Rank]>),
     /// Explained requests: a target that was considered.
     Weighed(Box<Weighed>),
     /// Explained requests: what an attempt takes from limits and budget.
@@ -260,6 +262,10 @@ fn tags(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Headers in which agents and applications name a session.
+pub const SESSION_HEADERS: [&str; 6] =
+    ["x-portcullis-session-id", "x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
+
 /// Request headers that no stage sees.
 const HIDDEN: [&str; 7] = [
     "authorization",
@@ -286,9 +292,9 @@ impl Trace {
         self.push(Step::Note { stage: stage.into(), line: 0, text: text.to_owned() });
     }
 
-    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[(Arc<str>, Arc<str>)]) {
-        for (target, reason) in passed {
-            self.push(Step::PassedOver { target: target.clone(), code: "not_configured", reason: reason.clone() });
+    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[Passed]) {
+        for Passed { name, code, reason } in passed {
+            self.push(Step::PassedOver { target: name.clone(), code, reason: reason.clone() });
         }
         self.push(Step::Planned { targets: targets.iter().map(|t| t.name.clone()).collect() });
     }
@@ -303,9 +309,6 @@ impl Trace {
 }
 
 const MAX_STEPS: usize = 256;
-
-/// Headers in which agents and applications name a session.
-pub const SESSION: [&str; 5] = ["x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
 
 /// A request's seed is its id's random half: whoever has the record can draw the same lots again.
 pub fn seed_of(id: &str) -> u64 {

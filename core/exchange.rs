@@ -25,6 +25,7 @@ use crate::{
     opaque::Opaque,
     pipeline::Chain,
     queue::Place,
+    quota::Taken,
     rollout::Trial,
     route::Target,
     server::BodyPermit,
@@ -50,6 +51,8 @@ pub struct Inner {
     pub place: Option<Place>,
     /// Once it ended: what it had taken, to be corrected by what it used.
     pub reservation: Option<Box<Reservation>>,
+    /// What its attempts hold of providers' quotas.
+    pub taken: Vec<Taken>,
     /// Of the request and what came of its answer, for what nobody counts.
     pub size: Size,
     /// The request body's share of `body_memory`.
@@ -196,6 +199,7 @@ impl Exchange {
                 dropped: Vec::new(),
                 capped: Vec::new(),
                 fell_back: false,
+                taken: Vec::new(),
                 max_tokens: None,
                 opaque: None,
                 keep: None,

@@ -30,6 +30,7 @@ pub mod codec;
 pub mod stored;
 pub mod prompt;
 pub mod text;
+pub mod quota;
 pub mod pipeline;
 pub mod fault;
 pub mod script;

@@ -4,7 +4,7 @@
 use crate::{
     account::estimate::Estimates,
     codec::{document::Document, opaque::Asked},
-    config::Rules,
+    config::{Rules, UNPRICED},
     context::{self, Step},
     error::{Error, Kind, Result},
     exchange::Exchange,
@@ -68,6 +68,20 @@ pub async fn reserve(
         inner.cx.trace.push(told(target, need, funds.is_some(), max_tokens));
     }
     Ok(Right { reserved, max_tokens })
+}
+
+/// What an attempt may use at most, for those who count it whole: tokens by their bounds, money by the dearest.
+pub fn at_most(exchange: &mut Exchange, document: &Document, target: &Target, estimates: &Estimates) -> Need {
+    let inner = &mut **exchange;
+    let input = inner.size.tokens(&target.name, estimates);
+    let opaque = inner.opaque.as_ref().map(|o| o.asked);
+    let Wanted { longest, .. } = wanted(document, target, inner.cx.operation, opaque, input, Need::default(), None);
+    Need {
+        // As for money: an estimate may fall short by so much.
+        input_tokens: input + input / 4 + MARGIN,
+        output_tokens: longest,
+        nano_usd: dearest(document, target, input, longest, opaque).unwrap_or(UNPRICED),
+    }
 }
 
 /// What the tightest of the budgets still holds, and what it counts an attempt without a price as; nano-dollars.

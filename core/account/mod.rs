@@ -9,6 +9,7 @@ pub mod export;
 pub mod history;
 mod hooks;
 pub mod hour;
+pub mod learned;
 pub mod ledger;
 pub mod minute;
 pub mod price;

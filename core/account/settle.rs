@@ -50,6 +50,7 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
     charge::warn(&inner.record);
+    charge::quotas(std::mem::take(&mut inner.taken), &inner.record);
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }
@@ -68,6 +69,7 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
 pub async fn alone(mut settled: Settled, estimates: &Estimates) -> (Record, Trace) {
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
+    charge::quotas(std::mem::take(&mut inner.taken), &inner.record);
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }

@@ -198,9 +198,9 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "Actor", call: tokens::whoami },
     Route { method: Method::GET, path: "/api/v1/permissions", summary: "Which role may do what", may: May::Common(Operation::Look),
         query: &[], body: None, answer: "Page", call: tokens::permissions },
-    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Gateway(Operation::ReadTeams),
+    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
-    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Gateway(Operation::ReadTeams),
+    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
     Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", may: May::Gateway(Operation::ChangeBudgets),
         query: &[], body: Some("NewRaise"), answer: "Raise", call: budgets::raise },
@@ -264,10 +264,11 @@ pub(super) const TABLE: &[Route] = &[
 
 pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    match handle(state.clone(), peer, &head, body).await {
+    let mut known = None;
+    match handle(state.clone(), peer, &head, body, &mut known).await {
         Ok(reply) => reply,
         Err(error) => {
-            record::refused(&state, peer, &error);
+            record::refused(&state, peer, known.or_else(|| gate::recognized(&state.keys, &head)), &error);
             if error.status() >= 500 {
                 tracing::error!(%error, path = head.uri.path(), "an admin request failed");
             }
@@ -276,19 +277,29 @@ pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Re
     }
 }
 
-async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: Incoming) -> Result<Reply> {
+/// `known`: who it is, once that is known.
+async fn handle(
+    state: Arc<AdminState>,
+    peer: SocketAddr,
+    head: &Parts,
+    body: Incoming,
+    known: &mut Option<crate::audit::Actor>,
+) -> Result<Reply> {
     // Who may not come in is not told what there is.
     let found = find(&head.method, head.uri.path());
     let actor = match &found {
         Ok((Route { may: May::Anybody, .. }, _)) => Actor::default(),
         _ => gate::admit(state.token.as_ref(), &state.keys, peer, head)?,
     };
+    let who = record::Who::of(&actor, peer, head);
+    if !actor.name.is_empty() {
+        *known = Some(who.actor.clone());
+    }
     let (route, [id, other]) = found?;
     route.may.pass(&actor)?;
     let query = parse_query(route, head.uri.query())?;
     let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
     let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    let who = record::Who::of(&actor, peer, head);
     record::run(route, state, who, Call { actor, id, other, query, accept, body }).await
 }
 

@@ -30,6 +30,7 @@ pub(super) fn people(terms: &Value) -> Value {
         }
         fields
     };
+    let cut = || json!({ "type": "boolean", "description": "with disabled: what runs with its keys ends at once" });
     let source = json!({ "enum": ["file", "store"] });
     let token = json!({
         "id": text(), "name": text(), "user": maybe("string"), "roles": texts(), "team": maybe("string"),
@@ -39,14 +40,16 @@ pub(super) fn people(terms: &Value) -> Value {
     let mut with_secret = token.clone();
     with_secret["token"] = json!({ "type": "string", "description": "the token itself; never shown again" });
     json!({
-        "Organisation": object(&["name"], with(json!({ "name": text(), "source": source }))),
+        "Organisation": object(&["name"], with(json!({
+            "name": text(), "source": source, "disabled": { "type": "boolean" },
+        }))),
         "OrganisationPage": page("Organisation"),
-        "NewOrganisation": closed(&["name"], with(json!({ "name": text() }))),
-        "OrganisationChange": closed(&[], with(json!({}))),
+        "NewOrganisation": closed(&["name"], with(json!({ "name": text(), "disabled": { "type": "boolean" }, "cut": cut() }))),
+        "OrganisationChange": closed(&[], with(json!({ "disabled": { "type": "boolean" }, "cut": cut() }))),
         "User": object(&["name"], user(json!({ "name": text(), "source": source }))),
         "UserPage": page("User"),
-        "NewUser": closed(&["name"], user(json!({ "name": text() }))),
-        "UserChange": closed(&[], user(json!({}))),
+        "NewUser": closed(&["name"], user(json!({ "name": text(), "cut": cut() }))),
+        "UserChange": closed(&[], user(json!({ "cut": cut() }))),
         "Token": object(&["id", "name", "roles", "status"], token),
         "TokenWithSecret": object(&["id", "token"], with_secret),
         "TokenPage": page("Token"),

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ground::Ground;
 use crate::{
-    account::{Ledger, estimate::Estimates, settle},
+    account::{Ledger, estimate::Estimates, learned, settle},
     admin, alerts,
     aside::Inside,
     audit::{self, Audit, Entry},
@@ -40,6 +40,7 @@ use crate::{
     plugin::Plugins,
     provider::KeyRests,
     queue::Queues,
+    quota::Quotas,
     realtime::Sessions,
     rollout::{self, Begun, Deploy},
     route::Health,
@@ -121,6 +122,7 @@ pub struct Running {
     ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
+    quotas: Arc<Quotas>,
     /// What requests used is written down where several gateways count together: until this, and then to the end.
     counted: CancellationToken,
     books: Option<JoinHandle<()>>,
@@ -214,11 +216,15 @@ impl Running {
         .await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
+        learned::restore(&estimates, &*store).await;
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        let quotas = Quotas::new(store.clone(), limits.desk().cloned());
+        quotas.configure(&config.quotas, runtime.routes.providers());
+        quotas.prepare().await;
         let counted = CancellationToken::new();
         let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
@@ -235,7 +241,7 @@ impl Running {
                 limits,
                 queues: Queues::new(&config.overload),
                 estimates,
-                health: Health::default(),
+                health: Health::with(quotas.clone()),
                 keys: KeyRests::default(),
                 tokens: Tokens::new(transport.client()),
                 transport,
@@ -257,6 +263,7 @@ impl Running {
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
         let experiments = gateway.state.experiments.clone();
         experiments.serve(&gateway);
@@ -309,10 +316,12 @@ impl Running {
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(quotas.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
             tokio::spawn(experiments.run(store.clone(), close.clone())),
+            tokio::spawn(learned::run(gateway.state.estimates.clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         helpers.extend(followed);
@@ -334,6 +343,7 @@ impl Running {
             ledger,
             store,
             budgets,
+            quotas,
             counted,
             books,
         })
@@ -379,6 +389,7 @@ impl Running {
             tracing::warn!(%error, "the file audit.head could not be written");
         }
         self.budgets.close().await;
+        self.quotas.close_store().await;
         self.ledger.close().await;
         let _ = self.store.close().await;
         report

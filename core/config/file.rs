@@ -8,19 +8,23 @@ use serde::Deserialize;
 
 mod experiment;
 mod care;
+mod data;
 mod identity;
 mod jwt;
 mod login;
 mod long;
 mod money;
 mod overload;
+mod quota;
 mod rollout;
 mod secrets;
 mod store;
+mod strategy;
 mod team;
 mod unit;
 
 pub use care::{MinSpeed, Timeouts};
+pub use data::{Data, DataTerms};
 pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
@@ -28,9 +32,11 @@ pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
 pub use overload::{Concurrency, Overload};
+pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
+pub use strategy::Strategy;
 pub use team::{Alerts, Budget, Budgets, Per, Priority, Tag, Tags, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -239,6 +245,10 @@ pub struct Provider {
     pub limits: Option<TeamLimits>,
     /// What all attempts at this provider together may cost. Default: no bound.
     pub budget: Option<Budgets>,
+    /// What becomes of data that is sent there, by its contract with you. Default: nothing is promised.
+    pub data: Option<DataTerms>,
+    /// What the provider grants to each key; a key whose quota is used up rests until its window ends. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -268,6 +278,10 @@ pub enum AuthScheme {
 pub struct Model {
     /// How the first target is chosen. Default: first.
     pub strategy: Option<Strategy>,
+    /// What keeps to its target as long as that is well and not clearly worse than others. Default: nothing.
+    pub sticky: Option<Sticky>,
+    /// A target that is new, or well again, gets its share of requests by and by within this time; `0s`: at once. Default: 30s.
+    pub warm_up: Option<Span>,
     /// Where requests for this name may go.
     #[serde(default)]
     pub targets: Vec<Target>,
@@ -301,15 +315,6 @@ pub struct Model {
     pub budget: Option<Budgets>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// In the order written.
-    First,
-    /// By chance, in proportion to the weights; the others follow if it fails.
-    Weighted,
-}
-
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
@@ -323,11 +328,21 @@ pub struct Target {
     /// How many calls it takes at a time: a number, or `"adaptive"`. Others wait for their turn, or go to another target that
     /// has room. Holds for the target wherever it is named. Default: no bound.
     pub concurrency: Option<Concurrency>,
+    /// Where this model's data is; default: what its provider's `data` says.
+    pub region: Option<String>,
+    /// How long data is kept there; default: what its provider's `data` says.
+    pub retention: Option<Span>,
+    /// `false`: no model is trained with it; default: what its provider's `data` says.
+    pub train: Option<bool>,
+    /// What the provider grants of this model; it is never crossed, whatever name leads there. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Team {
+    /// `true`: the keys of all its members are refused. Default: false.
+    pub disabled: Option<bool>,
     /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
     pub models: Option<Vec<String>>,
     /// What all keys of the team together may use. Default: no limit.
@@ -354,6 +369,8 @@ pub struct Team {
     /// Its part of the places when teams of the same priority wait: twice the share, twice as much. Default: 1.
     #[schemars(range(min = 1, max = 1000))]
     pub share: Option<u32>,
+    /// What targets must promise about data (`"eu"`): others are never sent anything. Default: nothing.
+    pub data: Option<Data>,
 }
 
 /// One stage of the pipeline.

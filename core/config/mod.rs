@@ -11,6 +11,7 @@ use crate::model::Format;
 mod care;
 pub mod catalogue;
 pub mod content;
+mod data;
 pub mod env;
 pub mod experiment;
 pub mod file;
@@ -22,6 +23,7 @@ mod login;
 mod master;
 mod overload;
 mod prices;
+mod quota;
 pub mod read;
 mod resolve;
 mod rollout;
@@ -33,6 +35,7 @@ mod source;
 pub mod sources;
 mod stage;
 mod store;
+mod strategy;
 mod team;
 mod text;
 mod toml_json;
@@ -44,6 +47,7 @@ mod tests;
 pub use care::{Care, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use data::{DataPolicy, Handling, data};
 pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
@@ -51,6 +55,7 @@ pub use kept::{Records, Responses};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use overload::{Concurrency, Overload};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
+pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
@@ -61,6 +66,7 @@ pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
+pub use strategy::Strategy;
 pub use team::{Alerts, Budget, Limits, MOST_NANO_USD, Per, UNPRICED, WHOLE};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
@@ -91,6 +97,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// What binds whoever calls, by model, provider and tag.
     pub rules: Rules,
+    /// What providers grant, by target and by key.
+    pub quotas: Quotas,
     /// Who is told of budgets.
     pub alerts: Option<Alerts>,
     /// Prices of the user's own, in the file's order.
@@ -195,12 +203,17 @@ pub struct Provider {
     /// In place of its row's: `provider::Offers`.
     pub offers: Option<Vec<String>>,
     pub passthrough: Option<Vec<String>>,
+    /// Of all its models.
+    pub handling: Handling,
 }
 
 /// `[models.<name>]`.
 #[derive(Debug, Clone, Default)]
 pub struct Alias {
     pub strategy: Strategy,
+    pub sticky: Option<Sticky>,
+    /// Until a target that is new or healed has its full share; zero: at once.
+    pub warm_up: Duration,
     pub targets: Vec<Target>,
     /// Names (aliases or provider/model) tried after the targets.
     pub failover: Vec<String>,
@@ -234,13 +247,6 @@ pub struct LongInput {
     pub progress: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Strategy {
-    #[default]
-    First,
-    Weighted,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     pub provider: String,
@@ -248,10 +254,14 @@ pub struct Target {
     pub weight: u32,
     /// `None`: no bound of its own.
     pub concurrency: Option<Concurrency>,
+    /// Its own word over its provider's.
+    pub handling: Handling,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Team {
+    /// The keys of all its members are refused.
+    pub disabled: bool,
     /// Allowed models with wildcards; `None`: all.
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
@@ -270,6 +280,7 @@ pub struct Team {
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
+    pub data: Option<DataPolicy>,
 }
 
 /// `[media]`.

@@ -31,7 +31,7 @@ use crate::{
     prompt::Prompts,
     provider::KeyRests,
     queue::{Queues, Standing as Places},
-    route::{Circuit, Health, Table, Target},
+    route::{Circuit, Health, Live, Table, Target},
     stored::Stored,
 };
 
@@ -50,6 +50,12 @@ pub struct World<'a> {
     pub estimates: &'a Estimates,
     /// Answers that a request may go on from.
     pub stored: Option<&'a Arc<Stored>>,
+}
+
+impl World<'_> {
+    fn live(&self) -> Live<'_> {
+        Live { health: self.health, estimates: self.estimates, quotas: Some(&*self.health.quotas) }
+    }
 }
 
 /// A request as a client would send it, and for whom.

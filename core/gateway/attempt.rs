@@ -20,8 +20,9 @@ use crate::{
     model::Operation,
     pipeline::{AttemptFlow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
+    quota::{self, Taken},
     reply::{self, Reply},
-    reserve::{Right, reserve},
+    reserve::{self, Right, reserve},
     route::{self, Cause, Flight, Target, cause::Keys, retry},
     runtime::Runtime,
     transport,
@@ -127,12 +128,25 @@ impl Gateway {
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
-            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, clock::now());
+            let quotas = &self.state.health.quotas;
+            let closed = |index| quotas.key_rests(&target.provider, index, &target.model);
+            let choice = self.state.keys.pick_open(&target.provider, &target.model, &tried, clock::now(), &closed);
             match choice {
                 KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
                 KeyChoice::Open | KeyChoice::Key(_) => {}
             }
+            let key = if let KeyChoice::Key(index) = choice { Some(index) } else { None };
+            let taken = match self.grant(exchange, document, target, key).await {
+                Ok(taken) => taken,
+                // Another key may have something left.
+                Err(refused) if refused.key && key.is_some() => {
+                    tried.extend(key);
+                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait)));
+                    continue;
+                }
+                Err(refused) => return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait)))),
+            };
             let right = match right.take() {
                 Some(right) => right,
                 None => {
@@ -141,10 +155,14 @@ impl Gateway {
                 }
             };
             exchange.cx.attempt += 1;
+            let taken = taken.map(|taken| taken.sent(exchange.cx.attempt));
+            exchange.taken.extend(taken);
             exchange.begins(target, document);
             let began = clock::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
             let result = result.map_err(said::named);
+            let mine = exchange.taken.last().filter(|taken| taken.attempt() == exchange.cx.attempt);
+            self.state.health.quotas.heard(target.at(), key, mine, result.as_ref().err());
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
@@ -188,6 +206,22 @@ impl Gateway {
             }
             last = Some(error);
         }
+    }
+
+    /// What the provider grants for one more attempt; boxed, because few have quotas.
+    async fn grant(
+        &self,
+        exchange: &mut Exchange,
+        document: &Document,
+        target: &Arc<Target>,
+        key: Option<usize>,
+    ) -> std::result::Result<Option<Taken>, quota::Refused> {
+        let quotas = &self.state.health.quotas;
+        if quotas.is_idle() || !exchange.cx.operation.spends() {
+            return Ok(None);
+        }
+        let need = || reserve::at_most(exchange, document, target, &self.state.estimates);
+        Box::pin(quotas.take(target.at(), key, need)).await
     }
 
     /// One call: sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
@@ -271,7 +305,8 @@ impl Gateway {
         if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
             && let Some(mut flight) = flight.take()
         {
-            flight.answered(took);
+            let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+            flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
             flight.succeeded();
         }
         if outcome.is_ok() {

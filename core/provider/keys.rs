@@ -52,11 +52,23 @@ pub enum KeyChoice {
 impl KeyRests {
     /// The next key in turn that does not rest and is not in `tried`.
     pub fn pick(&self, provider: &Provider, model: &str, tried: &[usize], now: Instant) -> KeyChoice {
+        self.pick_open(provider, model, tried, now, &|_| None)
+    }
+
+    /// The same among those that are not `closed`, with how long they are.
+    pub fn pick_open(
+        &self,
+        provider: &Provider,
+        model: &str,
+        tried: &[usize],
+        now: Instant,
+        closed: &dyn Fn(usize) -> Option<Duration>,
+    ) -> KeyChoice {
         if provider.auth == AuthScheme::None || provider.keys() == 0 {
             return if tried.is_empty() { KeyChoice::Open } else { KeyChoice::Resting(Duration::ZERO) };
         }
         let first = if provider.keys() == 1 { 0 } else { self.turn(provider) % provider.keys() };
-        self.from(provider, model, tried, now, first)
+        self.from(provider, model, (tried, closed), now, first)
     }
 
     /// What `pick` would say to a new visit, without taking a turn.
@@ -64,15 +76,27 @@ impl KeyRests {
         if provider.auth == AuthScheme::None || provider.keys() == 0 {
             return KeyChoice::Open;
         }
-        self.from(provider, model, &[], now, 0)
+        self.from(provider, model, (&[], &|_| None), now, 0)
     }
 
-    fn from(&self, provider: &Provider, model: &str, tried: &[usize], now: Instant, first: usize) -> KeyChoice {
+    fn from(
+        &self,
+        provider: &Provider,
+        model: &str,
+        (tried, closed): (&[usize], &dyn Fn(usize) -> Option<Duration>),
+        now: Instant,
+        first: usize,
+    ) -> KeyChoice {
         let count = provider.keys();
         let mut soft = None;
         let mut soonest: Option<Instant> = None;
         let mut refused = true;
         for index in (0..count).map(|n| (first + n) % count).filter(|i| !tried.contains(i)) {
+            if let Some(wait) = closed(index) {
+                refused = false;
+                soonest = Some(soonest.map_or(now + wait, |s| s.min(now + wait)));
+                continue;
+            }
             match self.rest_of(provider, index, model, now) {
                 None => return KeyChoice::Key(index),
                 Some(rest) => {

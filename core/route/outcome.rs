@@ -37,6 +37,17 @@ pub fn keys_rest(target: &Target, wait: Duration) -> Error {
     Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
 }
 
+/// What its provider grants is used up, or its provider said to wait.
+pub fn spent(target: &Target, wait: Option<Duration>) -> Error {
+    let message =
+        format!("what {} grants of {} is used up for now; try again later", target.provider.name, target.model);
+    let error = Error::new(Kind::UpstreamRateLimited, message).with_code("quota_spent");
+    match wait {
+        Some(wait) => error.retry_after(wait),
+        None => error,
+    }
+}
+
 /// The provider refuses every key it was shown: that is the operator's to mend, and never the caller's 401.
 pub fn keys_refused(target: &Target) -> Error {
     let message = format!("{} refuses this gateway's keys; its operator has to look at them", target.provider.name);

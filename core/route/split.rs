@@ -7,13 +7,15 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::{
-    Plan, Table,
+    Group, Passed, Plan, Table,
+    sticky::{self, lot, mix, stick, unit},
     table::{Found, Terms},
 };
 use crate::{
+    auth::Principal,
     codec::document::Document,
     config::{self, Arm, SplitBy, experiment::LIVE},
-    context::{Context, SESSION, Sticks},
+    context::{Context, Sticks},
     error::{Error, Kind, Result},
 };
 
@@ -55,17 +57,20 @@ impl Experiment {
     /// The arms in the order in which this request prefers them.
     fn order(&self, cx: &Context) -> Vec<&Arm> {
         let Some(split) = &self.split else { return Vec::new() };
-        let lot = lot(&self.model, split.by, cx);
-        let score = |arm: &Arm| -f64::from(arm.weight) / unit(mixed(lot ^ hash(&[&arm.name]))).ln();
+        let draw = draw_of(&self.model, split.by, cx);
+        let score = |arm: &Arm| match arm.weight {
+            0 => f64::INFINITY,
+            weight => -unit(mix(draw ^ lot(&arm.name))).ln() / f64::from(weight),
+        };
         let mut arms: Vec<(f64, &Arm)> = split.arms.iter().map(|arm| (score(arm), arm)).collect();
-        arms.sort_by(|a, b| b.0.total_cmp(&a.0));
+        arms.sort_by(|a, b| a.0.total_cmp(&b.0));
         arms.into_iter().map(|(_, arm)| arm).collect()
     }
 
     /// A share of requests, by a lot of their own.
     pub fn mirrors(&self, seed: u64) -> Option<&config::Mirror> {
         let mirror = self.mirror.as_ref()?;
-        (unit(mixed(seed ^ hash(&[&self.model, "mirror"]))) < mirror.share).then_some(mirror)
+        (unit(mix(seed ^ lot(&self.model) ^ lot("mirror"))) < mirror.share).then_some(mirror)
     }
 }
 
@@ -86,10 +91,12 @@ impl Table {
             let arms = experiment.order(cx);
             let Some((drawn, others)) = arms.split_first() else { continue };
             let mut mine = Plan::default();
-            self.arm(drawn, &experiment, &mut mine);
+            self.arm(drawn, &experiment, Some(&cx.principal), &mut mine);
             let own = mine.targets().map(|target| target.name.clone()).collect();
             if experiment.bare {
-                others.iter().filter(|arm| arm.weight > 0).for_each(|arm| self.arm(arm, &experiment, &mut mine));
+                others.iter().filter(|arm| arm.weight > 0).for_each(|arm| {
+                    self.arm(arm, &experiment, Some(&cx.principal), &mut mine);
+                });
             }
             plan.groups.splice(at..at, mine.groups);
             plan.passed.append(&mut mine.passed);
@@ -98,7 +105,7 @@ impl Table {
             first = (at == 0).then(|| (experiment.model.clone(), Arc::from(drawn.name.as_str()), own));
         }
         if plan.is_empty() {
-            let why: Vec<&str> = plan.passed.iter().map(|(_, why)| &**why).take(4).collect();
+            let why: Vec<&str> = plan.passed.iter().map(|passed| &*passed.reason).take(4).collect();
             let message = format!("no arm of this model can be used: {}", why.join("; "));
             return Err(Error::new(Kind::NoTarget, message).at("model"));
         }
@@ -111,68 +118,48 @@ impl Table {
     }
 
     /// All that an arm may lead to, for lists.
-    pub(super) fn all_arms(&self, plan: &mut Plan) {
+    pub(super) fn all_arms(&self, caller: Option<&Principal>, plan: &mut Plan) {
         for (_, experiment) in std::mem::take(&mut plan.forks) {
             let arms = experiment.split.iter().flat_map(|split| &split.arms);
-            arms.for_each(|arm| self.arm(arm, &experiment, plan));
+            arms.for_each(|arm| self.arm(arm, &experiment, caller, plan));
         }
     }
 
-    fn arm(&self, arm: &Arm, experiment: &Experiment, plan: &mut Plan) {
-        match self.find(&arm.to, experiment.terms) {
+    fn arm(&self, arm: &Arm, experiment: &Experiment, caller: Option<&Principal>, plan: &mut Plan) {
+        match self.find(&arm.to, experiment.terms.clone()) {
             // Aliases expand once.
-            Ok(Found::Alias(alias)) => self.ready(&alias.group, plan),
-            Ok(Found::Target(target)) => self.ready_alone(target, plan),
-            Err(e) => plan.passed.push((arm.to.as_str().into(), e.message.as_str().into())),
+            Ok(Found::Alias(alias)) => self.ready(&alias.group, caller, plan),
+            Ok(Found::Target(target)) => self.ready(&Group::listed(vec![target]), caller, plan),
+            Err(e) => plan.passed.push(Passed::new(&arm.to, &e)),
         }
     }
 }
 
 /// Who asks, as far as requests say it: looked for only where something goes by it.
-pub fn sticks(headers: &HeaderMap, document: &Document) -> Box<Sticks> {
-    let text = |value: Option<serde_json::Value>| value.and_then(|value| value.as_str().map(Box::from));
+pub fn sticks(cx: &Context, document: &Document, headers: &HeaderMap) -> Box<Sticks> {
+    let text = |value: Option<serde_json::Value>| value.and_then(|value| value.as_str().map(str::to_owned));
     let field = |name: &str| text(document.field(name));
-    let header = |name: &&str| headers.get(*name)?.to_str().ok().map(Box::from);
     let user = field("safety_identifier").or_else(|| field("user"));
     let user =
         user.or_else(|| text(document.field("metadata").and_then(|mut of| of.get_mut("user_id").map(|v| v.take()))));
-    let session = SESSION.iter().find_map(header).or_else(|| field("prompt_cache_key"));
-    let named = |word: &Box<str>| !word.is_empty();
-    Box::new(Sticks { session: session.filter(named), user: user.filter(named) })
+    let user = user.filter(|user| !user.is_empty()).map(|user| stick(cx.principal.tenant(), &user));
+    Box::new(Sticks { session: sticky::session(cx, document, headers), user })
 }
 
-/// The number that decides for this request, and for all others that are to go where it goes.
-fn lot(model: &str, by: SplitBy, cx: &Context) -> u64 {
+/// The number that decides for this request, and for all others that are to go where it goes. Two tenants' sessions have
+/// nothing in common, whatever they are called.
+fn draw_of(model: &str, by: SplitBy, cx: &Context) -> u64 {
     let who = &cx.principal;
     let sticks = cx.sticks.as_deref();
-    let key = || Some(&*who.key_id).filter(|id| !id.is_empty());
+    let own = || who.user.as_deref().map(|user| stick(who.tenant(), user));
     let of = match by {
         SplitBy::Request => None,
-        SplitBy::Session => sticks.and_then(|s| s.session.as_deref()),
-        SplitBy::Key => key(),
-        SplitBy::User => sticks.and_then(|s| s.user.as_deref()).or(who.user.as_deref()).or_else(key),
+        SplitBy::Session => sticks.and_then(|s| s.session),
+        SplitBy::Key => sticky::key(cx),
+        SplitBy::User => sticks.and_then(|s| s.user).or_else(own).or_else(|| sticky::key(cx)),
     };
     match of {
-        // Two tenants' sessions have nothing in common, whatever they are called.
-        Some(of) => hash(&[model, by.name(), who.tenant(), of]),
-        None => mixed(cx.seed ^ hash(&[model])),
+        Some(of) => mix(of ^ lot(model) ^ lot(by.name())),
+        None => mix(cx.seed ^ lot(model)),
     }
-}
-
-/// FNV-1a: stable over versions, since callers keep to what it gives. Words do not run into one another.
-fn hash(words: &[&str]) -> u64 {
-    let bytes = words.iter().flat_map(|word| word.bytes().chain([0xff]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-/// The end of splitmix64: near numbers give far ones.
-fn mixed(mut n: u64) -> u64 {
-    n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
-}
-
-/// Between 0 and 1, and neither.
-fn unit(n: u64) -> f64 {
-    ((n >> 11) as f64 + 0.5) / (1u64 << 53) as f64
 }

@@ -34,10 +34,12 @@ pub enum Table {
     Reports,
     /// How arms of experiments fared, by the hour: `experiment::kept`.
     Experiments,
+    /// Windows of quotas and closings by providers: `quota::keeper`.
+    Quotas,
 }
 
 impl Table {
-    pub const ALL: [Table; 15] = [
+    pub const ALL: [Table; 16] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -53,6 +55,7 @@ impl Table {
         Table::Kv,
         Table::Reports,
         Table::Experiments,
+        Table::Quotas,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -72,6 +75,7 @@ impl Table {
             Table::Raises => 11,
             Table::Kv => 13,
             Table::Experiments => 17,
+            Table::Quotas => 15,
         }
     }
 
@@ -93,6 +97,7 @@ impl Table {
             Table::Raises => "raises",
             Table::Kv => "kv",
             Table::Experiments => "experiments",
+            Table::Quotas => "quotas",
         }
     }
 

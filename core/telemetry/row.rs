@@ -251,6 +251,11 @@ fn step(step: &Step, out: &mut Vec<u8>) {
             kind("budget", out);
             facts::funds(funds, out);
         }
+        Step::Ranked(all) => {
+            kind("ranked", out);
+            name("targets", out);
+            list(all, out, facts::rank);
+        }
         Step::Weighed(weighed) => {
             kind("weighed", out);
             facts::weighed(weighed, out);

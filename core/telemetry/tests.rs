@@ -86,6 +86,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
     metrics.attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
+    metrics.target("openai", "gpt-4o", Some(Duration::from_millis(300)), Some(40.0), 2);
     metrics.limited("team", "requests_per_minute");
     metrics.would_limit("team", "requests_per_minute");
     metrics.budget_alert("team", "soft");

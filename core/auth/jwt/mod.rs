@@ -188,7 +188,7 @@ impl Caller {
             .collect();
         let own = (!tags.is_empty()).then(|| {
             let terms = Terms { tags: tags.into(), ..Terms::default() };
-            Arc::new(Bound { scope: Scope::Key(key_id.clone()), name: self.user.clone(), terms })
+            Bound::new(Scope::Key(key_id.clone()), &self.user, terms)
         });
         let claimed = Claimed {
             teams: list(&settings.claims.team).unwrap_or_default(),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Resolver, care::Raw, path, providers::MOCK};
-use crate::config::{Alias, LongInput, Provider, Strategy, Target, file, source::dotted, text};
+use crate::config::{Alias, LongInput, Provider, Sticky, Strategy, Target, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn models(
@@ -50,9 +50,22 @@ impl Resolver<'_, '_, '_> {
             self.fault_at_key(&at, format!("`{}` needs at least one target: {example}", dotted(&at)));
         }
         let strategy = match raw.strategy {
-            Some(file::Strategy::Weighted) => Strategy::Weighted,
             Some(file::Strategy::First) | None => Strategy::First,
+            Some(file::Strategy::Weighted) => Strategy::Weighted,
+            Some(file::Strategy::LeastLatency) => Strategy::LeastLatency,
+            Some(file::Strategy::LeastBusy) => Strategy::LeastBusy,
+            Some(file::Strategy::LeastCost) => Strategy::LeastCost,
+            Some(file::Strategy::Quota) => Strategy::Quota,
         };
+        let sticky = raw.sticky.map(|sticky| match sticky {
+            file::Sticky::Session => Sticky::Session,
+            file::Sticky::Key => Sticky::Key,
+        });
+        if sticky.is_some() && strategy == Strategy::First {
+            let text = "the first target that is well gets all requests";
+            self.warn(format!("`{}` has no effect with strategy = \"first\": {text}", dotted(&key("sticky"))));
+        }
+        let warm_up = self.span_or_zero(&key("warm_up"), raw.warm_up, WARM_UP);
         let targets: Vec<Target> = raw
             .targets
             .into_iter()
@@ -81,6 +94,8 @@ impl Resolver<'_, '_, '_> {
         let mirror = raw.mirror.map(|mirror| self.mirror(&key("mirror"), mirror, providers, names));
         Alias {
             strategy,
+            sticky,
+            warm_up,
             targets,
             failover: raw.failover,
             timeouts,
@@ -140,11 +155,14 @@ impl Resolver<'_, '_, '_> {
         if raw.model.trim().is_empty() || raw.model.chars().any(char::is_control) {
             self.tell(&key("model"), format!("`{}` must name a model of `{}`", dotted(&key("model")), raw.provider));
         }
-        if raw.weight.is_some() && strategy == Strategy::First {
-            self.warn(format!("`{}` has no effect with strategy = \"first\"", dotted(&key("weight"))));
+        if raw.weight.is_some() && strategy != Strategy::Weighted {
+            let strategy = strategy.name();
+            self.warn(format!("`{}` has no effect with strategy = \"{strategy}\"", dotted(&key("weight"))));
         }
         let concurrency = raw.concurrency.and_then(|raw| self.concurrency(&key("concurrency"), raw));
-        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1), concurrency }
+        let handling = self.handling(&at, (raw.region, raw.retention, raw.train));
+        let weight = raw.weight.unwrap_or(1);
+        Target { provider: raw.provider, model: raw.model, weight, concurrency, handling }
     }
 
     /// A name that must be an alias or `provider/model`.
@@ -210,5 +228,7 @@ fn ring<'m>(models: &'m BTreeMap<String, Alias>, start: &'m str) -> Option<Vec<&
     None
 }
 
+/// As long as a provider takes to grow into a new share, and short beside what failed before.
+const WARM_UP: std::time::Duration = std::time::Duration::from_secs(30);
 /// For one piece of a long input.
 const LONG_WAIT: std::time::Duration = std::time::Duration::from_secs(120);

@@ -27,7 +27,8 @@ fn asked(seed: u64, key: &str, session: Option<&str>) -> Context {
     let until = Instant::now() + Duration::from_secs(60);
     let mut cx = Context::aside(Operation::Chat, Format::OpenaiChat, principal.into(), Vec::new(), until);
     cx.seed = seed;
-    cx.sticks = Some(Box::new(Sticks { session: session.map(Into::into), user: None }));
+    let session = session.map(|session| crate::route::sticky::stick(cx.principal.tenant(), session));
+    cx.sticks = Some(Box::new(Sticks { session, user: None }));
     cx
 }
 

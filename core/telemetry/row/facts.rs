@@ -1,8 +1,10 @@
 //! The facts that an explained request's trace holds, as JSON. Rare: nobody else's row has them.
 
 use super::{list, maybe, millis, name, null, number, text, usd};
-use crate::account::Mark;
-use crate::context::{Allowance, Funds, Reserve, Seats, Share, Weighed};
+use crate::{
+    account::Mark,
+    context::{Allowance, Funds, Rank, Reserve, Seats, Share, Weighed},
+};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
@@ -70,6 +72,16 @@ pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
     name("resets", out);
     let at = resets.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| format!("{at:.0}"));
     maybe(at.as_deref(), out);
+}
+
+pub(super) fn rank(Rank { target, strategy, why }: &Rank, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"target\":");
+    text(target, out);
+    name("strategy", out);
+    text(strategy, out);
+    name("why", out);
+    text(why, out);
+    out.push(b'}');
 }
 
 pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
