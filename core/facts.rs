@@ -13,25 +13,26 @@ use serde_json::{Value, json};
 use crate::{
     admin::Facts,
     auth::expiry,
-    config::{Budget, Scope, Team},
+    config::{Alias, Budget, Scope, Team},
     context,
     error::{Error, Kind, Result},
     experiment::Window,
     explain::{self, Asked, World},
     gateway::Gateway,
     provider::Provider,
-    route::{Circuit, Fare, Live},
+    route::{self, Circuit, Fare, Live},
     runtime::{Runtime, State},
     store,
     telemetry::metrics,
 };
 
 mod budgets;
+mod quotas;
 
 impl State {
     /// What choices among targets are made on.
     pub fn live(&self) -> Live<'_> {
-        Live { health: &self.health, estimates: &self.estimates, quotas: Some(&*self.health.quotas) }
+        Live::new(&self.health, &self.estimates)
     }
 
     /// What decisions are made on.
@@ -147,20 +148,30 @@ impl Facts for Gateway {
 
     fn models(&self) -> Vec<Value> {
         let runtime = self.runtime.load();
-        let health = |targets: &[String]| {
-            let now = Instant::now();
-            targets.iter().map(|t| fare(t, self.state.health.fare(t, now))).collect::<Vec<_>>()
+        let now = Instant::now();
+        let health = |targets: &[String], alias: Option<&Alias>| {
+            let shown = |target: &String| {
+                let fares = self.state.health.fare(target, now);
+                let mut shown = fare(target, fares);
+                let share = alias.map(|alias| route::share(alias.strategy, alias.warm_up, fares.warming));
+                // Of its requests, while it warms up.
+                if let Some(share) = share.filter(|share| *share < 1.0) {
+                    shown["share"] = ((f64::from(share) * 100.0).round() / 100.0).into();
+                }
+                shown
+            };
+            targets.iter().map(shown).collect::<Vec<_>>()
         };
         let aliases = runtime.config.models.iter().map(|(name, alias)| {
             let targets: Vec<String> = alias.targets.iter().map(|t| format!("{}/{}", t.provider, t.model)).collect();
             json!({
                 "id": name, "kind": "alias", "strategy": alias.strategy.name(), "targets": targets,
-                "failover": alias.failover, "health": health(&targets),
+                "failover": alias.failover, "health": health(&targets, Some(alias)),
             })
         });
         let mock = ["mock/mock".to_owned()];
         let builtin = json!({
-            "id": "mock", "kind": "builtin", "targets": mock, "failover": [], "health": health(&mock),
+            "id": "mock", "kind": "builtin", "targets": mock, "failover": [], "health": health(&mock, None),
         });
         aliases.chain([builtin]).collect()
     }
@@ -200,6 +211,10 @@ impl Facts for Gateway {
 
     fn budgets(&self) -> Vec<Value> {
         budgets::list(self.state.limits.budgets())
+    }
+
+    fn quotas(&self) -> Vec<Value> {
+        quotas::list(&self.state.health.quotas)
     }
 
     fn raises(&self) -> Vec<Value> {
@@ -268,7 +283,7 @@ impl Facts for Gateway {
 }
 
 /// One target's health, as status pages show it.
-fn fare(target: &str, Fare { circuit, latency, speed, in_flight, warming }: Fare) -> Value {
+fn fare(target: &str, Fare { circuit, latency, speed, in_flight, warming: _ }: Fare) -> Value {
     let (word, wait) = match circuit {
         Circuit::Closed => ("closed", None),
         Circuit::HalfOpen(_) => ("half_open", None),
@@ -282,7 +297,5 @@ fn fare(target: &str, Fare { circuit, latency, speed, in_flight, warming }: Fare
         "latency_ms": latency.map(millis),
         "tokens_per_second": speed.map(|speed| (f64::from(speed) * 10.0).round() / 10.0),
         "in_flight": in_flight,
-        // Since it was new or well again; how long that makes a difference is its alias's `warm_up`.
-        "warming_ms": warming.map(millis),
     })
 }

@@ -439,7 +439,7 @@ impl Gateway {
             let outlook = self.state.health.outlook(target);
             if !outlook.open {
                 exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
-                errors.push(route::spent(target, outlook.resets_in));
+                errors.push(route::spent(target, outlook.resets_in, outlook.unpaid));
                 continue;
             }
             // Health is read when the attempt starts, not when it was planned.
@@ -542,8 +542,8 @@ pub async fn plan(
     let choosing = chain.wants(Phase::Route);
     let mut plan = match routes.plan(document.model(), &cx.principal) {
         Ok(plan) => plan,
-        // A stage may still choose for a name that stands for nothing.
-        Err(error) if choosing && error.kind != Kind::Forbidden => {
+        // A stage may still choose for a name that stands for nothing, or for nothing that this caller's data may go to.
+        Err(error) if choosing && (error.kind != Kind::Forbidden || error.code() == route::DATA_POLICY) => {
             cx.trace.note("route", &error.message);
             route::Plan::default()
         }

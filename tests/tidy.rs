@@ -200,7 +200,11 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["aws_sigv4", "aws_credential_types"], &["core/provider/sign/"], "a signature is made in one place, last"),
     (&["rhai"], &["core/script/"], "scripts are one kind of stage among others"),
     (&["wasmtime"], &["core/plugin/"], "plugins are another kind"),
-    (&["rustix"], &["core/plugin/engine.rs"], "the processor time of a thread, which std does not tell"),
+    (
+        &["rustix"],
+        &["core/plugin/engine.rs", "core/store/directory.rs"],
+        "the processor time of a thread and the room on a disk, which std does not tell",
+    ),
     (
         &["tokio_tungstenite"],
         &["core/server/websocket.rs", "core/upstream/socket.rs", "core/realtime/", "core/provider/mock/realtime.rs"],

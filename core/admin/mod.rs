@@ -31,6 +31,7 @@ mod identities;
 mod keys;
 mod listen;
 mod openapi;
+mod quotas;
 mod reads;
 mod record;
 mod reply;
@@ -68,6 +69,10 @@ pub trait Facts: Send + Sync {
     fn teams(&self) -> Vec<Value>;
     /// Every budget in its window: one object each, with an `id`.
     fn budgets(&self) -> Vec<Value> {
+        Vec::new()
+    }
+    /// Every quota of a target or of a provider's key, and those that their provider closed: one object each, with an `id`.
+    fn quotas(&self) -> Vec<Value> {
         Vec::new()
     }
     /// Raises of budgets that are in force: one object each, with an `id`.

@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::{
-    AdminState, access::May, audit, budgets, explain, export, gate, identities, keys, openapi, reads, record, reply,
-    reply::Reply, secrets, tokens, usage, versions,
+    AdminState, access::May, audit, budgets, explain, export, gate, identities, keys, openapi, quotas, reads, record,
+    reply, reply::Reply, secrets, tokens, usage, versions,
 };
 use crate::{
     auth::permission::{Actor, Operation},
@@ -200,6 +200,8 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "Page", call: tokens::permissions },
     Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
+    Route { method: Method::GET, path: "/api/v1/quotas", summary: "What providers grant targets and keys: left, and when it returns", may: May::Gateway(Operation::ReadQuotas),
+        query: PAGING, body: None, answer: "QuotaPage", call: quotas::list },
     Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
     Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", may: May::Gateway(Operation::ChangeBudgets),

@@ -90,6 +90,15 @@ pub(super) fn money() -> Value {
             "soft": maybe("number"), "past_soft": { "type": "boolean" },
         })),
         "BudgetPage": page("Budget"),
+        "Quota": object(&["id", "scope", "open", "opens_in"], json!({
+            "id": text(), "scope": { "type": "string", "description": "target:PROVIDER/MODEL, or provider_key:PROVIDER#HASH" },
+            "model": maybe("string"), "unit": { "enum": ["requests", "input_tokens", "output_tokens", "tokens", "usd", null] },
+            "per": maybe("string"), "bound": maybe("number"), "used": maybe("number"), "left": maybe("number"),
+            "began": maybe("string"), "resets": maybe("string"),
+            "closed_until": { "type": ["string", "null"], "description": "its provider said to wait" },
+            "open": { "type": "boolean" }, "opens_in": { "type": "integer", "description": "seconds" },
+        })),
+        "QuotaPage": page("Quota"),
         "NewRaise": closed(&["scope", "usd", "until", "reason"], json!({
             "scope": scope(), "usd": { "description": "US dollars, as a number or as text" },
             "until": { "type": "string", "description": "12h, 3d, or RFC 3339" }, "reason": text(),

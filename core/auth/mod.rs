@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+pub mod bound;
 pub mod credential;
 pub mod cut;
 pub mod directory;
@@ -25,10 +26,7 @@ pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::{Table, member};
 
-use self::{
-    cut::Shard,
-    directory::{Bound, Directory},
-};
+use self::{bound::Bound, cut::Shard, directory::Directory};
 use crate::{
     config::{Caps, DataPolicy, Rule, Scope, Urgency},
     error::{Error, Kind, Result},

@@ -1,4 +1,4 @@
-//! What is kept of requests and answers, and for how long, resolved. Plain data.
+//! What the gateway keeps of requests and for how long.
 
 use std::time::Duration;
 

@@ -22,6 +22,7 @@ mod later;
 mod login;
 mod master;
 mod overload;
+mod media;
 mod prices;
 mod quota;
 pub mod read;
@@ -53,6 +54,7 @@ pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urg
 pub use identity::{budget, defaults};
 pub use kept::{Records, Responses};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
+pub use media::Media;
 pub use overload::{Concurrency, Overload};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use quota::{Every, Quota, Quotas, Unit};
@@ -281,23 +283,6 @@ pub struct Team {
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
     pub data: Option<DataPolicy>,
-}
-
-/// `[media]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Media {
-    pub fetch: bool,
-    /// Hosts that may live on private addresses, in lower case.
-    pub allow: Vec<String>,
-    /// Bytes of one.
-    pub max_size: u64,
-    pub timeout: Duration,
-}
-
-impl Default for Media {
-    fn default() -> Self {
-        Media { fetch: true, allow: Vec::new(), max_size: 20 << 20, timeout: Duration::from_secs(10) }
-    }
 }
 
 /// One problem, where it stands. `check --json` prints these.

@@ -18,6 +18,8 @@ pub struct Weighed {
     pub retry_in: Option<Duration>,
     /// Smoothed time to the first event; `None` until measured.
     pub latency: Option<Duration>,
+    /// Tokens a second of its streams.
+    pub speed: Option<f32>,
     pub in_flight: u64,
     /// Where it has a bound.
     pub places: Option<Seats>,
@@ -29,6 +31,8 @@ pub struct Weighed {
     pub price_output: Option<f64>,
     pub context_window: Option<u64>,
     pub capabilities: &'static [&'static str],
+    /// Where its data is, as far as that is stated.
+    pub region: Option<Arc<str>>,
 }
 
 /// The places at a target with a bound.

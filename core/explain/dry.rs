@@ -182,6 +182,13 @@ impl Way<'_> {
                 cx.trace.passed_for(target, "attempts", "four attempts are made, and no more");
                 continue;
             }
+            let outlook = self.world.health.outlook(target);
+            if !outlook.open {
+                let spent = route::spent(target, outlook.resets_in, outlook.unpaid);
+                cx.trace.passed_for(target, "quota", &spent.message);
+                errors.push(spent);
+                continue;
+            }
             match self.visit(chain, cx, document, target, decision).await {
                 Ok(true) => decision.targets.push(target.name.clone()),
                 Ok(false) => cx.trace.passed_for(target, "skipped", "skipped by a stage"),

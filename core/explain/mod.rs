@@ -54,7 +54,7 @@ pub struct World<'a> {
 
 impl World<'_> {
     fn live(&self) -> Live<'_> {
-        Live { health: self.health, estimates: self.estimates, quotas: Some(&*self.health.quotas) }
+        Live::new(self.health, self.estimates)
     }
 }
 
@@ -172,6 +172,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
         circuit,
         retry_in,
         latency: fare.latency,
+        speed: fare.speed,
         in_flight: fare.in_flight,
         places: places(world, target),
         keys: target.provider.keys(),
@@ -180,6 +181,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
         price_output: target.rates.as_ref().and_then(|rates| rates.output_usd()),
         context_window: target.limits.context,
         capabilities: target.limits.features,
+        region: target.handling.region.clone(),
     }
 }
 

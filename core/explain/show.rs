@@ -357,6 +357,9 @@ fn facts(of: &Value) -> String {
     if !of["latency_ms"].is_null() {
         parts.push(format!("{} ms", of["latency_ms"]));
     }
+    if !of["tokens_per_second"].is_null() {
+        parts.push(format!("{} tokens/s", of["tokens_per_second"]));
+    }
     if let Some(n @ 1..) = of["in_flight"].as_u64() {
         parts.push(format!("{n} in flight"));
     }

@@ -109,6 +109,12 @@ impl Gateway {
             let limits = (&self.state.limits, &runtime.config.rules);
             reserve(exchange, seen, target, &self.state.estimates, limits).await?
         };
+        let room = self.state.health.quotas.room(target.at());
+        let shorter = room.and_then(|room| reserve::shortened(exchange, seen, target, &self.state.estimates, room));
+        let max_tokens = match (max_tokens, shorter) {
+            (Some(own), Some(shorter)) => Some(own.min(shorter)),
+            (own, shorter) => own.or(shorter),
+        };
         if let Some(tokens) = max_tokens {
             own.get_or_insert_with(|| document.clone()).edit(Field::MaxTokens)?.max_tokens = Some(tokens);
         }
@@ -142,10 +148,12 @@ impl Gateway {
                 // Another key may have something left.
                 Err(refused) if refused.key && key.is_some() => {
                     tried.extend(key);
-                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait)));
+                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait), refused.unpaid));
                     continue;
                 }
-                Err(refused) => return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait)))),
+                Err(refused) => {
+                    return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait), refused.unpaid)));
+                }
             };
             let right = match right.take() {
                 Some(right) => right,
@@ -217,7 +225,7 @@ impl Gateway {
         key: Option<usize>,
     ) -> std::result::Result<Option<Taken>, quota::Refused> {
         let quotas = &self.state.health.quotas;
-        if quotas.is_idle() || !exchange.cx.operation.spends() {
+        if !quotas.binds(target.at()) || !exchange.cx.operation.spends() {
             return Ok(None);
         }
         let need = || reserve::at_most(exchange, document, target, &self.state.estimates);
@@ -306,7 +314,10 @@ impl Gateway {
             && let Some(mut flight) = flight.take()
         {
             let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
-            flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
+            // A count comes sooner than any answer.
+            if exchange.cx.operation != Operation::CountTokens {
+                flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
+            }
             flight.succeeded();
         }
         if outcome.is_ok() {

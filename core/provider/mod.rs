@@ -10,6 +10,7 @@ pub mod mock;
 mod offers;
 mod paths;
 mod places;
+pub mod resets;
 pub mod sign;
 pub mod url;
 

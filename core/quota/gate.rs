@@ -20,6 +20,8 @@ pub struct Gate {
     until: AtomicU64,
     /// While somebody finds out: until when others wait for that.
     proving: AtomicU64,
+    /// Whether somebody has to find out first, and whether the account is what is used up.
+    flags: AtomicU64,
     /// Closings in a row, for providers that do not say how long.
     row: AtomicU64,
     /// The store says something else.
@@ -46,7 +48,7 @@ pub struct Told {
 impl Gate {
     pub fn new(meters: Meters) -> Gate {
         let zero = || AtomicU64::new(0);
-        Gate { meters, until: zero(), proving: zero(), row: zero(), stale: zero() }
+        Gate { meters, until: zero(), proving: zero(), flags: zero(), row: zero(), stale: zero() }
     }
 
     /// The same owner with other quotas.
@@ -56,6 +58,7 @@ impl Gate {
             meters,
             until: copy(&self.until),
             proving: copy(&self.proving),
+            flags: copy(&self.flags),
             row: copy(&self.row),
             stale: copy(&self.stale),
         }
@@ -69,6 +72,9 @@ impl Gate {
         }
         if now < until {
             return Pass::Closed(Duration::from_millis(until - now));
+        }
+        if self.flags.load(Ordering::Relaxed) & PROVES == 0 {
+            return Pass::Open;
         }
         match self.proving.load(Ordering::Relaxed) {
             // Nobody knows when it is answered.
@@ -108,19 +114,32 @@ impl Gate {
         let row = self.row.fetch_add(1, Ordering::Relaxed).min(16) as u32;
         let wait = told.map_or_else(|| FIRST.saturating_mul(1 << row).min(LONGEST_GUESS), |told| told.wait);
         let until = now.saturating_add(millis(wait)).max(1);
+        let long = wait > SHORT;
         let before = self.until.fetch_max(until, Ordering::AcqRel);
-        self.proving.store(0, Ordering::Relaxed);
         if before < until {
+            let flags = if long { PROVES } else { 0 } | if told.is_none() { UNPAID } else { 0 };
+            self.flags.store(flags, Ordering::Release);
+        }
+        self.proving.store(0, Ordering::Relaxed);
+        if before < until && long {
             self.stale.store(1, Ordering::Release);
         }
         until.max(before)
+    }
+
+    /// The provider said that the account has nothing left.
+    pub fn is_unpaid(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & UNPAID != 0
     }
 
     /// As the store has it: another gateway's word, or an earlier life's. `None`: it is open.
     pub fn heard(&self, until: Option<Millis>, now: Millis) {
         match until {
             Some(until) => {
-                self.until.fetch_max(until.min(now.saturating_add(millis(LONGEST))), Ordering::AcqRel);
+                let until = until.min(now.saturating_add(millis(LONGEST)));
+                if self.until.fetch_max(until, Ordering::AcqRel) < until {
+                    self.flags.fetch_or(PROVES, Ordering::Release);
+                }
             }
             None => self.until.store(0, Ordering::Release),
         }
@@ -166,5 +185,9 @@ const FIRST: Duration = Duration::from_secs(60);
 const LONGEST_GUESS: Duration = Duration::from_secs(3600);
 /// An attempt that finds out whether it is open has this long, then another one may.
 const PROVING: Millis = 30_000;
+/// A closing that is not longer needs nobody to go ahead, and need not be remembered: retries are scattered and bounded.
+const SHORT: Duration = Duration::from_secs(10);
+const PROVES: u64 = 1;
+const UNPAID: u64 = 2;
 /// Others come back then.
 const SOON: Duration = Duration::from_secs(1);

@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub use self::{
-    take::{At, Refused, Taken},
+    take::{At, Refused, Room, Taken},
     view::Row,
 };
 
@@ -53,6 +53,8 @@ pub struct Outlook {
     pub share: f64,
     /// Until it opens again, or until all of the tightest quota is there again; `None`: all of it is there.
     pub resets_in: Option<Duration>,
+    /// The provider said that the account has nothing left.
+    pub unpaid: bool,
 }
 
 /// State: it survives every reload.
@@ -89,7 +91,7 @@ struct KeyGate {
 
 impl Outlook {
     /// Of what has no quota.
-    pub const FREE: Outlook = Outlook { open: true, left: u64::MAX, share: 1.0, resets_in: None };
+    pub const FREE: Outlook = Outlook { open: true, left: u64::MAX, share: 1.0, resets_in: None, unpaid: false };
 }
 
 impl std::fmt::Debug for Quotas {
@@ -262,6 +264,7 @@ impl Gate {
                 left: 0,
                 share: 0.0,
                 resets_in: Some(if all.open { wait } else { wait.max(all.resets_in.unwrap_or(wait)) }),
+                unpaid: self.is_unpaid(),
             },
         }
     }
@@ -274,6 +277,7 @@ impl Outlook {
             left,
             share: left as f64 / bound.max(1) as f64,
             resets_in: returns.map(|at| Duration::from_millis(at.saturating_sub(now))),
+            unpaid: false,
         }
     }
 
@@ -297,7 +301,7 @@ impl Outlook {
             (false, false) => self.left,
         };
         *counts_requests |= unit == Unit::Requests;
-        Outlook { open, left, share, resets_in }
+        Outlook { open, left, share, resets_in, unpaid: self.unpaid || other.unpaid }
     }
 
     /// Of a target and of what its provider's keys allow.
@@ -324,6 +328,7 @@ fn of_keys(keys: &[KeyGate], at: At<'_>, now: Millis) -> Outlook {
                     // The first that returns.
                     _ => all.resets_in.zip(one.resets_in).map(|(a, b)| a.min(b)),
                 },
+                unpaid: all.unpaid && one.unpaid,
             },
         });
     }

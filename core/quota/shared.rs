@@ -41,7 +41,7 @@ impl Quotas {
         meters: &[(bool, Arc<Meter>)],
         need: Need,
     ) -> Result<Claimed, Refused> {
-        let away = |key: bool| Refused { wait: SOON, key, away: true };
+        let away = |key: bool| Refused { wait: SOON, key, away: true, unpaid: false };
         let mut claimed =
             Claimed { id: desk.id(), engine: desk.engine().clone(), held: Vec::new(), opened: Vec::new() };
         let mut wants = Vec::with_capacity(meters.len());
@@ -64,7 +64,7 @@ impl Quotas {
             };
             if let Phase::Between(until) = frame.phase(now) {
                 let wait = Duration::from_millis(until.saturating_sub(now));
-                return Err(Refused { wait, key: *of_key, away: false });
+                return Err(Refused { wait, key: *of_key, away: false, unpaid: false });
             }
             let counter = counter(meter, &frame);
             let (bound, wants_now) = (meter.bound(), amount(meter.unit, need));
@@ -88,7 +88,7 @@ impl Quotas {
                     Why::Wait(wait) => until_then.unwrap_or(wait),
                     _ => until_then.unwrap_or(SOON),
                 };
-                Err(Refused { wait, key, away: false })
+                Err(Refused { wait, key, away: false, unpaid: false })
             }
             Err(down) => {
                 tracing::debug!(why = down.0, "quotas cannot be counted together");

@@ -47,6 +47,8 @@ pub struct Refused {
     pub key: bool,
     /// The store did not answer in time.
     pub away: bool,
+    /// The provider said that the account has nothing left.
+    pub unpaid: bool,
 }
 
 impl Quotas {
@@ -70,7 +72,9 @@ impl Quotas {
                 match gate.enter(self.now()) {
                     Pass::Open => {}
                     Pass::Probe => taken.probes.push(gate.clone()),
-                    Pass::Closed(wait) => return Err(Refused { wait, key: of_key == 1, away: false }),
+                    Pass::Closed(wait) => {
+                        return Err(Refused { wait, key: of_key == 1, away: false, unpaid: gate.is_unpaid() });
+                    }
                 }
             }
         }
@@ -112,13 +116,13 @@ impl Quotas {
                         }
                         break;
                     }
-                    Err(Lack::Closed(wait)) => return Err(Refused { wait, key: *of_key, away: false }),
-                    Err(Lack::Held) => return Err(Refused { wait: SOON, key: *of_key, away: false }),
+                    Err(Lack::Closed(wait)) => return Err(Refused { wait, key: *of_key, away: false, unpaid: false }),
+                    Err(Lack::Held) => return Err(Refused { wait: SOON, key: *of_key, away: false, unpaid: false }),
                     Err(Lack::Block) if self.store.is_none() => meter.grant_all(),
                     Err(Lack::Block) => {
                         self.wanted.notify_one();
                         if clock::timeout_at(until, granted).await.is_err() {
-                            return Err(Refused { wait: SOON, key: *of_key, away: true });
+                            return Err(Refused { wait: SOON, key: *of_key, away: true, unpaid: false });
                         }
                     }
                 }
@@ -140,15 +144,32 @@ impl Quotas {
         [own, keys.collect()]
     }
 
-    /// Does anybody count tokens or money of this target?
-    pub fn measures(&self, at: At<'_>) -> bool {
+    /// Is there anything to take for this target?
+    pub fn binds(&self, at: At<'_>) -> bool {
         if self.is_idle() {
             return false;
         }
         let registry = self.registry.load();
-        let measures = |gate: &Arc<Gate>| gate.meters.iter().any(|meter| meter.unit != Unit::Requests);
-        registry.targets.get(at.name).is_some_and(measures)
-            || registry.keys.get(&at.provider.name).is_some_and(|keys| keys.iter().any(|key| measures(&key.gate)))
+        registry.targets.contains_key(at.name) || registry.keys.contains_key(&at.provider.name)
+    }
+
+    /// What an attempt at this target may use at most, as far as tokens and money are counted; `None`: they are not.
+    pub fn room(&self, at: At<'_>) -> Option<Room> {
+        if self.is_idle() {
+            return None;
+        }
+        let (registry, now) = (self.registry.load(), self.now());
+        let mut room: Option<Room> = None;
+        if let Some(gate) = registry.targets.get(at.name) {
+            room = Room::of(gate, now);
+        }
+        // The key that has the most: which one it will be is not known yet.
+        let keys = registry.keys.get(&at.provider.name).into_iter().flatten();
+        let roomiest = keys.filter_map(|key| Room::of(&key.gate, now)).reduce(Room::or);
+        match (room, roomiest) {
+            (Some(own), Some(key)) => Some(own.and(key)),
+            (own, key) => own.or(key),
+        }
     }
 
     /// What came of an attempt, for those who count and those who wait. Costs nothing where there is nothing to know.
@@ -162,7 +183,8 @@ impl Quotas {
         }
         let Some(refused) = refused else { return };
         // A refusal that says nothing of its end is a moment's; money that is gone is not.
-        if refused.retry_after.is_some() || refused.code() == "insufficient_quota" {
+        let told = refused.retry_after.is_some_and(|wait| !wait.is_zero());
+        if told || (refused.retry_after.is_none() && refused.code() == "insufficient_quota") {
             self.close(at, key, refused.retry_after);
         }
     }
@@ -233,6 +255,58 @@ impl Quotas {
             }
             gate
         })
+    }
+}
+
+/// What is left of what is measured; `u64::MAX`: nobody counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    pub input: u64,
+    pub output: u64,
+    pub tokens: u64,
+    pub nano_usd: u64,
+}
+
+impl Room {
+    fn of(gate: &Gate, now: Millis) -> Option<Room> {
+        let all = Room { input: u64::MAX, output: u64::MAX, tokens: u64::MAX, nano_usd: u64::MAX };
+        let room = gate.meters.iter().fold(all, |mut room, meter| {
+            let left = meter.read(now).left;
+            let of = match meter.unit {
+                Unit::Requests => return room,
+                Unit::InputTokens => &mut room.input,
+                Unit::OutputTokens => &mut room.output,
+                Unit::Tokens => &mut room.tokens,
+                Unit::Usd => &mut room.nano_usd,
+            };
+            *of = left.min(*of);
+            room
+        });
+        (room != all).then_some(room)
+    }
+
+    fn and(self, other: Room) -> Room {
+        self.each(other, u64::min)
+    }
+
+    fn or(self, other: Room) -> Room {
+        self.each(other, u64::max)
+    }
+
+    fn each(self, other: Room, of: fn(u64, u64) -> u64) -> Room {
+        Room {
+            input: of(self.input, other.input),
+            output: of(self.output, other.output),
+            tokens: of(self.tokens, other.tokens),
+            nano_usd: of(self.nano_usd, other.nano_usd),
+        }
+    }
+
+    pub fn holds(&self, need: Need) -> bool {
+        need.input_tokens <= self.input
+            && need.output_tokens <= self.output
+            && need.input_tokens.saturating_add(need.output_tokens) <= self.tokens
+            && need.nano_usd <= self.nano_usd
     }
 }
 

@@ -61,6 +61,8 @@ struct Entry {
     stats: Stats,
     /// When its warm-up began; zero: it is warm.
     warming: AtomicU64,
+    /// It warms up because it was ill, not because it is new.
+    healed: AtomicBool,
     /// Its breaker is not closed: only then the lock is worth taking.
     ill: AtomicBool,
     live: std::sync::Mutex<Live>,
@@ -94,8 +96,15 @@ pub struct Fare {
     /// Tokens a second of its streams.
     pub speed: Option<f32>,
     pub in_flight: u64,
-    /// Since when it warms up.
-    pub warming: Option<Duration>,
+    pub warming: Option<Warming>,
+}
+
+/// A target that is new or well again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Warming {
+    pub since: Duration,
+    /// It was ill.
+    pub healed: bool,
 }
 
 /// What a choice among targets reads of one.
@@ -107,8 +116,7 @@ pub struct Glance {
     pub expected: Option<f32>,
     /// Tokens that its answers have, on the average.
     pub output: Option<f32>,
-    /// Since when it warms up.
-    pub warming: Option<Duration>,
+    pub warming: Option<Warming>,
 }
 
 /// What the answer would be like that a choice is made for; `None` where nobody asks for the time it takes.
@@ -288,6 +296,7 @@ impl Entry {
             in_flight: AtomicU64::default(),
             stats: Stats::default(),
             warming: AtomicU64::default(),
+            healed: AtomicBool::default(),
             ill: AtomicBool::default(),
             live: std::sync::Mutex::default(),
         }
@@ -302,9 +311,10 @@ impl Entry {
         !self.ill.load(Ordering::Relaxed) || lock(&self.live).breaker.lets_in(now)
     }
 
-    fn warming(&self, now: Instant) -> Option<Duration> {
+    fn warming(&self, now: Instant) -> Option<Warming> {
         let began = Some(self.warming.load(Ordering::Relaxed)).filter(|began| *began > 0)?;
-        Some(Duration::from_nanos(self.at(now).saturating_sub(began)))
+        let since = Duration::from_nanos(self.at(now).saturating_sub(began));
+        Some(Warming { since, healed: self.healed.load(Ordering::Relaxed) })
     }
 
     fn glance(&self, answer: Answer, now: Instant) -> Glance {
@@ -328,6 +338,7 @@ impl Entry {
     fn healed(&self, live: &mut Live, at: Moment) {
         live.breaker.success(true);
         self.warming.store(at, Ordering::Relaxed);
+        self.healed.store(true, Ordering::Relaxed);
         self.mark(live);
     }
 }

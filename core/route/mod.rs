@@ -31,11 +31,12 @@ pub use self::{
     cause::{Cause, Next},
     health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling, spent},
+    policy::DATA_POLICY,
     price::PriceList,
     profile::Profile,
     rehearsed::{Cast, Own},
     split::{Drawn, Experiment, sticks},
-    strategy::{Live, Order, Quotas, Standing},
+    strategy::{Live, Order, Quotas, Standing, share},
     table::Table,
     why::{Ranked, Why},
 };

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::{Cause, Next, Target};
-use crate::error::{Error, Kind};
+use crate::{
+    codec::said,
+    error::{Error, Kind},
+};
 
 /// The most telling of what the targets answered. A target that only lacked a feature was passed over: that is told only
 /// when there is nothing else to tell.
@@ -37,11 +40,15 @@ pub fn keys_rest(target: &Target, wait: Duration) -> Error {
     Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
 }
 
-/// What its provider grants is used up, or its provider said to wait.
-pub fn spent(target: &Target, wait: Option<Duration>) -> Error {
-    let message =
-        format!("what {} grants of {} is used up for now; try again later", target.provider.name, target.model);
-    let error = Error::new(Kind::UpstreamRateLimited, message).with_code("quota_spent");
+/// What its provider grants is used up, or its provider said to wait. `unpaid`: it said that the account has nothing left.
+pub fn spent(target: &Target, wait: Option<Duration>, unpaid: bool) -> Error {
+    let provider = &target.provider.name;
+    let message = match unpaid {
+        true => format!("the gateway's account at {provider} has no quota left; add credit or choose another model"),
+        false => format!("what {provider} grants of {} is used up for now; try again later", target.model),
+    };
+    let error = Error::new(Kind::UpstreamRateLimited, message);
+    let error = if unpaid { error.with_code(said::QUOTA) } else { error };
     match wait {
         Some(wait) => error.retry_after(wait),
         None => error,

@@ -14,7 +14,7 @@ use http::HeaderMap;
 
 use super::{
     Group, Health, Plan, Profile, Ranked, Target, Why,
-    health::Glance,
+    health::{Glance, Warming},
     sticky::{self, mix, unit},
     why::Lot,
 };
@@ -38,6 +38,14 @@ pub struct Live<'a> {
     pub quotas: Option<&'a dyn Quotas>,
 }
 
+impl<'a> Live<'a> {
+    pub fn new(health: &'a Health, estimates: &'a Estimates) -> Live<'a> {
+        let quotas: &'a quota::Quotas = &health.quotas;
+        let quotas: Option<&dyn Quotas> = if quotas.is_idle() { None } else { Some(quotas) };
+        Live { health, estimates, quotas }
+    }
+}
+
 /// Who knows what is left of targets' quotas. Asked for each target of each choice: reads memory, and waits for nothing.
 pub trait Quotas: Sync {
     /// `None`: this target has no quota.
@@ -46,7 +54,7 @@ pub trait Quotas: Sync {
 
 impl Quotas for quota::Quotas {
     fn standing(&self, target: &Target, _now: Instant) -> Option<Standing> {
-        let Outlook { open, left, share, resets_in } = self.look(target.at());
+        let Outlook { open, left, share, resets_in, .. } = self.look(target.at());
         (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
     }
 }
@@ -163,12 +171,7 @@ impl<'a> Scene<'a> {
         let answer = latency.then(|| (self.profile.stream, self.profile.expected_output(None)));
         let glance = self.live.health.glance(target, answer, self.now);
         let standing = self.live.quotas.and_then(|quotas| quotas.standing(target, self.now));
-        let share = match glance.warming {
-            Some(since) if since < self.group.warm_up => {
-                (since.as_secs_f32() / self.group.warm_up.as_secs_f32()).max(LEAST_SHARE)
-            }
-            _ => 1.0,
-        };
+        let share = share(self.group.strategy, self.group.warm_up, glance.warming);
         Stand { target, glance, standing, share }
     }
 
@@ -245,12 +248,15 @@ impl<'a> Scene<'a> {
         order
     }
 
-    /// The lowest score first; among equal ones the seed decides.
+    /// The lowest score first; among equal ones the seed decides, of quotas the order written.
     fn by_score(&self, field: &[Stand<'_>]) -> Vec<u64> {
         let key = |(at, stand): (usize, &Stand<'_>)| {
             // Scores are not negative, so their bits are in their order. One number is quicker to sort than three.
             let score = u64::from(self.score(stand).0.max(0.0).to_bits());
-            let noise = mix(self.seed ^ at as u64) >> (64 - NOISE_BITS);
+            let noise = match self.group.strategy {
+                Strategy::Quota => 0,
+                _ => mix(self.seed ^ at as u64) >> (64 - NOISE_BITS),
+            };
             score << 32 | noise << PLACE_BITS | (at as u64 & PLACES)
         };
         let mut keys: Vec<u64> = field.iter().enumerate().map(key).collect();
@@ -322,6 +328,18 @@ impl<'a> Scene<'a> {
     fn ranked(&self, stand: &Stand<'_>, why: Why) -> Ranked {
         let target = stand.target.clone();
         Ranked { target, strategy: self.group.strategy, why, stuck: None, held_back: None }
+    }
+}
+
+/// The part of its requests that a target gets; 1: all.
+pub fn share(strategy: Strategy, warm_up: Duration, warming: Option<Warming>) -> f32 {
+    match warming {
+        // Who writes a new target in front wants the next request there.
+        Some(Warming { healed: false, .. }) if strategy == Strategy::First => 1.0,
+        Some(Warming { since, .. }) if since < warm_up => {
+            (since.as_secs_f32() / warm_up.as_secs_f32()).max(LEAST_SHARE)
+        }
+        _ => 1.0,
     }
 }
 

@@ -2,7 +2,7 @@
 //! told.
 
 use super::*;
-use crate::{account::estimate::Size, auth::directory::Bound, config::Terms};
+use crate::{account::estimate::Size, auth::bound::Bound, config::Terms};
 
 fn secs(n: f64) -> Duration {
     Duration::from_secs_f64(n)
@@ -238,6 +238,7 @@ fn the_quota_that_would_be_lost_soonest_is_used_first() {
     let names = |told: &[_]| with_quotas(&table, told).into_iter().map(|(name, _)| name).collect::<Vec<_>>().concat();
     // a has no quota: it is what is left when the others are used up.
     assert_eq!(names(&[("b", true, 1.0, Some(168)), ("c", true, 1.0, Some(2)), ("d", true, 0.5, Some(2))]), "cdba");
+    assert_eq!(names(&[]), "abcd", "no quotas: as they were written");
     assert_eq!(names(&[("b", true, 0.5, Some(1)), ("c", true, 0.001, Some(2)), ("d", true, 1.0, None)]), "bcda");
     let closed =
         with_quotas(&table, &[("b", false, 0.0, Some(168)), ("c", false, 0.0, None), ("d", true, 0.1, Some(2))]);
@@ -395,6 +396,10 @@ fn what_a_reload_brings_warms_up_and_what_was_there_does_not() {
     health.welcome(of(Strategy::Weighted, 3).targets(), now);
     let later = firsts(&plan(&second), &Profile::default(), &health, now + Duration::from_secs(30), 3000);
     assert!(later.values().all(|n| n.abs_diff(1000) < 150), "{later:?}");
+    // Who writes a new target in front wants the next request there.
+    let first = built(alias(Strategy::First, &[("openai/z", 1), ("openai/a", 1)], &[]));
+    health.welcome(first.targets(), now);
+    assert_eq!(firsts(&plan(&first), &Profile::default(), &health, now, 100)["z"], 100);
     // Alone it gets everything: better one that warms up than none.
     for name in ["a", "b"] {
         eject(&health, &get(&second, name), now);

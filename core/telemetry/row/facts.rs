@@ -91,6 +91,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         circuit,
         retry_in,
         latency,
+        speed,
         in_flight,
         places,
         keys,
@@ -99,6 +100,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         price_output,
         context_window,
         capabilities,
+        region,
     } = of;
     name("target", out);
     text(target, out);
@@ -114,6 +116,10 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     }
     name("latency_ms", out);
     span(*latency, out);
+    if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
+        name("tokens_per_second", out);
+        out.extend_from_slice(format!("{speed:.1}").as_bytes());
+    }
     name("in_flight", out);
     number(*in_flight, out);
     if let Some(Seats { limit, taken, waiting, adaptive }) = places {
@@ -141,6 +147,10 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     count(*context_window, out);
     name("capabilities", out);
     list(capabilities, out, |word, out| text(word, out));
+    if let Some(region) = region {
+        name("region", out);
+        text(region, out);
+    }
 }
 
 pub(super) fn reserve(of: &Reserve, out: &mut Vec<u8>) {
