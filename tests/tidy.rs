@@ -377,6 +377,7 @@ const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];
 /// Files longer than `LONGEST` lines, and why they are not two.
 const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
+    ("core/route/health.rs", "how a target fares, and what one visit to it says of that"),
     ("core/cli/serve.rs", "all that runs, put together in the order in which it begins and ends"),
     ("core/answer.rs", "one stream, from its upstream's first byte to its client's last"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),
