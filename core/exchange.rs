@@ -24,6 +24,7 @@ use crate::{
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    queue::Place,
     quota::Taken,
     rollout::Trial,
     route::Target,
@@ -46,6 +47,8 @@ pub struct Inner {
     pub bounds: Bounds,
     /// `None` until `limit::enter`.
     pub permit: Option<Permit>,
+    /// Among the requests that the gateway runs at a time.
+    pub place: Option<Place>,
     /// Once it ended: what it had taken, to be corrected by what it used.
     pub reservation: Option<Box<Reservation>>,
     /// What its attempts hold of providers' quotas.
@@ -184,6 +187,7 @@ impl Exchange {
                 chain: Chain::new(std::iter::empty()),
                 bounds: Bounds::default(),
                 permit: None,
+                place: None,
                 reservation: None,
                 size: Size::default(),
                 held: None,
@@ -337,6 +341,7 @@ impl Exchange {
         let Some(mut inner) = self.inner.take() else { return };
         // The place is free from here on; what was reserved is corrected behind the queue.
         inner.reservation = inner.permit.take().and_then(Permit::end);
+        inner.place = None;
         (inner.held, inner.fetched) = (None, Vec::new());
         inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::Stage;
-use crate::config::{self, Config, hint};
+use crate::{
+    config::{self, Config, hint},
+    fault::FaultStage,
+};
 
 /// A row of the table.
 pub struct Row {
@@ -27,11 +30,16 @@ pub struct Making<'a> {
 #[derive(Clone, Default)]
 pub struct Builtins {}
 
-pub const TABLE: &[Row] = &[];
+pub const TABLE: &[Row] = &[Row { name: "fault", make: fault }];
 
 impl Builtins {
     /// For cases: nothing is kept from one to the next.
     pub fn clear(&self) {}
+}
+
+fn fault(making: &Making<'_>) -> Result<Arc<dyn Stage>, String> {
+    let made = FaultStage::new(&making.listed.uses, &making.listed.config)?;
+    Ok(Arc::new(made))
 }
 
 /// The stage of that entry; an error is for its line.

@@ -2,6 +2,7 @@
 //! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
 mod limits;
+mod queues;
 mod stages;
 
 use std::{
