@@ -19,10 +19,12 @@ use crate::{
     codec::{ClientView, codec, document::Document},
     context::{Context, Step},
     error::{Error, Kind, Result},
+    experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    quota::Taken,
     rollout::Trial,
     route::Target,
     server::BodyPermit,
@@ -46,6 +48,8 @@ pub struct Inner {
     pub permit: Option<Permit>,
     /// Once it ended: what it had taken, to be corrected by what it used.
     pub reservation: Option<Box<Reservation>>,
+    /// What its attempts hold of providers' quotas.
+    pub taken: Vec<Taken>,
     /// Of the request and what came of its answer, for what nobody counts.
     pub size: Size,
     /// The request body's share of `body_memory`.
@@ -75,6 +79,8 @@ pub struct Inner {
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.
     pub trial: Option<Box<Trial>>,
+    /// Its part in an experiment.
+    pub part: Option<Box<Part>>,
     /// What its stages need to the end and do not hold themselves: the runtime, where they may ask models.
     pub alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -189,11 +195,13 @@ impl Exchange {
                 dropped: Vec::new(),
                 capped: Vec::new(),
                 fell_back: false,
+                taken: Vec::new(),
                 max_tokens: None,
                 opaque: None,
                 keep: None,
                 echo: None,
                 trial,
+                part: None,
                 alive: None,
             },
         );

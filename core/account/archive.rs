@@ -14,7 +14,6 @@
 use std::io::Write;
 
 pub mod replace;
-
 use super::hour::Hour;
 use crate::store::{Files, StoreError, files::Reader};
 

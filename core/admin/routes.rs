@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::{
-    AdminState, access::May, audit, budgets, explain, export, gate, identities, keys, openapi, reads, record, reply,
-    reply::Reply, secrets, tokens, usage, versions,
+    AdminState, access::May, audit, budgets, explain, export, gate, identities, keys, openapi, quotas, reads, record,
+    reply, reply::Reply, secrets, tokens, usage, versions,
 };
 use crate::{
     auth::permission::{Actor, Operation},
@@ -96,6 +96,7 @@ const USAGE: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
 ];
+const EXPERIMENTS: &[(&str, &str)] = &[LIMIT, CURSOR, ("model", "only this alias"), FROM, TO];
 const EXPORT: &[(&str, &str)] =
     &[("format", "ndjson, a request a line (when absent), or csv, an attempt a line"), FROM, TO];
 const FORMAT: (&str, &str) = ("format", "json (pages), csv or ndjson (all rows); the header accept says it as well");
@@ -199,6 +200,8 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "Page", call: tokens::permissions },
     Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
+    Route { method: Method::GET, path: "/api/v1/quotas", summary: "What providers grant targets and keys: left, and when it returns", may: May::Gateway(Operation::ReadQuotas),
+        query: PAGING, body: None, answer: "QuotaPage", call: quotas::list },
     Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
     Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", may: May::Gateway(Operation::ChangeBudgets),
@@ -255,6 +258,8 @@ pub(super) const TABLE: &[Route] = &[
         query: EXPORT, body: None, answer: "File", call: export::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
+    Route { method: Method::GET, path: "/api/v1/experiments", summary: "Arms of splits and mirrors side by side; by whole hours, of the last 31 days at most", may: May::Gateway(Operation::ReadExperiments),
+        query: EXPERIMENTS, body: None, answer: "ExperimentPage", call: reads::experiments },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];

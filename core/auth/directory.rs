@@ -3,15 +3,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{
     Lists, Principal,
+    bound::Bound,
     permission::{Actor, Held, Membership, Operation, Place, Reach, Target, permits},
 };
 use crate::{
-    config::{Configured, Grant, Over, Role, Rule, Scope, Terms, User},
+    config::{Configured, Grant, Over, Role, Scope, Terms, User},
     error::{Error, Kind},
 };
 
@@ -39,18 +40,6 @@ pub struct Identity {
     /// And what ran was ended.
     pub cut: bool,
     pub bound: Arc<Bound>,
-}
-
-/// A scope with its terms.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bound {
-    pub scope: Scope,
-    /// As messages call it.
-    pub name: Arc<str>,
-    /// All but limits and budgets; those who say nothing more share one.
-    pub terms: Arc<Terms>,
-    /// Limits and budgets as they are counted.
-    pub rule: Option<Arc<Rule>>,
 }
 
 /// What a signed token says of its caller's place.
@@ -421,30 +410,4 @@ fn deny(code: &'static str, message: String) -> Arc<Error> {
 /// Names of roles, as callers carry them.
 pub(super) fn names_of(roles: &[Grant]) -> Arc<[String]> {
     super::list(roles.iter().map(|grant| grant.role.name().to_owned()))
-}
-
-impl Bound {
-    pub fn new(scope: Scope, name: &Arc<str>, terms: Terms) -> Arc<Bound> {
-        static NOTHING: LazyLock<Arc<Terms>> = LazyLock::new(Arc::default);
-        let Terms { limits, budgets, fallback, .. } = terms;
-        let rule = Rule::falling_back(scope.clone(), name, limits, budgets, fallback);
-        let rest = Terms { limits: None, budgets: Arc::default(), fallback: Arc::default(), ..terms };
-        let terms = if rest == **NOTHING { NOTHING.clone() } else { Arc::new(rest) };
-        Arc::new(Bound { scope, name: name.clone(), terms, rule: rule.map(Arc::new) })
-    }
-
-    fn says_something(&self) -> bool {
-        self.terms.models.is_some() || self.rule.is_some() || self.is_rare()
-    }
-
-    /// More than models, limits and budgets.
-    pub fn is_rare(&self) -> bool {
-        let Terms { operations, networks, defaults, caps, tags, priority, .. } = &*self.terms;
-        operations.is_some()
-            || !networks.is_empty()
-            || !defaults.is_empty()
-            || caps.any()
-            || !tags.is_empty()
-            || priority.is_some()
-    }
 }

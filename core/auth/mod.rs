@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+pub mod bound;
 pub mod credential;
 pub mod cut;
 pub mod directory;
@@ -25,12 +26,9 @@ pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::{Table, member};
 
-use self::{
-    cut::Shard,
-    directory::{Bound, Directory},
-};
+use self::{bound::Bound, cut::Shard, directory::Directory};
 use crate::{
-    config::{Caps, Rule, Scope, Urgency},
+    config::{Caps, DataPolicy, Rule, Scope, Urgency},
     error::{Error, Kind, Result},
     model::Operation,
 };
@@ -138,6 +136,11 @@ impl Principal {
     /// The highest priority it may ask for.
     pub fn priority(&self) -> Option<Urgency> {
         self.terms.iter().filter_map(|bound| bound.terms.priority).min()
+    }
+
+    /// What its scopes demand of targets, each by itself; none for most.
+    pub fn data(&self) -> impl Iterator<Item = (&Bound, &DataPolicy)> {
+        self.terms.iter().filter_map(|bound| Some((&**bound, bound.terms.data.as_ref()?)))
     }
 
     /// Of all its scopes, the key's own first.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    directory::{Bound, Identity, Sort, names_of},
+    bound::Bound,
+    directory::{Identity, Sort, names_of},
     expiry,
     terms::TermsRow,
 };

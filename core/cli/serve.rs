@@ -39,6 +39,7 @@ use crate::{
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
+    quota::Quotas,
     realtime::Sessions,
     rollout::{self, Begun, Deploy},
     route::Health,
@@ -120,6 +121,7 @@ pub struct Running {
     ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
+    quotas: Arc<Quotas>,
     /// What requests used is written down where several gateways count together: until this, and then to the end.
     counted: CancellationToken,
     books: Option<JoinHandle<()>>,
@@ -219,6 +221,9 @@ impl Running {
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        let quotas = Quotas::new(store.clone(), limits.desk().cloned());
+        quotas.configure(&config.quotas, runtime.routes.providers());
+        quotas.prepare().await;
         let counted = CancellationToken::new();
         let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
@@ -234,7 +239,7 @@ impl Running {
                 claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
                 limits,
                 estimates,
-                health: Health::default(),
+                health: Health::with(quotas.clone()),
                 keys: KeyRests::default(),
                 tokens: Tokens::new(transport.client()),
                 transport,
@@ -249,13 +254,18 @@ impl Running {
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),
+                experiments: Arc::default(),
                 standing: ArcSwap::default(),
                 scripts,
                 plugins,
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
+        let experiments = gateway.state.experiments.clone();
+        experiments.serve(&gateway);
+        experiments.read(&*store).await;
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
         let hints = Hints::new(store.clone(), scripts, plugins);
         hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
@@ -303,9 +313,11 @@ impl Running {
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(quotas.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
+            tokio::spawn(experiments.run(store.clone(), close.clone())),
             tokio::spawn(learned::run(gateway.state.estimates.clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
@@ -328,6 +340,7 @@ impl Running {
             ledger,
             store,
             budgets,
+            quotas,
             counted,
             books,
         })
@@ -353,6 +366,7 @@ impl Running {
         let sessions = &self.gateway.state.sessions;
         report.open += sessions.count();
         report.cut += sessions.end(until).await;
+        self.gateway.state.experiments.end();
         self.close.cancel();
         drop(self.watcher);
         for helper in self.helpers {
@@ -372,6 +386,7 @@ impl Running {
             tracing::warn!(%error, "the file audit.head could not be written");
         }
         self.budgets.close().await;
+        self.quotas.close_store().await;
         self.ledger.close().await;
         let _ = self.store.close().await;
         report

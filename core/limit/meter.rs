@@ -125,7 +125,7 @@ impl Meter {
                 Counted::DayRequests => state.day_requests.correct(today.day, 0, used),
                 Counted::DayTokens => state.day_tokens.correct(today.day, 0, used),
                 Counted::Places => state.in_flight = used,
-                Counted::Money(_) => {}
+                Counted::Money(_) | Counted::Quota(_) => {}
             }
         }
         Meter { state: Mutex::new(state), epoch: clock::now() }

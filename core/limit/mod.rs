@@ -160,6 +160,11 @@ impl Limits {
         permit.arrive(bounds, &rule.scope)
     }
 
+    /// Where several gateways count together.
+    pub fn desk(&self) -> Option<&Arc<Desk>> {
+        self.shared.as_ref()
+    }
+
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }

@@ -40,7 +40,7 @@ async fn seen(desk: &Desk, bound: &Bound, now: SystemTime) -> Result<Bound, Down
         // It wants nothing, and is told what is left whatever that is.
         Want { counter, bound: *most, has: 0, wants: 0, shadow: true }
     };
-    let claim = Claim { id: desk.fresh(), lease: desk.lease(), wants: counts.iter().map(want).collect() };
+    let claim = Claim { id: desk.id(), lease: desk.lease(), wants: counts.iter().map(want).collect() };
     let left = match desk.engine().take(&claim).await? {
         Outcome::Taken(left) => left,
         Outcome::Refused { .. } => return Err(Down("it refused what nobody asked for".to_owned())),

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use super::{Purse, bound::Bound, claim::Claimed, denial::Denied, gcra::Refused, window::Window};
 use crate::{
     clock,
-    config::{Per, Scope},
+    config::{Per, Scope, Unit},
     error::{Error, Kind, Result},
     store::counters::{Claim, Counter, Form, Held, Id, Outcome, Settled, Standing},
 };
@@ -64,6 +64,8 @@ pub enum Counted {
     DayTokens,
     /// By id and lease: spent, and held (`budget`). Blocks are for stores that are slower than requests.
     Money(Per),
+    /// Of what a provider grants: a number in a window.
+    Quota(Unit),
 }
 
 impl Counted {
@@ -78,13 +80,18 @@ impl Counted {
             Counted::DayRequests => "requests_per_day",
             Counted::DayTokens => "tokens_per_day",
             Counted::Money(_) => "budget",
+            Counted::Quota(Unit::Requests) => "quota_requests",
+            Counted::Quota(Unit::InputTokens) => "quota_input_tokens",
+            Counted::Quota(Unit::OutputTokens) => "quota_output_tokens",
+            Counted::Quota(Unit::Tokens) => "quota_tokens",
+            Counted::Quota(Unit::Usd) => "quota_usd",
         }
     }
 
     fn form(self) -> Form {
         match self {
             Counted::Requests | Counted::InputTokens | Counted::OutputTokens | Counted::Tokens => Form::Bucket,
-            Counted::DayRequests | Counted::DayTokens => Form::Sum,
+            Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => Form::Sum,
             Counted::Places => Form::Places,
             Counted::Money(_) => Form::Money,
         }
@@ -135,10 +142,11 @@ impl Desk {
     }
 
     pub(super) fn open(&self, place: bool) -> Claimed {
-        Claimed::new(self.fresh(), place, self.engine.clone())
+        Claimed::new(self.id(), place, self.engine.clone())
     }
 
-    pub(super) fn fresh(&self) -> Id {
+    /// For a claim that is handed to the engine itself.
+    pub fn id(&self) -> Id {
         Id(u128::from(self.node) << 64 | u128::from(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 

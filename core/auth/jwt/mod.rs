@@ -21,8 +21,9 @@ mod token;
 use self::{jwks::Keyring, token::Token};
 use super::{
     Principal,
+    bound::Bound,
     cut::Cuts,
-    directory::{Bound, Claimed, Directory},
+    directory::{Claimed, Directory},
 };
 use crate::{
     config::{
