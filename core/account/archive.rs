@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Closing moves in steps that can each be the last: the plain file gets its second name, frames and index are made and renamed
-//! into place, then the second name goes; an index that does not fit is made anew.
+//! into place, then the second name goes. An index that does not fit is made anew. Other lines take the place of these by `replace`.
 
 use std::io::Write;
 
@@ -85,12 +85,7 @@ fn index_name(hour: Hour) -> String {
 /// Where the running hour's plain file begins: behind what was closed of this hour already.
 pub fn closed(files: &Files, hour: Hour) -> Result<u64> {
     let lines = Lines::open(files, hour)?;
-    Ok(lines
-        .parts
-        .iter()
-        .map(|part| if matches!(part, Part::Frames { .. }) { part.end() } else { 0 })
-        .max()
-        .unwrap_or(0))
+    Ok(lines.parts.iter().filter(|part| matches!(part, Part::Frames { .. })).map(Part::end).max().unwrap_or(0))
 }
 
 /// Turns an hour's plain lines into frames. Safe to repeat at any point.

@@ -118,6 +118,9 @@ impl Keys {
         let mut turn = self.revisions.turn().await;
         {
             let directory = self.table.directory();
+            let is = row.identity(thing.sort(), &Arc::from(name.as_str()))?;
+            // First: who may not make it is not told which names there are.
+            self.allowed(&directory, thing, None, &is, actor)?;
             if let Some(there) = directory.get(thing.sort(), &name) {
                 let kind = if there.service { "service account" } else { thing.sort().name() };
                 let place = if directory.in_file(thing.sort(), &name) { " in gateway.toml, which wins" } else { "" };
@@ -125,9 +128,7 @@ impl Keys {
                     format!("there is a {kind} {name:?} already{place}: take another name, or change that one");
                 return Err(Error::invalid("name", message).with_status(409).with_code("exists"));
             }
-            let is = row.identity(thing.sort(), &Arc::from(name.as_str()))?;
             check(&directory, thing, &name, &is)?;
-            self.allowed(&directory, thing, None, &is, actor)?;
         }
         let nothing = Op::remove(store::Table::Identities, key(thing.sort(), &name));
         turn.write(&[nothing], vec![put(thing.sort(), &name, &row)?]).await?;

@@ -197,8 +197,9 @@ impl Table {
         for mut entry in self.entries.iter_mut().filter(|entry| touched(&entry.principal)) {
             let was = &entry.principal;
             let is = Principal { organisation: None, ..Principal::clone(was) }.bound_by(directory);
+            let denied = |of: &Principal| of.denied.as_ref().map(|error| error.message.clone());
             let same = |a: &Principal, b: &Principal| {
-                (&a.organisation, &a.roles, a.denied.is_some()) == (&b.organisation, &b.roles, b.denied.is_some())
+                (&a.organisation, &a.roles, denied(a)) == (&b.organisation, &b.roles, denied(b))
                     && (&a.models, &a.rules, &a.terms) == (&b.models, &b.rules, &b.terms)
             };
             if !same(was, &is) {

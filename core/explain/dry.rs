@@ -120,10 +120,11 @@ impl Way<'_> {
         decision: &mut Decision,
     ) -> Result<()> {
         if let Some(limits) = self.world.limits {
-            self.bounds = limits.bounds(&cx.principal, &self.world.config.rules, &cx.tags, cx.now);
+            let mut bounds = limits.bounds(&cx.principal, &self.world.config.rules, &cx.tags, cx.now);
             if let Some(rule) = self.world.config.rules.models.get(&*decision.asked) {
-                self.bounds = limits.also(&self.bounds, rule, cx.now);
+                bounds = limits.also(&bounds, rule, cx.now);
             }
+            self.bounds = seen(limits, bounds, cx).await;
         }
         // Told first and whatever happens: what is left is a part of every decision.
         weigh(self.world, &self.bounds, cx, &[]);
@@ -246,7 +247,7 @@ impl Way<'_> {
             }
             cx.attempt = 0;
         }
-        let cost = self.reserve(cx, &own, target)?;
+        let cost = self.reserve(cx, &own, target).await?;
         let lacks = media::may_lack(document, target) && self.world.config.media.fetch;
         match Call::prepare(cx, &mut own, self.asked.single, target, &self.asked.headers, extra) {
             Ok(call) => {
@@ -271,11 +272,13 @@ impl Way<'_> {
     }
 
     /// What would be reserved for it, and what it would cost.
-    fn reserve(&self, cx: &mut Context, document: &Document, target: &Target) -> Result<Cost> {
+    async fn reserve(&self, cx: &mut Context, document: &Document, target: &Target) -> Result<Cost> {
         let input = self.size.tokens(&target.name, self.world.estimates);
         let rule = self.world.config.rules.providers.get(&*target.provider.name);
-        let also = |limits: &Limits| rule.map(|rule| limits.also(&self.bounds, rule, cx.now));
-        let bounds = self.world.limits.and_then(also).unwrap_or_else(|| self.bounds.clone());
+        let bounds = match self.world.limits.zip(rule) {
+            Some((limits, rule)) => seen(limits, limits.also(&self.bounds, rule, cx.now), cx).await,
+            None => self.bounds.clone(),
+        };
         let of = |unpriced: u64, left: u64| Funds { unpriced, left };
         let counted = bounds.unpriced().map(|unpriced| of(unpriced, bounds.left().unwrap_or(u64::MAX)));
         // The files alone know the budgets, and not what is left of them.
@@ -298,6 +301,18 @@ impl Way<'_> {
             nano_usd: rates.and_then(|rates| rates.cost(&usage)).and_then(|nano| u64::try_from(nano).ok()),
             at_most: dearest(document, target, input, wanted.fits.unwrap_or(wanted.longest), None),
         })
+    }
+}
+
+/// As they are now, whoever counts them.
+async fn seen(limits: &Limits, bounds: Bounds, cx: &mut Context) -> Bounds {
+    match limits.seen(&bounds).await {
+        Ok(seen) => seen,
+        Err(_away) => {
+            cx.trace
+                .note("limits", "the store that counts for all gateways does not answer: what is left is not known");
+            bounds
+        }
     }
 }
 

@@ -1,21 +1,25 @@
 //! What a permit wants of counters that several gateways share, in their words, and what their answer means. The other way to
 //! count beside `Reservation`'s own; the rules (who is topped up, what a provider sees of it) are the permit's.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     Need,
     bound::{Bound, Caller},
     budget::Short,
-    denial::Denied,
+    denial::{A_MOMENT, Denied},
     gcra::{Refused, Standing},
     meter::{Rates, Taken},
-    shared::{Answer, Claim, Counted, Counter, Desk, Id, Item, Left, Settled, Shared, Want, Why},
+    shared::{Counted, Desk, Shared, counter},
     window::Window,
 };
 use crate::{
     config::{Per, Scope, Unit},
     error::Result,
+    store::counters::{Claim, Counter, Form, Id, Left, Outcome, Settled, Want, Why},
 };
 
 /// What a request holds there.
@@ -30,19 +34,30 @@ pub struct Claimed {
     pub attempts: u64,
     held: Vec<Holding>,
     /// Those that have a lease: as long as somebody has them they are renewed.
-    leased: Arc<Vec<Item>>,
+    leased: Arc<Vec<Counter>>,
 }
 
 #[derive(Debug, Clone)]
 struct Holding {
     /// The place of its scope among the caller's.
     at: usize,
+    what: What,
     counter: Counter,
     bound: u64,
     amount: u64,
-    left: Option<Left>,
+    left: Left,
     shadow: bool,
 }
+
+/// What a want is of, beyond its counter.
+#[derive(Debug, Clone)]
+struct What {
+    counted: Counted,
+    window: Option<Window>,
+}
+
+/// The place of its scope, what it is of, and the want.
+type Asked = (usize, What, Want);
 
 impl Claimed {
     pub fn new(id: Id, place: bool, engine: Arc<dyn Shared>) -> Claimed {
@@ -50,19 +65,22 @@ impl Claimed {
     }
 
     fn holding(&self, at: usize, counted: Counted) -> Option<&Holding> {
-        self.held.iter().find(|held| held.at == at && held.counter.counted == counted)
+        self.held.iter().find(|held| held.at == at && held.what.counted == counted)
     }
 
     /// The tightest of what the last answer said is left.
     pub fn rates(&self) -> Option<Rates> {
+        let now = SystemTime::now();
         let standing = |held: &Holding| {
-            let Left { left, full_after, .. } = held.left?;
+            let Left { left, full_after, .. } = held.left;
+            // A day is whole again when it ends.
+            let full_after = held.what.ends_in(now).unwrap_or(full_after);
             Some(Standing { limit: held.bound, left, full_after })
         };
         let hard = self.held.iter().filter(|held| !held.shadow);
         let rates = hard.map(|held| {
             let mut rates = Rates::default();
-            match held.counter.counted {
+            match held.what.counted {
                 Counted::Requests | Counted::DayRequests => rates.requests = standing(held),
                 Counted::InputTokens => rates.input_tokens = standing(held),
                 Counted::OutputTokens => rates.output_tokens = standing(held),
@@ -76,12 +94,13 @@ impl Claimed {
 
     /// What was used. `of`: in all, or at one provider.
     pub fn settle(self, caller: &Caller, of: impl Fn(&Scope) -> Need) {
-        let items = self.held.into_iter().filter_map(|held| {
+        let id = self.id;
+        let settled = self.held.into_iter().filter_map(|held| {
             let need = of(&caller.scopes.get(held.at)?.scope);
-            let used = used(held.counter.counted, need, held.amount);
-            Some(Item { counter: held.counter, had: held.amount, used })
+            let used = Some(used(held.what.counted, need, held.amount));
+            Some(Settled { id, counter: held.counter, had: held.amount, used })
         });
-        self.engine.settle(Settled { id: self.id, items: items.collect() });
+        self.engine.settle(id, settled.collect());
     }
 }
 
@@ -95,57 +114,47 @@ impl Desk {
         need: &impl Fn(usize) -> Option<Need>,
         told: &mut Vec<String>,
     ) -> Result<()> {
-        let mut wants: Vec<(usize, Want)> = Vec::new();
+        let mut wants: Vec<Asked> = Vec::new();
         for (at, bound) in caller.scopes.iter().enumerate() {
             if let Some(need) = need(at) {
                 wanted(claimed, caller, (at, bound), need, &mut wants)?;
             }
         }
-        let gone = self.departed(claimed, caller, provider);
-        if let Some(gone) = gone {
-            self.engine().settle(gone);
+        let gone = departed(claimed, caller, provider);
+        if !gone.is_empty() {
+            self.engine().settle(claimed.id, gone);
         }
-        if wants.iter().all(|(_, want)| want.wants <= want.has && claimed.holding_of(want)) {
+        if wants.iter().all(|(_, _, want)| want.wants <= want.has && claimed.holding_of(want)) {
             return Ok(());
         }
-        let (places, wants): (Vec<usize>, Vec<Want>) = wants.into_iter().unzip();
+        let (places, wants): (Vec<(usize, What)>, Vec<Want>) =
+            wants.into_iter().map(|(at, what, want)| ((at, what), want)).unzip();
         let claim = Claim { id: claimed.id, lease: self.lease(), wants };
         let answer = self.engine().take(&claim).await.map_err(|down| self.down(&down))?;
         let left = match answer {
-            Answer::Granted(left) => left,
-            Answer::Refused { at, why } => {
-                let Some((place, want)) = places.get(at).zip(claim.wants.get(at)) else { return Ok(()) };
-                return self.refused(caller, &caller.scopes[*place], want, why);
+            Outcome::Taken(left) => left,
+            Outcome::Refused { at, why } => {
+                let Some(((place, what), want)) = places.get(at).zip(claim.wants.get(at)) else { return Ok(()) };
+                return self.refused(caller, &caller.scopes[*place], (what, want), why);
             }
         };
-        for ((at, want), left) in places.into_iter().zip(claim.wants).zip(left) {
+        for (((at, what), want), left) in places.into_iter().zip(claim.wants).zip(left) {
             if let Some(why) = left.denied {
-                let denied = denied(&want, why);
+                let denied = what.denied(&want, why);
                 if let Ok(Some(denied)) = caller.scopes[at].denied(denied) {
                     told.push(caller.scopes[at].shadowed(denied));
                 }
             }
-            claimed.put(at, want, left);
+            claimed.put(at, what, want, left);
         }
-        claimed.leased = Arc::new(claimed.held.iter().filter(|h| h.counter.counted.has_lease()).map(item).collect());
+        let leased = claimed.held.iter().map(|held| &held.counter).filter(|counter| counter.form.has_lease());
+        claimed.leased = Arc::new(leased.cloned().collect());
         self.keep(claimed.id, &claimed.leased);
         Ok(())
     }
 
-    /// Places at providers that the request has left.
-    fn departed(&self, claimed: &mut Claimed, caller: &Caller, provider: Option<usize>) -> Option<Settled> {
-        let left = |held: &Holding| {
-            held.counter.counted == Counted::Places
-                && caller.scopes.get(held.at).is_some_and(Bound::is_provider)
-                && provider != Some(held.at)
-        };
-        let items: Vec<Item> = claimed.held.iter().filter(|held| left(held)).map(item).collect();
-        claimed.held.retain(|held| !left(held));
-        (!items.is_empty()).then_some(Settled { id: claimed.id, items })
-    }
-
-    fn refused(&self, caller: &Caller, bound: &Bound, want: &Want, why: Why) -> Result<()> {
-        if let Counted::Money(per) = want.counter.counted {
+    fn refused(&self, caller: &Caller, bound: &Bound, (what, want): (&What, &Want), why: Why) -> Result<()> {
+        if let Counted::Money(per) = what.counted {
             let short = if why == Why::Held { Short::Held } else { Short::Spent };
             let fund = bound.funds.iter().find(|fund| fund.budget.per == per);
             return Err(fund.map_or_else(
@@ -153,7 +162,7 @@ impl Desk {
                 |fund| fund.purse.refused(&fund.budget, caller.now, short),
             ));
         }
-        let denied = denied(want, why);
+        let denied = what.denied(want, why);
         self.remember(&bound.scope, denied);
         bound.denied(denied).map(drop)
     }
@@ -164,10 +173,10 @@ impl Claimed {
         self.held.iter().any(|held| held.counter == want.counter)
     }
 
-    fn put(&mut self, at: usize, want: Want, left: Left) {
+    fn put(&mut self, at: usize, what: What, want: Want, left: Left) {
         let amount = if left.denied.is_some() { want.has } else { want.wants.max(want.has) };
         let Want { counter, bound, shadow, .. } = want;
-        let fresh = Holding { at, counter, bound, amount, left: Some(left), shadow };
+        let fresh = Holding { at, what, counter, bound, amount, left, shadow };
         match self.held.iter_mut().find(|held| held.counter == fresh.counter) {
             Some(held) => *held = fresh,
             None => self.held.push(fresh),
@@ -181,13 +190,14 @@ fn wanted(
     caller: &Caller,
     (at, bound): (usize, &Bound),
     need: Need,
-    wants: &mut Vec<(usize, Want)>,
+    wants: &mut Vec<Asked>,
 ) -> Result<()> {
+    let now = SystemTime::now();
     let mut add = |counted: Counted, bound_of: Option<u64>, amount: u64, window: Option<Window>, shadow: bool| {
         let Some(limit) = bound_of else { return };
         let has = claimed.holding(at, counted).map_or(0, |held| held.amount);
-        let counter = Counter { scope: bound.scope.clone(), counted, window };
-        wants.push((at, Want { counter, bound: limit, has, wants: amount, shadow }));
+        let counter = counter(&bound.scope, counted, window.as_ref(), now);
+        wants.push((at, What { counted, window }, Want { counter, bound: limit, has, wants: amount, shadow }));
     };
     if let Some((limits, _)) = bound.limits.as_ref().filter(|_| !claimed.owes) {
         let Taken { input, output, tokens, day_tokens } = bound.taking(need)?;
@@ -225,15 +235,32 @@ fn used(counted: Counted, need: Need, had: u64) -> u64 {
     }
 }
 
-fn denied(want: &Want, why: Why) -> Denied {
-    let refused = match why {
-        Why::Wait(wait) => Refused::Wait(wait),
-        Why::Held => Refused::Wait(Duration::from_secs(1)),
-        Why::TooMuch | Why::Spent => Refused::TooMuch,
+/// Places at providers that the request has left.
+fn departed(claimed: &mut Claimed, caller: &Caller, provider: Option<usize>) -> Vec<Settled> {
+    let left = |held: &Holding| {
+        held.counter.form == Form::Places
+            && caller.scopes.get(held.at).is_some_and(Bound::is_provider)
+            && provider != Some(held.at)
     };
-    Denied::new(want.counter.counted.name(), want.bound, refused)
+    let id = claimed.id;
+    let settled = |held: &Holding| Settled { id, counter: held.counter.clone(), had: held.amount, used: Some(0) };
+    let gone = claimed.held.iter().filter(|held| left(held)).map(settled).collect();
+    claimed.held.retain(|held| !left(held));
+    gone
 }
 
-fn item(held: &Holding) -> Item {
-    Item { counter: held.counter.clone(), had: held.amount, used: 0 }
+impl What {
+    fn ends_in(&self, now: SystemTime) -> Option<Duration> {
+        self.window.as_ref()?.ends_in(now)
+    }
+
+    fn denied(&self, want: &Want, why: Why) -> Denied {
+        let refused = match why {
+            Why::Wait(wait) => Refused::Wait(wait),
+            Why::Reached => Refused::Wait(self.ends_in(SystemTime::now()).unwrap_or(A_MOMENT)),
+            Why::Held => Refused::Wait(Duration::from_secs(1)),
+            Why::TooMuch | Why::Spent => Refused::TooMuch,
+        };
+        Denied::new(self.counted.name(), want.bound, refused)
+    }
 }

@@ -1,4 +1,4 @@
-//! Limits and budgets that several gateways count together: claims in the words of the shared store's counters, what became of
+//! Limits and budgets that several gateways count together: claims as the shared store's counters take them, what became of
 //! them in batches behind the requests, and what is done while the store does not answer. Then either nothing goes on that
 //! would have to be counted, or a bounded part of what was left when it answered last; never more.
 
@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -15,16 +15,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Budgets, Limits, Purse,
+    Budgets, Limits,
     outage::{Outage, Part},
-    shared::{Answer, Claim, Counted, Counter, Desk, Down, Id, Left, Settled, Shared, Why},
+    shared::{Desk, Down, Shared},
 };
 use crate::{
     config::{self, OnOutage, StoreKind},
     error::Result,
     store::{
         Counters, Store, StoreError,
-        counters::{self, Form},
+        counters::{Claim, Counter, Held, Id, Left, Outcome, Settled, Standing},
     },
 };
 
@@ -37,13 +37,13 @@ pub struct Fleet {
     /// The last claim got no answer.
     away: AtomicBool,
     queue: mpsc::UnboundedSender<Ended>,
-    renewals: mpsc::UnboundedSender<(Vec<counters::Held>, Duration)>,
+    renewals: mpsc::UnboundedSender<(Vec<Held>, Duration)>,
 }
 
 /// What is still to be written down.
 #[derive(Debug)]
 struct Ended {
-    settled: Vec<counters::Settled>,
+    settled: Vec<Settled>,
     /// What of it was given out without the store: it knows of that from then on.
     parts: Vec<Part>,
 }
@@ -54,7 +54,7 @@ pub struct Books {
     desk: Arc<Desk>,
     fleet: std::sync::Weak<Fleet>,
     queue: mpsc::UnboundedReceiver<Ended>,
-    renewals: mpsc::UnboundedReceiver<(Vec<counters::Held>, Duration)>,
+    renewals: mpsc::UnboundedReceiver<(Vec<Held>, Duration)>,
     sender: String,
 }
 
@@ -87,86 +87,46 @@ impl Fleet {
         Ok((desk, books))
     }
 
-    async fn ask(&self, claim: &Claim) -> std::result::Result<Answer, Down> {
-        let now = SystemTime::now();
-        let asked = counters::Claim {
-            id: id(claim.id),
-            lease: claim.lease,
-            wants: claim
-                .wants
-                .iter()
-                .map(|want| counters::Want {
-                    counter: counter(&want.counter, now),
-                    bound: want.bound,
-                    has: want.has,
-                    wants: want.wants,
-                    shadow: want.shadow,
-                })
-                .collect(),
-        };
-        match self.counters.take(&asked).await {
+    async fn ask(&self, claim: &Claim) -> std::result::Result<Outcome, Down> {
+        match self.counters.take(claim).await {
             Ok(outcome) => {
                 self.answers();
-                Ok(self.answer(claim, &asked, outcome, now))
+                if let (OnOutage::Lease(_), Outcome::Taken(left)) = (self.policy, &outcome) {
+                    self.outage().saw(&claim.wants, left);
+                }
+                Ok(outcome)
             }
             Err(error) => {
-                let granted = self.alone(claim.id, &asked.wants, &error);
-                let Some(left) = granted else {
-                    self.take_back(asked, &error);
+                let Some(left) = self.alone(claim, &error) else {
+                    self.take_back(claim, &error);
                     return Err(Down(error.to_string()));
                 };
-                let left = claim.wants.iter().zip(left);
-                Ok(Answer::Granted(left.map(|(want, left)| self.left(&want.counter, left, now)).collect()))
+                Ok(Outcome::Taken(left))
             }
         }
     }
 
     /// What this gateway may give out without the store.
-    fn alone(&self, id: Id, wants: &[counters::Want], error: &StoreError) -> Option<Vec<counters::Left>> {
+    fn alone(&self, claim: &Claim, error: &StoreError) -> Option<Vec<Left>> {
         let first = self.is_away(error);
         let OnOutage::Lease(share) = self.policy else { return None };
         let mut outage = self.outage();
         if first {
             outage.begin();
         }
-        outage.take(id, wants, share / self.counters.gateways().max(1) as f64)
+        outage.take(claim.id, &claim.wants, share / self.counters.gateways().max(1) as f64)
     }
 
     /// It was refused here, and the store may yet take it when it wakes up: what is held by id is let go. What knows no ids stays
     /// counted, because giving back what was never taken would be worse.
-    fn take_back(&self, asked: counters::Claim, error: &StoreError) {
-        let fresh = asked.wants.iter().all(|want| want.has == 0);
+    fn take_back(&self, claim: &Claim, error: &StoreError) {
+        let fresh = claim.wants.iter().all(|want| want.has == 0);
         if !fresh || !matches!(error, StoreError::Unanswered { .. }) {
             return;
         }
-        let held = asked.wants.into_iter().filter(|want| matches!(want.counter.form, Form::Places | Form::Money));
-        let settled =
-            held.map(|want| counters::Settled { id: asked.id.clone(), counter: want.counter, had: 0, used: None });
+        let held = claim.wants.iter().filter(|want| want.counter.form.has_lease());
+        let settled = held.map(|want| Settled { id: claim.id, counter: want.counter.clone(), had: 0, used: None });
         let _ = self.queue.send(Ended { settled: settled.collect(), parts: Vec::new() });
-    }
-
-    fn answer(&self, claim: &Claim, asked: &counters::Claim, outcome: counters::Outcome, now: SystemTime) -> Answer {
-        match outcome {
-            counters::Outcome::Refused { at, why } => {
-                let counter = claim.wants.get(at).map(|want| &want.counter);
-                Answer::Refused { at, why: counter.map_or(Why::TooMuch, |counter| reason(counter, why, now)) }
-            }
-            counters::Outcome::Taken(left) => {
-                if matches!(self.policy, OnOutage::Lease(_)) {
-                    self.outage().saw(&asked.wants, &left);
-                }
-                let left = claim.wants.iter().zip(left);
-                Answer::Granted(left.map(|(want, left)| self.left(&want.counter, left, now)).collect())
-            }
-        }
-    }
-
-    fn left(&self, counter: &Counter, left: counters::Left, now: SystemTime) -> Left {
-        let full_after = match &counter.window {
-            Some(window) => window.ends_in(now).unwrap_or_default(),
-            None => left.full_after,
-        };
-        Left { left: left.left, full_after, denied: left.denied.map(|why| reason(counter, why, now)) }
     }
 
     /// It did not answer; `true`: for the first time.
@@ -194,37 +154,31 @@ impl Fleet {
 }
 
 impl Shared for Fleet {
-    fn take<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, std::result::Result<Answer, Down>> {
+    fn take<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, std::result::Result<Outcome, Down>> {
         Box::pin(self.ask(claim))
     }
 
-    fn settle(&self, settled: Settled) {
-        let now = SystemTime::now();
+    fn settle(&self, id: Id, mut settled: Vec<Settled>) {
         let parts = match self.policy {
             OnOutage::Refuse => Vec::new(),
-            OnOutage::Lease(_) => self.outage().ended(settled.id),
+            OnOutage::Lease(_) => self.outage().ended(id),
         };
         let own = |name: &str| parts.iter().filter(|part| part.counter == name).map(|part| part.amount).sum::<u64>();
-        let items = settled.items.iter().map(|item| {
-            let counter = counter(&item.counter, now);
+        for item in &mut settled {
             // What the store never knew of it cannot take back.
-            let had = item.had.saturating_sub(own(&counter.name));
-            counters::Settled { id: id(settled.id), counter, had, used: Some(item.used) }
-        });
+            item.had = item.had.saturating_sub(own(&item.counter.name));
+        }
         // What was used as it was taken is counted already.
-        let held = |item: &counters::Settled| matches!(item.counter.form, Form::Places | Form::Money);
-        let items = items.filter(|item| held(item) || item.used != Some(item.had)).collect();
-        let _ = self.queue.send(Ended { settled: items, parts });
+        settled.retain(|item| item.counter.form.has_lease() || item.used != Some(item.had));
+        let _ = self.queue.send(Ended { settled, parts });
     }
 
-    fn renew(&self, held: Vec<Settled>, lease: Duration) {
-        let now = SystemTime::now();
-        let held = held.iter().flat_map(|held| {
-            let id = id(held.id);
-            let leased = held.items.iter().filter(|item| item.counter.counted.has_lease());
-            leased.map(move |item| counters::Held { id: id.clone(), counter: counter(&item.counter, now) })
-        });
-        let _ = self.renewals.send((held.collect(), lease));
+    fn renew(&self, held: Vec<Held>, lease: Duration) {
+        let _ = self.renewals.send((held, lease));
+    }
+
+    fn look<'a>(&'a self, counter: &'a Counter) -> BoxFuture<'a, std::result::Result<Standing, Down>> {
+        Box::pin(async move { self.counters.look(counter).await.map_err(|error| Down(error.to_string())) })
     }
 }
 
@@ -294,45 +248,6 @@ impl Books {
     }
 }
 
-fn id(id: Id) -> String {
-    format!("{:032x}", id.0)
-}
-
-/// Its name is its own: the scope's id, which may hold anything, stands last.
-pub fn counter(counter: &Counter, now: SystemTime) -> counters::Counter {
-    let Counter { scope, counted, window } = counter;
-    let form = match counted {
-        Counted::Requests | Counted::InputTokens | Counted::OutputTokens | Counted::Tokens => Form::Bucket,
-        Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => Form::Sum,
-        Counted::Places => Form::Places,
-        Counted::Money(_) => Form::Money,
-    };
-    let id = window.as_ref().map_or("-", |window| window.id.as_str());
-    let keep = window.as_ref().and_then(|window| window.ends_in(now)).map(|ends| (ends + KEEP).as_secs());
-    counters::Counter { name: format!("{}:{id}:{}:{}", counted.name(), scope.kind(), scope.id()), form, keep }
-}
-
-/// The counter of a budget.
-pub(super) fn money(purse: &Purse, now: SystemTime) -> counters::Counter {
-    let (scope, window) = (purse.scope.clone(), Some(purse.window.clone()));
-    counter(&Counter { scope, counted: Counted::Money(purse.per), window }, now)
-}
-
-fn reason(counter: &Counter, why: counters::Why, now: SystemTime) -> Why {
-    match why {
-        counters::Why::Wait(wait) => Why::Wait(wait),
-        counters::Why::TooMuch => Why::TooMuch,
-        counters::Why::Held => Why::Held,
-        counters::Why::Spent => Why::Spent,
-        counters::Why::Reached => {
-            let ends = counter.window.as_ref().and_then(|window| window.ends_in(now));
-            Why::Wait(ends.unwrap_or(super::denial::A_MOMENT))
-        }
-    }
-}
-
-/// Counters of a window past: requests that began in it may still end.
-const KEEP: Duration = Duration::from_secs(2 * 86_400);
 const TOGETHER: Duration = Duration::from_millis(5);
 const MOST_TOGETHER: usize = 256;
 const RETRY: Duration = Duration::from_millis(100);

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use super::{
     denial::{A_MOMENT, Denied},
     gcra::{Bucket, Rate, Refused, Standing},
+    shared::Counted,
     window::Days,
 };
 use crate::{
@@ -112,6 +113,24 @@ impl Meters {
 }
 
 impl Meter {
+    /// One that nobody enters: so much of each was used.
+    pub(super) fn holding(limits: &Limits, today: Today, used: impl Iterator<Item = (Counted, u64)>) -> Meter {
+        let mut state = State { limits: *limits, ..State::default() };
+        for (counted, used) in used {
+            match counted {
+                Counted::Requests => state.requests.correct(0, used),
+                Counted::InputTokens => state.input.correct(0, used),
+                Counted::OutputTokens => state.output.correct(0, used),
+                Counted::Tokens => state.tokens.correct(0, used),
+                Counted::DayRequests => state.day_requests.correct(today.day, 0, used),
+                Counted::DayTokens => state.day_tokens.correct(today.day, 0, used),
+                Counted::Places => state.in_flight = used,
+                Counted::Money(_) | Counted::Quota(_) => {}
+            }
+        }
+        Meter { state: Mutex::new(state), epoch: clock::now() }
+    }
+
     /// Takes a request, and a place if it is to have one; or says which limit is in the way. Shadow limits are in nobody's way:
     /// the place is taken and the request is not.
     pub fn enter(&self, limits: &Limits, today: Today, place: bool) -> Result<(), Denied> {

@@ -31,6 +31,7 @@ mod outage;
 mod permit;
 pub mod purse;
 pub mod raise;
+mod seen;
 pub mod shared;
 pub mod window;
 

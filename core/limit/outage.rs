@@ -4,8 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::shared::Id;
-use crate::store::counters::{Form, Left, Want};
+use crate::store::counters::{Form, Id, Left, Want};
 
 #[derive(Debug, Default)]
 pub struct Outage {

@@ -1,5 +1,6 @@
-//! The seam to counters that several gateways share: plain data in and out, one call before an attempt. Whoever implements
-//! `Shared` counts; what a request wants, and what becomes of it when nobody answers, is decided here and in `claim`.
+//! The seam to counters that several gateways share: plain data in and out, in the words of `store::counters`, one call before an
+//! attempt. Whoever implements `Shared` counts; what a request wants, and what becomes of it when nobody answers, is decided
+//! here and in `claim`.
 //!
 //! In this mode a request takes nothing before it: `enter` only remembers what was refused a moment ago. The call takes
 //! requests, places, tokens and money of all scopes together, or nothing. Every quantity is a whole number below 2^53.
@@ -10,74 +11,43 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
 
-use super::{bound::Bound, claim::Claimed, denial::Denied, gcra::Refused, window::Window};
+use super::{Purse, bound::Bound, claim::Claimed, denial::Denied, gcra::Refused, window::Window};
 use crate::{
     clock,
     config::{Per, Scope, Unit},
     error::{Error, Kind, Result},
+    store::counters::{Claim, Counter, Form, Held, Id, Outcome, Settled, Standing},
 };
 
 #[cfg(test)]
 pub mod plain;
 
-/// Counters that several gateways share.
+/// Counters that several gateways share, as permits use them. What a claim is, and what its answer, the store's counters say.
 pub trait Shared: fmt::Debug + Send + Sync {
     /// Takes all that the claim wants, or nothing; the time is the store's. Also for later attempts of the same claim, whose
     /// wants say what it `has`; and with wants that want nothing more, to look.
-    fn take<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Answer, Down>>;
+    fn take<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Outcome, Down>>;
 
     /// What was taken turned out to be another amount: places end, money is spent. Never waits; may come twice, or after
-    /// the claim's lease has ended, and counts once.
-    fn settle(&self, settled: Settled);
+    /// the claim's lease has ended, and counts once. All of it is of this claim.
+    fn settle(&self, id: Id, settled: Vec<Settled>);
 
     /// Their owners live: places and money are kept for another lease.
-    fn renew(&self, held: Vec<Settled>, lease: Duration);
+    fn renew(&self, held: Vec<Held>, lease: Duration);
+
+    /// How a counter stands.
+    fn look<'a>(&'a self, counter: &'a Counter) -> BoxFuture<'a, Result<Standing, Down>>;
 }
 
 /// The store does not answer. Nobody knows whether it took anything: what it did comes back when its lease ends.
 #[derive(Debug, Clone)]
 pub struct Down(pub String);
-
-/// Unique among all gateways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id(pub u128);
-
-/// What one request wants before an attempt.
-#[derive(Debug, Clone)]
-pub struct Claim {
-    pub id: Id,
-    /// Places and money that nobody settles or renews come back after it.
-    pub lease: Duration,
-    pub wants: Vec<Want>,
-}
-
-/// Of one counter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Want {
-    pub counter: Counter,
-    /// The limit: units a minute or in the window, places, nano-dollars with all raises.
-    pub bound: u64,
-    /// What the claim has of it, and is to have.
-    pub has: u64,
-    pub wants: u64,
-    /// It only reports: what does not fit is not taken, and nobody is refused.
-    pub shadow: bool,
-}
-
-/// One counter: with its window, the key that it lies under.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Counter {
-    pub scope: Scope,
-    pub counted: Counted,
-    /// Of the wall clock, where the request began; `None`: a bucket that drains, or places.
-    pub window: Option<Window>,
-}
 
 /// What is counted, and so how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,51 +66,6 @@ pub enum Counted {
     Money(Per),
     /// Of what a provider grants: a number in a window.
     Quota(Unit),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// One for each want, in their order.
-    Granted(Vec<Left>),
-    /// Nothing was taken. `at`: the first want in the way.
-    Refused { at: usize, why: Why },
-}
-
-/// What is left of a counter now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
-    pub left: u64,
-    /// Until all of it is there again.
-    pub full_after: Duration,
-    /// A shadow had no room, and took nothing.
-    pub denied: Option<Why>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It fits after this time, if nobody takes anything meanwhile.
-    Wait(Duration),
-    /// More than ever fits.
-    TooMuch,
-    /// Money: requests under way hold what is left.
-    Held,
-    /// Money: it is spent, or less is left than this needs.
-    Spent,
-}
-
-/// What a claim had, and what was used of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
-    pub id: Id,
-    pub items: Vec<Item>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    pub counter: Counter,
-    pub had: u64,
-    /// Of a place nothing.
-    pub used: u64,
 }
 
 impl Counted {
@@ -163,10 +88,28 @@ impl Counted {
         }
     }
 
-    /// Held by id, until it is settled or its lease ends.
-    pub fn has_lease(self) -> bool {
-        matches!(self, Counted::Places | Counted::Money(_))
+    fn form(self) -> Form {
+        match self {
+            Counted::Requests | Counted::InputTokens | Counted::OutputTokens | Counted::Tokens => Form::Bucket,
+            Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => Form::Sum,
+            Counted::Places => Form::Places,
+            Counted::Money(_) => Form::Money,
+        }
     }
+}
+
+/// Its name is its own: the scope's id, which may hold anything, stands last. `window`: of the wall clock, where the request
+/// began; `None`: a bucket that drains, or places.
+pub fn counter(scope: &Scope, counted: Counted, window: Option<&Window>, now: SystemTime) -> Counter {
+    let id = window.map_or("-", |window| window.id.as_str());
+    let keep = window.and_then(|window| window.ends_in(now)).map(|ends| (ends + KEEP).as_secs());
+    let name = format!("{}:{id}:{}:{}", counted.name(), scope.kind(), scope.id());
+    Counter { name, form: counted.form(), keep }
+}
+
+/// The counter of a budget.
+pub fn money(purse: &Purse, now: SystemTime) -> Counter {
+    counter(&purse.scope, Counted::Money(purse.per), Some(&purse.window), now)
 }
 
 /// Where permits of this process hand in their claims.
@@ -177,7 +120,7 @@ pub struct Desk {
     node: u64,
     next: AtomicU64,
     /// What is under way, to be renewed.
-    open: DashMap<Id, Weak<Vec<Item>>>,
+    open: DashMap<Id, Weak<Vec<Counter>>>,
     /// Refused a moment ago, and until when: it is not asked again before.
     recent: DashMap<(Scope, &'static str), (Instant, Denied)>,
 }
@@ -204,8 +147,7 @@ impl Desk {
 
     /// For a claim that is handed to the engine itself.
     pub fn id(&self) -> Id {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        Id(u128::from(self.node) << 64 | u128::from(next))
+        Id(u128::from(self.node) << 64 | u128::from(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// What is known without asking: who was told to wait is told so again until then.
@@ -238,8 +180,8 @@ impl Desk {
         }
     }
 
-    pub(super) fn keep(&self, id: Id, items: &Arc<Vec<Item>>) {
-        self.open.insert(id, Arc::downgrade(items));
+    pub(super) fn keep(&self, id: Id, leased: &Arc<Vec<Counter>>) {
+        self.open.insert(id, Arc::downgrade(leased));
     }
 
     /// Every third of a lease: what is under way is renewed, what is over is forgotten.
@@ -247,9 +189,9 @@ impl Desk {
         let now = clock::now();
         self.recent.retain(|_, (until, _)| *until > now);
         let mut held = Vec::new();
-        self.open.retain(|id, items| {
-            let Some(items) = items.upgrade() else { return false };
-            held.push(Settled { id: *id, items: items.to_vec() });
+        self.open.retain(|id, leased| {
+            let Some(leased) = leased.upgrade() else { return false };
+            held.extend(leased.iter().map(|counter| Held { id: *id, counter: counter.clone() }));
             true
         });
         if !held.is_empty() {
@@ -265,5 +207,7 @@ impl Desk {
     }
 }
 
+/// Counters of a window past: requests that began in it may still end.
+const KEEP: Duration = Duration::from_secs(2 * 86_400);
 /// The longest that a refusal is remembered.
 const RECENT: Duration = Duration::from_secs(1);

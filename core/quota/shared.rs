@@ -18,10 +18,13 @@ use crate::{
     config::{Every, Unit},
     limit::{
         Need,
-        shared::{Answer, Claim, Counted, Counter, Desk, Id, Item, Settled, Shared, Want, Why},
+        shared::{self, Counted, Desk, Shared},
         window::Window,
     },
-    store::{Op, Store, Table},
+    store::{
+        Op, Store, Table,
+        counters::{Claim, Counter, Id, Outcome, Settled, Want, Why},
+    },
 };
 
 /// What an attempt has of shared counters.
@@ -66,20 +69,20 @@ impl Quotas {
                 let wait = Duration::from_millis(until.saturating_sub(now));
                 return Err(Refused { wait, key: *of_key, away: false, unpaid: false });
             }
-            let counter = counter(meter, &frame);
+            let counter = counter(meter, &frame, now);
             let (bound, wants_now) = (meter.bound(), amount(meter.unit, need));
             claimed.held.push((meter.clone(), counter.clone(), wants_now));
             wants.push(Want { counter, bound, has: 0, wants: wants_now, shadow: false });
         }
         let claim = Claim { id: claimed.id, lease: desk.lease(), wants };
         match claimed.engine.take(&claim).await {
-            Ok(Answer::Granted(left)) => {
+            Ok(Outcome::Taken(left)) => {
                 for ((meter, ..), left) in claimed.held.iter().zip(left) {
                     meter.observe(meter.frame(self.now()), meter.bound().saturating_sub(left.left));
                 }
                 Ok(claimed)
             }
-            Ok(Answer::Refused { at, why }) => {
+            Ok(Outcome::Refused { at, why }) => {
                 let (key, meter) = meters.get(at).map_or((false, None), |(key, meter)| (*key, Some(meter)));
                 let now = self.now();
                 let returns = meter.and_then(|meter| meter.frame(now)).map(|frame| frame.returns());
@@ -111,9 +114,7 @@ impl Quotas {
             let used = match &frame {
                 None => 0,
                 Some(frame) => {
-                    let counter =
-                        crate::limit::fleet::counter(&counter(meter, frame), UNIX_EPOCH + Duration::from_millis(now));
-                    let Ok(standing) = counters.look(&counter).await else { return };
+                    let Ok(standing) = counters.look(&counter(meter, frame, now)).await else { return };
                     standing.used
                 }
             };
@@ -135,9 +136,12 @@ impl Claimed {
 
     /// `used`: of a unit, and of what was taken of it.
     pub fn settle(self, used: impl Fn(Unit, u64) -> u64) {
-        let items =
-            self.held.into_iter().map(|(meter, counter, had)| Item { used: used(meter.unit, had), counter, had });
-        self.engine.settle(Settled { id: self.id, items: items.collect() });
+        let id = self.id;
+        let settled = self.held.into_iter().map(|(meter, counter, had)| {
+            let used = Some(used(meter.unit, had));
+            Settled { id, counter, had, used }
+        });
+        self.engine.settle(id, settled.collect());
     }
 }
 
@@ -160,12 +164,12 @@ async fn open(store: &dyn Store, meter: &Meter, now: Millis) -> anyhow::Result<(
     anyhow::bail!("others open the same window again and again")
 }
 
-fn counter(meter: &Meter, frame: &Frame) -> Counter {
+fn counter(meter: &Meter, frame: &Frame, now: Millis) -> Counter {
     let at = |millis: Millis| UNIX_EPOCH + Duration::from_millis(millis);
     // The name holds the window's kind as well: another one counts for itself.
     let id = format!("{}:{}", meter.every.name(), frame.start);
     let window = Window { id, start: at(frame.start), end: Some(at(frame.over)) };
-    Counter { scope: meter.whose.clone(), counted: Counted::Quota(meter.unit), window: Some(window) }
+    shared::counter(&meter.whose, Counted::Quota(meter.unit), Some(&window), at(now))
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

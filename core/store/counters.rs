@@ -26,6 +26,16 @@ pub trait Counters: fmt::Debug + Send + Sync {
     fn gateways(&self) -> u64;
 }
 
+/// Of a claim; unique among all gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(pub u128);
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// How a counter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -39,6 +49,13 @@ pub enum Form {
     Money,
 }
 
+impl Form {
+    /// Held by id, until it is settled or its lease ends.
+    pub fn has_lease(self) -> bool {
+        matches!(self, Form::Places | Form::Money)
+    }
+}
+
 /// One counter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Counter {
@@ -49,19 +66,23 @@ pub struct Counter {
     pub keep: Option<u64>,
 }
 
+/// What one request wants before an attempt; with wants of nothing, to look.
 #[derive(Debug, Clone)]
 pub struct Claim {
-    pub id: String,
+    pub id: Id,
+    /// Places and money that nobody settles or renews come back after it.
     pub lease: Duration,
     pub wants: Vec<Want>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Want {
     pub counter: Counter,
+    /// Units a minute or in the window, places, nano-dollars.
     pub bound: u64,
-    /// Of a bucket and a sum: what the claim took before.
+    /// Of a bucket and a sum, which know no ids: what the claim took before.
     pub has: u64,
+    /// What it is to have.
     pub wants: u64,
     /// What does not fit is not taken, and is in nobody's way.
     pub shadow: bool,
@@ -101,7 +122,7 @@ pub enum Why {
 /// What became of one claim at one counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
-    pub id: String,
+    pub id: Id,
     pub counter: Counter,
     pub had: u64,
     /// `None`: nothing came of it, if it was taken at all.
@@ -111,7 +132,7 @@ pub struct Settled {
 /// What one id holds at a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    pub id: String,
+    pub id: Id,
     pub counter: Counter,
 }
 

@@ -151,7 +151,8 @@ async fn whoever_may_not_do_something_is_named_where_he_is_known() {
     let made = gateway.admin("POST", "/api/v1/tokens", r#"{"name":"watcher","role":"viewer"}"#).await.json();
     let (id, token) = (made["id"].as_str().expect("id").to_owned(), made["token"].as_str().expect("token").to_owned());
     let bearer = format!("Bearer {token}");
-    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let host = gateway.admin.to_string();
+    let headers = [("authorization", bearer.as_str()), ("host", &host), ("content-type", "application/json")];
     let create = async || request(gateway.admin, "POST", "/api/v1/keys", &headers, br#"{"name":"a"}"#).await.status;
     assert_eq!(create().await, 403);
     let found = async |code: &str| rows(&gateway, "action=admin.refused").await.into_iter().find(|r| r["code"] == code);

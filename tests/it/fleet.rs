@@ -98,6 +98,40 @@ async fn before_midnight() {
     }
 }
 
+/// `explain` tells what all gateways together have used, and uses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_explains_by_what_all_of_them_have_used() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    before_midnight().await;
+    let team = "limits = { requests_per_day = 3, tokens_per_day = 1000000, concurrent = 7 }\n\
+                budget = { usd = 50, per = \"total\" }";
+    let config = house(&server, &upstream, team, "");
+    let (one, other) = (gateway(&config).await, gateway(&config).await);
+    let (_, key) = one.key(r#"{"name":"ana","team":"research"}"#).await;
+    let body = json!({
+        "team": "research",
+        "request": { "model": "up/m", "messages": [{ "role": "user", "content": "hi" }] },
+    });
+    let explain = async || other.admin("POST", "/api/v1/explain", &body.to_string()).await.json();
+    let left = |told: &serde_json::Value| told["limits"][0]["requests_per_day"]["left"].clone();
+    for used in 0..3 {
+        eventually("all of it is settled", async || counted(&server) == (used * DOLLAR, 0)).await;
+        let told = explain().await;
+        assert_eq!((&told["targets"], left(&told)), (&json!(["up/m"]), json!(3 - used)), "{told:#}");
+        assert_eq!(told["budget"]["left_usd"].as_f64(), Some((50 - used) as f64), "{told:#}");
+        assert_eq!(ask(&one, &key).await.status, 200);
+    }
+    let told = explain().await;
+    assert_eq!(
+        (&told["status"], &told["code"], left(&told)),
+        (&json!(429), &json!("rate_limited"), json!(0)),
+        "{told:#}"
+    );
+    assert_eq!(ask(&one, &key).await.status, 429);
+    assert_eq!(upstream.heard().len(), 3);
+}
+
 /// What a request asks of Redis: one script, and what became of many together in one more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_asks_redis_once_and_one_without_limits_not_at_all() {

@@ -12,7 +12,7 @@ impl Budgets {
     /// Budgets of keys, users and others that no file names and nobody has asked for of late leave the memory. Their next
     /// request waits for the store, as the first one did. Blocks are given back before that is written down, so whoever asks
     /// meanwhile waits for another one, which is written down later.
-    pub(super) async fn let_go(&self, idle: Duration) {
+    pub(in crate::limit) async fn let_go(&self, idle: Duration) {
         let named: HashSet<Scope> = self.configured.load().iter().map(|rule| rule.scope.clone()).collect();
         let idle: Vec<(Arc<Purse>, Written)> = self
             .all
@@ -35,5 +35,10 @@ impl Budgets {
             let alone = |held: &Arc<Purse>| Arc::strong_count(held) == 2 && held.at_rest() == Some(written);
             self.all.remove_if(&(scope, window), |_, held| alone(held));
         }
+    }
+
+    #[cfg(test)]
+    pub(in crate::limit) fn in_memory(&self) -> usize {
+        self.all.len()
     }
 }

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::SystemTime};
 
 use super::{Budgets, Row};
 use crate::{
-    limit::{Purse, fleet},
+    limit::{Purse, shared},
     store::{
         Counters, Table,
-        counters::{Counter, Settled, Standing},
+        counters::{Counter, Id, Settled, Standing},
     },
 };
 
@@ -19,7 +19,7 @@ impl Budgets {
         let now = SystemTime::now();
         let current: Vec<Arc<Purse>> = self.current.iter().take(MOST_WATCHED).map(|purse| purse.clone()).collect();
         for purse in current.iter().filter(|purse| purse.window.holds(now)) {
-            let counter = fleet::money(purse, now);
+            let counter = shared::money(purse, now);
             // It is away, for all of them.
             let Ok(mut standing) = counters.look(&counter).await else { return };
             if standing == Standing::default() && !purse.is_loaded() {
@@ -33,7 +33,7 @@ impl Budgets {
     async fn moved(&self, counters: &dyn Counters, counter: Counter, purse: &Purse) -> u64 {
         let Ok(Some(Row { ceiling, .. })) = self.row(purse).await else { return 0 };
         let sender = format!("moved:{}", counter.name);
-        let moved = Settled { id: "moved".to_owned(), counter, had: 0, used: Some(ceiling) };
+        let moved = Settled { id: NOBODY, counter, had: 0, used: Some(ceiling) };
         match counters.settle(&sender, 1, &[moved]).await {
             Ok(()) => ceiling,
             Err(_) => 0,
@@ -60,5 +60,7 @@ impl Budgets {
     }
 }
 
+/// Of what was spent before there were claims.
+const NOBODY: Id = Id(0);
 /// In one look.
 const MOST_WATCHED: usize = 500;

@@ -12,15 +12,18 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::{Answer, Claim, Counted, Counter, Down, Id, Left, Settled, Shared, Want, Why};
-use crate::limit::{
-    budget::{self, Short},
-    gcra::{Bucket, Rate, Refused},
+use super::{Down, Shared};
+use crate::{
+    limit::{
+        budget::{self, Short},
+        gcra::{Bucket, Rate, Refused},
+    },
+    store::counters::{Claim, Counter, Form, Held, Id, Left, Outcome, Settled, Standing, Want, Why},
 };
 
 #[derive(Debug, Default)]
 pub struct Plain {
-    slots: Mutex<HashMap<Counter, Slot>>,
+    slots: Mutex<HashMap<String, Slot>>,
     /// The store's clock, milliseconds.
     pub now: AtomicU64,
     pub down: AtomicBool,
@@ -42,16 +45,16 @@ impl Plain {
     pub fn look(&self, counter: &Counter, bound: u64) -> (u64, u64) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.now.load(Ordering::Relaxed);
-        let slot = slots.entry(counter.clone()).or_default();
-        match counter.counted {
-            Counted::Places => (slot.places.values().filter(|until| **until > now).count() as u64, 0),
-            Counted::DayRequests | Counted::DayTokens => (slot.used, 0),
-            Counted::Money(_) => {
+        let slot = slots.entry(counter.name.clone()).or_default();
+        match counter.form {
+            Form::Places => (slot.places.values().filter(|until| **until > now).count() as u64, 0),
+            Form::Sum => (slot.used, 0),
+            Form::Money => {
                 let money = slot.money();
                 money.expire(now);
                 (money.spent(), money.balance(bound, now).reserved)
             }
-            _ => (slot.bucket.standing(now, Rate::a_minute(bound)).left, 0),
+            Form::Bucket => (slot.bucket.standing(now, Rate::a_minute(bound)).left, 0),
         }
     }
 }
@@ -69,31 +72,29 @@ impl Slot {
     fn take(&mut self, id: Id, want: &Want, now: u64, lease: Duration) -> Result<(), Why> {
         let (more, bound) = (want.wants.saturating_sub(want.has), want.bound);
         let until = now + lease.as_millis() as u64;
-        match want.counter.counted {
-            Counted::Requests | Counted::InputTokens | Counted::OutputTokens | Counted::Tokens => {
-                self.bucket.take(now, more, Rate::a_minute(bound)).map_err(|refused| match refused {
-                    Refused::Wait(wait) => Why::Wait(wait),
-                    Refused::TooMuch => Why::TooMuch,
-                })
-            }
-            Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => {
+        match want.counter.form {
+            Form::Bucket => self.bucket.take(now, more, Rate::a_minute(bound)).map_err(|refused| match refused {
+                Refused::Wait(wait) => Why::Wait(wait),
+                Refused::TooMuch => Why::TooMuch,
+            }),
+            Form::Sum => {
                 if self.used + more > bound {
-                    return Err(Why::Wait(Duration::from_secs(60)));
+                    return Err(Why::Reached);
                 }
                 self.used += more;
                 Ok(())
             }
-            Counted::Places => {
+            Form::Places => {
                 self.places.retain(|_, until| *until > now);
                 if want.wants > 0 && !self.places.contains_key(&id) && self.places.len() as u64 >= bound {
-                    return Err(Why::Wait(Duration::from_secs(1)));
+                    return Err(Why::Reached);
                 }
                 if want.wants > 0 {
                     self.places.insert(id, until);
                 }
                 Ok(())
             }
-            Counted::Money(_) => {
+            Form::Money => {
                 let money = self.money();
                 money.expire(now);
                 money.hold(id.0 as u64, want.wants, bound, now, until).map_err(|short| match short {
@@ -106,11 +107,11 @@ impl Slot {
 
     fn left(&mut self, want: &Want, now: u64) -> Left {
         let bound = want.bound;
-        let (left, full_after) = match want.counter.counted {
-            Counted::Places => (bound.saturating_sub(self.places.len() as u64), Duration::ZERO),
-            Counted::DayRequests | Counted::DayTokens => (bound.saturating_sub(self.used), Duration::from_secs(60)),
-            Counted::Money(_) => (self.money().balance(bound, now).left, Duration::ZERO),
-            _ => {
+        let (left, full_after) = match want.counter.form {
+            Form::Places => (bound.saturating_sub(self.places.len() as u64), Duration::ZERO),
+            Form::Sum => (bound.saturating_sub(self.used), Duration::ZERO),
+            Form::Money => (self.money().balance(bound, now).left, Duration::ZERO),
+            Form::Bucket => {
                 let standing = self.bucket.standing(now, Rate::a_minute(bound));
                 (standing.left, standing.full_after)
             }
@@ -120,7 +121,7 @@ impl Slot {
 }
 
 impl Shared for Plain {
-    fn take<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Answer, Down>> {
+    fn take<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Outcome, Down>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if self.down.load(Ordering::Relaxed) {
             return Box::pin(std::future::ready(Err(Down("it is off".to_owned()))));
@@ -129,12 +130,12 @@ impl Shared for Plain {
         let now = self.now.load(Ordering::Relaxed);
         let mut fresh: Vec<(Slot, Left)> = Vec::new();
         for (at, want) in claim.wants.iter().enumerate() {
-            let before = slots.get(&want.counter).cloned().unwrap_or_default();
+            let before = slots.get(&want.counter.name).cloned().unwrap_or_default();
             let mut slot = before.clone();
             let denied = match slot.take(claim.id, want, now, claim.lease) {
                 Ok(()) => None,
                 Err(why) if want.shadow => Some(why),
-                Err(why) => return Box::pin(std::future::ready(Ok(Answer::Refused { at, why }))),
+                Err(why) => return Box::pin(std::future::ready(Ok(Outcome::Refused { at, why }))),
             };
             let mut slot = if denied.is_some() { before } else { slot };
             let left = Left { denied, ..slot.left(want, now) };
@@ -142,38 +143,40 @@ impl Shared for Plain {
         }
         let mut all = Vec::with_capacity(fresh.len());
         for (want, (slot, left)) in claim.wants.iter().zip(fresh) {
-            slots.insert(want.counter.clone(), slot);
+            slots.insert(want.counter.name.clone(), slot);
             all.push(left);
         }
-        Box::pin(std::future::ready(Ok(Answer::Granted(all))))
+        Box::pin(std::future::ready(Ok(Outcome::Taken(all))))
     }
 
-    fn settle(&self, settled: Settled) {
+    fn settle(&self, id: Id, settled: Vec<Settled>) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        for item in settled.items {
-            let slot = slots.entry(item.counter.clone()).or_default();
-            match item.counter.counted {
-                Counted::Places => drop(slot.places.remove(&settled.id)),
-                Counted::Money(_) => drop(slot.money().settle(settled.id.0 as u64, item.used)),
-                Counted::DayRequests | Counted::DayTokens => {
-                    slot.used = slot.used.saturating_sub(item.had) + item.used;
-                }
-                _ => slot.bucket.correct(item.had, item.used),
+        for item in settled {
+            let slot = slots.entry(item.counter.name.clone()).or_default();
+            let used = item.used.unwrap_or(0);
+            match item.counter.form {
+                Form::Places => drop(slot.places.remove(&id)),
+                Form::Money => drop(slot.money().settle(id.0 as u64, used)),
+                Form::Sum => slot.used = slot.used.saturating_sub(item.had) + used,
+                Form::Bucket => slot.bucket.correct(item.had, used),
             }
         }
     }
 
-    fn renew(&self, held: Vec<Settled>, lease: Duration) {
+    fn renew(&self, held: Vec<Held>, lease: Duration) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.now.load(Ordering::Relaxed) + lease.as_millis() as u64;
-        for Settled { id, items } in held {
-            for item in items {
-                let Some(slot) = slots.get_mut(&item.counter) else { continue };
-                if let Some(own) = slot.places.get_mut(&id) {
-                    *own = until;
-                }
-                slot.money().renew(id.0 as u64, until);
+        for Held { id, counter } in held {
+            let Some(slot) = slots.get_mut(&counter.name) else { continue };
+            if let Some(own) = slot.places.get_mut(&id) {
+                *own = until;
             }
+            slot.money().renew(id.0 as u64, until);
         }
+    }
+
+    fn look<'a>(&'a self, counter: &'a Counter) -> BoxFuture<'a, Result<Standing, Down>> {
+        let (used, reserved) = Plain::look(self, counter, u64::MAX);
+        Box::pin(std::future::ready(Ok(Standing { used, reserved })))
     }
 }

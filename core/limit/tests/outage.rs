@@ -1,8 +1,8 @@
 //! What one gateway gives out alone: its part of what was left, once, whatever comes and goes.
 
 use crate::{
-    limit::{outage::Outage, shared::Id},
-    store::counters::{Counter, Form, Left, Want},
+    limit::outage::Outage,
+    store::counters::{Counter, Form, Id, Left, Want},
 };
 
 fn want(name: &str, form: Form, has: u64, wants: u64) -> Want {

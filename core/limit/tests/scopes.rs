@@ -369,3 +369,61 @@ async fn a_threshold_is_told_once_a_window_also_after_a_restart() {
     assert!(ask(&limits, 1).await.is_err());
     assert!(heard.try_recv().is_err(), "it was told before the restart");
 }
+
+/// What nobody asks for leaves the memory and is counted on from where it was; what is held, at hand or named in the files stays.
+#[tokio::test]
+async fn idle_budgets_leave_the_memory_and_nothing_of_what_they_spent() {
+    let store: Arc<dyn Store> = Arc::new(Memory::default());
+    let budgets = Budgets::new(store.clone(), None, Duration::from_secs(60));
+    let of_file = rule(Scope::Team("t".into()), Few::default(), &[of(500, Per::Month)]);
+    budgets.configure([of_file.clone()].into_iter());
+    budgets.prepare().await;
+    let keeper = tokio::spawn(budgets.clone().run(tokio_util::sync::CancellationToken::new()));
+    let limits = Limits::new(budgets.clone());
+    let callers: Vec<Principal> = (0..20)
+        .map(|n| {
+            let key =
+                rule(Scope::Key(format!("key_{n}").into()), Few::default(), &[of(10, Per::Month), of(20, Per::Total)]);
+            bound_by(vec![key, of_file.clone()])
+        })
+        .collect();
+    let spend = async |caller: &Principal, usd: u64| {
+        let mut permit = limits.enter(&bounds(&limits, caller)).unwrap();
+        permit.reserve(nano(usd * USD), Need::default()).await.map(|_| settle(permit, 0, usd * USD))
+    };
+    for caller in &callers {
+        spend(caller, 2).await.unwrap();
+    }
+    let all = budgets.in_memory();
+    budgets.let_go(Duration::from_secs(60)).await;
+    assert_eq!(budgets.in_memory(), all, "they were asked for a moment ago");
+    // One is under way, and one is at hand of a request that has reserved nothing yet.
+    let mut held = limits.enter(&bounds(&limits, &callers[0])).unwrap();
+    held.reserve(nano(USD), Need::default()).await.unwrap();
+    let at_hand = bounds(&limits, &callers[1]);
+    budgets.let_go(Duration::ZERO).await;
+    assert_eq!(budgets.in_memory(), all - 2 * 18, "two of each key but two; the team's stays");
+    let mut late = limits.enter(&at_hand).unwrap();
+    late.reserve(nano(USD), Need::default()).await.unwrap();
+    settle(held, 0, USD);
+    settle(late, 0, USD);
+    for (n, caller) in callers.iter().enumerate() {
+        // Of ten dollars two are spent, and three by two of them.
+        let left = if n < 2 { 7 } else { 8 };
+        assert!(spend(caller, left + 1).await.is_err(), "{n}: more than is left");
+        if n < 3 {
+            spend(caller, left).await.unwrap();
+        }
+    }
+    keeper.abort();
+    // So it is for the next process.
+    budgets.let_go(Duration::ZERO).await;
+    budgets.close().await;
+    let next = Budgets::new(store, None, Duration::from_secs(60));
+    tokio::spawn(next.clone().run(tokio_util::sync::CancellationToken::new()));
+    let limits = Limits::new(next);
+    let mut permit = limits.enter(&bounds(&limits, &callers[2])).unwrap();
+    assert!(permit.reserve(nano(1), Need::default()).await.is_err(), "all ten are spent");
+    let mut permit = limits.enter(&bounds(&limits, &callers[3])).unwrap();
+    permit.reserve(nano(8 * USD), Need::default()).await.unwrap();
+}

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::{
     config::Limits as Few,
-    limit::shared::{Counted, Counter, Desk, plain::Plain},
+    limit::shared::{self, Counted, Desk, plain::Plain},
+    store::counters::Counter,
 };
 
 const USD: u64 = 1_000_000_000;
@@ -24,8 +25,9 @@ fn house() -> House {
 }
 
 fn counter(scope: Scope, counted: Counted) -> Counter {
-    let window = matches!(counted, Counted::Money(_)).then(|| Window::of(Per::Total, SystemTime::now()));
-    Counter { scope, counted, window }
+    let now = SystemTime::now();
+    let window = matches!(counted, Counted::Money(_)).then(|| Window::of(Per::Total, now));
+    shared::counter(&scope, counted, window.as_ref(), now)
 }
 
 fn both() -> Principal {

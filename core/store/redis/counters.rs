@@ -64,7 +64,7 @@ impl Tally {
 
     async fn take_all(&self, claim: &Claim) -> Result<Outcome> {
         let mut keys = vec![self.about.clone()];
-        let mut args = vec![claim.id.clone(), claim.lease.as_millis().to_string()];
+        let mut args = vec![claim.id.to_string(), claim.lease.as_millis().to_string()];
         for want in &claim.wants {
             keys.extend(self.names(&want.counter));
             args.push(form(want.counter.form).to_owned());
@@ -99,7 +99,7 @@ impl Tally {
                 (Form::Money, None) => "release",
                 (form, _) => self::form(form),
             };
-            args.extend([item.id.clone(), form.to_owned()]);
+            args.extend([item.id.to_string(), form.to_owned()]);
             args.extend([item.had, item.used.unwrap_or(0), item.counter.keep.unwrap_or(0)].map(|n| n.to_string()));
         }
         self.run(&SETTLE, &keys, &args, PATIENCE).await.map(drop)
@@ -112,7 +112,7 @@ impl Tally {
             for item in piece {
                 let [main, open, _] = self.names(&item.counter);
                 keys.extend([main, open]);
-                args.extend([item.id.clone(), form(item.counter.form).to_owned()]);
+                args.extend([item.id.to_string(), form(item.counter.form).to_owned()]);
             }
             self.run(&RENEW, &keys, &args, PATIENCE).await?;
         }
