@@ -15,10 +15,11 @@ use serde_json::{Map, Value};
 use crate::{
     account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
+    cache::{Kept, Leading},
     clock,
     codec::{ClientView, codec, document::Document},
     context::{Context, Step},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Side},
     limit::{self, Bounds, Need, Permit, Reservation},
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
@@ -71,6 +72,10 @@ pub struct Inner {
     pub opaque: Option<Box<Opaque>>,
     /// The answer is to be kept for later requests.
     pub keep: Option<Box<Keep>>,
+    /// It flies for others, too, and its answer may be kept for later ones.
+    pub flight: Option<Box<Leading>>,
+    /// Its answer, where it is: what it cost becomes known with the record.
+    pub kept: Option<Arc<Kept>>,
     /// What an answer that is written anew repeats of its request.
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.
@@ -192,6 +197,8 @@ impl Exchange {
                 max_tokens: None,
                 opaque: None,
                 keep: None,
+                flight: None,
+                kept: None,
                 echo: None,
                 trial,
                 alive: None,
@@ -321,6 +328,36 @@ impl Exchange {
         }
     }
 
+    /// An answer that no target was asked for: what it repeats of its request, and the time that it took others.
+    pub fn waited(&mut self, document: &Document) {
+        if self.echo.is_none() {
+            self.echo = document.echo();
+        }
+        if let Some(cached) = &self.cx.cached {
+            let waited = cached.waited;
+            self.record.upstream_duration += waited;
+        }
+    }
+
+    /// The answer is there, whole, and about to be delivered: it is kept for others where it may be. What a budget had a say in
+    /// is this request's own.
+    pub fn landed(&mut self) {
+        let Some(leading) = self.flight.take() else { return };
+        let unmet = self.record.tags.iter().any(|(name, _)| name == "quality_unmet");
+        let fine = !unmet && !self.fell_back && self.max_tokens.is_none();
+        if let Some(target) = self.record.target.clone().filter(|_| fine) {
+            self.kept = leading.landed(&target);
+        }
+    }
+
+    /// It ended with an error. Those that wait for it hear of what its upstream did; what is its own business is not theirs.
+    pub fn crashed(&mut self, error: &Error) {
+        if let Some(leading) = self.flight.take() {
+            let theirs = error.side() == Side::Upstream || error.kind == Kind::UpstreamRefused;
+            leading.failed(theirs.then(|| error.copy()));
+        }
+    }
+
     pub fn finished(&mut self, reason: FinishReason) {
         self.record.finish_reason = Some(reason.name());
     }
@@ -330,6 +367,12 @@ impl Exchange {
         // The place is free from here on; what was reserved is corrected behind the queue.
         inner.reservation = inner.permit.take().and_then(Permit::end);
         (inner.held, inner.fetched) = (None, Vec::new());
+        // Who still waits for it flies anew.
+        inner.flight = None;
+        if let Some(cached) = &inner.cx.cached {
+            inner.record.cache = Some(cached.word.name());
+            inner.record.saved_nano_usd = cached.saved_nano_usd;
+        }
         inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;
         if let Some(trial) = inner.trial.take() {

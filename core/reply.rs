@@ -21,9 +21,10 @@ use crate::{
         framing::Framing,
         glance::{Glance, glance},
     },
-    context::Trace,
+    context::{CacheWord, Trace},
     error::{Error, Kind, Result},
     exchange::Exchange,
+    follow::{Following, Lead},
     limit::{Rates, Standing},
     long_input::Pieces,
     model::{self, Format, Operation, fold::unfold},
@@ -48,6 +49,10 @@ pub enum Reply {
     Pieces(Box<Pieces>),
     /// A WebSocket that is open upstream.
     Session(Box<Session>),
+    /// It goes on in a task of its own, because others may wait for its answer.
+    Lead(Box<Lead>),
+    /// The answer of another request, as it comes.
+    Follow(Box<Following>),
 }
 
 impl Reply {
@@ -104,6 +109,15 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if let Some(target) = &record.target {
         insert(&mut headers, TARGET, target);
         headers.insert(ATTEMPTS, HeaderValue::from(cx.attempt));
+    }
+    if let Some(cached) = &cx.cached {
+        headers.insert(CACHE, HeaderValue::from_static(cached.word.shown()));
+        if cached.word != CacheWord::Miss {
+            headers.insert(header::AGE, HeaderValue::from(cached.age.as_secs()));
+        }
+        if let (None, Some(target)) = (&record.target, &cached.target) {
+            insert(&mut headers, TARGET, target);
+        }
     }
     if let Some(id) = &exchange.upstream_id {
         headers.insert(UPSTREAM_ID, id.clone());
@@ -177,7 +191,8 @@ pub fn whole(
     let mut response = Response::new(Body::from(body));
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(cost) = cost(&exchange.record) {
+    let free = exchange.cx.cached.as_ref().is_some_and(|cached| cached.word != CacheWord::Miss);
+    if let Some(cost) = cost(&exchange.record).or_else(|| free.then(|| HeaderValue::from_static("0"))) {
         response.headers_mut().insert(COST, cost);
     }
     response.headers_mut().extend(more);
@@ -275,8 +290,12 @@ pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
-    let (ResponseFlow::Deliver | ResponseFlow::Next(_)) =
-        inner.chain.response(&mut inner.cx, &here, &mut response).await?;
+    if let ResponseFlow::Next(_) = inner.chain.response(&mut inner.cx, &here, &mut response).await? {
+        inner.record.tags.push(quality_unmet());
+    }
+    if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
+        inner.record.finish_reason = Some(finish.reason.name());
+    }
     in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 
@@ -413,6 +432,7 @@ const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id")
 const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");
 const CAPPED: HeaderName = HeaderName::from_static("x-portcullis-capped-params");
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
+const CACHE: HeaderName = HeaderName::from_static("x-portcullis-cache");
 const COST: HeaderName = HeaderName::from_static("x-portcullis-cost-usd");
 const EXPLAIN: HeaderName = HeaderName::from_static("x-portcullis-explain");
 

@@ -83,7 +83,28 @@ const WALLS: &[(&str, &[&str])] = &[
         "aside",
         &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply", "runtime"],
     ),
-    ("pipeline", &["account", "auth", "breaker", "codec", "config", "context", "error", "model", "plugin", "script"]),
+    (
+        // The table of built-in stages names where each lives.
+        "pipeline",
+        &["account", "auth", "breaker", "cache", "codec", "config", "context", "error", "model", "plugin", "script"],
+    ),
+    (
+        "cache",
+        &[
+            "auth",
+            "clock",
+            "codec",
+            "config",
+            "context",
+            "error",
+            "model",
+            "pipeline",
+            "provider",
+            "seal",
+            "store",
+            "telemetry",
+        ],
+    ),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("hints", &["pipeline", "store"]),
@@ -137,8 +158,8 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "exchange",
         &[
-            "account", "auth", "clock", "codec", "config", "context", "error", "limit", "model", "opaque", "pipeline",
-            "rollout", "route", "server", "stored", "upstream",
+            "account", "auth", "cache", "clock", "codec", "config", "context", "error", "limit", "model", "opaque",
+            "pipeline", "rollout", "route", "server", "stored", "upstream",
         ],
     ),
 ];

@@ -65,6 +65,7 @@ operations! {
     RevokeTokens        "tokens.revoke"        "revoke admin tokens"                  [All All All Own No  No]
     ReadUsage           "usage.read"           "see usage and costs"                  [All All All All All All]
     ChangeBudgets       "budgets.change"       "raise budgets for a time"             [All All No  No  No  All]
+    FlushCache          "cache.flush"          "remove kept answers"                  [All All All No  No  No]
     ReadRequests        "requests.read"        "see requests and their decisions"     [All All All Own All No]
     ReadBodies          "bodies.read"          "read what requests and answers said"  [All No  No  No  No  No]
     Explain             "explain"              "ask what would become of a request"   [All All All All No  No]

@@ -256,6 +256,7 @@ impl Running {
         });
         Inside::serve(&gateway, &gateway.runtime.load());
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
+        gateway.state.scripts.effects().builtins.cache.configure(&config.cache);
         let hints = Hints::new(store.clone(), scripts, plugins);
         hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
         rollout::known(&[&gateway.runtime.load()]);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod cache;
 mod identity;
 mod jwt;
 mod login;
@@ -17,6 +18,7 @@ mod store;
 mod team;
 mod unit;
 
+pub use cache::Cache;
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
@@ -71,6 +73,8 @@ pub struct File {
     pub records: Option<Records>,
     /// Answers that callers want kept (`store` of the Responses format).
     pub responses: Option<Responses>,
+    /// Answers that are given again to who asks the same (`builtin/cache` among the stages).
+    pub cache: Option<Cache>,
     /// What was done to the gateway, and what it refused.
     pub audit: Option<Audit>,
     /// Where secrets lie that this file only names, and what seals those that the gateway keeps.

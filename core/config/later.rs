@@ -2,7 +2,7 @@
 
 /// A key, `*` standing for any name or index.
 const KEYS: [&[&str]; 5] = [
-    &["cache"],
+    &["cache", "semantic"],
     &["overload"],
     &["teams", "*", "priority"],
     &["models", "*", "sticky"],

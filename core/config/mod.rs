@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+mod cache;
 pub mod catalogue;
 pub mod content;
 pub mod env;
@@ -37,6 +38,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use cache::Cache;
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
@@ -69,6 +71,9 @@ pub struct Config {
     pub hash: String,
     /// Of its `Content` alone: the same when a secret or a certificate changed. Hex, 16 characters.
     pub version: String,
+    /// Of what decides over answers: stages, prompts, models, providers and the like, without what only says where and how the
+    /// gateway runs. Hex, 16 characters.
+    pub policy: String,
     pub server: Server,
     pub admin: Admin,
     pub store: Store,
@@ -93,6 +98,7 @@ pub struct Config {
     pub media: Media,
     pub records: Records,
     pub responses: Responses,
+    pub cache: Cache,
     pub audit: Audit,
     pub secrets: Secrets,
     /// How the next version takes over; `None`: at once.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     account::Record,
+    cache::{Follower, Leading},
     codec::document::Document,
     config::StreamMode,
     context::{Context, Verdict},
@@ -31,6 +32,8 @@ pub struct Chain {
     /// The last complete answer that a stage found wanting, and the seat that did.
     unmet: Option<(usize, Response)>,
     scratch: Vec<Event>,
+    /// It flies for others, too.
+    leads: Option<Box<Leading>>,
 }
 
 /// What streamed answers need on their way, at most.
@@ -49,6 +52,8 @@ pub enum StreamNeed {
 pub enum Flow {
     Continue,
     Respond(Box<Response>),
+    /// The answer is somebody else's, and passes the stages before the one that found it.
+    Follow(Box<Follower>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +103,7 @@ impl Chain {
             next: None,
             unmet: None,
             scratch: Vec::new(),
+            leads: None,
         }
     }
 
@@ -164,21 +170,36 @@ impl Chain {
             let outcome = seat.call(|visit| visit.request(cx, doc)).await;
             seat.changed |= mark != Mark::of(doc);
             let verdict = seat.settle(cx, Phase::Request, started, outcome, |v| match v {
-                RequestVerdict::Continue => Verdict::Continue,
-                RequestVerdict::Respond(_) => Verdict::Respond,
+                RequestVerdict::Continue | RequestVerdict::Lead(_) => Verdict::Continue,
+                RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => Verdict::Respond,
                 RequestVerdict::Reject { status, .. } => Verdict::Reject(*status),
             })?;
             match verdict {
                 Some(RequestVerdict::Continue) | None => {}
                 Some(RequestVerdict::Reject { status, message }) => return Err(refused(status, message)),
+                Some(RequestVerdict::Lead(leading)) => self.leads = Some(leading),
                 Some(RequestVerdict::Respond(response)) => {
-                    // The stages before this one see the answer, this one and those after it do not.
-                    self.answer = at;
+                    self.made_at(at);
                     return Ok(Flow::Respond(response));
+                }
+                Some(RequestVerdict::Follow(follower)) => {
+                    self.made_at(at);
+                    return Ok(Flow::Follow(follower));
                 }
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// The right to end the flight that it leads, if it does.
+    pub fn leads(&mut self) -> Option<Box<Leading>> {
+        self.leads.take()
+    }
+
+    /// An answer made at a stage: those before it see it, this one and those after it do not.
+    fn made_at(&mut self, at: usize) {
+        self.answer = at;
+        self.seats[..at].iter_mut().for_each(Seat::made);
     }
 
     /// The names that a stage chose instead of the strategy's order; with several such stages the last one's.
@@ -289,6 +310,7 @@ impl Chain {
     pub async fn unmet(&mut self, cx: &mut Context, target: &Candidate) -> Result<Option<Response>> {
         let Some((from, mut response)) = self.unmet.take() else { return Ok(None) };
         self.start(cx.attempt);
+        self.seats[..from].iter_mut().for_each(Seat::made);
         for at in (0..from).rev() {
             // A further `next` has nowhere to go.
             self.seats[at].answer(cx, target, &mut response).await?;
@@ -312,7 +334,7 @@ impl Chain {
             });
             if let Ok(Some(ErrorVerdict::Respond(response))) = verdict {
                 // As with any answer made at a stage: those before it see it.
-                self.answer = at;
+                self.made_at(at);
                 return Some(response);
             }
         }

@@ -17,6 +17,7 @@ use super::{
     text,
 };
 
+mod cache;
 mod identity;
 mod jwt;
 mod limits;
@@ -95,6 +96,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
+    let cache = r.cache(file.cache, file.stages.as_deref());
     let audit = r.audit(file.audit.unwrap_or_default());
     let raw_secrets = file.secrets.unwrap_or_default();
     r.shares_master_key(&store, raw_secrets.master_key.is_some());
@@ -111,6 +113,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         file: around.file.to_owned(),
         hash: String::new(),
         version: String::new(),
+        policy: String::new(),
         server,
         admin,
         store,
@@ -130,6 +133,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         budget_lease,
         records,
         responses,
+        cache,
         audit,
         secrets,
         rollout,
