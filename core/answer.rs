@@ -1,6 +1,8 @@
 //! An upstream's stream on its way to the client: bytes in the fast lane, or events through the stages. `gateway.rs`
 //! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
 
+mod pace;
+
 use std::{
     borrow::Cow,
     pin::pin,
@@ -9,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 
+use self::pace::{Pace, Verdict};
 use crate::{
     account::estimate::tokens_of,
     auth::cut::Watch,
@@ -22,7 +25,7 @@ use crate::{
     model::{Event, FinishReason, fold::unfold},
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     reply,
-    route::{Flight, Target},
+    route::{Flight, Target, cause::TOO_SLOW},
     stored::Keep,
     transport,
     upstream::Answer,
@@ -39,6 +42,9 @@ pub struct Streaming {
     out: Vec<Bytes>,
     /// Frames with model output have been handed over, or may be now.
     pub committed: bool,
+    /// The same, but for what is held until the upstream has shown how fast it is.
+    ready: bool,
+    pace: Option<Box<Pace>>,
     pub ended: bool,
     /// A stage asked for the next target (only before commit).
     pub next: Option<String>,
@@ -112,6 +118,12 @@ impl Streaming {
             encoder,
             out: Vec::new(),
             committed: false,
+            ready: false,
+            pace: target
+                .care
+                .as_ref()
+                .and_then(|care| care.min_speed)
+                .map(|speed| Box::new(Pace::new(speed, server.max_event))),
             ended: false,
             next: None,
             lead: 0,
@@ -145,22 +157,29 @@ impl Streaming {
             self.write_keep_alive();
             return Ok(());
         }
+        let asked = self.pace.is_some().then(clock::now);
+        let slow = asked.and_then(|at| Some(at + self.paced()?.left()));
         let Some(answer) = &mut self.answer else { return Ok(()) };
         let patient = match (self.terminal, self.first_output) {
             (true, _) => Some(self.heard + LINGER),
             (false, Some(_)) => Some(self.heard + self.idle),
             (false, None) => None,
         };
-        let until = patient.into_iter().chain(quiet).min();
+        let until = patient.into_iter().chain(quiet).chain(slow).min();
         let frame = match until {
             Some(until) => self.patience.until(until, answer.frame()).await.ok(),
             None => Some(answer.frame().await),
         };
+        let came = if let Some(Some(Ok(bytes))) = &frame { bytes.len() } else { 0 };
+        if let (Some(asked), Some(pace)) = (asked, self.paced()) {
+            pace.waited(clock::since(asked), came);
+        }
         match frame {
             // Time for a keep-alive: the next step writes it.
             None if quiet.is_some() && until == quiet => Ok(()),
+            None if slow.is_some() && until == slow => self.judge(exchange),
             // After its terminal a stream is whole, however its connection ends.
-            None | Some(Some(Err(_))) if self.terminal => self.end(exchange).await,
+            None | Some(Some(Err(_))) if self.terminal => Box::pin(self.end(exchange)).await,
             None => {
                 let secs = self.idle.as_secs_f32();
                 Err(Error::new(
@@ -180,10 +199,42 @@ impl Streaming {
                         format!("the upstream sent {} bytes without output", self.max_lead),
                     ));
                 }
-                self.take(bytes, exchange).await
+                self.take(bytes, exchange).await?;
+                self.judge(exchange)
             }
-            Some(None) => self.end(exchange).await,
+            Some(None) => Box::pin(self.end(exchange)).await,
         }
+    }
+
+    /// Its speed counts from the first output to the terminal.
+    fn paced(&mut self) -> Option<&mut Pace> {
+        let counts = self.first_output.is_some() && !self.terminal && !self.ended;
+        self.pace.as_deref_mut().filter(|_| counts)
+    }
+
+    /// Is it fast enough? Before the commit another target may be faster; afterwards it is told, and goes on.
+    fn judge(&mut self, exchange: &mut Exchange) -> Result<()> {
+        let output = match &self.way {
+            Way::Lane(lane) => lane.text_bytes(),
+            Way::Model(_) => self.text_bytes,
+        };
+        let verdict = self.paced().map(|pace| pace.judge(output));
+        match verdict {
+            None | Some(Verdict::Open) => {}
+            Some(Verdict::Fast) => self.committed |= self.ready,
+            Some(Verdict::Slow) if !self.committed => return Err(too_slow()),
+            Some(Verdict::Slow) => {
+                exchange.cx.trace.note("min_speed", &format!("{} is slower than it should be", self.target.name));
+                self.pace = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Output is ready for the client.
+    fn commit(&mut self) {
+        self.ready = true;
+        self.committed |= self.pace.as_ref().is_none_or(|pace| pace.proven());
     }
 
     /// When a client that waits for what a stage holds back must hear that the connection lives.
@@ -200,15 +251,16 @@ impl Streaming {
             Way::Lane(lane) => {
                 let result = lane.push(bytes.clone(), &mut self.out);
                 self.terminal |= lane.ended();
-                if lane.committed() && !self.committed {
-                    self.committed = true;
+                if lane.committed() && !self.ready {
                     self.first_output.get_or_insert_with(clock::now);
+                    self.commit();
                 }
+                self.committed |= self.terminal && self.ready;
                 if let Some(observer) = &mut self.observer {
                     let mut events = Vec::new();
                     // The lane tells the client what is wrong with the stream.
                     let _ = observer.push(&bytes, &mut events);
-                    observe(events, exchange).await;
+                    Box::pin(observe(events, exchange)).await;
                 }
                 result
             }
@@ -230,7 +282,7 @@ impl Streaming {
                 if let Some(observer) = &mut self.observer {
                     let mut events = Vec::new();
                     let _ = observer.finish(&mut events);
-                    observe(events, exchange).await;
+                    Box::pin(observe(events, exchange)).await;
                     let inner = &mut **exchange;
                     // Observers change nothing: what they say is in the trace.
                     let _ = inner.chain.end(&mut inner.cx, &mut Vec::new()).await;
@@ -326,7 +378,9 @@ impl Streaming {
 
     fn write(&mut self, staged: &mut Vec<Event>, bytes: &mut Vec<u8>) {
         for event in staged.drain(..).filter(|e| *e != Event::End) {
-            self.committed |= event.commits();
+            if event.commits() {
+                self.commit();
+            }
             self.encoder.push(&event, bytes);
         }
     }
@@ -343,7 +397,11 @@ impl Streaming {
     }
 
     /// The rest of the stream, from the commit to the end: the response body runs this.
-    pub async fn run(self, exchange: Exchange, sink: Sink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    pub async fn run(
+        self: Box<Self>,
+        exchange: Exchange,
+        sink: Sink,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let request_id = exchange.cx.id.clone();
         let principal = exchange.cx.principal.clone();
         let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
@@ -364,7 +422,7 @@ impl Streaming {
                 break None;
             }
             let stepped = match handed {
-                Ok(()) => watch.over(cut.as_mut(), streaming.step(exchange)).await.flatten(),
+                Ok(()) => watch.over_pinned(cut.as_mut(), pin!(streaming.step(exchange))).await.flatten(),
                 Err(cut) => Err(cut),
             };
             if let Err(mut error) = stepped {
@@ -372,7 +430,7 @@ impl Streaming {
                 streaming.answer = None;
                 // Stages may reword it; an answer in its place would come too late.
                 let inner = &mut **exchange;
-                inner.chain.error(&mut inner.cx, &mut error).await;
+                Box::pin(inner.chain.error(&mut inner.cx, &mut error)).await;
                 break Some(error);
             }
         };
@@ -399,7 +457,8 @@ impl Streaming {
         self.heard += self.told - began;
     }
 
-    fn note_usage(&mut self, exchange: &mut Exchange) {
+    /// What is known of its usage, for the ledger.
+    pub fn note_usage(&mut self, exchange: &mut Exchange) {
         if let Way::Lane(lane) = &mut self.way {
             self.text_bytes = lane.text_bytes();
             if let Some(usage) = lane.usage() {
@@ -415,6 +474,11 @@ impl Streaming {
     }
 }
 
+fn too_slow() -> Error {
+    let message = "the upstream is slower than `min_speed`; try again, or choose another model";
+    Error::new(Kind::UpstreamTimeout, message).with_code(TOO_SLOW)
+}
+
 /// Shows events to stages that only look on.
 async fn observe(events: Vec<Event>, exchange: &mut Exchange) {
     let mut unused = Vec::new();
@@ -427,7 +491,7 @@ async fn observe(events: Vec<Event>, exchange: &mut Exchange) {
 
 /// A stream being delivered, with its owner: when the client leaves, what arrived is counted before the exchange goes.
 struct Live {
-    streaming: Streaming,
+    streaming: Box<Streaming>,
     exchange: Option<Exchange>,
 }
 
@@ -442,7 +506,12 @@ impl Live {
         if let Some(mut flight) = self.streaming.flight.take() {
             match &failed {
                 Some(error) => flight.failed(error, clock::now()),
-                None => flight.succeeded(),
+                None => {
+                    let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+                    let lasted = self.streaming.first_output.map_or(Duration::ZERO, clock::since);
+                    flight.streamed(counted.unwrap_or(exchange.size.arrived), lasted);
+                    flight.succeeded();
+                }
             }
         }
         let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());

@@ -2,6 +2,8 @@
 //! facts reach the settle queue exactly once: handed over when the answer is done, or by `drop` when the client left.
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
+mod shared;
+
 use std::{
     any::Any,
     borrow::Cow,
@@ -19,11 +21,13 @@ use crate::{
     clock,
     codec::{ClientView, codec, document::Document},
     context::{Context, Step},
-    error::{Error, Kind, Result, Side},
+    error::{Error, Kind, Result},
+    experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    quota::Taken,
     rollout::Trial,
     route::Target,
     server::BodyPermit,
@@ -47,6 +51,8 @@ pub struct Inner {
     pub permit: Option<Permit>,
     /// Once it ended: what it had taken, to be corrected by what it used.
     pub reservation: Option<Box<Reservation>>,
+    /// What its attempts hold of providers' quotas.
+    pub taken: Vec<Taken>,
     /// Of the request and what came of its answer, for what nobody counts.
     pub size: Size,
     /// The request body's share of `body_memory`.
@@ -80,6 +86,8 @@ pub struct Inner {
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.
     pub trial: Option<Box<Trial>>,
+    /// Its part in an experiment.
+    pub part: Option<Box<Part>>,
     /// What its stages need to the end and do not hold themselves: the runtime, where they may ask models.
     pub alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -194,6 +202,7 @@ impl Exchange {
                 dropped: Vec::new(),
                 capped: Vec::new(),
                 fell_back: false,
+                taken: Vec::new(),
                 max_tokens: None,
                 opaque: None,
                 keep: None,
@@ -201,6 +210,7 @@ impl Exchange {
                 kept: None,
                 echo: None,
                 trial,
+                part: None,
                 alive: None,
             },
         );
@@ -325,36 +335,6 @@ impl Exchange {
         inner.running = Some(Running { target, began, accepted: false, asked, served: None });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
-        }
-    }
-
-    /// An answer that no target was asked for: what it repeats of its request, and the time that it took others.
-    pub fn waited(&mut self, document: &Document) {
-        if self.echo.is_none() {
-            self.echo = document.echo();
-        }
-        if let Some(cached) = &self.cx.cached {
-            let waited = cached.waited;
-            self.record.upstream_duration += waited;
-        }
-    }
-
-    /// The answer is there, whole, and about to be delivered: it is kept for others where it may be. What a budget had a say in
-    /// is this request's own.
-    pub fn landed(&mut self) {
-        let Some(leading) = self.flight.take() else { return };
-        let unmet = self.record.tags.iter().any(|(name, _)| name == "quality_unmet");
-        let fine = !unmet && !self.fell_back && self.max_tokens.is_none();
-        if let Some(target) = self.record.target.clone().filter(|_| fine) {
-            self.kept = leading.landed(&target);
-        }
-    }
-
-    /// It ended with an error. Those that wait for it hear of what its upstream did; what is its own business is not theirs.
-    pub fn crashed(&mut self, error: &Error) {
-        if let Some(leading) = self.flight.take() {
-            let theirs = error.side() == Side::Upstream || error.kind == Kind::UpstreamRefused;
-            leading.failed(theirs.then(|| error.copy()));
         }
     }
 

@@ -14,21 +14,28 @@ use crate::{
     admin::Facts,
     auth::expiry,
     cache::Whose,
-    config::{Budget, Scope, Team},
+    config::{Alias, Budget, Scope, Team},
     context,
-    error::Result,
+    error::{Error, Kind, Result},
+    experiment::Window,
     explain::{self, Asked, World},
     gateway::Gateway,
     provider::Provider,
-    route::{Circuit, Fare},
+    route::{self, Circuit, Fare, Live},
     runtime::{Runtime, State},
     store,
     telemetry::metrics,
 };
 
 mod budgets;
+mod quotas;
 
 impl State {
+    /// What choices among targets are made on.
+    pub fn live(&self) -> Live<'_> {
+        Live::new(&self.health, &self.estimates)
+    }
+
     /// What decisions are made on.
     pub fn world<'a>(&'a self, runtime: &'a Runtime) -> World<'a> {
         World {
@@ -96,6 +103,14 @@ impl Facts for Gateway {
         })
     }
 
+    fn experiments(&self, window: Window) -> BoxFuture<'_, Result<Vec<Value>>> {
+        Box::pin(async move {
+            let (runtime, state) = (self.runtime.load_full(), &self.state);
+            let rows = state.experiments.show(&runtime.config, &*state.store, &window).await;
+            rows.map_err(|e| Error::new(Kind::Internal, "the figures of other gateways cannot be read").because(e))
+        })
+    }
+
     fn config_status(&self) -> Value {
         let runtime = self.runtime.load();
         let refused = self.state.refused.load();
@@ -133,19 +148,30 @@ impl Facts for Gateway {
 
     fn models(&self) -> Vec<Value> {
         let runtime = self.runtime.load();
-        let health = |targets: &[String]| {
-            let now = Instant::now();
-            targets.iter().map(|t| fare(t, self.state.health.fare(t, now))).collect::<Vec<_>>()
+        let now = Instant::now();
+        let health = |targets: &[String], alias: Option<&Alias>| {
+            let shown = |target: &String| {
+                let fares = self.state.health.fare(target, now);
+                let mut shown = fare(target, fares);
+                let share = alias.map(|alias| route::share(alias.strategy, alias.warm_up, fares.warming));
+                // Of its requests, while it warms up.
+                if let Some(share) = share.filter(|share| *share < 1.0) {
+                    shown["share"] = ((f64::from(share) * 100.0).round() / 100.0).into();
+                }
+                shown
+            };
+            targets.iter().map(shown).collect::<Vec<_>>()
         };
         let aliases = runtime.config.models.iter().map(|(name, alias)| {
             let targets: Vec<String> = alias.targets.iter().map(|t| format!("{}/{}", t.provider, t.model)).collect();
             json!({
-                "id": name, "kind": "alias", "targets": targets, "failover": alias.failover, "health": health(&targets),
+                "id": name, "kind": "alias", "strategy": alias.strategy.name(), "targets": targets,
+                "failover": alias.failover, "health": health(&targets, Some(alias)),
             })
         });
         let mock = ["mock/mock".to_owned()];
         let builtin = json!({
-            "id": "mock", "kind": "builtin", "targets": mock, "failover": [], "health": health(&mock),
+            "id": "mock", "kind": "builtin", "targets": mock, "failover": [], "health": health(&mock, None),
         });
         aliases.chain([builtin]).collect()
     }
@@ -176,6 +202,7 @@ impl Facts for Gateway {
                 "budget": team.budgets.first().map(|budget| money(name, budget)),
                 "budgets": team.budgets.iter().map(|budget| money(name, budget)).collect::<Vec<_>>(),
                 "budget_fallback": team.fallback,
+                "data": team.data.as_ref().map(|data| data.json()),
                 "source": "file",
             })
         };
@@ -184,6 +211,10 @@ impl Facts for Gateway {
 
     fn budgets(&self) -> Vec<Value> {
         budgets::list(self.state.limits.budgets())
+    }
+
+    fn quotas(&self) -> Vec<Value> {
+        quotas::list(&self.state.health.quotas)
     }
 
     fn raises(&self) -> Vec<Value> {
@@ -240,18 +271,20 @@ impl Facts for Gateway {
         }
         for target in runtime.config.models.values().flat_map(|m| &m.targets) {
             let name = format!("{}/{}", target.provider, target.model);
-            let state = match self.state.health.fare(&name, now).circuit {
+            let fare = self.state.health.fare(&name, now);
+            let state = match fare.circuit {
                 Circuit::Closed => 0,
                 Circuit::HalfOpen(_) => 1,
                 Circuit::Open(_) => 2,
             };
             metrics().circuit(&target.provider, &target.model, state);
+            metrics().target(&target.provider, &target.model, fare.latency, fare.speed, fare.in_flight);
         }
     }
 }
 
 /// One target's health, as status pages show it.
-fn fare(target: &str, Fare { circuit, latency, in_flight }: Fare) -> Value {
+fn fare(target: &str, Fare { circuit, latency, speed, in_flight, warming: _ }: Fare) -> Value {
     let (word, wait) = match circuit {
         Circuit::Closed => ("closed", None),
         Circuit::HalfOpen(_) => ("half_open", None),
@@ -263,6 +296,7 @@ fn fare(target: &str, Fare { circuit, latency, in_flight }: Fare) -> Value {
         "circuit": word,
         "retry_in_ms": wait.map(millis),
         "latency_ms": latency.map(millis),
+        "tokens_per_second": speed.map(|speed| (f64::from(speed) * 10.0).round() / 10.0),
         "in_flight": in_flight,
     })
 }

@@ -30,7 +30,7 @@ use crate::{
     opaque,
     pipeline::{Candidate, Chain, Flow, Phase},
     reply::{self, Reply},
-    route::{self, Order},
+    route::{self, Cause, Next, Order, Target},
     runtime::{Runtime, State, parameters},
     server::{self, Body, Incoming, Peer},
     stored::Keep,
@@ -313,7 +313,7 @@ impl Gateway {
         }
         exchange.flight = exchange.chain.leads();
         match flow? {
-            Flow::Continue if exchange.flight.is_some() => {
+            Flow::Continue if exchange.flight.as_ref().is_some_and(|leading| leading.is_shared()) => {
                 let (document, client) = (document.clone(), client.clone());
                 return Ok(Reply::Lead(Box::new(Lead { document, client })));
             }
@@ -368,9 +368,13 @@ impl Gateway {
             self.bind_model(runtime, exchange, &asked)?;
         }
         let inner = &mut **exchange;
-        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
+        let live = self.state.live();
+        let targets = plan(&runtime.routes, &live, &mut inner.chain, &mut inner.cx, document, client).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+        }
+        if let Some(drawn) = inner.cx.drawn.take() {
+            self.state.experiments.begin(drawn, exchange, client, document, &self.state.body_memory);
         }
         // 8 to 10.
         match self.attempts(runtime, exchange, client, document, targets).await {
@@ -379,6 +383,25 @@ impl Gateway {
             }
             outcome => outcome,
         }
+    }
+
+    /// 7 to 10 for a copy of a request: where it goes is said already, and no stage chooses.
+    pub(crate) async fn copied(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
+        let name = document.model().to_owned();
+        self.bind_model(runtime, exchange, &name)?;
+        let inner = &mut **exchange;
+        inner.chain.admit(&mut inner.cx)?;
+        let mut plan = runtime.routes.resolve_for(&name, Some(&inner.cx.principal))?;
+        runtime.routes.draw(&mut plan, &mut inner.cx)?;
+        let targets = plan.order(&self.state.live(), &mut inner.cx, document, client, clock::now());
+        inner.cx.trace.planned(&targets, &plan.passed);
+        self.attempts(runtime, exchange, client, document, targets).await
     }
 
     /// 7 again: a budget refused every target, and what it binds has cheaper models to go to.
@@ -394,8 +417,9 @@ impl Gateway {
             return Err(refused);
         }
         let inner = &mut **exchange;
-        let Some((names, plan)) = instead(&runtime.routes, &inner.bounds, &mut inner.cx) else { return Err(refused) };
-        let targets = plan.order(inner.cx.seed, &self.state.health, clock::now());
+        let instead = instead(&runtime.routes, &inner.bounds, &mut inner.cx);
+        let Some((names, mut plan)) = instead else { return Err(refused) };
+        let targets = plan.order(&self.state.live(), &mut inner.cx, document, client, clock::now());
         inner.cx.trace.note("budget", &format!("{}; it goes to {} instead", refused.message, names.join(", ")));
         inner.cx.trace.planned(&targets, &plan.passed);
         inner.fell_back = true;
@@ -414,9 +438,9 @@ impl Gateway {
         document: &mut Document,
         targets: Order,
     ) -> Result<Reply> {
-        let mut errors = Vec::new();
-        let mut unmet = None;
-        for (at, target) in targets.iter().enumerate() {
+        let (mut errors, mut unmet, mut at, mut targets) = (Vec::new(), None, 0, targets);
+        while let Some(target) = targets.get(at) {
+            at += 1;
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -425,6 +449,13 @@ impl Gateway {
             if exchange.cx.attempt as usize >= route::MAX_ATTEMPTS {
                 exchange.cx.trace.passed_over(target, "four attempts were made");
                 break;
+            }
+            // Whose provider would refuse is not asked.
+            let outlook = self.state.health.outlook(target);
+            if !outlook.open {
+                exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
+                errors.push(route::spent(target, outlook.resets_in, outlook.unpaid));
+                continue;
             }
             // Health is read when the attempt starts, not when it was planned.
             let flight = match self.state.health.enter(target, clock::now()) {
@@ -435,19 +466,36 @@ impl Gateway {
                     continue;
                 }
             };
-            let rest = &targets[at + 1..];
-            match self.visit(runtime, exchange, client, document, target, flight, rest).await {
+            let error = match self.visit(runtime, exchange, client, document, target, flight, &targets[at..]).await {
                 Ok(Attempted::Answered(reply)) => return Ok(reply),
-                Ok(Attempted::Skipped) => exchange.cx.trace.passed_over(target, "skipped by a stage"),
-                Ok(Attempted::Next(candidate)) => unmet = Some(candidate),
-                Err(error) if exchange.body_is_gone() => return Err(opaque::final_word(error)),
-                Err(error) if route::goes_on(&error) => {
-                    exchange.cx.trace.passed_over(target, error.code());
-                    errors.push(error);
+                Ok(Attempted::Skipped) => {
+                    exchange.cx.trace.passed_over(target, "skipped by a stage");
+                    continue;
                 }
+                Ok(Attempted::Next(candidate)) => {
+                    unmet = Some(candidate);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if exchange.body_is_gone() {
+                return Err(opaque::final_word(error));
+            }
+            let next = Cause::of(&error).rule().next;
+            if next == Next::Targets {
+                exchange.cx.trace.passed_over(target, error.code());
+                errors.push(error);
+            } else if let Some(instead) =
+                self.elsewhere(runtime, &mut exchange.cx, (client, document), next, targets.split_at(at), &error)
+            {
+                targets.truncate(at);
+                targets.extend(instead);
+                errors.push(error);
+            } else if unmet.is_some() && error.kind == Kind::UpstreamRefused {
                 // Better the answer that is there than none; what a stage refuses stays refused.
-                Err(error) if unmet.is_some() && error.kind == Kind::UpstreamRefused => break,
-                Err(error) => return Err(error),
+                break;
+            } else {
+                return Err(error);
             }
         }
         match unmet {
@@ -455,42 +503,91 @@ impl Gateway {
             None => Err(route::most_telling(errors)),
         }
     }
+
+    /// Who may do better where the last of `tried` failed for a cause that most others would fail for, too: those behind it that
+    /// are known to read more, and those that its alias names for this cause. `None`: nobody.
+    fn elsewhere(
+        &self,
+        runtime: &Runtime,
+        cx: &mut Context,
+        (client, document): (&HeaderMap, &Document),
+        next: Next,
+        (tried, rest): (&[Arc<Target>], &[Arc<Target>]),
+        error: &Error,
+    ) -> Option<Order> {
+        let target = tried.last()?;
+        let care = target.care.as_deref();
+        let reads = |t: &Target| t.limits.context.unwrap_or(0);
+        let (key, names, mut instead) = match next {
+            Next::Longer => {
+                let window = target.limits.context.unwrap_or(u64::MAX);
+                let longer: Order = rest.iter().filter(|t| reads(t) > window).cloned().collect();
+                ("context_failover", care.map(|care| &care.context_failover), longer)
+            }
+            Next::Content => ("content_failover", care.map(|care| &care.content_failover), Order::new()),
+            Next::Targets | Next::End => return None,
+        };
+        if let Some(names) = names.filter(|names| !names.is_empty()) {
+            let mut plan = runtime.routes.lent(names, &cx.principal);
+            let own = plan.order(&self.state.live(), cx, document, client, clock::now());
+            let known = |t: &Arc<Target>| tried.iter().chain(&instead).any(|known| known.name == t.name);
+            let own: Order = own.into_iter().filter(|t| !known(t)).collect();
+            instead.extend(own);
+        }
+        if instead.is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = instead.iter().map(|t| &*t.name).collect();
+        cx.trace.note(key, &format!("{} says {}; it goes to {}", target.name, error.code(), names.join(", ")));
+        Some(instead)
+    }
 }
 
 /// 7. Names, the caller's or a stage's, pass the caller's allow-list. Sends nothing: `explain` asks the same.
 pub async fn plan(
     routes: &route::Table,
-    health: &route::Health,
+    live: &route::Live<'_>,
     chain: &mut Chain,
     cx: &mut Context,
     document: &mut Document,
+    client: &HeaderMap,
 ) -> Result<Order> {
-    let (now, seed) = (clock::now(), cx.seed);
+    let now = clock::now();
     let choosing = chain.wants(Phase::Route);
     let mut plan = match routes.plan(document.model(), &cx.principal) {
         Ok(plan) => plan,
-        // A stage may still choose for a name that stands for nothing.
-        Err(error) if choosing && error.kind != Kind::Forbidden => {
+        // A stage may still choose for a name that stands for nothing, or for nothing that this caller's data may go to.
+        Err(error) if choosing && (error.kind != Kind::Forbidden || error.code() == route::DATA_POLICY) => {
             cx.trace.note("route", &error.message);
             route::Plan::default()
         }
         Err(error) => return Err(error),
     };
-    let mut targets = plan.order(seed, health, now);
+    if routes.sticks() {
+        cx.sticks = Some(route::sticks(cx, document, client));
+    }
+    let mut drawn = match routes.draw(&mut plan, cx) {
+        Err(_) if choosing => None,
+        drawn => drawn?,
+    };
+    let mut targets = plan.order(live, cx, document, client, now);
     if choosing {
         let shown = if chain.reads_targets() { &targets[..] } else { &[] };
-        let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
+        let candidates: Vec<Candidate> = shown.iter().map(|t| live.health.candidate(t, now)).collect();
         if let Some(names) = chain.route(cx, document, &candidates).await? {
             if cx.explain {
                 cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
             }
             plan = routes.resolve_list(&names, &cx.principal)?;
-            targets = plan.order(seed, health, now);
+            drawn = routes.draw(&mut plan, cx)?;
+            targets = plan.order(live, cx, document, client, now);
         } else if plan.is_empty() {
-            routes.plan(document.model(), &cx.principal)?;
+            let mut plan = routes.plan(document.model(), &cx.principal)?;
+            routes.draw(&mut plan, cx)?;
         }
     }
     cx.trace.planned(&targets, &plan.passed);
+    cx.drawn = drawn.filter(|_| !cx.beside);
     Ok(targets)
 }
 
@@ -503,7 +600,9 @@ pub fn instead(routes: &route::Table, bounds: &Bounds, cx: &mut Context) -> Opti
         let text = format!("{} of `budget_fallback` cannot be used by this caller now", not.join(", "));
         cx.trace.note("budget", &text);
     }
-    let plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    let mut plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    // What was to be tried is tried no more.
+    routes.draw(&mut plan, cx).ok()?;
     Some((may, plan))
 }
 

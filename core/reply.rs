@@ -1,5 +1,6 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
+mod cached;
 mod timing;
 
 use std::time::{Duration, SystemTime};
@@ -21,7 +22,7 @@ use crate::{
         framing::Framing,
         glance::{Glance, glance},
     },
-    context::{CacheWord, Trace},
+    context::Trace,
     error::{Error, Kind, Result},
     exchange::Exchange,
     follow::{Following, Lead},
@@ -110,14 +111,9 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
         insert(&mut headers, TARGET, target);
         headers.insert(ATTEMPTS, HeaderValue::from(cx.attempt));
     }
-    if let Some(cached) = &cx.cached {
-        headers.insert(CACHE, HeaderValue::from_static(cached.word.shown()));
-        if cached.word != CacheWord::Miss {
-            headers.insert(header::AGE, HeaderValue::from(cached.age.as_secs()));
-        }
-        if let (None, Some(target)) = (&record.target, &cached.target) {
-            insert(&mut headers, TARGET, target);
-        }
+    cached::told(&mut headers, exchange);
+    if let Some(mark) = &record.experiment {
+        insert(&mut headers, ARM, &mark.arm);
     }
     if let Some(id) = &exchange.upstream_id {
         headers.insert(UPSTREAM_ID, id.clone());
@@ -191,8 +187,7 @@ pub fn whole(
     let mut response = Response::new(Body::from(body));
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    let free = exchange.cx.cached.as_ref().is_some_and(|cached| cached.word != CacheWord::Miss);
-    if let Some(cost) = cost(&exchange.record).or_else(|| free.then(|| HeaderValue::from_static("0"))) {
+    if let Some(cost) = cost(&exchange.record).or_else(|| cached::free(exchange)) {
         response.headers_mut().insert(COST, cost);
     }
     response.headers_mut().extend(more);
@@ -427,12 +422,12 @@ const FAMILY_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const MODEL: HeaderName = HeaderName::from_static("x-portcullis-model");
 const TARGET: HeaderName = HeaderName::from_static("x-portcullis-target");
+const ARM: HeaderName = HeaderName::from_static("x-portcullis-arm");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");
 const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");
 const CAPPED: HeaderName = HeaderName::from_static("x-portcullis-capped-params");
 const TIMING: HeaderName = HeaderName::from_static("server-timing");
-const CACHE: HeaderName = HeaderName::from_static("x-portcullis-cache");
 const COST: HeaderName = HeaderName::from_static("x-portcullis-cost-usd");
 const EXPLAIN: HeaderName = HeaderName::from_static("x-portcullis-explain");
 

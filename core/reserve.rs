@@ -4,12 +4,13 @@
 use crate::{
     account::estimate::Estimates,
     codec::{document::Document, opaque::Asked},
-    config::Rules,
+    config::{Rules, UNPRICED},
     context::{self, Step},
     error::{Error, Kind, Result},
     exchange::Exchange,
     limit::{Limits, Need, Reserved},
     model::{Format, Operation, Units},
+    quota::Room,
     route::Target,
 };
 
@@ -68,6 +69,49 @@ pub async fn reserve(
         inner.cx.trace.push(told(target, need, funds.is_some(), max_tokens));
     }
     Ok(Right { reserved, max_tokens })
+}
+
+/// What an attempt may use at most, for quotas: tokens by their bounds, money by the dearest.
+pub fn at_most(exchange: &mut Exchange, document: &Document, target: &Target, estimates: &Estimates) -> Need {
+    let inner = &mut **exchange;
+    let input = inner.size.tokens(&target.name, estimates);
+    let opaque = inner.opaque.as_ref().map(|o| o.asked);
+    let Wanted { longest, .. } = wanted(document, target, inner.cx.operation, opaque, input, Need::default(), None);
+    most(document, target, input, longest, opaque)
+}
+
+fn most(document: &Document, target: &Target, input: u64, output: u64, opaque: Option<Asked>) -> Need {
+    Need {
+        // As for money: an estimate may fall short by so much.
+        input_tokens: input + input / 4 + MARGIN,
+        output_tokens: output,
+        nano_usd: dearest(document, target, input, output, opaque).unwrap_or(UNPRICED),
+    }
+}
+
+/// The longest answer that a quota still holds, where the request states none and the longest possible one is more than that.
+pub fn shortened(
+    exchange: &mut Exchange,
+    document: &Document,
+    target: &Target,
+    estimates: &Estimates,
+    room: Room,
+) -> Option<u64> {
+    let inner = &mut **exchange;
+    if inner.opaque.is_some() {
+        return None;
+    }
+    let answer = Answer::of(document, target, inner.cx.operation);
+    let input = inner.size.tokens(&target.name, estimates);
+    let fits =
+        |output: u64| room.holds(self::most(document, target, input, output.saturating_mul(answer.choices), None));
+    if answer.asked.is_some() || fits(answer.most) {
+        return None;
+    }
+    let tokens = fitting(&|output| u64::from(!fits(output)), answer.most, 0)?;
+    let text = format!("the quota holds {tokens} tokens of an answer by {}: max_tokens was set to that", target.name);
+    inner.cx.trace.note("quota", &text);
+    Some(tokens)
 }
 
 /// What the tightest of the budgets still holds, and what it counts an attempt without a price as; nano-dollars.

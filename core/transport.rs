@@ -1,7 +1,15 @@
 //! From a signed call to an upstream's answer: over the network, or in this process for the mock. Reads what an upstream
 //! refuses; knows deadlines but sets none.
 
-use std::{collections::HashMap, future::poll_fn, path::PathBuf, pin::pin, sync::Arc, task::Poll, time::Instant};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{
@@ -20,7 +28,7 @@ use crate::{
     codec::{anthropic_messages::Unwrap, codec, framing::Framing},
     error::{Error, Kind, Result},
     model::Format,
-    provider::{self, Signed, mock},
+    provider::{self, Signed, mock, resets},
     route::Target,
     upstream::{
         Answer, Client, Destination, Egress, Fetcher, Flow, Frames, Opened, Outgoing, ProxyConfig, SendLimits, Trust,
@@ -236,8 +244,26 @@ pub async fn refusal(incoming: Incoming, target: &Target, spoken: (Format, Forma
     {
         fault.body = None;
     }
+    returns(&mut error, &headers, &body);
     error
 }
+
+/// When a refusal ends, where it says so; and what means that nothing is granted any more is told as that, whatever its status.
+fn returns(error: &mut Error, headers: &HeaderMap, body: &[u8]) {
+    let limited = error.kind == Kind::UpstreamRateLimited;
+    let limit = || matches!(error.kind, Kind::UpstreamRefused | Kind::UpstreamAuth) && resets::is_usage_limit(body);
+    if !limited && !limit() {
+        return;
+    }
+    let Some(wait) = resets::of(headers, body, clock::wall()) else { return };
+    if !limited {
+        (error.kind, error.status, error.code) = (Kind::UpstreamRateLimited, None, Some("insufficient_quota".into()));
+    }
+    error.retry_after = Some(wait.min(MOST_WAIT));
+}
+
+/// Nobody waits longer: times stay within what clocks can add.
+const MOST_WAIT: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// A stream without the frames that its platform puts around the format's own events. `limit`: the most bytes of a frame.
 pub fn unwrapped(answer: Answer, target: &Target, limit: usize) -> Answer {

@@ -54,9 +54,10 @@ const PASS: &[Kind] = &[
     Kind::GatewayOpen,
 ];
 const TRANSLATE: &[Kind] = &[Kind::Nginx, Kind::Forwarder, Kind::GatewayFull, Kind::GatewayNoScript];
+const POLICY: &[Kind] = &[Kind::Nginx, Kind::GatewayOpen, Kind::GatewayNoScript, Kind::GatewayPolicy];
 const REDACT: &[Kind] = &[Kind::Nginx, Kind::GatewayFull, Kind::GatewayRedact];
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "chat_1kb_passthrough",
         prompt: 1 << 10,
@@ -104,6 +105,15 @@ const SCENARIOS: [Scenario; 8] = [
         connections: 64,
         what: What::Closed,
         subjects: REDACT,
+    },
+    // Identity, limits and budgets of seven scopes at once, and the gateway without any of it.
+    Scenario {
+        name: "chat_1kb_policy",
+        prompt: 1 << 10,
+        translated: false,
+        connections: 64,
+        what: What::Closed,
+        subjects: POLICY,
     },
     Scenario {
         name: "latency_2000_rps",

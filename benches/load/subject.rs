@@ -22,6 +22,8 @@ pub enum Kind {
     GatewayNoScript,
     /// No key, no script.
     GatewayOpen,
+    /// No script; the key's user, team and organisation, the model, the provider and a tag, each with limits and a budget.
+    GatewayPolicy,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::GatewayRedact => "portcullis, everything + redact",
             Kind::GatewayNoScript => "portcullis, key, no script",
             Kind::GatewayOpen => "portcullis, no key, no script",
+            Kind::GatewayPolicy => "portcullis, limits and budgets of every scope",
         }
     }
 }
@@ -133,12 +136,18 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
     let dir = tempfile::tempdir().expect("a folder");
     let (addr, admin) = (free(), free());
     let full = matches!(kind, Kind::GatewayFull | Kind::GatewayRedact);
+    let policy = kind == Kind::GatewayPolicy;
     let config = format!(
         "[server]\nlisten = \"{addr}\"\n[admin]\nlisten = \"{admin}\"\n[store]\nkind = \"sled\"\npath = \"data\"\n[auth]\nrequired = {}\n\
          [providers.up]\nbase_url = \"http://{upstream}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
-         [models.auto]\ntargets = [{{ provider = \"up\", model = \"gpt-4o\" }}]\n{}",
+         {}[models.auto]\ntargets = [{{ provider = \"up\", model = \"gpt-4o\" }}]\n{}",
         kind != Kind::GatewayOpen,
-        if full { FULL } else { "" },
+        if policy { BOUND } else { "" },
+        match kind {
+            _ if policy => format!("{BOUND}{}", POLICY.replace("BOUND", BOUND)),
+            _ if full => FULL.to_owned(),
+            _ => String::new(),
+        },
     );
     std::fs::write(dir.path().join("gateway.toml"), config).expect("written");
     if kind == Kind::Gateway || full {
@@ -168,7 +177,11 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
         Kind::GatewayOpen => String::new(),
         _ if full => {
             first_key(&kept);
-            team_key(admin)
+            made_key(admin, r#"{"name":"bench","team":"bench"}"#)
+        }
+        _ if policy => {
+            first_key(&kept);
+            made_key(admin, KEY)
         }
         _ => first_key(&kept),
     };
@@ -186,9 +199,33 @@ limits = { requests_per_minute = 1000000000, tokens_per_minute = 100000000000, c
 budget = { usd = 9000000, per = "month" }
 "#;
 
-/// A key in the team, made as an operator would.
-fn team_key(admin: SocketAddr) -> String {
-    let body = r#"{"name":"bench","team":"bench"}"#;
+/// The same for a provider, a model and each scope of a caller.
+const BOUND: &str = "limits = { requests_per_minute = 1000000000, tokens_per_minute = 100000000000, requests_per_day = 100000000000, concurrent = 100000 }
+budget = { usd = 9000000, per = \"month\" }
+";
+const POLICY: &str = r#"
+[[pricing]]
+model = "up/gpt-4o"
+input = "2.50"
+output = "10.00"
+[organisations.bench]
+BOUND
+[teams.bench]
+organisation = "bench"
+BOUND
+[users.ada]
+teams = ["bench"]
+roles = ["developer"]
+BOUND
+[tags."env=bench"]
+BOUND
+"#;
+const KEY: &str = r#"{"name":"bench","user":"ada","tags":{"env":"bench"},"models":["*"],"operations":["chat"],
+"limits":{"requests_per_minute":1000000000,"tokens_per_minute":100000000000,"requests_per_day":100000000000,"concurrent":100000},
+"budget":{"usd":9000000,"per":"month"}}"#;
+
+/// Made as an operator would.
+fn made_key(admin: SocketAddr, body: &str) -> String {
     let mut socket = TcpStream::connect(admin).expect("the admin port");
     let request = format!(
         "POST /api/v1/keys HTTP/1.1\r\nhost: {admin}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",

@@ -8,11 +8,12 @@
 //! 2026-11-25T21.index        where each frame begins, and in which one an id stands
 //! ```
 //!
-//! Closing moves in steps that can each be the last: the plain file gets its second name, frames and index are made and
-//! renamed into place, then the second name goes. An index that does not fit its frames is made anew.
+//! Closing moves in steps that can each be the last: the plain file gets its second name, frames and index are made and renamed
+//! into place, then the second name goes; an index that does not fit is made anew.
 
 use std::io::Write;
 
+pub mod replace;
 use super::hour::Hour;
 use crate::store::{Files, StoreError, files::Reader};
 

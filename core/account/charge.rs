@@ -13,8 +13,10 @@ use super::{
     minute::Minute,
 };
 use crate::{
+    config::UNPRICED,
     limit::{Need, Reservation},
     model::{Operation, Usage},
+    quota::Taken,
 };
 
 /// Learns from an upstream's count, or stands in for it in the last attempt's row: for an answer whose client left, or whose
@@ -107,5 +109,25 @@ pub(super) fn settle(reservation: Reservation, record: &mut Record) {
     reservation.settle(used, at);
 }
 
+/// What providers' quotas lose, attempt by attempt. What never reached the provider is given back.
+pub(super) fn quotas(taken: Vec<Taken>, record: &Record) {
+    for taken in taken {
+        let Some(row) = record.ledger.iter().find(|row| row.number == taken.attempt()) else { continue };
+        if UNSENT.contains(&&*row.outcome) {
+            taken.release();
+            continue;
+        }
+        let free = row.usage.is_none() && row.cost_nano_usd == Some(0);
+        let used = row.usage.as_ref().map(|usage| Need {
+            input_tokens: usage.input_tokens.unwrap_or(0),
+            output_tokens: usage.output_tokens.unwrap_or(0),
+            nano_usd: row.cost_nano_usd.map_or(UNPRICED, |nano| u64::try_from(nano).unwrap_or(0)),
+        });
+        taken.settle(used.or(free.then(Need::default)));
+    }
+}
+
+/// Failures before anything was sent.
+const UNSENT: [&str; 2] = ["connect_timeout", "connection_refused"];
 /// Callers make names up.
 const MOST_SAID: usize = 1_000;

@@ -3,12 +3,13 @@
 //! charged by it where the upstream tells.
 //!
 //! All callers of a target teach the same number, so that none may lead it far: a prompt moves it a little, and less towards
-//! fewer tokens (which would let others reserve too little) than towards more. It begins anew with each process.
+//! fewer tokens (which would let others reserve too little) than towards more. What was learned survives a restart (`learned`).
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     hash::BuildHasher,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -23,6 +24,8 @@ pub struct Estimates {
     hasher: RandomState,
     /// The upper half says whose it is, the lower half is the ratio, bytes a token.
     slots: Box<[AtomicU64]>,
+    /// Targets that were learned of, by name, for whoever writes that down; no request looks here.
+    names: Mutex<(BTreeSet<String>, usize)>,
 }
 
 /// What is known of a request's size before, or without, an upstream's own count.
@@ -67,7 +70,8 @@ pub fn tokens_of(text_bytes: u64) -> u64 {
 
 impl Default for Estimates {
     fn default() -> Self {
-        Estimates { hasher: RandomState::default(), slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+        let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
+        Estimates { hasher: RandomState::default(), slots, names: Mutex::default() }
     }
 }
 
@@ -87,10 +91,50 @@ impl Estimates {
         let seen = ((text_bytes as f64 / tokens as f64) as f32).clamp(LOWEST, HIGHEST);
         let (slot, tag) = self.slot(target);
         // A step that another one overwrites is a step lost, not a wrong number.
-        let before = ratio_in(slot.load(Ordering::Relaxed), tag).unwrap_or(FIRST);
+        let known = ratio_in(slot.load(Ordering::Relaxed), tag);
+        if known.is_none() {
+            self.name(target);
+        }
+        let before = known.unwrap_or(FIRST);
         let step = (seen - before).clamp(-before * FARTHEST, before * FARTHEST);
         let ratio = (before + step * if step < 0.0 { DOWN } else { UP }).clamp(LOWEST, MOST);
         slot.store(u64::from(tag) << 32 | u64::from(ratio.to_bits()), Ordering::Relaxed);
+    }
+
+    /// The ratio of every target that was learned of, bytes a token.
+    pub fn learned(&self) -> BTreeMap<String, f32> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let ratio = |name: &String| {
+            let (slot, tag) = self.slot(name);
+            Some((name.clone(), ratio_in(slot.load(Ordering::Relaxed), tag)?))
+        };
+        names.0.iter().filter_map(ratio).collect()
+    }
+
+    /// As an earlier process had learned it.
+    pub fn recall(&self, target: &str, ratio: f32) {
+        if ratio.is_finite() {
+            let (slot, tag) = self.slot(target);
+            slot.store(u64::from(tag) << 32 | u64::from(ratio.clamp(LOWEST, MOST).to_bits()), Ordering::Relaxed);
+            self.name(target);
+        }
+    }
+
+    fn name(&self, target: &str) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let (names, bytes) = &mut *names;
+        let more = target.len() + NAME;
+        if names.len() >= SLOTS || *bytes + more > MOST_NAMES {
+            // Others have taken the places of some.
+            names.retain(|name| {
+                let (slot, tag) = self.slot(name);
+                ratio_in(slot.load(Ordering::Relaxed), tag).is_some()
+            });
+            *bytes = names.iter().map(|name| name.len() + NAME).sum();
+        }
+        if names.len() < SLOTS && *bytes + more <= MOST_NAMES && names.insert(target.to_owned()) {
+            *bytes += more;
+        }
     }
 
     fn slot(&self, target: &str) -> (&AtomicU64, u32) {
@@ -118,6 +162,9 @@ const DOWN: f32 = 1.0 / 8.0;
 const UP: f32 = 1.0 / 64.0;
 const LEAST_BYTES: u64 = 256;
 const SLOTS: usize = 1024;
+/// Bytes of all names, and what stands beside each where they are written down: a row of the store is less than 64 KB.
+const MOST_NAMES: usize = 48 << 10;
+const NAME: usize = 24;
 /// An image of middle size, and bytes of encoded media a token beyond it.
 const MEDIA_TOKENS: u64 = 1_600;
 const MEDIA_BYTES: u64 = 256;

@@ -41,7 +41,7 @@ impl Ledger {
 }
 
 /// When the request of a line was settled: it stands behind the id.
-fn settled(line: &[u8]) -> Option<SystemTime> {
+pub(super) fn settled(line: &[u8]) -> Option<SystemTime> {
     let rest = line.strip_prefix(HEAD)?;
     let rest = &rest[memchr::memmem::find(rest, TIME)? + TIME.len()..];
     let text = std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()?;

@@ -73,6 +73,7 @@ impl Ledger {
         clock: fn() -> SystemTime,
     ) -> Result<Arc<Ledger>> {
         let ledger = Ledger::look(node, store, ring, clock).await?;
+        ledger.finish_rerating().await?;
         let repaired = ledger.clone();
         blocking(move || repaired.repair()).await?;
         ledger.sums.checkpoint().await?;
@@ -309,6 +310,11 @@ impl Ledger {
             tracing::info!(records = count, "sums of usage were completed from the records");
         }
         Ok(())
+    }
+
+    /// The next line opens its file anew.
+    pub(super) fn let_go(&self) {
+        self.lock().file = None;
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -9,6 +9,7 @@ pub mod export;
 pub mod history;
 mod hooks;
 pub mod hour;
+pub mod learned;
 pub mod ledger;
 pub mod minute;
 pub mod price;
@@ -67,8 +68,19 @@ pub struct Record {
     pub cache: Option<&'static str>,
     /// What the answer had cost when it was made, and did not cost again.
     pub saved_nano_usd: Option<i64>,
+    /// Its part in an experiment.
+    pub experiment: Option<Box<Mark>>,
     /// What it said, on its way to where it is kept; `None` where nothing is.
     pub bodies: Option<Box<bodies::Recording>>,
+}
+
+/// Which arm of which alias a request was given to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub model: Arc<str>,
+    pub arm: Arc<str>,
+    /// It is the gateway's own copy of this request.
+    pub copy_of: Option<Arc<str>>,
 }
 
 /// One attempt as the ledger keeps it.
@@ -148,6 +160,7 @@ impl Record {
             tags: cx.tags.clone(),
             cache: None,
             saved_nano_usd: None,
+            experiment: None,
             bodies: None,
         }
     }

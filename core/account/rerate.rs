@@ -1,14 +1,25 @@
 //! Usage priced again: what rows of the ledger would have cost by other prices, and how that differs from what was charged.
-//! Changes nothing. Pure: lines and prices in, differences out.
+//! Changes nothing by itself (`write` does). Pure: lines and prices in, differences and other lines out.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use serde_json::{Number, Value};
 
 use super::{
     minute::Minute,
-    price::Rates,
+    price::{Rates, usd_text},
     report::Dimension,
-    usage::line::{Line, LineAttempt},
+    usage::{
+        line::{Line, LineAttempt},
+        recost::{self, Recost},
+    },
 };
+
+pub mod write;
 
 /// What came of it, by the names that were asked for.
 #[derive(Debug, Default)]
@@ -33,6 +44,69 @@ pub struct Difference {
     pub unknown_now: u64,
 }
 
+/// A line at other prices.
+#[derive(Debug)]
+pub(super) struct Rewritten {
+    pub line: Vec<u8>,
+    /// What it changes of the sums, by where an attempt counts.
+    pub changes: Vec<(Vec<u8>, Recost)>,
+}
+
+impl Rewritten {
+    /// One of its attempts counts there.
+    pub fn is_in(&self, places: &BTreeSet<Vec<u8>>) -> bool {
+        self.changes.iter().any(|(place, _)| places.contains(place))
+    }
+}
+
+/// `None`: it stays as it is. An attempt that has no price now keeps what it was charged.
+pub(super) fn rewritten(line: &[u8], prices: &mut Prices<'_>) -> Option<Rewritten> {
+    let read: Line = serde_json::from_slice(line).ok()?;
+    let mut row: Value = serde_json::from_slice(line).ok()?;
+    let at = began(&read);
+    let mut changes = Vec::new();
+    let mut costs: Vec<Option<i64>> = Vec::new();
+    for (n, attempt) in read.ledger.iter().enumerate() {
+        let was = attempt.cost_nano_usd();
+        let rates = prices(&attempt.target).filter(|_| !attempt.is_batch());
+        let now = rates.and_then(|rates| Some((rates.cost_at(&attempt.usage()?, at)?, rates.version.to_string())));
+        let Some((now, version)) = now else {
+            costs.push(was);
+            continue;
+        };
+        costs.push(Some(now));
+        if was == Some(now) && attempt.price.as_ref() == Some(&version) {
+            continue;
+        }
+        let own = row.get_mut("ledger")?.get_mut(n)?;
+        own["cost_usd"] = usd(now)?;
+        own["price"] = version.into();
+        let nano = |cost: Option<i64>| cost.and_then(|cost| u64::try_from(cost).ok());
+        let change = Recost {
+            was: nano(was).unwrap_or(0),
+            now: nano(Some(now)).unwrap_or(0),
+            unknown: u64::from(nano(was).is_none()),
+        };
+        changes.push((recost::place(&read, &attempt.target), change));
+    }
+    if changes.is_empty() {
+        return None;
+    }
+    let known = costs.iter().flatten().copied().reduce(i64::saturating_add);
+    row["cost_usd"] = usd(known.unwrap_or(0))?;
+    row["cost_unknown"] = costs.iter().any(Option::is_none).into();
+    Some(Rewritten { line: serde_json::to_vec(&row).ok()?, changes })
+}
+
+fn usd(nano: i64) -> Option<Value> {
+    usd_text(nano).parse::<Number>().ok().map(Value::Number)
+}
+
+/// When the request did.
+fn began(line: &Line) -> SystemTime {
+    Minute::of_id(&line.id).map_or(SystemTime::UNIX_EPOCH, Minute::start)
+}
+
 /// The prices of a target, by its name.
 pub type Prices<'a> = dyn FnMut(&str) -> Option<Arc<Rates>> + 'a;
 
@@ -43,7 +117,7 @@ impl Rerated {
             self.unread += 1;
             return;
         };
-        let at = Minute::of_id(&line.id).map_or(SystemTime::UNIX_EPOCH, Minute::start);
+        let at = began(&line);
         for attempt in &line.ledger {
             if attempt.is_batch() {
                 self.batches += 1;

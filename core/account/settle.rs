@@ -50,6 +50,7 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
     charge::warn(&inner.record);
+    charge::quotas(std::mem::take(&mut inner.taken), &inner.record);
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }
@@ -72,6 +73,7 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
 pub async fn alone(mut settled: Settled, estimates: &Estimates) -> (Record, Trace) {
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
+    charge::quotas(std::mem::take(&mut inner.taken), &inner.record);
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }
@@ -81,7 +83,10 @@ pub async fn alone(mut settled: Settled, estimates: &Estimates) -> (Record, Trac
 }
 
 fn finish(settled: Settled, rows: &Rows) {
-    let Inner { cx, record, .. } = *settled.0;
+    let Inner { cx, record, part, .. } = *settled.0;
+    if let Some(part) = part {
+        part.ended(&record, &cx.trace);
+    }
     for step in &cx.trace.steps {
         match step {
             Step::Attempt { outcome, .. } => metrics().attempt(outcome_label(outcome)),

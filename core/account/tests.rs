@@ -320,4 +320,5 @@ mod bodies;
 mod invoices;
 mod ledger;
 mod queue;
+mod rerating;
 mod sums;

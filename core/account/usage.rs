@@ -21,6 +21,7 @@ mod by;
 mod former;
 pub mod line;
 mod names;
+pub mod recost;
 mod spent;
 mod sweep;
 

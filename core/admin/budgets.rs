@@ -4,22 +4,55 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use serde_json::Value;
 
 use super::{
     AdminState, reads,
     reply::{self, Reply},
     routes::Call,
 };
-use crate::error::Result;
+use crate::{
+    auth::permission::{Operation, Reach, Target, permits},
+    config::Scope,
+    error::Result,
+};
 
 pub(super) fn list(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
-    let page = reads::page(&call, state.facts.budgets());
+    let page = reads::page(&call, seen(&state, &call, state.facts.budgets()));
     Box::pin(std::future::ready(page))
 }
 
 pub(super) fn raises(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
-    let page = reads::page(&call, state.facts.raises());
+    let page = reads::page(&call, seen(&state, &call, state.facts.raises()));
     Box::pin(std::future::ready(page))
+}
+
+/// Rows of scopes that the actor may see. What no team, user or organisation owns is the gateway's.
+fn seen(state: &AdminState, call: &Call, mut rows: Vec<Value>) -> Vec<Value> {
+    if permits(&call.actor, Operation::ReadTeams, &Target::Gateway).is_ok() {
+        return rows;
+    }
+    let scope = |row: &Value| row["scope"].as_str().and_then(Scope::parse);
+    let keys = rows.iter().filter_map(scope).filter_map(|scope| match scope {
+        Scope::Key(id) => Some(id),
+        _ => None,
+    });
+    let owners = state.keys.table().owners(&keys.collect());
+    let directory = state.keys.table().directory();
+    rows.retain(|row| {
+        let target = match scope(row) {
+            Some(Scope::Organisation(name)) => directory.lies(&Reach::Organisation(name)),
+            Some(Scope::Team(name)) => directory.lies(&Reach::Team(name)),
+            Some(Scope::User(name)) => directory.lies(&Reach::User(name)),
+            Some(Scope::Key(id)) => match owners.get(&id) {
+                Some((team, user)) => Target::Of(directory.place(team.as_deref(), user.as_deref())),
+                None => Target::Gateway,
+            },
+            _ => Target::Gateway,
+        };
+        permits(&call.actor, Operation::ReadTeams, &target).is_ok()
+    });
+    rows
 }
 
 pub(super) fn raise(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, header, request::Parts};
 use subtle::ConstantTimeEq;
 
 use crate::{
+    audit,
     auth::{Keys, credential::TOKEN_PREFIX, permission::Actor},
     config::Secret,
     error::{Error, Kind, Result},
@@ -31,6 +32,13 @@ pub(super) fn admit(token: Option<&Secret>, keys: &Keys, peer: SocketAddr, reque
         (None, Some(token)) => check_token(token, presented),
         (None, None) => Ok(Actor::owner(LOCAL)),
     }
+}
+
+/// Whose token this is, though it is not let in: one that has ended, or whose user is gone.
+pub(super) fn recognized(keys: &Keys, request: &Parts) -> Option<audit::Actor> {
+    let presented = bearer(&request.headers).filter(|presented| presented.starts_with(TOKEN_PREFIX.as_bytes()))?;
+    let (id, name) = keys.token_of(&String::from_utf8_lossy(presented))?;
+    Some(audit::Actor { id: Some(id), name: Some(name), ..audit::Actor::new(audit::ActorKind::Token) })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

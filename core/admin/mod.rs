@@ -14,6 +14,7 @@ use crate::{
     auth::Keys,
     config::Secret,
     error::{Error, Kind, Result},
+    experiment::Window,
     explain::Asked,
     secrets::Secrets,
     versions::{By, Versions},
@@ -31,6 +32,7 @@ mod identities;
 mod keys;
 mod listen;
 mod openapi;
+mod quotas;
 mod reads;
 mod record;
 mod reply;
@@ -70,6 +72,10 @@ pub trait Facts: Send + Sync {
     fn budgets(&self) -> Vec<Value> {
         Vec::new()
     }
+    /// Every quota of a target or of a provider's key, and those that their provider closed: one object each, with an `id`.
+    fn quotas(&self) -> Vec<Value> {
+        Vec::new()
+    }
     /// Raises of budgets that are in force: one object each, with an `id`.
     fn raises(&self) -> Vec<Value> {
         Vec::new()
@@ -84,6 +90,10 @@ pub trait Facts: Send + Sync {
     }
     fn end_raise(&self, _id: String) -> BoxFuture<'_, Result<Value>> {
         Box::pin(std::future::ready(Err(Error::new(Kind::NotFound, "there is no budget here"))))
+    }
+    /// Every alias that tries something, with the figures of its arms: one object each.
+    fn experiments(&self, _window: Window) -> BoxFuture<'_, Result<Vec<Value>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);

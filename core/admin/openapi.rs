@@ -122,6 +122,7 @@ fn schemas() -> Value {
         "defaults": maybe("object"), "caps": maybe("object"),
         "tags": { "type": ["object", "null"], "additionalProperties": text() },
         "priority": { "enum": ["low", "normal", "high", null], "description": "the highest that a request may ask for" },
+        "data": { "type": ["string", "object", "null"], "description": "what targets must promise: a region, or {region, retention, train}" },
     });
     let with = |mut fields: Value| {
         for (name, schema) in terms.as_object().into_iter().flatten() {
@@ -208,15 +209,20 @@ fn schemas() -> Value {
         }))),
         "Limits": bounds,
         "Team": object(&["name"], with(json!({
-            "name": text(), "organisation": maybe("string"), "budget": budget, "source": { "enum": ["file", "store"] },
+            "name": text(), "organisation": maybe("string"), "disabled": { "type": "boolean" }, "budget": budget, "source": { "enum": ["file", "store"] },
         }))),
-        "NewTeam": closed(&["name"], with(json!({ "name": text(), "organisation": maybe("string") }))),
-        "TeamChange": closed(&[], with(json!({ "organisation": maybe("string") }))),
+        "NewTeam": closed(&["name"], with(json!({
+            "name": text(), "organisation": maybe("string"), "disabled": { "type": "boolean" }, "cut": { "type": "boolean" },
+        }))),
+        "TeamChange": closed(&[], with(json!({
+            "organisation": maybe("string"), "disabled": { "type": "boolean" }, "cut": { "type": "boolean" },
+        }))),
         "TeamPage": page(of("Team")),
     });
     let parts = [
         &bound,
         &shapes::deployment(),
+        &shapes::experiments(),
         &shapes::people(&terms),
         &shapes::audit(),
         &shapes::secrets(),

@@ -58,10 +58,10 @@ pub(super) async fn run(route: &'static Route, state: Arc<AdminState>, who: Who,
     task.await.map_err(|e| Error::new(Kind::Internal, "the gateway failed over this").because(e))?
 }
 
-/// Somebody was not let in, or may not do this. Counted: a flood of guesses fills nothing.
-pub(super) fn refused(state: &AdminState, peer: SocketAddr, error: &Error) {
+/// Somebody was not let in, or may not do this. Counted: a flood of guesses fills nothing. `who`: where it is known.
+pub(super) fn refused(state: &AdminState, peer: SocketAddr, who: Option<Actor>, error: &Error) {
     if matches!(error.kind, Kind::Unauthenticated | Kind::Forbidden) {
-        state.audit.refusals().admin(error.code(), Some(peer.ip()));
+        state.audit.refusals().admin(error.code(), who, Some(peer.ip()));
     }
 }
 

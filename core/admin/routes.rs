@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::{
-    AdminState, access::May, audit, budgets, cache, explain, export, gate, identities, keys, openapi, reads, record,
-    reply, reply::Reply, secrets, tokens, usage, versions,
+    AdminState, access::May, audit, budgets, cache, explain, export, gate, identities, keys, openapi, quotas, reads,
+    record, reply, reply::Reply, secrets, tokens, usage, versions,
 };
 use crate::{
     auth::permission::{Actor, Operation},
@@ -96,6 +96,7 @@ const USAGE: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
 ];
+const EXPERIMENTS: &[(&str, &str)] = &[LIMIT, CURSOR, ("model", "only this alias"), FROM, TO];
 const EXPORT: &[(&str, &str)] =
     &[("format", "ndjson, a request a line (when absent), or csv, an attempt a line"), FROM, TO];
 const FORMAT: (&str, &str) = ("format", "json (pages), csv or ndjson (all rows); the header accept says it as well");
@@ -199,9 +200,11 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: None, answer: "Actor", call: tokens::whoami },
     Route { method: Method::GET, path: "/api/v1/permissions", summary: "Which role may do what", may: May::Common(Operation::Look),
         query: &[], body: None, answer: "Page", call: tokens::permissions },
-    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Gateway(Operation::ReadTeams),
+    Route { method: Method::GET, path: "/api/v1/budgets", summary: "Every budget: spent, reserved, left, and when its window ends", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "BudgetPage", call: budgets::list },
-    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Gateway(Operation::ReadTeams),
+    Route { method: Method::GET, path: "/api/v1/quotas", summary: "What providers grant targets and keys: left, and when it returns", may: May::Gateway(Operation::ReadQuotas),
+        query: PAGING, body: None, answer: "QuotaPage", call: quotas::list },
+    Route { method: Method::GET, path: "/api/v1/budgets/raises", summary: "Raises of budgets that are in force, oldest first", may: May::Each(Operation::ReadTeams),
         query: PAGING, body: None, answer: "RaisePage", call: budgets::raises },
     Route { method: Method::POST, path: "/api/v1/budgets/raise", summary: "Raises the budgets of a scope until a time", may: May::Gateway(Operation::ChangeBudgets),
         query: &[], body: Some("NewRaise"), answer: "Raise", call: budgets::raise },
@@ -259,16 +262,19 @@ pub(super) const TABLE: &[Route] = &[
         query: EXPORT, body: None, answer: "File", call: export::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
+    Route { method: Method::GET, path: "/api/v1/experiments", summary: "Arms of splits and mirrors side by side; by whole hours, of the last 31 days at most", may: May::Gateway(Operation::ReadExperiments),
+        query: EXPERIMENTS, body: None, answer: "ExperimentPage", call: reads::experiments },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];
 
 pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
     let (head, body) = request.into_parts();
-    match handle(state.clone(), peer, &head, body).await {
+    let mut known = None;
+    match handle(state.clone(), peer, &head, body, &mut known).await {
         Ok(reply) => reply,
         Err(error) => {
-            record::refused(&state, peer, &error);
+            record::refused(&state, peer, known.or_else(|| gate::recognized(&state.keys, &head)), &error);
             if error.status() >= 500 {
                 tracing::error!(%error, path = head.uri.path(), "an admin request failed");
             }
@@ -277,19 +283,29 @@ pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Re
     }
 }
 
-async fn handle(state: Arc<AdminState>, peer: SocketAddr, head: &Parts, body: Incoming) -> Result<Reply> {
+/// `known`: who it is, once that is known.
+async fn handle(
+    state: Arc<AdminState>,
+    peer: SocketAddr,
+    head: &Parts,
+    body: Incoming,
+    known: &mut Option<crate::audit::Actor>,
+) -> Result<Reply> {
     // Who may not come in is not told what there is.
     let found = find(&head.method, head.uri.path());
     let actor = match &found {
         Ok((Route { may: May::Anybody, .. }, _)) => Actor::default(),
         _ => gate::admit(state.token.as_ref(), &state.keys, peer, head)?,
     };
+    let who = record::Who::of(&actor, peer, head);
+    if !actor.name.is_empty() {
+        *known = Some(who.actor.clone());
+    }
     let (route, [id, other]) = found?;
     route.may.pass(&actor)?;
     let query = parse_query(route, head.uri.query())?;
     let body = if route.body.is_some() { read(body, most(route)).await? } else { Bytes::new() };
     let accept = head.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    let who = record::Who::of(&actor, peer, head);
     record::run(route, state, who, Call { actor, id, other, query, accept, body }).await
 }
 

@@ -30,6 +30,7 @@ pub(super) fn people(terms: &Value) -> Value {
         }
         fields
     };
+    let cut = || json!({ "type": "boolean", "description": "with disabled: what runs with its keys ends at once" });
     let source = json!({ "enum": ["file", "store"] });
     let token = json!({
         "id": text(), "name": text(), "user": maybe("string"), "roles": texts(), "team": maybe("string"),
@@ -39,14 +40,16 @@ pub(super) fn people(terms: &Value) -> Value {
     let mut with_secret = token.clone();
     with_secret["token"] = json!({ "type": "string", "description": "the token itself; never shown again" });
     json!({
-        "Organisation": object(&["name"], with(json!({ "name": text(), "source": source }))),
+        "Organisation": object(&["name"], with(json!({
+            "name": text(), "source": source, "disabled": { "type": "boolean" },
+        }))),
         "OrganisationPage": page("Organisation"),
-        "NewOrganisation": closed(&["name"], with(json!({ "name": text() }))),
-        "OrganisationChange": closed(&[], with(json!({}))),
+        "NewOrganisation": closed(&["name"], with(json!({ "name": text(), "disabled": { "type": "boolean" }, "cut": cut() }))),
+        "OrganisationChange": closed(&[], with(json!({ "disabled": { "type": "boolean" }, "cut": cut() }))),
         "User": object(&["name"], user(json!({ "name": text(), "source": source }))),
         "UserPage": page("User"),
-        "NewUser": closed(&["name"], user(json!({ "name": text() }))),
-        "UserChange": closed(&[], user(json!({}))),
+        "NewUser": closed(&["name"], user(json!({ "name": text(), "cut": cut() }))),
+        "UserChange": closed(&[], user(json!({ "cut": cut() }))),
         "Token": object(&["id", "name", "roles", "status"], token),
         "TokenWithSecret": object(&["id", "token"], with_secret),
         "TokenPage": page("Token"),
@@ -87,6 +90,15 @@ pub(super) fn money() -> Value {
             "soft": maybe("number"), "past_soft": { "type": "boolean" },
         })),
         "BudgetPage": page("Budget"),
+        "Quota": object(&["id", "scope", "open", "opens_in"], json!({
+            "id": text(), "scope": { "type": "string", "description": "target:PROVIDER/MODEL, or provider_key:PROVIDER#HASH" },
+            "model": maybe("string"), "unit": { "enum": ["requests", "input_tokens", "output_tokens", "tokens", "usd", null] },
+            "per": maybe("string"), "bound": maybe("number"), "used": maybe("number"), "left": maybe("number"),
+            "began": maybe("string"), "resets": maybe("string"),
+            "closed_until": { "type": ["string", "null"], "description": "its provider said to wait" },
+            "open": { "type": "boolean" }, "opens_in": { "type": "integer", "description": "seconds" },
+        })),
+        "QuotaPage": page("Quota"),
         "NewRaise": closed(&["scope", "usd", "until", "reason"], json!({
             "scope": scope(), "usd": { "description": "US dollars, as a number or as text" },
             "until": { "type": "string", "description": "12h, 3d, or RFC 3339" }, "reason": text(),
@@ -94,6 +106,47 @@ pub(super) fn money() -> Value {
         })),
         "Raise": object(&["id", "scope", "usd", "until", "reason"], raise),
         "RaisePage": page("Raise"),
+    })
+}
+
+/// Of experiments.
+pub(super) fn experiments() -> Value {
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let times = || {
+        object(
+            &["count"],
+            json!({
+                "count": count(), "p50": maybe("number"), "p90": maybe("number"), "p95": maybe("number"), "p99": maybe("number"),
+            }),
+        )
+    };
+    let arm = json!({
+        "arm": { "type": "string" }, "to": maybe("string"), "share": { "type": "number" },
+        "requests": count(), "errors": count(), "error_rate": maybe("number"), "refused": count(), "left": count(),
+        "elsewhere": { "type": "integer", "description": "answered by none of the arm's own targets" },
+        "attempts": count(), "codes": { "type": "object" }, "latency_ms": times(), "first_event_ms": times(),
+        "cost_usd": { "type": "number" }, "cost_each_usd": maybe("number"), "cost_unknown": count(),
+        "input_tokens": count(), "output_tokens": count(),
+        "quality": object(&["next", "unmet", "notes"], json!({
+            "next": count(), "unmet": count(), "notes": { "type": "object" },
+        })),
+        "since": maybe("string"), "until": maybe("string"),
+        "left_out": { "type": "object", "description": "of a mirror: copies that were not sent, by the reason" },
+    });
+    let row = object(
+        &["model", "arms"],
+        json!({
+            "model": { "type": "string" }, "by": { "enum": ["request", "session", "key", "user", null] },
+            "arms": { "type": "array", "items": { "$ref": "#/components/schemas/Arm" } },
+            "mirror": { "anyOf": [{ "$ref": "#/components/schemas/Arm" }, { "type": "null" }] },
+        }),
+    );
+    json!({
+        "Arm": object(&["requests", "errors", "quality"], arm),
+        "Experiment": row,
+        "ExperimentPage": object(&["data"], json!({
+            "data": { "type": "array", "items": { "$ref": "#/components/schemas/Experiment" } }, "next_cursor": maybe("string"),
+        })),
     })
 }
 

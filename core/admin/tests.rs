@@ -226,6 +226,7 @@ fn record(n: u16) -> Record {
         upstream_duration: Duration::ZERO,
         cache: None,
         saved_nano_usd: None,
+        experiment: None,
         bodies: None,
         tags: vec![],
     }

@@ -17,6 +17,8 @@ use super::{Actor, ActorKind, Entry, Origin, Outcome};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Subject {
     Key(String),
+    /// Of the admin plane: who was not let in, or may not do this.
+    Actor(Actor),
     Peer(Option<IpAddr>),
     /// Those for whom there is no room any more.
     Others,
@@ -52,7 +54,7 @@ impl Refusals {
     /// A request that ended with this code. Most codes are no matter of security, and cost one look at a list.
     pub fn note(&self, code: &str, key: Option<&str>, peer: Option<IpAddr>) {
         let Some((_, action)) = KINDS.iter().find(|(known, _)| *known == code) else { return };
-        self.add(action, code, key, peer);
+        self.add(action, code, key.filter(|key| !key.is_empty()).map(|key| Subject::Key(key.to_owned())), peer);
     }
 
     /// Is this code about a key that was refused?
@@ -60,9 +62,9 @@ impl Refusals {
         KINDS.iter().any(|(known, action)| *known == code && *action == "key.refused")
     }
 
-    /// An admin request that was not let in, or not allowed.
-    pub fn admin(&self, code: &str, peer: Option<IpAddr>) {
-        self.add("admin.refused", code, None, peer);
+    /// An admin request that was not let in, or not allowed; `who`: where it is known.
+    pub fn admin(&self, code: &str, who: Option<Actor>, peer: Option<IpAddr>) {
+        self.add("admin.refused", code, who.map(Subject::Actor), peer);
     }
 
     /// This actor tried what it may not do. Each try is two rows, because what an action needs is known only when it is
@@ -87,12 +89,11 @@ impl Refusals {
         found.is_some_and(|(since, tries)| *tries >= MOST_FORBIDDEN && since.elapsed() < MINUTE)
     }
 
-    fn add(&self, action: &'static str, code: &str, key: Option<&str>, peer: Option<IpAddr>) {
+    fn add(&self, action: &'static str, code: &str, who: Option<Subject>, peer: Option<IpAddr>) {
         let now = SystemTime::now();
         let peer = peer.map(net);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let subject = key.filter(|key| !key.is_empty()).map_or(Subject::Peer(peer), |key| Subject::Key(key.to_owned()));
-        let mut name = (code.to_owned(), subject);
+        let mut name = (code.to_owned(), who.unwrap_or(Subject::Peer(peer)));
         if !open.groups.contains_key(&name) && (open.groups.len() >= MOST_GROUPS || open.rows >= MOST_A_DAY) {
             name.1 = Subject::Others;
         }
@@ -135,16 +136,15 @@ fn named(actor: &Actor) -> String {
 
 fn row(code: &str, subject: &Subject, group: &Group) -> Entry {
     let time = |at: SystemTime| jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default();
-    let kind = if let Subject::Key(_) = subject { ActorKind::Key } else { ActorKind::Unknown };
-    let mut actor = Actor::new(kind);
-    let mut from = Origin { peer: group.peer, agent: None };
-    match subject {
-        Subject::Key(id) => actor.id = Some(id.clone()),
-        Subject::Peer(_) => {}
-        Subject::Others => from.peer = None,
-    }
-    let mut entry = Entry::new(actor.clone(), from, group.action).outcome(Outcome::Refused);
-    entry.object = actor.id;
+    let actor = match subject {
+        Subject::Key(id) => Actor { id: Some(id.clone()), ..Actor::new(ActorKind::Key) },
+        Subject::Actor(actor) => actor.clone(),
+        Subject::Peer(_) | Subject::Others => Actor::new(ActorKind::Unknown),
+    };
+    let from = Origin { peer: group.peer.filter(|_| !matches!(subject, Subject::Others)), agent: None };
+    let object = actor.id.clone();
+    let mut entry = Entry::new(actor, from, group.action).outcome(Outcome::Refused);
+    entry.object = object;
     entry.code = Some(code.to_owned());
     entry.count = Some(group.count);
     entry.after = json!({ "first": time(group.first), "last": time(group.last) });
@@ -163,7 +163,7 @@ fn net(peer: IpAddr) -> IpAddr {
 }
 
 /// Codes that are security events, and what they are called.
-const KINDS: [(&str, &str); 14] = [
+const KINDS: [(&str, &str); 16] = [
     ("invalid_api_key", "key.refused"),
     ("key_revoked", "key.refused"),
     ("key_expired", "key.refused"),
@@ -174,6 +174,8 @@ const KINDS: [(&str, &str); 14] = [
     ("operation_not_allowed", "key.refused"),
     ("address_not_allowed", "key.refused"),
     ("user_disabled", "key.refused"),
+    ("team_disabled", "key.refused"),
+    ("organisation_disabled", "key.refused"),
     ("token_revoked", "key.refused"),
     ("path_not_listed", "key.refused"),
     ("egress_refused", "egress.refused"),

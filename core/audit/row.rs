@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::store::hex;
 
 /// Who acts. Plain data: whoever lets somebody in fills it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Actor {
     pub kind: ActorKind,
     /// Of a token or a key.
@@ -21,7 +21,7 @@ pub struct Actor {
     pub role: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ActorKind {
     /// The holder of `admin.token`.
     Owner,

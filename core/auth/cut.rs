@@ -1,4 +1,5 @@
-//! Ending what runs: when a key is revoked and its streams are to be cut, whatever runs with it hears so. Requests wait in
+//! Ending what runs: when a key is revoked, or it or whom it belongs to is disabled, and its streams are to be cut, whatever
+//! runs with it hears so. Requests wait in
 //! one of a few places by key, as they wait for their upstream; nothing is kept by key, and a request that never has to wait
 //! costs a look at a number.
 
@@ -15,10 +16,19 @@ use std::{
 use tokio::sync::Notify;
 
 use super::Principal;
-use crate::error::{Error, Kind};
+use crate::{
+    config::Scope,
+    error::{Error, Kind},
+};
 
 /// All places. Lives as long as the table.
-pub struct Cuts([Shard; SHARDS]);
+pub struct Cuts {
+    shards: [Shard; SHARDS],
+    scopes: Scopes,
+}
+
+/// Users, teams and organisations that were cut, as all places see them.
+type Scopes = Arc<Mutex<Vec<Scope>>>;
 
 /// Where the requests of some keys hear that they are cut.
 #[derive(Clone)]
@@ -31,11 +41,14 @@ struct Inner {
     woken: Notify,
     /// Ids of keys that were cut.
     keys: Mutex<Vec<Arc<str>>>,
+    scopes: Scopes,
 }
 
 impl Default for Cuts {
     fn default() -> Self {
-        Cuts(std::array::from_fn(|_| Shard(Arc::default())))
+        let scopes = Scopes::default();
+        let shard = || Shard(Arc::new(Inner { scopes: scopes.clone(), ..Inner::default() }));
+        Cuts { shards: std::array::from_fn(|_| shard()), scopes }
     }
 }
 
@@ -53,11 +66,18 @@ impl fmt::Debug for Shard {
     }
 }
 
+impl Inner {
+    fn wake(&self) {
+        self.epoch.fetch_add(1, Ordering::Release);
+        self.woken.notify_waiters();
+    }
+}
+
 impl Cuts {
     pub fn shard(&self, key: &str) -> &Shard {
         // The last characters of an id are random.
         let sum = key.bytes().rev().take(8).fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.0[sum % SHARDS]
+        &self.shards[sum % SHARDS]
     }
 
     /// Ends all that runs with this key.
@@ -73,8 +93,26 @@ impl Cuts {
                 keys.remove(0);
             }
         }
-        shard.epoch.fetch_add(1, Ordering::Release);
-        shard.woken.notify_waiters();
+        shard.wake();
+    }
+
+    /// Ends all that runs with keys of this user, team or organisation, and with tokens that name it.
+    pub fn cut_scope(&self, scope: Scope) {
+        {
+            let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+            if scopes.len() > MOST {
+                scopes.remove(0);
+            }
+        }
+        self.shards.iter().for_each(|Shard(shard)| shard.wake());
+    }
+
+    /// Its new requests are not cut.
+    pub fn forgive_scope(&self, scope: &Scope) {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| held != scope);
     }
 
     /// It is good again: new requests of it are not cut.
@@ -91,7 +129,17 @@ impl Principal {
     pub fn was_cut(&self) -> bool {
         let Shard(shard) = &self.cut;
         shard.epoch.load(Ordering::Acquire) != 0
-            && shard.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.key_id)
+            && (shard.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.key_id)
+                || shard.scopes.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|scope| self.is_in(scope)))
+    }
+
+    fn is_in(&self, scope: &Scope) -> bool {
+        match scope {
+            Scope::Organisation(name) => self.organisation.as_ref() == Some(name),
+            Scope::Team(name) => self.team.as_ref() == Some(name),
+            Scope::User(name) => self.user.as_ref() == Some(name),
+            _ => false,
+        }
     }
 
     /// Waits until they are.
@@ -172,7 +220,8 @@ impl<F: Future, C: Future<Output = ()>> Future for Over<'_, '_, F, C> {
 }
 
 fn ended() -> Error {
-    let message = "this key was revoked or disabled while its request ran; ask the gateway's operator for a new one";
+    let message =
+        "this key, or whom it belongs to, was revoked or disabled while its request ran; ask the gateway's operator";
     Error::new(Kind::Unauthenticated, message).with_code("key_revoked")
 }
 

@@ -1,14 +1,18 @@
 //! Organisations, teams and users in memory, from gateway.toml and from the store; the file wins. Says where a thing
 //! belongs, which roles somebody holds, and what binds a caller. Changes nothing by itself.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{
-    Principal,
+    Lists, Principal,
+    bound::Bound,
     permission::{Actor, Held, Membership, Operation, Place, Reach, Target, permits},
 };
 use crate::{
-    config::{Configured, Grant, Over, Role, Rule, Scope, Terms, User},
+    config::{Configured, Grant, Over, Role, Scope, Terms, User},
     error::{Error, Kind},
 };
 
@@ -27,19 +31,15 @@ pub struct Identity {
     pub teams: Vec<Arc<str>>,
     pub email: Option<Arc<str>>,
     pub roles: Vec<Grant>,
+    /// Their names, as its callers carry them.
+    pub role_names: Arc<[String]>,
     /// No person.
     pub service: bool,
+    /// Nobody who belongs to it is served.
     pub disabled: bool,
+    /// And what ran was ended.
+    pub cut: bool,
     pub bound: Arc<Bound>,
-}
-
-/// A scope with its terms.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bound {
-    pub scope: Scope,
-    /// As messages call it.
-    pub name: Arc<str>,
-    pub terms: Terms,
 }
 
 /// What a signed token says of its caller's place.
@@ -56,6 +56,8 @@ pub(super) struct Claimed {
 pub struct Directory {
     file: Names,
     store: Names,
+    /// What binds callers by their team and organisation alone: nearly all callers, so each is put together once.
+    lists: Mutex<HashMap<[Option<Arc<str>>; 2], Lists>>,
 }
 
 /// By sort, then by name.
@@ -83,14 +85,16 @@ impl Sort {
 
 impl Identity {
     pub fn of(sort: Sort, name: &Arc<str>, terms: Terms) -> Identity {
-        let bound = Arc::new(Bound { scope: sort.scope(name), name: name.clone(), terms });
+        let bound = Bound::new(sort.scope(name), name, terms);
         Identity {
             organisation: None,
             teams: Vec::new(),
             email: None,
             roles: Vec::new(),
+            role_names: Arc::default(),
             service: false,
             disabled: false,
+            cut: false,
             bound,
         }
     }
@@ -101,6 +105,7 @@ impl Identity {
             teams: user.teams.iter().map(|team| Arc::from(team.as_str())).collect(),
             email: user.email.as_deref().map(Arc::from),
             roles: user.roles.clone(),
+            role_names: names_of(&user.roles),
             service: user.service,
             disabled: user.disabled,
             ..Identity::of(Sort::User, name, user.terms.clone())
@@ -125,11 +130,15 @@ impl Directory {
             file[sort as usize].insert(name, identity);
         };
         for (name, organisation) in who.organisations {
-            add(Sort::Organisation, name, &|n| Identity::of(Sort::Organisation, n, organisation.terms.clone()));
+            add(Sort::Organisation, name, &|n| Identity {
+                disabled: organisation.disabled,
+                ..Identity::of(Sort::Organisation, n, organisation.terms.clone())
+            });
         }
         for (name, team) in who.teams {
             add(Sort::Team, name, &|n| Identity {
                 organisation: team.organisation.as_deref().map(Arc::from),
+                disabled: team.disabled,
                 ..Identity::of(Sort::Team, n, team.terms())
             });
         }
@@ -137,14 +146,29 @@ impl Directory {
             add(Sort::User, name, &|n| Identity::of_user(n, user));
         }
         self.file = file;
+        self.shared().clear();
     }
 
     /// A row of the store, or that it is gone.
     pub fn put(&mut self, sort: Sort, name: &str, identity: Option<Identity>) {
         match identity {
-            Some(identity) => drop(self.store[sort as usize].insert(name.into(), Arc::new(identity))),
+            Some(mut identity) => {
+                identity.teams = identity.teams.iter().map(|team| self.known(Sort::Team, team)).collect();
+                identity.organisation = identity.organisation.map(|of| self.known(Sort::Organisation, &of));
+                drop(self.store[sort as usize].insert(identity.bound.name.clone(), Arc::new(identity)));
+            }
             None => drop(self.store[sort as usize].remove(name)),
         }
+        let is = |held: &Option<Arc<str>>| held.as_deref() == Some(name);
+        match sort {
+            Sort::Team => self.shared().retain(|[team, _], _| !is(team)),
+            Sort::Organisation => self.shared().retain(|[_, organisation], _| !is(organisation)),
+            Sort::User => {}
+        }
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, HashMap<[Option<Arc<str>>; 2], Lists>> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn get(&self, sort: Sort, name: &str) -> Option<&Arc<Identity>> {
@@ -275,7 +299,7 @@ impl Directory {
         self.put_on(principal);
         let user = principal.user.as_deref().and_then(|user| self.get(Sort::User, user));
         if let Some(user) = user {
-            principal.roles = user.roles.iter().map(|grant| grant.role.name().to_owned()).collect();
+            principal.roles = user.role_names.clone();
         }
         principal.denied = match (&principal.user, user) {
             (None, _) => None,
@@ -284,6 +308,22 @@ impl Directory {
             }
             (Some(_), Some(user)) => self.denied(principal, user, false),
         };
+        self.close(principal);
+    }
+
+    /// A team or an organisation that is disabled serves nobody.
+    fn close(&self, principal: &mut Principal) {
+        let off = |sort: Sort, name: &Option<Arc<str>>| {
+            let name = name.as_deref()?;
+            self.get(sort, name).filter(|identity| identity.disabled)?;
+            let (kind, code) = match sort {
+                Sort::Organisation => ("organisation", "organisation_disabled"),
+                _ => ("team", "team_disabled"),
+            };
+            Some(deny(code, format!("{kind} {name} is disabled; ask the gateway's operator")))
+        };
+        let closed = off(Sort::Team, &principal.team).or_else(|| off(Sort::Organisation, &principal.organisation));
+        principal.denied = closed.or(principal.denied.take());
     }
 
     /// The same for a caller with a signed token.
@@ -302,11 +342,11 @@ impl Directory {
             Identity { teams, ..Identity::of(Sort::User, &name, Terms::default()) }
         });
         if let Some(roles) = &claimed.roles {
-            principal.roles = roles.clone();
+            principal.roles = roles.clone().into();
             let role = |name: &String| Some(Grant { role: Role::parse(name)?, over: Over::Belonging });
             like.roles = roles.iter().filter_map(role).collect();
         } else {
-            principal.roles = like.roles.iter().map(|grant| grant.role.name().to_owned()).collect();
+            principal.roles = like.role_names.clone();
         }
         let named = principal.user.clone().unwrap_or_default();
         principal.denied = match &principal.team {
@@ -321,6 +361,7 @@ impl Directory {
             }
             _ => self.denied(principal, &like, claimed.roles.is_some()),
         };
+        self.close(principal);
     }
 
     fn put_on(&self, principal: &mut Principal) {
@@ -334,9 +375,15 @@ impl Directory {
         let organisation = organisation.map(Arc::from).or(principal.organisation.take());
         principal.organisation = organisation.map(|name| self.known(Sort::Organisation, &name));
         let over = principal.organisation.as_deref().and_then(|name| self.get(Sort::Organisation, name));
-        let mut bounds: Vec<Arc<Bound>> = principal.own.iter().cloned().collect();
-        bounds.extend([user, team, over].into_iter().flatten().map(|identity| identity.bound.clone()));
-        principal.set_bounds(&bounds);
+        let own = principal.own.clone().into_iter().chain(user.map(|user| user.bound.clone()));
+        let mut bounds: Vec<Arc<Bound>> = own.filter(|bound| bound.says_something()).collect();
+        let alone = bounds.is_empty();
+        bounds.extend([team, over].into_iter().flatten().map(|identity| identity.bound.clone()));
+        let name = |of: Option<&Arc<Identity>>| of.map(|identity| identity.bound.name.clone());
+        principal.set_lists(match alone {
+            true => self.shared().entry([name(team), name(over)]).or_insert_with(|| Lists::of(&bounds)).clone(),
+            false => Lists::of(&bounds),
+        });
     }
 
     /// Why this caller may call nothing at all. `said`: its roles were, so that none is none.
@@ -360,21 +407,7 @@ fn deny(code: &'static str, message: String) -> Arc<Error> {
     Arc::new(Error::new(Kind::Forbidden, message).with_code(code))
 }
 
-impl Bound {
-    /// Limits and budgets as they are counted.
-    pub fn rule(&self) -> Option<Rule> {
-        let Terms { limits, budgets, fallback, .. } = &self.terms;
-        Rule::falling_back(self.scope.clone(), &self.name, *limits, budgets.clone(), fallback.clone())
-    }
-
-    /// More than models, limits and budgets.
-    pub fn is_rare(&self) -> bool {
-        let Terms { operations, networks, defaults, caps, tags, priority, .. } = &self.terms;
-        operations.is_some()
-            || !networks.is_empty()
-            || !defaults.is_empty()
-            || caps.any()
-            || !tags.is_empty()
-            || priority.is_some()
-    }
+/// Names of roles, as callers carry them.
+pub(super) fn names_of(roles: &[Grant]) -> Arc<[String]> {
+    super::list(roles.iter().map(|grant| grant.role.name().to_owned()))
 }

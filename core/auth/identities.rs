@@ -292,24 +292,22 @@ impl Keys {
 /// Takes over what a body names.
 fn take(thing: Thing, row: &mut IdentityRow, body: &mut Map<String, Value>) -> Result<()> {
     row.terms.take(body)?;
+    (row.disabled, row.cut) = terms::disabled(body, (row.disabled, row.cut))?;
     let known: &[&str] = match thing {
-        Thing::Organisation => &[],
+        Thing::Organisation => &["disabled", "cut"],
         Thing::Team => {
             terms::set(body, "organisation", &mut row.organisation)?;
-            &["organisation"]
+            &["organisation", "disabled", "cut"]
         }
         Thing::User | Thing::ServiceAccount => {
             terms::set(body, "organisation", &mut row.organisation)?;
             let (mut teams, mut roles) = (Some(row.teams.clone()), Some(row.roles.clone()));
-            let mut disabled = Some(row.disabled);
             terms::set(body, "teams", &mut teams)?;
             terms::set(body, "roles", &mut roles)?;
-            terms::set(body, "disabled", &mut disabled)?;
             terms::set(body, "email", &mut row.email)?;
             row.teams = teams.unwrap_or_default();
             row.roles = roles.unwrap_or_default();
-            row.disabled = disabled.unwrap_or(false);
-            &["organisation", "teams", "roles", "email", "disabled"]
+            &["organisation", "teams", "roles", "email", "disabled", "cut"]
         }
     };
     terms::nothing_left(body, known)

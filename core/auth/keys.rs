@@ -209,17 +209,7 @@ impl Keys {
         terms::set(&mut body, "team", &mut row.team)?;
         terms::set(&mut body, "user", &mut row.user)?;
         check_team(row.team.as_deref())?;
-        let (mut disabled, mut cut) = (Some(row.disabled), None::<bool>);
-        terms::set(&mut body, "disabled", &mut disabled)?;
-        terms::set(&mut body, "cut", &mut cut)?;
-        row.disabled = disabled.unwrap_or(false);
-        if cut == Some(true) && !row.disabled {
-            return Err(Error::invalid(
-                "cut",
-                "`cut` ends what runs with a key that is disabled: say `disabled: true` too",
-            ));
-        }
-        row.cut = row.disabled && cut.unwrap_or(row.cut);
+        (row.disabled, row.cut) = terms::disabled(&mut body, (row.disabled, row.cut))?;
         terms::nothing_left(&body, &["name", "team", "user", "expires", "disabled", "cut"])?;
         self.settle_scopes(&mut row)?;
         turn.write(&[before], vec![put(id, &row)?]).await?;

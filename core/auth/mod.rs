@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+pub mod bound;
 pub mod credential;
 pub mod cut;
 pub mod directory;
@@ -25,12 +26,9 @@ pub use keys::{Keys, NewKey};
 pub use row::KeyInfo;
 pub use table::{Table, member};
 
-use self::{
-    cut::Shard,
-    directory::{Bound, Directory},
-};
+use self::{bound::Bound, cut::Shard, directory::Directory};
 use crate::{
-    config::{Caps, Rule, Scope, Urgency},
+    config::{Caps, DataPolicy, Rule, Scope, Urgency},
     error::{Error, Kind, Result},
     model::Operation,
 };
@@ -44,11 +42,11 @@ pub struct Principal {
     pub organisation: Option<Arc<str>>,
     pub team: Option<Arc<str>>,
     pub user: Option<Arc<str>>,
-    pub roles: Vec<String>,
+    pub roles: Arc<[String]>,
     /// Allowed models with wildcards (`openai/*`), a list for each scope that has one: all of them must be passed.
     pub models: Arc<[Allowed]>,
     /// What binds it in each of its scopes; all of them hold, each by itself. Empty for most.
-    pub rules: Arc<[Rule]>,
+    pub rules: Arc<[Arc<Rule>]>,
     /// Scopes that say more than models, limits and budgets: the key's first, then its user's, team's, organisation's. Empty
     /// for most.
     pub terms: Arc<[Arc<Bound>]>,
@@ -140,17 +138,19 @@ impl Principal {
         self.terms.iter().filter_map(|bound| bound.terms.priority).min()
     }
 
+    /// What its scopes demand of targets, each by itself; none for most.
+    pub fn data(&self) -> impl Iterator<Item = (&Bound, &DataPolicy)> {
+        self.terms.iter().filter_map(|bound| Some((&**bound, bound.terms.data.as_ref()?)))
+    }
+
     /// Of all its scopes, the key's own first.
     pub fn tags(&self) -> impl Iterator<Item = &(String, String)> {
         self.terms.iter().flat_map(|bound| bound.terms.tags.iter())
     }
 
-    fn set_bounds(&mut self, bounds: &[Arc<Bound>]) {
-        let allowed =
-            |bound: &Arc<Bound>| Some(Allowed { scope: bound.scope.clone(), models: bound.terms.models.clone()? });
-        self.models = bounds.iter().filter_map(allowed).collect();
-        self.rules = bounds.iter().filter_map(|bound| bound.rule()).collect();
-        self.terms = bounds.iter().filter(|bound| bound.is_rare()).cloned().collect();
+    fn set_lists(&mut self, lists: Lists) {
+        let Lists { models, rules, terms } = lists;
+        (self.models, self.rules, self.terms) = (models, rules, terms);
     }
 
     /// Bound by what this directory says of its scopes.
@@ -158,6 +158,32 @@ impl Principal {
         directory.bind(&mut self);
         self
     }
+}
+
+/// What binds a caller, put together. Callers who are bound by the same scopes share it.
+#[derive(Debug, Clone, Default)]
+struct Lists {
+    models: Arc<[Allowed]>,
+    rules: Arc<[Arc<Rule>]>,
+    terms: Arc<[Arc<Bound>]>,
+}
+
+impl Lists {
+    fn of(bounds: &[Arc<Bound>]) -> Lists {
+        let allowed =
+            |bound: &Arc<Bound>| Some(Allowed { scope: bound.scope.clone(), models: bound.terms.models.clone()? });
+        Lists {
+            models: list(bounds.iter().filter_map(allowed)),
+            rules: list(bounds.iter().filter_map(|bound| bound.rule.clone())),
+            terms: list(bounds.iter().filter(|bound| bound.is_rare()).cloned()),
+        }
+    }
+}
+
+/// Most are empty, and all empty ones are the same.
+fn list<T>(items: impl Iterator<Item = T>) -> Arc<[T]> {
+    let mut items = items.peekable();
+    if items.peek().is_none() { Arc::default() } else { items.collect() }
 }
 
 /// `*` stands for any run of characters.

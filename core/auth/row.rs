@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    directory::{Bound, Identity, Sort},
+    bound::Bound,
+    directory::{Identity, Sort, names_of},
     expiry,
     terms::TermsRow,
 };
@@ -74,6 +75,9 @@ pub struct IdentityRow {
     pub service: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
+    /// When it was disabled, what ran with its keys was ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
     #[serde(default)]
     pub terms: TermsRow,
     pub created: u64,
@@ -152,7 +156,7 @@ impl Row {
             return Ok(None);
         }
         let terms = self.terms().stored()?;
-        Ok(Some(Arc::new(Bound { scope: Scope::Key(id.clone()), name: name.clone(), terms })))
+        Ok(Some(Bound::new(Scope::Key(id.clone()), name, terms)))
     }
 
     pub fn info(&self, id: &str, now: SystemTime) -> KeyInfo {
@@ -196,13 +200,16 @@ impl KeyInfo {
 impl IdentityRow {
     pub fn identity(&self, sort: Sort, name: &Arc<str>) -> Result<Identity> {
         let roles: Result<Vec<Grant>, String> = self.roles.iter().map(|role| Grant::parse(role)).collect();
+        let roles = roles.map_err(|e| Error::invalid("roles", e))?;
         Ok(Identity {
             organisation: self.organisation.as_deref().map(Arc::from),
             teams: self.teams.iter().map(|team| Arc::from(team.as_str())).collect(),
             email: self.email.as_deref().map(Arc::from),
-            roles: roles.map_err(|e| Error::invalid("roles", e))?,
+            role_names: names_of(&roles),
+            roles,
             service: self.service,
             disabled: self.disabled,
+            cut: self.cut,
             ..Identity::of(sort, name, self.terms.stored()?)
         })
     }

@@ -20,8 +20,8 @@ pub(super) fn show(thing: Thing, name: &str, row: &IdentityRow) -> Value {
         shown.insert("teams".to_owned(), json!(row.teams));
         shown.insert("roles".to_owned(), json!(row.roles));
         shown.insert("email".to_owned(), json!(row.email));
-        shown.insert("disabled".to_owned(), row.disabled.into());
     }
+    shown.insert("disabled".to_owned(), row.disabled.into());
     row.terms.show(&mut shown);
     shown.insert("source".to_owned(), "store".into());
     shown.insert("created".to_owned(), expiry::show(row.created).into());
@@ -40,11 +40,11 @@ pub(super) fn show_configured(thing: Thing, name: &str, identity: &Identity, sha
         shown.insert("teams".to_owned(), json!(identity.teams));
         shown.insert("roles".to_owned(), json!(identity.roles.iter().map(Grant::to_string).collect::<Vec<_>>()));
         shown.insert("email".to_owned(), json!(identity.email));
-        shown.insert("disabled".to_owned(), identity.disabled.into());
     }
-    let budgets: Vec<Value> = terms
-        .budgets
-        .iter()
+    shown.insert("disabled".to_owned(), identity.disabled.into());
+    let rule = identity.bound.rule.as_deref();
+    let budgets = rule.iter().flat_map(|rule| rule.budgets.iter());
+    let budgets: Vec<Value> = budgets
         .map(|budget| {
             let usd = crate::config::decimal(i64::try_from(budget.nano_usd).unwrap_or(i64::MAX));
             json!({ "usd": usd.parse::<serde_json::Number>().map_or(Value::Null, Value::Number), "per": budget.per.name() })
@@ -56,7 +56,7 @@ pub(super) fn show_configured(thing: Thing, name: &str, identity: &Identity, sha
         "models": terms.models,
         "operations": terms.operations,
         "ip_ranges": some(!terms.networks.is_empty(), json!(terms.networks.iter().map(ToString::to_string).collect::<Vec<_>>())),
-        "limits": terms.limits,
+        "limits": rule.and_then(|rule| rule.limits),
         "budgets": some(!budgets.is_empty(), budgets.into()),
         "defaults": some(!terms.defaults.is_empty(), json!(terms.defaults)),
         "caps": some(caps.any(), json!({
@@ -64,6 +64,7 @@ pub(super) fn show_configured(thing: Thing, name: &str, identity: &Identity, sha
         })),
         "tags": some(!terms.tags.is_empty(), terms.tags.iter().cloned().collect::<std::collections::BTreeMap<_, _>>().into_iter().map(|(n, v)| (n, Value::from(v))).collect::<Map<_, _>>().into()),
         "priority": terms.priority.map(|priority| priority.name()),
+        "data": terms.data.as_ref().map(|data| data.json()),
         "source": "file",
         "shadowed": shadowed,
     });

@@ -3,6 +3,7 @@
 //! whoever wrote it, they are the only way into the table.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -41,9 +42,18 @@ pub struct Table {
 
 pub(super) type Hash = [u8; 32];
 
+/// The team and the user of a key.
+type Owner = (Option<Arc<str>>, Option<Arc<str>>);
+
 /// One secret of a key.
 struct Entry {
     principal: Arc<Principal>,
+    /// Most are good for ever.
+    end: Option<Box<End>>,
+}
+
+/// Why it is not good, or until when it is.
+struct End {
     blocked: Blocked,
     expires: Option<SystemTime>,
     /// When this secret is rotated out.
@@ -55,6 +65,19 @@ enum Blocked {
     No,
     Disabled,
     Revoked,
+}
+
+impl Entry {
+    fn blocked(&self) -> Blocked {
+        self.end.as_ref().map_or(Blocked::No, |end| end.blocked)
+    }
+}
+
+impl End {
+    fn any(self) -> Option<Box<End>> {
+        let never = self.blocked == Blocked::No && self.expires.is_none() && self.until.is_none();
+        (!never).then(|| Box::new(self))
+    }
 }
 
 /// An admin token.
@@ -147,13 +170,25 @@ impl Table {
     /// A row of an organisation, a team, a user; `None`: it is gone.
     pub(super) fn set_identity(&self, sort: Sort, name: &str, identity: Option<Identity>) {
         let mut directory = self.directory();
+        let ended = |directory: &Directory| {
+            let now = directory.get(sort, name)?;
+            Some((now.disabled, now.disabled && now.cut, now.bound.scope.clone()))
+        };
+        let before = ended(&directory);
         directory.put(sort, name, identity);
+        let now = ended(&directory);
         let within = |of: &Option<Arc<str>>| of.as_deref() == Some(name);
         self.rebind(&directory, |principal| match sort {
             Sort::Organisation => within(&principal.organisation),
             Sort::Team => within(&principal.team),
             Sort::User => within(&principal.user),
         });
+        // New requests are refused already. What was so when the gateway began ends nothing: nothing ran.
+        match (before, now) {
+            (Some((_, false, _)), Some((_, true, scope))) => self.cuts.cut_scope(scope),
+            (_, Some((false, _, scope))) => self.cuts.forgive_scope(&scope),
+            _ => {}
+        }
     }
 
     /// Binds callers anew whose scopes changed.
@@ -247,14 +282,13 @@ impl Table {
         };
         let mut was_good = false;
         for (hash, secret) in hashes.iter().zip(&row.secrets) {
-            let entry = Entry {
-                principal: principal.clone(),
+            let end = End {
                 blocked,
                 expires: row.expires.map(expiry::from_seconds),
                 until: secret.until.map(expiry::from_seconds),
             };
-            let before = self.entries.insert(*hash, entry);
-            was_good |= before.is_some_and(|before| before.blocked == Blocked::No || !before.principal.was_cut());
+            let before = self.entries.insert(*hash, Entry { principal: principal.clone(), end: end.any() });
+            was_good |= before.is_some_and(|before| before.blocked() == Blocked::No || !before.principal.was_cut());
         }
         for hash in dropped {
             self.entries.remove(hash);
@@ -282,12 +316,27 @@ impl Table {
 
     /// An empty one with the same secret, as another gateway on the same store has it.
     #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Principal>> + '_ {
+        self.entries.iter().map(|entry| entry.principal.clone())
+    }
+
+    #[cfg(test)]
     pub(super) fn twin(&self) -> Table {
         Table { pepper: self.pepper.clone(), ..Table::new(&[0; 32]) }
     }
 
+    /// Team and user of each of these keys: one look at all.
+    pub fn owners(&self, ids: &BTreeSet<Arc<str>>) -> BTreeMap<Arc<str>, Owner> {
+        if ids.is_empty() {
+            return BTreeMap::new();
+        }
+        let own = self.entries.iter().filter(|entry| ids.contains(&entry.principal.key_id));
+        let owner = |of: &Principal| (of.key_id.clone(), (of.team.clone(), of.user.clone()));
+        own.map(|entry| owner(&entry.principal)).collect()
+    }
+
     /// Ids of a user's keys, however they stand.
-    pub fn keys_of_user(&self, user: &str) -> std::collections::BTreeSet<Arc<str>> {
+    pub fn keys_of_user(&self, user: &str) -> BTreeSet<Arc<str>> {
         let own = self.entries.iter().filter(|entry| entry.principal.user.as_deref() == Some(user));
         own.map(|entry| entry.principal.key_id.clone()).collect()
     }
@@ -300,7 +349,8 @@ pub fn member<'a>(team: Option<&str>, who: impl Into<Configured<'a>>) -> Princip
 }
 
 fn usable(entry: &Entry, now: SystemTime) -> Result<()> {
-    match entry.blocked {
+    let Some(end) = &entry.end else { return Ok(()) };
+    match end.blocked {
         Blocked::No => {}
         Blocked::Revoked => {
             return Err(refuse("key_revoked", "this key was revoked; ask the gateway's operator for a new one"));
@@ -312,10 +362,10 @@ fn usable(entry: &Entry, now: SystemTime) -> Result<()> {
             ));
         }
     }
-    if entry.expires.is_some_and(|at| at <= now) {
+    if end.expires.is_some_and(|at| at <= now) {
         return Err(refuse("key_expired", "this key has expired; ask the gateway's operator for a new one"));
     }
-    if entry.until.is_some_and(|at| at <= now) {
+    if end.until.is_some_and(|at| at <= now) {
         return Err(refuse("key_expired", "this key was replaced by a new secret (rotated); use the new one"));
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue};
 
+mod memory;
 mod people;
 mod rights;
 

@@ -116,6 +116,12 @@ impl Keys {
         Ok((row.json(&id, now), secret))
     }
 
+    /// The id and the name of a token, whether it is still good or not: for telling of a refusal.
+    pub fn token_of(&self, presented: &str) -> Option<(String, String)> {
+        let token = self.table.token(presented)?;
+        Some((token.id.to_string(), actor_name(&token.id, &token.row)))
+    }
+
     /// All of them, oldest first.
     pub async fn token_rows(&self) -> Result<Vec<Value>> {
         let now = SystemTime::now();
@@ -188,9 +194,13 @@ fn actor_of(directory: &Directory, id: &Arc<str>, row: &TokenRow) -> Result<Acto
         let own = directory.holds(&user.bound.name, user);
         holds.retain(|held| covered(&own, held, &directory.lies(&held.reach)));
     }
-    let name = format!("token {} ({id})", row.name);
+    let name = actor_name(id, row);
     let user = user.map(|user| user.bound.name.clone());
     Ok(Actor { name: name.into(), user, token: Some(id.clone()), holds: holds.into() })
+}
+
+fn actor_name(id: &str, row: &TokenRow) -> String {
+    format!("token {} ({id})", row.name)
 }
 
 /// What the token says that it holds.

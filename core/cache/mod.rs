@@ -54,6 +54,8 @@ pub struct Leading {
     cache: Arc<Cache>,
     flight: Arc<Flight>,
     flushed: u64,
+    /// Others may follow.
+    shared: bool,
 }
 
 impl Cache {
@@ -77,15 +79,16 @@ impl Cache {
         if let Some(follower) = flights.get(key).and_then(Flight::join) {
             return Boarding::Follow(follower);
         }
-        let leading = self.alone(key, most);
+        let mut leading = self.alone(key, most);
+        leading.shared = true;
         flights.insert(key.clone(), leading.flight.clone());
         Boarding::Lead(leading)
     }
 
     /// A flight that nobody joins.
     pub fn alone(self: &Arc<Self>, key: &Key, most: usize) -> Leading {
-        let flight = Flight::new(key.clone(), most);
-        Leading { cache: self.clone(), flight, flushed: self.flushed.load(Ordering::Relaxed) }
+        let (flight, flushed) = (Flight::new(key.clone(), most), self.flushed.load(Ordering::Relaxed));
+        Leading { cache: self.clone(), flight, flushed, shared: false }
     }
 
     /// May requests fly for one another, and are they counted?
@@ -133,6 +136,11 @@ impl Cache {
 impl Leading {
     pub fn flight(&self) -> &Arc<Flight> {
         &self.flight
+    }
+
+    /// May others wait for it? Else it needs no task of its own.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Its answer is about to be delivered, whole and well: it is kept if it may be. `target`: who gave it.

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Kind},
     model::{Event, Operation, Response, Start},
     pipeline::{
-        Candidate, Phase, Reads, Stage, StageFault, Visit,
+        Candidate, Phase, Reads, Stage, Visit,
         builtin::Making,
         phase::Phases,
         stage::{EventVerdict, Outcome, RequestVerdict, ResponseVerdict},
@@ -165,7 +165,7 @@ impl CacheVisit {
     async fn ask(&mut self, cx: &mut Context, document: &mut Document) -> Outcome<RequestVerdict> {
         let wish = match wish(cx) {
             Ok(wish) => wish,
-            Err(error) => return failed(error),
+            Err(error) => return Ok(RequestVerdict::Fail(error)),
         };
         let why = match wish {
             Wish::Off => Some("its caller does not want it"),
@@ -235,7 +235,7 @@ impl CacheVisit {
             let fell = match clock::timeout_at(until, waiting).await {
                 Err(clock::Elapsed) => {
                     let text = "the request that this one waited for took too long; try again later";
-                    return failed(Error::new(Kind::UpstreamTimeout, text));
+                    return Ok(RequestVerdict::Fail(Error::new(Kind::UpstreamTimeout, text)));
                 }
                 Ok(Err(fell)) => fell,
                 Ok(Ok(whole)) => {
@@ -251,7 +251,7 @@ impl CacheVisit {
             // Its leader failed: the first who comes back here leads. What an upstream refuses it refuses for all, and one
             // that failed twice is not asked by each of those that wait.
             if let Some(error) = fell.filter(|error| !error.retryable() || fallen >= MOST_FLIGHTS) {
-                return failed(error.copy());
+                return Ok(RequestVerdict::Fail(error.copy()));
             }
         }
     }
@@ -269,10 +269,6 @@ async fn wait_for(follower: &mut Follower, stream: bool) -> Result<Option<Box<Re
         true => follower.committed().await.map(|()| None),
         false => follower.whole().await.map(|whole| Some(Box::new(fresh(&whole)))),
     }
-}
-
-fn failed<T>(error: Error) -> Outcome<T> {
-    Err(StageFault { message: error.message.clone(), error: Some(error) })
 }
 
 fn asked(cx: &mut Context, cache: &Cache, word: CacheWord, began: Instant) {

@@ -88,9 +88,12 @@ struct Belongs {
     /// Of a user
     #[arg(long, value_name = "ADDRESS")]
     email: Option<String>,
-    /// Of a user: its keys and tokens are refused
+    /// Keys of all that belongs to it are refused, and a user's tokens
     #[arg(long, value_name = "true|false")]
     disabled: Option<bool>,
+    /// With `--disabled true`: what runs with them ends at once
+    #[arg(long)]
+    cut: bool,
 }
 
 const EXAMPLE: &str = "Example:\n  portcullis organisations create acme --budget 500/month\n  \
@@ -99,13 +102,14 @@ const EXAMPLE: &str = "Example:\n  portcullis organisations create acme --budget
 
 impl Belongs {
     fn on(self, body: &mut Map<String, Value>) {
-        let Belongs { organisation, teams, roles, email, disabled } = self;
+        let Belongs { organisation, teams, roles, email, disabled, cut } = self;
         let fields = [
             ("organisation", organisation.map(Value::from)),
             ("teams", teams.map(Value::from)),
             ("roles", roles.map(Value::from)),
             ("email", email.map(Value::from)),
             ("disabled", disabled.map(Value::from)),
+            ("cut", cut.then_some(Value::Bool(true))),
         ];
         body.extend(fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::ground::Ground;
 use crate::{
-    account::{Ledger, estimate::Estimates, settle},
+    account::{Ledger, estimate::Estimates, learned, settle},
     admin, alerts,
     aside::Inside,
     audit::{self, Audit, Entry},
@@ -39,6 +39,7 @@ use crate::{
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
+    quota::Quotas,
     realtime::Sessions,
     rollout::{self, Begun, Deploy},
     route::Health,
@@ -120,6 +121,7 @@ pub struct Running {
     ledger: Arc<Ledger>,
     store: Arc<dyn Store>,
     budgets: Arc<Budgets>,
+    quotas: Arc<Quotas>,
     /// What requests used is written down where several gateways count together: until this, and then to the end.
     counted: CancellationToken,
     books: Option<JoinHandle<()>>,
@@ -213,11 +215,15 @@ impl Running {
         .await?;
         ledger.keep_bodies(&keys.secret_for(BODIES));
         let estimates = Arc::new(Estimates::default());
+        learned::restore(&estimates, &*store).await;
         let (queue, settling) = settle::start(ledger.clone(), estimates.clone());
         let budgets = Budgets::new(store.clone(), Some(ledger.clone()), config.budget_lease);
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        let quotas = Quotas::new(store.clone(), limits.desk().cloned());
+        quotas.configure(&config.quotas, runtime.routes.providers());
+        quotas.prepare().await;
         let counted = CancellationToken::new();
         let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
@@ -233,7 +239,7 @@ impl Running {
                 claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
                 limits,
                 estimates,
-                health: Health::default(),
+                health: Health::with(quotas.clone()),
                 keys: KeyRests::default(),
                 tokens: Tokens::new(transport.client()),
                 transport,
@@ -248,13 +254,18 @@ impl Running {
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),
+                experiments: Arc::default(),
                 standing: ArcSwap::default(),
                 scripts,
                 plugins,
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
+        let experiments = gateway.state.experiments.clone();
+        experiments.serve(&gateway);
+        experiments.read(&*store).await;
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
         gateway.state.scripts.effects().builtins.cache.configure(&config.cache);
         let hints = Hints::new(store.clone(), scripts, plugins);
@@ -303,9 +314,12 @@ impl Running {
             tokio::spawn(deploy.clone().watch_over(close.clone())),
             tokio::spawn(batch::look_after(gateway.clone(), drain.clone())),
             tokio::spawn(budgets.clone().run(close.clone())),
+            tokio::spawn(quotas.clone().run(close.clone())),
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
+            tokio::spawn(experiments.run(store.clone(), close.clone())),
+            tokio::spawn(learned::run(gateway.state.estimates.clone(), store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         helpers.extend(followed);
@@ -327,6 +341,7 @@ impl Running {
             ledger,
             store,
             budgets,
+            quotas,
             counted,
             books,
         })
@@ -352,6 +367,7 @@ impl Running {
         let sessions = &self.gateway.state.sessions;
         report.open += sessions.count();
         report.cut += sessions.end(until).await;
+        self.gateway.state.experiments.end();
         self.close.cancel();
         drop(self.watcher);
         for helper in self.helpers {
@@ -371,6 +387,7 @@ impl Running {
             tracing::warn!(%error, "the file audit.head could not be written");
         }
         self.budgets.close().await;
+        self.quotas.close_store().await;
         self.ledger.close().await;
         let _ = self.store.close().await;
         report

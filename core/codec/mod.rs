@@ -33,6 +33,7 @@ pub mod pieces;
 mod plain;
 pub mod ran;
 pub mod rate;
+pub mod said;
 pub mod schema;
 pub mod serial;
 pub mod signature;

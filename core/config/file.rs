@@ -7,26 +7,40 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod cache;
+mod experiment;
+mod care;
+mod data;
 mod identity;
 mod jwt;
 mod login;
 mod long;
+mod media;
 mod money;
+mod quota;
 mod rollout;
 mod secrets;
+mod stage;
 mod store;
+mod strategy;
 mod team;
 mod unit;
 
 pub use cache::Cache;
+pub use care::{MinSpeed, Timeouts};
+pub use data::{Data, DataTerms};
+pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
+pub use media::Media;
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
+pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
+pub use stage::{Isolation, Limits, OnError, Only, Park, Stage, StreamMode};
 pub use store::{OnOutage, Store, StoreKind};
+pub use strategy::Strategy;
 pub use team::{Alerts, Budget, Budgets, Per, Priority, Tag, Tags, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -135,20 +149,6 @@ pub struct Responses {
     pub persist: Option<bool>,
 }
 
-/// Media that a request names by URL are fetched where the provider takes bytes only.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Media {
-    /// Default: true. Otherwise such a request is refused.
-    pub fetch: Option<bool>,
-    /// Hosts that may be asked although they live on private addresses.
-    pub allow: Option<Vec<String>>,
-    /// The most bytes that one of them may have. Default: 20MiB.
-    pub max_size: Option<Size>,
-    /// How long fetching one may take. Default: 10s.
-    pub timeout: Option<Span>,
-}
-
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
@@ -235,6 +235,10 @@ pub struct Provider {
     pub limits: Option<TeamLimits>,
     /// What all attempts at this provider together may cost. Default: no bound.
     pub budget: Option<Budgets>,
+    /// What becomes of data that is sent there, by its contract with you. Default: nothing is promised.
+    pub data: Option<DataTerms>,
+    /// What the provider grants to each key; a key whose quota is used up rests until its window ends. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -261,28 +265,27 @@ pub enum AuthScheme {
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Timeouts {
-    /// To reach the upstream. Default: 5s.
-    pub connect: Option<Span>,
-    /// Streams: from the request's end to the first model output. Default: 60s.
-    pub first_event: Option<Span>,
-    /// The longest silence in an answer. Default: 60s.
-    pub idle: Option<Span>,
-    /// Unstreamed answers whole, and streams up to their first output. Default: 10m.
-    pub whole: Option<Span>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Model {
     /// How the first target is chosen. Default: first.
     pub strategy: Option<Strategy>,
+    /// What keeps to its target as long as that is well and not clearly worse than others. Default: nothing.
+    pub sticky: Option<Sticky>,
+    /// A target that is new, or well again, gets its share of requests by and by within this time; `0s`: at once. Default: 30s.
+    pub warm_up: Option<Span>,
     /// Where requests for this name may go.
     #[serde(default)]
     pub targets: Vec<Target>,
     /// Other public names, or `provider/model`, tried after the targets.
     #[serde(default)]
     pub failover: Vec<String>,
+    /// The same for prompts that are too long for a target: tried instead of the others. Default: the request is refused.
+    #[serde(default)]
+    pub context_failover: Vec<String>,
+    /// The same for content that a provider's policy does not allow. Default: the request is refused.
+    #[serde(default)]
+    pub content_failover: Vec<String>,
+    /// A stream that is slower before anything reached the client goes to the next target. Default: no bound.
+    pub min_speed: Option<MinSpeed>,
     pub timeouts: Option<Timeouts>,
     /// How often a target is asked again before the next one is tried. Default: once where no other target is left, else
     /// not at all. Never more than a fifth of a target's calls, and four attempts in all.
@@ -292,19 +295,14 @@ pub struct Model {
     pub strict: Option<bool>,
     /// Texts that are too long are read in pieces.
     pub long_input: Option<LongInput>,
+    /// Requests are shared out among arms; behind an arm that fails stand the targets.
+    pub split: Option<Split>,
+    /// A share of requests is sent to another target, too.
+    pub mirror: Option<Mirror>,
     /// What all requests for this name together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all requests for this name together may spend. Default: no bound.
     pub budget: Option<Budgets>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// In the order written.
-    First,
-    /// By chance, in proportion to the weights; the others follow if it fails.
-    Weighted,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -317,11 +315,21 @@ pub struct Target {
     /// For `strategy = "weighted"`. Default: 1.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
+    /// Where this model's data is; default: what its provider's `data` says.
+    pub region: Option<String>,
+    /// How long data is kept there; default: what its provider's `data` says.
+    pub retention: Option<Span>,
+    /// `false`: no model is trained with it; default: what its provider's `data` says.
+    pub train: Option<bool>,
+    /// What the provider grants of this model; it is never crossed, whatever name leads there. Default: no bound.
+    pub quota: Option<Quotas>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Team {
+    /// `true`: the keys of all its members are refused. Default: false.
+    pub disabled: Option<bool>,
     /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
     pub models: Option<Vec<String>>,
     /// What all keys of the team together may use. Default: no limit.
@@ -345,100 +353,6 @@ pub struct Team {
     pub tags: BTreeMap<String, String>,
     /// Who goes first when the gateway is busy. Default: normal.
     pub priority: Option<Priority>,
-}
-
-/// One stage of the pipeline.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Stage {
-    /// `scripts/NAME.rhai`, `plugins/NAME.wasm`, or `builtin/NAME` for a stage that comes with the gateway.
-    #[serde(rename = "use")]
-    pub uses: String,
-    /// What happens to a request in which this stage fails. Default: reject.
-    pub on_error: Option<OnError>,
-    /// How it sees streamed answers; overrides the script's own `const STREAM` and the plugin's own word.
-    pub stream: Option<StreamMode>,
-    /// Whose requests meet it. Default: all.
-    pub only: Option<Only>,
-    /// Handed to the stage as it is.
-    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
-    pub config: Option<toml::Table>,
-    /// What of the host it may use. Plugins: `log`, `kv`, `metrics`, `clock`, `http:HOST`; scripts: `ask` (models that the
-    /// caller may use), `ask:PROVIDER/MODEL` (that one, whoever calls). Default: nothing.
-    pub grant: Option<Vec<String>>,
-    /// Plugins: one instance a request, or a pool of them.
-    pub isolation: Option<Isolation>,
-    /// What one call may use.
-    pub limits: Option<Limits>,
-    /// A call that takes longer is named in `server-timing` and in the trace. Default: 1ms.
-    pub slow: Option<Span>,
-    /// When it fails too often: it is left out, or its requests are refused (by `on_error`), until a probe goes well.
-    pub park: Option<Park>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Park {
-    /// Failures in a row; half of the last 64 is too often as well. 0: never. Default: 20.
-    pub failures: Option<u32>,
-    /// Failures that end sooner are a burst and park nothing. Default: 30s.
-    pub lasting: Option<Span>,
-    /// Until the first probe, then twice as long each time, up to 5 minutes. Default: 10s.
-    pub rest: Option<Span>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnError {
-    /// The request fails too.
-    Reject,
-    /// The request goes on without the stage.
-    Skip,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum StreamMode {
-    /// Event by event.
-    Event,
-    /// Event by event, with the last characters held back so that a match may cross events.
-    Window,
-    /// Buffered, as one answer.
-    Whole,
-    /// After the end; its verdicts change nothing.
-    Observe,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Isolation {
-    Request,
-    Pooled,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Only {
-    pub teams: Option<Vec<String>>,
-    /// Names as the caller sends them, `*` standing for anything.
-    pub models: Option<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Scripts: operations a call. Default: 200000.
-    #[schemars(range(min = 1_000, max = 1_000_000_000))]
-    pub operations: Option<u64>,
-    /// Wall time a call. Default: 50ms.
-    pub wall: Option<Span>,
-    /// Plugins: memory of an instance. Default: 32MiB.
-    pub memory: Option<Size>,
-    /// Plugins: processor time a call. Default: 10ms.
-    pub cpu: Option<Span>,
-    /// Scripts: questions to models within one request. Default: 4.
-    #[schemars(range(min = 1, max = 100))]
-    pub asks: Option<u32>,
-    /// Scripts: the longest that one of them may take. Default: 10s.
-    pub ask_wait: Option<Span>,
+    /// What targets must promise about data (`"eu"`): others are never sent anything. Default: nothing.
+    pub data: Option<Data>,
 }

@@ -9,16 +9,22 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 use crate::model::Format;
 
 mod cache;
+mod care;
 pub mod catalogue;
 pub mod content;
+mod data;
 pub mod env;
+pub mod experiment;
 pub mod file;
 pub mod identity;
 pub mod jwt;
+mod kept;
 mod later;
 mod login;
 mod master;
+mod media;
 mod prices;
+mod quota;
 pub mod read;
 mod resolve;
 mod rollout;
@@ -30,6 +36,7 @@ mod source;
 pub mod sources;
 mod stage;
 mod store;
+mod strategy;
 mod team;
 mod text;
 mod toml_json;
@@ -39,12 +46,18 @@ pub mod watch;
 mod tests;
 
 pub use cache::Cache;
+pub use care::{Care, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use data::{DataPolicy, Handling, data};
+pub use experiment::{Arm, Mirror, Split, SplitBy};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
+pub use kept::{Records, Responses};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
+pub use media::Media;
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
+pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
 pub use resolve::operation_named;
 pub use rollout::{Rollout, Sticky};
@@ -55,6 +68,7 @@ pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
+pub use strategy::Strategy;
 pub use team::{Alerts, Budget, Limits, MOST_NANO_USD, Per, UNPRICED, WHOLE};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
@@ -88,6 +102,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// What binds whoever calls, by model, provider and tag.
     pub rules: Rules,
+    /// What providers grant, by target and by key.
+    pub quotas: Quotas,
     /// Who is told of budgets.
     pub alerts: Option<Alerts>,
     /// Prices of the user's own, in the file's order.
@@ -190,21 +206,17 @@ pub struct Provider {
     /// In place of its row's: `provider::Offers`.
     pub offers: Option<Vec<String>>,
     pub passthrough: Option<Vec<String>>,
-}
-
-/// Absent values fall back: model → provider → these defaults: connect 5 s, first_event 60 s, idle 60 s, whole 10 m.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Timeouts {
-    pub connect: Option<Duration>,
-    pub first_event: Option<Duration>,
-    pub idle: Option<Duration>,
-    pub whole: Option<Duration>,
+    /// Of all its models.
+    pub handling: Handling,
 }
 
 /// `[models.<name>]`.
 #[derive(Debug, Clone, Default)]
 pub struct Alias {
     pub strategy: Strategy,
+    pub sticky: Option<Sticky>,
+    /// Until a target that is new or healed has its full share; zero: at once.
+    pub warm_up: Duration,
     pub targets: Vec<Target>,
     /// Names (aliases or provider/model) tried after the targets.
     pub failover: Vec<String>,
@@ -214,6 +226,10 @@ pub struct Alias {
     /// What a target cannot take is an error, not dropped.
     pub strict: bool,
     pub long_input: Option<LongInput>,
+    /// Who answers is drawn.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
+    pub care: Care,
 }
 
 /// `models.NAME.long_input`, resolved.
@@ -234,22 +250,19 @@ pub struct LongInput {
     pub progress: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Strategy {
-    #[default]
-    First,
-    Weighted,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     pub provider: String,
     pub model: String,
     pub weight: u32,
+    /// Its own word over its provider's.
+    pub handling: Handling,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct Team {
+    /// The keys of all its members are refused.
+    pub disabled: bool,
     /// Allowed models with wildcards; `None`: all.
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
@@ -265,56 +278,7 @@ pub struct Team {
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
-}
-
-/// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Records {
-    pub keep: Duration,
-    pub usage: Duration,
-    /// What requests and answers said is kept, sealed.
-    pub bodies: bool,
-}
-
-impl Default for Records {
-    fn default() -> Self {
-        Records { keep: Duration::from_secs(30 * 86_400), usage: Duration::from_secs(366 * 86_400), bodies: false }
-    }
-}
-
-/// `[responses]`: answers that callers want kept.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Responses {
-    pub keep: Duration,
-    /// Bytes on the disk, of all tenants.
-    pub max_size: u64,
-    /// Bytes of the newest ones in memory.
-    pub memory: u64,
-    /// They outlive the process.
-    pub persist: bool,
-}
-
-impl Default for Responses {
-    fn default() -> Self {
-        Responses { keep: Duration::from_secs(30 * 86_400), max_size: 1 << 30, memory: 64 << 20, persist: true }
-    }
-}
-
-/// `[media]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Media {
-    pub fetch: bool,
-    /// Hosts that may live on private addresses, in lower case.
-    pub allow: Vec<String>,
-    /// Bytes of one.
-    pub max_size: u64,
-    pub timeout: Duration,
-}
-
-impl Default for Media {
-    fn default() -> Self {
-        Media { fetch: true, allow: Vec::new(), max_size: 20 << 20, timeout: Duration::from_secs(10) }
-    }
+    pub data: Option<DataPolicy>,
 }
 
 /// One problem, where it stands. `check --json` prints these.

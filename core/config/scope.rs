@@ -16,6 +16,10 @@ pub enum Scope {
     Model(Arc<str>),
     Provider(Arc<str>),
     Tag(Arc<str>),
+    /// `provider/model`.
+    Target(Arc<str>),
+    /// One of a provider's keys: its name and the beginning of the key's hash.
+    ProviderKey(Arc<str>),
 }
 
 /// What binds everybody in one scope together.
@@ -49,6 +53,8 @@ impl Scope {
             Scope::Model(_) => "model",
             Scope::Provider(_) => "provider",
             Scope::Tag(_) => "tag",
+            Scope::Target(_) => "target",
+            Scope::ProviderKey(_) => "provider_key",
         }
     }
 
@@ -60,7 +66,9 @@ impl Scope {
             | Scope::Key(id)
             | Scope::Model(id)
             | Scope::Provider(id)
-            | Scope::Tag(id) => id,
+            | Scope::Tag(id)
+            | Scope::Target(id)
+            | Scope::ProviderKey(id) => id,
         }
     }
 
@@ -78,6 +86,8 @@ impl Scope {
             "model" => Scope::Model(id()),
             "provider" => Scope::Provider(id()),
             "tag" => Scope::Tag(id()),
+            "target" => Scope::Target(id()),
+            "provider_key" => Scope::ProviderKey(id()),
             _ => return None,
         })
     }

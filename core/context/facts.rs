@@ -18,6 +18,8 @@ pub struct Weighed {
     pub retry_in: Option<Duration>,
     /// Smoothed time to the first event; `None` until measured.
     pub latency: Option<Duration>,
+    /// Tokens a second of its streams.
+    pub speed: Option<f32>,
     pub in_flight: u64,
     /// Of its provider; and how many of them rest for every model.
     pub keys: usize,
@@ -27,6 +29,16 @@ pub struct Weighed {
     pub price_output: Option<f64>,
     pub context_window: Option<u64>,
     pub capabilities: &'static [&'static str],
+    /// Where its data is, as far as that is stated.
+    pub region: Option<Arc<str>>,
+}
+
+/// Why a target stands where it does.
+#[derive(Debug, Clone)]
+pub struct Rank {
+    pub target: Arc<str>,
+    pub strategy: &'static str,
+    pub why: String,
 }
 
 /// What one of the caller's scopes has left.

@@ -30,7 +30,7 @@ use crate::{
     pipeline::Pipeline,
     prompt::Prompts,
     provider::KeyRests,
-    route::{Circuit, Health, Table, Target},
+    route::{Circuit, Health, Live, Table, Target},
     stored::Stored,
 };
 
@@ -47,6 +47,12 @@ pub struct World<'a> {
     pub estimates: &'a Estimates,
     /// Answers that a request may go on from.
     pub stored: Option<&'a Arc<Stored>>,
+}
+
+impl World<'_> {
+    fn live(&self) -> Live<'_> {
+        Live::new(self.health, self.estimates)
+    }
 }
 
 /// A request as a client would send it, and for whom.
@@ -148,6 +154,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
         circuit,
         retry_in,
         latency: fare.latency,
+        speed: fare.speed,
         in_flight: fare.in_flight,
         keys: target.provider.keys(),
         keys_resting: world.keys.resting(&target.provider, now),
@@ -155,6 +162,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
         price_output: target.rates.as_ref().and_then(|rates| rates.output_usd()),
         context_window: target.limits.context,
         capabilities: target.limits.features,
+        region: target.handling.region.clone(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::context::{Reserve, Verdict};
+use crate::context::{Rank, Reserve, Verdict};
 
 fn decision() -> Decision {
     let mut trace = Trace::default();
@@ -51,6 +51,7 @@ fn decision() -> Decision {
             circuit,
             retry_in,
             latency: Some(Duration::from_millis(230)),
+            speed: Some(41.5),
             in_flight: 2,
             keys: 2,
             keys_resting: 1,
@@ -58,8 +59,13 @@ fn decision() -> Decision {
             price_output: Some(1.5),
             context_window: None,
             capabilities: &["tools"],
+            region: None,
         })));
     }
+    let rank = |target: &str, why: &str| Rank { target: target.into(), strategy: "least_busy", why: why.to_owned() };
+    // A stage chose others afterwards: the second order counts.
+    trace.push(Step::Ranked(Box::new([rank("p/open", "9 in flight")])));
+    trace.push(Step::Ranked(Box::new([rank("p/a", "2 in flight"), rank("p/b", "3 in flight")])));
     trace.push(Step::PassedOver { target: "q/none".into(), code: "not_configured", reason: "q has no key".into() });
     trace.push(Step::PassedOver { target: "p/open".into(), code: "ejected", reason: "p/open rests".into() });
     trace.push(Step::Reserve(Box::new(Reserve {
@@ -113,8 +119,9 @@ fn people_read_one_fact_a_line_and_no_terminal_is_written_to() {
         "budget    team red: 50 USD a month, 12.5 spent, 0 reserved, 37.5 left",
         "note      scripts/a.rhai:4: been here [2J",
         "stage     scripts/a.rhai:2 (request): continue [12 µs, 70 operations]",
-        "targets   1. p/a  [weight 3, 230.0 ms, 2 in flight, 1 of 2 keys rest, about 0.000155 USD, 0.5 / 1.5 USD a million tokens]",
+        "targets   1. p/a  [weight 3, 230.0 ms, 41.5 tokens/s, 2 in flight, 1 of 2 keys rest, about 0.000155 USD, 0.5 / 1.5 USD a million tokens]",
         "          2. p/b  [",
+        "why       p/a (least_busy): 2 in flight\nwhy       p/b (least_busy): 3 in flight\n",
         "passed    p/open (ejected): p/open rests",
         "passed    q/none (not_configured): q has no key",
         "reserve   10 + 100 tokens, 0.0002 USD",
@@ -122,7 +129,7 @@ fn people_read_one_fact_a_line_and_no_terminal_is_written_to() {
     ] {
         assert!(text.contains(line), "{line}\n{text}");
     }
-    assert!(!text.contains('\u{1b}'));
+    assert!(!text.contains('\u{1b}') && !text.contains("9 in flight"));
 }
 
 #[test]

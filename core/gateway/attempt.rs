@@ -12,7 +12,7 @@ use crate::{
     answer::Streaming,
     call::{Call, Waits},
     clock,
-    codec::{Field, codec, custom, document::Document, ran, standin},
+    codec::{Field, codec, custom, document::Document, ran, said, standin},
     error::{Error, Result, Side},
     exchange::Exchange,
     limit::Reserved,
@@ -20,9 +20,10 @@ use crate::{
     model::Operation,
     pipeline::{AttemptFlow, Phase, ResponseFlow, StreamNeed},
     provider::KeyChoice,
+    quota::{self, Taken},
     reply::{self, Reply},
-    reserve::{Right, reserve},
-    route::{self, Flight, Target, retry},
+    reserve::{self, Right, reserve},
+    route::{self, Cause, Flight, Target, cause::Keys, retry},
     runtime::Runtime,
     transport,
 };
@@ -108,6 +109,12 @@ impl Gateway {
             let limits = (&self.state.limits, &runtime.config.rules);
             reserve(exchange, seen, target, &self.state.estimates, limits).await?
         };
+        let room = self.state.health.quotas.room(target.at());
+        let shorter = room.and_then(|room| reserve::shortened(exchange, seen, target, &self.state.estimates, room));
+        let max_tokens = match (max_tokens, shorter) {
+            (Some(own), Some(shorter)) => Some(own.min(shorter)),
+            (own, shorter) => own.or(shorter),
+        };
         if let Some(tokens) = max_tokens {
             own.get_or_insert_with(|| document.clone()).edit(Field::MaxTokens)?.max_tokens = Some(tokens);
         }
@@ -127,12 +134,27 @@ impl Gateway {
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
-            let choice = self.state.keys.pick(&target.provider, &target.model, &tried, clock::now());
+            let quotas = &self.state.health.quotas;
+            let closed = |index| quotas.key_rests(&target.provider, index, &target.model);
+            let choice = self.state.keys.pick_open(&target.provider, &target.model, &tried, clock::now(), &closed);
             match choice {
                 KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
                 KeyChoice::Open | KeyChoice::Key(_) => {}
             }
+            let key = if let KeyChoice::Key(index) = choice { Some(index) } else { None };
+            let taken = match self.grant(exchange, document, target, key).await {
+                Ok(taken) => taken,
+                // Another key may have something left.
+                Err(refused) if refused.key && key.is_some() => {
+                    tried.extend(key);
+                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait), refused.unpaid));
+                    continue;
+                }
+                Err(refused) => {
+                    return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait), refused.unpaid)));
+                }
+            };
             let right = match right.take() {
                 Some(right) => right,
                 None => {
@@ -141,9 +163,14 @@ impl Gateway {
                 }
             };
             exchange.cx.attempt += 1;
+            let taken = taken.map(|taken| taken.sent(exchange.cx.attempt));
+            exchange.taken.extend(taken);
             exchange.begins(target, document);
             let began = clock::now();
             let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
+            let result = result.map_err(said::named);
+            let mine = exchange.taken.last().filter(|taken| taken.attempt() == exchange.cx.attempt);
+            self.state.health.quotas.heard(target.at(), key, mine, result.as_ref().err());
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
@@ -158,11 +185,19 @@ impl Gateway {
                 flight.failed(&error, clock::now());
             }
             // Another key of the same provider may be welcome.
-            let another = match (choice, &error.upstream) {
+            let cause = Cause::of(&error);
+            let another = match (choice, error.upstream.as_ref().filter(|_| cause.rule().key == Keys::Another)) {
                 (KeyChoice::Key(index), Some(fault)) => {
                     tried.push(index);
                     let (now, wait) = (clock::now(), error.retry_after);
-                    self.state.keys.refused(&target.provider, index, &target.model, fault.status, wait, now)
+                    // Not every vendor says 402 where no quota is left, or 401 of a key that is none.
+                    let status = match (cause, fault.status) {
+                        (Cause::Quota, _) => 402,
+                        (Cause::Auth, 403) => 403,
+                        (Cause::Auth, _) => 401,
+                        (_, status) => status,
+                    };
+                    self.state.keys.refused(&target.provider, index, &target.model, status, wait, now)
                         && tried.len() < target.provider.keys()
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
                         && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
@@ -179,6 +214,22 @@ impl Gateway {
             }
             last = Some(error);
         }
+    }
+
+    /// What the provider grants for one more attempt; boxed, because few have quotas.
+    async fn grant(
+        &self,
+        exchange: &mut Exchange,
+        document: &Document,
+        target: &Arc<Target>,
+        key: Option<usize>,
+    ) -> std::result::Result<Option<Taken>, quota::Refused> {
+        let quotas = &self.state.health.quotas;
+        if !quotas.binds(target.at()) || !exchange.cx.operation.spends() {
+            return Ok(None);
+        }
+        let need = || reserve::at_most(exchange, document, target, &self.state.estimates);
+        Box::pin(quotas.take(target.at(), key, need)).await
     }
 
     /// One call: sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
@@ -259,7 +310,11 @@ impl Gateway {
         if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
             && let Some(mut flight) = flight.take()
         {
-            flight.answered(took);
+            let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+            // A count comes sooner than any answer.
+            if exchange.cx.operation != Operation::CountTokens {
+                flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
+            }
             flight.succeeded();
         }
         if outcome.is_ok() {
@@ -291,7 +346,14 @@ impl Gateway {
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
             let until = if streaming.first_output.is_some() { whole } else { until };
-            transport::before(until, streaming.step(exchange)).await??;
+            let stepped = transport::before(until, pin!(streaming.step(exchange))).await.flatten();
+            if let Err(error) = stepped {
+                // Output that nobody will read is paid for, too.
+                if streaming.first_output.is_some() {
+                    streaming.note_usage(exchange);
+                }
+                return Err(error);
+            }
             if let Some(reason) = &streaming.next {
                 exchange.attempted(&target.name, format!("next: {reason}"), began);
                 if let Some(mut flight) = flight.take() {

@@ -152,6 +152,11 @@ impl Counter {
         self.ceiling
     }
 
+    /// Gives the block back. The next reservation needs another one.
+    pub fn close(&mut self) {
+        self.ceiling = self.spent;
+    }
+
     pub fn spent(&self) -> u64 {
         self.spent
     }

@@ -14,7 +14,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    config::{Per, Scope},
+    config::{Per, Scope, Unit},
     error::Result,
 };
 
@@ -67,7 +67,7 @@ impl Claimed {
                 Counted::InputTokens => rates.input_tokens = standing(held),
                 Counted::OutputTokens => rates.output_tokens = standing(held),
                 Counted::Tokens | Counted::DayTokens => rates.tokens = standing(held),
-                Counted::Places | Counted::Money(_) => {}
+                Counted::Places | Counted::Money(_) | Counted::Quota(_) => {}
             }
             rates
         });
@@ -219,7 +219,9 @@ fn used(counted: Counted, need: Need, had: u64) -> u64 {
         Counted::OutputTokens => need.output_tokens,
         Counted::Tokens | Counted::DayTokens => need.input_tokens.saturating_add(need.output_tokens),
         Counted::Places => 0,
-        Counted::Money(_) => need.nano_usd,
+        Counted::Money(_) | Counted::Quota(Unit::Usd) => need.nano_usd,
+        // Quotas of providers claim for themselves.
+        Counted::Quota(_) => had,
     }
 }
 

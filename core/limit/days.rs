@@ -1,5 +1,5 @@
 //! What was counted by the day, kept across restarts: written every few seconds and at the end, read at the start. A gateway
-//! that is killed forgets the last seconds of it, never the day.
+//! that is killed forgets the last seconds of it, never the day. Meters that hold nothing any more are let go of here, too.
 
 use std::{
     collections::HashMap,
@@ -65,9 +65,14 @@ pub(super) async fn restore_at(meters: &Meters, store: &dyn Store, today: u32) -
 /// Until `stop`, and once more then.
 pub async fn run(meters: Arc<Meters>, store: Arc<dyn Store>, stop: CancellationToken) {
     let mut known = Known::new();
-    let mut failing = false;
+    let (mut failing, mut swept) = (false, tokio::time::Instant::now());
     loop {
         let over = tokio::time::timeout(EVERY, stop.cancelled()).await.is_ok();
+        if swept.elapsed() > SWEEP {
+            // Who has not called for a while is as if he never had.
+            meters.sweep(day_of(SystemTime::now()));
+            swept = tokio::time::Instant::now();
+        }
         let kept = keep(&meters, &*store, &mut known).await;
         if let Err(error) = &kept
             && !failing
@@ -117,6 +122,7 @@ fn key(scope: &Scope, day: u32) -> Vec<u8> {
 /// No scope's kind: rows of budgets begin with that.
 const PREFIX: &str = "days\0";
 const EVERY: Duration = Duration::from_secs(2);
+const SWEEP: Duration = Duration::from_secs(60);
 const PAGE: usize = 500;
 /// Days before this one.
 const KEEP: u32 = 2;

@@ -299,11 +299,11 @@ fn id(id: Id) -> String {
 }
 
 /// Its name is its own: the scope's id, which may hold anything, stands last.
-fn counter(counter: &Counter, now: SystemTime) -> counters::Counter {
+pub fn counter(counter: &Counter, now: SystemTime) -> counters::Counter {
     let Counter { scope, counted, window } = counter;
     let form = match counted {
         Counted::Requests | Counted::InputTokens | Counted::OutputTokens | Counted::Tokens => Form::Bucket,
-        Counted::DayRequests | Counted::DayTokens => Form::Sum,
+        Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => Form::Sum,
         Counted::Places => Form::Places,
         Counted::Money(_) => Form::Money,
     };

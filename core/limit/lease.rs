@@ -2,6 +2,7 @@
 //! little is left. After a crash a block counts as spent until its lease ends; then the ledger decides.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,12 +14,11 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     alert::{Alarm, Mark},
-    purse::{Purse, Written},
+    purse::{Purse, Wanted, Written},
     raise::Raises,
     window::Window,
 };
@@ -28,6 +28,7 @@ use crate::{
     telemetry::metrics,
 };
 
+mod idle;
 mod shared;
 
 /// The records, as budgets need them.
@@ -53,7 +54,7 @@ pub struct Budgets {
     ledger: Option<Arc<dyn Ledger>>,
     raises: Raises,
     alarm: Arc<Alarm>,
-    wanted: Arc<Notify>,
+    wanted: Arc<Wanted>,
     epoch: Instant,
     lease: Duration,
     /// The last write failed: said once.
@@ -102,7 +103,7 @@ impl Budgets {
             counters: store.counters(),
             store,
             ledger,
-            wanted: Arc::new(Notify::new()),
+            wanted: Arc::default(),
             epoch: Instant::now(),
             lease,
             failing: false.into(),
@@ -112,7 +113,7 @@ impl Budgets {
     /// Takes over what is configured; counters stay.
     pub fn configure(&self, rules: impl Iterator<Item = Rule>) {
         self.configured.store(Arc::new(rules.filter(|rule| !rule.budgets.is_empty()).collect()));
-        self.wanted.notify_one();
+        self.wanted.notify.notify_one();
     }
 
     /// The counter that a request of this moment meets.
@@ -132,7 +133,7 @@ impl Budgets {
             let purse = Purse::new(owner, span, (self.wanted.clone(), self.alarm.clone()), (self.epoch, self.lease));
             purse.raise(self.raises.of(scope, budget.per, SystemTime::now()));
             purse.foresee(budget);
-            self.wanted.notify_one();
+            purse.ask();
             purse
         };
         self.all.entry((scope.clone(), window.id.clone())).or_insert_with(make).clone()
@@ -166,7 +167,11 @@ impl Budgets {
         self.tidy().await;
         self.look_ahead();
         self.watch().await;
-        self.tend().await;
+        self.tend(self.purses()).await;
+    }
+
+    fn purses(&self) -> Vec<Arc<Purse>> {
+        self.all.iter().map(|purse| purse.clone()).collect()
     }
 
     /// Until `stop`: leases what is wanted, looks ahead to the next window, lets go what was left behind.
@@ -175,8 +180,8 @@ impl Budgets {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tidied = Instant::now();
         loop {
-            tokio::select! {
-                () = self.wanted.notified() => {}
+            let asked = tokio::select! {
+                () = self.wanted.notify.notified() => self.wanted.take(),
                 _ = tick.tick() => {
                     self.look_ahead();
                     self.raise();
@@ -184,13 +189,15 @@ impl Budgets {
                     self.watch().await;
                     self.show();
                     if tidied.elapsed() > TIDY {
+                        self.let_go(IDLE).await;
                         self.tidy().await;
                         tidied = Instant::now();
                     }
+                    self.purses()
                 }
                 () = stop.cancelled() => return,
-            }
-            self.tend().await;
+            };
+            self.tend(asked).await;
         }
     }
 
@@ -199,7 +206,7 @@ impl Budgets {
         if self.counters.is_some() {
             return;
         }
-        let purses: Vec<Arc<Purse>> = self.all.iter().map(|purse| purse.clone()).collect();
+        let purses = self.purses();
         let rows = purses.iter().filter_map(|purse| Some(put(purse, purse.at_rest()?))).collect::<Vec<_>>();
         if !rows.is_empty()
             && let Err(error) = self.store.write(rows).await
@@ -229,8 +236,8 @@ impl Budgets {
         let each = configured.iter().flat_map(|rule| rule.budgets.iter().map(move |budget| (rule, budget)));
         let mut all: Vec<Account> =
             each.map(|(rule, budget)| self.account((&rule.scope, &rule.name), budget, now)).collect();
-        let known = |purse: &Purse| configured.iter().any(|rule| rule.scope == purse.scope);
-        let met = self.current.iter().filter(|purse| purse.window.holds(now) && !known(purse));
+        let known: HashSet<&Scope> = configured.iter().map(|rule| &rule.scope).collect();
+        let met = self.current.iter().filter(|purse| purse.window.holds(now) && !known.contains(&purse.scope));
         let mut met: Vec<Arc<Purse>> = met.map(|purse| purse.clone()).collect();
         met.sort_by(|a, b| (&a.scope, a.per).cmp(&(&b.scope, b.per)));
         all.extend(met.iter().filter_map(|purse| {
@@ -262,11 +269,10 @@ impl Budgets {
     }
 
     /// Reads counters that are new, and leases a block for each that wants one: all of them in one write.
-    async fn tend(&self) {
+    async fn tend(&self, purses: Vec<Arc<Purse>>) {
         if self.counters.is_some() {
             return;
         }
-        let purses: Vec<Arc<Purse>> = self.all.iter().map(|purse| purse.clone()).collect();
         for purse in purses.iter().filter(|purse| !purse.is_loaded()) {
             self.load(purse).await;
         }
@@ -403,7 +409,9 @@ fn key(purse: &Purse) -> Vec<u8> {
 const TICK: Duration = Duration::from_secs(1);
 /// Before a window begins its counter is ready.
 const AHEAD: Duration = Duration::from_secs(60);
-const TIDY: Duration = Duration::from_secs(3600);
+const TIDY: Duration = Duration::from_secs(600);
+/// After its last request.
+const IDLE: Duration = Duration::from_secs(3600);
 const KEEP: Duration = Duration::from_secs(3600);
 const KEEP_ROWS: Duration = Duration::from_secs(2 * 86_400);
 const PAGE: usize = 500;

@@ -83,7 +83,7 @@ impl Limits {
             return Bounds::default();
         }
         let mut scopes: Vec<Bound> = Vec::with_capacity(caller.rules.len());
-        for rule in caller.rules.iter().chain(rules.tagged(tags)) {
+        for rule in caller.rules.iter().map(|rule| &**rule).chain(rules.tagged(tags)) {
             // A tag that is said twice binds once.
             if !scopes.iter().any(|bound| bound.scope == rule.scope) {
                 scopes.push(self.bound(rule, now));
@@ -157,6 +157,11 @@ impl Limits {
         let Some(rule) = rule else { return Ok(()) };
         *bounds = self.also(bounds, rule, now);
         permit.arrive(bounds, &rule.scope)
+    }
+
+    /// Where several gateways count together.
+    pub fn desk(&self) -> Option<&Arc<Desk>> {
+        self.shared.as_ref()
     }
 
     pub fn in_flight(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -15,7 +15,6 @@ use tokio::sync::Notify;
 use super::{
     alert::{Alarm, Alert, Mark},
     budget::{Balance, Counter, Short},
-    denial,
     window::Window,
 };
 use crate::{
@@ -23,6 +22,8 @@ use crate::{
     error::{Error, Kind, Result},
     telemetry::metrics,
 };
+
+mod words;
 
 #[derive(Debug)]
 pub struct Purse {
@@ -34,8 +35,11 @@ pub struct Purse {
     state: Mutex<State>,
     /// A block was leased, or the counter was read.
     granted: Notify,
-    /// Asks the keeper for a block.
-    wanted: Arc<Notify>,
+    /// Where the keeper hears of it.
+    wanted: Arc<Wanted>,
+    /// It stands in line there.
+    queued: AtomicBool,
+    own: Weak<Purse>,
     /// What it is raised by for now, nano-dollars.
     raised: AtomicU64,
     alarm: Arc<Alarm>,
@@ -57,6 +61,24 @@ struct State {
     waiting: u64,
     /// Who holds a reservation: as long as they live it is renewed.
     owners: HashMap<u64, Weak<()>>,
+    /// When somebody asked last.
+    asked: u64,
+}
+
+/// Purses whose keeper has something to do: with many of them he does not look at all for the sake of one.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    pub notify: Notify,
+    purses: Mutex<Vec<Weak<Purse>>>,
+}
+
+impl Wanted {
+    pub fn take(&self) -> Vec<Arc<Purse>> {
+        let asked = std::mem::take(&mut *self.purses.lock().unwrap_or_else(PoisonError::into_inner));
+        let asked = asked.iter().filter_map(Weak::upgrade);
+        // From here on it may ask again.
+        asked.inspect(|purse| purse.queued.store(false, Ordering::Release)).collect()
+    }
 }
 
 /// Money that a request holds until it is settled. Dropped without that, it comes back when its lease ends.
@@ -83,10 +105,10 @@ impl Purse {
     pub fn new(
         (scope, name): (Scope, Arc<str>),
         (per, window): (Per, Window),
-        (wanted, alarm): (Arc<Notify>, Arc<Alarm>),
+        (wanted, alarm): (Arc<Wanted>, Arc<Alarm>),
         (epoch, lease): (Instant, Duration),
     ) -> Arc<Purse> {
-        Arc::new(Purse {
+        Arc::new_cyclic(|own| Purse {
             scope,
             name,
             per,
@@ -94,6 +116,8 @@ impl Purse {
             state: Mutex::default(),
             granted: Notify::new(),
             wanted,
+            queued: false.into(),
+            own: own.clone(),
             raised: AtomicU64::new(0),
             alarm,
             epoch,
@@ -118,8 +142,16 @@ impl Purse {
             state.limit = state.limit.saturating_sub(before).saturating_add(by);
             drop(state);
             self.granted.notify_waiters();
-            self.wanted.notify_one();
+            self.ask();
         }
+    }
+
+    /// Its keeper has something to do: a counter to read, a block to lease, a row to write.
+    pub fn ask(&self) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.wanted.purses.lock().unwrap_or_else(PoisonError::into_inner).push(self.own.clone());
+        }
+        self.wanted.notify.notify_one();
     }
 
     /// Reserves `amount`, or raises `held` to it. Waits for a block when the leased one is too small, which is seldom.
@@ -170,7 +202,7 @@ impl Purse {
         let mut state = self.lock();
         state.waiting = state.waiting.saturating_add(amount);
         drop(state);
-        self.wanted.notify_one();
+        self.ask();
     }
 
     fn try_hold(
@@ -183,8 +215,8 @@ impl Purse {
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
-        let State { counter, limit: known, owners, .. } = &mut *state;
-        *known = limit;
+        let State { counter, limit: known, owners, asked, .. } = &mut *state;
+        (*known, *asked) = (limit, now);
         let Some(counter) = counter else { return Err(Short::Block) };
         let id = held.as_ref().map_or_else(next_id, |held| held.id);
         counter.hold(id, amount, limit, now, until)?;
@@ -200,7 +232,7 @@ impl Purse {
         }
         drop(state);
         if low {
-            self.wanted.notify_one();
+            self.ask();
         }
         Ok(())
     }
@@ -314,8 +346,14 @@ impl Purse {
         counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.told })
     }
 
-    fn whose(&self) -> String {
-        denial::whose(&self.scope, &self.name)
+    /// Nobody asked for so long, and nothing is in use: its block is given back, and what comes of that is to be written down.
+    pub fn rest(&self, idle: Duration) -> Option<Written> {
+        let mut state = self.lock();
+        let quiet = state.asked.saturating_add(as_nanos(idle)) < self.now();
+        let told = state.told;
+        let counter = state.counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
+        counter.close();
+        Some(Written { ceiling: counter.spent(), open: false, told })
     }
 
     /// A request is turned away: counted, and told once a window when nothing but a new window or a raise will help.
@@ -334,44 +372,9 @@ impl Purse {
         state.told = state.told.and(mark);
         state.unwritten = true;
         drop(state);
-        self.wanted.notify_one();
+        self.ask();
         let (scope, name, per, window) = (self.scope.clone(), self.name.clone(), self.per, self.window.clone());
         self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound });
-    }
-
-    /// For the trace of a request.
-    pub fn soft_note(&self, budget: &Budget) -> String {
-        let part = budget.soft.unwrap_or(0) / 10_000;
-        format!("{} has spent more than {part} % of {} ({} USD)", self.whose(), self.word(), usd(self.most(budget)))
-    }
-
-    fn word(&self) -> &'static str {
-        match self.per {
-            Per::Day => "today's budget",
-            Per::Week => "this week's budget",
-            Per::Month => "this month's budget",
-            Per::Total => "the budget",
-        }
-    }
-
-    /// For whom no block is leased here: a store that is shared has counted.
-    pub fn exceeded(&self, budget: &Budget, now: SystemTime, short: Short) -> Error {
-        let word = self.word();
-        let (whose, usd) = (self.whose(), usd(self.most(budget)));
-        if short == Short::Held {
-            let message =
-                format!("requests under way hold what is left of {word} of {whose} ({usd} USD); try again shortly");
-            return Error::new(Kind::BudgetExceeded, message).retry_after(Duration::from_secs(1));
-        }
-        let spent = format!("{word} of {whose} ({usd} USD) is spent, or less is left than this request may cost");
-        match self.window.end {
-            Some(end) => {
-                let seconds = end.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-                let message = format!("{spent}; it starts anew at {}", crate::auth::expiry::show(seconds));
-                Error::new(Kind::BudgetExceeded, message).retry_after(self.window.ends_in(now).unwrap_or_default())
-            }
-            None => Error::new(Kind::BudgetExceeded, format!("{spent}; ask the gateway's operator for more")),
-        }
     }
 
     fn now(&self) -> u64 {

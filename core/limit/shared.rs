@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use super::{bound::Bound, claim::Claimed, denial::Denied, gcra::Refused, window::Window};
 use crate::{
     clock,
-    config::{Per, Scope},
+    config::{Per, Scope, Unit},
     error::{Error, Kind, Result},
 };
 
@@ -94,6 +94,8 @@ pub enum Counted {
     DayTokens,
     /// By id and lease: spent, and held (`budget`). Blocks are for stores that are slower than requests.
     Money(Per),
+    /// Of what a provider grants: a number in a window.
+    Quota(Unit),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +155,11 @@ impl Counted {
             Counted::DayRequests => "requests_per_day",
             Counted::DayTokens => "tokens_per_day",
             Counted::Money(_) => "budget",
+            Counted::Quota(Unit::Requests) => "quota_requests",
+            Counted::Quota(Unit::InputTokens) => "quota_input_tokens",
+            Counted::Quota(Unit::OutputTokens) => "quota_output_tokens",
+            Counted::Quota(Unit::Tokens) => "quota_tokens",
+            Counted::Quota(Unit::Usd) => "quota_usd",
         }
     }
 
@@ -192,8 +199,13 @@ impl Desk {
     }
 
     pub(super) fn open(&self, place: bool) -> Claimed {
+        Claimed::new(self.id(), place, self.engine.clone())
+    }
+
+    /// For a claim that is handed to the engine itself.
+    pub fn id(&self) -> Id {
         let next = self.next.fetch_add(1, Ordering::Relaxed);
-        Claimed::new(Id(u128::from(self.node) << 64 | u128::from(next)), place, self.engine.clone())
+        Id(u128::from(self.node) << 64 | u128::from(next))
     }
 
     /// What is known without asking: who was told to wait is told so again until then.

@@ -38,7 +38,7 @@ fn caller(key: Option<config::Limits>, team: Option<config::Limits>, budget: Opt
         key_id: "key_1".into(),
         key_name: name,
         team: Some(id),
-        rules: key.into_iter().chain(team).collect(),
+        rules: key.into_iter().chain(team).map(Arc::new).collect(),
         ..Principal::default()
     }
 }

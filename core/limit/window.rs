@@ -1,7 +1,9 @@
-//! Windows of the wall clock, UTC: days, ISO weeks, months, or one for all time; and what was counted in days. A counter
+//! Windows of the wall clock, UTC or a zone's: days, ISO weeks, months, or one for all time; and what was counted in days. A counter
 //! carries its window in its key, so that nothing has to be reset and nothing is lost at midnight. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::config::Per;
 
@@ -36,6 +38,20 @@ impl Window {
                 Window::days(id, first, first + i64::from(date.days_in_month()))
             }
         }
+    }
+
+    /// The same by the calendar of a zone: days of 23 and 25 hours among them.
+    pub fn in_zone(per: Per, at: SystemTime, zone: &TimeZone) -> Window {
+        let Ok(moment) = Timestamp::try_from(at) else { return Window::of(per, at) };
+        // What its clocks show, taken for UTC and back.
+        let shown = moment.to_zoned(zone.clone()).datetime();
+        let Ok(shown) = shown.to_zoned(TimeZone::UTC) else { return Window::of(per, at) };
+        let window = Window::of(per, shown.timestamp().into());
+        let begins = |midnight: SystemTime| {
+            let day = i64::from(day_of(midnight));
+            civil(day).to_zoned(zone.clone()).map_or(midnight, |day| day.timestamp().into())
+        };
+        Window { id: window.id, start: begins(window.start), end: window.end.map(begins) }
     }
 
     fn days(id: String, from: i64, to: i64) -> Window {

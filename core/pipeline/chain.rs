@@ -1,7 +1,11 @@
 //! The stages of one request, and the order in which they see it: the request in list order, the answer in reverse, one
 //! stage's output feeding the next. Steps of the gateway call this; it calls no other step.
 
+mod flow;
+
 use std::{sync::Arc, time::Instant};
+
+pub use flow::{AttemptFlow, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 
 use super::{
     Entry,
@@ -11,7 +15,7 @@ use super::{
 };
 use crate::{
     account::Record,
-    cache::{Follower, Leading},
+    cache::Leading,
     codec::document::Document,
     config::StreamMode,
     context::{Context, Verdict},
@@ -36,53 +40,6 @@ pub struct Chain {
     leads: Option<Box<Leading>>,
 }
 
-/// What streamed answers need on their way, at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StreamNeed {
-    /// No stage looks at streamed answers.
-    None,
-    /// Stages look on, changing nothing.
-    Observe,
-    Events,
-    /// A stage holds the answer to its end.
-    Whole,
-}
-
-#[derive(Debug)]
-pub enum Flow {
-    Continue,
-    Respond(Box<Response>),
-    /// The answer is somebody else's, and passes the stages before the one that found it.
-    Follow(Box<Follower>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptFlow {
-    Go,
-    Skip,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventFlow {
-    Continue,
-    /// `out` holds the clean end already (finish `content_filter`, `End`): send it, cancel the upstream.
-    Stop(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EndFlow {
-    Done,
-    /// Try the next target; with none left, `Chain::unmet` has the answer.
-    Next(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResponseFlow {
-    Deliver,
-    /// Try the next target; with none left, `Chain::unmet` has the answer.
-    Next(String),
-}
-
 impl Chain {
     pub fn new(entries: impl Iterator<Item = Arc<Entry>>) -> Self {
         Chain::of(entries.map(Seat::new).collect())
@@ -105,6 +62,13 @@ impl Chain {
             scratch: Vec::new(),
             leads: None,
         }
+    }
+
+    /// Of these stages those that look at attempts, for a request whose answer nobody is given.
+    pub fn outward(mut self) -> Chain {
+        self.seats.retain(|seat| seat.wants(Phase::Attempt));
+        self.answer = 0;
+        self
     }
 
     pub fn is_empty(&self) -> bool {
@@ -172,11 +136,13 @@ impl Chain {
             let verdict = seat.settle(cx, Phase::Request, started, outcome, |v| match v {
                 RequestVerdict::Continue | RequestVerdict::Lead(_) => Verdict::Continue,
                 RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => Verdict::Respond,
+                RequestVerdict::Fail(error) => Verdict::Reject(error.status()),
                 RequestVerdict::Reject { status, .. } => Verdict::Reject(*status),
             })?;
             match verdict {
                 Some(RequestVerdict::Continue) | None => {}
                 Some(RequestVerdict::Reject { status, message }) => return Err(refused(status, message)),
+                Some(RequestVerdict::Fail(error)) => return Err(error),
                 Some(RequestVerdict::Lead(leading)) => self.leads = Some(leading),
                 Some(RequestVerdict::Respond(response)) => {
                     self.made_at(at);

@@ -264,7 +264,7 @@ fn request_word(verdict: &RequestVerdict) -> &'static str {
     match verdict {
         RequestVerdict::Continue | RequestVerdict::Lead(_) => CONTINUE,
         RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => "respond",
-        RequestVerdict::Reject { .. } => REJECT,
+        RequestVerdict::Reject { .. } | RequestVerdict::Fail(_) => REJECT,
     }
 }
 

@@ -61,7 +61,7 @@ impl context::Host for Guest {
             key_id: principal.key_id.to_string(),
             team: principal.team.as_deref().map(str::to_owned),
             user: principal.user.as_deref().map(str::to_owned),
-            roles: principal.roles.clone(),
+            roles: principal.roles.to_vec(),
             tags: caller.tags.clone(),
             now: caller.unix_ms(),
             attempt: caller.attempt,

@@ -52,11 +52,23 @@ pub enum KeyChoice {
 impl KeyRests {
     /// The next key in turn that does not rest and is not in `tried`.
     pub fn pick(&self, provider: &Provider, model: &str, tried: &[usize], now: Instant) -> KeyChoice {
+        self.pick_open(provider, model, tried, now, &|_| None)
+    }
+
+    /// The same among those that are not `closed`, with how long they are.
+    pub fn pick_open(
+        &self,
+        provider: &Provider,
+        model: &str,
+        tried: &[usize],
+        now: Instant,
+        closed: &dyn Fn(usize) -> Option<Duration>,
+    ) -> KeyChoice {
         if provider.auth == AuthScheme::None || provider.keys() == 0 {
             return if tried.is_empty() { KeyChoice::Open } else { KeyChoice::Resting(Duration::ZERO) };
         }
         let first = if provider.keys() == 1 { 0 } else { self.turn(provider) % provider.keys() };
-        self.from(provider, model, tried, now, first)
+        self.from(provider, model, (tried, closed), now, first)
     }
 
     /// What `pick` would say to a new visit, without taking a turn.
@@ -64,15 +76,27 @@ impl KeyRests {
         if provider.auth == AuthScheme::None || provider.keys() == 0 {
             return KeyChoice::Open;
         }
-        self.from(provider, model, &[], now, 0)
+        self.from(provider, model, (&[], &|_| None), now, 0)
     }
 
-    fn from(&self, provider: &Provider, model: &str, tried: &[usize], now: Instant, first: usize) -> KeyChoice {
+    fn from(
+        &self,
+        provider: &Provider,
+        model: &str,
+        (tried, closed): (&[usize], &dyn Fn(usize) -> Option<Duration>),
+        now: Instant,
+        first: usize,
+    ) -> KeyChoice {
         let count = provider.keys();
         let mut soft = None;
         let mut soonest: Option<Instant> = None;
         let mut refused = true;
         for index in (0..count).map(|n| (first + n) % count).filter(|i| !tried.contains(i)) {
+            if let Some(wait) = closed(index) {
+                refused = false;
+                soonest = Some(soonest.map_or(now + wait, |s| s.min(now + wait)));
+                continue;
+            }
             match self.rest_of(provider, index, model, now) {
                 None => return KeyChoice::Key(index),
                 Some(rest) => {
@@ -96,7 +120,8 @@ impl KeyRests {
     /// The upstream refused this key. Says whether another key of the same provider is worth trying at once.
     ///
     /// 401: the key itself is bad, it rests for every model. 403: some vendors say so of a prompt or a model, so that one
-    /// caller could put a key to sleep for all: the rest is for this model and soft. 429: as long as the upstream says.
+    /// caller could put a key to sleep for all: the rest is for this model and soft. 429 and 402 (no quota is left): as long as
+    /// the upstream says.
     pub fn refused(
         &self,
         provider: &Provider,
@@ -110,13 +135,15 @@ impl KeyRests {
         let (model, wait, soft) = match status {
             401 => (None, REFUSED, false),
             403 => (Some(model.into()), REFUSED, true),
+            // No quota is left: unless it is said when there will be, others go first.
+            402 => (Some(model.into()), retry_after.unwrap_or(REFUSED).min(REFUSED), retry_after.is_none()),
             429 => (Some(model.into()), retry_after.unwrap_or(BUSY).min(REFUSED), retry_after.is_none()),
             _ => return false,
         };
         self.make_room(now);
         self.rests.insert(
             Place { provider: provider.name.clone(), print, model },
-            Rest { until: now + wait, soft, refused: status != 429 },
+            Rest { until: now + wait, soft, refused: !matches!(status, 402 | 429) },
         );
         provider.keys() > 1
     }

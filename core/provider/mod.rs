@@ -10,6 +10,7 @@ pub mod mock;
 mod offers;
 mod paths;
 mod places;
+pub mod resets;
 pub mod sign;
 pub mod url;
 
@@ -60,6 +61,8 @@ pub struct Provider {
     pub ca: Option<PathBuf>,
     pub http2: Option<bool>,
     pub timeouts: Timeouts,
+    /// What becomes of data that is sent there.
+    pub handling: config::Handling,
     /// Where its tokens come from, when its proof is one.
     pub source: Option<Source>,
     /// Service and region of its signatures.
@@ -141,6 +144,7 @@ impl Provider {
             timeouts,
             offers,
             passthrough,
+            handling,
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;
         // Who names a format means that one.
@@ -178,6 +182,7 @@ impl Provider {
             ca,
             http2,
             timeouts,
+            handling,
             offers: Offers::of(found.name, format, offers, passthrough),
             headers: fixed.iter().map(|(n, v)| headers::fixed(n, v)).collect::<Result<_, _>>()?,
             keys,

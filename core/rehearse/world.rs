@@ -122,7 +122,7 @@ impl House {
             objects: Objects::new(self.store.clone()),
             limits: Limits::new(budgets(&self.store, config, scene)),
             estimates: Arc::new(Estimates::default()),
-            health: Health::told(scene.live.iter().map(|own| (&own.name, &own.fares)), start),
+            health: Health::told(scene.live.iter().map(|own| (&own.name, &own.fares)), (start, crate::clock::wall())),
             keys,
             tokens: Tokens::new(self.client.clone()),
             transport: Transport::rehearsed(self.client.clone(), upstreams.clone()),
@@ -131,6 +131,7 @@ impl House {
             claims: Arc::new(Claims::new(self.store.clone(), None).map_err(|e| e.to_string())?),
             sessions: Sessions::default(),
             rollout: rollout::Slot::default(),
+            experiments: Arc::default(),
             standing: ArcSwap::default(),
             settle: queue,
             started: config.clone(),
@@ -152,7 +153,7 @@ impl House {
 /// Every budget's counter is read already: nobody waits for a store.
 fn budgets(store: &Arc<dyn Store>, config: &Config, scene: &Scene) -> Arc<Budgets> {
     let budgets = Budgets::new(store.clone(), None, config.budget_lease);
-    let rules = scene.principal.rules.iter().chain(config.rules.all());
+    let rules = scene.principal.rules.iter().map(|rule| &**rule).chain(config.rules.all());
     for rule in rules {
         for budget in rule.budgets.iter() {
             // A team is called by its name alone, others with their kind in front.

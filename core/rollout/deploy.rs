@@ -14,6 +14,7 @@ use tokio::{runtime::Handle, sync::Notify};
 use super::{Held, Rollout, Standing};
 use crate::{
     aside::Inside,
+    clock,
     config::{self, Content, Loaded, Place, Watched},
     error::{Error, Kind, Result},
     gateway::Gateway,
@@ -322,6 +323,8 @@ impl Deploy {
         state.auth.issuers().configure(&new.config.issuers);
         state.auth.set_configured(new.config.who());
         state.limits.configure(&new.config);
+        state.health.welcome(new.routes.targets(), clock::now());
+        state.health.quotas.configure(&new.config.quotas, new.routes.providers());
         state.stored.set_bounds(new.config.responses);
         state.scripts.effects().builtins.cache.configure(&new.config.cache);
         state.audit.set_keep(new.config.audit.keep);

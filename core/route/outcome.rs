@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use super::Target;
-use crate::error::{Error, Kind};
+use super::{Cause, Next, Target};
+use crate::{
+    codec::said,
+    error::{Error, Kind},
+};
 
 /// The most telling of what the targets answered. A target that only lacked a feature was passed over: that is told only
 /// when there is nothing else to tell.
@@ -21,11 +24,7 @@ pub fn most_telling(errors: Vec<Error>) -> Error {
 
 /// May another target do better after this failure? The request's own faults end it, but for what only this target lacks.
 pub fn goes_on(error: &Error) -> bool {
-    error.retryable()
-        || error.kind == Kind::Unsupported
-        // What is too dear here may be cheap enough elsewhere.
-        || error.kind == Kind::BudgetExceeded
-        || (error.kind == Kind::UpstreamRefused && error.status() == 404)
+    Cause::of(error).rule().next == Next::Targets
 }
 
 /// A target whose breaker is open.
@@ -39,6 +38,21 @@ pub fn keys_rest(target: &Target, wait: Duration) -> Error {
     let message =
         format!("every key of {} rests after refusals of the provider; try again later", target.provider.name);
     Error::new(Kind::UpstreamRateLimited, message).retry_after(wait)
+}
+
+/// What its provider grants is used up, or its provider said to wait. `unpaid`: it said that the account has nothing left.
+pub fn spent(target: &Target, wait: Option<Duration>, unpaid: bool) -> Error {
+    let provider = &target.provider.name;
+    let message = match unpaid {
+        true => format!("the gateway's account at {provider} has no quota left; add credit or choose another model"),
+        false => format!("what {provider} grants of {} is used up for now; try again later", target.model),
+    };
+    let error = Error::new(Kind::UpstreamRateLimited, message);
+    let error = if unpaid { error.with_code(said::QUOTA) } else { error };
+    match wait {
+        Some(wait) => error.retry_after(wait),
+        None => error,
+    }
 }
 
 /// The provider refuses every key it was shown: that is the operator's to mend, and never the caller's 401.

@@ -5,8 +5,12 @@
 
 use std::time::Duration;
 
-use super::{Target, health::Flight};
-use crate::error::{Error, Kind};
+use super::{
+    Target,
+    cause::{Again, Cause},
+    health::Flight,
+};
+use crate::error::Error;
 
 /// Retries of a target where its model's `retries` is not set: one where no other target is left, none elsewhere.
 pub const WHEN_LAST: u32 = 1;
@@ -63,18 +67,15 @@ pub fn again(
     (wait < time_left && flight.may_retry()).then_some(wait)
 }
 
-/// Failures that pass by themselves, and after which nothing can have been done twice: the connection did not come about,
-/// or the upstream said that it could not. A quota counts only where its end is known.
+/// Failures that pass by themselves, as the table of causes has them.
 pub fn may_help(error: &Error) -> bool {
-    match error.kind {
-        Kind::UpstreamRateLimited => {
-            error.upstream.is_some() && error.retry_after.is_some() && error.code() != "insufficient_quota"
-        }
-        Kind::Upstream | Kind::UpstreamOverloaded | Kind::UpstreamTimeout => match &error.upstream {
+    match Cause::of(error).rule().again {
+        Again::Never => false,
+        Again::Told => error.upstream.is_some() && error.retry_after.is_some(),
+        Again::Undone => match &error.upstream {
             Some(fault) => matches!(fault.status, 500 | 502 | 503 | 504 | 529),
             None => matches!(error.code(), "connect_timeout" | "connection_refused"),
         },
-        _ => false,
     }
 }
 

@@ -7,11 +7,14 @@ use std::{
 
 use super::{table::Table, *};
 use crate::{
+    account::estimate::Estimates,
     auth::Principal,
     config::{self, Config, Secret},
-    error::{Error, Kind},
+    error::{Error, Kind, UpstreamFault},
     provider,
 };
+
+mod splits;
 
 fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) -> Config {
     Config {
@@ -30,6 +33,7 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         models: models.into_iter().map(|(n, a)| (n.to_owned(), a)).collect(),
         organisations: BTreeMap::new(),
         rules: crate::config::Rules::default(),
+        quotas: Default::default(),
         alerts: None,
         teams: BTreeMap::new(),
         users: BTreeMap::new(),
@@ -60,16 +64,26 @@ fn keyless(name: &str) -> config::Provider {
 fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> config::Alias {
     let target = |(name, weight): &(&str, u32)| {
         let (provider, model) = name.split_once('/').unwrap();
-        config::Target { provider: provider.to_owned(), model: model.to_owned(), weight: *weight }
+        config::Target {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            weight: *weight,
+            handling: config::Handling::default(),
+        }
     };
     config::Alias {
         long_input: None,
+        split: None,
+        mirror: None,
         strategy,
+        sticky: None,
+        warm_up: Duration::from_secs(30),
         targets: targets.iter().map(target).collect(),
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),
         timeouts: config::Timeouts::default(),
         retries: None,
         strict: false,
+        care: config::Care::default(),
     }
 }
 
@@ -89,7 +103,18 @@ fn table() -> Table {
 }
 
 fn names(plan: &Plan) -> Vec<String> {
-    plan.order(0, &Health::default(), Instant::now()).iter().map(|t| t.name.to_string()).collect()
+    order(plan, 0, &Health::default(), Instant::now()).iter().map(|t| t.name.to_string()).collect()
+}
+
+/// Of a request about which nothing is known.
+fn order(plan: &Plan, seed: u64, health: &Health, now: Instant) -> Order {
+    let profile = Profile { seed, ..Profile::default() };
+    ranked(plan, &profile, health, now).into_iter().map(|ranked| ranked.target).collect()
+}
+
+fn ranked(plan: &Plan, profile: &Profile, health: &Health, now: Instant) -> Vec<Ranked> {
+    let estimates = Estimates::default();
+    plan.clone().rank(&Live { health, estimates: &estimates, quotas: None }, profile, now)
 }
 
 fn caller(models: &[&str]) -> Principal {
@@ -206,7 +231,7 @@ fn what_a_stage_returns_passes_the_callers_list() {
     // A name without a key is passed over while another stands; alone it says why.
     let plan = table.resolve_list(&["groq/llama", "mock"], &Principal::default()).unwrap();
     assert_eq!(names(&plan), ["mock/mock"]);
-    assert_eq!(&*plan.passed[0].0, "groq/llama");
+    assert_eq!(&*plan.passed[0].name, "groq/llama");
     assert_eq!(
         table.resolve_list(&["groq/llama"], &Principal::default()).unwrap_err().code(),
         "provider_not_configured"
@@ -251,13 +276,13 @@ fn weights_are_respected_over_seeds() {
     let (health, now) = (Health::default(), Instant::now());
     let mut firsts: HashMap<String, u32> = HashMap::new();
     for seed in 0..10_000 {
-        let order = plan.order(seed, &health, now);
-        let names: Vec<_> = order.iter().map(|t| &*t.name).collect();
+        let targets = order(&plan, seed, &health, now);
+        let names: Vec<_> = targets.iter().map(|t| &*t.name).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), 5, "each once");
         assert_eq!(names[4], "mock/mock", "failover stands last");
-        assert!(order[1..4].is_sorted_by_key(|t| std::cmp::Reverse(t.weight)), "{names:?}");
+        assert!(targets[1..4].is_sorted_by_key(|t| std::cmp::Reverse(t.weight)), "{names:?}");
         *firsts.entry(names[0].to_owned()).or_default() += 1;
-        assert_eq!(order[0].name, plan.order(seed, &health, now)[0].name, "the same seed, the same choice");
+        assert_eq!(targets[0].name, order(&plan, seed, &health, now)[0].name, "the same seed, the same choice");
     }
     for (name, expected) in [("openai/a", 6000), ("openai/b", 3000), ("anthropic/c", 1000)] {
         assert!(firsts[name].abs_diff(expected) < 300, "{firsts:?}");
@@ -288,7 +313,7 @@ fn ejected_targets_are_chosen_last() {
     let (health, now) = (Health::default(), Instant::now());
     eject(&health, &plan.groups[0].targets[0], now);
     for seed in 0..500 {
-        let order: Vec<_> = plan.order(seed, &health, now).iter().map(|t| t.name.to_string()).collect();
+        let order: Vec<_> = order(&plan, seed, &health, now).iter().map(|t| t.name.to_string()).collect();
         assert_eq!(order, ["openai/b", "mock/mock", "openai/a"]);
     }
 }
@@ -476,6 +501,55 @@ fn the_most_telling_error_wins() {
 }
 
 #[test]
+fn every_cause_has_its_row_and_the_readme_shows_them() {
+    for (at, rule) in cause::RULES.iter().enumerate() {
+        assert_eq!(rule.cause as usize, at, "{}", rule.name);
+        assert_eq!(rule.cause.rule().name, rule.name);
+        assert!(rule.again == cause::Again::Never || rule.next == Next::Targets, "{}: others go first", rule.name);
+    }
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&cause::table()), "the chapter \"Errors\" of README.md must hold:\n{}", cause::table());
+}
+
+#[test]
+fn every_kind_of_error_has_the_cause_that_it_had_consequences_of() {
+    let fault = |status| UpstreamFault { status, ..UpstreamFault::default() };
+    let of = |kind: Kind, code: &'static str, status: u16| {
+        let error = Error::new(kind, "x").from_upstream(fault(status)).with_status(status);
+        Cause::of(&if code.is_empty() { error } else { error.with_code(code) })
+    };
+    assert_eq!(of(Kind::UpstreamRateLimited, "", 429), Cause::RateLimit);
+    assert_eq!(of(Kind::UpstreamRateLimited, "insufficient_quota", 429), Cause::Quota);
+    assert_eq!(of(Kind::UpstreamAuth, "", 401), Cause::Auth);
+    assert_eq!(of(Kind::UpstreamRefused, "context_length_exceeded", 400), Cause::Context);
+    assert_eq!(of(Kind::UpstreamRefused, "content_filter", 400), Cause::Policy);
+    assert_eq!(of(Kind::UpstreamRefused, "", 404), Cause::Missing);
+    assert_eq!(of(Kind::UpstreamRefused, "", 422), Cause::Refused);
+    assert_eq!(of(Kind::UpstreamOverloaded, "", 529), Cause::Overload);
+    assert_eq!(of(Kind::Upstream, "upstream_disconnected", 500), Cause::BadAnswer, "it said so itself");
+    let network = Error::new(Kind::Upstream, "x").with_code("upstream_disconnected");
+    assert_eq!(Cause::of(&network), Cause::Network);
+    let slow = Error::new(Kind::UpstreamTimeout, "x").with_code(cause::TOO_SLOW);
+    assert_eq!(Cause::of(&slow), Cause::Slow);
+    for kind in [Kind::ContentRefused, Kind::RateLimited, Kind::Internal, Kind::InvalidRequest, Kind::ClientGone] {
+        assert!(!goes_on(&Error::new(kind, "x")), "{kind:?} is the gateway's own word");
+    }
+}
+
+#[test]
+fn what_an_alias_lends_for_a_cause_is_what_it_names_and_nothing_behind_it() {
+    let mut short = alias(Strategy::First, &[("openai/short", 1)], &[]);
+    short.care.context_failover = vec!["long".to_owned(), "anthropic/huge".to_owned(), "groq/none".to_owned()];
+    let long = alias(Strategy::First, &[("openai/long", 1)], &["openai/behind"]);
+    let providers = vec![keyed("openai"), keyed("anthropic"), keyless("groq")];
+    let table = Table::build(&config(providers, vec![("short", short), ("long", long)])).unwrap();
+    let target = table.resolve("short").unwrap().targets().next().unwrap().clone();
+    let care = target.care.as_deref().unwrap();
+    assert_eq!(names(&table.lent(&care.context_failover, &Principal::default())), ["openai/long", "anthropic/huge"]);
+    assert!(table.resolve("long").unwrap().targets().all(|t| t.care.is_none()), "nothing of its own costs nothing");
+}
+
+#[test]
 fn timeouts_fall_back_from_alias_to_provider_to_house() {
     let secs = Duration::from_secs;
     let mut openai = keyed("openai");
@@ -508,3 +582,5 @@ fn every_catalogue_row_can_be_a_target() {
         assert_eq!(names(&table.resolve(&format!("{name}/m/n")).unwrap()), [format!("{name}/m/n")]);
     }
 }
+
+mod strategies;

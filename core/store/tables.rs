@@ -32,10 +32,14 @@ pub enum Table {
     Kv,
     /// Sums of usage: `account::usage`.
     Reports,
+    /// How arms of experiments fared, by the hour: `experiment::kept`.
+    Experiments,
+    /// Windows of quotas and closings by providers: `quota::keeper`.
+    Quotas,
 }
 
 impl Table {
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 16] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -50,6 +54,8 @@ impl Table {
         Table::Nodes,
         Table::Kv,
         Table::Reports,
+        Table::Experiments,
+        Table::Quotas,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -68,6 +74,8 @@ impl Table {
             Table::Secrets => 10,
             Table::Raises => 11,
             Table::Kv => 13,
+            Table::Experiments => 17,
+            Table::Quotas => 15,
         }
     }
 
@@ -88,6 +96,8 @@ impl Table {
             Table::Secrets => "secrets",
             Table::Raises => "raises",
             Table::Kv => "kv",
+            Table::Experiments => "experiments",
+            Table::Quotas => "quotas",
         }
     }
 

@@ -231,7 +231,7 @@ fn context(mut fields: Fields<'_>, scene: &mut Scene, config: &Config) -> Read<(
     let key = fields.text("key")?.unwrap_or_else(|| "test".into());
     let mut caller = principal(&key, fields.text("team")?.as_deref(), config);
     caller.user = fields.text("user")?.map(Into::into);
-    caller.roles = fields.texts("roles")?.unwrap_or_default();
+    caller.roles = fields.texts("roles")?.unwrap_or_default().into();
     if let Some(models) = fields.texts("models")? {
         caller = caller.with_models(models);
     }

@@ -67,6 +67,24 @@ pub const TABLE: &[Row] = &[
         labels: &["model", "provider"],
     },
     Row {
+        name: TARGET_LATENCY,
+        kind: Kind::Gauge,
+        help: "A target's time to the first event, smoothed; of answers that are not streamed all of it",
+        labels: &["model", "provider"],
+    },
+    Row {
+        name: TARGET_SPEED,
+        kind: Kind::Gauge,
+        help: "Tokens a second of a target's streams, smoothed",
+        labels: &["model", "provider"],
+    },
+    Row {
+        name: TARGET_IN_FLIGHT,
+        kind: Kind::Gauge,
+        help: "Requests under way to a target",
+        labels: &["model", "provider"],
+    },
+    Row {
         name: STAGE_DURATION,
         kind: Kind::Histogram(OVERHEADS),
         help: "Wall time of one call of a stage; of the events of a stream, their mean",
@@ -154,6 +172,19 @@ pub const TABLE: &[Row] = &[
         labels: &["scope", "name", "per"],
     },
     Row {
+        name: QUOTA,
+        kind: Kind::Gauge,
+        help: "What a provider grants a target or a key in a window, in its unit",
+        labels: &["scope", "name", "unit", "per"],
+    },
+    Row { name: QUOTA_LEFT, kind: Kind::Gauge, help: "What is left of it", labels: &["scope", "name", "unit", "per"] },
+    Row {
+        name: QUOTA_OPENS,
+        kind: Kind::Gauge,
+        help: "Seconds until it may be used again: 0 while it is open",
+        labels: &["scope", "name", "unit", "per"],
+    },
+    Row {
         name: BUDGET_ALERTS,
         kind: Kind::Counter,
         help: "Budgets that passed their soft threshold, or refused for the first time in a window",
@@ -208,6 +239,12 @@ pub const TABLE: &[Row] = &[
         help: "Decisions of a new version on copies of requests: same, or how they differ from the running version's",
         labels: &["outcome"],
     },
+    Row {
+        name: MIRRORED,
+        kind: Kind::Counter,
+        help: "Copies of requests for mirrors: begun, or why they were left out",
+        labels: &["outcome"],
+    },
     Row { name: PINNED, kind: Kind::Gauge, help: "1 while a version runs that is not the files'", labels: &[] },
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
@@ -221,6 +258,9 @@ pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const TARGET_LATENCY: &str = "portcullis_target_latency_seconds";
+pub const TARGET_SPEED: &str = "portcullis_target_tokens_per_second";
+pub const TARGET_IN_FLIGHT: &str = "portcullis_target_inflight";
 pub const STAGE_DURATION: &str = "portcullis_stage_duration_seconds";
 pub const STAGE_OPERATIONS: &str = "portcullis_stage_operations";
 pub const STAGE_MEMORY: &str = "portcullis_stage_memory_bytes";
@@ -239,6 +279,9 @@ pub const BUDGET_ALERTS: &str = "portcullis_budget_alerts_total";
 pub const BUDGET: &str = "portcullis_budget_usd";
 pub const BUDGET_SPENT: &str = "portcullis_budget_spent_usd";
 pub const BUDGET_RESERVED: &str = "portcullis_budget_reserved_usd";
+pub const QUOTA: &str = "portcullis_quota";
+pub const QUOTA_LEFT: &str = "portcullis_quota_left";
+pub const QUOTA_OPENS: &str = "portcullis_quota_opens_seconds";
 pub const LEASE_FAILED: &str = "portcullis_budget_lease_failures_total";
 pub const STORE_FAILING: &str = "portcullis_store_failing";
 pub const RELOAD_SUCCESS: &str = "portcullis_config_reload_success_total";
@@ -248,6 +291,7 @@ pub const STAGE_LEFT_OUT: &str = "portcullis_stage_left_out_total";
 pub const ROLLOUT_PHASE: &str = "portcullis_rollout_phase";
 pub const ROLLOUTS_ENDED: &str = "portcullis_rollouts_ended_total";
 pub const SHADOW_DECISIONS: &str = "portcullis_shadow_decisions_total";
+pub const MIRRORED: &str = "portcullis_mirrored_total";
 pub const PINNED: &str = "portcullis_version_pinned";
 pub const BUILD_INFO: &str = "portcullis_build_info";
 

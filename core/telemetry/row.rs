@@ -50,6 +50,7 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         tags,
         cache,
         saved_nano_usd,
+        experiment,
         bodies: _,
     } = record;
     // The id stands first: indexes and the ring look for it there.
@@ -118,6 +119,10 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
             name("saved_usd", out);
             usd(*saved_nano_usd, out);
         }
+    }
+    if let Some(mark) = experiment {
+        name("experiment", out);
+        facts::mark(mark, out);
     }
     name("ledger", out);
     list(ledger, out, attempt);
@@ -256,6 +261,11 @@ fn step(step: &Step, out: &mut Vec<u8>) {
         Step::Budget(funds) => {
             kind("budget", out);
             facts::funds(funds, out);
+        }
+        Step::Ranked(all) => {
+            kind("ranked", out);
+            name("targets", out);
+            list(all, out, facts::rank);
         }
         Step::Weighed(weighed) => {
             kind("weighed", out);

@@ -43,6 +43,7 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
         upstream_duration: Duration::from_micros(49_900),
         cache: None,
         saved_nano_usd: None,
+        experiment: None,
         bodies: None,
         tags: vec![("a".into(), "b".into())],
     }
@@ -87,10 +88,12 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
     metrics.attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
+    metrics.target("openai", "gpt-4o", Some(Duration::from_millis(300)), Some(40.0), 2);
     metrics.limited("team", "requests_per_minute");
     metrics.would_limit("team", "requests_per_minute");
     metrics.budget_alert("team", "soft");
     metrics.budget("team", "research", "day", [2_000_000_000, 1, 1]);
+    metrics.quota("target", "openai/gpt-4o", ("requests", "7d"), [50.0, 49.0, 0.0]);
     metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();

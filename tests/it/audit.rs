@@ -146,6 +146,30 @@ async fn a_flood_of_refused_keys_and_tokens_is_a_few_rows_with_their_numbers() {
 }
 
 #[tokio::test]
+async fn whoever_may_not_do_something_is_named_where_he_is_known() {
+    let gateway = Process::start(SLED, &[]).await;
+    let made = gateway.admin("POST", "/api/v1/tokens", r#"{"name":"watcher","role":"viewer"}"#).await.json();
+    let (id, token) = (made["id"].as_str().expect("id").to_owned(), made["token"].as_str().expect("token").to_owned());
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let create = async || request(gateway.admin, "POST", "/api/v1/keys", &headers, br#"{"name":"a"}"#).await.status;
+    assert_eq!(create().await, 403);
+    let found = async |code: &str| rows(&gateway, "action=admin.refused").await.into_iter().find(|r| r["code"] == code);
+    eventually("it is in the log", async || found("not_permitted").await.is_some()).await;
+    let row = found("not_permitted").await.expect("a row");
+    assert_eq!((&row["actor"]["kind"], &row["actor"]["id"], &row["object"]), (&json!("token"), &json!(id), &json!(id)));
+    assert!(row["actor"]["name"].as_str().is_some_and(|name| name.contains("watcher")), "{row:#}");
+    // A token that has ended is still somebody's.
+    assert_eq!(gateway.admin("DELETE", &format!("/api/v1/tokens/{id}"), "").await.status, 200);
+    assert_eq!(create().await, 401);
+    eventually("that too", async || {
+        let ended = rows(&gateway, "action=admin.refused").await;
+        ended.iter().any(|row| row["code"] != "not_permitted" && row["actor"]["id"] == id.as_str())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_log_whose_end_was_cut_off_is_found_at_the_command_line() {
     let place = folder("");
     let at = |words: &[&str]| run(place.path(), words);

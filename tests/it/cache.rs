@@ -92,11 +92,11 @@ async fn responses_and_converse_are_cached_like_the_others() {
     }
     assert_eq!(upstream.heard().len(), 2, "one a format");
     // Each answer has a name of its own, under which it is stored, and can be gone on from.
-    let ids: Vec<String> = join_all((0..2).map(|_| gateway.post("/v1/responses", &responses(false))))
-        .await
-        .iter()
-        .map(|answer| answer.json()["id"].as_str().expect("an id").to_owned())
-        .collect();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let answer = gateway.post("/v1/responses", &responses(false)).await.json();
+        ids.push(answer["id"].as_str().expect("an id").to_owned());
+    }
     assert_ne!(ids[0], ids[1]);
     let streamed = gateway.post("/v1/responses", &responses(true)).await;
     let last = crate::family::events(&streamed).pop().expect("events");

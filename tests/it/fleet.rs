@@ -87,6 +87,7 @@ async fn three_gateways_admit_exactly_what_a_budget_and_a_limit_hold() {
             gateway.stop().await;
         }
     }
+    println!("{rounds} rounds of {calls} calls at three gateways: 37 or 41 admitted in each, and not one more");
 }
 
 /// A day's limit begins anew there.

@@ -1,7 +1,10 @@
 //! Who is who and who may do what, through the real gateway: organisations, teams, users, keys, tokens of the admin API, and
 //! the table of permissions walked over every route of the control plane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use serde_json::{Value, json};
 
@@ -264,6 +267,7 @@ struct World {
     gateway: Gateway,
     /// By kind of thing: the one that is the actor's scope's, and the foreign one.
     things: BTreeMap<&'static str, [String; 2]>,
+    made: AtomicUsize,
 }
 
 impl World {
@@ -289,8 +293,31 @@ impl World {
         {
             things.insert(kind, [made[0][n].clone(), made[1][n].clone()]);
         }
-        World { gateway, things }
+        World { gateway, things, made: AtomicUsize::default() }
     }
+}
+
+impl World {
+    /// What somebody makes of one side, with a name that nobody had.
+    fn new_thing(&self, kind: &str, role: &str, foreign: bool) -> Value {
+        let side = if foreign { "out" } else { "in" };
+        let name = format!("new-{role}-{side}-{}", self.made.fetch_add(1, Ordering::Relaxed));
+        match kind {
+            "users" | "service-accounts" => {
+                json!({ "name": name, "teams": [format!("team-{side}")], "roles": ["developer"] })
+            }
+            "tokens" => json!({ "name": name, "role": role, "team": format!("team-{side}") }),
+            "teams" => json!({ "name": name, "organisation": format!("org-{side}") }),
+            "organisations" => json!({ "name": name }),
+            _ => json!({ "name": name, "team": format!("team-{side}") }),
+        }
+    }
+}
+
+/// It makes a thing that will be somebody's.
+fn creates(method: &str, path: &str) -> bool {
+    let of = ["organisations", "teams", "users", "service-accounts", "keys", "tokens"];
+    method == "POST" && path.strip_prefix("/api/v1/").is_some_and(|kind| of.contains(&kind))
 }
 
 /// Permissions over things that belong to somebody; all others are over the whole gateway, or anybody's.
@@ -344,6 +371,7 @@ async fn every_admin_operation_is_walked_by_every_role() {
                     let body = match (method.as_str(), kind) {
                         ("patch", _) => json!({}),
                         ("post", "explain") => json!({ "model": "mock", "messages": [] }),
+                        ("post", _) if creates("POST", path) => world.new_thing(kind, role, foreign),
                         ("post", _) => json!({ "name": " ", "team": if foreign { "team-out" } else { "team-in" } }),
                         _ => Value::Null,
                     };
@@ -373,6 +401,16 @@ async fn every_admin_operation_is_walked_by_every_role() {
                         assert_eq!(answer.status, 403, "{what}: {}", answer.text());
                     } else if owned && foreign {
                         assert_eq!(answer.status, 403, "{what} is foreign: {}", answer.text());
+                    } else if creates(&method, path) {
+                        // A team's holder makes things of the own team alone; no team, and no organisation.
+                        let own = cell == "all"
+                            && !foreign
+                            && ["keys", "users", "service-accounts", "tokens"].contains(&kind);
+                        if own {
+                            assert_eq!(answer.status, 201, "{what}: {}", answer.text());
+                        } else {
+                            assert_eq!(answer.status, 403, "{what}: {}", answer.text());
+                        }
                     } else if owned && method == "GET" && cell == "all" && kind != "organisations" {
                         assert_eq!(answer.status, 200, "{what} is its own: {}", answer.text());
                     } else if owned && method == "PATCH" && kind == "keys" && cell == "all" {
@@ -440,6 +478,33 @@ async fn lists_show_what_the_actor_may_see() {
     assert_eq!(ask(gateway, Some(&team), "GET", &format!("/api/v1/requests/{id}"), &Value::Null).await.status, 403);
     let sums = rows(&team, "/api/v1/usage?group_by=team").await;
     assert!(sums.len() == 1 && sums[0]["team"] == "team-in", "{sums:?}");
+    // Budgets of the own team, of its users and of its keys; and raises of them.
+    for side in ["in", "out"] {
+        let terms = json!({ "budget": { "usd": 5, "per": "total" } });
+        for path in [format!("teams/team-{side}"), format!("users/user-{side}"), format!("organisations/org-{side}")] {
+            own(gateway, "PATCH", &format!("/api/v1/{path}"), terms.clone()).await;
+        }
+        let new = json!({ "name": "y", "user": format!("user-{side}"), "budget": { "usd": 5, "per": "total" } });
+        let key = own(gateway, "POST", "/api/v1/keys", new).await;
+        assert_eq!(chat(gateway, key["key"].as_str().expect("a key"), "mock", json!({})).await.status, 200);
+        let raise = json!({ "scope": format!("user:user-{side}"), "usd": 1, "until": "1h", "reason": "x" });
+        own(gateway, "POST", "/api/v1/budgets/raise", raise).await;
+    }
+    assert_eq!(own(gateway, "GET", "/api/v1/budgets", Value::Null).await["data"].as_array().expect("rows").len(), 8);
+    let scopes = async |token: &str, path: &str| {
+        let rows = rows(token, path).await;
+        rows.iter().map(|row| row["scope"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let budgets = scopes(&team, "/api/v1/budgets").await;
+    assert!(budgets.len() == 3 && budgets.iter().all(|scope| !scope.ends_with("-out")), "{budgets:?}");
+    assert!(
+        budgets.contains(&"team:team-in".to_owned()) && budgets.contains(&"user:user-in".to_owned()),
+        "{budgets:?}"
+    );
+    assert_eq!(scopes(&team, "/api/v1/budgets/raises").await, ["user:user-in"]);
+    let outside = token(gateway, json!({ "name": "o", "role": "admin", "organisation": "org-out" })).await;
+    let budgets = scopes(&outside, "/api/v1/budgets").await;
+    assert!(budgets.len() == 4 && budgets.iter().all(|scope| !scope.ends_with("-in")), "{budgets:?}");
     let whoami = ask(gateway, Some(&user), "GET", "/api/v1/whoami", &Value::Null).await.json();
     assert_eq!((&whoami["user"], &whoami["roles"][0]["role"]), (&json!("user-in"), &json!("developer")));
 }

@@ -243,6 +243,34 @@ fn usage_is_priced_again_and_history_stays() {
     );
     let after = text(&run(place.path(), &["usage", "--by", "model", "--csv"]).stdout);
     assert_eq!(before, after, "nothing was changed");
+
+    // For good: records and sums have the new prices, once.
+    let write = || {
+        let out = run(place.path(), &["usage", "rerate", "--config", "new.toml", "--write"]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        text(&out.stdout)
+    };
+    let said = write();
+    assert!(said.contains("6 requests of ") && said.contains("have these prices now"), "{said}");
+    let settled = rerate(&["--config", "new.toml"]);
+    assert_eq!(
+        (settled["total"]["difference_usd"].to_string(), &settled["total"]["unchanged"]),
+        ("0".to_owned(), &json!(6)),
+        "{settled}"
+    );
+    assert_eq!(settled["total"]["now_usd"], told["total"]["now_usd"]);
+    let sums = run(place.path(), &["usage", "--by", "model", "--json"]);
+    let sums: Value = serde_json::from_slice(&sums.stdout).expect("JSON");
+    let cost = |model: &str| {
+        let rows = sums["data"].as_array().expect("rows");
+        nano(&rows.iter().find(|row| row["model"] == model).expect("a row")["cost_usd"])
+    };
+    assert_eq!((cost("mock"), cost("mock/other")), (0, nano(&kept["now_usd"])), "{sums}");
+    assert!(write().contains("0 requests of 0 hours"));
+    let audit = text(&run(place.path(), &["audit", "list", "--action", "usage.rerate"]).stdout);
+    assert!(audit.contains("done") && audit.contains("intended"), "{audit}");
+    let refused = run(place.path(), &["usage", "rerate", "--write", "--admin", &admin]);
+    assert!(!refused.status.success());
 }
 
 #[test]

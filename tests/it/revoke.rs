@@ -13,7 +13,9 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
     family::{FAMILIES, Openai},
-    support::{End, Gateway, Say, Upstream, begin, read_rest, read_until, request},
+    server::Server,
+    shared,
+    support::{End, Gateway, Say, Upstream, begin, eventually, read_rest, read_until, request},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n";
@@ -118,6 +120,104 @@ async fn without_a_cut_what_runs_may_end_by_itself() {
     // A second thought.
     gateway.admin("DELETE", &format!("/api/v1/keys/{id}?cut=true"), "").await;
     upstream.is_cancelled(1).await;
+}
+
+/// A world of its own for each: an organisation, its team, its user, and the user's key.
+async fn member(gateway: &Gateway, side: &str) -> String {
+    let post = async |path: &str, body: String| {
+        let made = gateway.admin("POST", &format!("/api/v1/{path}"), &body).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+    };
+    post("organisations", format!(r#"{{"name":"org-{side}"}}"#)).await;
+    post("teams", format!(r#"{{"name":"team-{side}","organisation":"org-{side}"}}"#)).await;
+    post("users", format!(r#"{{"name":"user-{side}","teams":["team-{side}"]}}"#)).await;
+    gateway.key(&format!(r#"{{"name":"{side}","user":"user-{side}"}}"#)).await.1
+}
+
+/// All that is asked of a disabled user, team or organisation: what runs ends, new requests are refused, others go on; and it
+/// can be enabled again. `here` is told, the streams run at `there`.
+async fn disabled_with_a_cut(upstream: &Upstream, here: &Gateway, there: &Gateway) {
+    let (key, other) = (member(here, "in").await, member(here, "out").await);
+    let body = Openai.body("up/m", true, "x");
+    let ask = async |key: &str| {
+        there.post_with("/v1/chat/completions", &[("x-api-key", key)], &Openai.body("up/m", false, "x")).await
+    };
+    for (kind, code) in [
+        ("users/user", "user_disabled"),
+        ("teams/team", "team_disabled"),
+        ("organisations/org", "organisation_disabled"),
+    ] {
+        upstream.always(stalled());
+        let mut streams = Vec::new();
+        for key in [&key, &other] {
+            let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+            eventually("the key is known", async || {
+                request(there.addr, "GET", "/v1/models", &headers, b"").await.status == 200
+            })
+            .await;
+            let mut socket = begin(there.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await;
+            let raw = read_until(&mut socket, "first words").await;
+            streams.push((socket, raw));
+        }
+        let path = format!("/api/v1/{kind}-in");
+        let refused = here.admin("PATCH", &path, r#"{"cut":true}"#).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        let told = here.admin("PATCH", &path, r#"{"disabled":true,"cut":true}"#).await.json();
+        assert_eq!(told["disabled"], true, "{told}");
+        let (socket, raw) = &mut streams[0];
+        let answer = read_rest(socket, std::mem::take(raw)).await;
+        assert!(answer.text().contains("revoked or disabled while"), "{kind}: {}", answer.text());
+        let error = ask(&key).await;
+        assert_eq!((error.status, Openai.error(&error).code.as_str()), (403, code));
+        assert!(is_open(&mut streams[1].0).await, "{kind}: another's stream goes on");
+        drop(streams);
+        upstream.always(Say::json(Openai.whole("x")));
+        assert_eq!(ask(&other).await.status, 200, "{kind}");
+        here.admin("PATCH", &path, r#"{"disabled":false}"#).await;
+        eventually("it is served again", async || ask(&key).await.status == 200).await;
+    }
+}
+
+#[tokio::test]
+async fn disabling_a_user_a_team_or_an_organisation_ends_what_runs_there() {
+    let upstream = Upstream::saying(stalled()).await;
+    let gateway = gateway(&upstream).await;
+    disabled_with_a_cut(&upstream, &gateway, &gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disabling_them_ends_what_runs_at_other_gateways_too() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Upstream::saying(stalled()).await;
+    let config = shared::shared(&server, &upstream.provider("up", "openai_chat"));
+    let (here, there) = (shared::gateway(&config).await, shared::gateway(&config).await);
+    disabled_with_a_cut(&upstream, &here, &there).await;
+}
+
+#[tokio::test]
+async fn a_team_that_the_file_disables_is_refused_until_it_is_enabled_there() {
+    let config = |more: &str| format!("{CLOSED}[organisations.acme]\n[teams.lab]\norganisation = \"acme\"\n{more}");
+    let gateway = Gateway::start(&config("")).await;
+    let (_, key) = gateway.key(r#"{"name":"k","team":"lab"}"#).await;
+    let ask = async || {
+        let body = Openai.body("mock", false, "x");
+        gateway.post_with("/v1/chat/completions", &[("x-api-key", &key)], &body).await
+    };
+    assert_eq!(ask().await.status, 200);
+    gateway.rewrite(&config("disabled = true\n"));
+    eventually("it is refused", async || {
+        let answer = ask().await;
+        answer.status == 403 && Openai.error(&answer).code == "team_disabled"
+    })
+    .await;
+    gateway.rewrite(&config("").replace("acme]\n", "acme]\ndisabled = true\n"));
+    eventually("its organisation is", async || {
+        let answer = ask().await;
+        answer.status == 403 && Openai.error(&answer).code == "organisation_disabled"
+    })
+    .await;
+    gateway.rewrite(&config(""));
+    eventually("it is served again", async || ask().await.status == 200).await;
 }
 
 #[tokio::test]

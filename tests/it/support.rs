@@ -596,6 +596,13 @@ impl Process {
             let log = log.lock().expect("log");
             log.split_whitespace().filter_map(|w| w.strip_prefix("http://")?.parse().ok()).collect()
         };
+        // With a million keys, in a build without optimisation, it takes minutes.
+        for _ in 0..if crate::shared::long() { 1_500 } else { 0 } {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if addresses().len() >= 2 || child.try_wait().expect("wait").is_some() {
+                break;
+            }
+        }
         eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
         let found = addresses();
         Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }

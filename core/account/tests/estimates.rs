@@ -1,6 +1,9 @@
 //! The ratio by which prompts are estimated: it follows what upstreams count, and no caller leads it away.
 
-use crate::account::estimate::Estimates;
+use crate::{
+    account::{estimate::Estimates, learned},
+    store::{Memory, Op, Store, Table},
+};
 
 /// Tokens of 4,000 bytes, as they are estimated now.
 fn of(estimates: &Estimates) -> u64 {
@@ -42,4 +45,28 @@ fn a_caller_whose_prompts_are_all_blanks_moves_it_little_and_others_bring_it_bac
     estimates.learn("p/m", 10, 1_000);
     estimates.learn("p/m", 10_000, 0);
     assert_eq!(of(&estimates), before);
+}
+
+#[tokio::test]
+async fn what_was_learned_is_known_to_the_next_process() {
+    let (estimates, store) = (Estimates::default(), Memory::default());
+    for n in 0..3_000 {
+        estimates.learn(&format!("p/{n}-{}", "x".repeat(90)), 1_000, 400);
+    }
+    for _ in 0..100 {
+        estimates.learn("p/m", 1_000, 500);
+    }
+    learned::keep(&estimates.learned(), &store).await.unwrap();
+    let next = Estimates::default();
+    learned::restore(&next, &store).await;
+    assert_eq!(of(&next), of(&estimates));
+    assert!(of(&next) > 1_900, "{}", of(&next));
+    assert!((100..=1_024).contains(&next.learned().len()), "as many as a row holds: {}", next.learned().len());
+    // Nonsense in the row is no ratio.
+    for row in ["{", r#"{"p/m":1e9}"#, r#"{"p/m":0}"#] {
+        store.write(vec![Op::put(Table::Meta, "estimates/ratios", row)]).await.unwrap();
+        let next = Estimates::default();
+        learned::restore(&next, &store).await;
+        assert!((666..=8_000).contains(&of(&next)), "{row}: {}", of(&next));
+    }
 }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Seconds since 1970 at which a test begins: the start of an hour.
-const BEGIN: u64 = 1_900_000_800 / 3600 * 3600;
+pub(super) const BEGIN: u64 = 1_900_000_800 / 3600 * 3600;
 
 /// A clock for one test.
 macro_rules! clock {
@@ -40,12 +40,12 @@ macro_rules! clock {
     };
 }
 
-async fn sled(folder: &tempfile::TempDir) -> Arc<dyn Store> {
+pub(super) async fn sled(folder: &tempfile::TempDir) -> Arc<dyn Store> {
     let path = folder.path().join("data");
     store::open(&config::Store { kind: StoreKind::Sled, path }).await.unwrap()
 }
 
-fn record(at: SystemTime, team: &str, cost: Option<i64>) -> (Record, Trace) {
+pub(super) fn record(at: SystemTime, team: &str, cost: Option<i64>) -> (Record, Trace) {
     let usage = Usage { input_tokens: Some(3), output_tokens: Some(2), ..Usage::default() };
     let mut record = Record {
         id: mint_id(at),
@@ -71,6 +71,7 @@ fn record(at: SystemTime, team: &str, cost: Option<i64>) -> (Record, Trace) {
         upstream_duration: Duration::ZERO,
         cache: None,
         saved_nano_usd: None,
+        experiment: None,
         bodies: None,
         tags: vec![("a\"\n".into(), "ü\\".into())],
     };
@@ -100,7 +101,7 @@ async fn all(ledger: &Arc<Ledger>, limit: usize) -> Vec<String> {
     }
 }
 
-async fn sums(ledger: &Ledger) -> BTreeMap<String, Sum> {
+pub(super) async fn sums(ledger: &Ledger) -> BTreeMap<String, Sum> {
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     let all =
         ledger.sums.each(Minute(0), Minute::MAX, |_, by, sum| sums.entry(by.team.to_owned()).or_default().add(sum));

@@ -68,6 +68,9 @@ impl<'a> By<'a> {
             Scope::Model(id) => self.model == &**id,
             Scope::Provider(id) => self.provider() == &**id,
             Scope::Tag(id) => self.tags().any(|tag| tag == &**id),
+            Scope::Target(id) => self.target == &**id,
+            // Records know no keys of providers.
+            Scope::ProviderKey(_) => false,
         }
     }
 
@@ -118,7 +121,7 @@ impl Kind {
             Scope::Key(_) => Kind::Key,
             Scope::Model(_) => Kind::Model,
             // Its name begins those of its targets.
-            Scope::Provider(_) => Kind::Target,
+            Scope::Provider(_) | Scope::Target(_) | Scope::ProviderKey(_) => Kind::Target,
             Scope::Tag(_) => Kind::Tag,
         }
     }

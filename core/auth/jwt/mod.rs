@@ -21,8 +21,9 @@ mod token;
 use self::{jwks::Keyring, token::Token};
 use super::{
     Principal,
+    bound::Bound,
     cut::Cuts,
-    directory::{Bound, Claimed, Directory},
+    directory::{Claimed, Directory},
 };
 use crate::{
     config::{
@@ -188,7 +189,7 @@ impl Caller {
             .collect();
         let own = (!tags.is_empty()).then(|| {
             let terms = Terms { tags: tags.into(), ..Terms::default() };
-            Arc::new(Bound { scope: Scope::Key(key_id.clone()), name: self.user.clone(), terms })
+            Bound::new(Scope::Key(key_id.clone()), &self.user, terms)
         });
         let claimed = Claimed {
             teams: list(&settings.claims.team).unwrap_or_default(),

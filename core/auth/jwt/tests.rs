@@ -138,7 +138,7 @@ async fn a_token_becomes_a_caller_with_its_claims() {
     let who = table.verify(&token, SystemTime::now()).await.unwrap();
     assert_eq!((who.user.as_deref(), who.team.as_deref(), &*who.key_name), (Some("ada"), Some("hr"), "ada"));
     assert!(who.key_id.starts_with("jwt_") && who.may_use("mock") && !who.may_use("other"));
-    assert_eq!(who.roles, ["developer", "chemist"], "scripts see all of them");
+    assert_eq!(*who.roles, ["developer", "chemist"], "scripts see all of them");
     assert_eq!(who.tags().collect::<Vec<_>>(), [&("dept".to_owned(), "rd".to_owned())]);
     assert!(who.admits(crate::model::Operation::Chat, None).is_ok());
     let known = table.authenticate(Some(&token), SystemTime::now()).unwrap();

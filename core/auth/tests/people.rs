@@ -357,7 +357,7 @@ fn file_users_and_their_roles_bind_keys_too() {
     directory.bind(&mut principal);
     let denied = principal.admits(Asked::Chat, None).unwrap_err();
     assert!(denied.status() == 403 && denied.message.contains("models.call"), "{}", denied.message);
-    assert_eq!(principal.roles, ["viewer"]);
+    assert_eq!(*principal.roles, ["viewer"]);
     assert_eq!(directory.actor("ada").unwrap().holds[0].role, Role::Viewer);
     assert!(permits(&directory.actor("ada").unwrap(), Operation::ReadKeys, &Target::Gateway).is_err());
 }

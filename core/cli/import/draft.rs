@@ -21,6 +21,8 @@ pub struct Draft {
 #[derive(Debug, Clone, Default)]
 pub struct Model {
     pub weighted: bool,
+    /// In place of weights.
+    pub strategy: Option<&'static str>,
     pub targets: Vec<Target>,
     /// Names of models, or `provider/model`.
     pub failover: Vec<String>,
@@ -170,9 +172,9 @@ impl Model {
         let mut out = String::new();
         let lowest = self.targets.iter().map(|t| t.order).min().unwrap_or(0);
         let (first, later): (Vec<_>, Vec<_>) = self.targets.iter().partition(|t| t.order == lowest);
-        let weighted = self.weighted && first.len() > 1;
-        if weighted {
-            out.push_str("strategy = \"weighted\"\n");
+        let weighted = self.weighted && self.strategy.is_none() && first.len() > 1;
+        if let Some(strategy) = self.strategy.or(weighted.then_some("weighted")).filter(|_| first.len() > 1) {
+            out.push_str(&format!("strategy = \"{strategy}\"\n"));
         }
         out.push_str("targets = [\n");
         for Target { provider, model, weight, .. } in &first {

@@ -322,11 +322,17 @@ fn setting(draft: &mut Draft, field: &str, key: &str, value: &Value) {
     match key {
         "routing_strategy" => match value.as_str().unwrap_or("") {
             "simple-shuffle" => draft.carried(field, "strategy = \"weighted\""),
-            other => {
-                let text =
-                    format!("strategy = \"weighted\": there is no {other} yet; targets that fail are passed over");
-                draft.changed(field, text);
-            }
+            other => match STRATEGIES.iter().find(|(theirs, _)| *theirs == other) {
+                Some((_, strategy)) => {
+                    draft.models.values_mut().for_each(|model| model.strategy = Some(strategy));
+                    draft.carried(field, format!("strategy = \"{strategy}\""));
+                }
+                None => {
+                    let text =
+                        format!("strategy = \"weighted\": there is no {other} yet; targets that fail are passed over");
+                    draft.changed(field, text);
+                }
+            },
         },
         "fallbacks" => {
             for map in value.as_array().into_iter().flatten().filter_map(Value::as_object) {
@@ -420,3 +426,6 @@ fn setting(draft: &mut Draft, field: &str, key: &str, value: &Value) {
 }
 
 const NO_SETTING: &str = "there is no such setting here";
+/// Its words for choices among deployments, and ours.
+const STRATEGIES: [(&str, &str); 3] =
+    [("latency-based-routing", "least_latency"), ("least-busy", "least_busy"), ("cost-based-routing", "least_cost")];

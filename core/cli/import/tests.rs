@@ -96,10 +96,11 @@ fn targets(config: &Config, name: &str) -> Vec<(String, u32)> {
 fn a_litellm_config_becomes_one_that_runs() {
     let draft = drafted(From::LiteLlm, LITELLM, "").unwrap();
     let config = checked(&draft);
-    assert_eq!(targets(&config, "smart"), [("openai/gpt-4.1".into(), 3), ("anthropic/claude-sonnet-4-5".into(), 1)]);
+    // Weights count for nothing where latency decides.
+    assert_eq!(targets(&config, "smart"), [("openai/gpt-4.1".into(), 1), ("anthropic/claude-sonnet-4-5".into(), 1)]);
     let smart = &config.models["smart"];
     // They named each other: one of them lists the other's targets.
-    assert_eq!(smart.strategy, Strategy::Weighted);
+    assert_eq!(smart.strategy, Strategy::LeastLatency);
     assert_eq!(smart.failover, ["azure/gpt-4o-mini", "openai-2/gpt-4o-mini"]);
     assert_eq!(config.models["cheap"].failover, ["openai-2/gpt-4o-mini", "smart"]);
     assert_eq!((smart.timeouts.whole.map(|t| t.as_secs()), smart.retries), (Some(30), Some(2)));
@@ -140,7 +141,7 @@ fn every_litellm_field_is_told_and_no_secret_is() {
         (What::Changed, "model_list[7].litellm_params.aws_secret_access_key", "AWS_SECRET_ACCESS_KEY"),
         (What::Dropped, "model_list[9].litellm_params.model", "no provider \"fal_ai\""),
         (What::Dropped, "model_list[10]", "no litellm_params.model"),
-        (What::Changed, "router_settings.routing_strategy", "latency-based-routing"),
+        (What::Carried, "router_settings.routing_strategy", "least_latency"),
         (What::Dropped, "router_settings.fallbacks.ghost", "no such model"),
         (What::Dropped, "fallback of smart", "there is no model \"nowhere\""),
         (What::Dropped, "router_settings.model_group_alias.lost", "no model of this file"),

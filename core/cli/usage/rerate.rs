@@ -1,25 +1,29 @@
 //! `portcullis usage rerate`: what recorded usage would have cost by the prices of a configuration, beside what was charged.
-//! History stays as it is.
+//! History stays as it is, unless `--write` says otherwise.
 
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use serde_json::json;
 
 use super::{Out, columns, lines, refused};
 use crate::{
     account::{
+        Ledger,
         price::{Rates, usd_text},
         report::{Asked, Dimension, Report},
-        rerate::{Difference, Rerated},
+        rerate::{Difference, Rerated, write::Written},
     },
-    cli::Exit,
+    audit::PURPOSE,
+    cli::{Exit, either},
     config::{self, Config, Place, Secret, env},
+    keyring::Keyring,
     provider, route,
+    telemetry::Ring,
 };
 
 /// Prices recorded usage again, by the prices of this configuration (--config for another one), and says how that differs
-/// from what was charged. Changes nothing.
+/// from what was charged. Changes nothing without --write.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  portcullis usage rerate --from 2026-11-01 --to 2026-12-01 --by team,model --config new-prices.toml"
@@ -40,6 +44,10 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Put these prices in the place of what was charged: in the records and in the sums of usage, of a stopped gateway. Budgets
+    /// keep what they counted, where that was more
+    #[arg(long, conflicts_with = "admin")]
+    write: bool,
 }
 
 pub async fn run(args: Args, place: &Place, token: Option<Secret>, out: &mut Out) -> Result<Exit> {
@@ -57,9 +65,43 @@ pub async fn run(args: Args, place: &Place, token: Option<Secret>, out: &mut Out
     let mut prices = Prices::of(&config)?;
     let mut rerated = Rerated::default();
     let mut add = |line: &[u8]| rerated.add(line, &report.by, &mut |target| prices.find(target));
-    lines(&config, args.admin.as_deref(), token, (report.from, report.to), &mut add).await?;
+    let span = (report.from, report.to);
+    lines(&config, args.admin.as_deref(), token, span, &mut add).await?;
     print(out, &rerated, &report.by, args.json)?;
+    if args.write {
+        let done = write(&config, span, &mut prices).await?;
+        if !args.json {
+            told(out, done)?;
+        }
+    }
     Ok(Exit::Done)
+}
+
+/// Written down in the audit log before and after.
+async fn write(config: &Config, (from, to): (SystemTime, SystemTime), prices: &mut Prices) -> Result<Written> {
+    let store = either::stopped(config, "usage").await?;
+    let done = async {
+        if store.node().is_some() {
+            bail!("records that several gateways share sums of are priced again without --write only");
+        }
+        let ring = Keyring::open(&store, &config.secrets).await.map_err(either::plain)?;
+        let ledger = Ledger::open(store.clone(), Arc::new(Ring::new(1)), SystemTime::now).await?;
+        let time = |at: SystemTime| jiff::Timestamp::try_from(at).map(|at| at.strftime("%FT%TZ").to_string());
+        let span = format!("{}/{}", time(from)?, time(to)?);
+        let work = async { Ok(ledger.rerate((from, to), &mut |target| prices.find(target)).await?) };
+        crate::cli::audit::told(&store, &ring.secret_for(PURPOSE), ("usage.rerate", Some(&span)), work).await
+    };
+    let done = done.await;
+    store.close().await?;
+    done
+}
+
+fn told(out: &mut Out, Written { hours, requests, left }: Written) -> Result<()> {
+    writeln!(out, "{requests} requests of {hours} hours have these prices now, in the records and in the sums.")?;
+    if left > 0 {
+        writeln!(out, "{left} requests stay as they were charged: the sums that hold them could not be told apart.")?;
+    }
+    Ok(())
 }
 
 /// The prices of a configuration, asked for by target.

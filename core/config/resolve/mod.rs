@@ -18,6 +18,9 @@ use super::{
 };
 
 mod cache;
+mod experiment;
+mod care;
+mod data;
 mod identity;
 mod jwt;
 mod limits;
@@ -26,6 +29,7 @@ mod models;
 mod pricing;
 mod profiles;
 mod providers;
+mod quotas;
 mod rollout;
 mod secrets;
 mod stages;
@@ -79,6 +83,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let budget_lease = r.span(&path(&["store", "budget_lease"]), lease).unwrap_or(BUDGET_LEASE);
     let store = r.store(raw_store, budget_lease);
     let (mut raw_models, mut raw_providers) = (file.models, file.providers);
+    let quotas = r.quotas(&mut raw_models, &mut raw_providers);
     let rules = r.rules(&mut raw_models, &mut raw_providers, file.tags);
     let alerts = r.alerts(file.alerts);
     let providers = r.providers(raw_providers);
@@ -125,6 +130,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         teams,
         users,
         rules,
+        quotas,
         alerts,
         pricing,
         catalogue,

@@ -76,7 +76,7 @@ impl Slot {
                     Refused::TooMuch => Why::TooMuch,
                 })
             }
-            Counted::DayRequests | Counted::DayTokens => {
+            Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => {
                 if self.used + more > bound {
                     return Err(Why::Wait(Duration::from_secs(60)));
                 }

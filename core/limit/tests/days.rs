@@ -6,7 +6,7 @@ use crate::limit::days;
 fn taking(limits: &Limits, at: SystemTime) -> crate::error::Result<()> {
     let few = config::Limits { requests_per_day: Some(3), ..config::Limits::default() };
     let rule = Rule::of(Scope::Tag("env=prod".into()), &"env=prod".into(), Some(few), Arc::default()).unwrap();
-    let caller = Principal { rules: [rule].into(), ..Principal::default() };
+    let caller = Principal { rules: [Arc::new(rule)].into(), ..Principal::default() };
     limits.enter(&limits.bounds(&caller, &Rules::default(), &[], at)).map(drop)
 }
 

@@ -17,7 +17,7 @@ fn of(usd: u64, per: Per) -> Budget {
 }
 
 fn bound_by(rules: Vec<Rule>) -> Principal {
-    Principal { rules: rules.into(), ..Principal::default() }
+    Principal { rules: rules.into_iter().map(Arc::new).collect(), ..Principal::default() }
 }
 
 /// Its keeper at work.

@@ -37,7 +37,7 @@ fn both() -> Principal {
         Rule::of(scope, &name, Some(few), [budget(usd)].into()).unwrap()
     };
     Principal {
-        rules: [rule(Scope::Key("k".into()), 10), rule(Scope::Team("t".into()), 5)].into(),
+        rules: [rule(Scope::Key("k".into()), 10), rule(Scope::Team("t".into()), 5)].map(Arc::new).into(),
         ..Principal::default()
     }
 }
@@ -132,7 +132,7 @@ async fn of_500_at_once_over_three_gateways_ten_are_admitted() {
         .collect();
     let budget = Budget { nano_usd: 10 * USD, per: Per::Total, unpriced_nano_usd: 0, soft: None };
     let rule = Rule::of(Scope::Team("t".into()), &"t".into(), None, [budget].into());
-    let caller = Principal { rules: rule.into_iter().collect(), ..Principal::default() };
+    let caller = Principal { rules: rule.into_iter().map(Arc::new).collect(), ..Principal::default() };
     let asked = (0..500).map(|n| {
         let (limits, caller) = (&nodes[n % 3], &caller);
         async move {

@@ -448,6 +448,7 @@ fn record() -> crate::account::Record {
         upstream_duration: std::time::Duration::ZERO,
         cache: None,
         saved_nano_usd: None,
+        experiment: None,
         bodies: None,
         tags: vec![("k".into(), "v".into())],
     }

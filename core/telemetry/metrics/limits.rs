@@ -25,6 +25,22 @@ impl Metrics {
         self.recorder.register_counter(&key(names::WOULD_LIMIT, labels), &METADATA).increment(1);
     }
 
+    /// A provider's quota: the bound, what is left, and seconds until it may be used again.
+    pub fn quota(&self, scope: &'static str, name: &str, (unit, per): (&'static str, &str), figures: [f64; 3]) {
+        let whose = format!("{scope}:{name}");
+        let known = self.teams.contains(&whose) || (self.teams.len() < MAX_TEAMS && self.teams.insert(whose));
+        let name = if known { name } else { OTHER };
+        for (gauge, figure) in [names::QUOTA, names::QUOTA_LEFT, names::QUOTA_OPENS].into_iter().zip(figures) {
+            let labels = vec![
+                label("scope", scope),
+                Label::new("name", name.to_owned()),
+                label("unit", unit),
+                Label::new("per", per.to_owned()),
+            ];
+            self.recorder.register_gauge(&key(gauge, labels), &METADATA).set(figure);
+        }
+    }
+
     /// Somebody was told of a budget: `soft` or `exhausted`.
     pub fn budget_alert(&self, scope: &'static str, threshold: &'static str) {
         let labels = vec![label("scope", scope), label("threshold", threshold)];

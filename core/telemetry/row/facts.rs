@@ -1,7 +1,10 @@
 //! The facts that an explained request's trace holds, as JSON. Rare: nobody else's row has them.
 
 use super::{list, maybe, millis, name, null, number, text, usd};
-use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
+use crate::{
+    account::Mark,
+    context::{Allowance, Funds, Rank, Reserve, Share, Weighed},
+};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
@@ -38,6 +41,20 @@ pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Which arm it was given to, and for a copy: of what.
+pub(super) fn mark(of: &Mark, out: &mut Vec<u8>) {
+    let Mark { model, arm, copy_of } = of;
+    out.extend_from_slice(b"{\"model\":");
+    text(model, out);
+    name("arm", out);
+    text(arm, out);
+    if copy_of.is_some() {
+        name("mirror_of", out);
+        maybe(copy_of.as_deref(), out);
+    }
+    out.push(b'}');
+}
+
 pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
     let Funds { scope, name: whose, nano_usd, per, spent, reserved, left, resets } = of;
     name("scope", out);
@@ -57,6 +74,16 @@ pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
     maybe(at.as_deref(), out);
 }
 
+pub(super) fn rank(Rank { target, strategy, why }: &Rank, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"target\":");
+    text(target, out);
+    name("strategy", out);
+    text(strategy, out);
+    name("why", out);
+    text(why, out);
+    out.push(b'}');
+}
+
 pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     let Weighed {
         target,
@@ -64,6 +91,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         circuit,
         retry_in,
         latency,
+        speed,
         in_flight,
         keys,
         keys_resting,
@@ -71,6 +99,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         price_output,
         context_window,
         capabilities,
+        region,
     } = of;
     name("target", out);
     text(target, out);
@@ -86,6 +115,10 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     }
     name("latency_ms", out);
     span(*latency, out);
+    if let Some(speed) = speed.filter(|speed| speed.is_finite()) {
+        name("tokens_per_second", out);
+        out.extend_from_slice(format!("{speed:.1}").as_bytes());
+    }
     name("in_flight", out);
     number(*in_flight, out);
     name("keys", out);
@@ -103,6 +136,10 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     count(*context_window, out);
     name("capabilities", out);
     list(capabilities, out, |word, out| text(word, out));
+    if let Some(region) = region {
+        name("region", out);
+        text(region, out);
+    }
 }
 
 pub(super) fn reserve(of: &Reserve, out: &mut Vec<u8>) {

@@ -1,0 +1,207 @@
+//! What an upstream's refusal is about, where its status alone does not tell: a prompt that is too long for the model, content that
+//! its policy does not allow, an account without credit. Each vendor says so in words of its own, and they stand here, in one
+//! list. Reads codes first and messages last, and decides nothing: what follows is said by `route::cause`.
+
+use crate::error::{Error, Kind, UpstreamFault};
+
+/// The gateway's words for it, whatever the upstream's were.
+pub const CONTEXT: &str = "context_length_exceeded";
+pub const POLICY: &str = "content_policy_violation";
+pub const QUOTA: &str = "insufficient_quota";
+
+/// The same error, with a code that says what it is about. An upstream's own code for it stays as it is.
+pub fn named(mut error: Error) -> Error {
+    let Some(fault) = &error.upstream else { return error };
+    let refused = error.kind == Kind::UpstreamRefused;
+    let unpaid = error.kind == Kind::UpstreamAuth && fault.status == 402;
+    let limited = error.kind == Kind::UpstreamRateLimited && error.retry_after.is_none();
+    if !(refused || unpaid || limited) {
+        return error;
+    }
+    let said = Said::of(fault, &error);
+    if unpaid || said.is(&SPENT) {
+        let message = "the gateway's account at this provider has no credit or no quota left; choose another model";
+        error.message = if limited { std::mem::take(&mut error.message) } else { message.to_owned() };
+        (error.kind, error.status) = (Kind::UpstreamRateLimited, None);
+        return error.with_code(QUOTA);
+    }
+    if refused && said.is(&LONG) {
+        return error.with_code(CONTEXT);
+    }
+    if refused && (said.is(&AGAINST_POLICY) || error.upstream.as_ref().is_some_and(|fault| fault.status == BLOCKED)) {
+        let own = POLICIES.contains(&error.code());
+        return if own { error } else { error.with_code(POLICY) };
+    }
+    error
+}
+
+/// Is this a code for content that a policy does not allow?
+pub fn is_policy(code: &str) -> bool {
+    POLICIES.contains(&code)
+}
+
+/// What was said, in small letters.
+struct Said {
+    codes: Vec<String>,
+    message: String,
+}
+
+/// Words for one thing.
+struct Words {
+    codes: &'static [&'static str],
+    messages: &'static [&'static str],
+}
+
+impl Said {
+    fn of(fault: &UpstreamFault, error: &Error) -> Said {
+        let own = [fault.kind.as_deref(), fault.code.as_deref(), Some(error.code())];
+        let message = error.message.chars().take(LOOKED_AT).collect::<String>().to_lowercase();
+        Said { codes: own.into_iter().flatten().map(str::to_lowercase).collect(), message }
+    }
+
+    fn is(&self, words: &Words) -> bool {
+        self.codes.iter().any(|code| words.codes.contains(&code.as_str()))
+            || words.messages.iter().any(|words| self.message.contains(words))
+    }
+}
+
+const LONG: Words = Words {
+    codes: &[CONTEXT, "context_window_exceeded", "exceed_context_size_error", "string_above_max_length"],
+    messages: &[
+        // OpenAI, vLLM, SGLang, OpenRouter
+        "maximum context length",
+        "context length exceeded",
+        "context_length_exceeded",
+        "reduce the length of the messages",
+        // OpenAI Responses
+        "exceeds the context window",
+        // Anthropic
+        "prompt is too long",
+        "exceed context limit",
+        // Bedrock
+        "input is too long",
+        "too many input tokens",
+        // Gemini
+        "input token count",
+        "exceeds the maximum number of tokens",
+        // Cohere
+        "too many tokens",
+        // xAI
+        "maximum prompt length",
+        // Mistral
+        "too large for model",
+        // llama.cpp, Ollama
+        "exceeds the available context size",
+        "exceeds the context length",
+        "exceeds maximum context",
+        // TGI
+        "`inputs` tokens",
+    ],
+};
+
+const AGAINST_POLICY: Words = Words {
+    codes: &POLICIES,
+    messages: &[
+        // Azure
+        "content management policy",
+        // Anthropic
+        "content filtering policy",
+        // OpenAI
+        "violating our usage policy",
+        "rejected by the safety system",
+        "rejected as a result of our safety system",
+        "content policy",
+        // Alibaba
+        "inappropriate content",
+    ],
+};
+
+/// Codes that say so.
+const POLICIES: [&str; 8] = [
+    POLICY,
+    "content_filter",
+    "invalid_prompt",
+    "image_content_policy_violation",
+    "moderation_blocked",
+    "responsibleaipolicyviolation",
+    "data_inspection_failed",
+    "datainspectionfailed",
+];
+
+const SPENT: Words = Words {
+    codes: &[QUOTA, "billing_error", "servicequotaexceededexception", "billing_hard_limit_reached"],
+    messages: &[
+        // Anthropic
+        "credit balance is too low",
+        "api usage limits",
+        "regain access on",
+        // OpenAI, Gemini
+        "exceeded your current quota",
+        "billing hard limit",
+        // DeepSeek, OpenRouter
+        "insufficient balance",
+        "insufficient credits",
+    ],
+};
+
+/// A status of one vendor: a word of the text is blocked.
+const BLOCKED: u16 = 498;
+/// Characters of a message: what it is about stands at its beginning.
+const LOOKED_AT: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: Option<&str>, message: &str) -> Error {
+        let fault = UpstreamFault { status, code: code.map(str::to_owned), ..UpstreamFault::default() };
+        Error::new(Kind::UpstreamRefused, message).with_status(status).from_upstream(fault)
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_has_one_code_in_every_vendors_words() {
+        for said in [
+            "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.",
+            "prompt is too long: 200001 tokens > 200000 maximum",
+            "input length and `max_tokens` exceed context limit: 199000 + 8192 > 200000",
+            "The input token count (1048577) exceeds the maximum number of tokens allowed (1048576).",
+            "Input is too long for requested model.",
+            "too many tokens: total number of tokens in the prompt cannot exceed 4081",
+            "the request exceeds the available context size, try increasing it",
+        ] {
+            let error = named(refused(400, None, said));
+            assert_eq!((error.code(), error.status(), error.kind), (CONTEXT, 400, Kind::UpstreamRefused), "{said}");
+        }
+        assert_eq!(named(refused(400, Some("context_length_exceeded"), "no")).code(), CONTEXT);
+    }
+
+    #[test]
+    fn content_that_is_not_allowed_keeps_its_vendors_code() {
+        let error = refused(400, Some("content_filter"), "filtered").with_code("content_filter");
+        assert_eq!(named(error).code(), "content_filter");
+        assert_eq!(named(refused(400, None, "Output blocked by content filtering policy")).code(), POLICY);
+        assert_eq!(named(refused(498, None, "blocked")).code(), POLICY);
+    }
+
+    #[test]
+    fn an_account_without_credit_is_a_quota_and_not_the_callers_fault() {
+        let low = named(refused(400, None, "Your credit balance is too low to access the API."));
+        assert_eq!((low.status(), low.code(), low.kind), (429, QUOTA, Kind::UpstreamRateLimited));
+        let fault = UpstreamFault { status: 402, ..UpstreamFault::default() };
+        let unpaid = named(Error::new(Kind::UpstreamAuth, "pay").from_upstream(fault));
+        assert_eq!((unpaid.status(), unpaid.code()), (429, QUOTA));
+    }
+
+    #[test]
+    fn what_nobody_can_tell_stays_as_it_was() {
+        let error = named(refused(400, None, "messages: roles must alternate"));
+        assert_eq!(error.code(), "upstream_refused");
+        let fault = UpstreamFault { status: 429, ..UpstreamFault::default() };
+        let limited = Error::new(Kind::UpstreamRateLimited, "You exceeded your current quota")
+            .retry_after(std::time::Duration::from_secs(17))
+            .from_upstream(fault);
+        assert_eq!(named(limited).code(), "upstream_rate_limited", "it says when it returns: that is a rate");
+        let own = named(Error::new(Kind::InvalidRequest, "prompt is too long"));
+        assert_eq!(own.code(), "invalid_request", "only an upstream's words are looked at");
+    }
+}

@@ -1,0 +1,30 @@
+//! The shape of what a model, or a provider, says of targets that falter.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Span;
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// To reach the upstream. Default: 5s.
+    pub connect: Option<Span>,
+    /// Streams: from the request's end to the first model output. Default: 60s.
+    pub first_event: Option<Span>,
+    /// The longest silence in an answer. Default: 60s.
+    pub idle: Option<Span>,
+    /// Unstreamed answers whole, and streams up to their first output. Default: 10m.
+    pub whole: Option<Span>,
+}
+
+/// How fast a stream must come.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MinSpeed {
+    /// Tokens a second, of text, thoughts and calls of tools.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub tokens_per_second: u32,
+    /// Measured over this time, from the first output on. Default: 5s.
+    pub over: Option<Span>,
+}

@@ -1,0 +1,63 @@
+//! What a gateway with many keys takes in memory, all in all, and how long it takes to start. `PORTCULLIS_LONG=1`: a million of
+//! them; else 20,000. Of the table of keys alone `core/auth/tests/memory.rs` knows more.
+
+use std::time::Instant;
+
+use portcullis::{
+    config,
+    store::{self, Op, Table},
+};
+
+use crate::{
+    shared::long,
+    support::{Process, request},
+};
+
+const CLOSED: &str = "[auth]\nrequired = true\n[store]\nkind = \"sled\"\n";
+
+async fn fill(gateway: &Process, count: usize) {
+    let place = config::Store { kind: config::StoreKind::Sled, path: gateway.path().join("data") };
+    let store = store::open(&place).await.unwrap();
+    let mut rows = Vec::new();
+    for n in 0..count {
+        let hash = format!("{:064x}", (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
+        let row = format!(
+            r#"{{"name":"laptop of {n}","created":1764000000,"secrets":[{{"hash":"{hash}","last4":"abcd","created":1764000000}}]}}"#
+        );
+        rows.push(Op::put(Table::Keys, format!("key_{n:024x}"), row));
+        if rows.len() == 1_000 || n + 1 == count {
+            store.write(std::mem::take(&mut rows)).await.unwrap();
+        }
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_keys_take_little_memory_and_a_gateway_starts_with_them() {
+    let count = if long() { 1_000_000 } else { 20_000 };
+    let mut gateway = Process::start(CLOSED, &[]).await;
+    gateway.restart().await;
+    let without = gateway.memory();
+    gateway.halt();
+    let began = Instant::now();
+    fill(&gateway, count).await;
+    let (filled, began) = (began.elapsed(), Instant::now());
+    gateway.again().await;
+    let started = began.elapsed();
+    // One of them, and a new one.
+    assert_eq!(gateway.admin("GET", &format!("/api/v1/keys/key_{:024x}", count - 1), "").await.status, 200);
+    let made = gateway.admin("POST", "/api/v1/keys", r#"{"name":"ana"}"#).await.json();
+    let bearer = format!("Bearer {}", made["key"].as_str().unwrap_or_else(|| panic!("{made}")));
+    let models = request(gateway.addr, "GET", "/v1/models", &[("authorization", bearer.as_str())], b"").await;
+    assert_eq!(models.status, 200);
+    let with = gateway.memory();
+    let each = with.saturating_sub(without) / count as u64;
+    println!(
+        "{count} keys: written in {filled:?}, started in {started:?}; {} MiB, without them {} MiB; {each} bytes a key",
+        with >> 20,
+        without >> 20
+    );
+    // The store keeps at most 64 MiB of what was read, so that few keys take more each.
+    let most = if long() { 1_200 } else { 4_000 };
+    assert!(each < most, "{each} bytes a key");
+}
