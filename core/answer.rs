@@ -414,6 +414,9 @@ impl Streaming {
             {
                 Box::pin(keep.answered(&answer)).await;
             }
+            if streaming.ended {
+                exchange.landed();
+            }
             let handed = watch.over(cut.as_mut(), streaming.hand_over(&sink)).await;
             if handed.is_ok() && streaming.ended {
                 break None;
@@ -498,6 +501,7 @@ impl Live {
         self.streaming.note_usage(&mut exchange);
         if let Some(error) = &failed {
             exchange.record.error_code = Some(error.code().to_owned());
+            exchange.crashed(error);
         }
         if let Some(mut flight) = self.streaming.flight.take() {
             match &failed {

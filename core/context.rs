@@ -56,6 +56,8 @@ pub struct Context {
     pub attempt: u32,
     /// For `choose` and weighted targets: the same seed makes the same choice.
     pub seed: u64,
+    /// What the cache had to say; boxed, because few have one in their way.
+    pub cached: Option<Box<Cached>>,
     /// Shared by the stages of this request.
     pub vars: Map<String, Value>,
     pub trace: Trace,
@@ -66,6 +68,54 @@ pub struct Context {
 pub struct Sticks {
     pub session: Option<u64>,
     pub user: Option<u64>,
+}
+
+/// What the cache did for a request.
+#[derive(Debug, Clone)]
+pub struct Cached {
+    pub word: CacheWord,
+    /// How old a kept answer is.
+    pub age: Duration,
+    /// `provider/model` that once gave it.
+    pub target: Option<Arc<str>>,
+    /// What the answer cost then, and does not cost again.
+    pub saved_nano_usd: Option<i64>,
+    /// Time spent waiting for others.
+    pub waited: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheWord {
+    /// Nothing was there: it went on.
+    Miss,
+    Hit,
+    /// The answer of a request that flew for several.
+    Shared,
+}
+
+impl Cached {
+    pub fn new(word: CacheWord) -> Cached {
+        Cached { word, age: Duration::ZERO, target: None, saved_nano_usd: None, waited: Duration::ZERO }
+    }
+}
+
+impl CacheWord {
+    /// In records and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CacheWord::Miss => "miss",
+            CacheWord::Hit => "hit",
+            CacheWord::Shared => "shared",
+        }
+    }
+
+    /// In headers: who shares an answer got one that was there.
+    pub const fn shown(self) -> &'static str {
+        match self {
+            CacheWord::Miss => "miss",
+            CacheWord::Hit | CacheWord::Shared => "hit",
+        }
+    }
 }
 
 /// The decision trace: compact while the request runs, formatted only when somebody reads it.
@@ -169,6 +219,7 @@ impl Context {
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
+            cached: None,
             vars: Map::new(),
             trace: Trace::default(),
         }
@@ -201,6 +252,7 @@ impl Context {
             explain: false,
             attempt: 0,
             seed: fastrand::u64(..),
+            cached: None,
             vars: Map::new(),
             trace: Trace::default(),
         }

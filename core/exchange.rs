@@ -2,6 +2,8 @@
 //! facts reach the settle queue exactly once: handed over when the answer is done, or by `drop` when the client left.
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
+mod shared;
+
 use std::{
     any::Any,
     borrow::Cow,
@@ -15,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::{
     account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
+    cache::{Kept, Leading},
     clock,
     codec::{ClientView, codec, document::Document},
     context::{Context, Step},
@@ -78,6 +81,10 @@ pub struct Inner {
     pub opaque: Option<Box<Opaque>>,
     /// The answer is to be kept for later requests.
     pub keep: Option<Box<Keep>>,
+    /// It flies for others, too, and its answer may be kept for later ones.
+    pub flight: Option<Box<Leading>>,
+    /// Its answer, where it is: what it cost becomes known with the record.
+    pub kept: Option<Arc<Kept>>,
     /// What an answer that is written anew repeats of its request.
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.
@@ -203,6 +210,8 @@ impl Exchange {
                 max_tokens: None,
                 opaque: None,
                 keep: None,
+                flight: None,
+                kept: None,
                 echo: None,
                 trial,
                 part: None,
@@ -343,6 +352,12 @@ impl Exchange {
         inner.reservation = inner.permit.take().and_then(Permit::end);
         inner.place = None;
         (inner.held, inner.fetched) = (None, Vec::new());
+        // Who still waits for it flies anew.
+        inner.flight = None;
+        if let Some(cached) = &inner.cx.cached {
+            inner.record.cache = Some(cached.word.name());
+            inner.record.saved_nano_usd = cached.saved_nano_usd;
+        }
         inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;
         if let Some(trial) = inner.trial.take() {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     admin::Facts,
     auth::expiry,
+    cache::Whose,
     config::{Alias, Budget, Scope, Team},
     context,
     error::{Error, Kind, Result},
@@ -223,6 +224,12 @@ impl Facts for Gateway {
 
     fn raise(&self, body: Bytes) -> BoxFuture<'_, Result<Value>> {
         Box::pin(async move { budgets::raise(self.state.limits.budgets().clone(), &body).await })
+    }
+
+    fn flush_cache(&self, team: Option<&str>, key: Option<&str>) -> u64 {
+        let team = team.map(|team| Whose::Team(team.into()));
+        let whose = team.or_else(|| key.map(|key| Whose::Key(key.into())));
+        self.state.scripts.effects().builtins.cache.flush(whose.as_ref())
     }
 
     fn end_raise(&self, id: String) -> BoxFuture<'_, Result<Value>> {

@@ -4,6 +4,7 @@
 //! codec reads differs in `gateway/untranslated.rs`.
 
 mod attempt;
+mod flight;
 mod turns;
 mod untranslated;
 
@@ -24,6 +25,7 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::{Exchange, Wire},
     explain,
+    follow::Lead,
     generated::Generated,
     limit::Bounds,
     long_input::{self, Pieces},
@@ -35,6 +37,7 @@ use crate::{
     route::{self, Cause, Next, Order, Target},
     runtime::{Runtime, State, parameters},
     server::{self, Body, Incoming, Peer},
+    stored::Keep,
 };
 
 /// The data plane. Holds the current runtime and what lives across reloads.
@@ -148,15 +151,26 @@ impl Gateway {
                 }
                 response.map(|_| Body::stream(Generated::new(|sink| through.run(exchange, sink))))
             }
+            Ok(Reply::Lead(lead)) => self.fly(runtime, exchange, lead, json_array).await,
+            Ok(Reply::Follow(following)) => {
+                let head = reply::stream_head(&exchange, json_array, clock::since(following.began));
+                exchange.held = None;
+                let body = Generated::new(|sink| following.run(exchange, sink));
+                head.map(|()| Body::stream(body))
+            }
             Ok(Reply::Whole { content_type, body, headers }) => {
                 if let Some(keep) = exchange.keep.take() {
-                    Box::pin(keep.answered(&body)).await;
+                    // An answer that was there whole may have been asked for as a stream.
+                    let answer = if exchange.record.stream { Keep::seen(&body) } else { None };
+                    Box::pin(keep.answered(answer.as_ref().unwrap_or(&body))).await;
                 }
+                exchange.landed();
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
                 response
             }
             Err(error) => {
+                exchange.crashed(&error);
                 let response = reply::error(&exchange, &error);
                 exchange.record.error_code = Some(error.code().to_owned());
                 exchange.settle(response.status().as_u16());
@@ -312,9 +326,33 @@ impl Gateway {
         if runtime.config.records.bodies && inner.opaque.is_none() {
             inner.record.bodies.get_or_insert_default().asked(document);
         }
-        if let Flow::Respond(response) = flow? {
-            return Box::pin(reply::made(exchange, *response, document.stream())).await;
+        exchange.flight = exchange.chain.leads();
+        match flow? {
+            Flow::Continue if exchange.flight.as_ref().is_some_and(|leading| leading.is_shared()) => {
+                let (document, client) = (document.clone(), client.clone());
+                return Ok(Reply::Lead(Box::new(Lead { document, client })));
+            }
+            Flow::Continue => {}
+            Flow::Respond(response) => {
+                exchange.waited(document);
+                return Box::pin(reply::made(exchange, *response, document.stream())).await;
+            }
+            Flow::Follow(follower) => {
+                exchange.waited(document);
+                return Box::pin(self.follow(runtime, exchange, *follower)).await;
+            }
         }
+        self.onward(runtime, exchange, client, document).await
+    }
+
+    /// The rest of 6 to 10: where no stage had the answer.
+    async fn onward(
+        &self,
+        runtime: &Arc<Runtime>,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
         // A text that is too long for its model is read in pieces.
         let settings = runtime.reads_in_pieces.then(|| runtime.config.models.get(document.model())).flatten();
         if let Some(settings) = settings.and_then(|m| m.long_input.as_ref())

@@ -1,5 +1,6 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
+mod cached;
 mod timing;
 
 use std::time::{Duration, SystemTime};
@@ -24,6 +25,7 @@ use crate::{
     context::Trace,
     error::{Error, Kind, Result},
     exchange::Exchange,
+    follow::{Following, Lead},
     limit::{Rates, Standing},
     long_input::Pieces,
     model::{self, Format, Operation, fold::unfold},
@@ -48,6 +50,10 @@ pub enum Reply {
     Pieces(Box<Pieces>),
     /// A WebSocket that is open upstream.
     Session(Box<Session>),
+    /// It goes on in a task of its own, because others may wait for its answer.
+    Lead(Box<Lead>),
+    /// The answer of another request, as it comes.
+    Follow(Box<Following>),
 }
 
 impl Reply {
@@ -105,6 +111,7 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
         insert(&mut headers, TARGET, target);
         headers.insert(ATTEMPTS, HeaderValue::from(cx.attempt));
     }
+    cached::told(&mut headers, exchange);
     if let Some(mark) = &record.experiment {
         insert(&mut headers, ARM, &mark.arm);
     }
@@ -180,7 +187,7 @@ pub fn whole(
     let mut response = Response::new(Body::from(body));
     *response.headers_mut() = head(exchange);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    if let Some(cost) = cost(&exchange.record) {
+    if let Some(cost) = cost(&exchange.record).or_else(|| cached::free(exchange)) {
         response.headers_mut().insert(COST, cost);
     }
     response.headers_mut().extend(more);
@@ -278,8 +285,12 @@ pub async fn made(exchange: &mut Exchange, mut response: model::Response, stream
     let inner = &mut **exchange;
     let here = Candidate::default();
     // With no target there is no next one: the answer stands.
-    let (ResponseFlow::Deliver | ResponseFlow::Next(_)) =
-        inner.chain.response(&mut inner.cx, &here, &mut response).await?;
+    if let ResponseFlow::Next(_) = inner.chain.response(&mut inner.cx, &here, &mut response).await? {
+        inner.record.tags.push(quality_unmet());
+    }
+    if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
+        inner.record.finish_reason = Some(finish.reason.name());
+    }
     in_shape(exchange.cx.format, &response, &exchange.view(), stream)
 }
 

@@ -88,8 +88,29 @@ const WALLS: &[(&str, &[&str])] = &[
     ),
     ("fault", &["auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     (
+        // The table of built-in stages names where each lives.
         "pipeline",
-        &["account", "auth", "breaker", "codec", "config", "context", "error", "fault", "model", "plugin", "script"],
+        &[
+            "account", "auth", "breaker", "cache", "codec", "config", "context", "error", "fault", "model", "plugin",
+            "script",
+        ],
+    ),
+    (
+        "cache",
+        &[
+            "auth",
+            "clock",
+            "codec",
+            "config",
+            "context",
+            "error",
+            "model",
+            "pipeline",
+            "provider",
+            "seal",
+            "store",
+            "telemetry",
+        ],
     ),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
@@ -169,6 +190,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &[
             "account",
             "auth",
+            "cache",
             "clock",
             "codec",
             "config",

@@ -64,6 +64,10 @@ pub struct Record {
     pub first_event: Option<Duration>,
     pub upstream_duration: Duration,
     pub tags: Vec<(String, String)>,
+    /// `hit`, `miss` or `shared`; `None`: there was no cache in its way.
+    pub cache: Option<&'static str>,
+    /// What the answer had cost when it was made, and did not cost again.
+    pub saved_nano_usd: Option<i64>,
     /// Its part in an experiment.
     pub experiment: Option<Box<Mark>>,
     /// What it said, on its way to where it is kept; `None` where nothing is.
@@ -154,6 +158,8 @@ impl Record {
             first_event: None,
             upstream_duration: Duration::ZERO,
             tags: cx.tags.clone(),
+            cache: None,
+            saved_nano_usd: None,
             experiment: None,
             bodies: None,
         }

@@ -54,6 +54,10 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
     if let Some(reservation) = inner.reservation.take() {
         charge::settle(*reservation, &mut inner.record);
     }
+    if let Some(kept) = inner.kept.take() {
+        let known = !inner.record.cost_unknown;
+        let _ = kept.cost.set(inner.record.cost_nano_usd.filter(|_| known));
+    }
     if inner.chain.wants_log() {
         let rows = rows.clone();
         return hooks.run(settled, move |settled| {

@@ -23,6 +23,7 @@ use crate::{
 mod access;
 mod audit;
 mod budgets;
+mod cache;
 pub mod client;
 mod explain;
 mod export;
@@ -78,6 +79,10 @@ pub trait Facts: Send + Sync {
     /// Raises of budgets that are in force: one object each, with an `id`.
     fn raises(&self) -> Vec<Value> {
         Vec::new()
+    }
+    /// Removes kept answers: of a team, of a key that has none, or all. How many there were.
+    fn flush_cache(&self, _team: Option<&str>, _key: Option<&str>) -> u64 {
+        0
     }
     /// Raises a budget; `body` says which, by what, until when and why.
     fn raise(&self, _body: Bytes) -> BoxFuture<'_, Result<Value>> {

@@ -258,6 +258,8 @@ fn with_ledger(mut fields: Value) -> Value {
     for name in ["user", "organisation"] {
         fields[name] = json!({ "type": "string" });
     }
+    fields["cache"] = json!({ "enum": ["hit", "miss", "shared"], "description": "there where a cache was in its way" });
+    fields["saved_usd"] = json!({ "type": "number", "description": "what the answer had cost when it was made" });
     fields["cost_unknown"] = json!({ "type": "boolean", "description": "something was used that cost_usd leaves out" });
     fields["ledger"] = json!({ "type": "array", "items": { "$ref": "#/components/schemas/LedgerRow" } });
     fields

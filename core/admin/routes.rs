@@ -13,8 +13,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::{
-    AdminState, access::May, audit, budgets, explain, export, gate, identities, keys, openapi, quotas, reads, record,
-    reply, reply::Reply, secrets, tokens, usage, versions,
+    AdminState, access::May, audit, budgets, cache, explain, export, gate, identities, keys, openapi, quotas, reads,
+    record, reply, reply::Reply, secrets, tokens, usage, versions,
 };
 use crate::{
     auth::permission::{Actor, Operation},
@@ -119,6 +119,8 @@ const AUDIT_EXPORT: &[(&str, &str)] = &[
     TO,
     ("cursor", "the x-next-cursor of the answer before"),
 ];
+const CACHE: &[(&str, &str)] =
+    &[("team", "only answers of this team"), ("key", "only answers of the key with this id, which has no team")];
 const FROM: (&str, &str) = ("from", "not before this time, such as 2026-01-31 or 2026-01-31T08:00:00Z");
 const TO: (&str, &str) = ("to", "before this time");
 const LIMIT: (&str, &str) = ("limit", "rows a page, 1 to 500; 50 when absent");
@@ -208,6 +210,8 @@ pub(super) const TABLE: &[Route] = &[
         query: &[], body: Some("NewRaise"), answer: "Raise", call: budgets::raise },
     Route { method: Method::DELETE, path: "/api/v1/budgets/raises/{id}", summary: "Ends a raise before its time", may: May::Gateway(Operation::ChangeBudgets),
         query: &[], body: None, answer: "Raise", call: budgets::end },
+    Route { method: Method::DELETE, path: "/api/v1/cache", summary: "Removes kept answers, of one tenant or all; what flies then is not kept", may: May::Gateway(Operation::FlushCache),
+        query: CACHE, body: None, answer: "Object", call: cache::flush },
     Route { method: Method::GET, path: "/api/v1/models", summary: "Every model name and its targets", may: May::Common(Operation::Look),
         query: PAGING, body: None, answer: "Page", call: reads::models },
     Route { method: Method::GET, path: "/api/v1/providers", summary: "Every provider, ready or not", may: May::Common(Operation::Look),

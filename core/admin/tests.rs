@@ -224,6 +224,8 @@ fn record(n: u16) -> Record {
         duration: Duration::from_millis(3),
         first_event: None,
         upstream_duration: Duration::ZERO,
+        cache: None,
+        saved_nano_usd: None,
         experiment: None,
         bodies: None,
         tags: vec![],

@@ -66,6 +66,7 @@ operations! {
     ReadUsage           "usage.read"           "see usage and costs"                  [All All All All All All]
     ReadExperiments     "experiments.read"     "compare arms of experiments"          [All All All No  All All]
     ChangeBudgets       "budgets.change"       "raise budgets for a time"             [All All No  No  No  All]
+    FlushCache          "cache.flush"          "remove kept answers"                  [All All All No  No  No]
     ReadQuotas          "quotas.read"          "see what is left of providers' quotas" [All All All No  All All]
     ReadRequests        "requests.read"        "see requests and their decisions"     [All All All Own All No]
     ReadBodies          "bodies.read"          "read what requests and answers said"  [All No  No  No  No  No]

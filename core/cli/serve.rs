@@ -269,6 +269,7 @@ impl Running {
         experiments.serve(&gateway);
         experiments.read(&*store).await;
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
+        gateway.state.scripts.effects().builtins.cache.configure(&config.cache);
         let hints = Hints::new(store.clone(), scripts, plugins);
         hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
         rollout::known(&[&gateway.runtime.load()]);

@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod text;
+mod told;
 mod write;
 
 use write::{quoted, to_bytes};

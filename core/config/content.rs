@@ -76,6 +76,28 @@ pub(super) fn version(sources: &Sources) -> String {
     hash(files)
 }
 
+/// Of what decides over answers: all of it but tests and the tables that say only where and how the gateway runs. What is not
+/// known here counts, so that a new table makes old answers old rather than wrong.
+pub(super) fn policy(sources: &Sources) -> String {
+    let mut own: toml::Table = sources.own.trim_start_matches('\u{feff}').parse().unwrap_or_default();
+    own.retain(|name, _| !ELSEWHERE.iter().any(|other| name == *other));
+    let own = format!("{own:?}");
+    let decides = |name: &&String| !name.ends_with(".test.toml");
+    let mut files: BTreeMap<&str, &[u8]> =
+        sources.texts.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    files.extend(
+        sources.scripts.iter().filter(|(name, _)| decides(name)).map(|(n, text)| (n.as_str(), text.as_bytes())),
+    );
+    files.extend(sources.prompts.iter().map(|(name, prompt)| (name.as_str(), prompt.as_bytes())));
+    files.extend(sources.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes())));
+    files.insert(CONFIG, own.as_bytes());
+    hash(files)
+}
+
+/// Tables that change no answer.
+const ELSEWHERE: [&str; 11] =
+    ["server", "admin", "store", "alerts", "records", "responses", "audit", "secrets", "rollout", "cache", "overload"];
+
 fn hash<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
     sources::hash(files)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod cache;
 mod experiment;
 mod care;
 mod data;
@@ -25,6 +26,7 @@ mod strategy;
 mod team;
 mod unit;
 
+pub use cache::Cache;
 pub use care::{MinSpeed, Timeouts};
 pub use data::{Data, DataTerms};
 pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
@@ -89,6 +91,8 @@ pub struct File {
     pub responses: Option<Responses>,
     /// When more is asked than can be served.
     pub overload: Option<Overload>,
+    /// Answers that are given again to who asks the same (`builtin/cache` among the stages).
+    pub cache: Option<Cache>,
     /// What was done to the gateway, and what it refused.
     pub audit: Option<Audit>,
     /// Where secrets lie that this file only names, and what seals those that the gateway keeps.

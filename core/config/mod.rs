@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time
 
 use crate::model::Format;
 
+mod cache;
 mod care;
 pub mod catalogue;
 pub mod content;
@@ -45,6 +46,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use cache::Cache;
 pub use care::{Care, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
@@ -85,6 +87,9 @@ pub struct Config {
     pub hash: String,
     /// Of its `Content` alone: the same when a secret or a certificate changed. Hex, 16 characters.
     pub version: String,
+    /// Of what decides over answers: stages, prompts, models, providers and the like, without what only says where and how the
+    /// gateway runs. Hex, 16 characters.
+    pub policy: String,
     pub server: Server,
     pub admin: Admin,
     pub store: Store,
@@ -114,6 +119,7 @@ pub struct Config {
     pub overload: Overload,
     /// Of targets that have a bound, by `provider/model`.
     pub concurrency: BTreeMap<String, Concurrency>,
+    pub cache: Cache,
     pub audit: Audit,
     pub secrets: Secrets,
     /// How the next version takes over; `None`: at once.

@@ -107,7 +107,8 @@ fn read_from(place: &Place, kept: Option<&Content>, (env, elsewhere): Outside<'_
         resolved.warnings.insert(0, format!("there is no {DEFAULT_NAME} here: the built-in configuration is used"));
     }
     let hash = fingerprint(&name, &text, &beside, &resolved.values);
-    let config = Config { hash, version: content::version(&beside), sources: beside, ..resolved.config };
+    let (version, policy) = (content::version(&beside), content::policy(&beside));
+    let config = Config { hash, version, policy, sources: beside, ..resolved.config };
     Loaded { config, warnings: resolved.warnings, problems }
 }
 

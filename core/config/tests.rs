@@ -118,7 +118,7 @@ fn every_mistake_is_found_in_one_run() {
         "[server]\nlisten = \"nowhere\"\nmax_bdy = \"1MiB\"\ndrain = 300\nidle = \"soon\"\n\
          [providers.opnai]\nkey = \"env:X\"\n\
          [models.smart]\nstrategy = \"wieghted\"\ntargets = [{ provider = \"nobody\", model = \"m\" }, { provider = \"mock\" }]\n\
-         failover = [\"cheep\"]\n[cache]\nttl = 1\n[[stages]]\nuse = \"scripts/none.rhai\"\n",
+         failover = [\"cheep\"]\n[cache]\nsemantic = 1\n[[stages]]\nuse = \"scripts/none.rhai\"\n",
     );
     let problems = case.problems();
     let expected = [
@@ -131,7 +131,7 @@ fn every_mistake_is_found_in_one_run() {
         "gateway.toml:10: `models.smart.targets[1]` lacks `model`",
         "gateway.toml:10: `models.smart.targets[0].provider`: there is no provider \"nobody\"",
         "gateway.toml:11: `models.smart.failover[0]`: there is no model \"cheep\"",
-        "gateway.toml:12: `cache` is not built in this version",
+        "gateway.toml:13: `cache.semantic` is not built in this version",
         "gateway.toml:15: there is no file \"scripts/none.rhai\"",
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");

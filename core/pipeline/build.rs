@@ -1,7 +1,7 @@
 //! From the configuration to the pipeline: which files are stages, in which order, and everything that is wrong with
 //! them, each with file and line (a plugin's line is 1: it has none). Nothing here runs a request.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Asks, Effects, Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW,
@@ -97,7 +97,12 @@ fn own(
     let info = StageInfo { uses: stage.uses.clone(), hash, phases };
     let (stream, window) = (made.stream(), window(config, stage, None)?);
     let standing = parking.of(stage, &info.hash);
-    Ok((entry(made, stage, stream, window, standing), info))
+    let mut entry = entry(made, stage, stream, window, standing);
+    if stage.slow == config::SLOW {
+        // It may wait for others, which is what it is there for.
+        entry.slow = Duration::MAX;
+    }
+    Ok((entry, info))
 }
 
 fn script(

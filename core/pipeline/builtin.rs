@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Stage;
 use crate::{
+    cache::{Cache, CacheStage},
     config::{self, Config, hint},
     fault::FaultStage,
 };
@@ -28,13 +29,25 @@ pub struct Making<'a> {
 
 /// What built-in stages keep: it survives reloads.
 #[derive(Clone, Default)]
-pub struct Builtins {}
+pub struct Builtins {
+    pub cache: Arc<Cache>,
+}
 
-pub const TABLE: &[Row] = &[Row { name: "fault", make: fault }];
+pub const TABLE: &[Row] = &[
+    Row { name: "cache", make: |making| CacheStage::make(making) },
+    Row { name: "fault", make: fault },
+];
 
 impl Builtins {
+    /// For requests that are real.
+    pub fn live() -> Self {
+        Builtins { cache: Arc::new(Cache::live()) }
+    }
+
     /// For cases: nothing is kept from one to the next.
-    pub fn clear(&self) {}
+    pub fn clear(&self) {
+        self.cache.clear();
+    }
 }
 
 fn fault(making: &Making<'_>) -> Result<Arc<dyn Stage>, String> {
@@ -49,8 +62,7 @@ pub fn make(making: &Making<'_>) -> Result<Arc<dyn Stage>, String> {
     let Some(row) = TABLE.iter().find(|row| row.name == name) else {
         let names: Vec<String> = TABLE.iter().map(|row| format!("{PREFIX}{}", row.name)).collect();
         let near = hint(uses, names.iter().map(String::as_str));
-        let all = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(format!("there is no built-in stage {uses}{near}; there are: {all}"));
+        return Err(format!("there is no built-in stage {uses}{near}; there are: {}", names.join(", ")));
     };
     let given = &making.listed;
     let foreign = [

@@ -1,7 +1,11 @@
 //! The stages of one request, and the order in which they see it: the request in list order, the answer in reverse, one
 //! stage's output feeding the next. Steps of the gateway call this; it calls no other step.
 
+mod flow;
+
 use std::{sync::Arc, time::Instant};
+
+pub use flow::{AttemptFlow, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 
 use super::{
     Entry,
@@ -11,6 +15,7 @@ use super::{
 };
 use crate::{
     account::Record,
+    cache::Leading,
     codec::document::Document,
     config::StreamMode,
     context::{Context, Verdict},
@@ -31,51 +36,8 @@ pub struct Chain {
     /// The last complete answer that a stage found wanting, and the seat that did.
     unmet: Option<(usize, Response)>,
     scratch: Vec<Event>,
-}
-
-/// What streamed answers need on their way, at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StreamNeed {
-    /// No stage looks at streamed answers.
-    None,
-    /// Stages look on, changing nothing.
-    Observe,
-    Events,
-    /// A stage holds the answer to its end.
-    Whole,
-}
-
-#[derive(Debug)]
-pub enum Flow {
-    Continue,
-    Respond(Box<Response>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptFlow {
-    Go,
-    Skip,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventFlow {
-    Continue,
-    /// `out` holds the clean end already (finish `content_filter`, `End`): send it, cancel the upstream.
-    Stop(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EndFlow {
-    Done,
-    /// Try the next target; with none left, `Chain::unmet` has the answer.
-    Next(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ResponseFlow {
-    Deliver,
-    /// Try the next target; with none left, `Chain::unmet` has the answer.
-    Next(String),
+    /// It flies for others, too.
+    leads: Option<Box<Leading>>,
 }
 
 impl Chain {
@@ -98,6 +60,7 @@ impl Chain {
             next: None,
             unmet: None,
             scratch: Vec::new(),
+            leads: None,
         }
     }
 
@@ -171,21 +134,38 @@ impl Chain {
             let outcome = seat.call(|visit| visit.request(cx, doc)).await;
             seat.changed |= mark != Mark::of(doc);
             let verdict = seat.settle(cx, Phase::Request, started, outcome, |v| match v {
-                RequestVerdict::Continue => Verdict::Continue,
-                RequestVerdict::Respond(_) => Verdict::Respond,
+                RequestVerdict::Continue | RequestVerdict::Lead(_) => Verdict::Continue,
+                RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => Verdict::Respond,
+                RequestVerdict::Fail(error) => Verdict::Reject(error.status()),
                 RequestVerdict::Reject { status, .. } => Verdict::Reject(*status),
             })?;
             match verdict {
                 Some(RequestVerdict::Continue) | None => {}
                 Some(RequestVerdict::Reject { status, message }) => return Err(refused(status, message)),
+                Some(RequestVerdict::Fail(error)) => return Err(error),
+                Some(RequestVerdict::Lead(leading)) => self.leads = Some(leading),
                 Some(RequestVerdict::Respond(response)) => {
-                    // The stages before this one see the answer, this one and those after it do not.
-                    self.answer = at;
+                    self.made_at(at);
                     return Ok(Flow::Respond(response));
+                }
+                Some(RequestVerdict::Follow(follower)) => {
+                    self.made_at(at);
+                    return Ok(Flow::Follow(follower));
                 }
             }
         }
         Ok(Flow::Continue)
+    }
+
+    /// The right to end the flight that it leads, if it does.
+    pub fn leads(&mut self) -> Option<Box<Leading>> {
+        self.leads.take()
+    }
+
+    /// An answer made at a stage: those before it see it, this one and those after it do not.
+    fn made_at(&mut self, at: usize) {
+        self.answer = at;
+        self.seats[..at].iter_mut().for_each(Seat::made);
     }
 
     /// The names that a stage chose instead of the strategy's order; with several such stages the last one's.
@@ -298,6 +278,7 @@ impl Chain {
     pub async fn unmet(&mut self, cx: &mut Context, target: &Candidate) -> Result<Option<Response>> {
         let Some((from, mut response)) = self.unmet.take() else { return Ok(None) };
         self.start(cx.attempt);
+        self.seats[..from].iter_mut().for_each(Seat::made);
         for at in (0..from).rev() {
             // A further `next` has nowhere to go.
             self.seats[at].answer(cx, target, &mut response).await?;
@@ -321,7 +302,7 @@ impl Chain {
             });
             if let Ok(Some(ErrorVerdict::Respond(response))) = verdict {
                 // As with any answer made at a stage: those before it see it.
-                self.answer = at;
+                self.made_at(at);
                 return Some(response);
             }
         }

@@ -23,7 +23,7 @@ pub struct Effects {
 
 impl Effects {
     pub fn live() -> Self {
-        Effects { kv: Arc::new(Kv::lasting()), metrics: true, asks: Asks::live(), builtins: Builtins::default() }
+        Effects { kv: Arc::new(Kv::lasting()), metrics: true, asks: Asks::live(), builtins: Builtins::live() }
     }
 
     pub fn dry() -> Self {

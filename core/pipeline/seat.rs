@@ -124,6 +124,14 @@ impl Seat {
         }
     }
 
+    /// See `Visit::made`.
+    pub fn made(&mut self) {
+        if let Some(visit) = &mut self.visit {
+            visit.made();
+            self.done |= visit.done();
+        }
+    }
+
     /// One event of a stream; what stands in its place is pushed to `out`.
     pub async fn event(
         &mut self,

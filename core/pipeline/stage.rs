@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use super::phase::Phases;
 use crate::{
     account::Record,
+    cache::{Follower, Leading},
     codec::document::Document,
     config::StreamMode,
     context::Context,
@@ -103,6 +104,9 @@ pub trait Visit: Send {
         ready(ResponseVerdict::Continue)
     }
 
+    /// The answer that comes is no upstream's own: a stage made it, or the stages found it wanting and it is all there is.
+    fn made(&mut self) {}
+
     /// May change message and status in place.
     fn error<'a>(&'a mut self, _cx: &'a mut Context, _error: &'a mut Error) -> BoxFuture<'a, Outcome<ErrorVerdict>> {
         ready(ErrorVerdict::Continue)
@@ -162,6 +166,12 @@ pub enum RequestVerdict {
     Continue,
     /// Answer now, without an upstream.
     Respond(Box<Response>),
+    /// Goes on, for itself and for those that ask the same meanwhile.
+    Lead(Box<Leading>),
+    /// Somebody else's answer, as it comes.
+    Follow(Box<Follower>),
+    /// Somebody else asked the same, and this came of it.
+    Fail(Error),
     Reject {
         status: u16,
         message: String,

@@ -262,9 +262,9 @@ fn text_of(event: &Event) -> usize {
 
 fn request_word(verdict: &RequestVerdict) -> &'static str {
     match verdict {
-        RequestVerdict::Continue => CONTINUE,
-        RequestVerdict::Respond(_) => "respond",
-        RequestVerdict::Reject { .. } => REJECT,
+        RequestVerdict::Continue | RequestVerdict::Lead(_) => CONTINUE,
+        RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => "respond",
+        RequestVerdict::Reject { .. } | RequestVerdict::Fail(_) => REJECT,
     }
 }
 

@@ -169,6 +169,15 @@ pub fn catalog_names() -> Vec<&'static str> {
     CATALOG.iter().map(|r| r.name).collect()
 }
 
+/// Headers of callers that travel to some provider or other, and so have a say in its answer.
+pub fn travelling() -> Vec<&'static str> {
+    let mut names: Vec<&'static str> = CATALOG.iter().flat_map(|row| row.headers.iter().copied()).collect();
+    names.extend(["anthropic-version", super::mock::CONTROL]);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// What a server that is in no row is taken for: the format's plain form.
 pub fn plain(format: Format) -> &'static Row {
     static PLAIN: LazyLock<[Row; Format::ALL.len()]> = LazyLock::new(|| Format::ALL.map(plain_row));

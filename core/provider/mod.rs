@@ -28,7 +28,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use self::sign::{Identity, Scope};
 pub use self::{
-    catalog::{AuthScheme, Cloud, Row, catalog_names, row},
+    catalog::{AuthScheme, Cloud, Row, catalog_names, row, travelling},
     keys::{KeyChoice, KeyRests},
     offers::Offers,
     sign::{Granted, Source, Unsigned},

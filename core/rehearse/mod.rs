@@ -207,6 +207,7 @@ fn context(house: &House, scene: &Scene, start: Instant) -> Context {
         explain: true,
         attempt: 0,
         seed: scene.seed,
+        cached: None,
         vars: serde_json::Map::new(),
         trace: Trace::default(),
     }

@@ -161,6 +161,7 @@ pub fn context_shell(cx: &Context) -> Context {
         explain: cx.explain,
         attempt: cx.attempt,
         seed: cx.seed,
+        cached: None,
         vars: serde_json::Map::new(),
         trace: crate::context::Trace::default(),
     }

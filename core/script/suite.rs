@@ -80,6 +80,7 @@ pub fn context(map: &Map<String, Value>, format: Format) -> Result<Context, Stri
         explain: false,
         attempt: 1,
         seed: map.get("seed").and_then(Value::as_u64).unwrap_or(0),
+        cached: None,
         vars: Map::new(),
         trace: Trace::default(),
     })

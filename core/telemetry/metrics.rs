@@ -1,6 +1,7 @@
 //! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks its handles up by a hash
 //! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
+mod cache;
 mod limits;
 mod queues;
 mod stages;
@@ -61,6 +62,7 @@ pub struct Metrics {
     store_failing: Gauge,
     lost: Counter,
     unwritten: Counter,
+    cache: cache::Handles,
     reload_success: Counter,
     reload_failure: Counter,
     reload_time: Gauge,
@@ -140,6 +142,13 @@ impl Default for Metrics {
             attempts: DashMap::default(),
             lost: counter(names::RECORDS_LOST, vec![]),
             unwritten: counter(names::RESPONSES_UNWRITTEN, vec![]),
+            cache: cache::Handles {
+                hit: counter(names::CACHE_REQUESTS, vec![label("outcome", "hit")]),
+                miss: counter(names::CACHE_REQUESTS, vec![label("outcome", "miss")]),
+                shared: counter(names::CACHE_REQUESTS, vec![label("outcome", "shared")]),
+                evicted: counter(names::CACHE_EVICTED, vec![]),
+                bytes: gauge(names::CACHE_BYTES, vec![]),
+            },
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             stages: DashMap::default(),

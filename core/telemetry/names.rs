@@ -132,6 +132,19 @@ pub const TABLE: &[Row] = &[
         help: "Answers that callers want kept and that could not be written to the disk",
         labels: &[],
     },
+    Row {
+        name: CACHE_REQUESTS,
+        kind: Kind::Counter,
+        help: "Requests that met the cache: hit, miss, or shared (the answer of an equal request under way)",
+        labels: &["outcome"],
+    },
+    Row {
+        name: CACHE_EVICTED,
+        kind: Kind::Counter,
+        help: "Answers that made room for others before they were too old",
+        labels: &[],
+    },
+    Row { name: CACHE_BYTES, kind: Kind::Gauge, help: "Bytes of kept answers in memory", labels: &[] },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
     Row {
         name: PLACES,
@@ -282,6 +295,9 @@ pub const STAGE_PARKED: &str = "portcullis_stage_parked";
 pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
 pub const RESPONSES_UNWRITTEN: &str = "portcullis_responses_unwritten_total";
+pub const CACHE_REQUESTS: &str = "portcullis_cache_requests_total";
+pub const CACHE_EVICTED: &str = "portcullis_cache_evicted_total";
+pub const CACHE_BYTES: &str = "portcullis_cache_bytes";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
 pub const PLACES: &str = "portcullis_places";
 pub const PLACES_TAKEN: &str = "portcullis_places_taken";

@@ -48,6 +48,8 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         first_event,
         upstream_duration,
         tags,
+        cache,
+        saved_nano_usd,
         experiment,
         bodies: _,
     } = record;
@@ -109,6 +111,15 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         text(value, out);
     }
     out.push(b'}');
+    // Those stand there where there was a cache in the way.
+    if let Some(cache) = cache {
+        name("cache", out);
+        text(cache, out);
+        if saved_nano_usd.is_some() {
+            name("saved_usd", out);
+            usd(*saved_nano_usd, out);
+        }
+    }
     if let Some(mark) = experiment {
         name("experiment", out);
         facts::mark(mark, out);

@@ -41,6 +41,8 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
         duration: Duration::from_millis(50),
         first_event: Some(Duration::from_millis(20)),
         upstream_duration: Duration::from_micros(49_900),
+        cache: None,
+        saved_nano_usd: None,
         experiment: None,
         bodies: None,
         tags: vec![("a".into(), "b".into())],

@@ -17,6 +17,7 @@ mod auth;
 mod bad_input;
 mod bedrock;
 mod budget;
+mod cache;
 mod bounds;
 mod capability;
 mod causes;

@@ -17,6 +17,7 @@ use super::{
     text,
 };
 
+mod cache;
 mod experiment;
 mod care;
 mod data;
@@ -103,6 +104,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
     let overload = r.overload(file.overload.unwrap_or_default());
+    let cache = r.cache(file.cache, file.stages.as_deref());
     let audit = r.audit(file.audit.unwrap_or_default());
     let raw_secrets = file.secrets.unwrap_or_default();
     r.shares_master_key(&store, raw_secrets.master_key.is_some());
@@ -119,6 +121,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         file: around.file.to_owned(),
         hash: String::new(),
         version: String::new(),
+        policy: String::new(),
         server,
         admin,
         store,
@@ -141,6 +144,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         responses,
         overload,
         concurrency,
+        cache,
         audit,
         secrets,
         rollout,

@@ -1,0 +1,26 @@
+//! What an answer's head says of the cache that was in its way. Decides nothing.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use super::{TARGET, insert};
+use crate::{context::CacheWord, exchange::Exchange};
+
+/// Was it there, how old is it, and who gave it?
+pub(super) fn told(headers: &mut HeaderMap, exchange: &Exchange) {
+    let Some(cached) = &exchange.cx.cached else { return };
+    headers.insert(CACHE, HeaderValue::from_static(cached.word.shown()));
+    if cached.word != CacheWord::Miss {
+        headers.insert(header::AGE, HeaderValue::from(cached.age.as_secs()));
+    }
+    if let (None, Some(target)) = (&exchange.record.target, &cached.target) {
+        insert(headers, TARGET, target);
+    }
+}
+
+/// What is given again costs nothing.
+pub(super) fn free(exchange: &Exchange) -> Option<HeaderValue> {
+    let cached = exchange.cx.cached.as_ref()?;
+    (cached.word != CacheWord::Miss).then(|| HeaderValue::from_static("0"))
+}
+
+const CACHE: HeaderName = HeaderName::from_static("x-portcullis-cache");

@@ -1,0 +1,36 @@
+//! What the cache did: asked, kept, made room.
+
+use metrics::{Counter, Gauge};
+
+use super::Metrics;
+use crate::context::CacheWord;
+
+pub struct Handles {
+    pub hit: Counter,
+    pub miss: Counter,
+    pub shared: Counter,
+    pub evicted: Counter,
+    pub bytes: Gauge,
+}
+
+impl Metrics {
+    pub fn cache_asked(&self, word: CacheWord) {
+        let Handles { hit, miss, shared, .. } = &self.cache;
+        match word {
+            CacheWord::Hit => hit,
+            CacheWord::Miss => miss,
+            CacheWord::Shared => shared,
+        }
+        .increment(1);
+    }
+
+    /// An answer was kept: how many made room for it, and the bytes of all.
+    pub fn cache_kept(&self, evicted: u64, bytes: u64) {
+        self.cache.evicted.increment(evicted);
+        self.cache_holds(bytes);
+    }
+
+    pub fn cache_holds(&self, bytes: u64) {
+        self.cache.bytes.set(bytes as f64);
+    }
+}
