@@ -11,6 +11,8 @@ mod world;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;
 
 use std::{
     collections::BTreeMap,

@@ -38,7 +38,7 @@ use crate::{
     store::{self, Store},
     stored::Stored,
     token::Tokens,
-    transport::Transport,
+    transport::{Transport, Upstreams},
     upstream::{Client, ProxyConfig},
 };
 
@@ -103,10 +103,23 @@ impl House {
 
     /// Everything new, as the scene says. `start`: virtual time begins here.
     pub fn set(&self, scene: &Scene, start: Instant) -> Result<Set, String> {
+        let upstreams = Arc::new(Stage::new(scene.operation, scene.answers.clone()));
+        let (gateway, settled) = self.open(scene, start, upstreams.clone())?;
+        let questions = Questions::of(&gateway, &self.runtime, &upstreams);
+        self.runtime.pipeline.asks.answer_with(questions.clone());
+        Ok(Set { gateway, upstreams, witness: self.witness.clone(), questions, settled })
+    }
+
+    /// A gateway whose upstreams are these, and where its settled requests come out.
+    pub(super) fn open(
+        &self,
+        scene: &Scene,
+        start: Instant,
+        upstreams: Arc<dyn Upstreams>,
+    ) -> Result<(Arc<Gateway>, Inbox<Settled>), String> {
         (self.forget)();
         let config = &self.runtime.config;
         let (queue, settled) = account::queue(1);
-        let upstreams = Arc::new(Stage::new(scene.operation, scene.answers.clone()));
         let keys = KeyRests::default();
         for name in &scene.resting {
             let plan = self.runtime.routes.resolve(name).map_err(|e| format!("{name}: {}", e.message))?;
@@ -127,7 +140,7 @@ impl House {
             health: Health::told(scene.live.iter().map(|own| (&own.name, &own.fares)), (start, crate::clock::wall())),
             keys,
             tokens: Tokens::new(self.client.clone()),
-            transport: Transport::rehearsed(self.client.clone(), upstreams.clone()),
+            transport: Transport::rehearsed(self.client.clone(), upstreams),
             body_memory: BodyMemory::new(config.server.body_memory),
             stored: Stored::in_memory(&[0; 32], config.responses).map_err(|e| e.message.clone())?,
             claims: Arc::new(Claims::new(self.store.clone(), None).map_err(|e| e.to_string())?),
@@ -145,10 +158,7 @@ impl House {
             scripts: Scripts::dry(),
             plugins: Plugins::dry(),
         };
-        let gateway = Arc::new(Gateway { runtime: ArcSwap::new(self.runtime.clone()), state });
-        let questions = Questions::of(&gateway, &self.runtime, &upstreams);
-        self.runtime.pipeline.asks.answer_with(questions.clone());
-        Ok(Set { gateway, upstreams, witness: self.witness.clone(), questions, settled })
+        Ok((Arc::new(Gateway { runtime: ArcSwap::new(self.runtime.clone()), state }), settled))
     }
 }
 
