@@ -62,7 +62,7 @@ impl Quotas {
                         self.read_closings().await;
                     }
                     self.show();
-                    if turns % TIDY == 0 {
+                    if turns.is_multiple_of(TIDY) {
                         self.tidy().await;
                     }
                 }

@@ -376,10 +376,7 @@ fn a_clock_that_jumps_neither_locks_out_nor_refills() {
     assert_eq!(by, 3 * 86_400_000);
     let meter = Meter::new(Scope::Target("openai/m".into()), &quota(Unit::Requests, 2, Every::Use(HOUR)), false);
     meter.grant_all();
-    let hold = meter.hold(1, began);
-    assert!(hold.is_err() || hold.is_ok());
-    meter.grant_all();
-    let hold = hold.or_else(|_| meter.hold(1, began)).unwrap();
+    let hold = meter.hold(1, began).unwrap();
     let left = meter.read(began).returns.unwrap() - began;
     meter.shift(by);
     let moved = began.saturating_add_signed(by);
@@ -398,15 +395,4 @@ fn a_window_from_the_future_is_a_window_from_now() {
     meter.load(Some(meter::Written { frame, ceiling: 5, open: false, unanswered: false }), now);
     let reading = meter.read(now);
     assert_eq!((reading.left, reading.returns.unwrap() - now), (0, 3_600_000 + 3_600));
-}
-
-#[test]
-fn a_look_is_cheap() {
-    let world = World::alone(&of_target(vec![quota(Unit::Requests, 3, Every::Use(HOUR))]), 1);
-    let began = Instant::now();
-    for _ in 0..10_000 {
-        assert!(world.look().open);
-    }
-    // Generous: a debug build on a busy machine.
-    assert!(began.elapsed() < Duration::from_secs(5));
 }

@@ -191,7 +191,7 @@ async fn tokens_are_counted_by_what_the_provider_says() {
 async fn what_is_left_is_shown_to_scripts_metrics_and_the_api() {
     let (own, other) = (Upstream::saying(hi("own")).await, Upstream::saying(hi("other")).await);
     let script = "fn route(request, targets, context) {\n\
-                  \x20   if targets[0].quota_left == 0 && targets[0].quota_resets_in < 7000 { reject(500, \"too soon\"); }\n\
+                  \x20   if targets[0].quota_left == 0 && targets[0].quota_resets_in < 7000 { return reject(500, \"too soon\"); }\n\
                   \x20   targets.filter(|t| t.quota_left > 0)\n}\n";
     let config = format!(
         "{}{}{}[[stages]]\nuse = \"scripts/left.rhai\"\n",
