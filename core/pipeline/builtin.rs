@@ -32,7 +32,7 @@ pub struct Builtins {
     pub cache: Arc<Cache>,
 }
 
-pub const TABLE: &[Row] = &[Row { name: "cache", make: |making| CacheStage::make(making) }];
+pub const TABLE: &[Row] = &[Row { name: "cache", make: CacheStage::make }];
 
 impl Builtins {
     /// For requests that are real.
