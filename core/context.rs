@@ -14,11 +14,11 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
-pub use self::facts::{Allowance, Funds, Rank, Reserve, Share, Weighed};
+pub use self::facts::{Allowance, Funds, Rank, Reserve, Seats, Share, Weighed};
+pub use crate::config::Urgency as Priority;
 use crate::{
     auth::Principal,
     clock,
-    config::Urgency,
     model::{Format, Operation},
     route::{Drawn, Passed, Target},
 };
@@ -40,6 +40,8 @@ pub struct Context {
     /// `x-portcullis-tags`.
     pub tags: Vec<(String, String)>,
     pub priority: Priority,
+    /// What `x-portcullis-priority` asks for.
+    pub wished: Option<Priority>,
     /// Who asks within its key; looked for only where something goes by it.
     pub sticks: Option<Box<Sticks>>,
     /// A request of the gateway's own, beside one of a caller's.
@@ -66,14 +68,6 @@ pub struct Context {
 pub struct Sticks {
     pub session: Option<u64>,
     pub user: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum Priority {
-    Low,
-    #[default]
-    Normal,
-    High,
 }
 
 /// What the cache did for a request.
@@ -205,6 +199,7 @@ impl Context {
         // Few requests have any of the gateway's own headers: one look at the names instead of a search for each.
         let own = parts.headers.keys().any(|name| name.as_str().starts_with("x-portcullis-"));
         let header = |name: &str| parts.headers.get(name).and_then(|v| v.to_str().ok());
+        let wished = own.then(|| header("x-portcullis-priority").and_then(Priority::parse)).flatten();
         Context {
             seed: seed_of(&id),
             id,
@@ -215,11 +210,9 @@ impl Context {
             started,
             deadline: Some(started + whole),
             tags: own.then(|| header("x-portcullis-tags").map(tags)).flatten().unwrap_or_default(),
-            priority: match own.then(|| header("x-portcullis-priority")).flatten() {
-                Some("low") => Priority::Low,
-                Some("high") => Priority::High,
-                _ => Priority::Normal,
-            },
+            // Whoever has no word on it may only ask for less.
+            priority: wished.unwrap_or_default().min(Priority::Normal),
+            wished,
             sticks: None,
             beside: false,
             drawn: None,
@@ -245,12 +238,13 @@ impl Context {
             id: mint_id(now),
             operation,
             format,
+            priority: principal.priority().unwrap_or_default(),
             principal,
             now,
             started: clock::now(),
             deadline: Some(until),
             tags,
-            priority: Priority::default(),
+            wished: None,
             sticks: None,
             beside: true,
             drawn: None,
@@ -278,11 +272,7 @@ impl Context {
         self.tags.retain(|(name, _)| !own.iter().any(|(known, _)| known == name));
         self.tags.append(&mut own);
         if let Some(most) = principal.priority() {
-            self.priority = self.priority.min(match most {
-                Urgency::Low => Priority::Low,
-                Urgency::Normal => Priority::Normal,
-                Urgency::High => Priority::High,
-            });
+            self.priority = self.wished.unwrap_or(most).min(most);
         }
     }
 

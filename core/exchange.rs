@@ -27,6 +27,7 @@ use crate::{
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
+    queue::Place,
     quota::Taken,
     rollout::Trial,
     route::Target,
@@ -49,6 +50,8 @@ pub struct Inner {
     pub bounds: Bounds,
     /// `None` until `limit::enter`.
     pub permit: Option<Permit>,
+    /// Among the requests that the gateway runs at a time.
+    pub place: Option<Place>,
     /// Once it ended: what it had taken, to be corrected by what it used.
     pub reservation: Option<Box<Reservation>>,
     /// What its attempts hold of providers' quotas.
@@ -191,6 +194,7 @@ impl Exchange {
                 chain: Chain::new(std::iter::empty()),
                 bounds: Bounds::default(),
                 permit: None,
+                place: None,
                 reservation: None,
                 size: Size::default(),
                 held: None,
@@ -346,13 +350,9 @@ impl Exchange {
         let Some(mut inner) = self.inner.take() else { return };
         // The place is free from here on; what was reserved is corrected behind the queue.
         inner.reservation = inner.permit.take().and_then(Permit::end);
+        inner.place = None;
         (inner.held, inner.fetched) = (None, Vec::new());
-        // Who still waits for it flies anew.
-        inner.flight = None;
-        if let Some(cached) = &inner.cx.cached {
-            inner.record.cache = Some(cached.word.name());
-            inner.record.saved_nano_usd = cached.saved_nano_usd;
-        }
+        inner.cache_told();
         inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;
         if let Some(trial) = inner.trial.take() {

@@ -46,6 +46,7 @@ impl State {
             health: &self.health,
             keys: &self.keys,
             limits: Some(&self.limits),
+            queues: Some(&self.queues),
             estimates: &self.estimates,
             stored: Some(&self.stored),
         }
@@ -264,6 +265,11 @@ impl Facts for Gateway {
 
     fn measure(&self) {
         metrics().store_failing(self.state.store.trouble().is_some());
+        let queues = &self.state.queues;
+        for (name, standing) in queues.standings() {
+            metrics().places(&name, standing.limit, standing.taken, standing.waiting);
+        }
+        metrics().shedding(queues.pressure.level());
         let now = Instant::now();
         let runtime = self.runtime.load();
         for entry in &runtime.pipeline.entries {

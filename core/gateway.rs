@@ -5,14 +5,17 @@
 
 mod attempt;
 mod flight;
+mod turns;
 mod untranslated;
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::future::try_join;
 use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 
+use self::turns::Turns;
 use crate::{
     auth::{self, cut::Watch},
     clock,
@@ -29,6 +32,7 @@ use crate::{
     model::{Format, Operation},
     opaque,
     pipeline::{Candidate, Chain, Flow, Phase},
+    queue::Shed,
     reply::{self, Reply},
     route::{self, Cause, Next, Order, Target},
     runtime::{Runtime, State, parameters},
@@ -221,19 +225,30 @@ impl Gateway {
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
             Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
-            _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
+            _ => {
+                if exchange.place.is_none() {
+                    Box::pin(self.in_turn(runtime, exchange)).await?;
+                }
+                return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await;
+            }
         }
-        // 5. The body, up to its limits.
-        let held = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory).await?;
+        // 5. The body, up to its limits. While a request waits for its turn it is read too: who left is noticed by it.
+        let reading = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory);
+        let held = match exchange.place {
+            Some(_) => reading.await?,
+            None => Box::pin(try_join(reading, self.in_turn(runtime, exchange))).await?.0,
+        };
         exchange.held = Some(held.permit);
         self.read(runtime, exchange, found, parts, held.bytes).await
     }
 
-    /// 4. A place and a request from each limit that binds the caller.
+    /// 4. A place and a request from each limit that binds the caller, and a place among the requests that run, if one is free.
     fn admit(&self, runtime: &Runtime, exchange: &mut Exchange) -> Result<()> {
-        let (inner, limits) = (&mut **exchange, &self.state.limits);
+        let (inner, limits, queues) = (&mut **exchange, &self.state.limits, &self.state.queues);
+        queues.pressure.admits(inner.cx.priority).map_err(Shed::told)?;
         inner.bounds = limits.bounds(&inner.cx.principal, &runtime.config.rules, &inner.cx.tags, inner.cx.now);
         inner.permit = Some(limits.enter(&inner.bounds)?);
+        inner.place = queues.front.enter();
         inner.limits_told();
         Ok(())
     }
@@ -438,9 +453,17 @@ impl Gateway {
         document: &mut Document,
         targets: Order,
     ) -> Result<Reply> {
-        let (mut errors, mut unmet, mut at, mut targets) = (Vec::new(), None, 0, targets);
-        while let Some(target) = targets.get(at) {
-            at += 1;
+        let (mut errors, mut unmet, mut turns, mut targets) = (Vec::new(), None, Turns::default(), targets);
+        loop {
+            let (here, place) = match self.turn(runtime, exchange, &targets, &mut turns).await {
+                Ok(Some(turn)) => turn,
+                Ok(None) => break,
+                Err(full) => {
+                    errors.push(full);
+                    break;
+                }
+            };
+            let (target, at) = (&targets[here], turns.next);
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -459,7 +482,7 @@ impl Gateway {
             }
             // Health is read when the attempt starts, not when it was planned.
             let flight = match self.state.health.enter(target, clock::now()) {
-                Ok(flight) => flight,
+                Ok(flight) => flight.at(place),
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");
                     errors.push(route::ejected(target, wait));
@@ -490,6 +513,7 @@ impl Gateway {
             {
                 targets.truncate(at);
                 targets.extend(instead);
+                turns.forget();
                 errors.push(error);
             } else if unmet.is_some() && error.kind == Kind::UpstreamRefused {
                 // Better the answer that is there than none; what a stage refuses stays refused.

@@ -29,6 +29,7 @@ use crate::{
     plugin::{Keep, Plugins},
     prompt::Prompts,
     provider::{self, KeyRests},
+    queue::Queues,
     realtime::Sessions,
     rollout::{Slot, Standing},
     route::{self, Health},
@@ -73,6 +74,8 @@ pub struct State {
     /// Who charges a batch that is over.
     pub claims: Arc<Claims>,
     pub limits: Limits,
+    /// Places, and who waits for one.
+    pub queues: Queues,
     pub estimates: Arc<Estimates>,
     pub health: Health,
     pub keys: KeyRests,

@@ -28,6 +28,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("clock", &[]),
     ("context", &["auth", "clock", "config", "model", "route"]),
+    ("queue", &["clock", "config", "error", "telemetry"]),
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "quota", "store", "telemetry"]),
     ("auth", &["config", "error", "keyring", "model", "store"]),
     ("seal", &["auth", "error"]),
@@ -51,7 +52,7 @@ const WALLS: &[(&str, &[&str])] = &[
         // A price may be a script's: it is compiled where the list of prices is made.
         &[
             "account", "auth", "breaker", "codec", "config", "context", "error", "model", "pipeline", "provider",
-            "quota", "script",
+            "queue", "quota", "script",
         ],
     ),
     ("prompt", &["codec", "config", "error", "model"]),
@@ -88,7 +89,10 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         // The table of built-in stages names where each lives.
         "pipeline",
-        &["account", "auth", "breaker", "cache", "codec", "config", "context", "error", "model", "plugin", "script"],
+        &[
+            "account", "auth", "breaker", "cache", "codec", "config", "context", "error", "fault", "model", "plugin",
+            "script",
+        ],
     ),
     (
         "cache",
@@ -107,6 +111,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("fault", &["auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("hints", &["pipeline", "store"]),
@@ -151,6 +156,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "pipeline",
             "prompt",
             "provider",
+            "queue",
             "reserve",
             "route",
             "runtime",
@@ -195,6 +201,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "model",
             "opaque",
             "pipeline",
+            "queue",
             "quota",
             "rollout",
             "route",
@@ -280,6 +287,8 @@ const MACHINE: [(&[&str], &[&str], &str); 5] = [
             "core/script/",
             // The first key's file and its mode.
             "core/runtime.rs",
+            // How large the process is, as the kernel tells.
+            "core/queue/pressure.rs",
         ],
         "configuration is read by config, data by store",
     ),
@@ -390,6 +399,7 @@ const VENDOR_EXAMPLES: &[&str] = &["core/config/resolve/", "core/cli/"];
 /// Files longer than `LONGEST` lines, and why they are not two.
 const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
+    ("core/route/health.rs", "how a target fares, and what one visit to it says of that"),
     ("core/cli/serve.rs", "all that runs, put together in the order in which it begins and ends"),
     ("core/answer.rs", "one stream, from its upstream's first byte to its client's last"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),

@@ -133,9 +133,19 @@ impl Principal {
         self.terms.iter().fold(Caps::default(), |caps, bound| caps.and(bound.terms.caps))
     }
 
-    /// The highest priority it may ask for.
+    /// What its requests have, and the highest priority that they may ask for.
     pub fn priority(&self) -> Option<Urgency> {
         self.terms.iter().filter_map(|bound| bound.terms.priority).min()
+    }
+
+    /// Its part of the places when several wait for one.
+    pub fn share(&self) -> u32 {
+        self.terms.iter().find_map(|bound| bound.terms.share).unwrap_or(1)
+    }
+
+    /// The same as `tenant`, to be kept.
+    pub fn flow(&self) -> Arc<str> {
+        self.team.as_ref().unwrap_or(&self.key_id).clone()
     }
 
     /// What its scopes demand of targets, each by itself; none for most.

@@ -153,6 +153,7 @@ impl TermsRow {
             caps,
             tags,
             priority,
+            share: None,
             limits: limits.and_then(Limits::any),
             budgets: bounds.into(),
             fallback: budget_fallback.as_deref().unwrap_or_default().into(),

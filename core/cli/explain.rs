@@ -153,6 +153,7 @@ fn local(args: &Args, place: &Place, format: Format) -> anyhow::Result<Result<Va
         health: &health,
         keys: &keys,
         limits: None,
+        queues: None,
         estimates: &estimates,
         stored: None,
     };

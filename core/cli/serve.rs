@@ -39,6 +39,7 @@ use crate::{
     opaque::{claims::Claims, objects::Objects},
     plugin::Plugins,
     provider::KeyRests,
+    queue::Queues,
     quota::Quotas,
     realtime::Sessions,
     rollout::{self, Begun, Deploy},
@@ -238,6 +239,7 @@ impl Running {
                 objects: Objects::new(store.clone()),
                 claims: Arc::new(Claims::new(store.clone(), Some(ledger.clone()))?),
                 limits,
+                queues: Queues::new(&config.overload),
                 estimates,
                 health: Health::with(quotas.clone()),
                 keys: KeyRests::default(),
@@ -308,6 +310,7 @@ impl Running {
                 }
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
+            tokio::spawn(pressed(&gateway, close.clone())),
             tokio::spawn(audit.run(close.clone())),
             tokio::spawn(secrets.run(close.clone())),
             tokio::spawn(deploy.clone().follow_secrets(close.clone())),
@@ -477,6 +480,14 @@ async fn sockets(config: &Config) -> anyhow::Result<(Listener, tokio::net::TcpLi
 fn watched(deploy: &Arc<Deploy>) -> io::Result<watch::Watcher> {
     let (listed, reloading) = (deploy.clone(), deploy.clone());
     watch::watch(move || listed.watched(), move || drop(reloading.reload(By::default())))
+}
+
+/// Looks after the process's own memory and lag.
+fn pressed(gateway: &Arc<Gateway>, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
+    let (bodies, settings) = (gateway.clone(), gateway.clone());
+    let bodies = move || (bodies.state.body_memory.used(), bodies.runtime.load().config.server.body_memory);
+    let settings = move || settings.runtime.load().config.overload;
+    gateway.state.queues.pressure.clone().watch(bodies, settings, stop)
 }
 
 /// For how long records and sums are kept, as the running configuration says.

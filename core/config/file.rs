@@ -16,6 +16,7 @@ mod login;
 mod long;
 mod media;
 mod money;
+mod overload;
 mod quota;
 mod rollout;
 mod secrets;
@@ -35,6 +36,7 @@ pub use login::{Aws, Entra, Google};
 pub use long::{LongInput, LongMode};
 pub use media::Media;
 pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Pricing, Records, UnknownPrice, Usd};
+pub use overload::{Concurrency, Overload};
 pub use quota::{Quota, QuotaPer, Quotas};
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
@@ -89,6 +91,8 @@ pub struct File {
     pub responses: Option<Responses>,
     /// Answers that are given again to who asks the same (`builtin/cache` among the stages).
     pub cache: Option<Cache>,
+    /// When more is asked than can be served.
+    pub overload: Option<Overload>,
     /// What was done to the gateway, and what it refused.
     pub audit: Option<Audit>,
     /// Where secrets lie that this file only names, and what seals those that the gateway keeps.
@@ -315,6 +319,9 @@ pub struct Target {
     /// For `strategy = "weighted"`. Default: 1.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
+    /// How many calls it takes at a time: a number, or `"adaptive"`. Others wait for their turn, or go to another target that
+    /// has room. Holds for the target wherever it is named. Default: no bound.
+    pub concurrency: Option<Concurrency>,
     /// Where this model's data is; default: what its provider's `data` says.
     pub region: Option<String>,
     /// How long data is kept there; default: what its provider's `data` says.
@@ -351,8 +358,11 @@ pub struct Team {
     /// On every request.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
-    /// Who goes first when the gateway is busy. Default: normal.
+    /// Who goes first when the gateway is busy: what its requests have, and the most that they may ask for. Default: normal.
     pub priority: Option<Priority>,
+    /// Its part of the places when teams of the same priority wait: twice the share, twice as much. Default: 1.
+    #[schemars(range(min = 1, max = 1000))]
+    pub share: Option<u32>,
     /// What targets must promise about data (`"eu"`): others are never sent anything. Default: nothing.
     pub data: Option<Data>,
 }

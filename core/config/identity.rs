@@ -22,8 +22,10 @@ pub struct Terms {
     pub caps: Caps,
     /// On every request.
     pub tags: Arc<[(String, String)]>,
-    /// The highest that a request may ask for.
+    /// What its requests have, and the highest that they may ask for.
     pub priority: Option<Urgency>,
+    /// Of the places, when teams wait.
+    pub share: Option<u32>,
     pub limits: Option<Limits>,
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
@@ -42,9 +44,11 @@ pub struct Caps {
     pub top_p: Option<(f64, f64)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Who goes first when not all can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {
     Low,
+    #[default]
     Normal,
     High,
 }
@@ -221,7 +225,8 @@ impl Team {
             defaults: self.defaults.clone(),
             caps: self.caps,
             tags: self.tags.clone(),
-            priority: None,
+            priority: self.priority,
+            share: self.share,
             limits: self.limits,
             budgets: self.budgets.clone(),
             fallback: self.fallback.clone(),

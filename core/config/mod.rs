@@ -22,6 +22,7 @@ mod kept;
 mod later;
 mod login;
 mod master;
+mod overload;
 mod media;
 mod prices;
 mod quota;
@@ -56,6 +57,7 @@ pub use identity::{budget, defaults};
 pub use kept::{Records, Responses};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
 pub use media::Media;
+pub use overload::{Concurrency, Overload};
 pub use prices::{ENOUGH, PRICES, PriceService, PriceSheet, PriceTier, Prices, Pricing, UnknownPrice};
 pub use quota::{Every, Quota, Quotas, Unit};
 pub use read::{Loaded, Place, load, read, read_kept, read_with};
@@ -115,6 +117,9 @@ pub struct Config {
     pub records: Records,
     pub responses: Responses,
     pub cache: Cache,
+    pub overload: Overload,
+    /// Of targets that have a bound, by `provider/model`.
+    pub concurrency: BTreeMap<String, Concurrency>,
     pub audit: Audit,
     pub secrets: Secrets,
     /// How the next version takes over; `None`: at once.
@@ -255,6 +260,8 @@ pub struct Target {
     pub provider: String,
     pub model: String,
     pub weight: u32,
+    /// `None`: no bound of its own.
+    pub concurrency: Option<Concurrency>,
     /// Its own word over its provider's.
     pub handling: Handling,
 }
@@ -267,7 +274,10 @@ pub struct Team {
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.
     pub defaults: serde_json::Map<String, serde_json::Value>,
-    pub priority: Option<String>,
+    /// What its requests have, and the most that they may ask for.
+    pub priority: Option<Urgency>,
+    /// Of the places, when teams wait.
+    pub share: Option<u32>,
     pub limits: Option<Limits>,
     pub organisation: Option<String>,
     pub operations: Option<Arc<[String]>>,

@@ -285,7 +285,6 @@ fn teams_name_models_that_exist_and_start_from_parameters() {
     assert!(problem("[teams.a]\nmodels = [\"nobody/*\"]\n").contains("there is no provider \"nobody\""));
     assert!(problem("[teams.a]\ndefaults = { temprature = 1 }\n").contains("did you mean `temperature`"));
     assert!(problem("[teams.a]\ndefaults = { temperature = 3.0 }\n").contains("between 0 and 2"));
-    assert!(problem("[teams.a]\npriority = \"high\"\n").contains("`teams.a.priority` is not built in this version"));
 }
 
 #[test]
@@ -664,5 +663,6 @@ fn identities_that_cannot_be_meant_are_told() {
 
 mod choices;
 mod money;
+mod overload;
 mod shared;
 mod versions;

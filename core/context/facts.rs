@@ -21,6 +21,8 @@ pub struct Weighed {
     /// Tokens a second of its streams.
     pub speed: Option<f32>,
     pub in_flight: u64,
+    /// Where it has a bound.
+    pub places: Option<Seats>,
     /// Of its provider; and how many of them rest for every model.
     pub keys: usize,
     pub keys_resting: usize,
@@ -31,6 +33,16 @@ pub struct Weighed {
     pub capabilities: &'static [&'static str],
     /// Where its data is, as far as that is stated.
     pub region: Option<Arc<str>>,
+}
+
+/// The places at a target with a bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Seats {
+    pub limit: u64,
+    pub taken: u64,
+    pub waiting: usize,
+    /// The bound is learnt.
+    pub adaptive: bool,
 }
 
 /// Why a target stands where it does.

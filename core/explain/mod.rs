@@ -24,12 +24,13 @@ use crate::{
     account::estimate::Estimates,
     auth::Principal,
     config::{self, Budget, Config, Rule},
-    context::{Allowance, Context, Funds, Share, Step, Trace, Weighed},
+    context::{Allowance, Context, Funds, Priority, Seats, Share, Step, Trace, Weighed},
     limit::{Bound, Bounds, Fund, Limits, Need, Standing},
     model::{Format, Operation},
     pipeline::Pipeline,
     prompt::Prompts,
     provider::KeyRests,
+    queue::{Queues, Standing as Places},
     route::{Circuit, Health, Live, Table, Target},
     stored::Stored,
 };
@@ -44,6 +45,8 @@ pub struct World<'a> {
     pub keys: &'a KeyRests,
     /// `None`: what is left of limits and budgets is not known here.
     pub limits: Option<&'a Limits>,
+    /// `None`: nothing runs here that anybody would wait for.
+    pub queues: Option<&'a Queues>,
     pub estimates: &'a Estimates,
     /// Answers that a request may go on from.
     pub stored: Option<&'a Arc<Stored>>,
@@ -135,9 +138,24 @@ pub struct Cost {
 pub fn weigh(world: &World<'_>, bounds: &Bounds, cx: &mut Context, targets: &[Arc<Target>]) {
     let caller = cx.principal.clone();
     standing(bounds, world.limits.is_some(), &caller, cx);
+    if let Some(queues) = world.queues {
+        line(queues, cx);
+    }
     let now = Instant::now();
     for target in targets {
         cx.trace.push(Step::Weighed(Box::new(weighed(world, target, now))));
+    }
+}
+
+/// Whether it would wait at the gateway, and as what.
+fn line(queues: &Queues, cx: &mut Context) {
+    let Places { limit, taken, waiting, .. } = queues.front.standing();
+    if waiting > 0 || cx.priority != Priority::default() {
+        let text = format!("priority {}: {taken} of {limit} requests run, {waiting} wait", cx.priority.name());
+        cx.trace.note("queue", &text);
+    }
+    if let Err(shed) = queues.pressure.admits(cx.priority) {
+        cx.trace.note("queue", &format!("would be refused now: {}", shed.reason.name()));
     }
 }
 
@@ -156,6 +174,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
         latency: fare.latency,
         speed: fare.speed,
         in_flight: fare.in_flight,
+        places: places(world, target),
         keys: target.provider.keys(),
         keys_resting: world.keys.resting(&target.provider, now),
         price_input: target.rates.as_ref().and_then(|rates| rates.input_usd()),
@@ -164,6 +183,14 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
         capabilities: target.limits.features,
         region: target.handling.region.clone(),
     }
+}
+
+/// At a target with a bound: how many calls it takes, has and is waited for with.
+fn places(world: &World<'_>, target: &Target) -> Option<Seats> {
+    target.concurrency?;
+    let standing = world.queues?.standing(&target.name);
+    let Places { limit, taken, waiting, adaptive } = standing.unwrap_or_else(|| Places::idle(target.concurrency));
+    Some(Seats { limit, taken, waiting, adaptive })
 }
 
 /// The caller's limits and budgets. `live`: what is left of them is known.

@@ -363,6 +363,10 @@ fn facts(of: &Value) -> String {
     if let Some(n @ 1..) = of["in_flight"].as_u64() {
         parts.push(format!("{n} in flight"));
     }
+    if of["places"].is_object() {
+        let places = &of["places"];
+        parts.push(format!("{} of {} places taken, {} wait", places["taken"], places["limit"], places["waiting"]));
+    }
     if let (Some(n @ 1..), keys) = (of["keys_resting"].as_u64(), &of["keys"]) {
         parts.push(format!("{n} of {keys} keys rest"));
     }

@@ -51,6 +51,7 @@ fn decision() -> Decision {
             circuit,
             retry_in,
             latency: Some(Duration::from_millis(230)),
+            places: None,
             speed: Some(41.5),
             in_flight: 2,
             keys: 2,

@@ -290,6 +290,9 @@ impl Gateway {
             transport::before(whole, collecting).await??
         };
         let took = clock::since(began);
+        if let Some(flight) = flight {
+            flight.vacate(took);
+        }
         let length = body.len() as u64;
         if let Some(bodies) = &mut exchange.record.bodies {
             bodies.begins(call.format, false);

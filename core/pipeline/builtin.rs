@@ -7,6 +7,7 @@ use super::Stage;
 use crate::{
     cache::{Cache, CacheStage},
     config::{self, Config, hint},
+    fault::FaultStage,
 };
 
 /// A row of the table.
@@ -32,7 +33,7 @@ pub struct Builtins {
     pub cache: Arc<Cache>,
 }
 
-pub const TABLE: &[Row] = &[Row { name: "cache", make: CacheStage::make }];
+pub const TABLE: &[Row] = &[Row { name: "cache", make: CacheStage::make }, Row { name: "fault", make: fault }];
 
 impl Builtins {
     /// For requests that are real.
@@ -44,6 +45,11 @@ impl Builtins {
     pub fn clear(&self) {
         self.cache.clear();
     }
+}
+
+fn fault(making: &Making<'_>) -> Result<Arc<dyn Stage>, String> {
+    let made = FaultStage::new(&making.listed.uses, &making.listed.config)?;
+    Ok(Arc::new(made))
 }
 
 /// The stage of that entry; an error is for its line.

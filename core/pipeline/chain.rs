@@ -222,11 +222,13 @@ impl Chain {
                 AttemptVerdict::Continue => Verdict::Continue,
                 AttemptVerdict::Skip => Verdict::Skip,
                 AttemptVerdict::Reject { status, .. } => Verdict::Reject(*status),
+                AttemptVerdict::Fail(error) => Verdict::Reject(error.status()),
             })?;
             match verdict {
                 Some(AttemptVerdict::Continue) | None => {}
                 Some(AttemptVerdict::Skip) => return Ok(AttemptFlow::Skip),
                 Some(AttemptVerdict::Reject { status, message }) => return Err(refused(status, message)),
+                Some(AttemptVerdict::Fail(error)) => return Err(error),
             }
         }
         Ok(AttemptFlow::Go)

@@ -208,11 +208,13 @@ impl Seat {
             EventVerdict::Continue => Verdict::Continue,
             EventVerdict::Stop { reason } => Verdict::Stop(reason.as_str().into()),
             EventVerdict::Reject { status, .. } => Verdict::Reject(*status),
+            EventVerdict::Fail(error) => Verdict::Reject(error.status()),
         })?;
         match verdict {
             Some(EventVerdict::Continue) => Ok(Say::Continue),
             Some(EventVerdict::Stop { reason }) => Ok(Say::Stop(reason)),
             Some(EventVerdict::Reject { status, message }) => Err(refused(status, message)),
+            Some(EventVerdict::Fail(error)) => Err(error),
             None => {
                 out.truncate(mark);
                 out.extend(keep);

@@ -193,7 +193,12 @@ pub enum RouteVerdict {
 pub enum AttemptVerdict {
     Continue,
     Skip,
-    Reject { status: u16, message: String },
+    Reject {
+        status: u16,
+        message: String,
+    },
+    /// The attempt failed as if its upstream had said so (the gateway's own stages).
+    Fail(Error),
 }
 
 #[derive(Debug)]
@@ -207,6 +212,8 @@ pub enum EventVerdict {
         status: u16,
         message: String,
     },
+    /// The stream ends as if its upstream had failed (the gateway's own stages).
+    Fail(Error),
 }
 
 #[derive(Debug)]

@@ -280,7 +280,7 @@ fn attempt_word(verdict: &AttemptVerdict) -> &'static str {
     match verdict {
         AttemptVerdict::Continue => CONTINUE,
         AttemptVerdict::Skip => "skip",
-        AttemptVerdict::Reject { .. } => REJECT,
+        AttemptVerdict::Reject { .. } | AttemptVerdict::Fail(_) => REJECT,
     }
 }
 
@@ -288,7 +288,7 @@ fn event_word(verdict: &EventVerdict) -> &'static str {
     match verdict {
         EventVerdict::Continue => CONTINUE,
         EventVerdict::Stop { .. } => "stop",
-        EventVerdict::Reject { .. } => REJECT,
+        EventVerdict::Reject { .. } | EventVerdict::Fail(_) => REJECT,
     }
 }
 

@@ -55,7 +55,8 @@ pub struct Scene {
     pub now: SystemTime,
     pub seed: u64,
     pub tags: Vec<(String, String)>,
-    pub priority: Priority,
+    /// What it asks for.
+    pub priority: Option<Priority>,
     /// How targets fare before the request comes.
     pub live: Vec<Own>,
     /// Nano-dollars that were spent of budgets, by the scope (`model:smart`), of teams also by their name alone.
@@ -99,7 +100,7 @@ impl Default for Scene {
             now: SystemTime::UNIX_EPOCH + NEW_YEAR,
             seed: 0,
             tags: Vec::new(),
-            priority: Priority::default(),
+            priority: None,
             live: Vec::new(),
             spent: BTreeMap::new(),
             resting: Vec::new(),
@@ -196,7 +197,8 @@ fn context(house: &House, scene: &Scene, start: Instant) -> Context {
         started: start,
         deadline: Some(start + house.whole()),
         tags: scene.tags.clone(),
-        priority: scene.priority,
+        priority: scene.priority.unwrap_or_default(),
+        wished: scene.priority,
         sticks: None,
         beside: false,
         drawn: None,

@@ -323,6 +323,7 @@ impl Deploy {
         state.auth.issuers().configure(&new.config.issuers);
         state.auth.set_configured(new.config.who());
         state.limits.configure(&new.config);
+        state.queues.configure(&new.config.overload, &new.config.concurrency);
         state.health.welcome(new.routes.targets(), clock::now());
         state.health.quotas.configure(&new.config.quotas, new.routes.providers());
         state.stored.set_bounds(new.config.responses);

@@ -22,6 +22,7 @@ use crate::{
     breaker::{Breaker, Circuit, Terms},
     error::{Error, Kind},
     pipeline::Candidate,
+    queue::Place,
     quota::{Outlook, Quotas},
 };
 
@@ -82,6 +83,8 @@ pub struct Flight {
     probe: bool,
     /// Its first attempt is in the budget.
     earned: bool,
+    /// The one that it has at a target with a bound, until its end.
+    place: Option<Place>,
 }
 
 /// What is known of one target, for status pages.
@@ -163,7 +166,7 @@ impl Health {
         let entry = self.entry_of(target, now);
         let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry: entry.clone(), entered: now, probe, earned: false })
+        Ok(Flight { entry: entry.clone(), entered: now, probe, earned: false, place: None })
     }
 
     /// The configuration names these targets. All are warm when the process begins; those that come later warm up.
@@ -341,6 +344,19 @@ impl Entry {
 }
 
 impl Flight {
+    /// It has this place as long as it lasts.
+    pub fn at(mut self, place: Option<Place>) -> Flight {
+        self.place = place;
+        self
+    }
+
+    /// The upstream has said all of an answer that is not streamed: what is still done with it needs no place there.
+    pub fn vacate(&mut self, took: Duration) {
+        if let Some(place) = self.place.take() {
+            place.answered(1, took);
+        }
+    }
+
     /// A stream's first event arrived. For a probe that is enough: others need not wait for a long stream's end.
     pub fn answered(&mut self, latency: Duration) {
         self.began(latency, true);
@@ -358,6 +374,9 @@ impl Flight {
     }
 
     fn began(&mut self, latency: Duration, stream: bool) {
+        if let Some(place) = &self.place {
+            place.answered(usize::from(!stream), latency);
+        }
         let at = self.entry.at(self.entered + latency);
         self.entry.stats.answered(latency, stream, at);
         if std::mem::take(&mut self.probe) {
@@ -379,6 +398,10 @@ impl Flight {
 
     /// Counts only what says that the target itself is ill: not quotas, not keys, not the caller's faults.
     pub fn failed(&mut self, error: &Error, now: Instant) {
+        let full = matches!(Cause::of(error), Cause::Overload | Cause::Timeout | Cause::RateLimit);
+        if let Some(place) = self.place.as_ref().filter(|_| full) {
+            place.troubled();
+        }
         match Cause::of(error).rule().breaker {
             Counts::Well => return self.succeeded(),
             Counts::Ill => {

@@ -44,10 +44,11 @@ pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::{Care, Handling, Sticky, Strategy},
+    config::{Care, Concurrency, Handling, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
+    queue::{Gate, Queues},
     quota::At,
 };
 
@@ -74,6 +75,10 @@ pub struct Target {
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
     pub limits: Limits,
+    /// How many calls it takes at a time; `None`: no bound.
+    pub concurrency: Option<Concurrency>,
+    /// Its places, once they were looked up.
+    pub places: OnceLock<Arc<Gate>>,
     /// What becomes of data that is sent there.
     pub handling: Handling,
     /// Of its name: the same in every process.
@@ -109,6 +114,12 @@ impl Limits {
 }
 
 impl Target {
+    /// Its places, if it has a bound: kept by name, so that they outlive a reload.
+    pub fn places(&self, queues: &Queues) -> Option<&Arc<Gate>> {
+        let concurrency = self.concurrency?;
+        Some(self.places.get_or_init(|| queues.of(&self.name, concurrency)))
+    }
+
     /// As quotas know it.
     pub fn at(&self) -> At<'_> {
         At { name: &self.name, provider: &self.provider, model: &self.model }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
-    config::{self, Config, Handling, Problem, UnknownPrice},
+    config::{self, Concurrency, Config, Handling, Problem, UnknownPrice},
     error::{Error, Kind, Result},
     provider::{self, Provider},
 };
@@ -29,6 +29,8 @@ pub struct Table {
     pub(super) providers: BTreeMap<Arc<str>, Arc<Provider>>,
     aliases: BTreeMap<Arc<str>, Alias>,
     prices: Arc<PriceList>,
+    /// Of targets that have a bound, by their names.
+    concurrency: BTreeMap<String, Concurrency>,
     /// A target without a price is not used.
     priced_only: bool,
     /// What aliases state of a target in one voice: it holds under its own name, too.
@@ -72,8 +74,18 @@ impl Table {
         let prices = Arc::new(PriceList::build(config, &mut problems));
         let priced_only = config.unknown_price == UnknownPrice::Refuse;
         let (aliases, stated, named) = (BTreeMap::new(), BTreeMap::new(), DashMap::new());
-        let mut table =
-            Table { providers, aliases, prices, priced_only, stated, named, rehearsed: None, sticks: false };
+        let concurrency = config.concurrency.clone();
+        let mut table = Table {
+            providers,
+            aliases,
+            prices,
+            concurrency,
+            priced_only,
+            stated,
+            named,
+            rehearsed: None,
+            sticks: false,
+        };
         for (name, alias) in &config.models {
             let listed = alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems));
             // What is named twice is visited once.
@@ -428,6 +440,8 @@ impl Table {
             lot: sticky::lot(&name),
             slot: Default::default(),
             urls: Default::default(),
+            concurrency: self.concurrency.get(&name).copied(),
+            places: Default::default(),
             rates: self.prices.find(&name, provider, model),
             name: name.into(),
             dialect: provider.dialect(model),

@@ -26,6 +26,8 @@ fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) 
         server: config::Server::default(),
         admin: config::Admin { listen: ([127, 0, 0, 1], 8081).into(), token: None },
         store: config::Store { kind: config::StoreKind::Memory, path: PathBuf::from("data") },
+        overload: config::Overload::default(),
+        concurrency: BTreeMap::new(),
         budget_lease: Duration::from_secs(60),
         auth: config::Auth { required: true },
         issuers: Vec::new(),
@@ -68,6 +70,7 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
             provider: provider.to_owned(),
             model: model.to_owned(),
             weight: *weight,
+            concurrency: None,
             handling: config::Handling::default(),
         }
     };

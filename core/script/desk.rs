@@ -153,6 +153,7 @@ pub fn context_shell(cx: &Context) -> Context {
         deadline: cx.deadline,
         tags: Vec::new(),
         priority: cx.priority,
+        wished: cx.wished,
         sticks: None,
         beside: cx.beside,
         drawn: None,

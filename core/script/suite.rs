@@ -72,6 +72,7 @@ pub fn context(map: &Map<String, Value>, format: Format) -> Result<Context, Stri
         deadline: None,
         tags: pairs("tags")?,
         priority: Priority::default(),
+        wished: None,
         sticks: None,
         beside: false,
         drawn: None,

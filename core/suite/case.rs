@@ -216,10 +216,8 @@ fn context(mut fields: Fields<'_>, scene: &mut Scene, config: &Config) -> Read<(
     scene.seed = fields.count("seed")?.unwrap_or(0);
     scene.tags = fields.pairs("tags")?;
     scene.priority = match fields.text("priority")?.as_deref() {
-        None | Some("normal") => Priority::Normal,
-        Some("low") => Priority::Low,
-        Some("high") => Priority::High,
-        Some(_) => return Err(fields.wrong("priority", "low, normal or high")),
+        None => None,
+        Some(word) => Some(Priority::parse(word).ok_or_else(|| fields.wrong("priority", "low, normal or high"))?),
     };
     let mut headers = HeaderMap::new();
     for (name, value) in fields.pairs("headers")? {

@@ -3,6 +3,7 @@
 
 mod cache;
 mod limits;
+mod queues;
 mod stages;
 
 use std::{
@@ -141,13 +142,7 @@ impl Default for Metrics {
             attempts: DashMap::default(),
             lost: counter(names::RECORDS_LOST, vec![]),
             unwritten: counter(names::RESPONSES_UNWRITTEN, vec![]),
-            cache: cache::Handles {
-                hit: counter(names::CACHE_REQUESTS, vec![label("outcome", "hit")]),
-                miss: counter(names::CACHE_REQUESTS, vec![label("outcome", "miss")]),
-                shared: counter(names::CACHE_REQUESTS, vec![label("outcome", "shared")]),
-                evicted: counter(names::CACHE_EVICTED, vec![]),
-                bytes: gauge(names::CACHE_BYTES, vec![]),
-            },
+            cache: cache::Handles::of(&recorder),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
             stages: DashMap::default(),

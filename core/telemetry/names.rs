@@ -146,6 +146,32 @@ pub const TABLE: &[Row] = &[
     },
     Row { name: CACHE_BYTES, kind: Kind::Gauge, help: "Bytes of kept answers in memory", labels: &[] },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
+    Row {
+        name: PLACES,
+        kind: Kind::Gauge,
+        help: "Requests that may run at a time, at the gateway or at a target with `concurrency`",
+        labels: &["at"],
+    },
+    Row { name: PLACES_TAKEN, kind: Kind::Gauge, help: "How many of them run now", labels: &["at"] },
+    Row { name: QUEUE_LENGTH, kind: Kind::Gauge, help: "Requests that wait for their turn", labels: &["at"] },
+    Row {
+        name: QUEUE_WAIT,
+        kind: Kind::Histogram(DURATIONS),
+        help: "How long requests waited that found no free place. at: gateway or target",
+        labels: &["at", "priority"],
+    },
+    Row {
+        name: SHED,
+        kind: Kind::Counter,
+        help: "Requests refused for want of room: queue_full, displaced, too_long, timeout, memory, lag",
+        labels: &["at", "priority", "reason"],
+    },
+    Row {
+        name: SHEDDING,
+        kind: Kind::Gauge,
+        help: "Priorities that are refused because of the process's own memory or lag: 0 none, 1 low, 2 normal too, 3 all",
+        labels: &[],
+    },
     Row { name: LIMITED, kind: Kind::Counter, help: "Requests refused by a limit", labels: &["scope", "limit"] },
     Row {
         name: WOULD_LIMIT,
@@ -273,6 +299,12 @@ pub const CACHE_REQUESTS: &str = "portcullis_cache_requests_total";
 pub const CACHE_EVICTED: &str = "portcullis_cache_evicted_total";
 pub const CACHE_BYTES: &str = "portcullis_cache_bytes";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";
+pub const PLACES: &str = "portcullis_places";
+pub const PLACES_TAKEN: &str = "portcullis_places_taken";
+pub const QUEUE_LENGTH: &str = "portcullis_queue_length";
+pub const QUEUE_WAIT: &str = "portcullis_queue_wait_seconds";
+pub const SHED: &str = "portcullis_shed_total";
+pub const SHEDDING: &str = "portcullis_shedding";
 pub const LIMITED: &str = "portcullis_limited_total";
 pub const WOULD_LIMIT: &str = "portcullis_shadow_limited_total";
 pub const BUDGET_ALERTS: &str = "portcullis_budget_alerts_total";

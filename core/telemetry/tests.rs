@@ -107,6 +107,10 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
         }
     });
     metrics.stage_parked("scripts/a.rhai", true);
+    metrics.shed("gateway", "low", "queue_full");
+    metrics.queued("target", "high", Duration::from_millis(20));
+    metrics.places("openai/gpt-4o", 20, 3, 0);
+    metrics.shedding(1);
     metrics.stage(&Step::Stage {
         stage: "scripts/a.rhai".into(),
         phase: "event",

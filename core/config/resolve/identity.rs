@@ -229,6 +229,7 @@ impl Checked {
             caps: self.caps,
             tags: self.tags,
             priority: None,
+            share: None,
             limits: bounds::limits(limits),
             budgets,
             fallback,

@@ -26,6 +26,7 @@ mod jwt;
 mod limits;
 mod logins;
 mod models;
+mod overload;
 mod pricing;
 mod profiles;
 mod providers;
@@ -88,6 +89,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let alerts = r.alerts(file.alerts);
     let providers = r.providers(raw_providers);
     let models = r.models(raw_models, &providers);
+    let concurrency = r.concurrencies(&models);
     let organisations = r.organisations(file.organisations, &providers, &models);
     let teams = r.teams(file.teams, &organisations, &providers, &models);
     let users = r.users(file.users, (&organisations, &teams), &providers, &models);
@@ -102,6 +104,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
     let cache = r.cache(file.cache, file.stages.as_deref());
+    let overload = r.overload(file.overload.unwrap_or_default());
     let audit = r.audit(file.audit.unwrap_or_default());
     let raw_secrets = file.secrets.unwrap_or_default();
     r.shares_master_key(&store, raw_secrets.master_key.is_some());
@@ -140,6 +143,8 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         records,
         responses,
         cache,
+        overload,
+        concurrency,
         audit,
         secrets,
         rollout,

@@ -159,8 +159,10 @@ impl Resolver<'_, '_, '_> {
             let strategy = strategy.name();
             self.warn(format!("`{}` has no effect with strategy = \"{strategy}\"", dotted(&key("weight"))));
         }
+        let concurrency = raw.concurrency.and_then(|raw| self.concurrency(&key("concurrency"), raw));
         let handling = self.handling(&at, (raw.region, raw.retention, raw.train));
-        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1), handling }
+        let weight = raw.weight.unwrap_or(1);
+        Target { provider: raw.provider, model: raw.model, weight, concurrency, handling }
     }
 
     /// A name that must be an alias or `provider/model`.

@@ -9,7 +9,7 @@ use super::{
     identity::{Checked, Common},
     path,
 };
-use crate::config::{Alias, Organisation, Provider, Team, file};
+use crate::config::{Alias, Organisation, Provider, Team, Urgency, file};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn teams(
@@ -52,7 +52,8 @@ impl Resolver<'_, '_, '_> {
                 caps,
                 tags,
                 defaults: defaults(raw.defaults.unwrap_or_default()),
-                priority: raw.priority.map(|p| word(p).to_owned()),
+                priority: raw.priority.map(urgency),
+                share: raw.share,
                 limits: super::limits::limits(raw.limits),
                 budgets,
                 fallback,
@@ -91,10 +92,10 @@ pub fn defaults(raw: file::Defaults) -> Map<String, Value> {
     pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-fn word(priority: file::Priority) -> &'static str {
+fn urgency(priority: file::Priority) -> Urgency {
     match priority {
-        file::Priority::Low => "low",
-        file::Priority::Normal => "normal",
-        file::Priority::High => "high",
+        file::Priority::Low => Urgency::Low,
+        file::Priority::Normal => Urgency::Normal,
+        file::Priority::High => Urgency::High,
     }
 }

@@ -3,7 +3,7 @@
 use super::{list, maybe, millis, name, null, number, text, usd};
 use crate::{
     account::Mark,
-    context::{Allowance, Funds, Rank, Reserve, Share, Weighed},
+    context::{Allowance, Funds, Rank, Reserve, Seats, Share, Weighed},
 };
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
@@ -93,6 +93,7 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
         latency,
         speed,
         in_flight,
+        places,
         keys,
         keys_resting,
         price_input,
@@ -121,6 +122,16 @@ pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {
     }
     name("in_flight", out);
     number(*in_flight, out);
+    if let Some(Seats { limit, taken, waiting, adaptive }) = places {
+        name("places", out);
+        out.extend_from_slice(b"{\"limit\":");
+        number(*limit, out);
+        out.extend_from_slice(b",\"taken\":");
+        number(*taken, out);
+        out.extend_from_slice(b",\"waiting\":");
+        number(*waiting as u64, out);
+        out.extend_from_slice(if *adaptive { b",\"adaptive\":true}" } else { b",\"adaptive\":false}" });
+    }
     name("keys", out);
     number(*keys as u64, out);
     name("keys_resting", out);

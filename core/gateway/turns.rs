@@ -1,0 +1,111 @@
+//! Whose turn it is, at the gateway and at targets that have a bound. Whoever finds room goes on at once; what is done for those
+//! who wait lies in boxes, off the common way. Orders nobody: that is `queue`'s.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Gateway;
+use crate::{
+    clock,
+    error::{Error, Result},
+    exchange::Exchange,
+    queue::{self, Gate, Owner, Patience, Place, Shed},
+    route::Target,
+    runtime::Runtime,
+};
+
+/// How far a request's targets have been gone through.
+#[derive(Default)]
+pub(super) struct Turns {
+    pub next: usize,
+    /// Those that had no room when it was their turn.
+    full: Vec<usize>,
+}
+
+impl Turns {
+    /// What was full is no longer asked for.
+    pub fn forget(&mut self) {
+        self.full.clear();
+    }
+}
+
+impl Gateway {
+    /// 4. More requests are there than may run at a time: this one waits for its turn.
+    pub(super) async fn in_turn(&self, runtime: &Runtime, exchange: &mut Exchange) -> Result<()> {
+        let owner = owner(exchange);
+        let patience = Patience::new(&runtime.config.overload, exchange.cx.deadline);
+        let (_, place, took) = queue::first(&[&self.state.queues.front], &owner, patience).await.map_err(Shed::told)?;
+        waited(exchange, took, "the gateway");
+        exchange.place = Some(place);
+        Ok(())
+    }
+
+    /// 8. The next target that has room, in the plan's order; when none is left but those that are full, the first of them where
+    /// a place becomes free. `None`: all were visited.
+    pub(super) async fn turn(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        targets: &[Arc<Target>],
+        turns: &mut Turns,
+    ) -> Result<Option<(usize, Option<Place>)>> {
+        while let Some(target) = targets.get(turns.next) {
+            let at = turns.next;
+            turns.next += 1;
+            let Some(places) = target.places(&self.state.queues) else { return Ok(Some((at, None))) };
+            match places.enter() {
+                Some(place) => return Ok(Some((at, Some(place)))),
+                None => turns.full.push(at),
+            }
+        }
+        if turns.full.is_empty() {
+            return Ok(None);
+        }
+        Box::pin(self.wait_at(runtime, exchange, targets, turns)).await.map(|(at, place)| Some((at, Some(place))))
+    }
+
+    async fn wait_at(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        targets: &[Arc<Target>],
+        turns: &mut Turns,
+    ) -> Result<(usize, Place)> {
+        let now = clock::now();
+        let well = |at: &usize| self.state.health.is_healthy(&targets[*at].name, now);
+        // Where calls fail nobody waits for a place, unless it is all that there is.
+        let mut among: Vec<usize> = turns.full.iter().copied().filter(well).collect();
+        if among.is_empty() {
+            among.clone_from(&turns.full);
+        }
+        let places = |at: &usize| targets[*at].places(&self.state.queues);
+        let gates: Vec<&Arc<Gate>> = among.iter().filter_map(places).collect();
+        let owner = owner(exchange);
+        let patience = Patience::new(&runtime.config.overload, exchange.cx.deadline);
+        match queue::first(&gates, &owner, patience).await {
+            Ok((n, place, took)) => {
+                let at = among[n];
+                turns.full.retain(|full| *full != at);
+                waited(exchange, took, &targets[at].name);
+                Ok((at, place))
+            }
+            Err(shed) => {
+                let error: Error = shed.told();
+                for at in turns.full.drain(..) {
+                    exchange.cx.trace.passed_for(&targets[at], "full", &error.message);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// For whom a place is.
+fn owner(exchange: &Exchange) -> Owner {
+    let principal = &exchange.cx.principal;
+    Owner { class: exchange.cx.priority, flow: principal.flow(), share: principal.share() }
+}
+
+fn waited(exchange: &mut Exchange, took: Duration, at: &str) {
+    let text = format!("waited {} ms for its turn at {at}", took.as_millis());
+    exchange.cx.trace.note("queue", &text);
+}

@@ -1,0 +1,208 @@
+//! Turns by themselves: order, shares, debts, and who gives way; much of it on random traffic.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::*;
+
+/// Serves one place after the other; what each turn costs is told by `cost`. Gives how much each flow had.
+fn served(fair: &mut Fair<&'static str>, turns: usize, cost: impl Fn(&str) -> u64) -> BTreeMap<Arc<str>, u64> {
+    let mut had = BTreeMap::new();
+    for _ in 0..turns {
+        let Some(turn) = fair.pop() else { break };
+        let real = cost(turn.item);
+        *had.entry(turn.owner.flow.clone()).or_default() += real;
+        fair.settle(&turn.owner, turn.cost, real);
+    }
+    had
+}
+
+#[test]
+fn a_flow_is_served_in_the_order_of_its_coming() {
+    let mut fair = Fair::default();
+    for n in 0..5 {
+        fair.push(team("a"), n);
+    }
+    let order: Vec<i32> = std::iter::from_fn(|| fair.pop()).map(|turn| turn.item).collect();
+    assert_eq!((order, fair.len()), (vec![0, 1, 2, 3, 4], 0));
+}
+
+#[test]
+fn a_higher_class_goes_first_whoever_came_first() {
+    let mut fair = Fair::default();
+    for class in [Low, Normal, High, Low, High] {
+        fair.push(owner(class, "a", 1), class);
+    }
+    let order: Vec<Urgency> = std::iter::from_fn(|| fair.pop()).map(|turn| turn.item).collect();
+    assert_eq!(order, [High, High, Normal, Low, Low]);
+}
+
+#[test]
+fn a_newcomer_does_not_stand_behind_anothers_flood() {
+    let mut fair = Fair::default();
+    for _ in 0..10_000 {
+        fair.push(team("flood"), "flood");
+    }
+    served(&mut fair, 500, |_| 1_000_000);
+    fair.push(team("calm"), "calm");
+    let turns: Vec<&str> = (0..2).filter_map(|_| fair.pop()).map(|turn| turn.item).collect();
+    assert!(turns.contains(&"calm"), "{turns:?}");
+}
+
+#[test]
+fn places_are_shared_by_time_and_in_proportion() {
+    let mut fair = Fair::default();
+    // Long answers, short ones, and one team that has three times the share.
+    for _ in 0..40_000 {
+        fair.push(team("long"), "long");
+        fair.push(team("short"), "short");
+        fair.push(owner(Normal, "triple", 3), "triple");
+    }
+    let cost = |item: &str| match item {
+        "long" => 5_000_000,
+        "short" => 250_000,
+        _ => 1_000_000,
+    };
+    let had = served(&mut fair, 20_000, cost);
+    let all: u64 = had.values().sum();
+    for (flow, part) in [("long", 0.2), ("short", 0.2), ("triple", 0.6)] {
+        let share = had[flow] as f64 / all as f64;
+        assert!((share - part).abs() < 0.02, "{flow} has {share:.3} of the time, not {part}");
+    }
+}
+
+#[test]
+fn nobody_starves_and_nobody_saves_up() {
+    let mut fair = Fair::default();
+    // It had the longest answers there are, alone.
+    for _ in 0..50 {
+        fair.push(team("a"), "a");
+    }
+    served(&mut fair, 20, |_| 1 << 50);
+    // Another comes with short ones, again and again.
+    let mut waits = 0;
+    for _ in 0..10_000 {
+        fair.push(team("b"), "b");
+        let turn = fair.pop().unwrap();
+        fair.settle(&turn.owner, turn.cost, 1_000_000);
+        if turn.item == "a" {
+            break;
+        }
+        waits += 1;
+    }
+    assert!(waits <= 62, "a debt is a minute of a place at most, and this was {waits} s");
+    // Who did not come for long has no more than its share now.
+    for _ in 0..100 {
+        fair.push(team("idle"), "idle");
+    }
+    let had = served(&mut fair, 40, |_| 1_000_000);
+    assert!(had["idle"] <= 22_000_000, "{had:?}");
+}
+
+#[test]
+fn the_flow_that_waits_most_gives_way_and_the_lowest_class_before() {
+    let mut fair = Fair::default();
+    for n in 0..6 {
+        fair.push(team("flood"), n);
+    }
+    for n in 10..12 {
+        fair.push(team("calm"), n);
+    }
+    assert_eq!(fair.make_room(&team("new")), Some(5), "the newest of the flood");
+    assert_eq!(fair.make_room(&team("flood")), None, "a flood does not make room for itself");
+    assert_eq!(fair.make_room(&owner(Low, "new", 1)), None, "nobody gives way to a lower class");
+    fair.push(owner(Low, "low", 1), 20);
+    assert_eq!(fair.make_room(&team("flood")), Some(20), "the lowest class before all others");
+    assert_eq!(fair.make_room(&owner(High, "boss", 1)), Some(4));
+    assert_eq!((fair.len(), fair.waiting(Normal), fair.waiting(Low)), (6, 6, 0));
+    // A flow with twice the share may have twice as many waiting.
+    assert_eq!(fair.make_room(&owner(Normal, "double", 2)), Some(3));
+}
+
+#[test]
+fn how_many_are_ahead_is_told_by_class_and_share() {
+    let mut fair = Fair::default();
+    assert_eq!(fair.ahead(&team("a")), 0);
+    for _ in 0..100 {
+        fair.push(team("flood"), ());
+    }
+    assert_eq!(fair.ahead(&team("flood")), 100);
+    assert_eq!(fair.ahead(&team("calm")), 1);
+    assert_eq!(fair.ahead(&owner(Low, "calm", 1)), 100);
+    assert_eq!(fair.ahead(&owner(High, "calm", 1)), 0);
+}
+
+/// A model without sets: who came, who left, and in which class.
+#[test]
+fn on_random_traffic_nobody_is_lost_told_twice_or_passed_by_a_lower_class() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut fair, mut there, mut next) = (Fair::default(), HashMap::new(), 0u32);
+        for _ in 0..2_000 {
+            match random.u8(..10) {
+                0..5 => {
+                    let class = [Low, Normal, High][random.usize(..3)];
+                    let who = owner(class, ["a", "b", "c", "d", "e"][random.usize(..5)], random.u32(1..4));
+                    let spot = fair.push(who, next);
+                    there.insert(next, (class, spot));
+                    next += 1;
+                }
+                5..8 => match fair.pop() {
+                    Some(turn) => {
+                        let (class, _) = there.remove(&turn.item).expect("it stood in line");
+                        assert_eq!(class, turn.owner.class);
+                        assert!(there.values().all(|(other, _)| *other <= class), "seed {seed}: a lower class passed");
+                        fair.settle(&turn.owner, turn.cost, random.u64(1..5_000_000));
+                    }
+                    None => assert!(there.is_empty()),
+                },
+                8 => {
+                    let Some(item) = there.keys().next().copied() else { continue };
+                    let (_, spot) = there.remove(&item).unwrap();
+                    assert_eq!(fair.take(&spot), Some(item));
+                    assert_eq!(fair.take(&spot), None, "it is gone already");
+                }
+                _ => {
+                    let class = [Low, Normal, High][random.usize(..3)];
+                    if let Some(item) = fair.make_room(&owner(class, "f", 1)) {
+                        let (gone, _) = there.remove(&item).expect("it stood in line");
+                        assert!(gone <= class);
+                    }
+                }
+            }
+            assert_eq!(fair.len(), there.len(), "seed {seed}");
+            assert_eq!([High, Normal, Low].map(|class| fair.waiting(class)).iter().sum::<usize>(), there.len());
+        }
+        let rest = std::iter::from_fn(|| fair.pop()).filter(|turn| there.remove(&turn.item).is_some()).count();
+        assert!(there.is_empty(), "seed {seed}: {rest} came out");
+    }
+}
+
+/// Random shares and costs, all flows backlogged: each has its share of the time within a few percent.
+#[test]
+fn on_random_shares_and_costs_each_has_its_part() {
+    for seed in 0..20 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let flows: Vec<(Owner, u64)> = (0..random.usize(2..8))
+            .map(|n| (owner(Normal, &format!("t{n}"), random.u32(1..6)), random.u64(50_000..3_000_000)))
+            .collect();
+        let mut fair = Fair::default();
+        let mut had: HashMap<Arc<str>, u64> = HashMap::new();
+        for (owner, _) in &flows {
+            fair.push(owner.clone(), ());
+        }
+        for _ in 0..60_000 {
+            let turn = fair.pop().unwrap();
+            // Each has somebody waiting at any time.
+            fair.push(turn.owner.clone(), ());
+            let (_, usual) = flows.iter().find(|(owner, _)| owner.flow == turn.owner.flow).unwrap();
+            let real = random.u64(usual / 2..usual * 3 / 2);
+            *had.entry(turn.owner.flow.clone()).or_default() += real;
+            fair.settle(&turn.owner, turn.cost, real);
+        }
+        let (all, shares) = (had.values().sum::<u64>() as f64, flows.iter().map(|(o, _)| o.share).sum::<u32>());
+        for (owner, _) in &flows {
+            let (share, due) = (had[&owner.flow] as f64 / all, f64::from(owner.share) / f64::from(shares));
+            assert!((share / due - 1.0).abs() < 0.05, "seed {seed}: {} has {share:.3}, due {due:.3}", owner.flow);
+        }
+    }
+}
