@@ -38,7 +38,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use care::{Care, MinSpeed, Timeouts};
+pub use care::{After, Care, HealthCheck, Hedge, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
@@ -186,6 +186,7 @@ pub struct Provider {
     /// In place of its row's: `provider::Offers`.
     pub offers: Option<Vec<String>>,
     pub passthrough: Option<Vec<String>>,
+    pub health: Option<HealthCheck>,
 }
 
 /// `[models.<name>]`.

@@ -141,6 +141,8 @@ impl Provider {
             timeouts,
             offers,
             passthrough,
+            // A matter of the gateway's: it asks.
+            health: _,
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;
         // Who names a format means that one.

@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use super::{
     Target,
     cause::{Cause, Counts},
+    probe::{self, Checks},
     retry::Budget,
 };
 use crate::{
@@ -28,6 +29,8 @@ pub struct Health {
     entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
     /// In a rehearsal: quotas by target, how many are left and when they come back.
     quotas: BTreeMap<Arc<str>, (u64, Option<Duration>)>,
+    /// What active checks found.
+    pub checks: Checks,
 }
 
 /// How a target fares when a rehearsal begins.
@@ -98,6 +101,15 @@ impl Health {
         let probe = lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Flight { entry, probe, earned: false })
+    }
+
+    /// An active check of its provider failed.
+    pub fn check_failed(&self, target: &Target, now: Instant) {
+        let entry = self.entry(&target.name, now);
+        let mut live = lock(&entry.live);
+        if let Ok(probe) = live.breaker.enter(now) {
+            live.breaker.failure(probe, now, &probe::TERMS);
+        }
     }
 
     /// Neither ejected nor waiting for a probe.

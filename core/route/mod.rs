@@ -5,10 +5,12 @@ pub mod cause;
 pub mod health;
 pub mod outcome;
 mod price;
+pub mod probe;
 mod rehearsed;
 pub mod retry;
 pub mod strategy;
 pub mod table;
+mod waits;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ pub use self::{
     rehearsed::{Cast, Own},
     strategy::Order,
     table::Table,
+    waits::Waits,
 };
 pub use crate::breaker::Circuit;
 use crate::{

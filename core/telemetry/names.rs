@@ -67,6 +67,12 @@ pub const TABLE: &[Row] = &[
         labels: &["model", "provider"],
     },
     Row {
+        name: HEALTH_CHECKS,
+        kind: Kind::Counter,
+        help: "Active health checks of providers: ok or failed",
+        labels: &["outcome", "provider"],
+    },
+    Row {
         name: STAGE_DURATION,
         kind: Kind::Histogram(OVERHEADS),
         help: "Wall time of one call of a stage; of the events of a stream, their mean",
@@ -208,6 +214,7 @@ pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const HEALTH_CHECKS: &str = "portcullis_health_checks_total";
 pub const STAGE_DURATION: &str = "portcullis_stage_duration_seconds";
 pub const STAGE_OPERATIONS: &str = "portcullis_stage_operations";
 pub const STAGE_MEMORY: &str = "portcullis_stage_memory_bytes";

@@ -62,6 +62,7 @@ impl Resolver<'_, '_, '_> {
             }
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
+        let health = raw.health.and_then(|raw| self.health(&key("health"), raw));
         Provider {
             row: raw.row,
             base_url,
@@ -85,6 +86,7 @@ impl Resolver<'_, '_, '_> {
             ca: raw.ca.map(|ca| self.existing(&key("ca"), &ca)),
             http2: raw.http2,
             timeouts,
+            health,
             offers: raw.offers,
             passthrough: raw.passthrough,
             name,
