@@ -197,7 +197,7 @@ impl Streaming {
             None if quiet.is_some() && until == quiet => Ok(()),
             None if slow.is_some() && until == slow => self.judge(exchange),
             // After its terminal a stream is whole, however its connection ends.
-            None | Some(Some(Err(_))) if self.terminal => self.end(exchange).await,
+            None | Some(Some(Err(_))) if self.terminal => Box::pin(self.end(exchange)).await,
             None => {
                 let secs = self.idle.as_secs_f32();
                 Err(Error::new(
@@ -220,7 +220,7 @@ impl Streaming {
                 self.take(bytes, exchange).await?;
                 self.judge(exchange)
             }
-            Some(None) => self.end(exchange).await,
+            Some(None) => Box::pin(self.end(exchange)).await,
         }
     }
 
@@ -279,7 +279,7 @@ impl Streaming {
                     let mut events = Vec::new();
                     // The lane tells the client what is wrong with the stream.
                     let _ = observer.push(&bytes, &mut events);
-                    observe(events, exchange).await;
+                    Box::pin(observe(events, exchange)).await;
                 }
                 result
             }
@@ -301,7 +301,7 @@ impl Streaming {
                 if let Some(observer) = &mut self.observer {
                     let mut events = Vec::new();
                     let _ = observer.finish(&mut events);
-                    observe(events, exchange).await;
+                    Box::pin(observe(events, exchange)).await;
                     let inner = &mut **exchange;
                     // Observers change nothing: what they say is in the trace.
                     let _ = inner.chain.end(&mut inner.cx, &mut Vec::new()).await;
@@ -446,7 +446,11 @@ impl Streaming {
     }
 
     /// The rest of the stream, from the commit to the end: the response body runs this.
-    pub async fn run(self, exchange: Exchange, sink: Sink) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    pub async fn run(
+        self: Box<Self>,
+        exchange: Exchange,
+        sink: Sink,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let request_id = exchange.cx.id.clone();
         let principal = exchange.cx.principal.clone();
         let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
@@ -464,7 +468,7 @@ impl Streaming {
                 break None;
             }
             let stepped = match handed {
-                Ok(()) => watch.over(cut.as_mut(), streaming.step(exchange)).await.flatten(),
+                Ok(()) => watch.over_pinned(cut.as_mut(), pin!(streaming.step(exchange))).await.flatten(),
                 Err(cut) => Err(cut),
             };
             if let Err(error) = stepped {
@@ -481,7 +485,7 @@ impl Streaming {
                 }
                 // Stages may reword it; an answer in its place would come too late.
                 let inner = &mut **exchange;
-                inner.chain.error(&mut inner.cx, &mut error).await;
+                Box::pin(inner.chain.error(&mut inner.cx, &mut error)).await;
                 break Some(error);
             }
         };
@@ -576,7 +580,7 @@ async fn observe(events: Vec<Event>, exchange: &mut Exchange) {
 
 /// A stream being delivered, with its owner: when the client leaves, what arrived is counted before the exchange goes.
 struct Live {
-    streaming: Streaming,
+    streaming: Box<Streaming>,
     exchange: Option<Exchange>,
 }
 
@@ -590,7 +594,12 @@ impl Live {
         if let Some(mut flight) = self.streaming.flight.take() {
             match &failed {
                 Some(error) => flight.failed(error, clock::now()),
-                None => flight.succeeded(),
+                None => {
+                    let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+                    let lasted = self.streaming.first_output.map_or(Duration::ZERO, clock::since);
+                    flight.streamed(counted.unwrap_or(exchange.size.arrived), lasted);
+                    flight.succeeded();
+                }
             }
         }
         let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());

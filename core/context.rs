@@ -14,13 +14,13 @@ use std::{
 use http::request::Parts;
 use serde_json::{Map, Value};
 
-pub use self::facts::{Allowance, Funds, Reserve, Share, Weighed};
+pub use self::facts::{Allowance, Funds, Rank, Reserve, Share, Weighed};
 use crate::{
     auth::Principal,
     clock,
     config::Urgency,
     model::{Format, Operation},
-    route::Target,
+    route::{Drawn, Passed, Target},
 };
 
 /// Facts and scratch space of one request. Owned by the gateway, lent to stages.
@@ -40,6 +40,12 @@ pub struct Context {
     /// `x-portcullis-tags`.
     pub tags: Vec<(String, String)>,
     pub priority: Priority,
+    /// Who asks within its key; looked for only where something goes by it.
+    pub sticks: Option<Box<Sticks>>,
+    /// A request of the gateway's own, beside one of a caller's.
+    pub beside: bool,
+    /// The part that it has in an experiment, on its way from the plan to its owner.
+    pub drawn: Option<Box<Drawn>>,
     /// Request headers that stages may read: never credentials or cookies.
     pub headers: Vec<(String, String)>,
     /// `x-portcullis-explain: 1`: the caller wants the decision trace back.
@@ -51,6 +57,13 @@ pub struct Context {
     /// Shared by the stages of this request.
     pub vars: Map<String, Value>,
     pub trace: Trace,
+}
+
+/// A session and an end user, as a request names them: hashed together with their tenant.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sticks {
+    pub session: Option<u64>,
+    pub user: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -106,6 +119,8 @@ pub enum Step {
     Limits(Box<[Allowance]>),
     /// Explained requests: what the team's budget leaves it.
     Budget(Box<Funds>),
+    /// Explained requests: the order of targets, and why each stands where it does.
+    Ranked(Box<[Rank]>),
     /// Explained requests: a target that was considered.
     Weighed(Box<Weighed>),
     /// Explained requests: what an attempt takes from limits and budget.
@@ -155,6 +170,9 @@ impl Context {
                 Some("high") => Priority::High,
                 _ => Priority::Normal,
             },
+            sticks: None,
+            beside: false,
+            drawn: None,
             headers: Vec::new(),
             explain: own && header("x-portcullis-explain") == Some("1"),
             attempt: 0,
@@ -182,6 +200,9 @@ impl Context {
             deadline: Some(until),
             tags,
             priority: Priority::default(),
+            sticks: None,
+            beside: true,
+            drawn: None,
             headers: Vec::new(),
             explain: false,
             attempt: 0,
@@ -251,6 +272,10 @@ fn tags(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Headers in which agents and applications name a session.
+pub const SESSION_HEADERS: [&str; 6] =
+    ["x-portcullis-session-id", "x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
+
 /// Request headers that no stage sees.
 const HIDDEN: [&str; 7] = [
     "authorization",
@@ -277,9 +302,9 @@ impl Trace {
         self.push(Step::Note { stage: stage.into(), line: 0, text: text.to_owned() });
     }
 
-    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[(Arc<str>, Arc<str>)]) {
-        for (target, reason) in passed {
-            self.push(Step::PassedOver { target: target.clone(), code: "not_configured", reason: reason.clone() });
+    pub fn planned(&mut self, targets: &[Arc<Target>], passed: &[Passed]) {
+        for Passed { name, code, reason } in passed {
+            self.push(Step::PassedOver { target: name.clone(), code, reason: reason.clone() });
         }
         self.push(Step::Planned { targets: targets.iter().map(|t| t.name.clone()).collect() });
     }

@@ -23,6 +23,7 @@ use crate::{
     codec::{ClientView, codec, document::Document},
     context::{Context, Step},
     error::{Error, Kind, Result},
+    experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
     model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
     opaque::Opaque,
@@ -85,6 +86,8 @@ pub struct Inner {
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.
     pub trial: Option<Box<Trial>>,
+    /// Its part in an experiment.
+    pub part: Option<Box<Part>>,
     /// What its stages need to the end and do not hold themselves: the runtime, where they may ask models.
     pub alive: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -225,6 +228,7 @@ impl Exchange {
                 keep: None,
                 echo: None,
                 trial,
+                part: None,
                 alive: None,
             },
         );

@@ -15,11 +15,12 @@ use crate::{
     auth::expiry,
     config::{Budget, Scope, Team},
     context,
-    error::Result,
+    error::{Error, Kind, Result},
+    experiment::Window,
     explain::{self, Asked, World},
     gateway::Gateway,
     provider::Provider,
-    route::{Circuit, Fare},
+    route::{Circuit, Fare, Live},
     runtime::{Runtime, State},
     store,
     telemetry::metrics,
@@ -28,6 +29,11 @@ use crate::{
 mod budgets;
 
 impl State {
+    /// What choices among targets are made on.
+    pub fn live(&self) -> Live<'_> {
+        Live { health: &self.health, estimates: &self.estimates, quotas: None }
+    }
+
     /// What decisions are made on.
     pub fn world<'a>(&'a self, runtime: &'a Runtime) -> World<'a> {
         World {
@@ -95,6 +101,14 @@ impl Facts for Gateway {
         })
     }
 
+    fn experiments(&self, window: Window) -> BoxFuture<'_, Result<Vec<Value>>> {
+        Box::pin(async move {
+            let (runtime, state) = (self.runtime.load_full(), &self.state);
+            let rows = state.experiments.show(&runtime.config, &*state.store, &window).await;
+            rows.map_err(|e| Error::new(Kind::Internal, "the figures of other gateways cannot be read").because(e))
+        })
+    }
+
     fn config_status(&self) -> Value {
         let runtime = self.runtime.load();
         let refused = self.state.refused.load();
@@ -139,7 +153,8 @@ impl Facts for Gateway {
         let aliases = runtime.config.models.iter().map(|(name, alias)| {
             let targets: Vec<String> = alias.targets.iter().map(|t| format!("{}/{}", t.provider, t.model)).collect();
             json!({
-                "id": name, "kind": "alias", "targets": targets, "failover": alias.failover, "health": health(&targets),
+                "id": name, "kind": "alias", "strategy": alias.strategy.name(), "targets": targets,
+                "failover": alias.failover, "health": health(&targets),
             })
         });
         let mock = ["mock/mock".to_owned()];
@@ -175,6 +190,7 @@ impl Facts for Gateway {
                 "budget": team.budgets.first().map(|budget| money(name, budget)),
                 "budgets": team.budgets.iter().map(|budget| money(name, budget)).collect::<Vec<_>>(),
                 "budget_fallback": team.fallback,
+                "data": team.data.as_ref().map(|data| data.json()),
                 "source": "file",
             })
         };
@@ -234,18 +250,20 @@ impl Facts for Gateway {
         }
         for target in runtime.config.models.values().flat_map(|m| &m.targets) {
             let name = format!("{}/{}", target.provider, target.model);
-            let state = match self.state.health.fare(&name, now).circuit {
+            let fare = self.state.health.fare(&name, now);
+            let state = match fare.circuit {
                 Circuit::Closed => 0,
                 Circuit::HalfOpen(_) => 1,
                 Circuit::Open(_) => 2,
             };
             metrics().circuit(&target.provider, &target.model, state);
+            metrics().target(&target.provider, &target.model, fare.latency, fare.speed, fare.in_flight);
         }
     }
 }
 
 /// One target's health, as status pages show it.
-fn fare(target: &str, Fare { circuit, latency, in_flight }: Fare) -> Value {
+fn fare(target: &str, Fare { circuit, latency, speed, in_flight, warming }: Fare) -> Value {
     let (word, wait) = match circuit {
         Circuit::Closed => ("closed", None),
         Circuit::HalfOpen(_) => ("half_open", None),
@@ -257,6 +275,9 @@ fn fare(target: &str, Fare { circuit, latency, in_flight }: Fare) -> Value {
         "circuit": word,
         "retry_in_ms": wait.map(millis),
         "latency_ms": latency.map(millis),
+        "tokens_per_second": speed.map(|speed| (f64::from(speed) * 10.0).round() / 10.0),
         "in_flight": in_flight,
+        // Since it was new or well again; how long that makes a difference is its alias's `warm_up`.
+        "warming_ms": warming.map(millis),
     })
 }

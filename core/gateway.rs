@@ -336,9 +336,13 @@ impl Gateway {
             self.bind_model(runtime, exchange, &asked)?;
         }
         let inner = &mut **exchange;
-        let targets = plan(&runtime.routes, &self.state.health, &mut inner.chain, &mut inner.cx, document).await?;
+        let live = self.state.live();
+        let targets = plan(&runtime.routes, &live, &mut inner.chain, &mut inner.cx, document, client).await?;
         if inner.cx.explain {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+        }
+        if let Some(drawn) = inner.cx.drawn.take() {
+            self.state.experiments.begin(drawn, exchange, client, document, &self.state.body_memory);
         }
         // 8 to 10.
         match self.attempts(runtime, exchange, client, document, targets).await {
@@ -347,6 +351,25 @@ impl Gateway {
             }
             outcome => outcome,
         }
+    }
+
+    /// 7 to 10 for a copy of a request: where it goes is said already, and no stage chooses.
+    pub(crate) async fn copied(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        client: &HeaderMap,
+        document: &mut Document,
+    ) -> Result<Reply> {
+        let name = document.model().to_owned();
+        self.bind_model(runtime, exchange, &name)?;
+        let inner = &mut **exchange;
+        inner.chain.admit(&mut inner.cx)?;
+        let mut plan = runtime.routes.resolve_for(&name, Some(&inner.cx.principal))?;
+        runtime.routes.draw(&mut plan, &mut inner.cx)?;
+        let targets = plan.order(&self.state.live(), &mut inner.cx, document, client, clock::now());
+        inner.cx.trace.planned(&targets, &plan.passed);
+        self.attempts(runtime, exchange, client, document, targets).await
     }
 
     /// 7 again: a budget refused every target, and what it binds has cheaper models to go to.
@@ -362,8 +385,9 @@ impl Gateway {
             return Err(refused);
         }
         let inner = &mut **exchange;
-        let Some((names, plan)) = instead(&runtime.routes, &inner.bounds, &mut inner.cx) else { return Err(refused) };
-        let targets = plan.order(inner.cx.seed, &self.state.health, clock::now());
+        let instead = instead(&runtime.routes, &inner.bounds, &mut inner.cx);
+        let Some((names, mut plan)) = instead else { return Err(refused) };
+        let targets = plan.order(&self.state.live(), &mut inner.cx, document, client, clock::now());
         inner.cx.trace.note("budget", &format!("{}; it goes to {} instead", refused.message, names.join(", ")));
         inner.cx.trace.planned(&targets, &plan.passed);
         inner.fell_back = true;
@@ -431,7 +455,7 @@ impl Gateway {
                 exchange.cx.trace.passed_over(target, error.code());
                 errors.push(error);
             } else if let Some(instead) =
-                elsewhere(&runtime.routes, &self.state.health, &mut exchange.cx, next, &targets, at, &error)
+                self.elsewhere(runtime, &mut exchange.cx, (client, document), next, targets.split_at(at), &error)
             {
                 targets.truncate(at);
                 targets.extend(instead);
@@ -448,17 +472,56 @@ impl Gateway {
             None => Err(route::most_telling(errors)),
         }
     }
+
+    /// Who may do better where the last of `tried` failed for a cause that most others would fail for, too: those behind it that
+    /// are known to read more, and those that its alias names for this cause. `None`: nobody.
+    fn elsewhere(
+        &self,
+        runtime: &Runtime,
+        cx: &mut Context,
+        (client, document): (&HeaderMap, &Document),
+        next: Next,
+        (tried, rest): (&[Arc<Target>], &[Arc<Target>]),
+        error: &Error,
+    ) -> Option<Order> {
+        let target = tried.last()?;
+        let care = target.care.as_deref();
+        let reads = |t: &Target| t.limits.context.unwrap_or(0);
+        let (key, names, mut instead) = match next {
+            Next::Longer => {
+                let window = target.limits.context.unwrap_or(u64::MAX);
+                let longer: Order = rest.iter().filter(|t| reads(t) > window).cloned().collect();
+                ("context_failover", care.map(|care| &care.context_failover), longer)
+            }
+            Next::Content => ("content_failover", care.map(|care| &care.content_failover), Order::new()),
+            Next::Targets | Next::End => return None,
+        };
+        if let Some(names) = names.filter(|names| !names.is_empty()) {
+            let mut plan = runtime.routes.lent(names, &cx.principal);
+            let own = plan.order(&self.state.live(), cx, document, client, clock::now());
+            let known = |t: &Arc<Target>| tried.iter().chain(&instead).any(|known| known.name == t.name);
+            let own: Order = own.into_iter().filter(|t| !known(t)).collect();
+            instead.extend(own);
+        }
+        if instead.is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = instead.iter().map(|t| &*t.name).collect();
+        cx.trace.note(key, &format!("{} says {}; it goes to {}", target.name, error.code(), names.join(", ")));
+        Some(instead)
+    }
 }
 
 /// 7. Names, the caller's or a stage's, pass the caller's allow-list. Sends nothing: `explain` asks the same.
 pub async fn plan(
     routes: &route::Table,
-    health: &route::Health,
+    live: &route::Live<'_>,
     chain: &mut Chain,
     cx: &mut Context,
     document: &mut Document,
+    client: &HeaderMap,
 ) -> Result<Order> {
-    let (now, seed) = (clock::now(), cx.seed);
+    let now = clock::now();
     let choosing = chain.wants(Phase::Route);
     let mut plan = match routes.plan(document.model(), &cx.principal) {
         Ok(plan) => plan,
@@ -469,21 +532,31 @@ pub async fn plan(
         }
         Err(error) => return Err(error),
     };
-    let mut targets = plan.order(seed, health, now);
+    if routes.sticks() {
+        cx.sticks = Some(route::sticks(cx, document, client));
+    }
+    let mut drawn = match routes.draw(&mut plan, cx) {
+        Err(_) if choosing => None,
+        drawn => drawn?,
+    };
+    let mut targets = plan.order(live, cx, document, client, now);
     if choosing {
         let shown = if chain.reads_targets() { &targets[..] } else { &[] };
-        let candidates: Vec<Candidate> = shown.iter().map(|t| health.candidate(t, now)).collect();
+        let candidates: Vec<Candidate> = shown.iter().map(|t| live.health.candidate(t, now)).collect();
         if let Some(names) = chain.route(cx, document, &candidates).await? {
             if cx.explain {
                 cx.trace.push(Step::Chosen { names: names.iter().map(|name| name.as_str().into()).collect() });
             }
             plan = routes.resolve_list(&names, &cx.principal)?;
-            targets = plan.order(seed, health, now);
+            drawn = routes.draw(&mut plan, cx)?;
+            targets = plan.order(live, cx, document, client, now);
         } else if plan.is_empty() {
-            routes.plan(document.model(), &cx.principal)?;
+            let mut plan = routes.plan(document.model(), &cx.principal)?;
+            routes.draw(&mut plan, cx)?;
         }
     }
     cx.trace.planned(&targets, &plan.passed);
+    cx.drawn = drawn.filter(|_| !cx.beside);
     Ok(targets)
 }
 
@@ -496,47 +569,10 @@ pub fn instead(routes: &route::Table, bounds: &Bounds, cx: &mut Context) -> Opti
         let text = format!("{} of `budget_fallback` cannot be used by this caller now", not.join(", "));
         cx.trace.note("budget", &text);
     }
-    let plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    let mut plan = routes.resolve_list(&may, &cx.principal).ok()?;
+    // What was to be tried is tried no more.
+    routes.draw(&mut plan, cx).ok()?;
     Some((may, plan))
-}
-
-/// Who may do better where the target before `at` failed for a cause that most others would fail for, too: those behind it that
-/// are known to read more, and those that its alias names for this cause. `None`: nobody.
-fn elsewhere(
-    routes: &route::Table,
-    health: &route::Health,
-    cx: &mut Context,
-    next: Next,
-    targets: &Order,
-    at: usize,
-    error: &Error,
-) -> Option<Order> {
-    let (tried, rest) = targets.split_at(at);
-    let target = tried.last()?;
-    let care = target.care.as_deref();
-    let reads = |t: &Target| t.limits.context.unwrap_or(0);
-    let (key, names, mut instead) = match next {
-        Next::Longer => {
-            let window = target.limits.context.unwrap_or(u64::MAX);
-            let longer: Order = rest.iter().filter(|t| reads(t) > window).cloned().collect();
-            ("context_failover", care.map(|care| &care.context_failover), longer)
-        }
-        Next::Content => ("content_failover", care.map(|care| &care.content_failover), Order::new()),
-        Next::Targets | Next::End => return None,
-    };
-    if let Some(names) = names.filter(|names| !names.is_empty()) {
-        let plan = routes.lent(names);
-        let own = plan.order(cx.seed, health, clock::now());
-        let known = |t: &Arc<Target>| tried.iter().chain(&instead).any(|known| known.name == t.name);
-        let own: Order = own.into_iter().filter(|t| !known(t)).collect();
-        instead.extend(own);
-    }
-    if instead.is_empty() {
-        return None;
-    }
-    let names: Vec<&str> = instead.iter().map(|t| &*t.name).collect();
-    cx.trace.note(key, &format!("{} says {}; it goes to {}", target.name, error.code(), names.join(", ")));
-    Some(instead)
 }
 
 /// 11. Errors pass their stages, and become bytes in the client's format.

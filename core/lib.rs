@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod aside;
 pub mod batch;
 pub mod long_input;
+pub mod experiment;
 pub mod rehearse;
 pub mod suite;
 pub mod hints;

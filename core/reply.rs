@@ -105,6 +105,9 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
         insert(&mut headers, TARGET, target);
         headers.insert(ATTEMPTS, HeaderValue::from(cx.attempt));
     }
+    if let Some(mark) = &record.experiment {
+        insert(&mut headers, ARM, &mark.arm);
+    }
     if let Some(id) = &exchange.upstream_id {
         headers.insert(UPSTREAM_ID, id.clone());
     }
@@ -408,6 +411,7 @@ const FAMILY_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const MODEL: HeaderName = HeaderName::from_static("x-portcullis-model");
 const TARGET: HeaderName = HeaderName::from_static("x-portcullis-target");
+const ARM: HeaderName = HeaderName::from_static("x-portcullis-arm");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");
 const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
 const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");

@@ -22,6 +22,7 @@ use crate::{
     codec::{Field, document::Document},
     config::{self, Caps, Config, Loaded, Place, Problem},
     error,
+    experiment::Experiments,
     limit::Limits,
     opaque::{claims::Claims, objects::Objects},
     pipeline::{self, Pipeline, StageInfo},
@@ -98,6 +99,8 @@ pub struct State {
     pub draining: AtomicBool,
     /// A new version that is being tried, if there is one.
     pub rollout: Slot,
+    /// What is tried beside, and how it fares.
+    pub experiments: Arc<Experiments>,
     /// Which version runs, and why it may be another than the files': for status pages.
     pub standing: ArcSwap<Standing>,
     /// Compiled scripts and their memory.

@@ -63,8 +63,19 @@ pub struct Record {
     pub first_event: Option<Duration>,
     pub upstream_duration: Duration,
     pub tags: Vec<(String, String)>,
+    /// Its part in an experiment.
+    pub experiment: Option<Box<Mark>>,
     /// What it said, on its way to where it is kept; `None` where nothing is.
     pub bodies: Option<Box<bodies::Recording>>,
+}
+
+/// Which arm of which alias a request was given to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    pub model: Arc<str>,
+    pub arm: Arc<str>,
+    /// It is the gateway's own copy of this request.
+    pub copy_of: Option<Arc<str>>,
 }
 
 /// One attempt as the ledger keeps it.
@@ -144,6 +155,7 @@ impl Record {
             first_event: None,
             upstream_duration: Duration::ZERO,
             tags: cx.tags.clone(),
+            experiment: None,
             bodies: None,
         }
     }

@@ -108,6 +108,18 @@ impl Rates {
         }
     }
 
+    /// About what a request of so many tokens costs, nano-dollars: for comparing many targets at once.
+    pub fn about(&self, input_tokens: u64, output_tokens: f64) -> Option<f64> {
+        if self.function.is_some() {
+            let output = Some(output_tokens as u64);
+            let usage = Usage { input_tokens: Some(input_tokens), output_tokens: output, ..Usage::default() };
+            return self.cost(&usage).map(|nano| nano as f64);
+        }
+        let kinds = self.usual.kinds(input_tokens);
+        let output = if output_tokens > 0.0 { kinds.output? as f64 * output_tokens } else { 0.0 };
+        Some((kinds.input? as f64 * input_tokens as f64 + output) / MILLION as f64 + kinds.request as f64)
+    }
+
     /// The most that a request of so many tokens can cost, whatever their kinds turn out to be, whichever service answers,
     /// and with so much besides. Rounded up.
     pub fn most(&self, input_tokens: u64, output_tokens: u64, units: &Units) -> i64 {

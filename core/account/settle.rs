@@ -77,7 +77,10 @@ pub async fn alone(mut settled: Settled, estimates: &Estimates) -> (Record, Trac
 }
 
 fn finish(settled: Settled, rows: &Rows) {
-    let Inner { cx, record, .. } = *settled.0;
+    let Inner { cx, record, part, .. } = *settled.0;
+    if let Some(part) = part {
+        part.ended(&record, &cx.trace);
+    }
     for step in &cx.trace.steps {
         match step {
             Step::Attempt { outcome, .. } => metrics().attempt(outcome_label(outcome)),

@@ -14,6 +14,7 @@ use crate::{
     auth::Keys,
     config::Secret,
     error::{Error, Kind, Result},
+    experiment::Window,
     explain::Asked,
     secrets::Secrets,
     versions::{By, Versions},
@@ -79,6 +80,10 @@ pub trait Facts: Send + Sync {
     }
     fn end_raise(&self, _id: String) -> BoxFuture<'_, Result<Value>> {
         Box::pin(std::future::ready(Err(Error::new(Kind::NotFound, "there is no budget here"))))
+    }
+    /// Every alias that tries something, with the figures of its arms: one object each.
+    fn experiments(&self, _window: Window) -> BoxFuture<'_, Result<Vec<Value>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
     /// Ready to serve? And the body that says so. A refused configuration does not make a gateway unready.
     fn ready(&self) -> (bool, Value);

@@ -122,6 +122,7 @@ fn schemas() -> Value {
         "defaults": maybe("object"), "caps": maybe("object"),
         "tags": { "type": ["object", "null"], "additionalProperties": text() },
         "priority": { "enum": ["low", "normal", "high", null], "description": "the highest that a request may ask for" },
+        "data": { "type": ["string", "object", "null"], "description": "what targets must promise: a region, or {region, retention, train}" },
     });
     let with = |mut fields: Value| {
         for (name, schema) in terms.as_object().into_iter().flatten() {
@@ -217,6 +218,7 @@ fn schemas() -> Value {
     let parts = [
         &bound,
         &shapes::deployment(),
+        &shapes::experiments(),
         &shapes::people(&terms),
         &shapes::audit(),
         &shapes::secrets(),

@@ -15,6 +15,7 @@ use crate::{
     account::history::{Page, Wanted},
     auth::permission::Operation,
     error::{Error, Kind, Result},
+    experiment::Window,
     store::StoreError,
     telemetry::ring::Place,
 };
@@ -43,6 +44,14 @@ pub(super) fn providers(state: Arc<AdminState>, call: Call) -> BoxFuture<'static
 
 pub(super) fn config_status(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, Result<Reply>> {
     done(Ok(reply::ok(&state.facts.config_status())))
+}
+
+pub(super) fn experiments(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
+    Box::pin(async move {
+        let window =
+            Window { model: call.query("model").map(str::to_owned), from: call.time("from")?, to: call.time("to")? };
+        page(&call, state.facts.experiments(window).await?)
+    })
 }
 
 pub(super) fn requests(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {

@@ -96,6 +96,7 @@ const USAGE: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
 ];
+const EXPERIMENTS: &[(&str, &str)] = &[LIMIT, CURSOR, ("model", "only this alias"), FROM, TO];
 const EXPORT: &[(&str, &str)] =
     &[("format", "ndjson, a request a line (when absent), or csv, an attempt a line"), FROM, TO];
 const FORMAT: (&str, &str) = ("format", "json (pages), csv or ndjson (all rows); the header accept says it as well");
@@ -255,6 +256,8 @@ pub(super) const TABLE: &[Route] = &[
         query: EXPORT, body: None, answer: "File", call: export::requests },
     Route { method: Method::GET, path: "/api/v1/requests/{id}", summary: "One request with its decision trace", may: May::Each(Operation::ReadRequests),
         query: BODIES, body: None, answer: "RequestRecord", call: reads::request },
+    Route { method: Method::GET, path: "/api/v1/experiments", summary: "Arms of splits and mirrors side by side; by whole hours, of the last 31 days at most", may: May::Gateway(Operation::ReadExperiments),
+        query: EXPERIMENTS, body: None, answer: "ExperimentPage", call: reads::experiments },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
 ];

@@ -97,6 +97,47 @@ pub(super) fn money() -> Value {
     })
 }
 
+/// Of experiments.
+pub(super) fn experiments() -> Value {
+    let maybe = |kind: &str| json!({ "type": [kind, "null"] });
+    let times = || {
+        object(
+            &["count"],
+            json!({
+                "count": count(), "p50": maybe("number"), "p90": maybe("number"), "p95": maybe("number"), "p99": maybe("number"),
+            }),
+        )
+    };
+    let arm = json!({
+        "arm": { "type": "string" }, "to": maybe("string"), "share": { "type": "number" },
+        "requests": count(), "errors": count(), "error_rate": maybe("number"), "refused": count(), "left": count(),
+        "elsewhere": { "type": "integer", "description": "answered by none of the arm's own targets" },
+        "attempts": count(), "codes": { "type": "object" }, "latency_ms": times(), "first_event_ms": times(),
+        "cost_usd": { "type": "number" }, "cost_each_usd": maybe("number"), "cost_unknown": count(),
+        "input_tokens": count(), "output_tokens": count(),
+        "quality": object(&["next", "unmet", "notes"], json!({
+            "next": count(), "unmet": count(), "notes": { "type": "object" },
+        })),
+        "since": maybe("string"), "until": maybe("string"),
+        "left_out": { "type": "object", "description": "of a mirror: copies that were not sent, by the reason" },
+    });
+    let row = object(
+        &["model", "arms"],
+        json!({
+            "model": { "type": "string" }, "by": { "enum": ["request", "session", "key", "user", null] },
+            "arms": { "type": "array", "items": { "$ref": "#/components/schemas/Arm" } },
+            "mirror": { "anyOf": [{ "$ref": "#/components/schemas/Arm" }, { "type": "null" }] },
+        }),
+    );
+    json!({
+        "Arm": object(&["requests", "errors", "quality"], arm),
+        "Experiment": row,
+        "ExperimentPage": object(&["data"], json!({
+            "data": { "type": "array", "items": { "$ref": "#/components/schemas/Experiment" } }, "next_cursor": maybe("string"),
+        })),
+    })
+}
+
 /// Of versions and rollouts.
 pub(super) fn deployment() -> Value {
     let text = || json!({ "type": "string" });

@@ -224,6 +224,7 @@ fn record(n: u16) -> Record {
         duration: Duration::from_millis(3),
         first_event: None,
         upstream_duration: Duration::ZERO,
+        experiment: None,
         bodies: None,
         tags: vec![],
     }

@@ -369,12 +369,13 @@ impl Bound {
 
     /// More than models, limits and budgets.
     pub fn is_rare(&self) -> bool {
-        let Terms { operations, networks, defaults, caps, tags, priority, .. } = &self.terms;
+        let Terms { operations, networks, defaults, caps, tags, priority, data, .. } = &self.terms;
         operations.is_some()
             || !networks.is_empty()
             || !defaults.is_empty()
             || caps.any()
             || !tags.is_empty()
             || priority.is_some()
+            || data.is_some()
     }
 }

@@ -30,7 +30,7 @@ use self::{
     directory::{Bound, Directory},
 };
 use crate::{
-    config::{Caps, Rule, Scope, Urgency},
+    config::{Caps, DataPolicy, Rule, Scope, Urgency},
     error::{Error, Kind, Result},
     model::Operation,
 };
@@ -138,6 +138,11 @@ impl Principal {
     /// The highest priority it may ask for.
     pub fn priority(&self) -> Option<Urgency> {
         self.terms.iter().filter_map(|bound| bound.terms.priority).min()
+    }
+
+    /// What its scopes demand of targets, each by itself; none for most.
+    pub fn data(&self) -> impl Iterator<Item = (&Bound, &DataPolicy)> {
+        self.terms.iter().filter_map(|bound| Some((&**bound, bound.terms.data.as_ref()?)))
     }
 
     /// Of all its scopes, the key's own first.

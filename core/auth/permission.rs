@@ -64,6 +64,7 @@ operations! {
     CreateTokens        "tokens.create"        "make admin tokens"                    [All All No  Own No  No]
     RevokeTokens        "tokens.revoke"        "revoke admin tokens"                  [All All All Own No  No]
     ReadUsage           "usage.read"           "see usage and costs"                  [All All All All All All]
+    ReadExperiments     "experiments.read"     "compare arms of experiments"          [All All All No  All All]
     ChangeBudgets       "budgets.change"       "raise budgets for a time"             [All All No  No  No  All]
     ReadRequests        "requests.read"        "see requests and their decisions"     [All All All Own All No]
     ReadBodies          "bodies.read"          "read what requests and answers said"  [All No  No  No  No  No]
@@ -96,6 +97,7 @@ impl Operation {
                 | Operation::ReadKeys
                 | Operation::ReadTokens
                 | Operation::ReadUsage
+                | Operation::ReadExperiments
                 | Operation::ReadRequests
                 | Operation::ReadBodies
                 | Operation::Explain

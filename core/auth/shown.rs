@@ -64,6 +64,7 @@ pub(super) fn show_configured(thing: Thing, name: &str, identity: &Identity, sha
         })),
         "tags": some(!terms.tags.is_empty(), terms.tags.iter().cloned().collect::<std::collections::BTreeMap<_, _>>().into_iter().map(|(n, v)| (n, Value::from(v))).collect::<Map<_, _>>().into()),
         "priority": terms.priority.map(|priority| priority.name()),
+        "data": terms.data.as_ref().map(|data| data.json()),
         "source": "file",
         "shadowed": shadowed,
     });

@@ -38,6 +38,9 @@ pub struct TermsRow {
     pub tags: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
+    /// As `data` of gateway.toml.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
 }
 
 impl TermsRow {
@@ -60,6 +63,7 @@ impl TermsRow {
         set(body, "caps", &mut self.caps)?;
         set(body, "tags", &mut self.tags)?;
         set(body, "priority", &mut self.priority)?;
+        set(body, "data", &mut self.data)?;
         self.limits = self.limits.take().and_then(Limits::any);
         Ok(())
     }
@@ -92,6 +96,7 @@ impl TermsRow {
             caps,
             tags,
             priority,
+            data,
         } = self;
         if let Some(operations) = operations {
             filled("operations", operations)?;
@@ -138,6 +143,8 @@ impl TermsRow {
         let tags = identity::tags(tags.as_ref().unwrap_or(&BTreeMap::new())).map_err(|e| Error::invalid("tags", e))?;
         let wrong = || Error::invalid("priority", "one of low, normal, high: the highest that a request may ask for");
         let priority = priority.as_deref().map(|name| Urgency::parse(name).ok_or_else(wrong)).transpose()?;
+        let place = |key: &str| if key == "data" { key.to_owned() } else { format!("data.{key}") };
+        let data = data.as_ref().map(config::data).transpose().map_err(|(key, e)| Error::invalid(place(key), e))?;
         Ok(Terms {
             models: models.as_deref().map(Into::into),
             operations: operations.as_deref().map(Into::into),
@@ -149,6 +156,7 @@ impl TermsRow {
             limits: limits.and_then(Limits::any),
             budgets: bounds.into(),
             fallback: budget_fallback.as_deref().unwrap_or_default().into(),
+            data,
         })
     }
 }
@@ -221,7 +229,7 @@ pub fn check_limits(limits: Option<Limits>) -> Result<()> {
 }
 
 /// In the order in which answers show them.
-pub const FIELDS: [&str; 10] = [
+pub const FIELDS: [&str; 11] = [
     "models",
     "operations",
     "ip_ranges",
@@ -232,6 +240,7 @@ pub const FIELDS: [&str; 10] = [
     "caps",
     "tags",
     "priority",
+    "data",
 ];
 const MOST_ENTRIES: usize = 200;
 const MOST_BUDGETS: usize = 8;

@@ -177,8 +177,8 @@ impl Stand {
         }
         let memory = self.memory.clone();
         let forget = move || {
-            memory.0.effects().kv.clear();
-            memory.1.effects().kv.clear();
+            memory.0.effects().forget();
+            memory.1.effects().forget();
         };
         let cast = Cast { without: Some(&without), ..Cast::default() };
         let house = House::new(&self.config, &self.pipeline, &cast, forget).map_err(|_| "its names cannot be read")?;

@@ -249,13 +249,18 @@ impl Running {
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),
+                experiments: Arc::default(),
                 standing: ArcSwap::default(),
                 scripts,
                 plugins,
             },
             runtime: ArcSwap::from_pointee(runtime),
         });
+        gateway.state.health.welcome(gateway.runtime.load().routes.targets(), Instant::now());
         Inside::serve(&gateway, &gateway.runtime.load());
+        let experiments = gateway.state.experiments.clone();
+        experiments.serve(&gateway);
+        experiments.read(&*store).await;
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
         let hints = Hints::new(store.clone(), scripts, plugins);
         hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
@@ -307,6 +312,7 @@ impl Running {
             tokio::spawn(alerts),
             tokio::spawn(days::run(gateway.state.limits.meters().clone(), store.clone(), close.clone())),
             tokio::spawn(hints.run(close.clone())),
+            tokio::spawn(experiments.run(store.clone(), close.clone())),
             tokio::spawn(ledger.clone().run(kept(&gateway), close.clone())),
         ];
         helpers.extend(followed);
@@ -353,6 +359,7 @@ impl Running {
         let sessions = &self.gateway.state.sessions;
         report.open += sessions.count();
         report.cut += sessions.end(until).await;
+        self.gateway.state.experiments.end();
         self.close.cancel();
         drop(self.watcher);
         for helper in self.helpers {

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod experiment;
 mod care;
+mod data;
 mod identity;
 mod jwt;
 mod login;
@@ -15,10 +17,13 @@ mod money;
 mod rollout;
 mod secrets;
 mod store;
+mod strategy;
 mod team;
 mod unit;
 
 pub use care::{HealthCheck, Hedge, MinSpeed, Timeouts};
+pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
+pub use data::{Data, DataTerms};
 pub use identity::{Caps, Defaults, Organisation, User};
 pub use jwt::{Jwt, JwtClaims};
 pub use login::{Aws, Entra, Google};
@@ -27,6 +32,7 @@ pub use money::{Bodies, Catalogue, PriceService, PriceServices, PriceTier, Prici
 pub use rollout::{RevertOn, Rollout, Sticky};
 pub use secrets::{Audit, Secrets, SecretsManager, Vault, VaultAuth};
 pub use store::{OnOutage, Store, StoreKind};
+pub use strategy::Strategy;
 pub use team::{Alerts, Budget, Budgets, Per, Priority, Tag, Tags, TeamLimits};
 pub use unit::{OneOrMany, Size, Span};
 
@@ -235,6 +241,8 @@ pub struct Provider {
     pub limits: Option<TeamLimits>,
     /// What all attempts at this provider together may cost. Default: no bound.
     pub budget: Option<Budgets>,
+    /// What becomes of data that is sent there, by its contract with you. Default: nothing is promised.
+    pub data: Option<DataTerms>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
@@ -264,6 +272,10 @@ pub enum AuthScheme {
 pub struct Model {
     /// How the first target is chosen. Default: first.
     pub strategy: Option<Strategy>,
+    /// What keeps to its target as long as that is well and not clearly worse than others. Default: nothing.
+    pub sticky: Option<Sticky>,
+    /// A target that is new, or well again, gets its share of requests by and by within this time; `0s`: at once. Default: 30s.
+    pub warm_up: Option<Span>,
     /// Where requests for this name may go.
     #[serde(default)]
     pub targets: Vec<Target>,
@@ -291,19 +303,14 @@ pub struct Model {
     pub strict: Option<bool>,
     /// Texts that are too long are read in pieces.
     pub long_input: Option<LongInput>,
+    /// Requests are shared out among arms; behind an arm that fails stand the targets.
+    pub split: Option<Split>,
+    /// A share of requests is sent to another target, too.
+    pub mirror: Option<Mirror>,
     /// What all requests for this name together may use. Default: no limit.
     pub limits: Option<TeamLimits>,
     /// What all requests for this name together may spend. Default: no bound.
     pub budget: Option<Budgets>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// In the order written.
-    First,
-    /// By chance, in proportion to the weights; the others follow if it fails.
-    Weighted,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -316,6 +323,12 @@ pub struct Target {
     /// For `strategy = "weighted"`. Default: 1.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub weight: Option<u32>,
+    /// Where this model's data is; default: what its provider's `data` says.
+    pub region: Option<String>,
+    /// How long data is kept there; default: what its provider's `data` says.
+    pub retention: Option<Span>,
+    /// `false`: no model is trained with it; default: what its provider's `data` says.
+    pub train: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -344,13 +357,15 @@ pub struct Team {
     pub tags: BTreeMap<String, String>,
     /// Who goes first when the gateway is busy. Default: normal.
     pub priority: Option<Priority>,
+    /// What targets must promise about data (`"eu"`): others are never sent anything. Default: nothing.
+    pub data: Option<Data>,
 }
 
 /// One stage of the pipeline.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// `scripts/NAME.rhai` or `plugins/NAME.wasm`.
+    /// `scripts/NAME.rhai`, `plugins/NAME.wasm`, or `builtin/NAME` for a stage that comes with the gateway.
     #[serde(rename = "use")]
     pub uses: String,
     /// What happens to a request in which this stage fails. Default: reject.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::{Budget, Limits, Team, file, text};
+use super::{Budget, DataPolicy, Limits, Team, file, text};
 
 /// What binds everybody in one scope, each by itself.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +28,8 @@ pub struct Terms {
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
+    /// What targets must promise.
+    pub data: Option<DataPolicy>,
 }
 
 /// What a request's parameters are held to, whatever the caller says.
@@ -222,6 +224,7 @@ impl Team {
             limits: self.limits,
             budgets: self.budgets.clone(),
             fallback: self.fallback.clone(),
+            data: self.data.clone(),
         }
     }
 }

@@ -1,17 +1,11 @@
 //! Keys and words that users were promised and that this version does not have yet: refused by name, never ignored.
 
 /// A key, `*` standing for any name or index.
-const KEYS: [&[&str]; 5] = [
-    &["cache"],
-    &["overload"],
-    &["teams", "*", "priority"],
-    &["models", "*", "sticky"],
-    &["models", "*", "targets", "*", "quota"],
-];
+const KEYS: [&[&str]; 4] =
+    [&["cache"], &["overload"], &["teams", "*", "priority"], &["models", "*", "targets", "*", "quota"]];
 
 /// Words of a key.
-const WORDS: [(&[&str], &[&str]); 1] =
-    [(&["models", "*", "strategy"], &["least_latency", "least_cost", "least_busy", "quota"])];
+const WORDS: [(&[&str], &[&str]); 0] = [];
 
 pub fn key(path: &[String]) -> bool {
     KEYS.iter().any(|pattern| matches(pattern, path))

@@ -11,7 +11,9 @@ use crate::model::Format;
 mod care;
 pub mod catalogue;
 pub mod content;
+mod data;
 pub mod env;
+pub mod experiment;
 pub mod file;
 pub mod identity;
 pub mod jwt;
@@ -30,6 +32,7 @@ mod source;
 pub mod sources;
 mod stage;
 mod store;
+mod strategy;
 mod team;
 mod text;
 mod toml_json;
@@ -41,6 +44,8 @@ mod tests;
 pub use care::{After, Care, HealthCheck, Hedge, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
+pub use experiment::{Arm, Mirror, Split, SplitBy};
+pub use data::{DataPolicy, Handling, data};
 pub use identity::{Caps, Configured, Grant, Organisation, Over, Role, Terms, Urgency, User};
 pub use identity::{budget, defaults};
 pub use login::{AwsLogin, AwsRole, EntraLogin, GoogleLogin, Login, Places};
@@ -55,6 +60,7 @@ pub use source::masked;
 pub use sources::Sources;
 pub use stage::{Isolation, OnError, Only, Park, SLOW, Stage, StageLimits, StreamMode};
 pub use store::{OnOutage, Redis, RedisPlace, Store, StoreKind};
+pub use strategy::Strategy;
 pub use team::{Alerts, Budget, Limits, MOST_NANO_USD, Per, UNPRICED, WHOLE};
 pub use text::{decimal, duration, hint, usd};
 pub use toml_json::toml;
@@ -187,12 +193,17 @@ pub struct Provider {
     pub offers: Option<Vec<String>>,
     pub passthrough: Option<Vec<String>>,
     pub health: Option<HealthCheck>,
+    /// Of all its models.
+    pub handling: Handling,
 }
 
 /// `[models.<name>]`.
 #[derive(Debug, Clone, Default)]
 pub struct Alias {
     pub strategy: Strategy,
+    pub sticky: Option<Sticky>,
+    /// Until a target that is new or healed has its full share; zero: at once.
+    pub warm_up: Duration,
     pub targets: Vec<Target>,
     /// Names (aliases or provider/model) tried after the targets.
     pub failover: Vec<String>,
@@ -202,6 +213,9 @@ pub struct Alias {
     /// What a target cannot take is an error, not dropped.
     pub strict: bool,
     pub long_input: Option<LongInput>,
+    /// Who answers is drawn.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
     pub care: Care,
 }
 
@@ -223,18 +237,13 @@ pub struct LongInput {
     pub progress: bool,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Strategy {
-    #[default]
-    First,
-    Weighted,
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     pub provider: String,
     pub model: String,
     pub weight: u32,
+    /// Its own word over its provider's.
+    pub handling: Handling,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -254,6 +263,7 @@ pub struct Team {
     pub budgets: Arc<[Budget]>,
     /// Where its requests go when a budget refuses them.
     pub fallback: Arc<[String]>,
+    pub data: Option<DataPolicy>,
 }
 
 /// `[records]`: how long lines of the ledger are kept, and sums of usage by more than the team.

@@ -127,7 +127,7 @@ fn every_mistake_is_found_in_one_run() {
         "gateway.toml:4: `server.drain` must be a text in quotes such as \"500ms\", not a whole number",
         "gateway.toml:5: `server.idle`: expected a duration",
         "gateway.toml:6: `opnai` is no provider of the catalogue; did you mean `openai`?",
-        "gateway.toml:9: `models.smart.strategy` must be one of \"first\", \"weighted\"; did you mean `weighted`?",
+        "gateway.toml:9: `models.smart.strategy` must be one of \"first\", \"weighted\", \"least_latency\", \"least_busy\", \"least_cost\", \"quota\"; did you mean `weighted`?",
         "gateway.toml:10: `models.smart.targets[1]` lacks `model`",
         "gateway.toml:10: `models.smart.targets[0].provider`: there is no provider \"nobody\"",
         "gateway.toml:11: `models.smart.failover[0]`: there is no model \"cheep\"",
@@ -263,8 +263,8 @@ fn aliases_lead_somewhere_and_never_in_a_circle() {
     let minus = "[models.a]\ntargets = [{ provider = \"mock\", model = \"m\", weight = -1 }]\n";
     assert!(problem(minus).contains("must be between 0 and 1000000"));
     assert!(
-        problem("[models.a]\nstrategy = \"quota\"\ntargets = [{ provider = \"mock\", model = \"m\" }]\n")
-            .contains("not built")
+        problem("[models.a]\nstrategy = \"quickest\"\ntargets = [{ provider = \"mock\", model = \"m\" }]\n")
+            .contains("must be one of \"first\", \"weighted\", \"least_latency\", \"least_busy\"")
     );
 }
 
@@ -662,6 +662,7 @@ fn identities_that_cannot_be_meant_are_told() {
     }
 }
 
+mod choices;
 mod money;
 mod shared;
 mod versions;

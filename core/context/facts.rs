@@ -29,6 +29,14 @@ pub struct Weighed {
     pub capabilities: &'static [&'static str],
 }
 
+/// Why a target stands where it does.
+#[derive(Debug, Clone)]
+pub struct Rank {
+    pub target: Arc<str>,
+    pub strategy: &'static str,
+    pub why: String,
+}
+
 /// What one of the caller's scopes has left.
 #[derive(Debug, Clone)]
 pub struct Allowance {

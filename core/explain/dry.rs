@@ -143,18 +143,23 @@ impl Way<'_> {
                 format!("its longest text would be read in {} pieces first, each a call of its own", cut.count());
             cx.trace.note("long_input", &text);
         }
-        let targets = gateway::plan(self.world.routes, self.world.health, chain, cx, document).await?;
+        let live = self.world.live();
+        let targets = gateway::plan(self.world.routes, &live, chain, cx, document, &self.asked.headers).await?;
+        if let Some(mirror) = cx.drawn.take().and_then(|drawn| drawn.experiment.mirrors(cx.seed).map(|m| m.to.clone()))
+        {
+            cx.trace.note("mirror", &format!("a copy would go to {mirror}"));
+        }
         let now = Instant::now();
         for target in &targets {
             cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));
         }
         match self.walk(chain, cx, document, &targets, decision).await {
             Err(refused) if refused.kind == Kind::BudgetExceeded => {
-                let Some((names, plan)) = gateway::instead(self.world.routes, &self.bounds, cx) else {
+                let Some((names, mut plan)) = gateway::instead(self.world.routes, &self.bounds, cx) else {
                     return Err(refused);
                 };
                 cx.trace.note("budget", &format!("{}; it would go to {} instead", refused.message, names.join(", ")));
-                let targets = plan.order(cx.seed, self.world.health, now);
+                let targets = plan.order(&self.world.live(), cx, document, &self.asked.headers, now);
                 cx.trace.planned(&targets, &plan.passed);
                 self.walk(chain, cx, document, &targets, decision).await
             }

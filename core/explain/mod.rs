@@ -30,7 +30,7 @@ use crate::{
     pipeline::Pipeline,
     prompt::Prompts,
     provider::KeyRests,
-    route::{Circuit, Health, Table, Target},
+    route::{Circuit, Health, Live, Table, Target},
     stored::Stored,
 };
 
@@ -47,6 +47,12 @@ pub struct World<'a> {
     pub estimates: &'a Estimates,
     /// Answers that a request may go on from.
     pub stored: Option<&'a Arc<Stored>>,
+}
+
+impl World<'_> {
+    fn live(&self) -> Live<'_> {
+        Live { health: self.health, estimates: self.estimates, quotas: None }
+    }
 }
 
 /// A request as a client would send it, and for whom.

@@ -82,7 +82,19 @@ fn candidates(trace: &Value, targets: &[Arc<str>], costs: &[Cost]) -> Vec<Value>
     let mut all: Vec<Map<String, Value>> = Vec::new();
     for step in trace.as_array().into_iter().flatten() {
         let kind = step["step"].as_str().unwrap_or_default();
-        if !matches!(kind, "weighed" | "passed_over" | "reserve") {
+        if !matches!(kind, "weighed" | "passed_over" | "reserve" | "ranked") {
+            continue;
+        }
+        if kind == "ranked" {
+            // The last one counts: a stage may have chosen others.
+            all.iter_mut().for_each(|known| drop((known.shift_remove("strategy"), known.shift_remove("why"))));
+            for rank in list(&step["targets"]) {
+                let facts = rank.as_object().cloned().unwrap_or_default();
+                match all.iter_mut().find(|known| known["target"] == rank["target"]) {
+                    Some(known) => known.extend(facts),
+                    None => all.push(facts),
+                }
+            }
             continue;
         }
         let at = all.iter().position(|known| known["target"] == step["target"]).unwrap_or_else(|| {
@@ -175,6 +187,13 @@ pub fn text(told: &Value) -> String {
     for (at, target) in order.iter().enumerate() {
         let facts = candidates.iter().find(|c| c["target"] == **target).map(|c| facts(c)).unwrap_or_default();
         lines.add(if at == 0 { "targets" } else { "" }, format!("{}. {}{facts}", at + 1, word(target)));
+    }
+    let reasons = order.iter().filter_map(|target| candidates.iter().find(|c| c["target"] == **target));
+    for ranked in reasons.filter(|c| c["why"].is_string()) {
+        lines.add(
+            "why",
+            format!("{} ({}): {}", word(&ranked["target"]), word(&ranked["strategy"]), word(&ranked["why"])),
+        );
     }
     for passed in candidates.iter().filter(|c| c["verdict"] == "passed_over") {
         let code = passed["code"].as_str().map(|code| format!(" ({code})")).unwrap_or_default();

@@ -303,7 +303,8 @@ impl Gateway {
         if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
             && let Some(mut flight) = flight.take()
         {
-            flight.answered(took);
+            let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+            flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
             flight.succeeded();
         }
         if outcome.is_ok() {
@@ -335,7 +336,7 @@ impl Gateway {
         while !streaming.committed && !streaming.ended {
             // Once output arrives, a stage that holds it back has the time of a whole answer.
             let until = if streaming.first_output.is_some() { whole } else { until };
-            let stepped = transport::before(until, streaming.step(exchange)).await.flatten();
+            let stepped = transport::before(until, pin!(streaming.step(exchange))).await.flatten();
             if let Err(error) = stepped {
                 // Output that nobody will read is paid for, too.
                 if streaming.first_output.is_some() {

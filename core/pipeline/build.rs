@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{Asks, Effects, Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW, ask::AskGrant};
+use super::{
+    Asks, Effects, Entry, Hold, Parking, Phase, Pipeline, Stage, Standing, WINDOW,
+    ask::AskGrant,
+    builtin::{self, Making},
+};
 use crate::{
     config::{self, Config, Problem, StreamMode},
     plugin::{Loaded, PluginStage, Plugins, REFUSES},
@@ -50,9 +54,12 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
             problems.push(in_config(config, stage, format!("the stage {} is listed twice", stage.uses)));
             continue;
         }
-        let built = match stage.uses.ends_with(".wasm") {
-            true => plugin(config, plugins, scripts.parking(), stage),
-            false => script(config, &host, scripts, &effects, stage),
+        let built = if builtin::named(&stage.uses) {
+            own(config, scripts.parking(), &effects, stage)
+        } else if stage.uses.ends_with(".wasm") {
+            plugin(config, plugins, scripts.parking(), stage)
+        } else {
+            script(config, &host, scripts, &effects, stage)
         };
         match built {
             Ok((entry, info)) => {
@@ -75,6 +82,24 @@ pub fn build(config: &Config, scripts: &Scripts, plugins: &Plugins) -> Result<Bu
     Ok(Built { pipeline: Pipeline { asks, ..Pipeline::new(entries) }, listed, outside })
 }
 
+/// One that comes with the gateway.
+fn own(
+    config: &Config,
+    parking: &Parking,
+    effects: &Effects,
+    stage: &config::Stage,
+) -> Result<(Entry, StageInfo), Vec<Problem>> {
+    let making = Making { config, listed: stage, kept: &effects.builtins };
+    let made = builtin::make(&making).map_err(|message| vec![in_config(config, stage, message)])?;
+    // Its program is the gateway's own.
+    let hash = config::sources::hash([(stage.uses.as_str(), env!("CARGO_PKG_VERSION").as_bytes())]);
+    let phases = Phase::ALL.into_iter().filter(|phase| made.phases().has(*phase)).map(Phase::name).collect();
+    let info = StageInfo { uses: stage.uses.clone(), hash, phases };
+    let (stream, window) = (made.stream(), window(config, stage, None)?);
+    let standing = parking.of(stage, &info.hash);
+    Ok((entry(made, stage, stream, window, standing), info))
+}
+
 fn script(
     config: &Config,
     host: &Arc<script::Host>,
@@ -83,9 +108,6 @@ fn script(
     stage: &config::Stage,
 ) -> Result<(Entry, StageInfo), Vec<Problem>> {
     let uses = stage.uses.as_str();
-    if uses.starts_with("builtin/") {
-        return Err(vec![in_config(config, stage, format!("there is no built-in stage {uses} in this version"))]);
-    }
     let Some(source) = config.sources.scripts.get(uses).filter(|_| uses.ends_with(".rhai")) else {
         let message =
             format!("there is no script {uses}: name one of the folder scripts/, such as \"scripts/route.rhai\"");

@@ -101,6 +101,13 @@ impl Chain {
         }
     }
 
+    /// Of these stages those that look at attempts, for a request whose answer nobody is given.
+    pub fn outward(mut self) -> Chain {
+        self.seats.retain(|seat| seat.wants(Phase::Attempt));
+        self.answer = 0;
+        self
+    }
+
     pub fn is_empty(&self) -> bool {
         self.seats.is_empty()
     }

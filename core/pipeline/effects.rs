@@ -8,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{ask::Asks, kv::Kv};
+use super::{ask::Asks, builtin::Builtins, kv::Kv};
 
 /// Which of them a stage has.
 #[derive(Clone)]
@@ -17,20 +17,29 @@ pub struct Effects {
     pub metrics: bool,
     /// Who answers its questions.
     pub asks: Asks,
+    /// What the gateway's own stages keep.
+    pub builtins: Builtins,
 }
 
 impl Effects {
     pub fn live() -> Self {
-        Effects { kv: Arc::new(Kv::lasting()), metrics: true, asks: Asks::live() }
+        Effects { kv: Arc::new(Kv::lasting()), metrics: true, asks: Asks::live(), builtins: Builtins::default() }
     }
 
     pub fn dry() -> Self {
-        Effects { kv: Arc::default(), metrics: false, asks: Asks::default() }
+        Effects { kv: Arc::default(), metrics: false, asks: Asks::default(), builtins: Builtins::default() }
     }
 
     /// For one visit that is only looked at: reads what lives, and what it writes is gone with it.
     pub fn rehearsal(&self) -> Self {
-        Effects { kv: Arc::new(Kv::over(&self.kv)), metrics: false, asks: Asks::default() }
+        let builtins = self.builtins.clone();
+        Effects { kv: Arc::new(Kv::over(&self.kv)), metrics: false, asks: Asks::default(), builtins }
+    }
+
+    /// Empties what is remembered: a case knows nothing of the one before.
+    pub fn forget(&self) {
+        self.kv.clear();
+        self.builtins.clear();
     }
 
     /// Adds to the histogram `into` with labels stage and name.

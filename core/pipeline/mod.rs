@@ -3,6 +3,7 @@
 mod adapt;
 pub mod ask;
 pub mod build;
+pub mod builtin;
 pub mod chain;
 pub mod effects;
 pub mod kv;
@@ -23,6 +24,7 @@ use std::{
 pub use adapt::{Hold, MAX_HELD};
 pub use ask::Asks;
 pub use build::{Built, StageInfo, build};
+pub use builtin::Builtins;
 pub use chain::{AttemptFlow, Chain, EndFlow, EventFlow, Flow, ResponseFlow, StreamNeed};
 pub use effects::Effects;
 pub use parking::{Admission, Parking, Standing};

@@ -92,6 +92,9 @@ pub const TABLE: [Row; 7] = [
 ];
 
 impl Phase {
+    pub const ALL: [Phase; 7] =
+        [Phase::Request, Phase::Route, Phase::Attempt, Phase::Event, Phase::Response, Phase::Error, Phase::Log];
+
     pub fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }

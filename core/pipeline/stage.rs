@@ -228,6 +228,8 @@ pub struct Candidate {
     pub healthy: bool,
     /// Smoothed time to first event; `None` until measured.
     pub latency: Option<Duration>,
+    /// Tokens a second of its streams; `None` until measured.
+    pub speed: Option<f32>,
     pub in_flight: u64,
     /// USD per million tokens; `None` when unknown.
     pub price_input: Option<f64>,
@@ -237,6 +239,8 @@ pub struct Candidate {
     pub quota_resets_in: Option<Duration>,
     pub context_window: Option<u64>,
     pub capabilities: &'static [&'static str],
+    /// Where its data is, as far as that is stated.
+    pub region: Option<Arc<str>>,
 }
 
 fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, Outcome<T>> {

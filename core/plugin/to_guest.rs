@@ -232,6 +232,9 @@ pub fn target(target: &Candidate) -> types::Target {
         quota_resets_in,
         context_window,
         capabilities,
+        // Records of version 1 have no place for them.
+        speed: _,
+        region: _,
     } = target;
     types::Target {
         name: name.to_string(),

@@ -60,6 +60,8 @@ pub struct Provider {
     pub ca: Option<PathBuf>,
     pub http2: Option<bool>,
     pub timeouts: Timeouts,
+    /// What becomes of data that is sent there.
+    pub handling: config::Handling,
     /// Where its tokens come from, when its proof is one.
     pub source: Option<Source>,
     /// Service and region of its signatures.
@@ -143,6 +145,7 @@ impl Provider {
             passthrough,
             // A matter of the gateway's: it asks.
             health: _,
+            handling,
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;
         // Who names a format means that one.
@@ -180,6 +183,7 @@ impl Provider {
             ca,
             http2,
             timeouts,
+            handling,
             offers: Offers::of(found.name, format, offers, passthrough),
             headers: fixed.iter().map(|(n, v)| headers::fixed(n, v)).collect::<Result<_, _>>()?,
             keys,

@@ -197,6 +197,9 @@ fn context(house: &House, scene: &Scene, start: Instant) -> Context {
         deadline: Some(start + house.whole()),
         tags: scene.tags.clone(),
         priority: scene.priority,
+        sticks: None,
+        beside: false,
+        drawn: None,
         headers: Vec::new(),
         // Its trace tells more: what a stage chose, too.
         explain: true,

@@ -132,6 +132,7 @@ impl House {
             claims: Arc::new(Claims::new(self.store.clone(), None).map_err(|e| e.to_string())?),
             sessions: Sessions::default(),
             rollout: rollout::Slot::default(),
+            experiments: Arc::default(),
             standing: ArcSwap::default(),
             settle: queue,
             started: config.clone(),

@@ -14,6 +14,7 @@ use tokio::{runtime::Handle, sync::Notify};
 use super::{Held, Rollout, Standing};
 use crate::{
     aside::Inside,
+    clock,
     config::{self, Content, Loaded, Place, Watched},
     error::{Error, Kind, Result},
     gateway::Gateway,
@@ -322,6 +323,7 @@ impl Deploy {
         state.auth.issuers().configure(&new.config.issuers);
         state.auth.set_configured(new.config.who());
         state.limits.configure(&new.config);
+        state.health.welcome(new.routes.targets(), clock::now());
         state.stored.set_bounds(new.config.responses);
         state.audit.set_keep(new.config.audit.keep);
         let tried = state.rollout.under_way().map(|tried| tried.candidate.load().config.secrets.references.clone());

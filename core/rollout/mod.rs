@@ -37,6 +37,7 @@ use self::{
 use crate::{
     auth,
     config::{self, Sticky},
+    context::SESSION_HEADERS,
     runtime::Runtime,
 };
 
@@ -163,7 +164,7 @@ impl Rollout {
         let credential = auth::credential(&parts.headers, parts.uri.query());
         let session = match self.rules.sticky {
             Sticky::Key => None,
-            Sticky::Session => Some(SESSION.iter().find_map(|name| parts.headers.get(*name))?),
+            Sticky::Session => Some(SESSION_HEADERS.iter().find_map(|name| parts.headers.get(*name))?),
         };
         if session.is_none() && credential.is_none() {
             return None;
@@ -214,9 +215,6 @@ impl Rollout {
         }
     }
 }
-
-/// Headers in which agents and applications name a session.
-const SESSION: [&str; 5] = ["x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
 
 #[cfg(test)]
 mod tests;

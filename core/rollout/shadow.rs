@@ -26,7 +26,7 @@ use crate::{
     gateway::{self, Gateway},
     model::{Format, Operation},
     pipeline::{Flow, drive},
-    route::{Health, Order},
+    route::{Live, Order},
     runtime::{Runtime, parameters},
     telemetry::names,
 };
@@ -141,11 +141,11 @@ impl Shadow {
 }
 
 /// What the gateway would do with the request on this version, up to its first attempt. Nothing of it lasts.
-fn decide(version: &Runtime, health: &Health, sample: &Sample) -> Seen {
+fn decide(version: &Runtime, live: &Live<'_>, sample: &Sample) -> Seen {
     let began = Instant::now();
     let mut document = sample.document.clone();
     let mut cx = sample.context(version.whole);
-    let outcome = drive(steps(version, health, &sample.headers, &mut cx, &mut document));
+    let outcome = drive(steps(version, live, &sample.headers, &mut cx, &mut document));
     let (status, targets) = match outcome {
         Ok(Some(targets)) => (None, targets.iter().map(|target| target.name.clone()).collect()),
         Ok(None) => (Some(200), Vec::new()),
@@ -157,7 +157,7 @@ fn decide(version: &Runtime, health: &Health, sample: &Sample) -> Seen {
 /// Steps 5 to 7 of `gateway.rs`. `None`: a stage answered.
 async fn steps(
     version: &Runtime,
-    health: &Health,
+    live: &Live<'_>,
     headers: &HeaderMap,
     cx: &mut Context,
     document: &mut Document,
@@ -170,7 +170,7 @@ async fn steps(
         cx.keep_headers(headers);
     }
     let outcome = match chain.request(cx, document).await {
-        Ok(Flow::Continue) => gateway::plan(&version.routes, health, &mut chain, cx, document).await.map(Some),
+        Ok(Flow::Continue) => gateway::plan(&version.routes, live, &mut chain, cx, document, headers).await.map(Some),
         Ok(Flow::Respond(_)) => Ok(None),
         Err(error) => Err(error),
     };
@@ -192,8 +192,8 @@ impl Pair {
             self.figures.waiting.fetch_sub(1, Ordering::Relaxed);
             let Some(gateway) = gateway.upgrade() else { return };
             let began = Instant::now();
-            let health = &gateway.state.health;
-            if catch_unwind(AssertUnwindSafe(|| self.compare(health, &sample))).is_err() {
+            let live = gateway.state.live();
+            if catch_unwind(AssertUnwindSafe(|| self.compare(&live, &sample))).is_err() {
                 tracing::error!(request = %sample.id, "a decision in the shadow broke off");
             }
             drop(gateway);
@@ -201,8 +201,8 @@ impl Pair {
         }
     }
 
-    fn compare(&self, health: &Health, sample: &Sample) {
-        let (old, new) = (decide(&self.old, health, sample), decide(&self.new, health, sample));
+    fn compare(&self, live: &Live<'_>, sample: &Sample) {
+        let (old, new) = (decide(&self.old, live, sample), decide(&self.new, live, sample));
         let failed = |seen: &Seen| seen.status.is_some_and(|status| status >= 500);
         self.figures.old.add(old.took, failed(&old), self.slow);
         self.figures.new.add(new.took, failed(&new), self.slow);

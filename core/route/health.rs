@@ -1,11 +1,12 @@
-//! How targets fare: a breaker, a budget of retries, a smoothed latency and the number of requests in flight for each.
-//! `State`: kept by the target's name, so a reload forgets nothing.
+//! How targets fare: a breaker, a budget of retries, what was measured (`stats`), the number of requests in flight, and since
+//! when each warms up. `State`: kept by the target's name, so a reload forgets nothing. A choice among targets reads it
+//! without a lock.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use super::{
     cause::{Cause, Counts},
     probe::{self, Checks},
     retry::Budget,
+    stats::{Moment, Stats, nanos},
 };
 use crate::{
     breaker::{Breaker, Circuit, Terms},
@@ -24,8 +26,14 @@ use crate::{
     pipeline::Candidate,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
+    /// Tells it from others: a target remembers its entry for one of them.
+    id: u64,
+    /// Moments count from here.
+    origin: Instant,
+    /// Targets that are heard of from now on are new.
+    begun: AtomicBool,
     entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
     /// In a rehearsal: quotas by target, how many are left and when they come back.
     quotas: BTreeMap<Arc<str>, (u64, Option<Duration>)>,
@@ -44,9 +52,19 @@ pub struct Fares {
     pub quota_resets_in: Option<Duration>,
 }
 
+/// Where a target keeps its entry, so that nobody looks for it by name.
 #[derive(Debug, Default)]
+pub struct Slot(OnceLock<(u64, Arc<Entry>)>);
+
+#[derive(Debug)]
 struct Entry {
+    origin: Instant,
     in_flight: AtomicU64,
+    stats: Stats,
+    /// When its warm-up began; zero: it is warm.
+    warming: AtomicU64,
+    /// Its breaker is not closed: only then the lock is worth taking.
+    ill: AtomicBool,
     live: std::sync::Mutex<Live>,
 }
 
@@ -54,14 +72,13 @@ struct Entry {
 struct Live {
     breaker: Breaker,
     budget: Budget,
-    /// Smoothed time to the first event.
-    latency: Option<Duration>,
 }
 
 /// One visit to a target, from admission to its end.
 #[derive(Debug)]
 pub struct Flight {
     entry: Arc<Entry>,
+    entered: Instant,
     /// What it finds out decides over the breaker.
     probe: bool,
     /// Its first attempt is in the budget.
@@ -72,21 +89,49 @@ pub struct Flight {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fare {
     pub circuit: Circuit,
+    /// Smoothed time to the first event.
     pub latency: Option<Duration>,
+    /// Tokens a second of its streams.
+    pub speed: Option<f32>,
     pub in_flight: u64,
+    /// Since when it warms up.
+    pub warming: Option<Duration>,
+}
+
+/// What a choice among targets reads of one.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance {
+    pub healthy: bool,
+    pub in_flight: u64,
+    /// Seconds that the answer is expected to take.
+    pub expected: Option<f32>,
+    /// Tokens that its answers have, on the average.
+    pub output: Option<f32>,
+    /// Since when it warms up.
+    pub warming: Option<Duration>,
+}
+
+/// What the answer would be like that a choice is made for; `None` where nobody asks for the time it takes.
+pub type Answer = Option<(bool, f32)>;
+
+impl Default for Health {
+    fn default() -> Self {
+        Health::since(Instant::now())
+    }
 }
 
 impl Health {
     /// Of targets that fare so, for a rehearsal.
     pub fn told<'a>(fares: impl IntoIterator<Item = (&'a Arc<str>, &'a Fares)>, now: Instant) -> Health {
-        let mut health = Health::default();
+        let mut health = Health::since(now);
         for (name, fares) in fares {
             let entry = health.entry(name, now);
             entry.in_flight.store(fares.in_flight, Ordering::Relaxed);
-            let mut live = lock(&entry.live);
-            live.latency = fares.latency;
+            entry.stats.set_latency(fares.latency, entry.at(now));
             if let Some(rest) = fares.open {
+                let mut live = lock(&entry.live);
                 live.breaker = Breaker::opened(now + rest);
+                entry.mark(&live);
             }
             if let Some(left) = fares.quota_left {
                 health.quotas.insert(name.clone(), (left, fares.quota_resets_in));
@@ -97,10 +142,32 @@ impl Health {
 
     /// May an attempt start now? Otherwise: wait so long.
     pub fn enter(&self, target: &Target, now: Instant) -> Result<Flight, Duration> {
-        let entry = self.entry(&target.name, now);
-        let probe = lock(&entry.live).breaker.enter(now)?;
+        let entry = self.entry_of(target, now);
+        let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry, probe, earned: false })
+        Ok(Flight { entry: entry.clone(), entered: now, probe, earned: false })
+    }
+
+    /// The configuration names these targets. All are warm when the process begins; those that come later warm up.
+    pub fn welcome<'a>(&self, targets: impl Iterator<Item = &'a Arc<Target>>, now: Instant) {
+        let later = self.begun.swap(true, Ordering::Relaxed);
+        for target in targets {
+            let new = later && !self.entries.contains_key(&target.name);
+            let entry = self.entry_of(target, now);
+            if new {
+                entry.warming.store(entry.at(now), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What a choice among targets asks of one. Takes a lock only where a breaker is not closed.
+    pub fn glance(&self, target: &Target, answer: Answer, now: Instant) -> Glance {
+        let known = match target.slot.0.get() {
+            Some((id, entry)) if *id == self.id => return entry.glance(answer, now),
+            _ => self.entries.get(&target.name),
+        };
+        let nothing = Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None };
+        known.map_or(nothing, |entry| entry.glance(answer, now))
     }
 
     /// An active check of its provider failed.
@@ -114,23 +181,25 @@ impl Health {
 
     /// Neither ejected nor waiting for a probe.
     pub fn is_healthy(&self, name: &str, now: Instant) -> bool {
-        self.entries.get(name).is_none_or(|e| lock(&e.live).breaker.lets_in(now))
+        self.entries.get(name).is_none_or(|e| e.lets_in(now))
     }
 
     pub fn fare(&self, name: &str, now: Instant) -> Fare {
         match self.entries.get(name) {
-            None => Fare { circuit: Circuit::Closed, latency: None, in_flight: 0 },
-            Some(entry) => {
-                let live = lock(&entry.live);
-                let in_flight = entry.in_flight.load(Ordering::Relaxed);
-                Fare { circuit: live.breaker.circuit(now), latency: live.latency, in_flight }
-            }
+            None => Fare { circuit: Circuit::Closed, latency: None, speed: None, in_flight: 0, warming: None },
+            Some(entry) => Fare {
+                circuit: lock(&entry.live).breaker.circuit(now),
+                latency: entry.stats.latency(),
+                speed: entry.stats.speed(),
+                in_flight: entry.in_flight.load(Ordering::Relaxed),
+                warming: entry.warming(now),
+            },
         }
     }
 
     /// Targets whose breaker is open or half open, by name.
     pub fn not_closed(&self, now: Instant) -> Vec<(Arc<str>, Fare)> {
-        let open = self.entries.iter().filter(|e| !lock(&e.live).breaker.is_closed()).map(|e| e.key().clone());
+        let open = self.entries.iter().filter(|e| e.ill.load(Ordering::Relaxed)).map(|e| e.key().clone());
         let mut names: Vec<Arc<str>> = open.collect();
         names.sort();
         names.into_iter().map(|name| (name.clone(), self.fare(&name, now))).collect()
@@ -145,7 +214,8 @@ impl Health {
             provider: target.provider.name.clone(),
             model: target.model.clone(),
             healthy: self.is_healthy(&target.name, now),
-            latency: entry.as_ref().and_then(|e| lock(&e.live).latency),
+            latency: entry.as_ref().and_then(|e| e.stats.latency()),
+            speed: entry.as_ref().and_then(|e| e.stats.speed()),
             in_flight: entry.map_or(0, |e| e.in_flight.load(Ordering::Relaxed)),
             price_input: target.rates.as_ref().and_then(|r| r.input_usd()),
             price_output: target.rates.as_ref().and_then(|r| r.output_usd()),
@@ -153,12 +223,35 @@ impl Health {
             quota_resets_in: quota.and_then(|(_, resets)| *resets),
             context_window: target.limits.context,
             capabilities: target.limits.features,
+            region: target.handling.region.clone(),
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    fn since(origin: Instant) -> Health {
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        Health {
+            id: IDS.fetch_add(1, Ordering::Relaxed),
+            origin,
+            begun: AtomicBool::new(false),
+            entries: DashMap::default(),
+            quotas: BTreeMap::new(),
+        }
+    }
+
+    fn entry_of(&self, target: &Target, now: Instant) -> Arc<Entry> {
+        match target.slot.0.get() {
+            Some((id, entry)) if *id == self.id => entry.clone(),
+            _ => {
+                let entry = self.entry(&target.name, now);
+                let _ = target.slot.0.set((self.id, entry.clone()));
+                entry
+            }
+        }
     }
 
     fn entry(&self, name: &Arc<str>, now: Instant) -> Arc<Entry> {
@@ -168,33 +261,96 @@ impl Health {
         if self.entries.len() >= MOST {
             self.forget(now);
         }
-        self.entries.entry(name.clone()).or_default().clone()
+        self.entries.entry(name.clone()).or_insert_with(|| Arc::new(Entry::new(self.origin))).clone()
     }
 
     /// Names can be callers' words (`provider/<anything>`): targets about which there is nothing to remember go first,
     /// then all that are not in use.
     fn forget(&self, now: Instant) {
         let idle = |e: &Entry| e.in_flight.load(Ordering::Relaxed) == 0;
-        self.entries.retain(|_, e| !idle(e) || lock(&e.live).breaker.has_history(now));
+        // What a target holds is in use, too.
+        let held = |e: &Arc<Entry>| Arc::strong_count(e) > 1;
+        self.entries.retain(|_, e| !idle(e) || held(e) || lock(&e.live).breaker.has_history(now));
         if self.entries.len() >= MOST {
             self.entries.retain(|_, e| !idle(e));
         }
     }
 }
 
-impl Flight {
-    /// The first event, or the whole answer, arrived. For a probe that is enough: others need not wait for a long
-    /// stream's end.
-    pub fn answered(&mut self, latency: Duration) {
-        let mut live = lock(&self.entry.live);
-        if std::mem::take(&mut self.probe) {
-            live.breaker.success(true);
+impl Entry {
+    fn new(origin: Instant) -> Entry {
+        Entry {
+            origin,
+            in_flight: AtomicU64::default(),
+            stats: Stats::default(),
+            warming: AtomicU64::default(),
+            ill: AtomicBool::default(),
+            live: std::sync::Mutex::default(),
         }
-        live.latency = Some(match live.latency {
-            // A fifth of the new to four of the old.
-            Some(old) => (old * 4 + latency) / 5,
-            None => latency,
-        });
+    }
+
+    /// Never zero.
+    fn at(&self, now: Instant) -> Moment {
+        nanos(now.saturating_duration_since(self.origin)).max(1)
+    }
+
+    fn lets_in(&self, now: Instant) -> bool {
+        !self.ill.load(Ordering::Relaxed) || lock(&self.live).breaker.lets_in(now)
+    }
+
+    fn warming(&self, now: Instant) -> Option<Duration> {
+        let began = Some(self.warming.load(Ordering::Relaxed)).filter(|began| *began > 0)?;
+        Some(Duration::from_nanos(self.at(now).saturating_sub(began)))
+    }
+
+    fn glance(&self, answer: Answer, now: Instant) -> Glance {
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        Glance {
+            healthy: self.lets_in(now),
+            in_flight,
+            expected: answer
+                .and_then(|(stream, tokens)| self.stats.expected(stream, tokens, self.at(now), in_flight > 0)),
+            output: self.stats.output(),
+            warming: self.warming(now),
+        }
+    }
+
+    /// After each change of the breaker, under its lock.
+    fn mark(&self, live: &Live) {
+        self.ill.store(!live.breaker.is_closed(), Ordering::Relaxed);
+    }
+
+    /// A probe found it well: it gets its share by and by.
+    fn healed(&self, live: &mut Live, at: Moment) {
+        live.breaker.success(true);
+        self.warming.store(at, Ordering::Relaxed);
+        self.mark(live);
+    }
+}
+
+impl Flight {
+    /// A stream's first event arrived. For a probe that is enough: others need not wait for a long stream's end.
+    pub fn answered(&mut self, latency: Duration) {
+        self.began(latency, true);
+    }
+
+    /// An answer that was not streamed is there, with so many tokens.
+    pub fn answered_whole(&mut self, took: Duration, tokens: u64) {
+        self.began(took, false);
+        self.entry.stats.wrote(tokens, None);
+    }
+
+    /// A stream came to its end, so long after its first event.
+    pub fn streamed(&self, tokens: u64, lasted: Duration) {
+        self.entry.stats.wrote(tokens, Some(lasted));
+    }
+
+    fn began(&mut self, latency: Duration, stream: bool) {
+        let at = self.entry.at(self.entered + latency);
+        self.entry.stats.answered(latency, stream, at);
+        if std::mem::take(&mut self.probe) {
+            self.entry.healed(&mut lock(&self.entry.live), at);
+        }
     }
 
     /// The answer is complete, or the upstream refused the request for the caller's own fault: it is well.
@@ -203,7 +359,10 @@ impl Flight {
         if !std::mem::replace(&mut self.earned, true) {
             live.budget.earn();
         }
-        live.breaker.success(std::mem::take(&mut self.probe));
+        match std::mem::take(&mut self.probe) {
+            true => self.entry.healed(&mut live, self.entry.at(self.entered)),
+            false => live.breaker.success(false),
+        }
     }
 
     /// Counts only what says that the target itself is ill: not quotas, not keys, not the caller's faults.
@@ -211,7 +370,13 @@ impl Flight {
         match Cause::of(error).rule().breaker {
             Counts::Well => return self.succeeded(),
             Counts::Ill => {
-                lock(&self.entry.live).breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
+                let mut live = lock(&self.entry.live);
+                live.breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
+                self.entry.mark(&live);
+                self.entry.stats.failed(self.entry.at(now));
+            }
+            Counts::Nothing if error.kind == Kind::UpstreamRateLimited => {
+                self.entry.stats.failed(self.entry.at(now));
             }
             Counts::Nothing => {}
         }

@@ -2,15 +2,22 @@
 //! gateway walks the order, and health and keys are asked again when an attempt starts.
 
 pub mod cause;
+mod fit;
 pub mod health;
 pub mod outcome;
+mod policy;
 mod price;
 pub mod probe;
+mod profile;
 mod rehearsed;
 pub mod retry;
+pub mod split;
+mod stats;
+mod sticky;
 pub mod strategy;
 pub mod table;
 mod waits;
+mod why;
 
 #[cfg(test)]
 mod tests;
@@ -27,16 +34,19 @@ pub use self::{
     health::{Fare, Fares, Flight, Health},
     outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling},
     price::PriceList,
+    profile::Profile,
     rehearsed::{Cast, Own},
-    strategy::Order,
+    split::{Drawn, Experiment, sticks},
+    strategy::{Live, Order, Quotas, Standing},
     table::Table,
     waits::Waits,
+    why::{Ranked, Why},
 };
 pub use crate::breaker::Circuit;
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::{Care, Strategy},
+    config::{Care, Handling, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
@@ -65,6 +75,12 @@ pub struct Target {
     /// `None`: nobody knows what it costs.
     pub rates: Option<Arc<Rates>>,
     pub limits: Limits,
+    /// What becomes of data that is sent there.
+    pub handling: Handling,
+    /// Of its name: the same in every process.
+    pub lot: u64,
+    /// How it fares.
+    pub slot: health::Slot,
     /// Chat's URLs, made once: whole and streamed, in the provider's first format and in its second.
     pub urls: [OnceLock<Uri>; 4],
 }
@@ -76,6 +92,8 @@ pub struct Limits {
     pub output: Option<u64>,
     /// What stages see as capabilities.
     pub features: &'static [&'static str],
+    /// Somebody knows this model: what is not among its features it lacks.
+    pub known: bool,
 }
 
 impl Limits {
@@ -86,6 +104,7 @@ impl Limits {
             context: can.context.or(known.and_then(|k| k.context)),
             output: can.output.or(known.and_then(|k| k.output_limit)),
             features: features.unwrap_or(can.features),
+            known: !can.prefix.is_empty() || known.is_some_and(|k| !k.features.is_empty()),
         }
     }
 }
@@ -118,19 +137,46 @@ pub struct Timeouts {
 }
 
 /// What a name, or several, stand for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Tried one group after another.
     pub groups: Vec<Group>,
     /// Targets that cannot be used at all, and why: for the trace.
-    pub passed: Vec<(Arc<str>, Arc<str>)>,
+    pub passed: Vec<Passed>,
+    /// Where an arm is still to be drawn: before the group of that number.
+    pub forks: Vec<(usize, Arc<Experiment>)>,
+    /// What the first name tries.
+    pub experiment: Option<Arc<Experiment>>,
+}
+
+/// A target, or a name of several, that is left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Passed {
+    pub name: Arc<str>,
+    /// The reason in a word.
+    pub code: &'static str,
+    pub reason: Arc<str>,
 }
 
 /// Targets among which one strategy chooses.
 #[derive(Debug, Clone)]
 pub struct Group {
     pub strategy: Strategy,
+    pub sticky: Option<Sticky>,
+    /// How long a target takes that is new or healed until it has its full share.
+    pub warm_up: Duration,
     pub targets: Vec<Arc<Target>>,
+}
+
+impl Group {
+    /// In the order written.
+    fn listed(targets: Vec<Arc<Target>>) -> Group {
+        Group { strategy: Strategy::First, sticky: None, warm_up: Duration::ZERO, targets }
+    }
+
+    fn with(&self, targets: Vec<Arc<Target>>) -> Group {
+        Group { targets, ..*self }
+    }
 }
 
 impl Timeouts {

@@ -117,7 +117,8 @@ fn keyed(provider: &mut config::Provider) {
         provider.keys = (0..count).map(|n| Secret::new(format!("rehearsed-{n}"))).collect();
     }
     if Provider::resolve(provider.clone()).is_err() {
-        *provider = stand_in_for(&provider.name, provider.format.or(row_format(&provider.name)));
+        let stand_in = stand_in_for(&provider.name, provider.format.or(row_format(&provider.name)));
+        *provider = config::Provider { handling: std::mem::take(&mut provider.handling), ..stand_in };
     }
 }
 

@@ -1,15 +1,25 @@
 //! Names to plans: aliases, `provider/model`, bare names that one provider claims, and `mock`. Built once from a
 //! configuration; only a small memory of targets that callers named themselves changes afterwards.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dashmap::DashMap;
 
-use super::{Group, Limits, Plan, Target, Timeouts, price::PriceList, rehearsed::Rehearsed};
+use super::{
+    Group, Limits, Passed, Plan, Target, Timeouts,
+    policy::{DATA_POLICY, lawful},
+    price::PriceList,
+    rehearsed::Rehearsed,
+    split::Experiment,
+    sticky,
+};
 use crate::{
     auth::{Principal, wildcard},
     codec::ModelCard,
-    config::{self, Config, Problem, Strategy, UnknownPrice},
+    config::{self, Config, Handling, Problem, UnknownPrice},
     error::{Error, Kind, Result},
     provider::{self, Provider},
 };
@@ -21,15 +31,20 @@ pub struct Table {
     prices: Arc<PriceList>,
     /// A target without a price is not used.
     priced_only: bool,
+    /// What aliases state of a target in one voice: it holds under its own name, too.
+    stated: BTreeMap<Arc<str>, Option<Handling>>,
     /// `provider/model` names that callers used.
     pub(super) named: DashMap<Box<str>, Arc<Target>>,
     /// `None` but in a rehearsal.
     pub(super) rehearsed: Option<Rehearsed>,
+    /// An alias draws by who asks.
+    pub(super) sticks: bool,
 }
 
 #[derive(Debug)]
-struct Alias {
-    group: Group,
+pub(super) struct Alias {
+    pub(super) group: Group,
+    experiment: Option<Arc<Experiment>>,
     failover: Vec<String>,
     terms: Terms,
 }
@@ -44,7 +59,7 @@ pub(super) struct Terms {
 }
 
 /// What a name turned out to be.
-enum Found<'a> {
+pub(super) enum Found<'a> {
     Alias(&'a Alias),
     Target(Arc<Target>),
 }
@@ -56,13 +71,25 @@ impl Table {
         let providers = providers(config, &mut problems);
         let prices = Arc::new(PriceList::build(config, &mut problems));
         let priced_only = config.unknown_price == UnknownPrice::Refuse;
-        let (aliases, named) = (BTreeMap::new(), DashMap::new());
-        let mut table = Table { providers, aliases, prices, priced_only, named, rehearsed: None };
+        let (aliases, stated, named) = (BTreeMap::new(), BTreeMap::new(), DashMap::new());
+        let mut table =
+            Table { providers, aliases, prices, priced_only, stated, named, rehearsed: None, sticks: false };
         for (name, alias) in &config.models {
-            let targets =
-                alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems)).collect();
-            let group = Group { strategy: alias.strategy, targets };
-            let alias = Alias { group, failover: alias.failover.clone(), terms: Terms::of(alias) };
+            let listed = alias.targets.iter().filter_map(|t| table.listed(name, alias, t, config, &mut problems));
+            // What is named twice is visited once.
+            let mut names = BTreeSet::new();
+            let targets = listed.filter(|target: &Arc<Target>| names.insert(target.name.clone())).collect();
+            let (strategy, sticky, warm_up) = (alias.strategy, alias.sticky, alias.warm_up);
+            let group = Group { strategy, sticky, warm_up, targets };
+            let terms = Terms::of(alias);
+            let experiment = Experiment::of(name, alias, terms.clone());
+            table.sticks |= experiment.as_ref().is_some_and(|e| e.sticks());
+            let alias = Alias { group, experiment, failover: alias.failover.clone(), terms };
+            for target in &alias.group.targets {
+                let known = table.stated.entry(target.name.clone());
+                let said = known.or_insert_with(|| Some(target.handling.clone()));
+                *said = said.take().filter(|said| *said == target.handling);
+            }
             table.aliases.insert(name.as_str().into(), alias);
         }
         for (name, alias) in &table.aliases {
@@ -104,26 +131,34 @@ impl Table {
         self.aliases.keys()
     }
 
+    /// All that the configuration names.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.aliases.values().flat_map(|alias| &alias.group.targets)
+    }
+
     /// What a name stands for, whoever asks.
     pub fn resolve(&self, name: &str) -> Result<Plan> {
+        self.resolve_for(name, None)
+    }
+
+    /// For a caller only what satisfies the data policies that bind it.
+    pub fn resolve_for(&self, name: &str, caller: Option<&Principal>) -> Result<Plan> {
         let mut plan = Plan::default();
         if let Some(own) = self.rehearsed.as_ref().and_then(|r| r.stand_for(name)) {
-            plan.push(Strategy::First, own.to_vec());
-            return Ok(plan);
-        }
-        match self.find(name, Terms::default())? {
-            Found::Target(target) => {
-                self.usable(&target)?;
-                plan.push(Strategy::First, vec![target]);
-            }
-            Found::Alias(alias) => {
-                self.expand(alias, &mut plan);
-                if plan.is_empty() {
-                    return Err(nothing_ready(name, &plan));
+            plan.collect(&Group::listed(own.to_vec()), |target| lawful(target, caller));
+        } else {
+            match self.find(name, Terms::default())? {
+                Found::Target(target) => {
+                    self.usable(&target, caller)?;
+                    plan.push(Group::listed(vec![target]));
+                }
+                Found::Alias(alias) => {
+                    plan.experiment.clone_from(&alias.experiment);
+                    self.expand(alias, caller, &mut plan);
                 }
             }
         }
-        Ok(plan)
+        if plan.is_empty() { Err(nothing_ready(name, &plan)) } else { Ok(plan) }
     }
 
     /// The same for a caller: 403 when the name is not theirs to use.
@@ -132,7 +167,7 @@ impl Table {
         if !self.permits(name, principal) {
             return Err(forbidden(name, principal));
         }
-        self.resolve(name)
+        self.resolve_for(name, Some(principal))
     }
 
     /// The targets that aliases list at this provider, each once.
@@ -143,15 +178,13 @@ impl Table {
     }
 
     /// What an alias names for one cause of failure, its own targets of it only; what cannot be used is left out.
-    pub fn lent(&self, names: &[String]) -> Plan {
+    pub fn lent(&self, names: &[String], caller: &Principal) -> Plan {
         let mut plan = Plan::default();
         for name in names {
             match self.find(name, Terms::default()) {
-                Ok(Found::Alias(alias)) => self.ready(&alias.group, &mut plan),
-                Ok(Found::Target(target)) => {
-                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, &mut plan);
-                }
-                Err(e) => plan.passed.push((name.as_str().into(), e.message.as_str().into())),
+                Ok(Found::Alias(alias)) => self.ready(&alias.group, Some(caller), &mut plan),
+                Ok(Found::Target(target)) => self.ready(&Group::listed(vec![target]), Some(caller), &mut plan),
+                Err(e) => plan.passed.push(Passed::new(name, &e)),
             }
         }
         plan
@@ -165,11 +198,16 @@ impl Table {
         for name in names.iter().map(AsRef::as_ref) {
             match self.plan(name, principal) {
                 Ok(mut plan) => {
+                    if whole.is_empty() {
+                        whole.experiment = plan.experiment.take();
+                    }
+                    let behind = whole.groups.len();
+                    whole.forks.extend(plan.forks.drain(..).map(|(at, fork)| (at + behind, fork)));
                     whole.groups.append(&mut plan.groups);
                     whole.passed.append(&mut plan.passed);
                 }
-                Err(e) if [NOT_CONFIGURED, UNPRICED].contains(&e.code()) || e.kind == Kind::NoTarget => {
-                    whole.passed.push((name.into(), e.message.as_str().into()));
+                Err(e) if [NOT_CONFIGURED, UNPRICED, DATA_POLICY].contains(&e.code()) || e.kind == Kind::NoTarget => {
+                    whole.passed.push(Passed::new(name, &e));
                     last = Some(e);
                 }
                 Err(e) => return Err(e),
@@ -189,7 +227,8 @@ impl Table {
         let mut cards = BTreeMap::new();
         for (name, alias) in &self.aliases {
             let mut plan = Plan::default();
-            self.expand(alias, &mut plan);
+            self.expand(alias, Some(principal), &mut plan);
+            self.all_arms(Some(principal), &mut plan);
             let Some(first) = plan.targets().next() else { continue };
             cards.insert(name.clone(), card(name, OWNER, first));
             for target in plan.targets() {
@@ -204,7 +243,8 @@ impl Table {
 
     /// One line of the list; `None` when the name stands for nothing or is not the caller's.
     pub fn model(&self, name: &str, principal: &Principal) -> Option<ModelCard> {
-        let plan = self.plan(name, principal).ok()?;
+        let mut plan = self.plan(name, principal).ok()?;
+        self.all_arms(Some(principal), &mut plan);
         let first = plan.targets().next()?;
         let owner = if self.aliases.contains_key(name) { OWNER } else { &first.provider.name };
         Some(card(name, owner, first))
@@ -223,33 +263,32 @@ impl Table {
         principal.models.iter().all(|list| list.models.iter().any(named))
     }
 
-    fn expand(&self, alias: &Alias, plan: &mut Plan) {
-        self.ready(&alias.group, plan);
+    fn expand(&self, alias: &Alias, caller: Option<&Principal>, plan: &mut Plan) {
+        self.lend(alias, caller, plan);
         for next in &alias.failover {
             match self.find(next, alias.terms.clone()) {
                 // Aliases expand once: another alias lends its targets, not its own failover.
-                Ok(Found::Alias(other)) => self.ready(&other.group, plan),
-                Ok(Found::Target(target)) => {
-                    self.ready(&Group { strategy: Strategy::First, targets: vec![target] }, plan);
-                }
-                Err(e) => plan.passed.push((next.as_str().into(), e.message.as_str().into())),
+                Ok(Found::Alias(other)) => self.lend(other, caller, plan),
+                Ok(Found::Target(target)) => self.ready(&Group::listed(vec![target]), caller, plan),
+                Err(e) => plan.passed.push(Passed::new(next, &e)),
             }
         }
+    }
+
+    /// An alias's targets, behind the arm that is drawn where it has a split.
+    fn lend(&self, alias: &Alias, caller: Option<&Principal>, plan: &mut Plan) {
+        if let Some(experiment) = alias.experiment.as_ref().filter(|e| e.split.is_some()) {
+            plan.forks.push((plan.groups.len(), experiment.clone()));
+        }
+        self.ready(&alias.group, caller, plan);
     }
 
     /// The group's usable targets; the others are noted.
-    fn ready(&self, group: &Group, plan: &mut Plan) {
-        let mut usable = Vec::with_capacity(group.targets.len());
-        for target in &group.targets {
-            match self.usable(target) {
-                Ok(()) => usable.push(target.clone()),
-                Err(why) => plan.passed.push((target.name.clone(), why.message.as_str().into())),
-            }
-        }
-        plan.push(group.strategy, usable);
+    pub(super) fn ready(&self, group: &Group, caller: Option<&Principal>, plan: &mut Plan) {
+        plan.collect(group, |target| self.usable(target, caller));
     }
 
-    fn usable(&self, target: &Target) -> Result<()> {
+    fn usable(&self, target: &Target, caller: Option<&Principal>) -> Result<()> {
         if !target.provider.ready() {
             return Err(target.provider.not_configured());
         }
@@ -257,10 +296,10 @@ impl Table {
         if self.priced_only && target.rates.is_none() && &*target.model != "*" {
             return Err(unpriced(&target.name));
         }
-        Ok(())
+        lawful(target, caller)
     }
 
-    fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
+    pub(super) fn find(&self, name: &str, terms: Terms) -> Result<Found<'_>> {
         provider::url::check_model(name)?;
         if let Some(alias) = self.aliases.get(name) {
             return Ok(Found::Alias(alias));
@@ -335,7 +374,11 @@ impl Table {
         if shared && let Some(known) = self.named.get(name.as_str()) {
             return known.clone();
         }
-        let target = Arc::new(self.make(provider, model, 1, terms));
+        let mut target = self.make(provider, model, 1, terms);
+        if let Some(Some(handling)) = self.stated.get(name.as_str()) {
+            target.handling = handling.clone();
+        }
+        let target = Arc::new(target);
         if shared && self.named.len() < MOST_NAMED {
             self.named.insert(name.into_boxed_str(), target.clone());
         }
@@ -356,7 +399,9 @@ impl Table {
             return None;
         }
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
-            return Some(Arc::new(self.make(provider, &target.model, target.weight, Terms::of(of))));
+            let mut made = self.make(provider, &target.model, target.weight, Terms::of(of));
+            made.handling = target.handling.or(&made.handling);
+            return Some(Arc::new(made));
         }
         let known = self.providers.keys().map(|k| &**k);
         let hint = match (provider::row(&target.provider), provider::nearest(&target.provider, known)) {
@@ -386,6 +431,9 @@ impl Table {
         let limits = Limits::of(provider.capability(model), self.prices.known(provider, model));
         Target {
             limits,
+            handling: provider.handling.clone(),
+            lot: sticky::lot(&name),
+            slot: Default::default(),
             urls: Default::default(),
             rates: self.prices.find(&name, provider, model),
             name: name.into(),
@@ -472,11 +520,34 @@ fn ambiguous<'a>(name: &str, providers: impl Iterator<Item = &'a str>, why: &str
 }
 
 fn nothing_ready(name: &str, plan: &Plan) -> Error {
-    let why: Vec<_> = plan.passed.iter().map(|(_, why)| &**why).collect();
+    let why: Vec<_> = plan.passed.iter().map(|passed| &*passed.reason).collect();
     let mut why: Vec<_> = why.into_iter().take(4).collect();
     why.dedup();
     let message = format!("no target of `{name}` can be used: {}", why.join("; "));
-    Error::new(Kind::NoTarget, message).at("model")
+    match plan.passed.iter().any(|passed| passed.code == DATA_POLICY) {
+        true => Error::new(Kind::Forbidden, message).with_code(DATA_POLICY).at("model"),
+        false => Error::new(Kind::NoTarget, message).at("model"),
+    }
+}
+
+impl Plan {
+    /// A group's usable targets; the others are noted.
+    fn collect(&mut self, group: &Group, usable: impl Fn(&Target) -> Result<()>) {
+        let mut targets = Vec::with_capacity(group.targets.len());
+        for target in &group.targets {
+            match usable(target) {
+                Ok(()) => targets.push(target.clone()),
+                Err(why) => self.passed.push(Passed::new(&target.name, &why)),
+            }
+        }
+        self.push(group.with(targets));
+    }
+
+    fn push(&mut self, group: Group) {
+        if !group.targets.is_empty() {
+            self.groups.push(group);
+        }
+    }
 }
 
 fn unpriced(name: &str) -> Error {

@@ -7,11 +7,14 @@ use std::{
 
 use super::{table::Table, *};
 use crate::{
+    account::estimate::Estimates,
     auth::Principal,
     config::{self, Config, Secret},
     error::{Error, Kind, UpstreamFault},
     provider,
 };
+
+mod splits;
 
 fn config(providers: Vec<config::Provider>, models: Vec<(&str, config::Alias)>) -> Config {
     Config {
@@ -58,11 +61,20 @@ fn keyless(name: &str) -> config::Provider {
 fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> config::Alias {
     let target = |(name, weight): &(&str, u32)| {
         let (provider, model) = name.split_once('/').unwrap();
-        config::Target { provider: provider.to_owned(), model: model.to_owned(), weight: *weight }
+        config::Target {
+            provider: provider.to_owned(),
+            model: model.to_owned(),
+            weight: *weight,
+            handling: config::Handling::default(),
+        }
     };
     config::Alias {
         long_input: None,
+        split: None,
+        mirror: None,
         strategy,
+        sticky: None,
+        warm_up: Duration::from_secs(30),
         targets: targets.iter().map(target).collect(),
         failover: failover.iter().map(|s| (*s).to_owned()).collect(),
         timeouts: config::Timeouts::default(),
@@ -88,7 +100,18 @@ fn table() -> Table {
 }
 
 fn names(plan: &Plan) -> Vec<String> {
-    plan.order(0, &Health::default(), Instant::now()).iter().map(|t| t.name.to_string()).collect()
+    order(plan, 0, &Health::default(), Instant::now()).iter().map(|t| t.name.to_string()).collect()
+}
+
+/// Of a request about which nothing is known.
+fn order(plan: &Plan, seed: u64, health: &Health, now: Instant) -> Order {
+    let profile = Profile { seed, ..Profile::default() };
+    ranked(plan, &profile, health, now).into_iter().map(|ranked| ranked.target).collect()
+}
+
+fn ranked(plan: &Plan, profile: &Profile, health: &Health, now: Instant) -> Vec<Ranked> {
+    let estimates = Estimates::default();
+    plan.clone().rank(&Live { health, estimates: &estimates, quotas: None }, profile, now)
 }
 
 fn caller(models: &[&str]) -> Principal {
@@ -205,7 +228,7 @@ fn what_a_stage_returns_passes_the_callers_list() {
     // A name without a key is passed over while another stands; alone it says why.
     let plan = table.resolve_list(&["groq/llama", "mock"], &Principal::default()).unwrap();
     assert_eq!(names(&plan), ["mock/mock"]);
-    assert_eq!(&*plan.passed[0].0, "groq/llama");
+    assert_eq!(&*plan.passed[0].name, "groq/llama");
     assert_eq!(
         table.resolve_list(&["groq/llama"], &Principal::default()).unwrap_err().code(),
         "provider_not_configured"
@@ -250,13 +273,13 @@ fn weights_are_respected_over_seeds() {
     let (health, now) = (Health::default(), Instant::now());
     let mut firsts: HashMap<String, u32> = HashMap::new();
     for seed in 0..10_000 {
-        let order = plan.order(seed, &health, now);
-        let names: Vec<_> = order.iter().map(|t| &*t.name).collect();
+        let targets = order(&plan, seed, &health, now);
+        let names: Vec<_> = targets.iter().map(|t| &*t.name).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), 5, "each once");
         assert_eq!(names[4], "mock/mock", "failover stands last");
-        assert!(order[1..4].is_sorted_by_key(|t| std::cmp::Reverse(t.weight)), "{names:?}");
+        assert!(targets[1..4].is_sorted_by_key(|t| std::cmp::Reverse(t.weight)), "{names:?}");
         *firsts.entry(names[0].to_owned()).or_default() += 1;
-        assert_eq!(order[0].name, plan.order(seed, &health, now)[0].name, "the same seed, the same choice");
+        assert_eq!(targets[0].name, order(&plan, seed, &health, now)[0].name, "the same seed, the same choice");
     }
     for (name, expected) in [("openai/a", 6000), ("openai/b", 3000), ("anthropic/c", 1000)] {
         assert!(firsts[name].abs_diff(expected) < 300, "{firsts:?}");
@@ -287,7 +310,7 @@ fn ejected_targets_are_chosen_last() {
     let (health, now) = (Health::default(), Instant::now());
     eject(&health, &plan.groups[0].targets[0], now);
     for seed in 0..500 {
-        let order: Vec<_> = plan.order(seed, &health, now).iter().map(|t| t.name.to_string()).collect();
+        let order: Vec<_> = order(&plan, seed, &health, now).iter().map(|t| t.name.to_string()).collect();
         assert_eq!(order, ["openai/b", "mock/mock", "openai/a"]);
     }
 }
@@ -519,7 +542,7 @@ fn what_an_alias_lends_for_a_cause_is_what_it_names_and_nothing_behind_it() {
     let table = Table::build(&config(providers, vec![("short", short), ("long", long)])).unwrap();
     let target = table.resolve("short").unwrap().targets().next().unwrap().clone();
     let care = target.care.as_deref().unwrap();
-    assert_eq!(names(&table.lent(&care.context_failover)), ["openai/long", "anthropic/huge"]);
+    assert_eq!(names(&table.lent(&care.context_failover, &Principal::default())), ["openai/long", "anthropic/huge"]);
     assert!(table.resolve("long").unwrap().targets().all(|t| t.care.is_none()), "nothing of its own costs nothing");
 }
 
@@ -556,3 +579,5 @@ fn every_catalogue_row_can_be_a_target() {
         assert_eq!(names(&table.resolve(&format!("{name}/m/n")).unwrap()), [format!("{name}/m/n")]);
     }
 }
+
+mod strategies;

@@ -26,6 +26,9 @@ pub fn register(r: &mut Registrar<'_>) {
     r.get::<TargetView>("latency_ms", "smoothed time to the first event; () until measured", |t| {
         Ok(t.0.latency.map_or(Dynamic::UNIT, |d| Dynamic::from(d.as_millis() as i64)))
     });
+    r.get::<TargetView>("tokens_per_second", "of its streams, smoothed; () until measured", |t| {
+        Ok(float(t.0.speed.map(f64::from)))
+    });
     r.get::<TargetView>("in_flight", "requests under way to it", |t| Ok(convert::int(t.0.in_flight)));
     r.get::<TargetView>("price_input", "USD per million tokens; () when unknown", |t| Ok(float(t.0.price_input)));
     r.get::<TargetView>("price_output", "USD per million tokens; () when unknown", |t| Ok(float(t.0.price_output)));
@@ -40,6 +43,9 @@ pub fn register(r: &mut Registrar<'_>) {
     });
     r.get::<TargetView>("capabilities", "an array of names: tools, images, …", |t| {
         Ok(t.0.capabilities.iter().map(|c| convert::str(c)).collect::<Array>().into())
+    });
+    r.get::<TargetView>("region", "where its data is, as gateway.toml states it; () when it does not", |t| {
+        Ok(t.0.region.as_ref().map_or(Dynamic::UNIT, shared))
     });
     r.engine.register_fn("to_string", |t: &mut TargetView| t.0.name.to_string());
     r.engine.register_fn("==", |a: TargetView, b: TargetView| a.0.name == b.0.name);

@@ -32,10 +32,12 @@ pub enum Table {
     Kv,
     /// Sums of usage: `account::usage`.
     Reports,
+    /// How arms of experiments fared, by the hour: `experiment::kept`.
+    Experiments,
 }
 
 impl Table {
-    pub const ALL: [Table; 14] = [
+    pub const ALL: [Table; 15] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -50,6 +52,7 @@ impl Table {
         Table::Nodes,
         Table::Kv,
         Table::Reports,
+        Table::Experiments,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -68,6 +71,7 @@ impl Table {
             Table::Secrets => 10,
             Table::Raises => 11,
             Table::Kv => 13,
+            Table::Experiments => 17,
         }
     }
 
@@ -88,6 +92,7 @@ impl Table {
             Table::Secrets => "secrets",
             Table::Raises => "raises",
             Table::Kv => "kv",
+            Table::Experiments => "experiments",
         }
     }
 

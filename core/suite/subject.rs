@@ -85,8 +85,8 @@ impl Memory {
     }
 
     fn forget(&self) {
-        self.scripts.effects().kv.clear();
-        self.plugins.effects().kv.clear();
+        self.scripts.effects().forget();
+        self.plugins.effects().forget();
     }
 }
 

@@ -211,6 +211,21 @@ impl Metrics {
         self.recorder.register_counter(&key(names::HEALTH_CHECKS, labels), &METADATA).increment(1);
     }
 
+    /// What is measured of a target that the configuration names.
+    pub fn target(&self, provider: &str, model: &str, latency: Option<Duration>, speed: Option<f32>, in_flight: u64) {
+        let set = |name: &'static str, value: f64| {
+            let labels = vec![Label::new("model", model.to_owned()), Label::new("provider", provider.to_owned())];
+            self.recorder.register_gauge(&key(name, labels), &METADATA).set(value);
+        };
+        if let Some(latency) = latency {
+            set(names::TARGET_LATENCY, latency.as_secs_f64());
+        }
+        if let Some(speed) = speed {
+            set(names::TARGET_SPEED, f64::from(speed));
+        }
+        set(names::TARGET_IN_FLIGHT, in_flight as f64);
+    }
+
     /// The `log` hooks of one request did not run.
     pub fn log_hook_left_out(&self) {
         self.log_left_out.increment(1);

@@ -73,6 +73,24 @@ pub const TABLE: &[Row] = &[
         labels: &["outcome", "provider"],
     },
     Row {
+        name: TARGET_LATENCY,
+        kind: Kind::Gauge,
+        help: "A target's time to the first event, smoothed; of answers that are not streamed all of it",
+        labels: &["model", "provider"],
+    },
+    Row {
+        name: TARGET_SPEED,
+        kind: Kind::Gauge,
+        help: "Tokens a second of a target's streams, smoothed",
+        labels: &["model", "provider"],
+    },
+    Row {
+        name: TARGET_IN_FLIGHT,
+        kind: Kind::Gauge,
+        help: "Requests under way to a target",
+        labels: &["model", "provider"],
+    },
+    Row {
         name: STAGE_DURATION,
         kind: Kind::Histogram(OVERHEADS),
         help: "Wall time of one call of a stage; of the events of a stream, their mean",
@@ -201,6 +219,12 @@ pub const TABLE: &[Row] = &[
         help: "Decisions of a new version on copies of requests: same, or how they differ from the running version's",
         labels: &["outcome"],
     },
+    Row {
+        name: MIRRORED,
+        kind: Kind::Counter,
+        help: "Copies of requests for mirrors: begun, or why they were left out",
+        labels: &["outcome"],
+    },
     Row { name: PINNED, kind: Kind::Gauge, help: "1 while a version runs that is not the files'", labels: &[] },
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
@@ -215,6 +239,9 @@ pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
 pub const HEALTH_CHECKS: &str = "portcullis_health_checks_total";
+pub const TARGET_LATENCY: &str = "portcullis_target_latency_seconds";
+pub const TARGET_SPEED: &str = "portcullis_target_tokens_per_second";
+pub const TARGET_IN_FLIGHT: &str = "portcullis_target_inflight";
 pub const STAGE_DURATION: &str = "portcullis_stage_duration_seconds";
 pub const STAGE_OPERATIONS: &str = "portcullis_stage_operations";
 pub const STAGE_MEMORY: &str = "portcullis_stage_memory_bytes";
@@ -239,6 +266,7 @@ pub const STAGE_LEFT_OUT: &str = "portcullis_stage_left_out_total";
 pub const ROLLOUT_PHASE: &str = "portcullis_rollout_phase";
 pub const ROLLOUTS_ENDED: &str = "portcullis_rollouts_ended_total";
 pub const SHADOW_DECISIONS: &str = "portcullis_shadow_decisions_total";
+pub const MIRRORED: &str = "portcullis_mirrored_total";
 pub const PINNED: &str = "portcullis_version_pinned";
 pub const BUILD_INFO: &str = "portcullis_build_info";
 

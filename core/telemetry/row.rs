@@ -48,6 +48,7 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         first_event,
         upstream_duration,
         tags,
+        experiment,
         bodies: _,
     } = record;
     // The id stands first: indexes and the ring look for it there.
@@ -108,6 +109,10 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
         text(value, out);
     }
     out.push(b'}');
+    if let Some(mark) = experiment {
+        name("experiment", out);
+        facts::mark(mark, out);
+    }
     name("ledger", out);
     list(ledger, out, attempt);
     if let Some(trace) = trace {
@@ -245,6 +250,11 @@ fn step(step: &Step, out: &mut Vec<u8>) {
         Step::Budget(funds) => {
             kind("budget", out);
             facts::funds(funds, out);
+        }
+        Step::Ranked(all) => {
+            kind("ranked", out);
+            name("targets", out);
+            list(all, out, facts::rank);
         }
         Step::Weighed(weighed) => {
             kind("weighed", out);

@@ -41,6 +41,7 @@ fn record(model: &str, target: Option<&str>, status: u16) -> Record {
         duration: Duration::from_millis(50),
         first_event: Some(Duration::from_millis(20)),
         upstream_duration: Duration::from_micros(49_900),
+        experiment: None,
         bodies: None,
         tags: vec![("a".into(), "b".into())],
     }
@@ -85,6 +86,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
     metrics.attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
+    metrics.target("openai", "gpt-4o", Some(Duration::from_millis(300)), Some(40.0), 2);
     metrics.limited("team", "requests_per_minute");
     metrics.would_limit("team", "requests_per_minute");
     metrics.budget_alert("team", "soft");

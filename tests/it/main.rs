@@ -27,6 +27,7 @@ mod contract;
 mod corpus;
 mod decisions;
 mod examples;
+mod experiments;
 mod explain;
 mod facts;
 mod family;

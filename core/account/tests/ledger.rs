@@ -69,6 +69,7 @@ fn record(at: SystemTime, team: &str, cost: Option<i64>) -> (Record, Trace) {
         duration: Duration::from_micros(3_140),
         first_event: None,
         upstream_duration: Duration::ZERO,
+        experiment: None,
         bodies: None,
         tags: vec![("a\"\n".into(), "ü\\".into())],
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Budgets, TeamLimits};
+use super::{Budgets, Data, TeamLimits};
 
 /// Teams under one roof; what stands here binds all of them together.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -30,6 +30,8 @@ pub struct Organisation {
     /// On every request.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// What targets must promise about data (`"eu"`): others are never sent anything. Default: nothing.
+    pub data: Option<Data>,
 }
 
 /// Somebody who calls or operates the gateway.
@@ -68,6 +70,8 @@ pub struct User {
     /// On every request.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// What targets must promise about data (`"eu"`): others are never sent anything. Default: nothing.
+    pub data: Option<Data>,
 }
 
 /// What a request's parameters are held to; what is higher is lowered and named in `x-portcullis-capped-params`.

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use super::{Resolver, limits as bounds, path, teams};
 use crate::{
     config::{
-        Alias, Budget, Caps, Grant, MOST_NANO_USD, Organisation, Over, Provider, Team, Terms, UNPRICED, User, file,
-        identity, text,
+        Alias, Budget, Caps, DataPolicy, Grant, MOST_NANO_USD, Organisation, Over, Provider, Team, Terms, UNPRICED,
+        User, file, identity, text,
     },
     model::Operation,
 };
@@ -21,6 +21,7 @@ pub(super) struct Common {
     pub ip_ranges: Option<Vec<String>>,
     pub caps: Option<file::Caps>,
     pub tags: BTreeMap<String, String>,
+    pub data: Option<file::Data>,
 }
 
 /// The same, checked.
@@ -30,6 +31,7 @@ pub(super) struct Checked {
     pub networks: Arc<[IpNet]>,
     pub caps: Caps,
     pub tags: Arc<[(String, String)]>,
+    pub data: Option<DataPolicy>,
 }
 
 impl Resolver<'_, '_, '_> {
@@ -53,8 +55,9 @@ impl Resolver<'_, '_, '_> {
                 defaults,
                 caps,
                 tags,
+                data,
             } = raw;
-            let common = Common { models: allowed, operations, ip_ranges, caps, tags };
+            let common = Common { models: allowed, operations, ip_ranges, caps, tags, data };
             let checked = self.common(&at, common, providers, models);
             let money = self.money(&at, (budget, budget_fallback), providers, models);
             all.insert(name, Organisation { terms: checked.terms(limits, money, defaults) });
@@ -79,6 +82,7 @@ impl Resolver<'_, '_, '_> {
                 ip_ranges: raw.ip_ranges,
                 caps: raw.caps,
                 tags: raw.tags,
+                data: raw.data,
             };
             let checked = self.common(&at, common, providers, models);
             let money = self.money(&at, (raw.budget, raw.budget_fallback), providers, models);
@@ -180,8 +184,9 @@ impl Resolver<'_, '_, '_> {
             self.tell(&under("tags"), message);
             Arc::default()
         });
+        let data = raw.data.and_then(|raw| self.data_policy(&under("data"), raw));
         let operations = raw.operations.map(Arc::from);
-        Checked { models: raw.models, operations, networks: networks.into(), caps, tags }
+        Checked { models: raw.models, operations, networks: networks.into(), caps, tags, data }
     }
 
     pub(super) fn named(&mut self, at: &[String], name: &str) {
@@ -225,6 +230,7 @@ impl Checked {
             limits: bounds::limits(limits),
             budgets,
             fallback,
+            data: self.data,
         }
     }
 }

@@ -17,7 +17,9 @@ use super::{
     text,
 };
 
+mod experiment;
 mod care;
+mod data;
 mod identity;
 mod jwt;
 mod limits;

@@ -1,10 +1,10 @@
 //! `[models.<name>]`: public names, their targets, and what is tried after them. Every name must lead somewhere, and no
 //! failover may lead back to where it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Resolver, care::Raw, path, providers::MOCK};
-use crate::config::{Alias, LongInput, Provider, Strategy, Target, file, source::dotted, text};
+use crate::config::{Alias, LongInput, Provider, Sticky, Strategy, Target, file, source::dotted, text};
 
 impl Resolver<'_, '_, '_> {
     pub(super) fn models(
@@ -13,16 +13,23 @@ impl Resolver<'_, '_, '_> {
         providers: &[Provider],
     ) -> BTreeMap<String, Alias> {
         let names: Vec<String> = raw.keys().cloned().collect();
+        let splits = raw.iter().filter(|(_, model)| model.split.is_some()).map(|(name, _)| name.clone()).collect();
         let mut models = BTreeMap::new();
         for (name, raw) in self.as_written("models", raw) {
-            let alias = self.alias(&name, raw, providers, &names);
+            let alias = self.alias(&name, raw, providers, (&names, &splits));
             models.insert(name, alias);
         }
         self.cycles(&models);
         models
     }
 
-    fn alias(&mut self, name: &str, raw: file::Model, providers: &[Provider], names: &[String]) -> Alias {
+    fn alias(
+        &mut self,
+        name: &str,
+        raw: file::Model,
+        providers: &[Provider],
+        (names, splits): (&[String], &BTreeSet<String>),
+    ) -> Alias {
         let at = path(&["models", name]);
         let key = |key: &str| [at.as_slice(), &path(&[key])].concat();
         if name.trim() != name || name.is_empty() || name.chars().any(|c| c.is_control() || c == '*') {
@@ -37,14 +44,28 @@ impl Resolver<'_, '_, '_> {
                 format!("model name {name:?} would hide a model of the provider `{head}`: choose another"),
             );
         }
-        if raw.targets.is_empty() && self.around.source.len(&key("targets")) == 0 && !self.removed(&key("targets")) {
+        let bare = raw.targets.is_empty() && raw.split.is_none() && !self.removed(&key("split"));
+        if bare && self.around.source.len(&key("targets")) == 0 && !self.removed(&key("targets")) {
             let example = "targets = [{ provider = \"openai\", model = \"gpt-4.1\" }]";
             self.fault_at_key(&at, format!("`{}` needs at least one target: {example}", dotted(&at)));
         }
         let strategy = match raw.strategy {
-            Some(file::Strategy::Weighted) => Strategy::Weighted,
             Some(file::Strategy::First) | None => Strategy::First,
+            Some(file::Strategy::Weighted) => Strategy::Weighted,
+            Some(file::Strategy::LeastLatency) => Strategy::LeastLatency,
+            Some(file::Strategy::LeastBusy) => Strategy::LeastBusy,
+            Some(file::Strategy::LeastCost) => Strategy::LeastCost,
+            Some(file::Strategy::Quota) => Strategy::Quota,
         };
+        let sticky = raw.sticky.map(|sticky| match sticky {
+            file::Sticky::Session => Sticky::Session,
+            file::Sticky::Key => Sticky::Key,
+        });
+        if sticky.is_some() && strategy == Strategy::First {
+            let text = "the first target that is well gets all requests";
+            self.warn(format!("`{}` has no effect with strategy = \"first\": {text}", dotted(&key("sticky"))));
+        }
+        let warm_up = self.span_or_zero(&key("warm_up"), raw.warm_up, WARM_UP);
         let targets: Vec<Target> = raw
             .targets
             .into_iter()
@@ -71,14 +92,20 @@ impl Resolver<'_, '_, '_> {
         };
         let care = self.care(&at, care, providers, names);
         let long_input = raw.long_input.map(|long| self.long_input(&key("long_input"), long, providers, names));
+        let split = raw.split.map(|split| self.split(&key("split"), split, providers, names, splits));
+        let mirror = raw.mirror.map(|mirror| self.mirror(&key("mirror"), mirror, providers, names));
         Alias {
             strategy,
+            sticky,
+            warm_up,
             targets,
             failover: raw.failover,
             timeouts,
             retries: raw.retries,
             strict: raw.strict.unwrap_or(false),
             long_input,
+            split,
+            mirror,
             care,
         }
     }
@@ -130,10 +157,12 @@ impl Resolver<'_, '_, '_> {
         if raw.model.trim().is_empty() || raw.model.chars().any(char::is_control) {
             self.tell(&key("model"), format!("`{}` must name a model of `{}`", dotted(&key("model")), raw.provider));
         }
-        if raw.weight.is_some() && strategy == Strategy::First {
-            self.warn(format!("`{}` has no effect with strategy = \"first\"", dotted(&key("weight"))));
+        if raw.weight.is_some() && strategy != Strategy::Weighted {
+            let strategy = strategy.name();
+            self.warn(format!("`{}` has no effect with strategy = \"{strategy}\"", dotted(&key("weight"))));
         }
-        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1) }
+        let handling = self.handling(&at, (raw.region, raw.retention, raw.train));
+        Target { provider: raw.provider, model: raw.model, weight: raw.weight.unwrap_or(1), handling }
     }
 
     /// A name that must be an alias or `provider/model`.
@@ -199,5 +228,7 @@ fn ring<'m>(models: &'m BTreeMap<String, Alias>, start: &'m str) -> Option<Vec<&
     None
 }
 
+/// As long as a provider takes to grow into a new share, and short beside what failed before.
+const WARM_UP: std::time::Duration = std::time::Duration::from_secs(30);
 /// For one piece of a long input.
 const LONG_WAIT: std::time::Duration = std::time::Duration::from_secs(120);

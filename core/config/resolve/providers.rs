@@ -63,6 +63,12 @@ impl Resolver<'_, '_, '_> {
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
         let health = raw.health.and_then(|raw| self.health(&key("health"), raw));
+        let data = raw.data.unwrap_or_default();
+        let region = data.region.and_then(|region| self.only_region(&key("data"), region));
+        let mut handling = self.handling(&key("data"), (region, data.retention, data.train));
+        // Where a cloud answers is where data is, unless its contract says otherwise.
+        let place = places.region.as_deref().or(places.location.as_deref()).map(str::to_ascii_lowercase);
+        handling.region = handling.region.or(place.map(Into::into));
         Provider {
             row: raw.row,
             base_url,
@@ -89,6 +95,7 @@ impl Resolver<'_, '_, '_> {
             health,
             offers: raw.offers,
             passthrough: raw.passthrough,
+            handling,
             name,
         }
     }

@@ -49,7 +49,9 @@ impl Resolver<'_, '_, '_> {
             (plugin, "scripts", "limits.asks", limits.asks.is_some()),
             (plugin, "scripts", "limits.ask_wait", limits.ask_wait.is_some()),
         ];
-        for (_, whom, key, _) in foreign.iter().filter(|(wrong, _, _, given)| *wrong && *given) {
+        // What says nothing to a built-in stage, that stage refuses.
+        let built_in = raw.uses.starts_with("builtin/");
+        for (_, whom, key, _) in foreign.iter().filter(|(wrong, _, _, given)| !built_in && *wrong && *given) {
             self.warn(format!("`{}.{key}` concerns {whom} only; {} goes without", dotted(at), raw.uses));
         }
         for (n, grant) in raw.grant.iter().flatten().enumerate() {

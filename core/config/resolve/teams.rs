@@ -38,8 +38,9 @@ impl Resolver<'_, '_, '_> {
                 ip_ranges: raw.ip_ranges,
                 caps: raw.caps,
                 tags: raw.tags,
+                data: raw.data,
             };
-            let Checked { models: allowed, operations, networks, caps, tags } =
+            let Checked { models: allowed, operations, networks, caps, tags, data } =
                 self.common(&at, common, providers, models);
             let (budgets, fallback) = self.money(&at, (raw.budget, raw.budget_fallback), providers, models);
             let team = Team {
@@ -54,6 +55,7 @@ impl Resolver<'_, '_, '_> {
                 limits: super::limits::limits(raw.limits),
                 budgets,
                 fallback,
+                data,
             };
             teams.insert(name, team);
         }

@@ -446,6 +446,7 @@ fn record() -> crate::account::Record {
         duration: std::time::Duration::from_millis(5),
         first_event: None,
         upstream_duration: std::time::Duration::ZERO,
+        experiment: None,
         bodies: None,
         tags: vec![("k".into(), "v".into())],
     }

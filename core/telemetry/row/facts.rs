@@ -1,7 +1,9 @@
 //! The facts that an explained request's trace holds, as JSON. Rare: nobody else's row has them.
 
 use super::{list, maybe, millis, name, null, number, text, usd};
+use crate::account::Mark;
 use crate::context::{Allowance, Funds, Reserve, Share, Weighed};
+use crate::context::{Allowance, Funds, Rank, Reserve, Share, Weighed};
 
 pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     let Allowance { scope, name: whose, shares, concurrent, shadow, refuses } = of;
@@ -38,6 +40,20 @@ pub(super) fn allowance(of: &Allowance, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// Which arm it was given to, and for a copy: of what.
+pub(super) fn mark(of: &Mark, out: &mut Vec<u8>) {
+    let Mark { model, arm, copy_of } = of;
+    out.extend_from_slice(b"{\"model\":");
+    text(model, out);
+    name("arm", out);
+    text(arm, out);
+    if copy_of.is_some() {
+        name("mirror_of", out);
+        maybe(copy_of.as_deref(), out);
+    }
+    out.push(b'}');
+}
+
 pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
     let Funds { scope, name: whose, nano_usd, per, spent, reserved, left, resets } = of;
     name("scope", out);
@@ -55,6 +71,16 @@ pub(super) fn funds(of: &Funds, out: &mut Vec<u8>) {
     name("resets", out);
     let at = resets.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| format!("{at:.0}"));
     maybe(at.as_deref(), out);
+}
+
+pub(super) fn rank(Rank { target, strategy, why }: &Rank, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"target\":");
+    text(target, out);
+    name("strategy", out);
+    text(strategy, out);
+    name("why", out);
+    text(why, out);
+    out.push(b'}');
 }
 
 pub(super) fn weighed(of: &Weighed, out: &mut Vec<u8>) {

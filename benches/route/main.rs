@@ -1,0 +1,117 @@
+//! What a choice among 100 targets costs, by strategy, without sockets. One thread; times are what passes for one call, at the
+//! median, after a second of warmth.
+//!
+//! `cargo bench --bench route [-- --calls N]`
+
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints its table")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what it feeds itself is right, or the bench is wrong")]
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use portcullis::{
+    account::estimate::{Estimates, Size},
+    config::{self, Place},
+    provider::catalog_names,
+    route::{Health, Live, Plan, Profile, Quotas, Standing, Table, Target},
+};
+
+/// Microseconds that a choice may take.
+const AIM: f64 = 3.0;
+const TARGETS: usize = 100;
+const STRATEGIES: [&str; 6] = ["first", "weighted", "least_latency", "least_busy", "least_cost", "quota"];
+
+fn main() {
+    // Cargo adds `--bench`.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
+    let mut calls = 100_000;
+    if arguments.next_if(|argument| argument == "--calls").is_some() {
+        calls = arguments.next().and_then(|n| n.parse().ok()).expect("--calls N");
+    }
+    println!("{:<28} {:>9} {:>9} {:>9}", "", "calls", "p50 µs", "p99 µs");
+    for strategy in STRATEGIES {
+        for sticky in [false, true] {
+            if sticky && strategy == "first" {
+                continue;
+            }
+            let table = table(strategy, sticky);
+            let times = choose(&table, calls);
+            let name = if sticky { format!("{strategy}, sticky") } else { strategy.to_owned() };
+            println!("{name:<28} {:>9} {:>9.2} {:>9.2}   aim {AIM}", times.len(), at(&times, 50), at(&times, 99));
+        }
+    }
+}
+
+fn table(strategy: &str, sticky: bool) -> Table {
+    let dir = std::env::temp_dir().join(format!("portcullis-bench-route-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let targets: Vec<String> =
+        (0..TARGETS).map(|n| format!("{{ provider = \"up\", model = \"m{n}\", weight = {} }}", 1 + n % 7)).collect();
+    let prices: Vec<String> = (0..TARGETS)
+        .map(|n| format!("[[pricing]]\nmodel = \"up/m{n}\"\ninput = {}\noutput = {}\n", 1 + n % 13, 2 + n % 29))
+        .collect();
+    let sticky = if sticky { "sticky = \"session\"\n" } else { "" };
+    let text = format!(
+        "[providers.up]\nbase_url = \"http://127.0.0.1:9/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
+         [models.all]\nstrategy = \"{strategy}\"\n{sticky}targets = [{}]\n{}",
+        targets.join(", "),
+        prices.concat()
+    );
+    let file = dir.join("gateway.toml");
+    std::fs::write(&file, text).unwrap();
+    let loaded = config::read(&Place::File(file.clone()), &|_| None, &catalog_names());
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+    Table::build(&loaded.config).unwrap()
+}
+
+/// Every second target has a quota.
+struct Half;
+
+impl Quotas for Half {
+    fn standing(&self, target: &Target, _: Instant) -> Option<Standing> {
+        let resets_in = Some(Duration::from_secs(1 + (target.lot >> 50)));
+        (target.lot & 1 == 0).then_some(Standing { open: true, share_left: 0.5, resets_in })
+    }
+}
+
+fn choose(table: &Table, calls: usize) -> Vec<u64> {
+    let (health, estimates) = (Health::default(), Estimates::default());
+    health.welcome(table.targets(), Instant::now());
+    for (n, target) in table.targets().enumerate() {
+        let mut flight = health.enter(target, Instant::now()).unwrap();
+        flight.answered(Duration::from_millis(100 + n as u64 * 7));
+        flight.streamed(200, Duration::from_millis(2000 + n as u64 * 31));
+        flight.succeeded();
+    }
+    let live = Live { health: &health, estimates: &estimates, quotas: Some(&Half) };
+    let plan: Plan = table.resolve("all").unwrap();
+    let began = Instant::now();
+    let mut times = Vec::with_capacity(calls);
+    let mut seed = 0u64;
+    while times.len() < calls {
+        // A request makes its plan; what is timed is the choice.
+        let mut plan = plan.clone();
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let size = Size { text_bytes: 2_000, ..Size::default() };
+        let profile = Profile { seed, session: Some(seed), size, stream: true, tools: true, ..Profile::default() };
+        let now = Instant::now();
+        let ranked = black_box(plan.rank(&live, &profile, now));
+        let took = now.elapsed();
+        assert_eq!(ranked.len(), TARGETS);
+        if began.elapsed() > WARM {
+            times.push(took.as_nanos() as u64);
+        }
+    }
+    times.sort_unstable();
+    times
+}
+
+/// Microseconds.
+fn at(times: &[u64], percent: usize) -> f64 {
+    times.get(times.len() * percent / 100).map_or(0.0, |nanos| *nanos as f64 / 1000.0)
+}
+
+const WARM: Duration = Duration::from_secs(1);
