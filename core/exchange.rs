@@ -13,7 +13,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::{Map, Value};
 
 use crate::{
-    account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
+    account::{
+        Attempt, Record, SettleQueue,
+        estimate::{Estimates, Size},
+        price::Rates,
+    },
     auth::Principal,
     clock,
     codec::{ClientView, codec, document::Document},
@@ -60,6 +64,12 @@ pub struct Inner {
     pub upstream_id: Option<HeaderValue>,
     /// The attempt under way.
     running: Option<Running>,
+    /// Others that are under way beside it, and have been.
+    beside: Option<Box<Beside>>,
+    /// What the attempt under way may use at most, with all that was used before.
+    pub wanted: Need,
+    /// A stream that broke off is to go on elsewhere.
+    pub resuming: bool,
     /// What earlier attempts used.
     pub spent: Option<Usage>,
     pub wire: Wire,
@@ -88,6 +98,9 @@ pub struct Inner {
 impl Inner {
     /// What attempts that are over have used.
     pub fn used_before(&self) -> Need {
+        if let Some(beside) = self.beside.as_ref().filter(|beside| !beside.aside.is_empty()) {
+            return beside.held;
+        }
         let (mut input_tokens, mut output_tokens) = (0, 0);
         for usage in self.spent.iter().chain(&self.record.usage) {
             input_tokens += usage.input_tokens.unwrap_or(0);
@@ -115,6 +128,10 @@ impl Inner {
         sum
     }
 
+    fn next_aside(&mut self) -> Option<Running> {
+        self.beside.as_mut().and_then(|beside| beside.aside.pop())
+    }
+
     /// The caller's limits, for headers.
     pub fn rates(&self) -> Option<limit::Rates> {
         self.permit.as_ref().and_then(Permit::rates).or_else(|| self.bounds.rates())
@@ -127,9 +144,20 @@ impl Inner {
     }
 }
 
+/// Attempts that run at the same time: one is `running`, the others lie here.
+#[derive(Default)]
+struct Beside {
+    aside: Vec<Running>,
+    /// What those that run may use, with all that was used before.
+    held: Need,
+    /// Targets that were asked so.
+    asked: Vec<Arc<str>>,
+}
+
 /// An attempt between its start and its row in the ledger.
 struct Running {
     target: Arc<Target>,
+    number: u32,
     began: Instant,
     /// The upstream has begun to answer: from here on it may charge for it.
     accepted: bool,
@@ -190,6 +218,9 @@ impl Exchange {
                 fetched: Vec::new(),
                 upstream_id: None,
                 running: None,
+                beside: None,
+                wanted: Need::default(),
+                resuming: false,
                 spent: None,
                 wire: Wire::default(),
                 dropped: Vec::new(),
@@ -278,8 +309,9 @@ impl Exchange {
         let (inner, outcome) = (&mut **self, outcome.into());
         inner.record.attempts = inner.cx.attempt;
         inner.record.upstream_duration += took;
+        let number = inner.running.as_ref().map_or(inner.cx.attempt, |running| running.number);
         inner.charge(outcome.clone(), took);
-        inner.cx.trace.push(Step::Attempt { number: inner.cx.attempt, target: target.clone(), outcome, took });
+        inner.cx.trace.push(Step::Attempt { number, target: target.clone(), outcome, took });
     }
 
     /// The upstream has taken the call and begun to answer.
@@ -323,10 +355,103 @@ impl Exchange {
         let asked =
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
         let (target, began) = (target.clone(), clock::now());
-        inner.running = Some(Running { target, began, accepted: false, asked, served: None });
+        let number = inner.cx.attempt;
+        inner.running = Some(Running { target, number, began, accepted: false, asked, served: None });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
+    }
+
+    /// Was something asked beside an attempt of this request already?
+    pub fn hedged_already(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    pub fn was_beside(&self, target: &str) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.asked.iter().any(|asked| **asked == *target))
+    }
+
+    /// The attempt under way goes on, while another one is reserved for and begins.
+    pub fn stand_by(&mut self) {
+        let inner = &mut **self;
+        let held = inner.wanted;
+        let beside = inner.beside.get_or_insert_default();
+        beside.held = held;
+        beside.aside.extend(inner.running.take());
+    }
+
+    /// Nothing began beside it.
+    pub fn step_back(&mut self) {
+        if self.running.is_none() {
+            let back = self.next_aside();
+            self.running = back;
+        }
+    }
+
+    /// An attempt at `target` begins beside those that run.
+    pub fn begins_beside(&mut self, target: &Arc<Target>, document: &Document) {
+        self.begins(target, document);
+        if let Some(beside) = &mut self.beside {
+            beside.asked.push(target.name.clone());
+        }
+    }
+
+    /// This one of them is the attempt under way from here on.
+    pub fn take_up(&mut self, number: u32) {
+        let inner = &mut **self;
+        let Some(beside) = &mut inner.beside else { return };
+        let Some(at) = beside.aside.iter().position(|running| running.number == number) else { return };
+        let taken = beside.aside.swap_remove(at);
+        beside.aside.extend(inner.running.take());
+        inner.size.begin(&taken.target.rates);
+        inner.running = Some(taken);
+    }
+
+    /// One of several ended with this outcome.
+    pub fn ended(&mut self, number: u32, outcome: String) {
+        self.take_up(number);
+        let running = self.running.as_ref().filter(|running| running.number == number);
+        let Some((name, began)) = running.map(|running| (running.target.name.clone(), running.began)) else { return };
+        self.attempted(&name, outcome, began);
+    }
+
+    /// A stream at `target` broke off after output, and another attempt follows: what nobody counted is estimated now.
+    pub fn broke_off(&mut self, target: &Arc<str>, outcome: &str, began: Instant, estimates: &Estimates) {
+        let inner = &mut **self;
+        let known = inner.record.usage.clone().unwrap_or_default();
+        let input = known.input_tokens.unwrap_or_else(|| inner.size.tokens(target, estimates));
+        let output = known.output_tokens.unwrap_or(0).max(inner.size.arrived);
+        inner.record.usage = Some(Usage { input_tokens: Some(input), output_tokens: Some(output), ..known });
+        self.attempted(target, outcome.to_owned(), began);
+        if let Some(row) = self.record.ledger.last_mut() {
+            row.estimated = true;
+        }
+    }
+
+    /// Another one was first: what it read of the prompt is taken as used.
+    pub fn outrun(&mut self, number: u32, estimates: &Estimates) {
+        self.take_up(number);
+        let inner = &mut **self;
+        let Some(running) = inner.running.take_if(|running| running.number == number) else { return };
+        let Running { target, began, .. } = running;
+        let tokens = inner.size.tokens(&target.name, estimates);
+        let usage = Usage { input_tokens: Some(tokens), output_tokens: Some(0), ..Usage::default() };
+        let rates = target.rates.as_ref();
+        let cost = rates.and_then(|rates| rates.cost_at(&usage, inner.cx.now));
+        let took = clock::since(began);
+        inner.spent.get_or_insert_default().add(&usage);
+        inner.record.charge(Attempt {
+            number,
+            target: target.name.clone(),
+            outcome: Attempt::HEDGED.into(),
+            usage: Some(usage),
+            cost_nano_usd: cost,
+            price: rates.filter(|_| cost.is_some()).map(|rates| rates.version),
+            estimated: true,
+            took,
+        });
+        let outcome = Attempt::HEDGED.into();
+        inner.cx.trace.push(Step::Attempt { number, target: target.name.clone(), outcome, took });
     }
 
     pub fn finished(&mut self, reason: FinishReason) {
@@ -357,7 +482,7 @@ impl Inner {
     /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
     /// used is unknown.
     fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
-        let Some(Running { target, began: _, accepted, asked, served }) = self.running.take() else { return };
+        let Some(Running { target, number, began: _, accepted, asked, served }) = self.running.take() else { return };
         if let Some(usage) = &mut self.record.usage {
             usage.service_tier = served.or(usage.service_tier).or(asked);
         }
@@ -374,7 +499,7 @@ impl Inner {
         let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
         let price = target.rates.as_ref().and_then(priced);
         self.record.charge(Attempt {
-            number: self.cx.attempt,
+            number,
             target: target.name.clone(),
             outcome,
             usage,
@@ -388,9 +513,16 @@ impl Inner {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
-        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), clock::since(r.began))) {
-            self.took(&target, CLIENT_LEFT, took);
+        loop {
+            let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
+            if let Some((target, took)) = running.map(|r| (r.target.name.clone(), clock::since(r.began))) {
+                self.took(&target, CLIENT_LEFT, took);
+            }
+            // Others that ran beside it.
+            match self.inner.as_mut().and_then(|inner| inner.next_aside()) {
+                Some(next) => self.running = Some(next),
+                None => break,
+            }
         }
         if let Some(inner) = &mut self.inner {
             inner.record.status = CLIENT_GONE;

@@ -4,6 +4,9 @@
 //! codec reads differs in `gateway/untranslated.rs`.
 
 mod attempt;
+pub mod checks;
+mod hedge;
+pub mod resume;
 mod untranslated;
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
@@ -110,10 +113,13 @@ impl Gateway {
         json_array: bool,
     ) -> Response<Body> {
         match outcome {
-            Ok(Reply::Stream(streaming)) => {
+            Ok(Reply::Stream(mut streaming)) => {
+                if let Some(later) = &mut streaming.later {
+                    later.by = Some((self.clone(), runtime.clone()));
+                }
                 // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
                 exchange.fetched = Vec::new();
-                if exchange.keep.is_none() && exchange.record.bodies.is_none() {
+                if exchange.keep.is_none() && exchange.record.bodies.is_none() && streaming.later.is_none() {
                     exchange.held = None;
                 }
                 let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
@@ -403,6 +409,9 @@ impl Gateway {
         let (mut errors, mut unmet, mut at, mut targets) = (Vec::new(), None, 0, targets);
         while let Some(target) = targets.get(at) {
             at += 1;
+            if exchange.was_beside(&target.name) {
+                continue;
+            }
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -429,7 +438,12 @@ impl Gateway {
                 }
             };
             let error = match self.visit(runtime, exchange, client, document, target, flight, &targets[at..]).await {
-                Ok(Attempted::Answered(reply)) => return Ok(reply),
+                Ok(Attempted::Answered(mut reply)) => {
+                    if let Reply::Stream(streaming) = &mut reply {
+                        streaming.later = resume::Later::of(exchange, document, client, target, &targets[at..]);
+                    }
+                    return Ok(reply);
+                }
                 Ok(Attempted::Skipped) => {
                     exchange.cx.trace.passed_over(target, "skipped by a stage");
                     continue;

@@ -31,7 +31,7 @@ use crate::{
     provider::{self, KeyRests},
     realtime::Sessions,
     rollout::{Slot, Standing},
-    route::{self, Health},
+    route::{self, Health, Waits},
     script::Scripts,
     seal::Seals,
     secrets::Secrets,
@@ -75,6 +75,8 @@ pub struct State {
     pub limits: Limits,
     pub estimates: Arc<Estimates>,
     pub health: Health,
+    /// How long targets that are hedged take.
+    pub waits: Waits,
     pub keys: KeyRests,
     pub transport: Transport,
     /// Of the gateway's own identities at clouds.

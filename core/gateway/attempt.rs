@@ -1,12 +1,12 @@
 //! 8 to 10 for one target: what it is asked, in its own words and with its own keys, and its answer up to where that may go out.
 //! The order of targets, and what becomes of those that fail, stand in `gateway.rs`.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Attempted, Gateway};
+use super::{Attempted, Gateway, hedge::Race};
 use crate::{
     account::estimate::tokens_of,
     answer::Streaming,
@@ -25,7 +25,7 @@ use crate::{
     reserve::{self, Right, reserve},
     route::{self, Cause, Flight, Target, cause::Keys, retry},
     runtime::Runtime,
-    transport,
+    transport::{self, Sealed},
 };
 
 impl Gateway {
@@ -43,7 +43,7 @@ impl Gateway {
     ) -> Result<Attempted> {
         let (mut flight, mut failed, mut tries) = (Some(flight), None, 0);
         loop {
-            let result = self.attempt(runtime, exchange, client, document, target, &mut flight).await;
+            let result = self.attempt(runtime, exchange, client, document, target, &mut flight, rest).await;
             let error = match (result, failed) {
                 (Err(error), _) | (Ok(Attempted::Skipped), Some(error)) => error,
                 (result, _) => return result,
@@ -67,7 +67,8 @@ impl Gateway {
     }
 
     /// One attempt: stages, the request in the target's own words, then its keys in turn for as long as they are refused.
-    async fn attempt(
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one attempt; a struct would be used once")]
+    pub(super) async fn attempt(
         &self,
         runtime: &Runtime,
         exchange: &mut Exchange,
@@ -75,6 +76,7 @@ impl Gateway {
         document: &mut Document,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
+        rest: &[Arc<Target>],
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens
             && !target.provider.counts(target.provider.speaks(exchange.cx.format), &target.model)
@@ -89,8 +91,16 @@ impl Gateway {
             let settings = &runtime.config.media;
             Box::pin(media::bring(exchange, document, target, fetcher, memory, settings)).await?;
         }
+        // Few aliases hedge; what a race needs is boxed, and made before a stage changes the request for this target.
+        let mut beside = match target.care {
+            Some(_) => self.hedges(runtime, exchange, document, target, rest, client),
+            None => None,
+        };
         let next = exchange.cx.attempt + 1;
-        exchange.chain.start(next);
+        // A stream that goes on is one answer: stages keep what they hold of it.
+        if !exchange.resuming {
+            exchange.chain.start(next);
+        }
         // A stage that changes the request for this target works on its own copy.
         let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
         let mut extra = HeaderMap::new();
@@ -167,7 +177,17 @@ impl Gateway {
             exchange.taken.extend(taken);
             exchange.begins(target, document);
             let began = clock::now();
-            let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
+            let result = match &mut beside {
+                None => self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await,
+                Some(beside) => {
+                    let proof = (choice, right);
+                    let race = self.race(runtime, exchange, &mut call, proof, document, target, flight, beside);
+                    match Box::pin(race).await {
+                        Race::Alone(result) => result,
+                        Race::Over(result) => return result,
+                    }
+                }
+            };
             let result = result.map_err(said::named);
             let mine = exchange.taken.last().filter(|taken| taken.attempt() == exchange.cx.attempt);
             self.state.health.quotas.heard(target.at(), key, mine, result.as_ref().err());
@@ -185,25 +205,17 @@ impl Gateway {
                 flight.failed(&error, clock::now());
             }
             // Another key of the same provider may be welcome.
-            let cause = Cause::of(&error);
-            let another = match (choice, error.upstream.as_ref().filter(|_| cause.rule().key == Keys::Another)) {
-                (KeyChoice::Key(index), Some(fault)) => {
+            let another = match (choice, key_status(&error), &error.upstream) {
+                (KeyChoice::Key(index), Some(status), Some(fault)) => {
                     tried.push(index);
                     let (now, wait) = (clock::now(), error.retry_after);
-                    // Not every vendor says 402 where no quota is left, or 401 of a key that is none.
-                    let status = match (cause, fault.status) {
-                        (Cause::Quota, _) => 402,
-                        (Cause::Auth, 403) => 403,
-                        (Cause::Auth, _) => 401,
-                        (_, status) => status,
-                    };
                     self.state.keys.refused(&target.provider, index, &target.model, status, wait, now)
                         && tried.len() < target.provider.keys()
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
                         && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
                 }
                 // A token may have been revoked before its end.
-                (KeyChoice::Open, Some(fault)) if !renewed && matches!(fault.status, 401 | 403) => {
+                (KeyChoice::Open, _, Some(fault)) if !renewed && matches!(fault.status, 401 | 403) => {
                     renewed = self.state.tokens.refused(&target.provider);
                     renewed
                 }
@@ -245,23 +257,47 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let began = clock::now();
-        let stream = document.stream();
-        let whole = exchange.cx.until(target.timeouts.whole);
-        let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
+        let waits = waits(exchange, target, document.stream());
+        let outgoing = self.signed(call, target, (choice, right), waits.until).await?;
+        if exchange.cx.operation == Operation::Realtime {
+            return Box::pin(self.session(runtime, exchange, outgoing, target, flight, waits)).await;
+        }
+        let sending = pin!(self.state.transport.send(outgoing, target));
+        let sent = transport::before(waits.until, sending).await?;
+        // A body that broke off while it streamed is its client's doing.
+        let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
+        self.heard(runtime, exchange, incoming, call, document, target, flight, waits).await
+    }
+
+    /// The call with its proof on it: a key, or a token that may have to be fetched.
+    pub(super) async fn signed(
+        &self,
+        call: &mut Call,
+        target: &Target,
+        (choice, right): (KeyChoice, Reserved),
+        until: Instant,
+    ) -> Result<Sealed> {
         let granted = match target.provider.source {
             None => None,
             Some(_) => transport::before(until, Box::pin(self.state.tokens.of(&target.provider))).await??,
         };
-        let outgoing = call.sign(target, choice, granted.as_ref(), right)?;
-        if exchange.cx.operation == Operation::Realtime {
-            let opening = self.session(runtime, exchange, outgoing, target, flight, Waits { began, until, whole });
-            return Box::pin(opening).await;
-        }
-        let sending = pin!(self.state.transport.send(outgoing, target));
-        let sent = transport::before(until, sending).await?;
-        // A body that broke off while it streamed is its client's doing.
-        let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
+        call.sign(target, choice, granted.as_ref(), right)
+    }
+
+    /// An upstream's head is there: its refusal, its whole answer, or its stream up to the commit.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
+    pub(super) async fn heard(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        incoming: transport::Incoming,
+        call: &Call,
+        document: &Document,
+        target: &Arc<Target>,
+        flight: &mut Option<Flight>,
+        waits: Waits,
+    ) -> Result<Attempted> {
+        let Waits { began, until, whole } = waits;
         exchange.upstream_answered(&incoming.headers);
         if !incoming.status.is_success() {
             let error = Box::pin(transport::refusal(incoming, target, (call.format, exchange.cx.format), until)).await;
@@ -272,14 +308,13 @@ impl Gateway {
         }
         exchange.accepted();
         if exchange.opaque.is_some() {
-            return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
+            return Box::pin(self.through(exchange, incoming, target, flight, waits)).await;
         }
-        if stream && transport::stream_of(&incoming.headers, target, call.format).is_some() {
+        if document.stream() && transport::stream_of(&incoming.headers, target, call.format).is_some() {
             if let Some(bodies) = &mut exchange.record.bodies {
                 bodies.begins(call.format, true);
             }
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
-            let waits = Waits { began, until, whole };
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
         }
         let limit = runtime.config.server.max_event as u64;
@@ -367,7 +402,7 @@ impl Gateway {
             flight.answered(streaming.first_output_after());
             streaming.flight = Some(flight);
         }
-        exchange.record.first_event = Some(clock::since(exchange.cx.started));
+        exchange.record.first_event.get_or_insert_with(|| clock::since(exchange.cx.started));
         Ok(Attempted::Answered(Reply::Stream(streaming)))
     }
 
@@ -411,4 +446,24 @@ impl Gateway {
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
+}
+
+/// The clocks of a call to this target that is sent now.
+pub(super) fn waits(exchange: &Exchange, target: &Target, stream: bool) -> Waits {
+    let whole = exchange.cx.until(target.timeouts.whole);
+    let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
+    Waits { began: clock::now(), until, whole }
+}
+
+/// What a failure says of the key that was shown, in the status that says so; `None`: nothing. Not every vendor says 402 where no
+/// quota is left, or 401 of a key that is none.
+pub(super) fn key_status(error: &Error) -> Option<u16> {
+    let cause = Cause::of(error);
+    let fault = error.upstream.as_ref().filter(|_| cause.rule().key == Keys::Another)?;
+    Some(match (cause, fault.status) {
+        (Cause::Quota, _) => 402,
+        (Cause::Auth, 403) => 403,
+        (Cause::Auth, _) => 401,
+        (_, status) => status,
+    })
 }

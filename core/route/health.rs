@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use super::{
     Target,
     cause::{Cause, Counts},
+    probe::{self, Checks},
     retry::Budget,
     stats::{Moment, Stats, nanos},
 };
@@ -36,6 +37,8 @@ pub struct Health {
     entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
     /// What providers grant, and what they closed.
     pub quotas: Arc<Quotas>,
+    /// What active checks found.
+    pub checks: Checks,
 }
 
 /// How a target fares when a rehearsal begins.
@@ -186,6 +189,15 @@ impl Health {
         };
         let nothing = Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None };
         known.map_or(nothing, |entry| entry.glance(answer, now))
+    }
+
+    /// An active check of its provider failed.
+    pub fn check_failed(&self, target: &Target, now: Instant) {
+        let entry = self.entry(&target.name, now);
+        let mut live = lock(&entry.live);
+        if let Ok(probe) = live.breaker.enter(now) {
+            live.breaker.failure(probe, now, &probe::TERMS);
+        }
     }
 
     /// Neither ejected nor waiting for a probe.
