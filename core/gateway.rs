@@ -5,6 +5,7 @@
 
 mod attempt;
 pub mod checks;
+mod heard;
 mod hedge;
 pub mod resume;
 mod untranslated;

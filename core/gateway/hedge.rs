@@ -4,37 +4,30 @@
 //! Until one has won nothing of an answer touches the exchange: a runner only sends, and reads as far as the first output.
 //! Who does not hedge does not come here, and the future of who does lies in a box.
 
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+mod look;
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Instant};
+
+use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
-use http_body::Frame;
-use http_body_util::StreamBody;
 
+use self::look::Look;
 use super::{Attempted, Gateway};
 use crate::{
     call::{Call, Waits},
     clock,
-    codec::{anthropic_messages::Unwrap, codec, document::Document, said},
+    codec::{document::Document, said},
     config::{After, Hedge},
     error::{Error, Kind, Result, Side},
     exchange::Exchange,
     limit::Reserved,
-    model::{Format, Operation, Tool},
+    model::{Operation, Tool},
     pipeline::{AttemptFlow, Phase},
     provider::KeyChoice,
     reserve::{Right, reserve},
     route::{self, Flight, Target},
     runtime::Runtime,
-    server::BodyMemory,
-    transport::{self, Incoming, Sealed, Transport},
-    upstream::Answer,
+    transport::Incoming,
 };
 
 /// What a race needs beside the attempt that begins it.
@@ -213,8 +206,9 @@ impl Gateway {
             if exchange.cx.attempt as usize >= route::MAX_ATTEMPTS || late {
                 return None;
             }
-            if rules.providers.contains_key(&*target.provider.name) || !self.state.health.is_healthy(&target.name, now)
-            {
+            let health = &self.state.health;
+            let fit = health.is_healthy(&target.name, now) && health.outlook(target).open;
+            if !fit || rules.providers.contains_key(&*target.provider.name) {
                 continue;
             }
             let Ok(flight) = self.state.health.enter(target, now) else { continue };
@@ -258,10 +252,16 @@ impl Gateway {
                 return Ok(None);
             }
         }
-        let choice = match self.state.keys.pick(&target.provider, &target.model, &[], clock::now()) {
+        let quotas = &self.state.health.quotas;
+        let closed = |index| quotas.key_rests(&target.provider, index, &target.model);
+        let choice = match self.state.keys.pick_open(&target.provider, &target.model, &[], clock::now(), &closed) {
             KeyChoice::Resting(wait) => return Err(route::keys_rest(target, wait)),
             KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
             choice => choice,
+        };
+        let taken = match self.grant(exchange, &own, target, key_of(choice)).await {
+            Ok(taken) => taken,
+            Err(refused) => return Err(route::spent(target, Some(refused.wait), refused.unpaid)),
         };
         exchange.stand_by();
         let limits = (&self.state.limits, &runtime.config.rules);
@@ -289,6 +289,7 @@ impl Gateway {
         };
         let stream = own.stream();
         exchange.cx.attempt = next;
+        exchange.taken.extend(taken.map(|taken| taken.sent(next)));
         exchange.begins_beside(target, &own);
         match self.runner(runtime, exchange, &mut call, (choice, reserved), target, stream).await {
             Ok(mut runner) => {
@@ -307,6 +308,7 @@ impl Gateway {
     fn failed(&self, exchange: &mut Exchange, runner: Runner<'_>, error: &Error, first: &mut Option<Flight>) {
         let Runner { target, number, choice, own, .. } = runner;
         exchange.ended(number, error.code().to_owned());
+        self.quota_heard(exchange, &target, key_of(choice), number, Some(error));
         let flight = match own {
             Some(own) => Some(own.flight),
             None => first.take(),
@@ -353,6 +355,7 @@ impl Gateway {
         let mut flight = Some(flight);
         let heard = self.heard(runtime, exchange, incoming, &call, &document, &target, &mut flight, waits);
         let result = Box::pin(heard).await.map_err(said::named);
+        self.quota_heard(exchange, &target, key_of(choice), number, result.as_ref().err());
         match &result {
             Ok(_) => {
                 if let KeyChoice::Key(index) = choice {
@@ -380,73 +383,8 @@ impl Gateway {
     }
 }
 
-/// How far a runner reads.
-struct Look {
-    stream: bool,
-    spoken: (Format, Format),
-    until: Instant,
-    whole: Instant,
-    limit: usize,
-}
-
-impl Look {
-    async fn at(
-        self,
-        transport: &Transport,
-        memory: &BodyMemory,
-        sealed: Sealed,
-        target: Arc<Target>,
-    ) -> Result<Incoming> {
-        let Look { stream, spoken, until, whole, limit } = self;
-        let mut incoming = transport::before(until, Box::pin(transport.send(sealed, &target))).await??;
-        if !incoming.status.is_success() {
-            return Err(transport::refusal(incoming, &target, spoken, until).await);
-        }
-        if stream && transport::stream_of(&incoming.headers, &target, spoken.0).is_some() {
-            incoming.body = transport::before(until, begun(incoming.body, &target, spoken.0, limit)).await??;
-            return Ok(incoming);
-        }
-        let mut share = memory.permit();
-        let mut grow = |by| share.grow(by);
-        let body = transport::before(whole, incoming.body.collect(limit as u64, &mut grow)).await??;
-        Ok(Incoming { body: Answer::bytes(body), ..incoming })
-    }
-}
-
-/// The same stream, once its first output has come: what was read until then comes again.
-async fn begun(mut answer: Answer, target: &Target, format: Format, limit: usize) -> Result<Answer> {
-    let mut decoder = codec(format).stream_decoder(&target.dialect, limit);
-    let mut unwrap = target.provider.framed().then(|| Unwrap::new(limit));
-    let (mut seen, mut bytes, mut events) = (Vec::new(), 0, Vec::new());
-    loop {
-        let Some(frame) = answer.frame().await.transpose()? else {
-            // Its end tells whether that was all it had to say.
-            decoder.finish(&mut events)?;
-            break;
-        };
-        bytes += frame.len();
-        if bytes > limit.saturating_mul(2) {
-            return Err(Error::new(Kind::Upstream, format!("the upstream sent {bytes} bytes without output")));
-        }
-        match &mut unwrap {
-            None => decoder.push(&frame, &mut events)?,
-            Some(unwrap) => {
-                let mut inner = Vec::new();
-                unwrap.push(&frame, &mut inner)?;
-                decoder.push(&inner, &mut events)?;
-            }
-        }
-        seen.push(frame);
-        if events.drain(..).any(|event| event.commits()) {
-            break;
-        }
-    }
-    let rest = stream::unfold(answer, |mut answer| async move {
-        let frame = answer.frame().await?;
-        Some((frame.map(Frame::data), answer))
-    });
-    let seen = stream::iter(seen.into_iter().map(|frame| Ok(Frame::data(frame))));
-    Ok(Answer::body(StreamBody::new(seen.chain(rest))))
+fn key_of(choice: KeyChoice) -> Option<usize> {
+    if let KeyChoice::Key(index) = choice { Some(index) } else { None }
 }
 
 /// Does the provider run something for it that nobody can take back?

@@ -93,6 +93,10 @@ impl Later {
             if exchange.was_beside(&target.name) {
                 continue;
             }
+            if !gateway.state.health.outlook(&target).open {
+                exchange.cx.trace.passed_over(&target, "its quota is used up, or its provider said to wait");
+                continue;
+            }
             let Ok(flight) = gateway.state.health.enter(&target, clock::now()) else {
                 exchange.cx.trace.passed_over(&target, "ejected after repeated failures");
                 continue;
