@@ -99,6 +99,7 @@ impl Operation {
                 | Operation::ReadTokens
                 | Operation::ReadUsage
                 | Operation::ReadExperiments
+                | Operation::ReadQuotas
                 | Operation::ReadRequests
                 | Operation::ReadBodies
                 | Operation::Explain

@@ -158,11 +158,11 @@ impl Gateway {
                 // Another key may have something left.
                 Err(refused) if refused.key && key.is_some() => {
                     tried.extend(key);
-                    last.get_or_insert_with(|| route::spent(target, Some(refused.wait), refused.unpaid));
+                    last.get_or_insert_with(|| route::denied(target, &refused));
                     continue;
                 }
                 Err(refused) => {
-                    return Err(last.unwrap_or_else(|| route::spent(target, Some(refused.wait), refused.unpaid)));
+                    return Err(last.unwrap_or_else(|| route::denied(target, &refused)));
                 }
             };
             let right = match right.take() {

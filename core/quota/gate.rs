@@ -145,6 +145,11 @@ impl Gate {
         }
     }
 
+    /// It is long enough to be in the store.
+    pub fn is_kept(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & PROVES != 0
+    }
+
     pub fn until(&self) -> Option<Millis> {
         Some(self.until.load(Ordering::Acquire)).filter(|until| *until != 0)
     }

@@ -225,7 +225,8 @@ impl Quotas {
         if self.desk.is_some() {
             // Another gateway found out that it is open again.
             self.each_gate(|name, gate| {
-                if gate.until().is_some_and(|until| until > now) && !heard.contains(name) && !gate.is_stale() {
+                let closed = gate.is_kept() && gate.until().is_some_and(|until| until > now);
+                if closed && !heard.contains(name) && !gate.is_stale() {
                     gate.heard(None, now);
                 }
             });

@@ -32,7 +32,7 @@ use http::Uri;
 pub use self::{
     cause::{Cause, Next},
     health::{Fare, Fares, Flight, Health},
-    outcome::{ejected, goes_on, keys_refused, keys_rest, most_telling, spent},
+    outcome::{denied, ejected, goes_on, keys_refused, keys_rest, most_telling, spent},
     policy::DATA_POLICY,
     price::PriceList,
     profile::Profile,

@@ -7,6 +7,7 @@ use super::{Cause, Next, Target};
 use crate::{
     codec::said,
     error::{Error, Kind},
+    quota::Refused,
 };
 
 /// The most telling of what the targets answered. A target that only lacked a feature was passed over: that is told only
@@ -53,6 +54,15 @@ pub fn spent(target: &Target, wait: Option<Duration>, unpaid: bool) -> Error {
         Some(wait) => error.retry_after(wait),
         None => error,
     }
+}
+
+/// A quota gave nothing for an attempt.
+pub fn denied(target: &Target, refused: &Refused) -> Error {
+    if refused.away {
+        let message = format!("the quota of {} cannot be counted right now; try again shortly", target.name);
+        return Error::new(Kind::NoTarget, message).retry_after(refused.wait);
+    }
+    spent(target, Some(refused.wait), refused.unpaid)
 }
 
 /// The provider refuses every key it was shown: that is the operator's to mend, and never the caller's 401.

@@ -97,7 +97,8 @@ impl Plan {
         for (turn, group) in self.groups.iter().enumerate() {
             // Each group draws for itself, so that two aliases of the same weights do not always agree.
             let seed = profile.seed.wrapping_add(turn as u64);
-            let scene = Scene { group, live, profile, now, seed, stick: profile.stick(group.sticky) };
+            let stick = profile.stick(group.sticky);
+            let mut scene = Scene { group, live, profile, now, seed, stick, output: None };
             let (mut field, mut late) = (Vec::with_capacity(group.targets.len()), Vec::new());
             for target in group.targets.iter().filter(|t| !several || seen.insert(&*t.name)) {
                 let stand = scene.look(target);
@@ -115,6 +116,7 @@ impl Plan {
             if !held_back {
                 field = std::mem::take(&mut late);
             }
+            scene.output = mean(field.iter().filter_map(|stand| stand.glance.output));
             scene.arrange(&mut field, &mut out);
             for stand in &late {
                 let share = Some(stand.share);
@@ -154,6 +156,8 @@ struct Scene<'a> {
     now: Instant,
     seed: u64,
     stick: Option<u64>,
+    /// Tokens of an answer, on the average of those that are known.
+    output: Option<f32>,
 }
 
 /// A target with what was read of it.
@@ -282,7 +286,7 @@ impl<'a> Scene<'a> {
             }
             Strategy::LeastBusy => (in_flight as f32, Why::Busy(in_flight)),
             Strategy::LeastCost => {
-                let tokens = self.profile.expected_output(output);
+                let tokens = self.profile.expected_output(output.or(self.output));
                 let input = self.profile.size.tokens(&stand.target.name, self.live.estimates);
                 let cost = stand.target.rates.as_ref().and_then(|rates| rates.about(input, f64::from(tokens)));
                 let cost = cost.map(|nano| nano as f32);
@@ -341,6 +345,11 @@ pub fn share(strategy: Strategy, warm_up: Duration, warming: Option<Warming>) ->
         }
         _ => 1.0,
     }
+}
+
+fn mean(all: impl Iterator<Item = f32>) -> Option<f32> {
+    let (sum, count) = all.fold((0.0, 0u16), |(sum, count), one| (sum + one, count.saturating_add(1)));
+    (count > 0).then(|| sum / f32::from(count))
 }
 
 /// Brings one to the front; the others keep their order.

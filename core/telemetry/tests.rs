@@ -91,6 +91,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.would_limit("team", "requests_per_minute");
     metrics.budget_alert("team", "soft");
     metrics.budget("team", "research", "day", [2_000_000_000, 1, 1]);
+    metrics.quota("target", "openai/gpt-4o", ("requests", "7d"), [50.0, 49.0, 0.0]);
     metrics.lease_failed();
     metrics.reloaded(SystemTime::now());
     metrics.reload_refused();

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::{
-    family::{FAMILIES, Family, Openai},
+    family::{FAMILIES, Openai},
     server::Server,
     shared::{gateway as one_of_many, shared},
     support::{Answer, Gateway, Process, Say, Upstream, eventually, request},

@@ -287,13 +287,13 @@ async fn a_request_reaches_no_target_that_its_data_may_not_go_to() {
             // What an alias states of a target holds under its own name, too.
             assert_eq!(asked(&gateway, family, &key, "b/m", false).await.status, 200);
         }
-        let listed = request(gateway.addr, "GET", "/v1/models", &[("x-api-key", &key)], b"").await.json();
+        let listed = request(gateway.addr, "GET", "/v1/models", &[("x-api-key", key.as_str())], b"").await.json();
         let ids: Vec<&str> = listed["data"].as_array().unwrap().iter().filter_map(|m| m["id"].as_str()).collect();
         assert_eq!(ids, ["all", "b/m", "mock"], "{listed}");
         let embeddings = json!({"model": "a/m", "input": "x"}).to_string();
-        let answer = gateway.post_with("/v1/embeddings", &[("x-api-key", &key)], &embeddings).await;
+        let answer = gateway.post_with("/v1/embeddings", &[("x-api-key", key.as_str())], &embeddings).await;
         assert_eq!(answer.status, 403, "{}", answer.text());
-        let passed = request(gateway.addr, "GET", "/providers/a/tokenize", &[("x-api-key", &key)], b"").await;
+        let passed = request(gateway.addr, "GET", "/providers/a/tokenize", &[("x-api-key", key.as_str())], b"").await;
         assert_eq!(passed.status, 403, "{}", passed.text());
     }
     // When the only lawful target fails, nobody else is asked.

@@ -204,7 +204,10 @@ fn the_cheapest_is_the_cheapest_for_this_request() {
     assert_eq!(names(400, Some(5000)), ["b", "a", "c"], "a long answer; what has no price comes last");
     // What a request allows counts only as far as answers get there.
     assert_eq!(names(40_000, Some(100_000)), ["a", "b", "c"], "512 tokens where nothing is known");
-    for name in ["a", "b"] {
+    let mut short = health.enter(&get(&table, "a"), now).unwrap();
+    short.answered_whole(secs(1.0), 2);
+    assert_eq!(names(400, None), ["b", "a", "c"], "who was not heard yet is taken to be as brief as the others");
+    for name in ["a", "b", "a", "a", "a", "a", "a", "a", "a", "a", "a", "a"] {
         let mut flight = health.enter(&get(&table, name), now).unwrap();
         flight.answered_whole(secs(1.0), 6000);
         flight.succeeded();
