@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use self::beside::Beside;
@@ -21,12 +21,12 @@ use crate::{
     account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
     clock,
-    codec::{ClientView, codec, document::Document},
+    codec::{ClientView, document::Document},
     context::{Context, Step},
-    error::{Error, Kind, Result},
+    error::{Error, Kind},
     experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
-    model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
+    model::{FinishReason, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
     quota::Taken,

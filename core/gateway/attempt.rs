@@ -3,25 +3,22 @@
 
 use std::{pin::pin, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{Attempted, Gateway, hedge::Race};
 use crate::{
-    account::estimate::tokens_of,
-    answer::Streaming,
     call::{Call, Waits},
     clock,
-    codec::{Field, codec, custom, document::Document, ran, said, standin},
-    error::{Error, Result, Side},
+    codec::{Field, document::Document, said},
+    error::{Error, Result},
     exchange::Exchange,
     limit::Reserved,
     media,
     model::Operation,
-    pipeline::{AttemptFlow, Phase, ResponseFlow, StreamNeed},
+    pipeline::{AttemptFlow, Phase},
     provider::KeyChoice,
     quota::{self, Taken},
-    reply::{self, Reply},
+    reply,
     reserve::{self, Right, reserve},
     route::{self, Cause, Flight, Target, cause::Keys, retry},
     runtime::Runtime,

@@ -54,7 +54,8 @@ pub async fn run(gateway: Arc<Gateway>, stop: CancellationToken) {
         if due.is_empty() {
             continue;
         }
-        let checks = due.iter().map(|(name, check)| gateway.check(&runtime, name, check));
+        let (from, at) = (&gateway, &runtime);
+        let checks = due.into_iter().map(|(name, check)| async move { from.check(at, &name, &check).await });
         let all = futures_util::stream::iter(checks).buffer_unordered(AT_ONCE).collect::<()>();
         tokio::select! {
             () = stop.cancelled() => return,
@@ -106,7 +107,8 @@ impl Gateway {
             return Err(transport::refusal(incoming, target, spoken, until).await);
         }
         // Read to its end, so that the connection can be used again; what it says is no matter.
-        let read = incoming.body.collect(MOST, &mut |_| Ok(()));
+        let mut any = |_| Ok(());
+        let read = incoming.body.collect(MOST, &mut any);
         let _: std::result::Result<_, Error> = transport::before(until, Box::pin(read)).await.flatten();
         Ok(())
     }

@@ -141,7 +141,8 @@ impl Gateway {
             flight.answered(streaming.first_output_after());
             streaming.flight = Some(flight);
         }
-        exchange.record.first_event.get_or_insert_with(|| clock::since(exchange.cx.started));
+        let first = clock::since(exchange.cx.started);
+        exchange.record.first_event.get_or_insert(first);
         Ok(Attempted::Answered(Reply::Stream(streaming)))
     }
 

@@ -103,12 +103,11 @@ impl Gateway {
         beside: &mut Beside<'_>,
     ) -> Race {
         let stream = document.stream();
-        let first = self.runner(runtime, exchange, call, (choice, right), target, stream).await;
-        let mut first = match first {
+        let begins = begins(runtime, exchange, call, target, stream);
+        let first = match self.runner(call, (choice, right), target, begins).await {
             Ok(first) => first,
             Err(error) => return Race::Alone(Err(error)),
         };
-        first.number = exchange.cx.attempt;
         let after = match beside.hedge.after {
             // One race a request: another key of the first target is no second chance for the others.
             _ if exchange.hedged_already() => None,
@@ -168,24 +167,14 @@ impl Gateway {
     /// A call that is sent at once, and read up to its first output.
     async fn runner<'a>(
         &'a self,
-        runtime: &Runtime,
-        exchange: &Exchange,
         call: &mut Call,
         (choice, right): (KeyChoice, Reserved),
         target: &Arc<Target>,
-        stream: bool,
+        (number, waits, look): (u32, Waits, Look),
     ) -> Result<Runner<'a>> {
-        let waits = super::attempt::waits(exchange, target, stream);
         let sealed = self.signed(call, target, (choice, right), waits.until).await?;
-        let look = Look {
-            stream,
-            spoken: (call.format, exchange.cx.format),
-            until: waits.until,
-            whole: waits.whole,
-            limit: runtime.config.server.max_event,
-        };
         let coming = look.at(&self.state.transport, &self.state.body_memory, sealed, target.clone()).boxed();
-        Ok(Runner { target: target.clone(), number: exchange.cx.attempt, waits, choice, coming, own: None })
+        Ok(Runner { target: target.clone(), number, waits, choice, coming, own: None })
     }
 
     /// The next target beside those that run, if one may be asked: one of the request's four attempts, paid by the first one's
@@ -216,7 +205,7 @@ impl Gateway {
                 exchange.cx.trace.note("hedge", "the retry budget is spent: no second target is asked");
                 return None;
             }
-            match Box::pin(self.ready(runtime, exchange, document, client, target, flight)).await {
+            match Box::pin(self.prepared(runtime, exchange, document, client, target, flight)).await {
                 Ok(Some(runner)) => {
                     exchange.cx.trace.note("hedge", &format!("{} is asked beside", target.name));
                     return Some(runner);
@@ -229,7 +218,7 @@ impl Gateway {
     }
 
     /// Everything that an attempt has before it is sent. `None`: a stage skips this target.
-    async fn ready<'a>(
+    async fn prepared<'a>(
         &'a self,
         runtime: &Runtime,
         exchange: &mut Exchange,
@@ -291,7 +280,8 @@ impl Gateway {
         exchange.cx.attempt = next;
         exchange.taken.extend(taken.map(|taken| taken.sent(next)));
         exchange.begins_beside(target, &own);
-        match self.runner(runtime, exchange, &mut call, (choice, reserved), target, stream).await {
+        let begins = begins(runtime, exchange, &call, target, stream);
+        match self.runner(&mut call, (choice, reserved), target, begins).await {
             Ok(mut runner) => {
                 runner.own = Some(Box::new(Own { call, document: own, flight, max_tokens }));
                 Ok(Some(runner))
@@ -381,6 +371,19 @@ impl Gateway {
             self.state.keys.refused(&target.provider, index, &target.model, status, wait, now);
         }
     }
+}
+
+/// An attempt that begins now: its number, its clocks, and how far it is read.
+fn begins(runtime: &Runtime, exchange: &Exchange, call: &Call, target: &Target, stream: bool) -> (u32, Waits, Look) {
+    let waits = super::attempt::waits(exchange, target, stream);
+    let look = Look {
+        stream,
+        spoken: (call.format, exchange.cx.format),
+        until: waits.until,
+        whole: waits.whole,
+        limit: runtime.config.server.max_event,
+    };
+    (exchange.cx.attempt, waits, look)
 }
 
 fn key_of(choice: KeyChoice) -> Option<usize> {

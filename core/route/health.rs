@@ -197,6 +197,7 @@ impl Health {
         let mut live = lock(&entry.live);
         if let Ok(probe) = live.breaker.enter(now) {
             live.breaker.failure(probe, now, &probe::TERMS);
+            entry.mark(&live);
         }
     }
 
@@ -261,6 +262,7 @@ impl Health {
             begun: AtomicBool::new(false),
             entries: DashMap::default(),
             quotas: Arc::default(),
+            checks: Checks::default(),
         }
     }
 
