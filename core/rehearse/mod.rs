@@ -11,8 +11,6 @@ mod world;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod traffic;
 
 use std::{
     collections::BTreeMap,

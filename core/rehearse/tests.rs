@@ -1,3 +1,5 @@
+mod traffic;
+
 use std::sync::Arc;
 
 use serde_json::json;

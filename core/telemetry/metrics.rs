@@ -1,5 +1,5 @@
-//! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks its handles up by a hash
-//! and formats nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
+//! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks them up by a hash and formats
+//! nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
 
 mod cache;
 mod limits;
@@ -431,7 +431,6 @@ fn key(name: &'static str, labels: Vec<Label>) -> Key {
 fn label(name: &'static str, value: &'static str) -> Label {
     Label::from_static_parts(name, value)
 }
-
 fn status_class(status: u16) -> &'static str {
     match status {
         200..300 => "2xx",

@@ -64,7 +64,6 @@ struct Crowd {
 struct Asked {
     number: u64,
     at: Duration,
-    crowd: usize,
     status: u16,
     /// The answer came to its end, and is none of an error.
     complete: bool,
@@ -72,7 +71,6 @@ struct Asked {
     told: bool,
     /// To the first byte of the body.
     first: Duration,
-    took: Duration,
 }
 
 const fn minutes(n: u64) -> Duration {
@@ -120,7 +118,7 @@ async fn through(script: Script, start: Instant) -> Day {
                 Either::Right((done, _)) => asked.extend(done),
             }
         }
-        let request = one(gateway.clone(), house.whole(), n as u64, (at, crowd), crowds[crowd]);
+        let request = one(gateway.clone(), house.whole(), n as u64, at, crowds[crowd]);
         flying.push(request);
         while let Some(settled) = settled.first() {
             attempts += u64::from(settled.0.record.attempts);
@@ -154,7 +152,7 @@ fn arrivals(crowds: &[Crowd], seed: u64) -> Vec<(Duration, usize)> {
     all
 }
 
-async fn one(gateway: Arc<Gateway>, whole: Duration, n: u64, (at, crowd): (Duration, usize), who: Crowd) -> Asked {
+async fn one(gateway: Arc<Gateway>, whole: Duration, n: u64, at: Duration, who: Crowd) -> Asked {
     let began = clock::now();
     let text = format!("question #{n} of the day");
     let body = json!({ "model": "smart", "stream": who.stream, "messages": [{ "role": "user", "content": text }] });
@@ -193,12 +191,10 @@ async fn one(gateway: Arc<Gateway>, whole: Duration, n: u64, (at, crowd): (Durat
     Asked {
         number: n,
         at,
-        crowd,
         status: head.status.as_u16(),
         complete: head.status == 200 && ended && !told && !broken,
         told: told && !text.contains("[DONE]"),
         first: first.unwrap_or_else(|| clock::since(began)),
-        took: clock::since(began),
     }
 }
 
