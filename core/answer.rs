@@ -2,6 +2,7 @@
 //! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
 
 mod pace;
+pub mod resume;
 
 use std::{
     borrow::Cow,
@@ -11,16 +12,20 @@ use std::{
 
 use bytes::Bytes;
 
-use self::pace::{Pace, Verdict};
+use self::{
+    pace::{Pace, Verdict},
+    resume::{Joint, Sofar},
+};
 use crate::{
     account::estimate::tokens_of,
     auth::cut::Watch,
     call::Call,
     clock,
-    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, standin},
+    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, said, standin},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
+    gateway::resume::Later,
     generated::Sink,
     model::{Event, FinishReason, fold::unfold},
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
@@ -72,6 +77,13 @@ pub struct Streaming {
     target: Candidate,
     /// When the call was sent.
     pub began: Instant,
+    /// Of an alias that wants a broken stream to go on elsewhere.
+    sofar: Option<Box<Sofar>>,
+    joint: Option<Box<Joint>>,
+    /// This one goes on with another one, which takes its events as they are.
+    raw: Option<Vec<Event>>,
+    /// Who would go on; given by the gateway at the commit.
+    pub later: Option<Box<Later>>,
     /// Counts this stream at its target until it ends; given by the gateway at the commit.
     pub flight: Option<Flight>,
 }
@@ -103,8 +115,10 @@ impl Streaming {
             let inner = if call.same_format { inner } else { ran::restored(exchange.cx.format, inner) };
             custom::restored(&call.customs, inner)
         };
-        let (way, observer) = if call.same_format && need <= StreamNeed::Observe && !view.json_array && !view.strict_sdk
-        {
+        // What may have to go on elsewhere is read whole.
+        let resumes = exchange.resuming || (target.care.as_ref().is_some_and(|care| care.resume) && !call.stands_in);
+        let lane = call.same_format && need <= StreamNeed::Observe;
+        let (way, observer) = if lane && !resumes && !view.json_array && !view.strict_sdk {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {
@@ -140,6 +154,10 @@ impl Streaming {
             patience: clock::Patience::default(),
             target: from,
             began,
+            sofar: resumes.then(Box::default),
+            joint: None,
+            raw: exchange.resuming.then(Vec::new),
+            later: None,
             flight: None,
         }
     }
@@ -223,6 +241,7 @@ impl Streaming {
             None | Some(Verdict::Open) => {}
             Some(Verdict::Fast) => self.committed |= self.ready,
             Some(Verdict::Slow) if !self.committed => return Err(too_slow()),
+            Some(Verdict::Slow) if self.goes_on_after(exchange, &too_slow()) => return Err(too_slow()),
             Some(Verdict::Slow) => {
                 exchange.cx.trace.note("min_speed", &format!("{} is slower than it should be", self.target.name));
                 self.pace = None;
@@ -295,7 +314,9 @@ impl Streaming {
                 let result = decoder.finish(&mut events);
                 self.pass(events, exchange).await?;
                 result?;
-                if !self.ended {
+                if self.raw.is_some() {
+                    (self.committed, self.ended) = (true, true);
+                } else if !self.ended {
                     self.flush(exchange).await?;
                 }
             }
@@ -314,9 +335,31 @@ impl Streaming {
         result
     }
 
-    async fn pass_to(&mut self, events: Vec<Event>, exchange: &mut Exchange, bytes: &mut Vec<u8>) -> Result<()> {
+    async fn pass_to(&mut self, mut events: Vec<Event>, exchange: &mut Exchange, bytes: &mut Vec<u8>) -> Result<()> {
+        if let Some(raw) = &mut self.raw {
+            for event in &events {
+                if event.commits() {
+                    self.first_output.get_or_insert_with(clock::now);
+                    self.ready = true;
+                }
+                self.terminal |= *event == Event::End;
+                if let Event::Delta { delta, .. } = event {
+                    self.text_bytes += delta.text_bytes();
+                }
+            }
+            raw.append(&mut events);
+            if self.ready {
+                self.commit();
+            }
+            return Ok(());
+        }
+        let mut joined = Vec::new();
+        if let Some(joint) = &mut self.joint {
+            events.into_iter().for_each(|event| joint.join(event, &mut joined));
+            events = joined;
+        }
         let mut staged = Vec::new();
-        for event in events {
+        for mut event in events {
             if self.ended {
                 break;
             }
@@ -333,6 +376,12 @@ impl Streaming {
             if matches!(event, Event::End) {
                 self.terminal = true;
                 continue;
+            }
+            if let Some(sofar) = &mut self.sofar {
+                sofar.see(&event);
+            }
+            if let (Event::Usage(usage), Some(joint)) = (&mut event, &self.joint) {
+                *usage = joint.told(usage);
             }
             let inner = &mut **exchange;
             match inner.chain.event(&mut inner.cx, event, &mut staged).await? {
@@ -425,9 +474,18 @@ impl Streaming {
                 Ok(()) => watch.over_pinned(cut.as_mut(), pin!(streaming.step(exchange))).await.flatten(),
                 Err(cut) => Err(cut),
             };
-            if let Err(mut error) = stepped {
+            if let Err(error) = stepped {
+                let mut error = said::named(error);
                 // Nothing more is to be paid for, however slowly the client reads.
                 streaming.answer = None;
+                if streaming.goes_on_after(exchange, &error) {
+                    let resumed = Box::pin(streaming.resume(exchange, &error));
+                    match watch.over(cut.as_mut(), resumed).await.flatten() {
+                        Ok(true) => continue,
+                        Ok(false) => {}
+                        Err(second) => error = second,
+                    }
+                }
                 // Stages may reword it; an answer in its place would come too late.
                 let inner = &mut **exchange;
                 Box::pin(inner.chain.error(&mut inner.cx, &mut error)).await;
@@ -442,6 +500,40 @@ impl Streaming {
         }
         live.settle(failed);
         Ok(())
+    }
+
+    /// May another target go on with it?
+    fn goes_on_after(&self, exchange: &Exchange, error: &Error) -> bool {
+        let plain = self.sofar.as_ref().is_some_and(|sofar| sofar.is_plain());
+        plain && !self.terminal && self.later.as_ref().is_some_and(|later| later.may_help(exchange, error))
+    }
+
+    /// Another target goes on from the text so far. `false`: none did. An error is the second stream's own.
+    async fn resume(&mut self, exchange: &mut Exchange, error: &Error) -> Result<bool> {
+        let (Some(mut later), Some(sofar)) = (self.later.take(), self.sofar.take()) else { return Ok(false) };
+        // What was used so far has its row, and the target hears how it fared.
+        self.note_usage(exchange);
+        let before = exchange.size.arrived;
+        if let Some((gateway, _)) = &later.by {
+            exchange.broke_off(&self.target.name, error.code(), self.began, &gateway.state.estimates);
+        }
+        if let Some(mut flight) = self.flight.take() {
+            flight.failed(error, clock::now());
+        }
+        self.text_bytes = 0;
+        let next = later.go_on(exchange, &sofar).await;
+        let Some(next) = next else { return Ok(false) };
+        let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, .. } = *next;
+        self.joint = Some(Box::new(sofar.joint(self.joint.as_ref().map_or(0, |joint| joint.before()) + before)));
+        (self.answer, self.way, self.target, self.began) = (answer, way, target, began);
+        (self.flight, self.pace, self.idle) = (flight, pace, idle);
+        (self.heard, self.patience) = (clock::now(), clock::Patience::default());
+        (self.later, self.sofar) = (Some(later), Some(sofar));
+        self.pass(raw.unwrap_or_default(), exchange).await?;
+        if ended && !self.ended {
+            self.flush(exchange).await?;
+        }
+        Ok(true)
     }
 
     /// Gives the client what is ready. The time that it takes to read is not the upstream's silence.

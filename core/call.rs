@@ -120,6 +120,25 @@ impl Call {
         Call { body, same_format: false, format: Format::BedrockConverse, ..self }
     }
 
+    /// The gateway's own question whether a provider answers: the list of its models.
+    pub fn check(target: &Target) -> Result<Call> {
+        let provider = &target.provider;
+        let format = provider.format;
+        Ok(Call {
+            url: target.url(format, Operation::ListModels, false)?,
+            method: Method::GET,
+            headers: provider.headers(&HeaderMap::new(), true, false),
+            body: Vec::new(),
+            flow: None,
+            format,
+            same_format: true,
+            asks_usage: false,
+            dropped: Vec::new(),
+            customs: Vec::new(),
+            stands_in: false,
+        })
+    }
+
     /// The same for what no codec reads.
     pub fn opaque(
         cx: &Context,
@@ -191,6 +210,7 @@ fn written(mut body: Map<String, Value>, overrides: &Overrides) -> Vec<Bytes> {
 }
 
 /// The clocks of one call: when it was sent, until when the first output must come, until when the whole.
+#[derive(Debug, Clone, Copy)]
 pub struct Waits {
     pub began: Instant,
     pub until: Instant,

@@ -2,7 +2,9 @@
 //! facts reach the settle queue exactly once: handed over when the answer is done, or by `drop` when the client left.
 //! Accounting itself happens behind the queue (`account::settle`), never here.
 
+mod beside;
 mod shared;
+mod wire;
 
 use std::{
     any::Any,
@@ -11,20 +13,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+use self::beside::Beside;
+pub use self::wire::Wire;
 use crate::{
     account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
     cache::{Kept, Leading},
     clock,
-    codec::{ClientView, codec, document::Document},
+    codec::{ClientView, document::Document},
     context::{Context, Step},
-    error::{Error, Kind, Result},
+    error::{Error, Kind},
     experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
-    model::{Encoding, FinishReason, Format, Operation, ServiceTier, Usage},
+    model::{FinishReason, Operation, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
     queue::Place,
@@ -66,6 +70,12 @@ pub struct Inner {
     pub upstream_id: Option<HeaderValue>,
     /// The attempt under way.
     running: Option<Running>,
+    /// Others that are under way beside it, and have been.
+    beside: Option<Box<Beside>>,
+    /// What the attempt under way may use at most, with all that was used before.
+    pub wanted: Need,
+    /// A stream that broke off is to go on elsewhere.
+    pub resuming: bool,
     /// What earlier attempts used.
     pub spent: Option<Usage>,
     pub wire: Wire,
@@ -98,6 +108,9 @@ pub struct Inner {
 impl Inner {
     /// What attempts that are over have used.
     pub fn used_before(&self) -> Need {
+        if let Some(beside) = self.beside.as_ref().filter(|beside| !beside.aside.is_empty()) {
+            return beside.held;
+        }
         let (mut input_tokens, mut output_tokens) = (0, 0);
         for usage in self.spent.iter().chain(&self.record.usage) {
             input_tokens += usage.input_tokens.unwrap_or(0);
@@ -140,40 +153,13 @@ impl Inner {
 /// An attempt between its start and its row in the ledger.
 struct Running {
     target: Arc<Target>,
+    number: u32,
     began: Instant,
     /// The upstream has begun to answer: from here on it may charge for it.
     accepted: bool,
     /// The service that was asked for, where prices differ by it, and the one that the answer names.
     asked: Option<ServiceTier>,
     served: Option<ServiceTier>,
-}
-
-/// How the client wants its answer written (see `ClientView`).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wire {
-    pub include_usage: bool,
-    pub json_array: bool,
-    pub base64: bool,
-    pub single: bool,
-    pub legacy: bool,
-    pub strict_sdk: bool,
-}
-
-impl Wire {
-    pub fn of(operation: Operation, json_array: bool, single: bool, document: &mut Document) -> Result<Wire> {
-        let base64 = operation == Operation::Embeddings && document.embeddings()?.encoding == Encoding::Base64;
-        let include_usage = document.stream() && document.include_usage();
-        Ok(Wire { include_usage, json_array, base64, single, legacy: document.legacy(), strict_sdk: false })
-    }
-
-    /// Some SDKs read streams and embeddings more strictly than their family's others; whole chats they read like them.
-    pub fn for_reader(mut self, format: Format, operation: Operation, stream: bool, client: &HeaderMap) -> Wire {
-        if stream || operation == Operation::Embeddings {
-            let agent = client.get(&header::USER_AGENT);
-            self.strict_sdk = agent.is_some_and(|agent| codec(format).is_strict(agent.as_bytes()));
-        }
-        self
-    }
 }
 
 /// A finished request on its way to its record: all that it was, but for what it held back from others.
@@ -201,6 +187,9 @@ impl Exchange {
                 fetched: Vec::new(),
                 upstream_id: None,
                 running: None,
+                beside: None,
+                wanted: Need::default(),
+                resuming: false,
                 spent: None,
                 wire: Wire::default(),
                 dropped: Vec::new(),
@@ -291,8 +280,9 @@ impl Exchange {
         let (inner, outcome) = (&mut **self, outcome.into());
         inner.record.attempts = inner.cx.attempt;
         inner.record.upstream_duration += took;
+        let number = inner.running.as_ref().map_or(inner.cx.attempt, |running| running.number);
         inner.charge(outcome.clone(), took);
-        inner.cx.trace.push(Step::Attempt { number: inner.cx.attempt, target: target.clone(), outcome, took });
+        inner.cx.trace.push(Step::Attempt { number, target: target.clone(), outcome, took });
     }
 
     /// The upstream has taken the call and begun to answer.
@@ -336,7 +326,8 @@ impl Exchange {
         let asked =
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
         let (target, began) = (target.clone(), clock::now());
-        inner.running = Some(Running { target, began, accepted: false, asked, served: None });
+        let number = inner.cx.attempt;
+        inner.running = Some(Running { target, number, began, accepted: false, asked, served: None });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
@@ -377,7 +368,7 @@ impl Inner {
     /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
     /// used is unknown.
     fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
-        let Some(Running { target, began: _, accepted, asked, served }) = self.running.take() else { return };
+        let Some(Running { target, number, began: _, accepted, asked, served }) = self.running.take() else { return };
         if let Some(usage) = &mut self.record.usage {
             usage.service_tier = served.or(usage.service_tier).or(asked);
         }
@@ -394,7 +385,7 @@ impl Inner {
         let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
         let price = target.rates.as_ref().and_then(priced);
         self.record.charge(Attempt {
-            number: self.cx.attempt,
+            number,
             target: target.name.clone(),
             outcome,
             usage,
@@ -408,9 +399,16 @@ impl Inner {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
-        if let Some((target, took)) = running.map(|r| (r.target.name.clone(), clock::since(r.began))) {
-            self.took(&target, CLIENT_LEFT, took);
+        loop {
+            let running = self.inner.as_ref().and_then(|inner| inner.running.as_ref());
+            if let Some((target, took)) = running.map(|r| (r.target.name.clone(), clock::since(r.began))) {
+                self.took(&target, CLIENT_LEFT, took);
+            }
+            // Others that ran beside it.
+            match self.inner.as_mut().and_then(|inner| inner.next_aside()) {
+                Some(next) => self.running = Some(next),
+                None => break,
+            }
         }
         if let Some(inner) = &mut self.inner {
             inner.record.status = CLIENT_GONE;

@@ -248,6 +248,7 @@ impl Facts for Gateway {
                 "missing": p.missing,
                 "keys": p.keys(),
                 "keys_resting": self.state.keys.resting(p, now),
+                "check": self.state.health.checks.told(&p.name, now),
                 "ejected": own.map(|(name, at)| fare(name, *at)).collect::<Vec<_>>(),
             })
         };

@@ -4,7 +4,11 @@
 //! codec reads differs in `gateway/untranslated.rs`.
 
 mod attempt;
+pub mod checks;
 mod flight;
+mod heard;
+mod hedge;
+pub mod resume;
 mod turns;
 mod untranslated;
 
@@ -117,10 +121,13 @@ impl Gateway {
         json_array: bool,
     ) -> Response<Body> {
         match outcome {
-            Ok(Reply::Stream(streaming)) => {
+            Ok(Reply::Stream(mut streaming)) => {
+                if let Some(later) = &mut streaming.later {
+                    later.by = Some((self.clone(), runtime.clone()));
+                }
                 // The prompt has been sent: its share of the memory is free for others, unless it is to be kept.
                 exchange.fetched = Vec::new();
-                if exchange.keep.is_none() && exchange.record.bodies.is_none() {
+                if exchange.keep.is_none() && exchange.record.bodies.is_none() && streaming.later.is_none() {
                     exchange.held = None;
                 }
                 let head = reply::stream_head(&exchange, json_array, clock::since(streaming.began));
@@ -464,6 +471,9 @@ impl Gateway {
                 }
             };
             let (target, at) = (&targets[here], turns.next);
+            if exchange.was_beside(&target.name) {
+                continue;
+            }
             // What would fail for want of time says nothing about the target.
             if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
                 exchange.cx.trace.passed_over(target, "no time is left");
@@ -490,7 +500,12 @@ impl Gateway {
                 }
             };
             let error = match self.visit(runtime, exchange, client, document, target, flight, &targets[at..]).await {
-                Ok(Attempted::Answered(reply)) => return Ok(reply),
+                Ok(Attempted::Answered(mut reply)) => {
+                    if let Reply::Stream(streaming) = &mut reply {
+                        streaming.later = resume::Later::of(exchange, document, client, target, &targets[at..]);
+                    }
+                    return Ok(reply);
+                }
                 Ok(Attempted::Skipped) => {
                     exchange.cx.trace.passed_over(target, "skipped by a stage");
                     continue;

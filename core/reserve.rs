@@ -60,6 +60,7 @@ pub async fn reserve(
     inner.limits_told();
     let reserved = reserved?;
     let Wanted { need, fits, max_tokens, .. } = wanted;
+    inner.wanted = need;
     if let Some(tokens) = fits {
         let text =
             format!("the budget holds {tokens} tokens of an answer by {}: max_tokens was set to that", target.name);

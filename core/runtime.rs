@@ -32,7 +32,7 @@ use crate::{
     queue::Queues,
     realtime::Sessions,
     rollout::{Slot, Standing},
-    route::{self, Health},
+    route::{self, Health, Waits},
     script::Scripts,
     seal::Seals,
     secrets::Secrets,
@@ -78,6 +78,8 @@ pub struct State {
     pub queues: Queues,
     pub estimates: Arc<Estimates>,
     pub health: Health,
+    /// How long targets that are hedged take.
+    pub waits: Waits,
     pub keys: KeyRests,
     pub transport: Transport,
     /// Of the gateway's own identities at clouds.

@@ -105,6 +105,8 @@ pub struct Attempt {
 impl Attempt {
     /// The outcome of a row that charges a batch: no attempt, but what a provider did on its own time.
     pub const BATCH: &str = "batch";
+    /// Of one that was asked beside another, which was first.
+    pub const HEDGED: &str = "hedged";
 }
 
 impl Record {

@@ -196,6 +196,11 @@ pub trait Codec: Send + Sync {
         None
     }
 
+    /// Upstream side: does a request that ends with the beginning of an answer get the rest of it?
+    fn prefills(&self) -> bool {
+        false
+    }
+
     /// Upstream side: may this stand in a request by its URL? What may not is fetched before, or refused.
     fn takes_url(&self, _media: &Media, dialect: &Dialect) -> bool {
         dialect.media_urls

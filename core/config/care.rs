@@ -20,6 +20,33 @@ pub struct Care {
     /// Names tried when a provider does not allow the content.
     pub content_failover: Vec<String>,
     pub min_speed: Option<MinSpeed>,
+    pub hedge: Option<Hedge>,
+    /// A stream that breaks after output goes on at another target.
+    pub resume: bool,
+}
+
+/// When another target is asked beside the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    pub after: After,
+    /// Targets that are asked so for one request.
+    pub max: u32,
+}
+
+/// The first one has given no output for so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    Time(Duration),
+    /// Longer than so many of a hundred of its answers take.
+    Percentile(u8),
+}
+
+/// A provider is asked now and then whether it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub every: Duration,
+    /// Longer than this is no answer.
+    pub timeout: Duration,
 }
 
 /// Slower than this is as good as failed.

@@ -27,7 +27,7 @@ mod team;
 mod unit;
 
 pub use cache::Cache;
-pub use care::{MinSpeed, Timeouts};
+pub use care::{HealthCheck, Hedge, MinSpeed, Timeouts};
 pub use data::{Data, DataTerms};
 pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};
 pub use identity::{Caps, Defaults, Organisation, User};
@@ -228,6 +228,8 @@ pub struct Provider {
     pub http2: Option<bool>,
     /// For every model of this provider.
     pub timeouts: Option<Timeouts>,
+    /// It is asked now and then whether it answers. Default: only requests tell.
+    pub health: Option<HealthCheck>,
     /// What it offers besides chat and embeddings, in place of what the catalogue says: `rerank`, `moderations`, `images`,
     /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`, and `completions` (legacy
     /// completions go there as they came, not as a chat).
@@ -290,6 +292,10 @@ pub struct Model {
     pub content_failover: Vec<String>,
     /// A stream that is slower before anything reached the client goes to the next target. Default: no bound.
     pub min_speed: Option<MinSpeed>,
+    /// A second target is asked beside one that takes its time, and the first to have output is heard. Default: never.
+    pub hedge: Option<Hedge>,
+    /// A stream that breaks off or stalls goes on at another target, from the text so far. Default: false.
+    pub resume: Option<bool>,
     pub timeouts: Option<Timeouts>,
     /// How often a target is asked again before the next one is tried. Default: once where no other target is left, else
     /// not at all. Never more than a fifth of a target's calls, and four attempts in all.

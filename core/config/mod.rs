@@ -47,7 +47,7 @@ pub mod watch;
 mod tests;
 
 pub use cache::Cache;
-pub use care::{Care, MinSpeed, Timeouts};
+pub use care::{After, Care, HealthCheck, Hedge, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
 pub use data::{DataPolicy, Handling, data};
@@ -211,6 +211,7 @@ pub struct Provider {
     /// In place of its row's: `provider::Offers`.
     pub offers: Option<Vec<String>>,
     pub passthrough: Option<Vec<String>>,
+    pub health: Option<HealthCheck>,
     /// Of all its models.
     pub handling: Handling,
 }

@@ -144,6 +144,9 @@ pub fn weigh(world: &World<'_>, bounds: &Bounds, cx: &mut Context, targets: &[Ar
     let now = Instant::now();
     for target in targets {
         cx.trace.push(Step::Weighed(Box::new(weighed(world, target, now))));
+        if let Some(told) = world.health.checks.told(&target.provider.name, now) {
+            cx.trace.note("health", &format!("{}: {told}", target.name));
+        }
     }
 }
 

@@ -1,31 +1,28 @@
 //! 8 to 10 for one target: what it is asked, in its own words and with its own keys, and its answer up to where that may go out.
 //! The order of targets, and what becomes of those that fail, stand in `gateway.rs`.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Attempted, Gateway};
+use super::{Attempted, Gateway, hedge::Race};
 use crate::{
-    account::estimate::tokens_of,
-    answer::Streaming,
     call::{Call, Waits},
     clock,
-    codec::{Field, codec, custom, document::Document, ran, said, standin},
-    error::{Error, Result, Side},
+    codec::{Field, document::Document, said},
+    error::{Error, Result},
     exchange::Exchange,
     limit::Reserved,
     media,
     model::Operation,
-    pipeline::{AttemptFlow, Phase, ResponseFlow, StreamNeed},
+    pipeline::{AttemptFlow, Phase},
     provider::KeyChoice,
     quota::{self, Taken},
-    reply::{self, Reply},
+    reply,
     reserve::{self, Right, reserve},
     route::{self, Cause, Flight, Target, cause::Keys, retry},
     runtime::Runtime,
-    transport,
+    transport::{self, Sealed},
 };
 
 impl Gateway {
@@ -43,7 +40,7 @@ impl Gateway {
     ) -> Result<Attempted> {
         let (mut flight, mut failed, mut tries) = (Some(flight), None, 0);
         loop {
-            let result = self.attempt(runtime, exchange, client, document, target, &mut flight).await;
+            let result = self.attempt(runtime, exchange, client, document, target, &mut flight, rest).await;
             let error = match (result, failed) {
                 (Err(error), _) | (Ok(Attempted::Skipped), Some(error)) => error,
                 (result, _) => return result,
@@ -67,7 +64,8 @@ impl Gateway {
     }
 
     /// One attempt: stages, the request in the target's own words, then its keys in turn for as long as they are refused.
-    async fn attempt(
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one attempt; a struct would be used once")]
+    pub(super) async fn attempt(
         &self,
         runtime: &Runtime,
         exchange: &mut Exchange,
@@ -75,6 +73,7 @@ impl Gateway {
         document: &mut Document,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
+        rest: &[Arc<Target>],
     ) -> Result<Attempted> {
         if exchange.cx.operation == Operation::CountTokens
             && !target.provider.counts(target.provider.speaks(exchange.cx.format), &target.model)
@@ -89,8 +88,16 @@ impl Gateway {
             let settings = &runtime.config.media;
             Box::pin(media::bring(exchange, document, target, fetcher, memory, settings)).await?;
         }
+        // Few aliases hedge; what a race needs is boxed, and made before a stage changes the request for this target.
+        let mut beside = match target.care {
+            Some(_) => self.hedges(runtime, exchange, document, target, rest, client),
+            None => None,
+        };
         let next = exchange.cx.attempt + 1;
-        exchange.chain.start(next);
+        // A stream that goes on is one answer: stages keep what they hold of it.
+        if !exchange.resuming {
+            exchange.chain.start(next);
+        }
         // A stage that changes the request for this target works on its own copy.
         let mut own = exchange.chain.wants(Phase::Attempt).then(|| document.clone());
         let mut extra = HeaderMap::new();
@@ -166,11 +173,20 @@ impl Gateway {
             let taken = taken.map(|taken| taken.sent(exchange.cx.attempt));
             exchange.taken.extend(taken);
             exchange.begins(target, document);
-            let began = clock::now();
-            let result = self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await;
+            let (began, number) = (clock::now(), exchange.cx.attempt);
+            let result = match &mut beside {
+                None => self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await,
+                Some(beside) => {
+                    let proof = (choice, right);
+                    let race = self.race(runtime, exchange, &mut call, proof, document, target, flight, beside);
+                    match Box::pin(race).await {
+                        Race::Alone(result) => result,
+                        Race::Over(result) => return result,
+                    }
+                }
+            };
             let result = result.map_err(said::named);
-            let mine = exchange.taken.last().filter(|taken| taken.attempt() == exchange.cx.attempt);
-            self.state.health.quotas.heard(target.at(), key, mine, result.as_ref().err());
+            self.quota_heard(exchange, target, key, number, result.as_ref().err());
             let Err(error) = result else {
                 if let KeyChoice::Key(index) = choice {
                     self.state.keys.accepted(&target.provider, index, &target.model);
@@ -185,25 +201,17 @@ impl Gateway {
                 flight.failed(&error, clock::now());
             }
             // Another key of the same provider may be welcome.
-            let cause = Cause::of(&error);
-            let another = match (choice, error.upstream.as_ref().filter(|_| cause.rule().key == Keys::Another)) {
-                (KeyChoice::Key(index), Some(fault)) => {
+            let another = match (choice, key_status(&error), &error.upstream) {
+                (KeyChoice::Key(index), Some(status), Some(fault)) => {
                     tried.push(index);
                     let (now, wait) = (clock::now(), error.retry_after);
-                    // Not every vendor says 402 where no quota is left, or 401 of a key that is none.
-                    let status = match (cause, fault.status) {
-                        (Cause::Quota, _) => 402,
-                        (Cause::Auth, 403) => 403,
-                        (Cause::Auth, _) => 401,
-                        (_, status) => status,
-                    };
                     self.state.keys.refused(&target.provider, index, &target.model, status, wait, now)
                         && tried.len() < target.provider.keys()
                         // What is forbidden may be the caller's doing, again and again: that counts as a retry.
                         && (fault.status != 403 || flight.as_ref().is_some_and(Flight::may_retry))
                 }
                 // A token may have been revoked before its end.
-                (KeyChoice::Open, Some(fault)) if !renewed && matches!(fault.status, 401 | 403) => {
+                (KeyChoice::Open, _, Some(fault)) if !renewed && matches!(fault.status, 401 | 403) => {
                     renewed = self.state.tokens.refused(&target.provider);
                     renewed
                 }
@@ -216,8 +224,21 @@ impl Gateway {
         }
     }
 
+    /// What an attempt found out about its provider's quotas.
+    pub(super) fn quota_heard(
+        &self,
+        exchange: &Exchange,
+        target: &Target,
+        key: Option<usize>,
+        number: u32,
+        error: Option<&Error>,
+    ) {
+        let mine = exchange.taken.iter().rev().find(|taken| taken.attempt() == number);
+        self.state.health.quotas.heard(target.at(), key, mine, error);
+    }
+
     /// What the provider grants for one more attempt; boxed, because few have quotas.
-    async fn grant(
+    pub(super) async fn grant(
         &self,
         exchange: &mut Exchange,
         document: &Document,
@@ -245,173 +266,50 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let began = clock::now();
-        let stream = document.stream();
-        let whole = exchange.cx.until(target.timeouts.whole);
-        let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
+        let waits = waits(exchange, target, document.stream());
+        let outgoing = self.signed(call, target, (choice, right), waits.until).await?;
+        if exchange.cx.operation == Operation::Realtime {
+            return Box::pin(self.session(runtime, exchange, outgoing, target, flight, waits)).await;
+        }
+        let sending = pin!(self.state.transport.send(outgoing, target));
+        let sent = transport::before(waits.until, sending).await?;
+        // A body that broke off while it streamed is its client's doing.
+        let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
+        self.heard(runtime, exchange, incoming, call, document, target, flight, waits).await
+    }
+
+    /// The call with its proof on it: a key, or a token that may have to be fetched.
+    pub(super) async fn signed(
+        &self,
+        call: &mut Call,
+        target: &Target,
+        (choice, right): (KeyChoice, Reserved),
+        until: Instant,
+    ) -> Result<Sealed> {
         let granted = match target.provider.source {
             None => None,
             Some(_) => transport::before(until, Box::pin(self.state.tokens.of(&target.provider))).await??,
         };
-        let outgoing = call.sign(target, choice, granted.as_ref(), right)?;
-        if exchange.cx.operation == Operation::Realtime {
-            let opening = self.session(runtime, exchange, outgoing, target, flight, Waits { began, until, whole });
-            return Box::pin(opening).await;
-        }
-        let sending = pin!(self.state.transport.send(outgoing, target));
-        let sent = transport::before(until, sending).await?;
-        // A body that broke off while it streamed is its client's doing.
-        let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
-        exchange.upstream_answered(&incoming.headers);
-        if !incoming.status.is_success() {
-            let error = Box::pin(transport::refusal(incoming, target, (call.format, exchange.cx.format), until)).await;
-            return Err(match &exchange.opaque {
-                Some(opaque) => opaque.reword(error),
-                None => error,
-            });
-        }
-        exchange.accepted();
-        if exchange.opaque.is_some() {
-            return Box::pin(self.through(exchange, incoming, target, flight, Waits { began, until, whole })).await;
-        }
-        if stream && transport::stream_of(&incoming.headers, target, call.format).is_some() {
-            if let Some(bodies) = &mut exchange.record.bodies {
-                bodies.begins(call.format, true);
-            }
-            // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
-            let waits = Waits { began, until, whole };
-            return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
-        }
-        let limit = runtime.config.server.max_event as u64;
-        let mut share = self.state.body_memory.permit();
-        let body = {
-            let mut grow = |by| share.grow(by);
-            let collecting = pin!(incoming.body.collect(limit, &mut grow));
-            transport::before(whole, collecting).await??
-        };
-        let took = clock::since(began);
-        if let Some(flight) = flight {
-            flight.vacate(took);
-        }
-        let length = body.len() as u64;
-        if let Some(bodies) = &mut exchange.record.bodies {
-            bodies.begins(call.format, false);
-            bodies.heard(&body);
-        }
-        let mut outcome = match exchange.cx.operation {
-            // The upstream's bytes when nobody asked for more.
-            Operation::Chat
-                if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
-            {
-                let seen = reply::note_facts(exchange, call.format, &body);
-                seen.map(|()| Attempted::Answered(Reply::json(body)))
-            }
-            Operation::Chat => Box::pin(self.whole(exchange, call, target, body)).await,
-            _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
-        };
-        // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
-        if outcome.as_ref().err().is_none_or(|e| e.side() != Side::Upstream)
-            && let Some(mut flight) = flight.take()
-        {
-            let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
-            // A count comes sooner than any answer.
-            if exchange.cx.operation != Operation::CountTokens {
-                flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
-            }
-            flight.succeeded();
-        }
-        if outcome.is_ok() {
-            // Vectors are no output that anybody counts.
-            exchange.size.arrived = if exchange.cx.operation == Operation::Chat { tokens_of(length) } else { 0 };
-            exchange.took(&target.name, "ok", took);
-        }
-        if let Ok(Attempted::Answered(reply)) = &mut outcome {
-            reply.hold(share);
-        }
-        outcome
+        call.sign(target, choice, granted.as_ref(), right)
     }
+}
 
-    /// 9. A stream, up to its commit: until then another target may be tried.
-    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
-    async fn stream(
-        &self,
-        runtime: &Runtime,
-        exchange: &mut Exchange,
-        incoming: transport::Incoming,
-        call: &Call,
-        target: &Arc<Target>,
-        flight: &mut Option<Flight>,
-        Waits { began, until, whole }: Waits,
-    ) -> Result<Attempted> {
-        let server = &runtime.config.server;
-        let candidate = self.state.health.candidate(target, clock::now());
-        let mut streaming = Box::new(Streaming::open(exchange, call, target, candidate, incoming.body, server, began));
-        while !streaming.committed && !streaming.ended {
-            // Once output arrives, a stage that holds it back has the time of a whole answer.
-            let until = if streaming.first_output.is_some() { whole } else { until };
-            let stepped = transport::before(until, pin!(streaming.step(exchange))).await.flatten();
-            if let Err(error) = stepped {
-                // Output that nobody will read is paid for, too.
-                if streaming.first_output.is_some() {
-                    streaming.note_usage(exchange);
-                }
-                return Err(error);
-            }
-            if let Some(reason) = &streaming.next {
-                exchange.attempted(&target.name, format!("next: {reason}"), began);
-                if let Some(mut flight) = flight.take() {
-                    flight.answered(streaming.first_output_after());
-                    flight.succeeded();
-                }
-                return Ok(Attempted::Next(self.state.health.candidate(target, clock::now())));
-            }
-        }
-        if let Some(mut flight) = flight.take() {
-            flight.answered(streaming.first_output_after());
-            streaming.flight = Some(flight);
-        }
-        exchange.record.first_event = Some(clock::since(exchange.cx.started));
-        Ok(Attempted::Answered(Reply::Stream(streaming)))
-    }
+/// The clocks of a call to this target that is sent now.
+pub(super) fn waits(exchange: &Exchange, target: &Target, stream: bool) -> Waits {
+    let whole = exchange.cx.until(target.timeouts.whole);
+    let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
+    Waits { began: clock::now(), until, whole }
+}
 
-    /// 10. A whole answer through the model and the stages.
-    async fn whole(
-        &self,
-        exchange: &mut Exchange,
-        call: &Call,
-        target: &Arc<Target>,
-        body: Bytes,
-    ) -> Result<Attempted> {
-        let format = call.format;
-        // An upstream that does not stream may still answer a client that asked for a stream.
-        let stream = exchange.record.stream;
-        let mut response = codec(format).decode_response(&body)?;
-        if !call.same_format {
-            ran::translate(&mut response, exchange.cx.format);
-        }
-        custom::restore(&call.customs, &mut response);
-        if call.stands_in {
-            standin::restore(&mut response);
-        }
-        let came = (call.same_format && !stream).then(|| response.clone());
-        if let Some(usage) = &response.usage {
-            exchange.used(usage);
-        }
-        exchange.served(response.service_tier.as_deref());
-        let candidate = self.state.health.candidate(target, clock::now());
-        let inner = &mut **exchange;
-        let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;
-        if let Some(finish) = response.choices.first().and_then(|c| c.finish.as_ref()) {
-            exchange.finished(finish.reason);
-        }
-        if let ResponseFlow::Next(reason) = flow {
-            exchange.cx.trace.passed_over(target, &format!("next: {reason}"));
-            return Ok(Attempted::Next(candidate));
-        }
-        // What no stage changed goes on as it came.
-        if came.is_some_and(|came| came == response) {
-            return Ok(Attempted::Answered(Reply::json(body)));
-        }
-        reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
-    }
+/// What a failure says of the key that was shown, in the status that says so; `None`: nothing. Not every vendor says 402 where no
+/// quota is left, or 401 of a key that is none.
+pub(super) fn key_status(error: &Error) -> Option<u16> {
+    let cause = Cause::of(error);
+    let fault = error.upstream.as_ref().filter(|_| cause.rule().key == Keys::Another)?;
+    Some(match (cause, fault.status) {
+        (Cause::Quota, _) => 402,
+        (Cause::Auth, 403) => 403,
+        (Cause::Auth, _) => 401,
+        (_, status) => status,
+    })
 }

@@ -165,6 +165,11 @@ impl Limits {
         self.shared.as_ref()
     }
 
+    /// For the gateway's own question whether a provider answers: nobody's account, and it uses nothing.
+    pub fn own_call(&self) -> Reserved {
+        Reserved::own()
+    }
+
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }

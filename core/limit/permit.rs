@@ -320,6 +320,10 @@ impl Reservation {
 }
 
 impl Reserved {
+    pub(super) fn own() -> Reserved {
+        Reserved { class: Class::System }
+    }
+
     pub fn class(&self) -> Class {
         self.class
     }

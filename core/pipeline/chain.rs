@@ -234,6 +234,13 @@ impl Chain {
         Ok(AttemptFlow::Go)
     }
 
+    /// Of several that were asked this one is heard.
+    pub fn answered_by(&mut self, target: &Candidate) {
+        if self.target.is_some() {
+            self.target = Some(target.clone());
+        }
+    }
+
     /// One event of the upstream's stream; what the client should get of it is pushed to `out`.
     pub async fn event(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Result<EventFlow> {
         self.note(&event);

@@ -144,6 +144,8 @@ impl Provider {
             timeouts,
             offers,
             passthrough,
+            // A matter of the gateway's: it asks.
+            health: _,
             handling,
         } = config;
         let found = find_row(&name, row_name.as_deref(), format)?;

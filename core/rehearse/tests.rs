@@ -102,6 +102,35 @@ fn an_upstream_of_every_format_says_what_it_is_told() {
 }
 
 #[test]
+fn a_hedge_begins_when_its_time_has_come_and_the_first_with_output_is_heard() {
+    let config = config(
+        "[models.m]\ntargets = [{ provider = \"mock\", model = \"a\" }, { provider = \"mock\", model = \"b\" }]\n\
+         hedge = { after = \"800ms\" }\n",
+    );
+    let house = house(&config, &[]);
+    let answer = |millis, text: &str| Answer { latency: Duration::from_millis(millis), ..Answer::text(text) };
+    // The first one's answer, the second one's, who is heard, after how long, and how many were asked.
+    for (first, second, heard, took, asked) in [
+        (told(Fault::Silent), answer(1000, "second"), "second", 1800, 2),
+        (answer(2000, "first"), answer(5000, "second"), "first", 2000, 2),
+        (answer(799, "first"), answer(0, "second"), "first", 799, 1),
+    ] {
+        let mut scene = chat("m", false);
+        scene.answers.by_attempt = vec![first, second];
+        let outcome = run(&house, &scene);
+        assert_eq!((outcome.status, text(&outcome).as_str()), (200, heard), "{:?}", outcome.trace);
+        assert_eq!((outcome.took.as_millis(), outcome.record.attempts), (took, asked), "{:?}", outcome.trace);
+        let rows: Vec<_> = outcome.record.ledger.iter().map(|row| &*row.outcome).collect();
+        assert_eq!(rows, if asked == 2 { vec!["hedged", "ok"] } else { vec!["ok"] });
+        if asked == 2 {
+            let loser = &outcome.record.ledger[0];
+            let usage = loser.usage.as_ref().expect("its prompt counts as used");
+            assert!(loser.estimated && usage.input_tokens > Some(0) && usage.output_tokens == Some(0), "{loser:?}");
+        }
+    }
+}
+
+#[test]
 fn a_target_that_does_not_answer_costs_its_timeout_and_no_time() {
     let config = config(
         "[models.m]\ntargets = [{ provider = \"mock\", model = \"a\" }, { provider = \"mock\", model = \"b\" }]\n\

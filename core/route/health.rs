@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use super::{
     Target,
     cause::{Cause, Counts},
+    probe::{self, Checks},
     retry::Budget,
     stats::{Moment, Stats, nanos},
 };
@@ -37,6 +38,8 @@ pub struct Health {
     entries: DashMap<Arc<str>, Arc<Entry>, foldhash::quality::RandomState>,
     /// What providers grant, and what they closed.
     pub quotas: Arc<Quotas>,
+    /// What active checks found.
+    pub checks: Checks,
 }
 
 /// How a target fares when a rehearsal begins.
@@ -191,6 +194,16 @@ impl Health {
         known.map_or(nothing, |entry| entry.glance(answer, now))
     }
 
+    /// An active check of its provider failed.
+    pub fn check_failed(&self, target: &Target, now: Instant) {
+        let entry = self.entry(&target.name, now);
+        let mut live = lock(&entry.live);
+        if let Ok(probe) = live.breaker.enter(now) {
+            live.breaker.failure(probe, now, &probe::TERMS);
+            entry.mark(&live);
+        }
+    }
+
     /// Neither ejected nor waiting for a probe.
     pub fn is_healthy(&self, name: &str, now: Instant) -> bool {
         self.entries.get(name).is_none_or(|e| e.lets_in(now))
@@ -252,6 +265,7 @@ impl Health {
             begun: AtomicBool::new(false),
             entries: DashMap::default(),
             quotas: Arc::default(),
+            checks: Checks::default(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod health;
 pub mod outcome;
 mod policy;
 mod price;
+pub mod probe;
 mod profile;
 mod rehearsed;
 pub mod retry;
@@ -15,6 +16,7 @@ mod stats;
 mod sticky;
 pub mod strategy;
 pub mod table;
+mod waits;
 mod why;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ pub use self::{
     split::{Drawn, Experiment, sticks},
     strategy::{Live, Order, Quotas, Standing, share},
     table::Table,
+    waits::Waits,
     why::{Ranked, Why},
 };
 pub use crate::breaker::Circuit;

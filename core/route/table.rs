@@ -182,6 +182,13 @@ impl Table {
         self.resolve_for(name, Some(principal))
     }
 
+    /// The targets that aliases list at this provider, each once.
+    pub fn listed_at(&self, provider: &str) -> Vec<Arc<Target>> {
+        let all = self.aliases.values().flat_map(|alias| &alias.group.targets);
+        let own: BTreeMap<_, _> = all.filter(|t| *t.provider.name == *provider).map(|t| (&t.name, t)).collect();
+        own.into_values().cloned().collect()
+    }
+
     /// What an alias names for one cause of failure, its own targets of it only; what cannot be used is left out.
     pub fn lent(&self, names: &[String], caller: &Principal) -> Plan {
         let mut plan = Plan::default();

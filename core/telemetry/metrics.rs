@@ -215,6 +215,12 @@ impl Metrics {
         self.recorder.register_gauge(&key(names::CIRCUIT, labels), &METADATA).set(f64::from(state));
     }
 
+    /// An active health check of a provider. Only for providers that the configuration names.
+    pub fn health_check(&self, provider: &str, outcome: &'static str) {
+        let labels = vec![label("outcome", outcome), Label::new("provider", provider.to_owned())];
+        self.recorder.register_counter(&key(names::HEALTH_CHECKS, labels), &METADATA).increment(1);
+    }
+
     /// What is measured of a target that the configuration names.
     pub fn target(&self, provider: &str, model: &str, latency: Option<Duration>, speed: Option<f32>, in_flight: u64) {
         let set = |name: &'static str, value: f64| {

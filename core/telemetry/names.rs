@@ -67,6 +67,12 @@ pub const TABLE: &[Row] = &[
         labels: &["model", "provider"],
     },
     Row {
+        name: HEALTH_CHECKS,
+        kind: Kind::Counter,
+        help: "Active health checks of providers: ok or failed",
+        labels: &["outcome", "provider"],
+    },
+    Row {
         name: TARGET_LATENCY,
         kind: Kind::Gauge,
         help: "A target's time to the first event, smoothed; of answers that are not streamed all of it",
@@ -284,6 +290,7 @@ pub const UNITS: &str = "portcullis_units_total";
 pub const COST: &str = "portcullis_cost_usd_total";
 pub const ATTEMPTS: &str = "portcullis_upstream_attempts_total";
 pub const CIRCUIT: &str = "portcullis_circuit_state";
+pub const HEALTH_CHECKS: &str = "portcullis_health_checks_total";
 pub const TARGET_LATENCY: &str = "portcullis_target_latency_seconds";
 pub const TARGET_SPEED: &str = "portcullis_target_tokens_per_second";
 pub const TARGET_IN_FLIGHT: &str = "portcullis_target_inflight";

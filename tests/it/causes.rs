@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     family::{Anthropic, FAMILIES, Family, Openai},
-    support::{Answer, End, Gateway, Say, Upstream},
+    support::{Answer, End, Gateway, Say, Upstream, eventually},
 };
 
 /// Upstreams `a`, `b`, `c` of one format, and the alias `all` over the first two; `more`: keys of the alias.
@@ -214,4 +214,50 @@ async fn a_connection_that_breaks_before_output_is_a_failure_of_the_network_and_
     let (upstreams, gateway) = three(Openai, [cut, fine(Openai, true), fine(Openai, true)], "").await;
     let answer = Openai.ask(&gateway, "all", true).await;
     assert_eq!((answer.status, Openai.text(&answer).as_str(), counts(&upstreams)), (200, "fine", vec![1, 1, 0]));
+}
+
+// active health checks
+
+async fn checked(say: Say) -> (Upstream, Gateway) {
+    let upstream = Upstream::saying(say).await;
+    let open = upstream.provider("a", "openai_chat");
+    let keyed = open.replace("auth = \"none\"\n", "auth = \"bearer\"\nkey = \"file:up.key\"\n");
+    let alias = "[models.all]\nretries = 0\ntargets = [{ provider = \"a\", model = \"m\" }]\n";
+    let health = "health = { every = \"1s\", timeout = \"2s\" }\n";
+    let gateway = Gateway::with(&format!("{keyed}{health}{alias}"), &[("up.key", "sk-own")]).await;
+    (upstream, gateway)
+}
+
+async fn circuit(gateway: &Gateway) -> String {
+    let models = gateway.admin("GET", "/api/v1/models", "").await.json();
+    models["data"][0]["health"][0]["circuit"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_is_known_before_a_request_meets_it() {
+    let (upstream, gateway) = checked(Say::error(503, "{}")).await;
+    eventually("the breaker opens", async || circuit(&gateway).await == "open").await;
+    let heard = upstream.heard();
+    assert!(heard.iter().all(|call| (call.method.as_str(), call.path.as_str()) == ("GET", "/v1/models")), "{heard:?}");
+    assert!(heard.iter().all(|call| call.header("authorization") == Some("Bearer sk-own")), "the provider's own key");
+    let (answer, _) = explained(&gateway, Openai, false).await;
+    assert_eq!(answer.status, 503);
+    assert!(upstream.heard().iter().all(|call| call.method == "GET"), "no request met it");
+    let providers = gateway.admin("GET", "/api/v1/providers", "").await.text();
+    assert!(providers.contains("failed: upstream_overloaded"), "{providers}");
+    let records = gateway.admin("GET", "/api/v1/requests", "").await.json();
+    assert_eq!(records["data"].as_array().map(Vec::len), Some(1), "checks are nobody's requests: {records}");
+}
+
+#[tokio::test]
+async fn a_check_that_passes_is_told_and_one_that_is_refused_is_no_illness() {
+    for say in [Say::json("{\"data\":[]}"), Say::error(404, "{}"), Say::error(401, "{}")] {
+        let (upstream, gateway) = checked(say).await;
+        upstream.hears(3).await;
+        assert_eq!(circuit(&gateway).await, "closed");
+        upstream.always(fine(Openai, false));
+        let (answer, trace) = explained(&gateway, Openai, false).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(trace.contains("passed"), "{trace}");
+    }
 }

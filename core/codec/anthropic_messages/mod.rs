@@ -143,6 +143,10 @@ impl Codec for AnthropicMessages {
         dialect.media_urls && !(media.kind == MediaKind::Document && text)
     }
 
+    fn prefills(&self) -> bool {
+        true
+    }
+
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
             Field::Messages => &["system", "messages"],

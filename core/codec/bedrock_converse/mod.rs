@@ -107,6 +107,10 @@ impl Codec for BedrockConverse {
         serde_json::from_slice::<Map<String, Value>>(object).ok().map(wire::read_usage)
     }
 
+    fn prefills(&self) -> bool {
+        true
+    }
+
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
             Field::Messages => &["system", "messages"],

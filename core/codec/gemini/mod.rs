@@ -102,6 +102,10 @@ impl Codec for Gemini {
     }
 
     /// Both spellings: an edit must not leave the other one standing beside it.
+    fn prefills(&self) -> bool {
+        true
+    }
+
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         const CONFIG: &[&str] = &["generationConfig", "generation_config"];
         match field {

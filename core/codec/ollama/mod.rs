@@ -63,6 +63,10 @@ impl Codec for Ollama {
         error::encode(error)
     }
 
+    fn prefills(&self) -> bool {
+        true
+    }
+
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
             Field::Messages => &["messages"],

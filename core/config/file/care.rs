@@ -28,3 +28,24 @@ pub struct MinSpeed {
     /// Measured over this time, from the first output on. Default: 5s.
     pub over: Option<Span>,
 }
+
+/// When another target is asked at the same time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    /// The first one has given no output for this time (`800ms`), or for longer than all but its slowest answers take (`p95`).
+    pub after: Span,
+    /// So many may be asked beside it. Default: 1.
+    #[schemars(range(min = 1, max = 3))]
+    pub max: Option<u32>,
+}
+
+/// A cheap call of the gateway's own: the list of the provider's models.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// How often.
+    pub every: Span,
+    /// What takes longer has failed. Default: 5s.
+    pub timeout: Option<Span>,
+}

@@ -87,6 +87,8 @@ impl Resolver<'_, '_, '_> {
             context_failover: raw.context_failover,
             content_failover: raw.content_failover,
             min_speed: raw.min_speed,
+            hedge: raw.hedge,
+            resume: raw.resume,
         };
         let care = self.care(&at, care, providers, names);
         let long_input = raw.long_input.map(|long| self.long_input(&key("long_input"), long, providers, names));

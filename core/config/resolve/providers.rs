@@ -62,6 +62,7 @@ impl Resolver<'_, '_, '_> {
             }
         }
         let timeouts = self.timeouts(&at, raw.timeouts);
+        let health = raw.health.and_then(|raw| self.health(&key("health"), raw));
         let data = raw.data.unwrap_or_default();
         let region = data.region.and_then(|region| self.only_region(&key("data"), region));
         let mut handling = self.handling(&key("data"), (region, data.retention, data.train));
@@ -91,6 +92,7 @@ impl Resolver<'_, '_, '_> {
             ca: raw.ca.map(|ca| self.existing(&key("ca"), &ca)),
             http2: raw.http2,
             timeouts,
+            health,
             offers: raw.offers,
             passthrough: raw.passthrough,
             handling,

@@ -1,0 +1,87 @@
+//! One runner of a race: its call is sent, and read as far as its first output, or whole where it does not stream. What was read comes
+//! again when it is heard. Touches nothing of the request.
+
+use std::{sync::Arc, time::Instant};
+
+use futures_util::{StreamExt, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
+
+use crate::{
+    codec::{anthropic_messages::Unwrap, codec},
+    error::{Error, Kind, Result},
+    model::Format,
+    route::Target,
+    server::BodyMemory,
+    transport::{self, Incoming, Sealed, Transport},
+    upstream::Answer,
+};
+
+/// How far a runner reads.
+pub(super) struct Look {
+    pub stream: bool,
+    pub spoken: (Format, Format),
+    pub until: Instant,
+    pub whole: Instant,
+    pub limit: usize,
+}
+
+impl Look {
+    pub async fn at(
+        self,
+        transport: &Transport,
+        memory: &BodyMemory,
+        sealed: Sealed,
+        target: Arc<Target>,
+    ) -> Result<Incoming> {
+        let Look { stream, spoken, until, whole, limit } = self;
+        let mut incoming = transport::before(until, Box::pin(transport.send(sealed, &target))).await??;
+        if !incoming.status.is_success() {
+            return Err(transport::refusal(incoming, &target, spoken, until).await);
+        }
+        if stream && transport::stream_of(&incoming.headers, &target, spoken.0).is_some() {
+            incoming.body = transport::before(until, begun(incoming.body, &target, spoken.0, limit)).await??;
+            return Ok(incoming);
+        }
+        let mut share = memory.permit();
+        let mut grow = |by| share.grow(by);
+        let body = transport::before(whole, incoming.body.collect(limit as u64, &mut grow)).await??;
+        Ok(Incoming { body: Answer::bytes(body), ..incoming })
+    }
+}
+
+/// The same stream, once its first output has come: what was read until then comes again.
+async fn begun(mut answer: Answer, target: &Target, format: Format, limit: usize) -> Result<Answer> {
+    let mut decoder = codec(format).stream_decoder(&target.dialect, limit);
+    let mut unwrap = target.provider.framed().then(|| Unwrap::new(limit));
+    let (mut seen, mut bytes, mut events) = (Vec::new(), 0, Vec::new());
+    loop {
+        let Some(frame) = answer.frame().await.transpose()? else {
+            // Its end tells whether that was all it had to say.
+            decoder.finish(&mut events)?;
+            break;
+        };
+        bytes += frame.len();
+        if bytes > limit.saturating_mul(2) {
+            return Err(Error::new(Kind::Upstream, format!("the upstream sent {bytes} bytes without output")));
+        }
+        match &mut unwrap {
+            None => decoder.push(&frame, &mut events)?,
+            Some(unwrap) => {
+                let mut inner = Vec::new();
+                unwrap.push(&frame, &mut inner)?;
+                decoder.push(&inner, &mut events)?;
+            }
+        }
+        seen.push(frame);
+        if events.drain(..).any(|event| event.commits()) {
+            break;
+        }
+    }
+    let rest = stream::unfold(answer, |mut answer| async move {
+        let frame = answer.frame().await?;
+        Some((frame.map(Frame::data), answer))
+    });
+    let seen = stream::iter(seen.into_iter().map(|frame| Ok(Frame::data(frame))));
+    Ok(Answer::body(StreamBody::new(seen.chain(rest))))
+}
