@@ -343,12 +343,7 @@ impl Exchange {
         inner.reservation = inner.permit.take().and_then(Permit::end);
         inner.place = None;
         (inner.held, inner.fetched) = (None, Vec::new());
-        // Who still waits for it flies anew.
-        inner.flight = None;
-        if let Some(cached) = &inner.cx.cached {
-            inner.record.cache = Some(cached.word.name());
-            inner.record.saved_nano_usd = cached.saved_nano_usd;
-        }
+        inner.cache_told();
         inner.record.duration = clock::since(inner.cx.started);
         inner.record.attempts = inner.cx.attempt;
         if let Some(trial) = inner.trial.take() {

@@ -86,7 +86,6 @@ const WALLS: &[(&str, &[&str])] = &[
         "aside",
         &["auth", "clock", "codec", "context", "error", "exchange", "gateway", "model", "pipeline", "reply", "runtime"],
     ),
-    ("fault", &["auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     (
         // The table of built-in stages names where each lives.
         "pipeline",
@@ -112,6 +111,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
+    ("fault", &["auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("script", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline", "text"]),
     ("plugin", &["account", "auth", "clock", "codec", "config", "context", "error", "model", "pipeline"]),
     ("hints", &["pipeline", "store"]),

@@ -89,10 +89,10 @@ pub struct File {
     pub records: Option<Records>,
     /// Answers that callers want kept (`store` of the Responses format).
     pub responses: Option<Responses>,
-    /// When more is asked than can be served.
-    pub overload: Option<Overload>,
     /// Answers that are given again to who asks the same (`builtin/cache` among the stages).
     pub cache: Option<Cache>,
+    /// When more is asked than can be served.
+    pub overload: Option<Overload>,
     /// What was done to the gateway, and what it refused.
     pub audit: Option<Audit>,
     /// Where secrets lie that this file only names, and what seals those that the gateway keeps.

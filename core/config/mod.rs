@@ -116,10 +116,10 @@ pub struct Config {
     pub media: Media,
     pub records: Records,
     pub responses: Responses,
+    pub cache: Cache,
     pub overload: Overload,
     /// Of targets that have a bound, by `provider/model`.
     pub concurrency: BTreeMap<String, Concurrency>,
-    pub cache: Cache,
     pub audit: Audit,
     pub secrets: Secrets,
     /// How the next version takes over; `None`: at once.

@@ -1,10 +1,21 @@
 //! What an exchange has to do with requests that ask the same: it hears their answer, or they hear its own, and it may be kept.
 
-use super::Exchange;
+use super::{Exchange, Inner};
 use crate::{
     codec::document::Document,
     error::{Error, Kind, Side},
 };
+
+impl Inner {
+    /// At the end: who still waits for it flies anew, and the record says what the cache did.
+    pub(super) fn cache_told(&mut self) {
+        self.flight = None;
+        if let Some(cached) = &self.cx.cached {
+            self.record.cache = Some(cached.word.name());
+            self.record.saved_nano_usd = cached.saved_nano_usd;
+        }
+    }
+}
 
 impl Exchange {
     /// An answer that no target was asked for: what it repeats of its request, and the time that it took others.

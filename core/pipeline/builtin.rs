@@ -33,8 +33,7 @@ pub struct Builtins {
     pub cache: Arc<Cache>,
 }
 
-pub const TABLE: &[Row] =
-    &[Row { name: "cache", make: |making| CacheStage::make(making) }, Row { name: "fault", make: fault }];
+pub const TABLE: &[Row] = &[Row { name: "cache", make: CacheStage::make }, Row { name: "fault", make: fault }];
 
 impl Builtins {
     /// For requests that are real.

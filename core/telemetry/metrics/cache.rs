@@ -1,8 +1,9 @@
 //! What the cache did: asked, kept, made room.
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Recorder};
+use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::Metrics;
+use super::{METADATA, Metrics, key, label, names};
 use crate::context::CacheWord;
 
 pub struct Handles {
@@ -11,6 +12,21 @@ pub struct Handles {
     pub shared: Counter,
     pub evicted: Counter,
     pub bytes: Gauge,
+}
+
+impl Handles {
+    pub fn of(recorder: &PrometheusRecorder) -> Self {
+        let asked = |outcome| {
+            recorder.register_counter(&key(names::CACHE_REQUESTS, vec![label("outcome", outcome)]), &METADATA)
+        };
+        Handles {
+            hit: asked("hit"),
+            miss: asked("miss"),
+            shared: asked("shared"),
+            evicted: recorder.register_counter(&key(names::CACHE_EVICTED, vec![]), &METADATA),
+            bytes: recorder.register_gauge(&key(names::CACHE_BYTES, vec![]), &METADATA),
+        }
+    }
 }
 
 impl Metrics {
