@@ -532,6 +532,7 @@ impl Streaming {
         self.pass(raw.unwrap_or_default(), exchange).await?;
         if ended && !self.ended {
             self.flush(exchange).await?;
+            self.whole = true;
         }
         Ok(true)
     }
