@@ -200,11 +200,8 @@ impl Gateway {
             if !fit || rules.providers.contains_key(&*target.provider.name) {
                 continue;
             }
-            let place = match target.places(&self.state.queues).map(|places| places.enter()) {
-                // Nobody waits for a place beside another call.
-                Some(None) => continue,
-                place => place.flatten(),
-            };
+            // Beside a call that runs nobody waits for a place.
+            let Ok(place) = self.room(target) else { continue };
             let Ok(flight) = self.state.health.enter(target, now) else { continue };
             let flight = flight.at(place);
             if !first.as_ref().is_some_and(Flight::may_retry) {

@@ -97,11 +97,15 @@ impl Later {
                 exchange.cx.trace.passed_over(&target, "its quota is used up, or its provider said to wait");
                 continue;
             }
+            let Ok(place) = gateway.room(&target) else {
+                exchange.cx.trace.passed_for(&target, "full", "every place is taken");
+                continue;
+            };
             let Ok(flight) = gateway.state.health.enter(&target, clock::now()) else {
                 exchange.cx.trace.passed_over(&target, "ejected after repeated failures");
                 continue;
             };
-            let mut flight = Some(flight);
+            let mut flight = Some(flight.at(place));
             let attempt = gateway.attempt(&runtime, exchange, &self.client, &mut document, &target, &mut flight, &[]);
             match Box::pin(attempt).await {
                 Ok(Attempted::Answered(Reply::Stream(streaming))) => {

@@ -28,7 +28,18 @@ impl Turns {
     }
 }
 
+/// Every place is taken, or somebody waits for one.
+pub(super) struct Full;
+
 impl Gateway {
+    /// A place at this target, for who does not wait; `None`: it has no bound.
+    pub(super) fn room(&self, target: &Target) -> Result<Option<Place>, Full> {
+        match target.places(&self.state.queues) {
+            None => Ok(None),
+            Some(places) => places.enter().map(Some).ok_or(Full),
+        }
+    }
+
     /// 4. More requests are there than may run at a time: this one waits for its turn.
     pub(super) async fn in_turn(&self, runtime: &Runtime, exchange: &mut Exchange) -> Result<()> {
         let owner = owner(exchange);
@@ -51,10 +62,9 @@ impl Gateway {
         while let Some(target) = targets.get(turns.next) {
             let at = turns.next;
             turns.next += 1;
-            let Some(places) = target.places(&self.state.queues) else { return Ok(Some((at, None))) };
-            match places.enter() {
-                Some(place) => return Ok(Some((at, Some(place)))),
-                None => turns.full.push(at),
+            match self.room(target) {
+                Ok(place) => return Ok(Some((at, place))),
+                Err(Full) => turns.full.push(at),
             }
         }
         if turns.full.is_empty() {

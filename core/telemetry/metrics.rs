@@ -5,6 +5,7 @@ mod cache;
 mod limits;
 mod queues;
 mod stages;
+mod tokens;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -22,10 +23,11 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, R
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
 
+use self::tokens::Tokens;
 use super::names::{self, Kind};
 use crate::{
     account::{Record, price::usd_text},
-    model::{UNITS, Units, Usage},
+    model::Units,
 };
 
 /// The process's metrics, made at the first call; from then on the `metrics` macros count here too.
@@ -92,20 +94,6 @@ struct Labels<'a> {
     model: &'a str,
     provider: &'a str,
     status_class: &'static str,
-}
-
-struct Tokens {
-    input: Counter,
-    cache_read: Counter,
-    cache_write: Counter,
-    input_audio: Counter,
-    input_image: Counter,
-    output: Counter,
-    reasoning: Counter,
-    output_audio: Counter,
-    output_image: Counter,
-    /// In the order of `Units::named`; those of tokens stay at nothing.
-    units: [Counter; UNITS],
 }
 
 impl Default for Metrics {
@@ -353,40 +341,6 @@ impl Known {
             }
         };
         Labels { route, model, provider, status_class: status_class(record.status) }
-    }
-}
-
-impl Tokens {
-    /// Kinds are disjoint; what an upstream did not tell is not counted.
-    fn add(&self, usage: &Usage) {
-        let known = |n: Option<u64>| n.unwrap_or(0);
-        let read = known(usage.cache_read_tokens);
-        let write = known(usage.cache_write_tokens);
-        let heard = known(usage.input_audio_tokens);
-        let thought = known(usage.reasoning_tokens);
-        let spoken = known(usage.output_audio_tokens);
-        let units = usage.units();
-        let (seen, drawn) = (known(units.input_image_tokens), known(units.output_image_tokens));
-        for (counter, count) in [
-            (&self.input, known(usage.input_tokens).saturating_sub(read + write + heard + seen)),
-            (&self.cache_read, read),
-            (&self.cache_write, write),
-            (&self.input_audio, heard),
-            (&self.input_image, seen),
-            (&self.output, known(usage.output_tokens).saturating_sub(thought + spoken + drawn)),
-            (&self.reasoning, thought),
-            (&self.output_audio, spoken),
-            (&self.output_image, drawn),
-        ] {
-            if count > 0 {
-                counter.increment(count);
-            }
-        }
-        if usage.units.is_some() {
-            for (counter, (_, count)) in self.units.iter().zip(units.named()) {
-                counter.increment(known(count));
-            }
-        }
     }
 }
 
