@@ -66,6 +66,17 @@ impl Unit {
 }
 
 impl Every {
+    /// One window, about; `None`: it has no end.
+    pub fn lasts(&self) -> Option<Duration> {
+        match self {
+            Every::Use(length) | Every::Grid(length, _) => Some(*length),
+            Every::Calendar(Per::Day, _) => Some(Duration::from_secs(86_400)),
+            Every::Calendar(Per::Week, _) => Some(Duration::from_secs(7 * 86_400)),
+            Every::Calendar(Per::Month, _) => Some(Duration::from_secs(30 * 86_400)),
+            Every::Calendar(Per::Total, _) => None,
+        }
+    }
+
     /// As files write it, with what belongs to it: no two that differ have the same.
     pub fn name(&self) -> String {
         match self {

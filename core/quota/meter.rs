@@ -94,6 +94,8 @@ pub struct Reading {
     /// `None`: nothing was used yet.
     pub returns: Option<Millis>,
     pub start: Option<Millis>,
+    /// How long a window lasts, about.
+    pub lasts: Option<Duration>,
 }
 
 impl Meter {
@@ -128,7 +130,8 @@ impl Meter {
     /// Without a lock, so it may be a moment old; what is decided is decided by `hold`.
     pub fn read(&self, now: Millis) -> Reading {
         let bound = self.bound();
-        let all = Reading { bound, left: bound, between: false, returns: None, start: None };
+        let lasts = self.every.lasts();
+        let all = Reading { bound, left: bound, between: false, returns: None, start: None, lasts };
         let frame = Frame {
             start: self.start.load(Ordering::Acquire),
             ends: self.ends.load(Ordering::Relaxed),

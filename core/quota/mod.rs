@@ -53,6 +53,8 @@ pub struct Outlook {
     pub share: f64,
     /// Until it opens again, or until all of the tightest quota is there again; `None`: all of it is there.
     pub resets_in: Option<Duration>,
+    /// How long the window of the tightest quota lasts that is open, or would be opened.
+    pub lasts: Option<Duration>,
     /// The provider said that the account has nothing left.
     pub unpaid: bool,
 }
@@ -91,7 +93,8 @@ struct KeyGate {
 
 impl Outlook {
     /// Of what has no quota.
-    pub const FREE: Outlook = Outlook { open: true, left: u64::MAX, share: 1.0, resets_in: None, unpaid: false };
+    pub const FREE: Outlook =
+        Outlook { open: true, left: u64::MAX, share: 1.0, resets_in: None, lasts: None, unpaid: false };
 }
 
 impl std::fmt::Debug for Quotas {
@@ -264,6 +267,7 @@ impl Gate {
                 left: 0,
                 share: 0.0,
                 resets_in: Some(if all.open { wait } else { wait.max(all.resets_in.unwrap_or(wait)) }),
+                lasts: all.lasts,
                 unpaid: self.is_unpaid(),
             },
         }
@@ -271,12 +275,13 @@ impl Gate {
 }
 
 impl Outlook {
-    fn of(Reading { bound, left, returns, .. }: Reading, now: Millis) -> Outlook {
+    fn of(Reading { bound, left, returns, lasts, .. }: Reading, now: Millis) -> Outlook {
         Outlook {
             open: left > 0,
             left,
             share: left as f64 / bound.max(1) as f64,
             resets_in: returns.map(|at| Duration::from_millis(at.saturating_sub(now))),
+            lasts,
             unpaid: false,
         }
     }
@@ -301,7 +306,8 @@ impl Outlook {
             (false, false) => self.left,
         };
         *counts_requests |= unit == Unit::Requests;
-        Outlook { open, left, share, resets_in, unpaid: self.unpaid || other.unpaid }
+        let lasts = if other.share < self.share { other.lasts } else { self.lasts.or(other.lasts) };
+        Outlook { open, left, share, resets_in, lasts, unpaid: self.unpaid || other.unpaid }
     }
 
     /// Of a target and of what its provider's keys allow.
@@ -328,6 +334,7 @@ fn of_keys(keys: &[KeyGate], at: At<'_>, now: Millis) -> Outlook {
                     // The first that returns.
                     _ => all.resets_in.zip(one.resets_in).map(|(a, b)| a.min(b)),
                 },
+                lasts: all.lasts.or(one.lasts),
                 unpaid: all.unpaid && one.unpaid,
             },
         });

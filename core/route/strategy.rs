@@ -54,7 +54,9 @@ pub trait Quotas: Sync {
 
 impl Quotas for quota::Quotas {
     fn standing(&self, target: &Target, _now: Instant) -> Option<Standing> {
-        let Outlook { open, left, share, resets_in, .. } = self.look(target.at());
+        let Outlook { open, left, share, resets_in, lasts, .. } = self.look(target.at());
+        // A window that is not open yet would be over so long after it is: it is as good as one that has just begun.
+        let resets_in = resets_in.or(lasts);
         (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    context::{Step, Trace, Verdict},
+    context::{CacheWord, Step, Trace, Verdict},
     model::{Format, Operation, ServiceTier, Units, Usage},
 };
 
@@ -89,6 +89,11 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
     metrics.target("openai", "gpt-4o", Some(Duration::from_millis(300)), Some(40.0), 2);
+    metrics.health_check("openai", "ok");
+    for word in [CacheWord::Miss, CacheWord::Hit, CacheWord::Shared] {
+        metrics.cache_asked(word);
+    }
+    metrics.cache_kept(1, 4_000);
     metrics.limited("team", "requests_per_minute");
     metrics.would_limit("team", "requests_per_minute");
     metrics.budget_alert("team", "soft");
@@ -102,7 +107,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
         crate::pipeline::effects::left_out("a", "kv", 1, "full");
         ::metrics::gauge!(names::ROLLOUT_PHASE).set(1.0);
         ::metrics::gauge!(names::PINNED).set(1.0);
-        for name in [names::ROLLOUTS_ENDED, names::SHADOW_DECISIONS] {
+        for name in [names::ROLLOUTS_ENDED, names::SHADOW_DECISIONS, names::MIRRORED] {
             ::metrics::counter!(name, "outcome" => "same").increment(1);
         }
     });

@@ -173,7 +173,8 @@ fn a_weeks_quota_and_one_of_two_hours_are_both_used_and_neither_is_crossed() {
 fn quotas_that_nobody_stated_are_learned_from_their_providers() {
     let providers = vec![a().grants(400, hours(7 * 24)), b().grants(24, hours(2))];
     let day = day("the same, said by the providers alone", FIRST, providers, 12.0 / 60.0, hours(7 * 24));
-    keeps(&day, 99.0, Duration::from_secs(1));
+    // In the order written the week's is used up in two days, and then nobody has what two hours' quota is short of.
+    keeps(&day, 92.0, Duration::from_secs(1));
     assert!(day.over() <= 90, "{} calls found a window closed; there are 84 of two hours", day.over());
     stands_in_the_readme(&day);
 }

@@ -89,7 +89,11 @@ impl Day {
     /// `name | simulated | requests | answered | p99 lost | calls | over`.
     pub fn row(&self) -> String {
         let hours = self.length.as_secs_f64() / 3600.0;
-        let length = if hours >= 48.0 { format!("{:.0} days", hours / 24.0) } else { format!("{hours:.0} h") };
+        let length = match hours {
+            48.0.. => format!("{:.0} days", hours / 24.0),
+            1.0..48.0 => format!("{hours:.0} h"),
+            _ => format!("{:.0} min", hours * 60.0),
+        };
         format!(
             "| {} | {length} | {} | {:.2} % | {:.1} s | {:.2} | {} |",
             self.name,
