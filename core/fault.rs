@@ -88,6 +88,8 @@ struct Faulty {
     dry: bool,
     /// By attempt: what was drawn, or asked for.
     drawn: Vec<Option<Fault>>,
+    /// Attempts that were begun: one that fails here is none for the gateway.
+    begun: usize,
     /// Of the attempt under way.
     now: Fault,
     /// Pieces of the answer that went by.
@@ -115,7 +117,8 @@ impl Faulty {
     }
 
     async fn strike(&mut self, cx: &mut Context, target: &str, stream: bool) -> AttemptVerdict {
-        let drawn = self.drawn.get(cx.attempt.saturating_sub(1) as usize).cloned().flatten();
+        let drawn = self.drawn.get(self.begun).cloned().flatten();
+        self.begun += 1;
         let Some(fault) = drawn.filter(|_| self.settings.concerns(target)) else { return AttemptVerdict::Continue };
         let would = if self.dry { "would be" } else { "is" };
         cx.trace.note(&self.name, &format!("{target} {would} made to fail: {fault}"));

@@ -69,7 +69,10 @@ async fn a_caller_asks_for_a_fault_where_that_is_allowed_and_nowhere_else() {
 #[tokio::test]
 async fn a_stream_that_is_cut_ends_as_a_dead_upstreams_does() {
     let (a, b) = (Upstream::start().await, Upstream::start().await);
-    a.always(Say::sse(Openai.frames(&["one ", "two ", "three "]).concat()));
+    // Each in a piece of its own: until something was sent on another target would be tried.
+    let frames = Openai.frames(&["one ", "two ", "three "]);
+    let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
+    a.always(Say::frames(&frames, Duration::from_millis(100)));
     let gateway = house(&a, &b, &stage("header = true")).await;
     let cut = asking(&gateway, "cut=2", true).await;
     let text = cut.text();
