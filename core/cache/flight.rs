@@ -78,7 +78,6 @@ pub struct Follower {
 
 /// What a follower hears.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "handed on at once, never kept")]
 pub enum Heard {
     Event(Event),
     /// Another attempt begins: nothing of the one before counts.

@@ -149,7 +149,7 @@ pub fn region(name: &str) -> Result<String, String> {
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
-    match units.iter().find(|(size, _)| seconds > 0 && seconds % size == 0) {
+    match units.iter().find(|(size, _)| seconds > 0 && seconds.is_multiple_of(*size)) {
         Some((size, unit)) => format!("{}{unit}", seconds / size),
         None => format!("{seconds}s"),
     }

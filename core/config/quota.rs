@@ -103,6 +103,6 @@ impl Quotas {
 fn span(length: Duration) -> String {
     let millis = length.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let fits = units.into_iter().find(|(size, _)| millis >= *size && millis % size == 0);
+    let fits = units.into_iter().find(|(size, _)| millis >= *size && millis.is_multiple_of(*size));
     fits.map_or_else(|| format!("{millis}ms"), |(size, unit)| format!("{}{unit}", millis / size))
 }

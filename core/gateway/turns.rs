@@ -50,8 +50,8 @@ impl Gateway {
         Ok(())
     }
 
-    /// 8. The next target that has room, in the plan's order; when none is left but those that are full, the first of them where
-    /// a place becomes free. `None`: all were visited.
+    /// Step 8: the next target that has room, in the plan's order; when none is left but those that are full, the first of
+    /// them where a place becomes free. `None`: all were visited.
     pub(super) async fn turn(
         &self,
         runtime: &Runtime,

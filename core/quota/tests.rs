@@ -21,7 +21,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn provider(keys: usize) -> Arc<Provider> {
-    let keys = (0..keys).map(|n| Secret::new(&format!("key-{n}"))).collect();
+    let keys = (0..keys).map(|n| Secret::new(format!("key-{n}"))).collect();
     let settings = config::Provider { name: "openai".into(), keys, ..config::Provider::default() };
     Arc::new(Provider::resolve(settings).unwrap())
 }
