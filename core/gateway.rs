@@ -396,7 +396,7 @@ impl Gateway {
             explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
         }
         if let Some(drawn) = inner.cx.drawn.take() {
-            self.state.experiments.begin(&drawn, exchange, client, document, &self.state.body_memory);
+            self.state.experiments.begin(*drawn, exchange, client, document, &self.state.body_memory);
         }
         // 8 to 10.
         match self.attempts(runtime, exchange, client, document, targets).await {

@@ -80,7 +80,7 @@ pub(super) fn version(sources: &Sources) -> String {
 /// known here counts, so that a new table makes old answers old rather than wrong.
 pub(super) fn policy(sources: &Sources) -> String {
     let mut own: toml::Table = sources.own.trim_start_matches('\u{feff}').parse().unwrap_or_default();
-    own.retain(|name, _| !ELSEWHERE.contains(&name.as_str()));
+    own.retain(|name, _| !ELSEWHERE.contains(&name));
     let own = format!("{own:?}");
     let decides = |name: &&String| !name.ends_with(".test.toml");
     let mut files: BTreeMap<&str, &[u8]> =

@@ -81,7 +81,7 @@ impl Experiments {
     #[cold]
     pub fn begin(
         &self,
-        drawn: &Drawn,
+        drawn: Drawn,
         exchange: &mut Exchange,
         client: &HeaderMap,
         document: &Document,
