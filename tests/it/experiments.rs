@@ -204,7 +204,8 @@ async fn a_copy_outlives_its_client() {
     let gateway = Gateway::start(&mirrored(&a, &b, "")).await;
     let body = question(false);
     let socket = begin(gateway.addr, "POST", "/v1/chat/completions", &[], body.as_bytes()).await;
-    (a.hears(1).await, b.hears(1).await);
+    a.hears(1).await;
+    b.hears(1).await;
     drop(socket);
     a.is_cancelled(1).await;
     let row = copied(&gateway, 1).await;
