@@ -203,25 +203,29 @@ fn generated_ones_are_stopped_within_twice_their_limit_of_their_own_processor_ti
     let limit = StageLimits::default().wall;
     let mut slow = Vec::new();
     for at_once in scripts.chunks(64) {
-        let times: Vec<(Duration, &String)> = std::thread::scope(|scope| {
-            let running: Vec<_> = at_once
-                .iter()
-                .map(|script| {
-                    // As the serving threads have it.
-                    let thread = std::thread::Builder::new().stack_size(16 << 20);
-                    let call = move || {
-                        let (mut chain, mut cx) = chain(script);
-                        let mut doc = doc();
-                        let began = thread_time();
-                        let _ = now(chain.request(&mut cx, &mut doc));
-                        (thread_time() - began, script)
-                    };
-                    thread.spawn_scoped(scope, call).unwrap()
-                })
-                .collect();
-            running.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        slow.extend(times.into_iter().filter(|(took, _)| *took > 2 * limit));
+        slow.extend(timed(at_once.iter()).into_iter().filter(|(took, _)| *took > 2 * limit));
     }
+    // Memory that sixty threads want at once costs each of them: who is slow only then is not slow.
+    slow.retain(|(_, script)| (0..3).all(|_| timed([*script]).iter().all(|(took, _)| *took > 2 * limit)));
     assert!(slow.is_empty(), "{} of {count}, such as {:?}", slow.len(), slow.first());
+}
+
+/// Each on a thread of its own, all at once: what they took of a processor.
+fn timed<'s>(scripts: impl IntoIterator<Item = &'s String>) -> Vec<(Duration, &'s String)> {
+    std::thread::scope(|scope| {
+        let begin = |script: &'s String| {
+            // As the serving threads have it.
+            let thread = std::thread::Builder::new().stack_size(16 << 20);
+            let call = move || {
+                let (mut chain, mut cx) = chain(script);
+                let mut doc = doc();
+                let began = thread_time();
+                let _ = now(chain.request(&mut cx, &mut doc));
+                (thread_time() - began, script)
+            };
+            thread.spawn_scoped(scope, call).unwrap()
+        };
+        let running: Vec<_> = scripts.into_iter().map(begin).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
