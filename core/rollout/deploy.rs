@@ -125,11 +125,10 @@ impl Deploy {
         standing.held = None;
         standing.files = version;
         self.watched.store(Arc::new(runtime.config.watched()));
-        self.gateway.state.refused.store(None);
         let rules = self.gateway.runtime.load().config.rollout.clone();
         let state = rules.as_ref().map_or(State::Live, first);
         let row = self.handle.block_on(self.versions.add(&content, by, state));
-        match rules {
+        let outcome = match rules {
             None => {
                 self.go_live(standing, row.number, runtime);
                 Outcome::Live(row.number)
@@ -138,7 +137,10 @@ impl Deploy {
                 self.begin(&row, runtime, rules);
                 Outcome::Trying(row.number)
             }
-        }
+        };
+        // Last: who sees no refusal any more meets what is new.
+        self.gateway.state.refused.store(None);
+        outcome
     }
 
     /// The files are a version that there is something to say about.
