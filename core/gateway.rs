@@ -492,7 +492,7 @@ impl Gateway {
                 continue;
             }
             // Health is read when the attempt starts, not when it was planned.
-            let flight = match self.state.health.enter(target, clock::now()) {
+            let flight = match self.enter(exchange, target) {
                 Ok(flight) => flight.at(place),
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");

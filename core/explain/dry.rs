@@ -220,7 +220,7 @@ impl Way<'_> {
         let now = Instant::now();
         match self.world.health.fare(&target.name, now).circuit {
             Circuit::Open(wait) => return Err(route::ejected(target, wait)),
-            Circuit::HalfOpen(true) => return Err(route::ejected(target, A_PROBE)),
+            Circuit::HalfOpen(true) => return Err(route::ejected(target, route::PROBE_WAIT)),
             Circuit::HalfOpen(false) | Circuit::Closed => {}
         }
         if cx.operation == Operation::CountTokens
@@ -332,5 +332,3 @@ fn reason(error: &Error) -> &'static str {
 }
 
 const NO_ID: &str = "req_00000000000000000000000000000000";
-/// While another request finds out how the target fares.
-const A_PROBE: std::time::Duration = std::time::Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Attempted, Gateway};
+use super::{Attempted, Gateway, turns::is_copy};
 use crate::{
     answer::{Streaming, resume::Sofar},
     clock,
@@ -41,6 +41,7 @@ impl Later {
     ) -> Option<Box<Later>> {
         let wants = target.care.as_ref().is_some_and(|care| care.resume);
         if !wants
+            || is_copy(exchange)
             || exchange.cx.operation != Operation::Chat
             || document.legacy()
             || document.output_bound().choices > 1

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     exchange::Exchange,
     queue::{self, Gate, Owner, Patience, Place, Shed},
-    route::Target,
+    route::{Flight, Target},
     runtime::Runtime,
 };
 
@@ -41,6 +41,12 @@ impl Gateway {
     }
 
     /// 4. More requests are there than may run at a time: this one waits for its turn.
+    /// Its health lets this request in; a copy of one is counted apart from those that somebody waits for.
+    pub(super) fn enter(&self, exchange: &Exchange, target: &Target) -> Result<Flight, Duration> {
+        let (health, now) = (&self.state.health, clock::now());
+        if is_copy(exchange) { health.enter_copy(target, now) } else { health.enter(target, now) }
+    }
+
     pub(super) async fn in_turn(&self, runtime: &Runtime, exchange: &mut Exchange) -> Result<()> {
         let owner = owner(exchange);
         let patience = Patience::new(&runtime.config.overload, exchange.cx.deadline);
@@ -110,6 +116,11 @@ impl Gateway {
 }
 
 /// For whom a place is.
+/// A mirror's: nobody waits for it, so it is neither tried again nor hedged nor continued.
+pub(super) fn is_copy(exchange: &Exchange) -> bool {
+    exchange.record.experiment.as_ref().is_some_and(|mark| mark.copy_of.is_some())
+}
+
 fn owner(exchange: &Exchange) -> Owner {
     let principal = &exchange.cx.principal;
     Owner { class: exchange.cx.priority, flow: principal.flow(), share: principal.share() }

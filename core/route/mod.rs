@@ -43,7 +43,7 @@ pub use self::{
     waits::Waits,
     why::{Ranked, Why},
 };
-pub use crate::breaker::Circuit;
+pub use crate::breaker::{Circuit, PROBE_WAIT};
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
