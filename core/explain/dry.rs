@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, Request};
 
-use super::{Asked, Cost, Decision, World, weigh};
+use super::{Asked, Cost, Decision, World, ahead::at_gateway, weigh};
 use crate::{
     account::estimate::Size,
     call::Call,
@@ -128,6 +128,7 @@ impl Way<'_> {
         }
         // Told first and whatever happens: what is left is a part of every decision.
         weigh(self.world, &self.bounds, cx, &[]);
+        at_gateway(self.world, cx);
         cx.principal.clone().admits(cx.operation, None)?;
         self.bounds.would_enter()?;
         if let Flow::Respond(mut response) = chain.request(cx, document).await? {
@@ -154,6 +155,7 @@ impl Way<'_> {
         for target in &targets {
             cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));
         }
+        super::ahead(self.world, cx, document, &targets, true);
         match self.walk(chain, cx, document, &targets, decision).await {
             Err(refused) if refused.kind == Kind::BudgetExceeded => {
                 let Some((names, mut plan)) = gateway::instead(self.world.routes, &self.bounds, cx) else {
