@@ -479,7 +479,7 @@ impl Streaming {
                 // Nothing more is to be paid for, however slowly the client reads.
                 streaming.answer = None;
                 if streaming.goes_on_after(exchange, &error) {
-                    let resumed = Box::pin(streaming.resume(exchange, &error));
+                    let resumed = Box::pin(streaming.resume(exchange, &error, &sink));
                     match watch.over(cut.as_mut(), resumed).await.flatten() {
                         Ok(true) => continue,
                         Ok(false) => {}
@@ -509,7 +509,7 @@ impl Streaming {
     }
 
     /// Another target goes on from the text so far. `false`: none did. An error is the second stream's own.
-    async fn resume(&mut self, exchange: &mut Exchange, error: &Error) -> Result<bool> {
+    async fn resume(&mut self, exchange: &mut Exchange, error: &Error, sink: &Sink) -> Result<bool> {
         let (Some(mut later), Some(sofar)) = (self.later.take(), self.sofar.take()) else { return Ok(false) };
         // What was used so far has its row, and the target hears how it fared.
         self.note_usage(exchange);
@@ -521,10 +521,11 @@ impl Streaming {
             flight.failed(error, clock::now());
         }
         self.text_bytes = 0;
-        let next = later.go_on(exchange, &sofar).await;
-        let Some(next) = next else { return Ok(false) };
+        let next = resume::kept_alive(&mut *self.encoder, self.keep_alive, sink, later.go_on(exchange, &sofar)).await;
+        let Some((next, echoes)) = next else { return Ok(false) };
         let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, .. } = *next;
-        self.joint = Some(Box::new(sofar.joint(self.joint.as_ref().map_or(0, |joint| joint.before()) + before)));
+        let before = self.joint.as_ref().map_or(0, |joint| joint.before()) + before;
+        self.joint = Some(Box::new(sofar.joint(before, echoes)));
         (self.answer, self.way, self.target, self.began) = (answer, way, target, began);
         (self.flight, self.pace, self.idle) = (flight, pace, idle);
         (self.heard, self.patience) = (clock::now(), clock::Patience::default());

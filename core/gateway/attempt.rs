@@ -133,6 +133,11 @@ impl Gateway {
             Some(opaque) => Call::opaque(&exchange.cx, opaque, document, target, client, extra)?,
             None => Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?,
         };
+        if exchange.resuming
+            && let Some(elsewhere) = target.provider.prefill()
+        {
+            call.url = elsewhere?;
+        }
         exchange.record.target = Some(target.name.clone());
         call.refuse_dropping(target)?;
         if !call.same_format && exchange.echo.is_none() {
