@@ -21,13 +21,13 @@ use crate::{
     auth::cut::Watch,
     call::Call,
     clock,
-    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, said, standin},
+    codec::{Dialect, StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, said, standin},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
     gateway::resume::Later,
     generated::Sink,
-    model::{Event, FinishReason, fold::unfold},
+    model::{Event, FinishReason, Format, fold::unfold},
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     reply,
     route::{Flight, Target, cause::TOO_SLOW},
@@ -63,6 +63,8 @@ pub struct Streaming {
     terminal: bool,
     /// Of model output, as the upstream sent it.
     text_bytes: u64,
+    /// It ended for a content filter before there was any output.
+    filtered: bool,
     /// The upstream said all that it had to say.
     whole: bool,
     idle: Duration,
@@ -145,6 +147,7 @@ impl Streaming {
             first_output: None,
             terminal: false,
             text_bytes: 0,
+            filtered: false,
             whole: false,
             idle: target.timeouts.idle,
             keep_alive: server.keep_alive,
@@ -165,6 +168,18 @@ impl Streaming {
     /// From the call to the upstream's first output.
     pub fn first_output_after(&self) -> Duration {
         self.first_output.map_or(clock::since(self.began), |at| at.saturating_duration_since(self.began))
+    }
+
+    /// A content filter left nothing of it. Only before the commit: what has gone out is not looked at again.
+    pub fn is_withheld(&self, format: Format, dialect: &Dialect) -> bool {
+        let Way::Lane(lane) = &self.way else { return self.filtered };
+        if lane.finish_reason() != Some(FinishReason::ContentFilter) {
+            return false;
+        }
+        let (mut decoder, mut events) = (codec(format).stream_decoder(dialect, self.max_lead), Vec::new());
+        let read = self.out.iter().all(|frame| decoder.push(frame, &mut events).is_ok());
+        let output = |event: &Event| event.commits() && !matches!(event, Event::Finish { .. });
+        read && !events.iter().any(output)
     }
 
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
@@ -366,7 +381,10 @@ impl Streaming {
             match &event {
                 Event::Start(start) => exchange.served(start.service_tier.as_deref()),
                 Event::Usage(usage) => exchange.used(usage),
-                Event::Finish { finish, .. } => exchange.finished(finish.reason),
+                Event::Finish { finish, .. } => {
+                    self.filtered |= finish.reason == FinishReason::ContentFilter && self.first_output.is_none();
+                    exchange.finished(finish.reason);
+                }
                 Event::Delta { delta, .. } => self.text_bytes += delta.text_bytes(),
                 _ => {}
             }
