@@ -172,10 +172,10 @@ impl Purse {
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        now: SystemTime,
+        (now, moment): (SystemTime, Instant),
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
-        match self.try_hold((held, owner), amount, budget) {
+        match self.try_hold((held, owner), amount, budget, moment) {
             Ok(()) => return Ok(()),
             Err(Short::Block) => {}
             Err(short) => return Err(self.refused(budget, now, short)),
@@ -196,7 +196,7 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold((held, owner), amount, budget) {
+            match self.try_hold((held, owner), amount, budget, Instant::now()) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
@@ -222,8 +222,9 @@ impl Purse {
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
+        now: Instant,
     ) -> std::result::Result<(), Short> {
-        let (now, limit) = (self.now(), self.most(budget));
+        let (now, limit) = (self.at(now), self.most(budget));
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
@@ -260,8 +261,17 @@ impl Purse {
     }
 
     pub fn balance(&self, budget: &Budget) -> Option<Balance> {
-        let limit = self.most(budget);
-        self.lock().counter.as_ref().map(|counter| counter.balance(limit, self.now()))
+        self.balance_at(budget, Instant::now())
+    }
+
+    fn balance_at(&self, budget: &Budget, now: Instant) -> Option<Balance> {
+        let (limit, now) = (self.most(budget), self.at(now));
+        self.lock().counter.as_ref().map(|counter| counter.balance(limit, now))
+    }
+
+    /// Nano-dollars that are left. Not read yet: all, until `hold` waits for it and then knows.
+    pub fn left(&self, budget: &Budget, now: Instant) -> u64 {
+        self.balance_at(budget, now).map_or(budget.nano_usd, |balance| balance.left)
     }
 
     /// Has so much of it been spent that somebody was to be told?
@@ -389,7 +399,11 @@ impl Purse {
     }
 
     fn now(&self) -> u64 {
-        as_nanos(self.epoch.elapsed())
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        as_nanos(now.saturating_duration_since(self.epoch))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
