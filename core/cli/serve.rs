@@ -303,7 +303,12 @@ impl Running {
         let told = gateway.clone();
         let webhook = move || told.runtime.load().config.alerts.clone();
         let heard = budgets.alarm().hear().context("alerts are heard once a process")?;
-        let alerts = alerts::run(heard, gateway.state.transport.client(), webhook, close.clone());
+        let alerts_lease = match &config.store.kind {
+            StoreKind::Redis(redis) => redis.lease,
+            _ => Duration::ZERO,
+        };
+        let teller = (gateway.state.transport.client(), store.clone(), alerts_lease);
+        let alerts = alerts::run(heard, teller, webhook, close.clone());
         let mut helpers = vec![
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin_listener, plane, stop).await {
