@@ -99,6 +99,11 @@ impl Identity {
         }
     }
 
+    /// Nobody of it is served, and what ran was ended.
+    pub fn was_cut(&self) -> bool {
+        self.disabled && self.cut
+    }
+
     fn of_user(name: &Arc<str>, user: &User) -> Identity {
         Identity {
             organisation: user.organisation.as_deref().map(Arc::from),
@@ -108,6 +113,7 @@ impl Identity {
             role_names: names_of(&user.roles),
             service: user.service,
             disabled: user.disabled,
+            cut: user.cut,
             ..Identity::of(Sort::User, name, user.terms.clone())
         }
     }
@@ -132,6 +138,7 @@ impl Directory {
         for (name, organisation) in who.organisations {
             add(Sort::Organisation, name, &|n| Identity {
                 disabled: organisation.disabled,
+                cut: organisation.cut,
                 ..Identity::of(Sort::Organisation, n, organisation.terms.clone())
             });
         }
@@ -139,6 +146,7 @@ impl Directory {
             add(Sort::Team, name, &|n| Identity {
                 organisation: team.organisation.as_deref().map(Arc::from),
                 disabled: team.disabled,
+                cut: team.cut,
                 ..Identity::of(Sort::Team, n, team.terms())
             });
         }
