@@ -104,7 +104,7 @@ const AUDIT: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
     ("action", "only this action (keys.create), or all of a kind (keys)"),
-    ("actor", "only this actor: a kind (owner, local, token, key, system), an id or a name"),
+    ("actor", "only this actor: a kind (owner, local, token, user, key, system), an id or a name"),
     ("object", "only what was done to this"),
     ("outcome", "intended, done, refused or failed"),
     ("node", "only this gateway's chain"),
@@ -295,7 +295,7 @@ async fn handle(
     let found = find(&head.method, head.uri.path());
     let actor = match &found {
         Ok((Route { may: May::Anybody, .. }, _)) => Actor::default(),
-        _ => gate::admit(state.token.as_ref(), &state.keys, peer, head)?,
+        _ => gate::admit(state.token.as_ref(), &state.keys, peer, head).await?,
     };
     let who = record::Who::of(&actor, peer, head);
     if !actor.name.is_empty() {

@@ -59,7 +59,7 @@ pub(super) fn people(terms: &Value) -> Value {
             "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
         })),
         "Actor": object(&["name", "roles", "permissions"], json!({
-            "name": text(), "user": maybe("string"), "token": maybe("string"),
+            "name": text(), "user": maybe("string"), "token": maybe("string"), "issuer": maybe("string"),
             "roles": { "type": "array", "items": { "type": "object" } },
             "permissions": { "type": "array", "items": text() },
         })),
@@ -225,7 +225,7 @@ pub(super) fn audit() -> Value {
         "AuditRow": object(&["seq", "node", "time", "actor", "action", "outcome", "prev", "mac"], json!({
             "seq": count(), "node": text(), "time": text(),
             "actor": { "type": "object", "properties": {
-                "kind": { "enum": ["owner", "local", "token", "key", "system", "unknown"] },
+                "kind": { "enum": ["owner", "local", "token", "user", "key", "system", "unknown"] },
                 "id": maybe("string"), "name": maybe("string"), "role": maybe("string"),
             } },
             "from": { "type": "object", "properties": { "peer": maybe("string"), "agent": maybe("string") } },

@@ -29,6 +29,8 @@ pub enum ActorKind {
     Local,
     /// An admin token of its own.
     Token,
+    /// Somebody with a signed token of an issuer.
+    User,
     /// The caller of a model, by the key's id.
     Key,
     /// The gateway itself.
@@ -90,6 +92,7 @@ impl ActorKind {
             ActorKind::Owner => "owner",
             ActorKind::Local => "local",
             ActorKind::Token => "token",
+            ActorKind::User => "user",
             ActorKind::Key => "key",
             ActorKind::System => "system",
             ActorKind::Unknown => "unknown",

@@ -121,6 +121,8 @@ pub struct Actor {
     pub user: Option<Arc<str>>,
     /// The admin token that it came with.
     pub token: Option<Arc<str>>,
+    /// The issuer whose signed token it came with, as gateway.toml calls it.
+    pub issuer: Option<Arc<str>>,
     pub holds: Arc<[Held]>,
 }
 
@@ -201,7 +203,7 @@ impl Actor {
     /// May do everything.
     pub fn owner(name: &str) -> Actor {
         let holds = Arc::new([Held { role: Role::Owner, reach: Reach::Everything }]);
-        Actor { name: name.into(), user: None, token: None, holds }
+        Actor { name: name.into(), holds, ..Actor::default() }
     }
 
     /// Role names, for messages.

@@ -20,6 +20,7 @@ use super::{
     directory::{Directory, Identity, Sort},
     expiry,
     jwt::{self, Issuers},
+    permission::Actor,
     row::{Row, TokenRow},
 };
 use crate::{
@@ -134,6 +135,12 @@ impl Table {
         let principal = Arc::new(caller.principal(&directory, &self.cuts));
         self.issuers.keep(token, &principal, &caller);
         Ok(principal)
+    }
+
+    /// Who acts at the control plane with a signed token; its user is looked up each time. May wait for its issuer's keys.
+    pub async fn signed_actor(&self, token: &str, now: SystemTime) -> Result<Actor> {
+        self.issuers.administers(token)?;
+        self.issuers.verify(token, now).await?.actor(&self.directory())
     }
 
     /// A signed token that `verify` has to look at.

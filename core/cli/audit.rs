@@ -45,7 +45,7 @@ enum Command {
         /// Only this action (keys.create), or all of a kind (keys)
         #[arg(long)]
         action: Option<String>,
-        /// Only this actor: a kind (owner, local, token, key, system), an id or a name
+        /// Only this actor: a kind (owner, local, token, user, key, system), an id or a name
         #[arg(long)]
         actor: Option<String>,
         /// At most so many
