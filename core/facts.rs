@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -91,6 +92,20 @@ impl Gateway {
 }
 
 impl Facts for Gateway {
+    fn prices(&self) -> Priced {
+        let runtime = self.runtime.load_full();
+        let (prices, mut known) = (runtime.routes.prices(), HashMap::<String, Option<Arc<Rates>>>::new());
+        Box::new(move |target| {
+            if let Some(found) = known.get(target) {
+                return found.clone();
+            }
+            let (provider, model) = target.split_once('/')?;
+            let found = runtime.routes.provider(provider).and_then(|of| prices.find(target, of, model));
+            known.insert(target.to_owned(), found.clone());
+            found
+        })
+    }
+
     fn elsewhere(&self, request: String) -> BoxFuture<'_, Option<String>> {
         Box::pin(async move {
             let found = store::nodes::of_request(&*self.state.store, context::mark_of(&request)?).await.ok()?;

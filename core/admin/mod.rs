@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::{
-    account::Ledger,
+    account::{Ledger, price::Rates},
     audit::Audit,
     auth::Keys,
     config::Secret,
@@ -36,6 +36,7 @@ mod quotas;
 mod reads;
 mod record;
 mod reply;
+mod rerate;
 mod routes;
 mod secrets;
 mod shapes;
@@ -79,6 +80,10 @@ pub trait Facts: Send + Sync {
     /// Raises of budgets that are in force: one object each, with an `id`.
     fn raises(&self) -> Vec<Value> {
         Vec::new()
+    }
+    /// Prices of targets, as they are now.
+    fn prices(&self) -> Priced {
+        Box::new(|_| None)
     }
     /// Removes kept answers: of a team, of a key that has none, or all. How many there were.
     fn flush_cache(&self, _team: Option<&str>, _key: Option<&str>) -> u64 {

@@ -104,6 +104,15 @@ pub(super) fn money() -> Value {
             "until": { "type": "string", "description": "12h, 3d, or RFC 3339" }, "reason": text(),
             "per": { "enum": ["day", "week", "month", "total", null], "description": "that budget alone; absent: each of the scope" },
         })),
+        "Rerate": closed(&["from"], json!({
+            "from": { "type": "string", "description": "a time or a day, UTC" },
+            "to": { "type": ["string", "null"], "description": "absent: now" },
+        })),
+        "Rerated": object(&["hours", "requests", "left", "next"], json!({
+            "hours": count(), "requests": count(),
+            "left": { "type": "integer", "description": "requests that stay as they were charged: their sums were not found" },
+            "next": { "type": ["string", "null"], "description": "not done yet: ask again from here on" },
+        })),
         "Raise": object(&["id", "scope", "usd", "until", "reason"], raise),
         "RaisePage": page("Raise"),
     })

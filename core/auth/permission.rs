@@ -64,6 +64,7 @@ operations! {
     CreateTokens        "tokens.create"        "make admin tokens"                    [All All No  Own No  No]
     RevokeTokens        "tokens.revoke"        "revoke admin tokens"                  [All All All Own No  No]
     ReadUsage           "usage.read"           "see usage and costs"                  [All All All All All All]
+    RerateUsage         "usage.rerate"         "give recorded usage other prices"     [All All No  No  No  No]
     ReadExperiments     "experiments.read"     "compare arms of experiments"          [All All All No  All All]
     ChangeBudgets       "budgets.change"       "raise budgets for a time"             [All All No  No  No  All]
     FlushCache          "cache.flush"          "remove kept answers"                  [All All All No  No  No]
