@@ -12,10 +12,11 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
-    admin::Facts,
+    account::price::Rates,
+    admin::{Facts, Priced, Sees},
     auth::expiry,
     cache::Whose,
-    config::{Alias, Budget, Scope, Team},
+    config::{Alias, Budget, Per, Scope, Team},
     context,
     error::{Error, Kind, Result},
     experiment::Window,
@@ -225,8 +226,8 @@ impl Facts for Gateway {
         teams.iter().map(row).collect()
     }
 
-    fn budgets(&self) -> Vec<Value> {
-        budgets::list(self.state.limits.budgets())
+    fn budgets(&self, sees: Option<Sees>, after: Option<(Scope, Per)>, limit: usize) -> BoxFuture<'_, Vec<Value>> {
+        Box::pin(budgets::list(self.state.limits.budgets(), &self.state.auth, sees, (after, limit)))
     }
 
     fn quotas(&self) -> Vec<Value> {

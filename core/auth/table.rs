@@ -14,6 +14,10 @@ use std::{
 use aws_lc_rs::hmac;
 use dashmap::DashMap;
 
+mod funds;
+
+pub use funds::{Funds, Page};
+
 use super::{
     Principal, credential,
     cut::Cuts,
