@@ -106,7 +106,7 @@ const AUDIT: &[(&str, &str)] = &[
     ("action", "only this action (keys.create), or all of a kind (keys)"),
     ("actor", "only this actor: a kind (owner, local, token, user, key, system), an id or a name"),
     ("object", "only what was done to this"),
-    ("outcome", "intended, done, refused or failed"),
+    ("outcome", "intended, done, refused, failed or unknown (the gateway ended in between)"),
     ("node", "only this gateway's chain"),
     FROM,
     TO,

@@ -239,7 +239,7 @@ pub(super) fn audit() -> Value {
             } },
             "from": { "type": "object", "properties": { "peer": maybe("string"), "agent": maybe("string") } },
             "action": text(), "object": maybe("string"),
-            "outcome": { "enum": ["intended", "done", "refused", "failed"] }, "code": maybe("string"),
+            "outcome": { "enum": ["intended", "done", "refused", "failed", "unknown"] }, "code": maybe("string"),
             "of": { "type": ["integer", "null"], "description": "the row that said intended" },
             "count": { "type": ["integer", "null"], "description": "how often, where several are one row" },
             "before": {}, "after": {},

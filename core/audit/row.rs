@@ -48,8 +48,10 @@ pub struct Origin {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Written before it was done. A row that says how it ended follows; without one the gateway ended in between.
+    /// Written before it was done. A row that says how it ended follows.
     Intended,
+    /// The gateway ended in between: the next start says so.
+    Unknown,
     Done,
     /// Not allowed, or not possible: nothing was changed.
     Refused,
@@ -104,6 +106,7 @@ impl Outcome {
     pub const fn name(self) -> &'static str {
         match self {
             Outcome::Intended => "intended",
+            Outcome::Unknown => "unknown",
             Outcome::Done => "done",
             Outcome::Refused => "refused",
             Outcome::Failed => "failed",
