@@ -17,7 +17,7 @@ use crate::{
     },
     admin::client::Admin,
     audit::PURPOSE,
-    cli::{Exit, either},
+    cli::{Exit, either, stopped},
     config::{self, Config, Place, Secret, env},
     keyring::Keyring,
     provider, route,
@@ -46,9 +46,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Put these prices in the place of what was charged: in the records and in the sums of usage, of a stopped gateway. Budgets
-    /// keep what they counted, where that was more
-    #[arg(long, conflicts_with = "admin")]
+    /// Put prices in the place of what was charged: in the records and in the sums of usage. Of a stopped gateway these prices;
+    /// with --admin those that run there. Budgets keep what they counted, where that was more
+    #[arg(long)]
     write: bool,
 }
 
@@ -111,23 +111,20 @@ async fn ask(admin: &Admin, (from, to): (SystemTime, SystemTime)) -> Result<Writ
 
 /// Written down in the audit log before and after.
 async fn write(config: &Config, (from, to): (SystemTime, SystemTime), prices: &mut Prices) -> Result<Written> {
-    let store = either::stopped(config, "usage").await?;
-    let done = async {
+    stopped::with(config, super::USAGE, async |store| {
         if store.node().is_some() {
             bail!(
                 "of gateways that share a store each has its own records: ask each while it runs (--write --admin URL)"
             );
         }
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(either::plain)?;
+        let ring = Keyring::open(store, &config.secrets).await.map_err(either::plain)?;
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::new(1)), SystemTime::now).await?;
         let time = |at: SystemTime| jiff::Timestamp::try_from(at).map(|at| at.strftime("%FT%TZ").to_string());
         let span = format!("{}/{}", time(from)?, time(to)?);
         let work = async { Ok(ledger.rerate((from, to), &mut |target| prices.find(target)).await?) };
-        crate::cli::audit::told(&store, &ring.secret_for(PURPOSE), ("usage.rerate", Some(&span)), work).await
-    };
-    let done = done.await;
-    store.close().await?;
-    done
+        crate::cli::audit::told(store, &ring.secret_for(PURPOSE), ("usage.rerate", Some(&span)), work).await
+    })
+    .await
 }
 
 fn told(out: &mut Out, Written { hours, requests, left, .. }: Written) -> Result<()> {
