@@ -7,7 +7,7 @@ use crate::config::Limits as Few;
 
 const USD: u64 = 1_000_000_000;
 
-fn rule(scope: Scope, limits: Few, budgets: &[Budget]) -> Rule {
+pub(super) fn rule(scope: Scope, limits: Few, budgets: &[Budget]) -> Rule {
     let name = scope.id().clone();
     Rule::of(scope, &name, Some(limits), budgets.into()).unwrap()
 }
@@ -16,7 +16,7 @@ fn of(usd: u64, per: Per) -> Budget {
     Budget { nano_usd: usd * USD, per, unpriced_nano_usd: USD / 10, soft: None }
 }
 
-fn bound_by(rules: Vec<Rule>) -> Principal {
+pub(super) fn bound_by(rules: Vec<Rule>) -> Principal {
     Principal { rules: rules.into_iter().map(Arc::new).collect(), ..Principal::default() }
 }
 
