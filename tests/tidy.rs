@@ -38,7 +38,7 @@ const WALLS: &[(&str, &[&str])] = &[
     // What a provider grants is counted as limits are, and belongs to its targets and keys.
     ("quota", &["clock", "config", "error", "limit", "provider", "store", "telemetry"]),
     ("secrets", &["config", "error", "keyring", "provider", "seal", "store", "upstream"]),
-    ("alerts", &["auth", "config", "error", "limit", "upstream"]),
+    ("alerts", &["auth", "config", "error", "limit", "store", "upstream"]),
     ("store", &["config", "error"]),
     ("versions", &["config", "error", "store"]),
     ("audit", &["store"]),

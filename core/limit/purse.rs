@@ -54,8 +54,9 @@ struct State {
     /// As last configured; and its bound, with what it is raised by.
     budget: Option<Budget>,
     limit: u64,
-    /// Somebody was told in this window; `true` beside it: that is not written down yet.
+    /// What was told in this window; what of it somebody has for good; and that this is not written down yet.
     told: Mark,
+    noted: Mark,
     unwritten: bool,
     /// What all who wait for a block need together: one block serves them all, however slowly it is made.
     waiting: u64,
@@ -299,7 +300,7 @@ impl Purse {
     pub fn load(&self, spent: u64, lost: u64, told: Mark) {
         let until = self.now().saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
-        state.told = state.told.and(told);
+        (state.told, state.noted) = (state.told.and(told), state.noted.and(told));
         state.counter.get_or_insert_with(|| Counter::opened(spent, Some((lost, until))));
     }
 
@@ -319,7 +320,7 @@ impl Purse {
         (wants.is_some() || told).then(|| Written {
             ceiling: ceiling.max(wants.unwrap_or(0)),
             open: true,
-            told: state.told,
+            told: state.noted,
         })
     }
 
@@ -364,17 +365,17 @@ impl Purse {
     pub fn at_rest(&self) -> Option<Written> {
         let state = self.lock();
         let counter = state.counter.as_ref()?;
-        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.told })
+        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.noted })
     }
 
     /// Nobody asked for so long, and nothing is in use: its block is given back, and what comes of that is to be written down.
     pub fn rest(&self, idle: Duration) -> Option<Written> {
         let mut state = self.lock();
         let quiet = state.asked.saturating_add(as_nanos(idle)) < self.now();
-        let told = state.told;
-        let counter = state.counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
+        let State { counter, noted, .. } = &mut *state;
+        let counter = counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
         counter.close();
-        Some(Written { ceiling: counter.spent(), open: false, told })
+        Some(Written { ceiling: counter.spent(), open: false, told: *noted })
     }
 
     /// A request is turned away: counted, and told once a window when nothing but a new window or a raise will help.
@@ -391,11 +392,17 @@ impl Purse {
         let mut state = self.lock();
         let Some(spent) = state.counter.as_ref().map(Counter::spent).filter(|_| !state.told.has(mark)) else { return };
         state.told = state.told.and(mark);
-        state.unwritten = true;
+        drop(state);
+        let (scope, name, window, per) = (self.scope.clone(), self.name.clone(), self.window.clone(), self.per);
+        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound, purse: self.own.clone() });
+    }
+
+    /// Somebody has that alert for good: it is to be written down.
+    pub(super) fn noted(&self, mark: Mark) {
+        let mut state = self.lock();
+        (state.noted, state.unwritten) = (state.noted.and(mark), true);
         drop(state);
         self.ask();
-        let (scope, name, per, window) = (self.scope.clone(), self.name.clone(), self.per, self.window.clone());
-        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound });
     }
 
     fn now(&self) -> u64 {

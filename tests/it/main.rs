@@ -11,6 +11,7 @@
 )]
 
 mod agents;
+mod alerts;
 mod asks;
 mod audit;
 mod auth;
