@@ -13,6 +13,7 @@ use crate::{
     model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role, ServiceTier},
 };
 
+mod lent;
 mod text;
 mod told;
 mod write;
@@ -296,9 +297,13 @@ impl Document {
 
     /// Lets go of what was read, if it is long and can be read again.
     pub fn release(&mut self) {
-        if self.bytes.len() >= LONG && self.dirty.is_empty() && !self.made {
+        if self.can_be_read_again() {
             self.decoded = None;
         }
+    }
+
+    fn can_be_read_again(&self) -> bool {
+        self.bytes.len() >= LONG && self.dirty.is_empty() && !self.made
     }
 
     /// Has the canonical model been read already?
