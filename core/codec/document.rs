@@ -277,7 +277,11 @@ impl Document {
         let config = &["generationConfig", "generation_config"];
         let could = |lack: &str| match lack {
             "tools" => self.has_tools(),
-            "images" | "documents" | "audio" | "video" => self.envelope.has_media,
+            "images" | "documents" => self.envelope.has_media,
+            // Most models lack them: a body with pictures is not read for that. Every wire says the word.
+            "audio" | "video" => {
+                self.envelope.has_media && memchr::memmem::find(&self.bytes, lack.as_bytes()).is_some()
+            }
             "n" | "logprobs" => has(&[lack]) || has(config),
             "json_schema" => {
                 has(&["response_format", "output_config", "output_format", "outputConfig", "text"]) || has(config)
@@ -316,6 +320,11 @@ impl Document {
         &self.dirty
     }
 
+    /// The wire's names of what was edited.
+    fn edited(&self) -> impl Iterator<Item = &'static str> {
+        self.dirty.iter().flat_map(|field| codec(self.format).wire_fields(*field)).copied()
+    }
+
     /// Does the prompt seem to hold media? Does not decode: may be wrong towards yes.
     pub fn has_media(&self) -> bool {
         self.envelope.has_media
@@ -347,8 +356,7 @@ impl Document {
 
     /// A top-level field of the client's own bytes, where it stands once.
     pub fn field(&self, name: &str) -> Option<Value> {
-        let mut named =
-            self.envelope.fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == name.as_bytes());
+        let mut named = self.envelope.fields.iter().filter(|e| e.name(&self.bytes) == name.as_bytes());
         let entry = named.next()?;
         if named.next().is_some() {
             return None;
