@@ -25,6 +25,7 @@ mod clouds;
 mod cohere;
 mod completions;
 mod contract;
+mod conversations;
 mod corpus;
 mod decisions;
 mod examples;
