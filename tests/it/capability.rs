@@ -199,7 +199,8 @@ async fn sound_goes_to_a_model_that_hears_whatever_other_media_the_first_one_tak
     assert_eq!((answer.status, answer.header("x-portcullis-target")), (200, Some("e/gemini-2.5-flash")));
     let answer = gateway.chat(&body("d/gpt-4.1")).await;
     let error = &answer.json()["error"];
-    assert_eq!((answer.status, &error["code"], &error["param"]), (400, &json!("unsupported_feature"), &json!("audio")));
+    assert_eq!((answer.status, &error["code"]), (400, &json!("unsupported_feature")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("audio"), "{error}");
     assert!(deaf.heard().is_empty(), "nothing was spent");
 }
 
