@@ -26,6 +26,7 @@ mod clouds;
 mod cohere;
 mod completions;
 mod contract;
+mod conversations;
 mod corpus;
 mod decisions;
 mod examples;
