@@ -44,6 +44,8 @@ pub struct Secrets {
     vault: vault::Login,
     aws: aws::Keys,
     trust: Mutex<Option<(Vec<u8>, Arc<Trust>)>>,
+    /// Rounds of reads so far.
+    rounds: AtomicU64,
     /// Changes of values so far, and who waits for one.
     changes: AtomicU64,
     changed: Notify,
@@ -61,6 +63,8 @@ struct Known {
     failed: Option<(String, bool)>,
     failures: u32,
     next: Instant,
+    /// Which round of reads said so.
+    round: u64,
 }
 
 /// What a source gave.
@@ -88,6 +92,7 @@ impl Secrets {
             vault: vault::Login::default(),
             aws: aws::Keys::default(),
             trust: Mutex::default(),
+            rounds: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             changed: Notify::new(),
             woken: Notify::new(),
@@ -239,11 +244,22 @@ impl Secrets {
     }
 
     async fn fetch(&self, config: &config::Secrets, references: Vec<String>) {
+        let round = self.rounds.fetch_add(1, Ordering::Relaxed);
         let reads = references.iter().map(|name| self.read(config, name));
         let found = join_all(reads).await;
+        self.heard(config, round, references.into_iter().zip(found));
+    }
+
+    /// What a round of reads gave.
+    fn heard(
+        &self,
+        config: &config::Secrets,
+        round: u64,
+        found: impl Iterator<Item = (String, Result<Read, Failure>)>,
+    ) {
         let mut changed = false;
         let mut all = self.lock();
-        for (name, found) in references.into_iter().zip(found) {
+        for (name, found) in found {
             let poll = poll(config, &name);
             let known = all.entry(name.clone()).or_insert_with(|| Known {
                 value: None,
@@ -251,7 +267,13 @@ impl Secrets {
                 failed: None,
                 failures: 0,
                 next: Instant::now(),
+                round,
             });
+            // One that began later was quicker: what it found is newer.
+            if known.round > round {
+                continue;
+            }
+            known.round = round;
             let before = known.value.clone();
             let wait = match found {
                 Ok(read) => {

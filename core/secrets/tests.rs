@@ -293,6 +293,22 @@ async fn another_master_key_seals_the_stored_secrets_anew() {
 }
 
 #[tokio::test]
+async fn what_an_older_read_found_does_not_take_the_place_of_what_is_newer() {
+    let (_store, secrets) = on_memory().await;
+    let config = config::Secrets::default();
+    let hears = |round, found| secrets.heard(&config, round, std::iter::once(("store:a".to_owned(), found)));
+    let read = |value: &str| Ok(Read { value: Secret::new(value), lease: None });
+    hears(2, read("new"));
+    // It began before the secret was put in, and ends after that.
+    hears(1, Err(Failure::Absent("there is none".into())));
+    assert!(matches!(secrets.look("store:a"), Told::Value(value) if value.expose() == "new"));
+    hears(1, read("old"));
+    assert!(matches!(secrets.look("store:a"), Told::Value(value) if value.expose() == "new"));
+    hears(3, read("newest"));
+    assert!(matches!(secrets.look("store:a"), Told::Value(value) if value.expose() == "newest"));
+}
+
+#[tokio::test]
 async fn a_reference_is_known_kept_over_an_outage_and_told_of_when_it_changes() {
     let (_store, secrets) = on_memory().await;
     let config = config::Secrets { references: vec!["store:a".into()], ..config::Secrets::default() };
@@ -323,6 +339,7 @@ async fn a_reference_is_known_kept_over_an_outage_and_told_of_when_it_changes() 
             failed: None,
             failures: 0,
             next: Instant::now(),
+            round: 0,
         },
     );
     secrets.fetch(&gone, vec!["vault:a/b#c".into()]).await;
