@@ -104,6 +104,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "config",
             "context",
             "error",
+            "lanes",
             "model",
             "pipeline",
             "provider",

@@ -134,7 +134,8 @@ async fn rows_keep_a_fifth_of_the_servers_memory_to_themselves() {
     let (a, _b) = two(&server, dir.path()).await;
     let value = vec![1; 1 << 20];
     for n in 0..40 {
-        let put = Put { bound: 1 << 30, ..put(&format!("{n:04}"), &value) };
+        let name = format!("{n:04}");
+        let put = Put { bound: 1 << 30, ..put(&name, &value) };
         assert!(!matches!(a.put(put).await.unwrap(), Placed::Emptied), "{n}");
     }
     let left = count(&server, "*:v:=*");
