@@ -1,5 +1,5 @@
-//! What a choice among 100 targets costs, by strategy, without sockets. One thread; times are what passes for one call, at the
-//! median, after a second of warmth.
+//! What a choice among 100 targets costs, by strategy, and what a place and a turn cost while 10,000 stand in line; without
+//! sockets. One thread; times are what passes for one call, at the median, after a second of warmth.
 //!
 //! `cargo bench --bench route [-- --calls N]`
 
@@ -8,14 +8,17 @@
 
 use std::{
     hint::black_box,
+    pin::Pin,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use portcullis::{
     account::estimate::{Estimates, Size},
-    config::{self, Place},
+    config::{self, Config, Place, Urgency},
     provider::catalog_names,
-    route::{Health, Live, Plan, Profile, Quotas, Standing, Table, Target},
+    queue::{self, Gate, Owner, Ticket},
+    route::{Health, Live, Plan, Profile, Table},
 };
 
 /// Microseconds that a choice may take.
@@ -30,25 +33,79 @@ fn main() {
     if arguments.next_if(|argument| argument == "--calls").is_some() {
         calls = arguments.next().and_then(|n| n.parse().ok()).expect("--calls N");
     }
-    println!("{:<28} {:>9} {:>9} {:>9}", "", "calls", "p50 µs", "p99 µs");
+    let header = || println!("{:<28} {:>9} {:>9} {:>9}", "", "calls", "p50 µs", "p99 µs");
+    header();
     for strategy in STRATEGIES {
         for sticky in [false, true] {
             if sticky && strategy == "first" {
                 continue;
             }
-            let table = table(strategy, sticky);
-            let times = choose(&table, calls);
+            let (table, config) = table(strategy, sticky);
+            let times = choose(&table, &config, calls);
             let name = if sticky { format!("{strategy}, sticky") } else { strategy.to_owned() };
             println!("{name:<28} {:>9} {:>9.2} {:>9.2}   aim {AIM}", times.len(), at(&times, 50), at(&times, 99));
         }
     }
+    println!();
+    header();
+    for line in [1, 10_000] {
+        let (free, turns) = places(line, TURNS);
+        for (what, times) in [("a free place", free), ("a turn", turns)] {
+            let name = format!("{what}, {line} wait");
+            println!("{name:<28} {:>9} {:>9.2} {:>9.2}", times.len(), at(&times, 50), at(&times, 99));
+        }
+    }
 }
 
-fn table(strategy: &str, sticky: bool) -> Table {
+/// Of calls whose line is searched for whose turn it was.
+const TURNS: usize = 2_000;
+
+/// A place at a gate where nobody waits, with a long line elsewhere and without one; and one turn of a line: somebody comes to its
+/// end, and the first goes on.
+fn places(line: usize, calls: usize) -> (Vec<u64>, Vec<u64>) {
+    let open = Gate::new("open".into(), Some(1000));
+    let full = Gate::new("full".into(), Some(1));
+    let teams: Vec<Owner> =
+        (0..100).map(|n| Owner { class: Urgency::Normal, flow: format!("team-{n}").into(), share: 1 }).collect();
+    let mut held = full.enter();
+    let stand = |n: usize| full.stand(teams[n % teams.len()].clone(), usize::MAX, Duration::MAX).ok();
+    let mut waiting: Vec<Ticket> = (0..line).map(|n| stand(n).expect("a place in the line")).collect();
+    let (mut free, mut turns) = (Vec::with_capacity(calls), Vec::with_capacity(calls));
+    for n in 0..calls {
+        let now = Instant::now();
+        drop(black_box(open.enter()));
+        free.push(now.elapsed().as_nanos() as u64);
+        let now = Instant::now();
+        waiting.push(stand(n).expect("a place in the line"));
+        // Whose turn it is gets the place; its ticket is asked below, outside the measured time.
+        drop(held.take());
+        turns.push(now.elapsed().as_nanos() as u64);
+        let at = waiting.iter_mut().position(|ticket| ready(ticket, &mut held)).expect("somebody's turn came");
+        waiting.swap_remove(at);
+    }
+    free.sort_unstable();
+    turns.sort_unstable();
+    (free, turns)
+}
+
+fn ready(ticket: &mut Ticket, held: &mut Option<queue::Place>) -> bool {
+    match Pin::new(ticket).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(place) => *held = place.ok(),
+        Poll::Pending => return false,
+    }
+    true
+}
+
+/// Every second target has a quota.
+fn table(strategy: &str, sticky: bool) -> (Table, Config) {
     let dir = std::env::temp_dir().join(format!("portcullis-bench-route-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let targets: Vec<String> =
-        (0..TARGETS).map(|n| format!("{{ provider = \"up\", model = \"m{n}\", weight = {} }}", 1 + n % 7)).collect();
+    let quota = |n: usize| match n % 2 {
+        0 => format!(", quota = {{ requests = {}, per = \"{}h\" }}", 1000 + n, 1 + n % 5),
+        _ => String::new(),
+    };
+    let target = |n| format!("{{ provider = \"up\", model = \"m{n}\", weight = {}{} }}", 1 + n % 7, quota(n));
+    let targets: Vec<String> = (0..TARGETS).map(target).collect();
     let prices: Vec<String> = (0..TARGETS)
         .map(|n| format!("[[pricing]]\nmodel = \"up/m{n}\"\ninput = {}\noutput = {}\n", 1 + n % 13, 2 + n % 29))
         .collect();
@@ -64,20 +121,10 @@ fn table(strategy: &str, sticky: bool) -> Table {
     let loaded = config::read(&Place::File(file.clone()), &|_| None, &catalog_names());
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
-    Table::build(&loaded.config).unwrap()
+    (Table::build(&loaded.config).unwrap(), loaded.config)
 }
 
-/// Every second target has a quota.
-struct Half;
-
-impl Quotas for Half {
-    fn standing(&self, target: &Target, _: Instant) -> Option<Standing> {
-        let resets_in = Some(Duration::from_secs(1 + (target.lot >> 50)));
-        (target.lot & 1 == 0).then_some(Standing { open: true, share_left: 0.5, resets_in })
-    }
-}
-
-fn choose(table: &Table, calls: usize) -> Vec<u64> {
+fn choose(table: &Table, config: &Config, calls: usize) -> Vec<u64> {
     let (health, estimates) = (Health::default(), Estimates::default());
     health.welcome(table.targets(), Instant::now());
     for (n, target) in table.targets().enumerate() {
@@ -86,7 +133,9 @@ fn choose(table: &Table, calls: usize) -> Vec<u64> {
         flight.streamed(200, Duration::from_millis(2000 + n as u64 * 31));
         flight.succeeded();
     }
-    let live = Live { health: &health, estimates: &estimates, quotas: Some(&Half) };
+    health.quotas.configure(&config.quotas, table.providers());
+    let live = Live::new(&health, &estimates);
+    assert!(live.quotas.is_some());
     let plan: Plan = table.resolve("all").unwrap();
     let began = Instant::now();
     let mut times = Vec::with_capacity(calls);

@@ -1,6 +1,9 @@
 //! Splices and scans against serde_json.
 
+use serde_json::json;
+
 use super::{text::ends, *};
+use crate::{codec::signature, model::Signature};
 
 fn document(body: &str) -> Document {
     Document::new(Format::OpenaiChat, Bytes::copy_from_slice(body.as_bytes()), Inbound::default()).expect("a request")
@@ -260,6 +263,28 @@ fn gemini_models_without_sampling_get_none() {
 }
 
 #[test]
+fn signatures_of_another_family_do_not_reach_the_vendor_of_the_clients_format() {
+    let foreign = Signature { origin: Format::AnthropicMessages, data: "RXJx".into() };
+    for (key, data, goes_on) in [
+        ("thoughtSignature", signature::wrap(&foreign, ""), false),
+        ("thought_signature", signature::wrap(&foreign, ""), false),
+        ("thoughtSignature", "RXJx".to_owned(), true),
+    ] {
+        let body = serde_json::json!({"contents": [
+            {"role": "user", "parts": [{"text": "hi"}]},
+            {"role": "model", "parts": [{"text": "hm", "thought": true, key: data}, {"text": "yo"}]},
+            {"role": "user", "parts": [{"text": "and?"}]},
+        ]});
+        let inbound = Inbound { model: Some("g"), stream: Some(false), ..Inbound::default() };
+        let mut doc = Document::new(Format::Gemini, body.to_string().into(), inbound).expect("a request");
+        let sent = joined(doc.patch(&Dialect::of("g"), false).expect("patched").0);
+        assert_eq!(sent == body, goes_on, "{sent}");
+        assert_eq!(sent.to_string().contains("RXJx"), goes_on, "{sent}");
+        assert!(sent.to_string().contains("yo"));
+    }
+}
+
+#[test]
 fn a_body_is_not_read_for_what_it_cannot_hold() {
     let lacks = &["embeddings", "audio", "n", "logprobs", "json_schema", "prefill", "count_tokens"];
     let dialect = Dialect { lacks, ..Dialect::of("m") };
@@ -274,4 +299,56 @@ fn a_body_is_not_read_for_what_it_cannot_hold() {
         let mut asks = document(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{more}}}"#));
         assert_eq!(asks.refuse_lacking(&dialect).expect_err("refused").kind, crate::error::Kind::Unsupported, "{more}");
     }
+}
+
+#[test]
+fn a_body_with_lent_texts_is_the_body_without() {
+    let line = "a line with a \"word\" in quotes, a tab\t and an ü\n";
+    let long = |n: usize| format!("{n}: {}end", line.repeat(100 + n));
+    let prose = |n: usize| format!("so {}end", line.repeat(100 + n));
+    let picture = format!("data:image/png;base64,iVBORw0K{}", "A".repeat(80_000));
+    let call = |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": json!({"a": prose(9)}).to_string()}});
+    let body = json!({"model": "m", "messages": [
+        {"role": "system", "content": prose(1)},
+        {"role": "user", "content": [{"type": "text", "text": prose(2)}, {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": prose(2)}, {"type": "text", "text": long(3)}, {"type": "text", "text": format!(" {} ", prose(4))}]},
+        {"role": "assistant", "content": prose(5), "tool_calls": [call("call_abc123XYZ"), call("call_abc123XYa")]},
+        {"role": "tool", "tool_call_id": "call_abc123XYZ", "content": prose(6)},
+        {"role": "tool", "tool_call_id": "call_abc123XYa", "content": json!({"b": prose(7)}).to_string()},
+        {"role": "user", "content": prose(8)},
+        {"role": "system", "content": prose(8)},
+        {"role": "user", "content": "and then?"}],
+        "tools": [{"type": "function", "function": {"name": "f", "description": prose(1), "parameters": {"type": "object", "properties": {}}}}]})
+    .to_string();
+    let more = |body: &mut Map<String, Value>| drop(body.insert("more".to_owned(), json!(1.5)));
+    for format in Format::ALL.into_iter().filter(|format| *format != Format::OpenaiChat) {
+        let dialect = Dialect::of("m");
+        let mut plain = document(&body).encode(format, &dialect).expect("encoded");
+        more(&mut plain.body);
+        let whole = Value::Object(plain.body).to_string();
+        let (lent, kept) = (&mut document(&body), &mut document(&body));
+        let (pieces, dropped) = lent.anew(format, &dialect, more).expect("written");
+        assert!(pieces.concat() == whole.as_bytes() && dropped == plain.dropped, "{}", format.name());
+        assert!(!lent.is_decoded(), "what was read is let go of");
+        // Once more, and where somebody else reads the same.
+        assert_eq!(lent.anew(format, &dialect, more).expect("written").0.concat(), whole.as_bytes());
+        kept.request().expect("read");
+        let (own, before) = (&mut kept.clone(), kept.request().expect("read").clone());
+        assert_eq!(own.anew(format, &dialect, more).expect("written").0.concat(), whole.as_bytes());
+        assert_eq!(kept.request().expect("read"), &before);
+        kept.edit(Field::User).expect("read").user = Some("u".to_owned());
+        assert_ne!(kept.anew(format, &dialect, more).expect("written").0.concat(), b"");
+        assert!(kept.is_decoded(), "what a stage changed is kept");
+    }
+}
+
+#[test]
+fn a_text_that_looks_like_a_mark_is_none() {
+    let text = format!("so \0lent 0\0 and \0lent 1\0 {}end", "x".repeat(70_000));
+    let body =
+        json!({"model": "m", "messages": [{"role": "user", "content": text}, {"role": "user", "content": text}]})
+            .to_string();
+    let pieces = document(&body).anew(Format::AnthropicMessages, &Dialect::of("m"), |_| {}).expect("written").0;
+    let said = joined(pieces);
+    assert_eq!(said["messages"][0]["content"][0]["text"], text.as_str(), "{}", &said.to_string()[..200]);
 }

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::signature::WRAPPED;
 use crate::error::{Error, Kind, Result};
 
 /// Spans of one JSON object's top-level fields, in order of appearance.
@@ -63,7 +64,14 @@ impl Envelope {
     }
 
     pub fn entry(&self, body: &[u8], name: &str) -> Option<&Entry> {
-        self.fields.iter().find(|e| &body[e.key.start + 1..e.key.end - 1] == name.as_bytes())
+        self.fields.iter().find(|e| e.name(body) == name.as_bytes())
+    }
+}
+
+impl Entry {
+    /// Its key without the quotes: what is scanned has no escapes there.
+    pub fn name<'b>(&self, body: &'b [u8]) -> &'b [u8] {
+        &body[self.key.start + 1..self.key.end - 1]
     }
 }
 
@@ -300,12 +308,13 @@ impl<'a> Scan<'a> {
                 self.envelope.has_developer |= &self.body[text.clone()] == br#""developer""#;
                 watch.role = Some(text);
             }
-            br#""signature""# | br#""thoughtSignature""# | br#""encrypted_content""# => {
+            br#""signature""# | br#""encrypted_content""# => {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
-            // Of a blob the tag is base64 as well.
-            br#""redactedContent""# => {
-                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"cGMxO");
+            // Where the wire has bytes the tag is base64 as well.
+            br#""redactedContent""# | br#""thoughtSignature""# | br#""thought_signature""# => {
+                let data = &self.body[text.start + 1..];
+                self.envelope.carries |= data.starts_with(WRAPPED.as_bytes()) || data.starts_with(b"pc1:");
             }
             br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# | br#""toolUseId""# | br#""call_id""# => {
                 let id = &self.body[text];

@@ -163,7 +163,10 @@ impl Desk {
             ));
         }
         let denied = what.denied(want, why);
-        self.remember(&bound.scope, denied);
+        // What others hold comes back at any time.
+        if why != Why::Held {
+            self.remember(&bound.scope, denied);
+        }
         bound.denied(denied).map(drop)
     }
 }
@@ -239,7 +242,7 @@ fn used(counted: Counted, need: Need, had: u64) -> u64 {
 fn departed(claimed: &mut Claimed, caller: &Caller, provider: Option<usize>) -> Vec<Settled> {
     let left = |held: &Holding| {
         held.counter.form == Form::Places
-            && caller.scopes.get(held.at).is_some_and(Bound::is_provider)
+            && caller.scopes.get(held.at).is_some_and(|bound| bound.is_provider())
             && provider != Some(held.at)
     };
     let id = claimed.id;
@@ -257,9 +260,9 @@ impl What {
     fn denied(&self, want: &Want, why: Why) -> Denied {
         let refused = match why {
             Why::Wait(wait) => Refused::Wait(wait),
-            Why::Reached => Refused::Wait(self.ends_in(SystemTime::now()).unwrap_or(A_MOMENT)),
+            Why::Reached | Why::Spent => Refused::Wait(self.ends_in(SystemTime::now()).unwrap_or(A_MOMENT)),
             Why::Held => Refused::Wait(Duration::from_secs(1)),
-            Why::TooMuch | Why::Spent => Refused::TooMuch,
+            Why::TooMuch => Refused::TooMuch,
         };
         Denied::new(self.counted.name(), want.bound, refused)
     }

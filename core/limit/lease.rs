@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     alert::{Alarm, Mark},
+    bound::Known,
     purse::{Purse, Wanted, Written},
     raise::Raises,
     window::Window,
@@ -29,6 +30,7 @@ use crate::{
 };
 
 mod idle;
+mod peek;
 mod shared;
 
 /// The records, as budgets need them.
@@ -50,6 +52,8 @@ pub struct Budgets {
     all: DashMap<(Scope, String), Arc<Purse>>,
     /// What the files say: read before anybody asks. Others (of keys, of users) are read when they are first met.
     configured: ArcSwap<Vec<Rule>>,
+    /// What requests met last; nobody is let go while it is known there.
+    known: Arc<Known>,
     store: Arc<dyn Store>,
     ledger: Option<Arc<dyn Ledger>>,
     raises: Raises,
@@ -92,12 +96,21 @@ struct Row {
     told: Mark,
 }
 
+/// What the store and the ledger say of one window, nano-dollars.
+struct Read {
+    spent: u64,
+    /// What a killed gateway may have spent beyond it.
+    lost: u64,
+    told: Mark,
+}
+
 impl Budgets {
     pub fn new(store: Arc<dyn Store>, ledger: Option<Arc<dyn Ledger>>, lease: Duration) -> Arc<Budgets> {
         Arc::new(Budgets {
             current: DashMap::default(),
             all: DashMap::new(),
             configured: ArcSwap::default(),
+            known: Arc::default(),
             raises: Raises::default(),
             alarm: Arc::default(),
             counters: store.counters(),
@@ -137,6 +150,10 @@ impl Budgets {
             purse
         };
         self.all.entry((scope.clone(), window.id.clone())).or_insert_with(make).clone()
+    }
+
+    pub(super) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     pub fn raises(&self) -> &Raises {
@@ -302,17 +319,29 @@ impl Budgets {
     }
 
     async fn load(&self, purse: &Purse) {
-        let row = match self.row(purse).await {
+        let Some(Read { spent, lost, told }) = self.read(&purse.scope, &purse.window).await else { return };
+        if lost > 0 {
+            let usd = super::purse::usd(lost);
+            tracing::info!(scope = %purse.scope, usd, lease = ?self.lease, "a block was in use when the gateway ended: it counts as spent for a while");
+        }
+        purse.load(spent, lost, told);
+    }
+
+    async fn read(&self, scope: &Scope, window: &Window) -> Option<Read> {
+        let row = match self.row(scope, window).await {
             Ok(row) => row,
             // Not silently open: without its counter no request of the scope goes on.
-            Err(error) => return tracing::error!(%error, scope = %purse.scope, "a budget could not be read"),
+            Err(error) => {
+                tracing::error!(%error, %scope, "a budget could not be read");
+                return None;
+            }
         };
         let spent = match &self.ledger {
             None => None,
-            Some(ledger) => match ledger.spent(&purse.scope, purse.window.start, purse.window.end).await {
+            Some(ledger) => match ledger.spent(scope, window.start, window.end).await {
                 Ok(spent) => spent,
                 Err(error) => {
-                    tracing::warn!(%error, scope = %purse.scope, "records could not be summed: the budget counts its last block as spent");
+                    tracing::warn!(%error, %scope, "records could not be summed: the budget counts its last block as spent");
                     None
                 }
             },
@@ -323,15 +352,11 @@ impl Budgets {
         let closed = row.as_ref().filter(|row| !row.open).map_or(0, |row| row.ceiling);
         let spent = spent.unwrap_or(ceiling).max(closed);
         let lost = row.filter(|row| row.open).map_or(0, |row| row.ceiling.saturating_sub(spent));
-        if lost > 0 {
-            let usd = super::purse::usd(lost);
-            tracing::info!(scope = %purse.scope, usd, lease = ?self.lease, "a block was in use when the gateway ended: it counts as spent for a while");
-        }
-        purse.load(spent, lost, told);
+        Some(Read { spent, lost, told })
     }
 
-    async fn row(&self, purse: &Purse) -> anyhow::Result<Option<Row>> {
-        let Some(value) = self.store.read(Table::Budgets, &key(purse)).await? else { return Ok(None) };
+    async fn row(&self, scope: &Scope, window: &Window) -> anyhow::Result<Option<Row>> {
+        let Some(value) = self.store.read(Table::Budgets, &key(scope, window)).await? else { return Ok(None) };
         Ok(Some(serde_json::from_slice(&value)?))
     }
 
@@ -398,12 +423,12 @@ fn put(purse: &Purse, written: Written) -> Op {
     let end = purse.window.end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok()).map(|d| d.as_secs());
     let row = Row { ceiling: written.ceiling, open: written.open, end, told: written.told };
     // Plain fields: there is nothing in it that JSON could not say.
-    Op::put(Table::Budgets, key(purse), serde_json::to_vec(&row).unwrap_or_default())
+    Op::put(Table::Budgets, key(&purse.scope, &purse.window), serde_json::to_vec(&row).unwrap_or_default())
 }
 
 /// The scope's kind, its id, the window: a NUL stands in none of them.
-fn key(purse: &Purse) -> Vec<u8> {
-    [purse.scope.kind(), &**purse.scope.id(), &purse.window.id].join("\0").into_bytes()
+fn key(scope: &Scope, window: &Window) -> Vec<u8> {
+    [scope.kind(), &**scope.id(), &window.id].join("\0").into_bytes()
 }
 
 const TICK: Duration = Duration::from_secs(1);

@@ -1,9 +1,12 @@
 //! The right to call upstreams for one request, and what it has taken of its limits and budgets: from every scope or from none,
 //! topped up by later attempts, corrected behind the settle queue, and given back whatever happens.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use super::{
@@ -11,10 +14,10 @@ use super::{
     bound::{Bounds, Caller},
     claim::Claimed,
     meter::{Rates, Taken},
-    purse::Held,
+    purse::{Held, Owner},
     shared::Desk,
 };
-use crate::{config::Scope, error::Result, telemetry::InFlight};
+use crate::{clock, config::Scope, error::Result, telemetry::InFlight};
 
 /// Who spends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub struct Reservation {
     tokens: Vec<Tokens>,
     /// By scope and budget, in their order.
     money: Vec<Option<Held>>,
+    /// As long as it lives, what it holds is renewed.
+    owner: Arc<Owner>,
     bounds: Bounds,
     /// Instead of both, where a store is shared.
     claimed: Option<Claimed>,
@@ -131,7 +136,7 @@ impl Permit {
         match &self.shared {
             Some(desk) => desk.glance(std::slice::from_ref(bound))?,
             None => {
-                if let Some(denied) = bound.enter(caller.today, self.place)? {
+                if let Some(denied) = bound.enter(clock::now(), caller.today, self.place)? {
                     self.told.push(bound.shadowed(denied));
                 }
             }
@@ -148,7 +153,8 @@ impl Permit {
     /// `elsewhere`: what of it was used at other providers.
     pub fn left(&self, elsewhere: Need) -> Option<u64> {
         let caller = self.bounds.0.as_ref()?;
-        let mut number = 0;
+        // Budgets keep the real time, in a rehearsal too.
+        let (mut number, now) = (0, Instant::now());
         let mut left: Option<u64> = None;
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
@@ -162,7 +168,7 @@ impl Permit {
                 };
                 let own = match &self.shared {
                     Some(_) => u64::MAX,
-                    None => fund.left().saturating_add(held).saturating_add(other),
+                    None => fund.left(now).saturating_add(held).saturating_add(other),
                 };
                 left = Some(left.map_or(own, |left| left.min(own)));
             }
@@ -223,7 +229,7 @@ impl Reservation {
         told: &mut Vec<String>,
     ) -> Result<Vec<Taken>> {
         self.tokens.resize(caller.scopes.len(), Tokens::default());
-        let mut fresh = Vec::with_capacity(caller.scopes.len());
+        let (mut fresh, now) = (Vec::with_capacity(caller.scopes.len()), clock::now());
         for (at, bound) in caller.scopes.iter().enumerate() {
             let Some(need) = need(at) else {
                 fresh.push(Taken::default());
@@ -232,7 +238,7 @@ impl Reservation {
             let own = &mut self.tokens[at];
             let outcome = bound.taking(need).and_then(|all| {
                 let more = all.beyond(own.taken);
-                let denied = bound.take(more, caller.today)?;
+                let denied = bound.take(more, now, caller.today)?;
                 own.skipped = denied.is_some();
                 told.extend(denied.map(|denied| bound.shadowed(denied)));
                 Ok(if denied.is_some() { Taken::default() } else { more })
@@ -265,7 +271,7 @@ impl Reservation {
         need: &impl Fn(usize) -> Option<Need>,
         told: &mut Vec<String>,
     ) -> Result<()> {
-        let mut number = 0;
+        let (mut number, moment) = (0, Instant::now());
         let mut raised: Vec<(usize, Option<u64>)> = Vec::new();
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
@@ -275,7 +281,8 @@ impl Reservation {
                 let slot = &mut self.money[number];
                 if let Some(need) = need(at) {
                     let had = slot.as_ref().map(Held::amount);
-                    let holding = fund.purse.hold(slot, need.nano_usd, &fund.budget, caller.now);
+                    let holding =
+                        fund.purse.hold((slot, &self.owner), need.nano_usd, &fund.budget, (caller.now, moment));
                     if let Err(refused) = holding.await {
                         // The last one first, as they were taken.
                         raised.iter().rev().for_each(|(number, had)| Held::lower(&mut self.money[*number], *had));

@@ -54,13 +54,14 @@ struct State {
     /// As last configured; and its bound, with what it is raised by.
     budget: Option<Budget>,
     limit: u64,
-    /// Somebody was told in this window; `true` beside it: that is not written down yet.
+    /// What was told in this window; what of it somebody has for good; and that this is not written down yet.
     told: Mark,
+    noted: Mark,
     unwritten: bool,
     /// What all who wait for a block need together: one block serves them all, however slowly it is made.
     waiting: u64,
     /// Who holds a reservation: as long as they live it is renewed.
-    owners: HashMap<u64, Weak<()>>,
+    owners: HashMap<u64, Weak<Owner>, foldhash::fast::RandomState>,
     /// When somebody asked last.
     asked: u64,
 }
@@ -81,6 +82,19 @@ impl Wanted {
     }
 }
 
+/// A request that holds money of one budget or of several.
+#[derive(Debug)]
+pub struct Owner {
+    id: u64,
+}
+
+impl Default for Owner {
+    fn default() -> Owner {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Owner { id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
 /// Money that a request holds until it is settled. Dropped without that, it comes back when its lease ends.
 #[derive(Debug)]
 pub struct Held {
@@ -89,7 +103,6 @@ pub struct Held {
     amount: u64,
     /// The threshold that the budget has passed, nano-dollars, for whom it may concern.
     soft: Option<u64>,
-    _owner: Arc<()>,
 }
 
 /// What the keeper writes down.
@@ -157,23 +170,23 @@ impl Purse {
     /// Reserves `amount`, or raises `held` to it. Waits for a block when the leased one is too small, which is seldom.
     pub async fn hold(
         self: &Arc<Self>,
-        held: &mut Option<Held>,
+        (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        now: SystemTime,
+        (now, moment): (SystemTime, Instant),
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
-        match self.try_hold(held, amount, budget) {
+        match self.try_hold((held, owner), amount, budget, moment) {
             Ok(()) => return Ok(()),
             Err(Short::Block) => {}
             Err(short) => return Err(self.refused(budget, now, short)),
         }
-        Box::pin(self.wait_and_hold(held, amount, budget, now)).await
+        Box::pin(self.wait_and_hold((held, owner), amount, budget, now)).await
     }
 
     async fn wait_and_hold(
         self: &Arc<Self>,
-        held: &mut Option<Held>,
+        (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
         now: SystemTime,
@@ -184,7 +197,7 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold(held, amount, budget) {
+            match self.try_hold((held, owner), amount, budget, Instant::now()) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
@@ -207,27 +220,27 @@ impl Purse {
 
     fn try_hold(
         self: &Arc<Self>,
-        held: &mut Option<Held>,
+        (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
+        now: Instant,
     ) -> std::result::Result<(), Short> {
-        let (now, limit) = (self.now(), self.most(budget));
+        let (now, limit) = (self.at(now), self.most(budget));
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
         let State { counter, limit: known, owners, asked, .. } = &mut *state;
         (*known, *asked) = (limit, now);
         let Some(counter) = counter else { return Err(Short::Block) };
-        let id = held.as_ref().map_or_else(next_id, |held| held.id);
+        let id = owner.id;
         counter.hold(id, amount, limit, now, until)?;
         let low = counter.wants(limit, now, 0).is_some();
         let soft = budget.soft_of(limit);
         match held {
             Some(held) => held.amount = held.amount.max(amount),
             None => {
-                let owner = Arc::new(());
-                owners.insert(id, Arc::downgrade(&owner));
-                *held = Some(Held { purse: self.clone(), id, amount, soft, _owner: owner });
+                owners.insert(id, Arc::downgrade(owner));
+                *held = Some(Held { purse: self.clone(), id, amount, soft });
             }
         }
         drop(state);
@@ -249,8 +262,17 @@ impl Purse {
     }
 
     pub fn balance(&self, budget: &Budget) -> Option<Balance> {
-        let limit = self.most(budget);
-        self.lock().counter.as_ref().map(|counter| counter.balance(limit, self.now()))
+        self.balance_at(budget, Instant::now())
+    }
+
+    fn balance_at(&self, budget: &Budget, now: Instant) -> Option<Balance> {
+        let (limit, now) = (self.most(budget), self.at(now));
+        self.lock().counter.as_ref().map(|counter| counter.balance(limit, now))
+    }
+
+    /// Nano-dollars that are left. Not read yet: all, until `hold` waits for it and then knows.
+    pub fn left(&self, budget: &Budget, now: Instant) -> u64 {
+        self.balance_at(budget, now).map_or(budget.nano_usd, |balance| balance.left)
     }
 
     /// Has so much of it been spent that somebody was to be told?
@@ -278,7 +300,7 @@ impl Purse {
     pub fn load(&self, spent: u64, lost: u64, told: Mark) {
         let until = self.now().saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
-        state.told = state.told.and(told);
+        (state.told, state.noted) = (state.told.and(told), state.noted.and(told));
         state.counter.get_or_insert_with(|| Counter::opened(spent, Some((lost, until))));
     }
 
@@ -298,7 +320,7 @@ impl Purse {
         (wants.is_some() || told).then(|| Written {
             ceiling: ceiling.max(wants.unwrap_or(0)),
             open: true,
-            told: state.told,
+            told: state.noted,
         })
     }
 
@@ -343,17 +365,17 @@ impl Purse {
     pub fn at_rest(&self) -> Option<Written> {
         let state = self.lock();
         let counter = state.counter.as_ref()?;
-        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.told })
+        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.noted })
     }
 
     /// Nobody asked for so long, and nothing is in use: its block is given back, and what comes of that is to be written down.
     pub fn rest(&self, idle: Duration) -> Option<Written> {
         let mut state = self.lock();
         let quiet = state.asked.saturating_add(as_nanos(idle)) < self.now();
-        let told = state.told;
-        let counter = state.counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
+        let State { counter, noted, .. } = &mut *state;
+        let counter = counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
         counter.close();
-        Some(Written { ceiling: counter.spent(), open: false, told })
+        Some(Written { ceiling: counter.spent(), open: false, told: *noted })
     }
 
     /// A request is turned away: counted, and told once a window when nothing but a new window or a raise will help.
@@ -370,15 +392,25 @@ impl Purse {
         let mut state = self.lock();
         let Some(spent) = state.counter.as_ref().map(Counter::spent).filter(|_| !state.told.has(mark)) else { return };
         state.told = state.told.and(mark);
-        state.unwritten = true;
+        drop(state);
+        let (scope, name, window, per) = (self.scope.clone(), self.name.clone(), self.window.clone(), self.per);
+        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound, purse: self.own.clone() });
+    }
+
+    /// Somebody has that alert for good: it is to be written down.
+    pub(super) fn noted(&self, mark: Mark) {
+        let mut state = self.lock();
+        (state.noted, state.unwritten) = (state.noted.and(mark), true);
         drop(state);
         self.ask();
-        let (scope, name, per, window) = (self.scope.clone(), self.name.clone(), self.per, self.window.clone());
-        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound });
     }
 
     fn now(&self) -> u64 {
-        as_nanos(self.epoch.elapsed())
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        as_nanos(now.saturating_duration_since(self.epoch))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -427,11 +459,6 @@ impl Held {
 pub fn usd(nano: u64) -> String {
     let text = format!("{}.{:09}", nano / NANO, nano % NANO);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn as_nanos(time: Duration) -> u64 {

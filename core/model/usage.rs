@@ -56,6 +56,8 @@ pub struct Units {
     pub search_units: Option<u64>,
     /// Searches of the web that the provider itself ran.
     pub web_searches: Option<u64>,
+    /// Part of `cache_read_tokens` and of `input_audio_tokens`.
+    pub cache_read_audio_tokens: Option<u64>,
 }
 
 impl Units {
@@ -71,6 +73,7 @@ impl Units {
             characters,
             search_units,
             web_searches,
+            cache_read_audio_tokens,
         } = *self;
         [
             ("input_image_tokens", input_image_tokens),
@@ -82,6 +85,7 @@ impl Units {
             ("characters", characters),
             ("search_units", search_units),
             ("web_searches", web_searches),
+            ("cache_read_audio_tokens", cache_read_audio_tokens),
         ]
     }
 
@@ -97,6 +101,7 @@ impl Units {
             characters,
             search_units,
             web_searches,
+            cache_read_audio_tokens,
         } = self;
         [
             input_image_tokens,
@@ -108,6 +113,7 @@ impl Units {
             characters,
             search_units,
             web_searches,
+            cache_read_audio_tokens,
         ]
     }
 
@@ -117,7 +123,7 @@ impl Units {
 }
 
 /// How many kinds of units there are.
-pub const UNITS: usize = 9;
+pub const UNITS: usize = 10;
 
 /// Which service answered: the same tokens cost more or less by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

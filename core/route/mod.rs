@@ -43,16 +43,19 @@ pub use self::{
     waits::Waits,
     why::{Ranked, Why},
 };
-pub use crate::breaker::Circuit;
+pub use crate::breaker::{Circuit, PROBE_WAIT};
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
     config::{Care, Concurrency, Handling, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
-    provider::{Provider, capability::Capability},
+    provider::{
+        Provider,
+        capability::{self, Capability},
+    },
     queue::{Gate, Queues},
-    quota::At,
+    quota::{self, At},
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -88,6 +91,8 @@ pub struct Target {
     pub lot: u64,
     /// How it fares.
     pub slot: health::Slot,
+    /// Where its quotas stand.
+    pub quota: quota::Slot,
     /// Chat's URLs, made once: whole and streamed, in the provider's first format and in its second.
     pub urls: [OnceLock<Uri>; 4],
 }
@@ -101,6 +106,10 @@ pub struct Limits {
     pub features: &'static [&'static str],
     /// Somebody knows this model: what is not among its features it lacks.
     pub known: bool,
+    /// What a catalogue file says that it lacks, where our own tables do not know it.
+    pub lacks: &'static [&'static str],
+    /// The file alone knows this model.
+    pub by_file: bool,
 }
 
 impl Limits {
@@ -112,6 +121,18 @@ impl Limits {
             output: can.output.or(known.and_then(|k| k.output_limit)),
             features: features.unwrap_or(can.features),
             known: !can.prefix.is_empty() || known.is_some_and(|k| !k.features.is_empty()),
+            lacks: known.map(|k| k.lacks).unwrap_or_default(),
+            by_file: can.prefix.is_empty() && known.is_some(),
+        }
+    }
+}
+
+impl Limits {
+    /// The dialect with what only a catalogue file knows of the model.
+    fn complete(&self, dialect: Dialect) -> Dialect {
+        match self.by_file {
+            true => capability::completed(dialect, self.features, self.lacks, self.output),
+            false => dialect,
         }
     }
 }
@@ -125,7 +146,7 @@ impl Target {
 
     /// As quotas know it.
     pub fn at(&self) -> At<'_> {
-        At { name: &self.name, provider: &self.provider, model: &self.model }
+        At { name: &self.name, provider: &self.provider, model: &self.model, slot: &self.quota }
     }
 
     /// Where an operation on this target goes.

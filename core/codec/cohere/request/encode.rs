@@ -41,11 +41,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if n.is_some_and(|n| n > 1) {
         return Err(Error::unsupported("n", "this model gives one answer a request; leave out `n` or set it to 1"));
     }
-    if logprobs.is_some() {
-        return Err(Error::unsupported(
-            "logprobs",
-            "this model's log probabilities have another shape; leave them out",
-        ));
+    if logprobs.is_some() && dialect.lacks.contains(&"logprobs") {
+        return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
     }
     foreign::refuse(extra, FORMAT)?;
     foreign::note(extra, FORMAT, &mut dropped);
@@ -75,9 +72,17 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     }
     knob("max_tokens", "max_tokens", max_tokens.map(Value::from), dialect, &mut dropped, &mut body);
     sampling_fields(sampling, dialect, &mut dropped, &mut body);
-    let thinking = reasoning.as_ref().and_then(thinking);
+    let thinks = !dialect.lacks.contains(&"reasoning");
+    if !thinks && reasoning.as_ref().is_some_and(|ask| !ask.is_off()) {
+        dropped.push("reasoning_effort");
+    }
+    let thinking = reasoning.as_ref().filter(|_| thinks).and_then(thinking);
     knob("reasoning_effort", "thinking", thinking, dialect, &mut dropped, &mut body);
+    if logprobs.is_some() {
+        body.insert("logprobs".to_owned(), true.into());
+    }
     for (name, given) in [
+        ("top_logprobs", logprobs.as_ref().is_some_and(|ask| ask.top.is_some_and(|top| top > 0))),
         ("parallel_tool_calls", parallel_tool_calls == &Some(false)),
         ("user", user.is_some()),
         ("metadata", !metadata.is_empty()),
