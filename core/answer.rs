@@ -482,7 +482,7 @@ impl Streaming {
                 Box::pin(keep.answered(&answer)).await;
             }
             if streaming.ended {
-                exchange.landed();
+                exchange.landed(None);
             }
             let handed = watch.over(cut.as_mut(), streaming.hand_over(&sink)).await;
             if handed.is_ok() && streaming.ended {

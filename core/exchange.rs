@@ -21,7 +21,7 @@ pub use self::wire::Wire;
 use crate::{
     account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
     auth::Principal,
-    cache::{Kept, Leading},
+    cache::{Landed, Leading},
     clock,
     codec::{ClientView, document::Document},
     context::{Context, Step},
@@ -93,8 +93,8 @@ pub struct Inner {
     pub keep: Option<Box<Keep>>,
     /// It flies for others, too, and its answer may be kept for later ones.
     pub flight: Option<Box<Leading>>,
-    /// Its answer, where it is: what it cost becomes known with the record.
-    pub kept: Option<Arc<Kept>>,
+    /// Its answer was kept: what it cost becomes known with the record.
+    pub kept: Option<Box<Landed>>,
     /// What an answer that is written anew repeats of its request.
     pub echo: Option<Arc<Map<String, Value>>>,
     /// A new version is being tried, and this request has a part in it.

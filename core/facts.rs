@@ -243,10 +243,11 @@ impl Facts for Gateway {
         Box::pin(async move { budgets::raise(self.state.limits.budgets().clone(), &body).await })
     }
 
-    fn flush_cache(&self, team: Option<&str>, key: Option<&str>) -> u64 {
+    fn flush_cache(&self, team: Option<&str>, key: Option<&str>) -> BoxFuture<'static, Result<u64>> {
         let team = team.map(|team| Whose::Team(team.into()));
         let whose = team.or_else(|| key.map(|key| Whose::Key(key.into())));
-        self.state.scripts.effects().builtins.cache.flush(whose.as_ref())
+        let cache = self.state.scripts.effects().builtins.cache;
+        Box::pin(async move { cache.flush(whose.as_ref()).await })
     }
 
     fn end_raise(&self, id: String) -> BoxFuture<'_, Result<Value>> {

@@ -176,7 +176,7 @@ impl Gateway {
                     let answer = if exchange.record.stream { Keep::seen(&body) } else { None };
                     Box::pin(keep.answered(answer.as_ref().unwrap_or(&body))).await;
                 }
-                exchange.landed();
+                exchange.landed(Some(&body));
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
                 response
@@ -349,6 +349,10 @@ impl Gateway {
             Flow::Respond(response) => {
                 exchange.waited(document);
                 return Box::pin(reply::made(exchange, *response, document.stream())).await;
+            }
+            Flow::Repeat(body) => {
+                exchange.waited(document);
+                return Ok(Reply::json(body));
             }
             Flow::Follow(follower) => {
                 exchange.waited(document);

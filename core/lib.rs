@@ -28,6 +28,7 @@ pub mod queue;
 pub mod model;
 pub mod codec;
 pub mod stored;
+pub mod lanes;
 pub mod prompt;
 pub mod text;
 pub mod quota;

@@ -32,7 +32,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("account", &["codec", "config", "context", "error", "exchange", "limit", "model", "quota", "store", "telemetry"]),
     ("auth", &["config", "error", "keyring", "model", "store"]),
     ("seal", &["auth", "error"]),
-    ("stored", &["auth", "codec", "config", "error", "model", "seal", "store", "telemetry"]),
+    ("stored", &["auth", "codec", "config", "error", "lanes", "model", "seal", "store", "telemetry"]),
+    ("lanes", &["error", "seal", "store"]),
     ("limit", &["auth", "clock", "config", "error", "store", "telemetry"]),
     ("keyring", &["config", "error", "store"]),
     // What a provider grants is counted as limits are, and belongs to its targets and keys.
@@ -103,6 +104,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "config",
             "context",
             "error",
+            "lanes",
             "model",
             "pipeline",
             "provider",

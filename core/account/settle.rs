@@ -56,7 +56,7 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
     }
     if let Some(kept) = inner.kept.take() {
         let known = !inner.record.cost_unknown;
-        let _ = kept.cost.set(inner.record.cost_nano_usd.filter(|_| known));
+        kept.settled(inner.record.cost_nano_usd.filter(|_| known));
     }
     if inner.chain.wants_log() {
         let rows = rows.clone();

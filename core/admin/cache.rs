@@ -1,4 +1,4 @@
-//! `/api/v1/cache`: kept answers are taken away, of one tenant or all.
+//! `/api/v1/cache`: kept answers are taken away, of one tenant or all, from memory and from behind it.
 
 use std::sync::Arc;
 
@@ -13,11 +13,14 @@ use super::{
 use crate::error::{Error, Result};
 
 pub(super) fn flush(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
-    let flushed = match (call.query("team"), call.query("key")) {
-        (Some(_), Some(_)) => {
-            Err(Error::invalid("key", "name a team, or a key that has none; a tenant is one of them"))
-        }
-        (team, key) => Ok(state.facts.flush_cache(team, key)),
-    };
-    Box::pin(std::future::ready(flushed.map(|count| reply::ok(&json!({ "removed": count })))))
+    Box::pin(async move {
+        let removed = match (call.query("team"), call.query("key")) {
+            (Some(_), Some(_)) => {
+                let text = "name a team, or a key that has none; a tenant is one of them";
+                return Err(Error::invalid("key", text));
+            }
+            (team, key) => state.facts.flush_cache(team, key),
+        };
+        Ok(reply::ok(&json!({ "removed": removed.await? })))
+    })
 }

@@ -86,8 +86,8 @@ pub trait Facts: Send + Sync {
         Box::new(|_| None)
     }
     /// Removes kept answers: of a team, of a key that has none, or all. How many there were.
-    fn flush_cache(&self, _team: Option<&str>, _key: Option<&str>) -> u64 {
-        0
+    fn flush_cache(&self, _team: Option<&str>, _key: Option<&str>) -> BoxFuture<'static, Result<u64>> {
+        Box::pin(std::future::ready(Ok(0)))
     }
     /// Raises a budget; `body` says which, by what, until when and why.
     fn raise(&self, _body: Bytes) -> BoxFuture<'_, Result<Value>> {

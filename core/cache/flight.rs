@@ -14,7 +14,11 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{key::Key, weight};
+use super::{
+    key::Key,
+    shelf::{Given, Kept},
+    weight,
+};
 use crate::{
     clock,
     error::{Error, Kind},
@@ -52,6 +56,8 @@ struct Tape {
     /// All of it lies here, so that others may come.
     open: bool,
     whole: Option<Arc<Response>>,
+    /// It was there already, and nothing flew.
+    given: Option<Arc<Kept>>,
     /// Another attempt was made after it was complete: it is not what its leader's client got.
     stale: bool,
     /// Who has heard how far, by number.
@@ -93,6 +99,11 @@ impl Flight {
         let tape = Mutex::new(Tape { open: true, ..Tape::default() });
         let (told, followed) = (watch::Sender::new(()), watch::Sender::new(0));
         Arc::new(Flight { key, most, tape, told, followed, heard: Notify::new(), numbers: AtomicUsize::new(0) })
+    }
+
+    /// Bytes of an answer that may be kept.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// One more who follows from the beginning; `None`: it is too late.
@@ -174,6 +185,14 @@ impl Flight {
         tape.whole = tape.open.then(|| Arc::new(response.clone()));
         drop(tape);
         self.tell();
+    }
+
+    /// The answer lay behind memory: all who follow have it at once.
+    pub fn give(&self, kept: &Arc<Kept>) {
+        let Given::Said(response) = &kept.given else { return };
+        // First, so that nobody takes it for one that flew.
+        self.lock().given = Some(kept.clone());
+        self.push_whole(response);
     }
 
     /// Its followers hear of it. What is complete stays so.
@@ -278,6 +297,11 @@ impl Follower {
                 return Err(None);
             }
         }
+    }
+
+    /// The answer that was there, where nothing flew.
+    pub fn given(&self) -> Option<Arc<Kept>> {
+        self.flight.lock().given.clone()
     }
 
     /// The whole answer.

@@ -10,26 +10,38 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::key::{Key, Whose};
 use crate::model::Response;
 
 /// An answer that is kept.
 #[derive(Debug)]
 pub struct Kept {
-    pub response: Arc<Response>,
+    pub given: Given,
     /// `provider/model` that gave it.
     pub target: Arc<str>,
-    /// When it was given.
+    /// When it was given, or came here.
     pub born: Instant,
+    /// How old it was when it came here.
+    pub earlier: Duration,
     /// What it cost, known once its request is settled; `None`: nobody knows.
     pub cost: OnceLock<Option<i64>>,
     /// Bytes that it takes, about.
     pub size: usize,
 }
 
+/// What it says.
+#[derive(Debug, Clone)]
+pub enum Given {
+    Said(Arc<Response>),
+    /// Vectors, which no stage looks into: the caller's bytes.
+    Vectors(Bytes),
+}
+
 impl Kept {
     pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.born)
+        now.saturating_duration_since(self.born).saturating_add(self.earlier)
     }
 
     /// What a hit saves.

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::{Boarding, Cache, Flight, Follower, Kept, Key, Leading};
+use super::{Boarding, Cache, Flight, Follower, Given, Kept, Key, Leading};
 use crate::{
     clock,
     codec::document::Document,
@@ -189,8 +189,12 @@ impl CacheVisit {
 
     /// Why nothing of this request is kept; `None`: it may be.
     fn unfit(&self, cx: &Context, document: &mut Document) -> crate::error::Result<Option<&'static str>> {
-        if cx.operation != Operation::Chat {
-            return Ok(Some("only chats are"));
+        match cx.operation {
+            Operation::Chat => {}
+            // The same text has the same vector: nothing is drawn, and nothing run.
+            Operation::Embeddings if self.shared.config.embeddings => return Ok(None),
+            Operation::Embeddings => return Ok(Some("it asks for vectors (`cache.embeddings`)")),
+            _ => return Ok(Some("only chats and vectors are")),
         }
         if document.runs_tools()? {
             return Ok(Some("its provider would run tools for it"));
@@ -208,26 +212,49 @@ impl CacheVisit {
             _ => config.ttl,
         };
         let began = clock::now();
+        let counts = !self.dry && cache.is_live();
         let mut fallen = 0;
         loop {
-            if wish != Wish::Refresh
-                && let Some(kept) = cache.look(&key, most, config.ttl)
-            {
-                self.state = State::Out;
-                return Ok(hit(cx, &kept, !self.dry && cache.is_live()));
+            if wish != Wish::Refresh {
+                let found = cache.look(&key, most, config.ttl);
+                if counts {
+                    metrics().cache_memory().read(if found.is_some() { "hit" } else { "miss" });
+                }
+                if let Some(kept) = found {
+                    self.state = State::Out;
+                    return Ok(hit(cx, &kept, counts, Duration::ZERO));
+                }
             }
             if self.dry {
                 self.state = State::Out;
-                return Ok(RequestVerdict::Continue);
+                let lies = match wish {
+                    Wish::Refresh => None,
+                    _ => cache.peek(&key, most, config.ttl).await,
+                };
+                return Ok(lies.map_or(RequestVerdict::Continue, |kept| hit(cx, &kept, counts, Duration::ZERO)));
             }
             // Who waited for two flights in vain waits for no third one.
-            let shares = cache.is_live() && config.single_flight && wish != Wish::Refresh && fallen < MOST_FLIGHTS;
+            let shares = cache.is_live()
+                && config.single_flight
+                && wish != Wish::Refresh
+                && fallen < MOST_FLIGHTS
+                && cx.operation == Operation::Chat;
             let boarding = match shares {
                 true => cache.board(&key, config.max_answer),
                 false => Boarding::Lead(cache.alone(&key, config.max_answer)),
             };
             let mut follower = match boarding {
-                Boarding::Lead(leading) => return Ok(self.lead(cx, leading, began)),
+                Boarding::Lead(mut leading) => {
+                    // It may have landed between the look and the boarding.
+                    let landed = if shares { cache.look(&key, most, config.ttl) } else { None };
+                    let found = match landed {
+                        Some(kept) => Some(kept),
+                        None => leading.search(wish != Wish::Refresh, most, config.ttl).await,
+                    };
+                    let Some(kept) = found else { return Ok(self.lead(cx, leading, began)) };
+                    self.state = State::Out;
+                    return Ok(hit(cx, &kept, counts, clock::since(began)));
+                }
                 Boarding::Follow(follower) => follower,
             };
             let until = cx.deadline.unwrap_or_else(|| clock::now() + FAR);
@@ -239,6 +266,14 @@ impl CacheVisit {
                 }
                 Ok(Err(fell)) => fell,
                 Ok(Ok(whole)) => {
+                    if let Some(kept) = follower.given() {
+                        // Nothing flew: who was first found an answer, which may be too old for this one.
+                        if kept.age(clock::now()) >= most {
+                            continue;
+                        }
+                        self.state = State::Out;
+                        return Ok(hit(cx, &kept, counts, clock::since(began)));
+                    }
                     self.state = State::Out;
                     asked(cx, cache, CacheWord::Shared, began);
                     return Ok(match whole {
@@ -278,8 +313,8 @@ fn asked(cx: &mut Context, cache: &Cache, word: CacheWord, began: Instant) {
     cx.cached = Some(Box::new(Cached { waited: clock::since(began), ..Cached::new(word) }));
 }
 
-/// The answer that is there.
-fn hit(cx: &mut Context, kept: &Kept, counts: bool) -> RequestVerdict {
+/// The answer that is there. `waited`: for what is not this gateway's own work.
+fn hit(cx: &mut Context, kept: &Kept, counts: bool, waited: Duration) -> RequestVerdict {
     if counts {
         metrics().cache_asked(CacheWord::Hit);
     }
@@ -287,9 +322,13 @@ fn hit(cx: &mut Context, kept: &Kept, counts: bool) -> RequestVerdict {
         age: kept.age(clock::now()),
         target: Some(kept.target.clone()),
         saved_nano_usd: kept.worth(),
+        waited,
         ..Cached::new(CacheWord::Hit)
     }));
-    RequestVerdict::Respond(Box::new(fresh(&kept.response)))
+    match &kept.given {
+        Given::Said(response) => RequestVerdict::Respond(Box::new(fresh(response))),
+        Given::Vectors(bytes) => RequestVerdict::Repeat(bytes.clone()),
+    }
 }
 
 /// An answer is called by a name of its own: ids are of requests, and clients keep things by them.

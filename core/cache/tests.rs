@@ -35,8 +35,16 @@ fn plain_key(team: &str, n: u8) -> Key {
 }
 
 fn kept(text: &str, size: usize, born: Instant) -> Arc<Kept> {
-    let response = Arc::new(Response::of_text(text));
-    Arc::new(Kept { response, target: "mock/mock".into(), born, cost: OnceLock::new(), size })
+    let given = Given::Said(Arc::new(Response::of_text(text)));
+    let (target, earlier) = ("mock/mock".into(), Duration::ZERO);
+    Arc::new(Kept { given, target, born, earlier, cost: OnceLock::new(), size })
+}
+
+fn text(kept: &Kept) -> String {
+    match &kept.given {
+        Given::Said(response) => response.text(),
+        Given::Vectors(_) => String::new(),
+    }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -177,7 +185,7 @@ fn equal_digests_of_two_tenants_are_two_answers() {
     let own = Key { whose: Whose::Key("lab".into()), digest: [1; 32] };
     assert!(shelf.look(&own, long, now).is_none());
     shelf.put(own.clone(), kept("the key's", 10, now));
-    assert_eq!(shelf.look(&own, long, now).expect("kept").response.text(), "the key's");
+    assert_eq!(text(&shelf.look(&own, long, now).expect("kept")), "the key's");
     assert_eq!(shelf.flush(Some(&Whose::Team("lab".into()))), 1);
     assert!(shelf.look(&own, long, now).is_some());
     assert_eq!(shelf.flush(None), 1);
@@ -204,13 +212,13 @@ fn no_answer_crosses_tenants_or_policies_in_twenty_thousand_tries() {
         let key = Key::of(&cx, &mut document(Format::OpenaiChat, &body), &policy, &[]).expect("a key");
         match cache.look(&key, long, long) {
             Some(kept) => {
-                assert_eq!(kept.response.text(), mine);
+                assert_eq!(text(&kept), mine);
                 hits += 1;
             }
             None => {
                 let leading = cache.alone(&key, 1 << 20);
                 leading.flight().push_whole(&Response::of_text(&*mine));
-                assert!(leading.landed(&"mock/mock".into()).is_some());
+                assert!(leading.landed(&"mock/mock".into(), None).is_some());
             }
         }
     }
@@ -262,8 +270,8 @@ async fn who_comes_late_hears_an_answer_from_its_beginning() {
     }
     let mut after = follow(&cache, &key);
     assert_eq!(after.whole().await.expect("whole").text(), "one two three");
-    let kept = leading.landed(&"mock/mock".into()).expect("it is kept");
-    assert_eq!(kept.response.text(), "one two three");
+    let landed = leading.landed(&"mock/mock".into(), None).expect("it is kept");
+    assert_eq!(text(&landed.kept), "one two three");
     assert!(cache.look(&key, MINUTE, MINUTE).is_some());
     assert!(matches!(cache.board(&key, 1), Boarding::Lead(_)), "what has landed is joined by nobody");
 }
@@ -296,7 +304,7 @@ async fn another_attempt_begins_the_answer_anew() {
     let (heard, end) = hear(&mut follower).await;
     assert_eq!(heard, right);
     assert!(matches!(end, Heard::Complete));
-    assert_eq!(leading.landed(&"mock/mock".into()).expect("kept").response.text(), "right");
+    assert_eq!(text(&leading.landed(&"mock/mock".into(), None).expect("kept").kept), "right");
 }
 
 #[tokio::test]
@@ -329,21 +337,21 @@ async fn only_what_ended_well_and_is_its_leaders_is_kept() {
     for (n, (response, good)) in (0u8..).zip(cases) {
         let whole = cache.alone(&plain_key("whole", n), 1 << 20);
         whole.flight().push_whole(&response);
-        assert_eq!(whole.landed(&"a/b".into()).is_some(), good, "{n} whole");
+        assert_eq!(whole.landed(&"a/b".into(), None).is_some(), good, "{n} whole");
         let streamed = cache.alone(&plain_key("streamed", n), 1 << 20);
         play(streamed.flight(), unfold(&response)).await;
-        assert_eq!(streamed.landed(&"a/b".into()).is_some(), good, "{n} streamed");
+        assert_eq!(streamed.landed(&"a/b".into(), None).is_some(), good, "{n} streamed");
         let cut = cache.alone(&plain_key("cut", n), 1 << 20);
         play(cut.flight(), unfold(&response).into_iter().filter(|e| *e != Event::End)).await;
-        assert!(cut.landed(&"a/b".into()).is_none(), "{n} without its end");
+        assert!(cut.landed(&"a/b".into(), None).is_none(), "{n} without its end");
     }
     let superseded = cache.alone(&plain_key("next", 0), 1 << 20);
     superseded.flight().push_whole(&with(FinishReason::Stop));
     superseded.flight().begin();
-    assert!(superseded.landed(&"a/b".into()).is_none(), "its leader went on to another");
+    assert!(superseded.landed(&"a/b".into(), None).is_none(), "its leader went on to another");
     let large = cache.alone(&plain_key("large", 0), 600);
     large.flight().push_whole(&Response::of_text("x".repeat(1_000)));
-    assert!(large.landed(&"a/b".into()).is_none(), "too large");
+    assert!(large.landed(&"a/b".into(), None).is_none(), "too large");
 }
 
 #[tokio::test]
@@ -351,11 +359,11 @@ async fn what_was_flushed_while_it_flew_is_not_kept() {
     let (cache, key) = (Arc::new(Cache::live()), plain_key("lab", 1));
     let leading = lead(&cache, &key);
     let mut follower = follow(&cache, &key);
-    cache.flush(Some(&key.whose));
+    cache.flush(Some(&key.whose)).await.expect("memory is emptied");
     assert!(matches!(cache.board(&key, 1), Boarding::Lead(_)), "nobody joins what was asked before");
     leading.flight().push_whole(&Response::of_text("old"));
     assert_eq!(follower.whole().await.expect("who followed hears it").text(), "old");
-    assert!(leading.landed(&"a/b".into()).is_none());
+    assert!(leading.landed(&"a/b".into(), None).is_none());
     assert!(cache.look(&key, MINUTE, MINUTE).is_none());
 }
 
@@ -390,5 +398,5 @@ async fn a_long_answer_is_held_only_as_far_as_somebody_has_to_hear_it() {
     assert!(heard.is_empty());
     assert!(matches!(end, Heard::Failed(Some(error)) if error.message.contains("read too slowly")));
     assert!(matches!(cache.board(&key, 1), Boarding::Lead(_)), "it is too late for others");
-    assert!(leading.landed(&"a/b".into()).is_none());
+    assert!(leading.landed(&"a/b".into(), None).is_none());
 }

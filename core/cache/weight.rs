@@ -18,6 +18,11 @@ pub fn weight(response: &Response) -> usize {
     512 + id.len() + model.len() + choices + fields(extra)
 }
 
+/// Of one that is bytes.
+pub fn of_bytes(bytes: &[u8]) -> usize {
+    512 + bytes.len()
+}
+
 /// Of an event of a stream.
 pub fn of_event(event: &Event) -> usize {
     96 + match event {

@@ -239,6 +239,7 @@ impl Running {
         let books = books.map(|books| tokio::spawn(books.run(counted.clone())));
         let durable = store.directory().filter(|_| config.responses.persist);
         let stored = Stored::open(durable, &keys.secret_for("kept responses"), config.responses).await?;
+        let cached_secret = keys.secret_for("cached answers");
         let transport = Transport::new(&proxies());
         keys.table().issuers().ask_through(Arc::new(IssuerKeys(transport.client())));
         let gateway = Arc::new(Gateway {
@@ -280,7 +281,9 @@ impl Running {
         experiments.serve(&gateway);
         experiments.read(&*store).await;
         let (scripts, plugins) = (gateway.state.scripts.effects().kv, gateway.state.plugins.effects().kv);
-        gateway.state.scripts.effects().builtins.cache.configure(&config.cache);
+        let cache = gateway.state.scripts.effects().builtins.cache;
+        cache.stand_on(store.clone(), cached_secret);
+        cache.configure(&config.cache).await;
         let hints = Hints::new(store.clone(), scripts, plugins);
         hints.read(&gateway.runtime.load().stages.iter().map(|stage| stage.uses.as_str()).collect()).await;
         rollout::known(&[&gateway.runtime.load()]);
@@ -395,9 +398,11 @@ impl Running {
         }
         self.gateway.state.stored.sync().await;
         let audit = self.gateway.state.audit.clone();
+        let cache = self.gateway.state.scripts.effects().builtins.cache;
         // The last exchange is gone when its gateway is: then the queue ends by itself.
         drop((self.gateway, self.deploy));
         let _ = tokio::time::timeout(SETTLE, self.settling).await;
+        cache.sync().await;
         self.counted.cancel();
         if let Some(books) = self.books {
             let _ = books.await;

@@ -14,6 +14,35 @@ pub struct Cache {
     pub sampled: bool,
     /// Equal requests fly once.
     pub single_flight: bool,
+    /// Vectors are kept too.
+    pub embeddings: bool,
+    /// What lies behind memory.
+    pub persist: Persist,
+    /// Bytes of all answers there.
+    pub max_size: u64,
+    /// The stage stands in the list: there is something to keep.
+    pub listed: bool,
+}
+
+/// Where answers lie that memory has no room for, or forgot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Persist {
+    /// Nowhere: they end with the process.
+    Memory,
+    /// In the data directory, for this gateway.
+    Files,
+    /// In Redis, for all gateways that share it.
+    Redis,
+}
+
+impl Persist {
+    /// Bytes of all answers there, where nobody says otherwise.
+    pub const fn max_size(self) -> u64 {
+        match self {
+            Persist::Memory | Persist::Files => 1 << 30,
+            Persist::Redis => 256 << 20,
+        }
+    }
 }
 
 impl Default for Cache {
@@ -24,6 +53,10 @@ impl Default for Cache {
             max_answer: 1 << 20,
             sampled: true,
             single_flight: true,
+            embeddings: false,
+            persist: Persist::Memory,
+            max_size: Persist::Memory.max_size(),
+            listed: false,
         }
     }
 }

@@ -26,7 +26,7 @@ mod strategy;
 mod team;
 mod unit;
 
-pub use cache::Cache;
+pub use cache::{Cache, Persist};
 pub use care::{HealthCheck, Hedge, MinSpeed, Timeouts};
 pub use data::{Data, DataTerms};
 pub use experiment::{Arm, Charge, Mirror, Split, SplitBy};

@@ -46,7 +46,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-pub use cache::Cache;
+pub use cache::{Cache, Persist};
 pub use care::{After, Care, HealthCheck, Hedge, MinSpeed, Timeouts};
 pub use catalogue::{Catalogue, CatalogueRow};
 pub use content::Content;
@@ -363,6 +363,9 @@ impl Config {
         }
         if self.responses.persist != old.responses.persist {
             keys.push("responses.persist");
+        }
+        if self.cache.persist != old.cache.persist {
+            keys.push("cache.persist");
         }
         if self.budget_lease != old.budget_lease {
             keys.push("store.budget_lease");

@@ -661,6 +661,7 @@ fn identities_that_cannot_be_meant_are_told() {
     }
 }
 
+mod cache;
 mod choices;
 mod money;
 mod overload;

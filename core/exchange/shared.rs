@@ -1,9 +1,12 @@
 //! What an exchange has to do with requests that ask the same: it hears their answer, or they hear its own, and it may be kept.
 
+use bytes::Bytes;
+
 use super::{Exchange, Inner};
 use crate::{
     codec::document::Document,
     error::{Error, Kind, Side},
+    model::Operation,
 };
 
 impl Inner {
@@ -30,13 +33,14 @@ impl Exchange {
     }
 
     /// The answer is there, whole, and about to be delivered: it is kept for others where it may be. What a budget had a say in
-    /// is this request's own.
-    pub fn landed(&mut self) {
+    /// is this request's own. `body`: its bytes, where it came whole.
+    pub fn landed(&mut self, body: Option<&Bytes>) {
         let Some(leading) = self.flight.take() else { return };
         let unmet = self.record.tags.iter().any(|(name, _)| name == "quality_unmet");
         let fine = !unmet && !self.fell_back && self.max_tokens.is_none();
         if let Some(target) = self.record.target.clone().filter(|_| fine) {
-            self.kept = leading.landed(&target);
+            let vectors = body.filter(|_| self.cx.operation == Operation::Embeddings);
+            self.kept = leading.landed(&target, vectors).map(Box::new);
         }
     }
 

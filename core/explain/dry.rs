@@ -131,11 +131,18 @@ impl Way<'_> {
         at_gateway(self.world, cx);
         cx.principal.clone().admits(cx.operation, None)?;
         self.bounds.would_enter()?;
-        if let Flow::Respond(mut response) = chain.request(cx, document).await? {
-            chain.response(cx, &Candidate::default(), &mut response).await?;
-            decision.status = Some(200);
-            decision.text = Some(response.text());
-            return Ok(());
+        match chain.request(cx, document).await? {
+            Flow::Respond(mut response) => {
+                chain.response(cx, &Candidate::default(), &mut response).await?;
+                decision.status = Some(200);
+                decision.text = Some(response.text());
+                return Ok(());
+            }
+            Flow::Repeat(_) => {
+                decision.status = Some(200);
+                return Ok(());
+            }
+            Flow::Continue | Flow::Follow(_) => {}
         }
         let long = self.world.config.models.get(document.model()).and_then(|model| model.long_input.as_ref());
         if let Some(settings) = long

@@ -1,9 +1,10 @@
 //! Unknown fields, kept with the format they came from and given back only to it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// A wire format. The names are the configuration's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     OpenaiChat,
@@ -185,7 +186,7 @@ impl Operation {
 }
 
 /// Fields that the canonical model has no name for. Explicit nulls are not kept.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Extra(Option<Box<(Format, Map<String, Value>)>>);
 
 impl Extra {

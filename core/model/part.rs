@@ -1,10 +1,11 @@
 //! The pieces of a turn. Every piece that some format can say has a typed home here.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Extra, Format};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Part {
     Text(Text),
     /// The model declined, in its own words.
@@ -22,7 +23,7 @@ pub enum Part {
     },
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Text {
     pub text: String,
     pub citations: Vec<Citation>,
@@ -33,7 +34,7 @@ pub struct Text {
 }
 
 /// Thinking. `data` is a sealed block (Anthropic `redacted_thinking`): then `text` is empty.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reasoning {
     pub text: String,
     pub signature: Option<Signature>,
@@ -44,13 +45,13 @@ pub struct Reasoning {
 
 /// Opaque proof of a reasoning step. Only ever sent back to a format of the same `origin`; in a foreign client's wire it
 /// travels as `pc1:<origin>:<data>` (see `codec::signature`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signature {
     pub origin: Format,
     pub data: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MediaKind {
     Image,
     /// PDF, plain text and other documents.
@@ -59,7 +60,7 @@ pub enum MediaKind {
     Video,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Media {
     pub kind: MediaKind,
     /// `image/png`, `application/pdf`; unknown for some URLs and file ids.
@@ -96,7 +97,7 @@ impl Media {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum MediaSource {
     /// Standard-alphabet base64, without a `data:` head.
     Base64(String),
@@ -112,7 +113,7 @@ pub enum MediaSource {
     Parts(Vec<Part>),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ToolKind {
     #[default]
     Function,
@@ -120,7 +121,7 @@ pub enum ToolKind {
     Custom,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// Empty when the upstream gave none: the client encoder makes a deterministic one.
     pub id: String,
@@ -133,7 +134,7 @@ pub struct ToolCall {
     pub extra: Extra,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolResult {
     pub call_id: String,
     /// The function's name: known from the wire (Gemini) or looked up from the call.
@@ -149,13 +150,13 @@ pub struct ToolResult {
 }
 
 /// "Cache the prompt up to here." `ttl` in the caller's words: `5m`, `1h`, `30m`, `12h`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheHint {
     pub ttl: Option<String>,
 }
 
 /// A source of a piece of text. `start`/`end` are Unicode code points of the answer's text where the wire gives that.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Citation {
     pub url: Option<String>,
     pub title: Option<String>,

@@ -1,10 +1,11 @@
 //! A whole answer in canonical form.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Extra, Part, Usage};
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Response {
     /// The upstream's id; empty when it gave none.
     pub id: String,
@@ -18,7 +19,7 @@ pub struct Response {
     pub extra: Extra,
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     pub index: u32,
     pub parts: Vec<Part>,
@@ -29,7 +30,7 @@ pub struct Choice {
 }
 
 /// Why the model stopped: the unified reason and the upstream's own word.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finish {
     pub reason: FinishReason,
     /// As the upstream wrote it (`pause_turn`, `RECITATION`).
@@ -40,7 +41,7 @@ pub struct Finish {
     pub details: Option<Value>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FinishReason {
     Stop,
     Length,

@@ -1,12 +1,13 @@
 //! What an answer cost in tokens. Unknown is `None`, never zero.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Format;
 
 /// `input_tokens` includes cached ones and `output_tokens` includes reasoning, as OpenTelemetry counts them: codecs add
 /// or subtract at their border.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     pub input_tokens: Option<u64>,
     pub output_tokens: Option<u64>,
@@ -28,14 +29,14 @@ pub struct Usage {
 }
 
 /// Tokens that a vendor charges: its own prompt around the caller's is not among them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Billed {
     pub input_tokens: Option<u64>,
     pub output_tokens: Option<u64>,
 }
 
 /// What a vendor counts besides text and sound, or in other units than tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Units {
     /// Part of `input_tokens`.
     pub input_image_tokens: Option<u64>,
@@ -125,7 +126,7 @@ impl Units {
 pub const UNITS: usize = 10;
 
 /// Which service answered: the same tokens cost more or less by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ServiceTier {
     Standard,
     Flex,

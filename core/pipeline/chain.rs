@@ -135,7 +135,7 @@ impl Chain {
             seat.changed |= mark != Mark::of(doc);
             let verdict = seat.settle(cx, Phase::Request, started, outcome, |v| match v {
                 RequestVerdict::Continue | RequestVerdict::Lead(_) => Verdict::Continue,
-                RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => Verdict::Respond,
+                RequestVerdict::Respond(_) | RequestVerdict::Repeat(_) | RequestVerdict::Follow(_) => Verdict::Respond,
                 RequestVerdict::Fail(error) => Verdict::Reject(error.status()),
                 RequestVerdict::Reject { status, .. } => Verdict::Reject(*status),
             })?;
@@ -147,6 +147,10 @@ impl Chain {
                 Some(RequestVerdict::Respond(response)) => {
                     self.made_at(at);
                     return Ok(Flow::Respond(response));
+                }
+                Some(RequestVerdict::Repeat(bytes)) => {
+                    self.made_at(at);
+                    return Ok(Flow::Repeat(bytes));
                 }
                 Some(RequestVerdict::Follow(follower)) => {
                     self.made_at(at);

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::phase::Phases;
@@ -166,6 +167,8 @@ pub enum RequestVerdict {
     Continue,
     /// Answer now, without an upstream.
     Respond(Box<Response>),
+    /// The same for an operation whose answers no stage looks into: an earlier one's bytes.
+    Repeat(Bytes),
     /// Goes on, for itself and for those that ask the same meanwhile.
     Lead(Box<Leading>),
     /// Somebody else's answer, as it comes.

@@ -263,7 +263,7 @@ fn text_of(event: &Event) -> usize {
 fn request_word(verdict: &RequestVerdict) -> &'static str {
     match verdict {
         RequestVerdict::Continue | RequestVerdict::Lead(_) => CONTINUE,
-        RequestVerdict::Respond(_) | RequestVerdict::Follow(_) => "respond",
+        RequestVerdict::Respond(_) | RequestVerdict::Repeat(_) | RequestVerdict::Follow(_) => "respond",
         RequestVerdict::Reject { .. } | RequestVerdict::Fail(_) => REJECT,
     }
 }

@@ -329,7 +329,7 @@ impl Deploy {
         state.health.welcome(new.routes.targets(), clock::now());
         state.health.quotas.configure(&new.config.quotas, new.routes.providers());
         state.stored.set_bounds(new.config.responses);
-        state.scripts.effects().builtins.cache.configure(&new.config.cache);
+        self.handle.block_on(state.scripts.effects().builtins.cache.configure(&new.config.cache));
         state.audit.set_keep(new.config.audit.keep);
         let tried = state.rollout.under_way().map(|tried| tried.candidate.load().config.secrets.references.clone());
         self.handle.block_on(state.secrets.settle(&new.config.secrets, &tried.unwrap_or_default()));

@@ -171,7 +171,7 @@ async fn steps(
     }
     let outcome = match chain.request(cx, document).await {
         Ok(Flow::Continue) => gateway::plan(&version.routes, live, &mut chain, cx, document, headers).await.map(Some),
-        Ok(Flow::Respond(_) | Flow::Follow(_)) => Ok(None),
+        Ok(Flow::Respond(_) | Flow::Repeat(_) | Flow::Follow(_)) => Ok(None),
         Err(error) => Err(error),
     };
     chain.close(cx);

@@ -33,6 +33,7 @@ mod shared;
 mod sled;
 pub mod tables;
 mod tally;
+pub mod volatile;
 
 pub use changes::{Changes, Told};
 pub use compiled::{Compiled, compiled};
@@ -43,6 +44,7 @@ pub use files::Files;
 pub use memory::Memory;
 pub use open::quiet_panics;
 pub use tables::Table;
+pub use volatile::Volatile;
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -105,6 +107,11 @@ pub trait Store: Send + Sync {
     /// Where several gateways count limits and budgets together; `None`: each counts for itself.
     fn counters(&self) -> Option<Arc<dyn Counters>> {
         None
+    }
+
+    /// Where several gateways share what may be lost, over a connection of its own; `None`: nowhere.
+    fn volatile(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Volatile>>>> {
+        Box::pin(std::future::ready(Ok(None)))
     }
 }
 

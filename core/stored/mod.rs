@@ -5,45 +5,35 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Method, request::Parts};
 use serde_json::{Map, Value, json};
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 use self::{
-    archive::{Archive, Place},
     conversations::Joined,
     items::Turn,
     shelf::{Look, Shelf},
-    writer::{Job, Writer},
 };
 use crate::{
     auth::Principal,
     codec::{document::Document, envelope::Envelope},
     config,
     error::{Error, Kind, Result},
+    lanes::{Clock, Content, Index, Lanes, Put, now, seconds},
     model::{Format, Operation},
     seal::{AtRest, Name, Tenant, Thing},
     store::{Directory, StoreError},
     telemetry::metrics,
 };
 
-mod archive;
 mod conversations;
 mod items;
 mod shelf;
-mod writer;
 
 /// All that is kept, of every tenant.
 pub struct Stored {
@@ -51,22 +41,10 @@ pub struct Stored {
     rest: Arc<AtRest>,
     clock: Clock,
     /// `None`: nothing outlives the process.
-    disk: Option<Disk>,
+    disk: Option<Lanes>,
     /// Conversations are changed one after another; by a hash of their ids.
     gates: [tokio::sync::Mutex<()>; GATES],
 }
-
-struct Disk {
-    archive: Arc<Archive>,
-    jobs: mpsc::Sender<Job>,
-    /// Bytes of answers that wait to be written.
-    waiting: Arc<AtomicUsize>,
-    /// A few reads at a time: they have threads that others need, too.
-    reads: Semaphore,
-}
-
-/// Seconds since 1970.
-type Clock = fn() -> u64;
 
 /// The right to keep the answer of a request that is under way.
 pub struct Keep {
@@ -108,7 +86,7 @@ impl Stored {
             return Ok(Arc::new(Stored { shelf, rest, clock, disk: None, gates: Default::default() }));
         };
         let (opening, sealing) = (shelf.clone(), rest.clone());
-        let open = move || Disk::open(&directory, sealing, opening, clock);
+        let open = move || Lanes::open(directory.files(FOLDER)?, FOLDER, sealing, opening, clock);
         let disk = tokio::task::spawn_blocking(open).await??;
         Ok(Arc::new(Stored { shelf, rest, clock, disk: Some(disk), gates: Default::default() }))
     }
@@ -205,10 +183,8 @@ impl Stored {
 
     /// All that was kept so far is on the disk when it returns.
     pub async fn sync(&self) {
-        let Some(disk) = &self.disk else { return };
-        let (done, synced) = oneshot::channel();
-        if disk.jobs.send(Job::Sync { done }).is_ok() {
-            let _ = timeout(ANSWER, synced).await;
+        if let Some(disk) = &self.disk {
+            let _ = timeout(ANSWER, disk.sync()).await;
         }
     }
 
@@ -223,13 +199,16 @@ impl Stored {
             Look::There(place) => place,
         };
         let Some(disk) = &self.disk else { return Err(unknown()) };
-        let Some(turn) = disk.read(name, place).await? else {
+        let failed = |error: StoreError| {
+            Error::new(Kind::Internal, "kept responses cannot be read").with_code("store_failed").because(error)
+        };
+        let Some(Content { head, body }) = disk.read(name, place).await.map_err(failed)? else {
             if self.lock().was_damaged(&name, place) {
                 tracing::warn!(file = place.segment, "a kept answer is damaged, and gone");
             }
             return Err(unknown());
         };
-        let turn = Arc::new(turn);
+        let turn = Arc::new(Turn { request: head, answer: body });
         let mut shelf = self.lock();
         shelf.was_read(name, place, turn.clone());
         shelf.sweep((self.clock)());
@@ -238,34 +217,26 @@ impl Stored {
 
     async fn put(&self, lane: u32, name: Name, turn: Turn) {
         let (turn, now) = (Arc::new(turn), (self.clock)());
-        let (job, written) = {
+        let written = {
             let mut shelf = self.lock();
             let expires = now.saturating_add(seconds(shelf.bounds.keep));
             let replaces = shelf.put(name, turn.clone(), expires);
             shelf.sweep(now);
             let Some(disk) = &self.disk else { return };
-            // What would push out most others is not kept, and what a slow disk leaves over is not piled up.
-            let fits = turn.size() as u64 <= shelf.bounds.max_size / 4
-                && disk.waiting.load(Ordering::Relaxed).saturating_add(turn.size()) <= MOST_WAITING;
-            let (done, written) = oneshot::channel();
-            if fits {
+            // What would push out most others is not kept.
+            if turn.size() as u64 <= shelf.bounds.max_size / 4 && disk.takes(turn.size()) {
                 let serial = shelf.written_soon(name);
-                disk.waiting.fetch_add(turn.size(), Ordering::Relaxed);
-                (Job::Put { lane, name, serial, expires, turn, replaces, done }, Some(written))
+                let content = Content { head: turn.request.clone(), body: turn.answer.clone() };
+                // Under the lock: what is put first is written first.
+                disk.put(Put { lane, name, serial, expires, content, replaces })
             } else {
                 metrics().response_unwritten();
-                let (done, _) = oneshot::channel();
-                (Job::Erase { place: replaces, done }, None)
+                disk.erase(replaces.into_iter().collect());
+                return;
             }
         };
-        // Without a writer there is nothing to wait for: the process is about to end.
-        if let Some(disk) = &self.disk {
-            let _ = disk.jobs.send(job);
-        }
-        if let Some(written) = written {
-            // It goes on without us; the answer waits no longer.
-            let _ = timeout(PATIENCE, written).await;
-        }
+        // It goes on without us; the answer waits no longer.
+        let _ = timeout(PATIENCE, written).await;
     }
 
     async fn delete(&self, principal: &Principal, id: &str) -> Result<()> {
@@ -281,10 +252,8 @@ impl Stored {
             shelf.remove(&name)
         };
         let Some(disk) = self.disk.as_ref().filter(|_| gone.found) else { return Ok(()) };
-        let (done, erased) = oneshot::channel();
-        let sent = disk.jobs.send(Job::Erase { place: gone.place, done }).is_ok();
-        match timeout(ANSWER, erased).await {
-            Ok(Ok(Ok(()))) if sent => Ok(()),
+        match timeout(ANSWER, disk.erase(gone.place.into_iter().collect())).await {
+            Ok(Ok(Ok(()))) => Ok(()),
             other => {
                 if let Some(place) = gone.place {
                     self.lock().put_back(name, place);
@@ -312,34 +281,6 @@ impl Stored {
     /// Nothing that is done under the lock can leave it half done.
     fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Disk {
-    fn open(
-        directory: &Directory,
-        rest: Arc<AtRest>,
-        shelf: Arc<Mutex<Shelf>>,
-        clock: Clock,
-    ) -> Result<Disk, StoreError> {
-        let archive = Arc::new(Archive::new(directory.files(FOLDER)?, rest));
-        let waiting = Arc::<AtomicUsize>::default();
-        let writer = Writer::open(archive.clone(), shelf, clock, waiting.clone())?;
-        let (jobs, todo) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("responses".into());
-        thread.spawn(move || writer.run(&todo)).map_err(|source| StoreError::Io { path: FOLDER.into(), source })?;
-        Ok(Disk { archive, jobs, waiting, reads: Semaphore::new(MOST_READS) })
-    }
-
-    /// `None`: it does not open.
-    async fn read(&self, name: Name, place: Place) -> Result<Option<Turn>> {
-        let failed = |error: StoreError| {
-            Error::new(Kind::Internal, "kept responses cannot be read").with_code("store_failed").because(error)
-        };
-        let _turn = self.reads.acquire().await;
-        let archive = self.archive.clone();
-        let read = tokio::task::spawn_blocking(move || archive.read(&name, place)).await;
-        read.unwrap_or(Err(StoreError::Closed)).map_err(failed)
     }
 }
 
@@ -383,15 +324,6 @@ fn lane(principal: &Principal) -> u32 {
     hasher.finish() as u32
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-fn seconds(span: Duration) -> u64 {
-    // Never early.
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
-}
-
 /// Another tenant's, one that is too old, none at all: nobody learns which.
 fn unknown(id: &str) -> Error {
     let shown: String = id.chars().take(80).collect();
@@ -406,9 +338,6 @@ const FOLDER: &str = "responses";
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A removal waits so long: it is told as done only when it is.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Bytes that may wait for a slow disk.
-const MOST_WAITING: usize = 64 << 20;
-const MOST_READS: usize = 8;
 const MAX_ID: usize = 256;
 /// Types of the events that carry an answer that ended well.
 const ENDINGS: [&[u8]; 2] = [b"\"response.completed\"", b"\"response.incomplete\""];

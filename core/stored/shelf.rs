@@ -6,8 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{archive::Place, items::Turn};
-use crate::{config, seal::Name};
+use super::items::Turn;
+use crate::{
+    config,
+    lanes::{Bounds, Index, Place},
+    seal::Name,
+    telemetry::metrics,
+};
 
 #[derive(Default)]
 pub struct Shelf {
@@ -63,23 +68,6 @@ impl Shelf {
         self.serial
     }
 
-    /// It was written. `false`: it was removed or replaced meanwhile, and must not stay.
-    pub fn written(&mut self, name: Name, serial: u64, place: Place) -> bool {
-        let mine = self.pending.get(&name) == Some(&serial);
-        if mine {
-            self.pending.remove(&name);
-            self.places.insert(name, place);
-        }
-        mine
-    }
-
-    /// It could not be written.
-    pub fn unwritten(&mut self, name: &Name, serial: u64) {
-        if self.pending.get(name) == Some(&serial) {
-            self.pending.remove(name);
-        }
-    }
-
     pub fn look(&self, name: &Name, now: u64) -> Look {
         match (self.kept.get(name), self.places.get(name)) {
             (Some(kept), _) if kept.expires > now => Look::Here(kept.turn.clone()),
@@ -104,11 +92,6 @@ impl Shelf {
         there
     }
 
-    /// Found at the start. The place of an older one of the same name, which must go.
-    pub fn found(&mut self, name: Name, place: Place) -> Option<Place> {
-        self.places.insert(name, place)
-    }
-
     pub fn remove(&mut self, name: &Name) -> Gone {
         let kept = self.kept.remove(name);
         if let Some(kept) = &kept {
@@ -121,33 +104,6 @@ impl Shelf {
     /// A removal that failed on the disk can be asked for again.
     pub fn put_back(&mut self, name: Name, place: Place) {
         self.places.entry(name).or_insert(place);
-    }
-
-    /// A file is gone, and with it what stood in it under these names.
-    pub fn segment_gone(&mut self, segment: u32, names: &[Name]) {
-        for name in names {
-            if self.places.get(name).is_some_and(|place| place.segment == segment) {
-                self.places.remove(name);
-                self.remove(name);
-            }
-        }
-    }
-
-    /// From the oldest on: what is gone, what is too old, what there is no room for.
-    pub fn sweep(&mut self, now: u64) {
-        let most = usize::try_from(self.bounds.memory).unwrap_or(usize::MAX);
-        while let Some((name, serial)) = self.order.front() {
-            match self.kept.get(name).filter(|kept| kept.serial == *serial) {
-                Some(kept) if self.bytes <= most && kept.expires > now => return,
-                Some(kept) => {
-                    self.bytes = self.bytes.saturating_sub(size(&kept.turn));
-                    self.kept.remove(name);
-                }
-                None => {}
-            }
-            self.order.pop_front();
-        }
-        self.order.shrink_to(MOST_IDLE);
     }
 
     fn insert(&mut self, name: Name, turn: Arc<Turn>, expires: u64) {
@@ -164,6 +120,61 @@ impl Shelf {
     #[cfg(test)]
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.bytes, self.kept.len(), self.places.len())
+    }
+}
+
+impl Index for Shelf {
+    fn bounds(&self) -> Bounds {
+        Bounds { keep: self.bounds.keep, max_size: self.bounds.max_size }
+    }
+
+    fn found(&mut self, name: Name, place: Place) -> Option<Place> {
+        self.places.insert(name, place)
+    }
+
+    fn written(&mut self, name: Name, serial: u64, place: Place) -> bool {
+        let mine = self.pending.get(&name) == Some(&serial);
+        if mine {
+            self.pending.remove(&name);
+            self.places.insert(name, place);
+        }
+        mine
+    }
+
+    fn unwritten(&mut self, name: &Name, serial: u64) {
+        if self.pending.get(name) == Some(&serial) {
+            self.pending.remove(name);
+        }
+    }
+
+    fn segment_gone(&mut self, segment: u32, names: &[Name]) {
+        for name in names {
+            if self.places.get(name).is_some_and(|place| place.segment == segment) {
+                self.places.remove(name);
+                self.remove(name);
+            }
+        }
+    }
+
+    /// From the oldest on: what is gone, what is too old, what there is no room for.
+    fn sweep(&mut self, now: u64) {
+        let most = usize::try_from(self.bounds.memory).unwrap_or(usize::MAX);
+        while let Some((name, serial)) = self.order.front() {
+            match self.kept.get(name).filter(|kept| kept.serial == *serial) {
+                Some(kept) if self.bytes <= most && kept.expires > now => return,
+                Some(kept) => {
+                    self.bytes = self.bytes.saturating_sub(size(&kept.turn));
+                    self.kept.remove(name);
+                }
+                None => {}
+            }
+            self.order.pop_front();
+        }
+        self.order.shrink_to(MOST_IDLE);
+    }
+
+    fn unwritable(&self) {
+        metrics().response_unwritten();
     }
 }
 

@@ -1,9 +1,16 @@
 //! Whose an answer is, how much is kept and for how long, what outlives the process, and what of it goes into the next turn.
 
-use std::{fs, path::Path, sync::atomic::AtomicU64};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::*;
-use crate::codec::Inbound;
+use crate::{
+    codec::Inbound,
+    lanes::{self, Place},
+};
 
 const NOON: u64 = 1_800_000_000;
 const SECRET: [u8; 32] = [7; 32];
@@ -279,7 +286,7 @@ async fn damage_costs_the_records_behind_it_in_its_file_alone() {
     let first = &whole[0].1;
     let after = |at: usize| {
         let length: [u8; 4] = first[at + 28..at + 32].try_into().unwrap();
-        at + archive::HEAD + u32::from_le_bytes(length) as usize
+        at + lanes::HEAD + u32::from_le_bytes(length) as usize
     };
     let (second, third) = (after(0), after(after(0)));
     assert_eq!(after(third), first.len(), "three records");
@@ -300,7 +307,7 @@ async fn damage_costs_the_records_behind_it_in_its_file_alone() {
         bytes
     };
     // In a record's body, in its head, in the last bytes, and no sense at all.
-    assert_eq!(there(&flipped(second + archive::HEAD + 20)).await, ["a1", "a3", "b1", "b2", "b3"]);
+    assert_eq!(there(&flipped(second + lanes::HEAD + 20)).await, ["a1", "a3", "b1", "b2", "b3"]);
     for at in [0, 4, 20, 28, 32, 40] {
         assert_eq!(there(&flipped(second + at)).await, ["a1", "b1", "b2", "b3"], "byte {at} of a head");
     }
@@ -315,12 +322,7 @@ fn what_is_removed_while_it_is_written_does_not_stay() {
     let mut shelf = Shelf::new(bounds());
     let name = [1; 16];
     let turn = Arc::new(Turn { request: Bytes::new(), answer: Bytes::new() });
-    let place = || {
-        let rest = Arc::new(AtRest::new(&SECRET).unwrap());
-        let dir = tempfile::tempdir().unwrap();
-        let archive = Archive::new(Directory::open(dir.path()).unwrap().files(FOLDER).unwrap(), rest);
-        archive.record(&name, NOON + 9, &turn).unwrap().place(0, 0, NOON + 9).unwrap()
-    };
+    let place = || Place::of(0, NOON + 9);
     shelf.put(name, turn.clone(), NOON + 9);
     let serial = shelf.written_soon(name);
     assert!(shelf.remove(&name).found);

@@ -7,6 +7,8 @@ mod queues;
 mod stages;
 mod tokens;
 
+pub use self::cache::CacheTier;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::BuildHasher,

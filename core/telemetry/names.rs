@@ -148,9 +148,27 @@ pub const TABLE: &[Row] = &[
         name: CACHE_EVICTED,
         kind: Kind::Counter,
         help: "Answers that made room for others before they were too old",
-        labels: &[],
+        labels: &["tier"],
     },
-    Row { name: CACHE_BYTES, kind: Kind::Gauge, help: "Bytes of kept answers in memory", labels: &[] },
+    Row {
+        name: CACHE_READS,
+        kind: Kind::Counter,
+        help: "Looks for a kept answer by where: hit, miss, and of what lies behind memory expired, damaged, or failed",
+        labels: &["tier", "outcome"],
+    },
+    Row { name: CACHE_STORED, kind: Kind::Counter, help: "Answers that were kept", labels: &["tier"] },
+    Row {
+        name: CACHE_DROPPED,
+        kind: Kind::Counter,
+        help: "Answers that do not lie behind memory although they might: queue, room, emptied meanwhile, failed",
+        labels: &["tier", "reason"],
+    },
+    Row {
+        name: CACHE_BYTES,
+        kind: Kind::Gauge,
+        help: "Bytes of kept answers: in memory, in files, or in Redis those of all gateways",
+        labels: &["tier"],
+    },
     Row { name: IN_FLIGHT, kind: Kind::Gauge, help: "Requests being served now", labels: &[] },
     Row {
         name: PLACES,
@@ -303,6 +321,9 @@ pub const LOG_LEFT_OUT: &str = "portcullis_log_hooks_left_out_total";
 pub const RECORDS_LOST: &str = "portcullis_records_lost_total";
 pub const RESPONSES_UNWRITTEN: &str = "portcullis_responses_unwritten_total";
 pub const CACHE_REQUESTS: &str = "portcullis_cache_requests_total";
+pub const CACHE_READS: &str = "portcullis_cache_reads_total";
+pub const CACHE_STORED: &str = "portcullis_cache_stored_total";
+pub const CACHE_DROPPED: &str = "portcullis_cache_dropped_total";
 pub const CACHE_EVICTED: &str = "portcullis_cache_evicted_total";
 pub const CACHE_BYTES: &str = "portcullis_cache_bytes";
 pub const IN_FLIGHT: &str = "portcullis_inflight_requests";

@@ -93,7 +93,12 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     for word in [CacheWord::Miss, CacheWord::Hit, CacheWord::Shared] {
         metrics.cache_asked(word);
     }
-    metrics.cache_kept(1, 4_000);
+    metrics.cache_memory().evicted(1);
+    metrics.cache_memory().holds(4_000);
+    let behind = metrics.cache_tier("files");
+    behind.read("damaged");
+    behind.stored();
+    behind.dropped("queue");
     metrics.limited("team", "requests_per_minute");
     metrics.would_limit("team", "requests_per_minute");
     metrics.budget_alert("team", "soft");

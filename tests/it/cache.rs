@@ -18,15 +18,15 @@ async fn cached(upstream: &Upstream, format: &str) -> Gateway {
     Gateway::start(&format!("{}{STAGE}", upstream.provider("up", format))).await
 }
 
-fn said(family: Family, text: &str) -> Say {
+pub fn said(family: Family, text: &str) -> Say {
     Say::json(family.whole(text))
 }
 
-fn streamed(family: Family, pieces: &[&str]) -> Say {
+pub fn streamed(family: Family, pieces: &[&str]) -> Say {
     Say::sse(family.frames(pieces).concat())
 }
 
-fn word(answer: &Answer) -> &str {
+pub fn word(answer: &Answer) -> &str {
     answer.header("x-portcullis-cache").unwrap_or("none")
 }
 

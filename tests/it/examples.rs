@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::support::Gateway;
 
-const FOLDERS: [&str; 5] = ["clouds", "failover", "local-models", "quality-gate", "team-keys"];
+const FOLDERS: [&str; 6] = ["cached", "clouds", "failover", "local-models", "quality-gate", "team-keys"];
 
 #[test]
 fn all_are_in_the_table_and_in_the_list() {
@@ -59,6 +59,23 @@ async fn clouds_without_credentials_are_passed_over() {
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert_eq!(answer.header("x-portcullis-target"), Some("mock/claude"));
     }
+}
+
+#[tokio::test]
+async fn cached_answers_and_vectors_are_given_again() {
+    let gateway = start("cached").await;
+    for expected in ["miss", "hit"] {
+        let answer = gateway.chat(&ask("faq", "hello")).await;
+        assert_eq!((answer.status, answer.header("x-portcullis-cache")), (200, Some(expected)), "{}", answer.text());
+        let embedded = gateway.post("/v1/embeddings", r#"{"model": "embed", "input": "hello"}"#).await;
+        assert_eq!(
+            (embedded.status, embedded.header("x-portcullis-cache")),
+            (200, Some(expected)),
+            "{}",
+            embedded.text()
+        );
+    }
+    assert!(gateway.dir.path().join("data/cache").is_dir(), "they lie in files");
 }
 
 #[tokio::test]

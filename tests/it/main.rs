@@ -19,6 +19,8 @@ mod bad_input;
 mod bedrock;
 mod budget;
 mod cache;
+mod cache_files;
+mod cache_redis;
 mod bounds;
 mod capability;
 mod causes;

@@ -19,4 +19,22 @@ pub struct Cache {
     pub sampled: Option<bool>,
     /// Whether equal requests that come at the same time are sent once. Default: true.
     pub single_flight: Option<bool>,
+    /// Whether vectors (embeddings) are kept too, as they were given. Default: false.
+    pub embeddings: Option<bool>,
+    /// Where answers lie behind memory: in files of the data directory, in the Redis of the store, for all gateways that share it,
+    /// or nowhere. Default: files with the store `sled`, redis with `redis`, else memory. A change needs a restart.
+    pub persist: Option<Persist>,
+    /// The most bytes of answers there; the oldest make room. Default: 1GiB in files, 256MiB in Redis.
+    pub max_size: Option<Size>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Persist {
+    /// They end with the process.
+    Memory,
+    /// Sealed in the data directory, for this gateway.
+    Files,
+    /// Sealed in the Redis of `store.url`.
+    Redis,
 }

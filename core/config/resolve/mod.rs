@@ -103,7 +103,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     let media = r.media(file.media.unwrap_or_default());
     let records = r.records(file.records.unwrap_or_default());
     let responses = r.responses(file.responses.unwrap_or_default());
-    let cache = r.cache(file.cache, file.stages.as_deref());
+    let cache = r.cache(file.cache, file.stages.as_deref(), &store);
     let overload = r.overload(file.overload.unwrap_or_default());
     let audit = r.audit(file.audit.unwrap_or_default());
     let raw_secrets = file.secrets.unwrap_or_default();

@@ -1,5 +1,7 @@
 //! What becomes of a request or an answer after its stages: the words in which a chain tells the gateway. Decides nothing.
 
+use bytes::Bytes;
+
 use crate::{cache::Follower, model::Response};
 
 /// What streamed answers need on their way, at most.
@@ -18,6 +20,8 @@ pub enum StreamNeed {
 pub enum Flow {
     Continue,
     Respond(Box<Response>),
+    /// An answer that no stage looks into, as it was given before.
+    Repeat(Bytes),
     /// The answer is somebody else's, and passes the stages before the one that found it.
     Follow(Box<Follower>),
 }

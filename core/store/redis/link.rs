@@ -43,6 +43,8 @@ pub(super) struct Link {
     about: String,
     /// A line in the log was written for the outage that lasts.
     told: AtomicBool,
+    /// Another link tells of outages.
+    pub quiet: bool,
 }
 
 enum Dial {
@@ -72,7 +74,24 @@ impl Link {
             id: OnceLock::new(),
             about,
             told: AtomicBool::new(false),
+            quiet: false,
         })
+    }
+
+    /// A second connection to the same store.
+    pub fn beside(&self) -> Result<Link> {
+        let mut link = Link::new(self.config.clone(), self.about.clone())?;
+        link.closed = self.closed.child_token();
+        link.known(self.id().to_owned());
+        Ok(link)
+    }
+
+    /// The first connection, if it can be made at once; its keeper goes on trying.
+    pub async fn begin(&self) {
+        if let Err(error) = self.connect().await {
+            self.fault.store(Some(Arc::new(error)));
+            self.lost.notify_one();
+        }
     }
 
     /// The first connection: a server that starts at the same time is waited for, one that refuses us is not.
@@ -247,7 +266,7 @@ impl Link {
     }
 
     fn tell(&self, error: &StoreError) {
-        if !self.told.swap(true, Ordering::Relaxed) {
+        if !self.quiet && !self.told.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "the shared store is away: what is in memory is served on");
         }
     }

@@ -21,7 +21,8 @@ use self::{
     scripts::{BEGIN, SCAN, WRITE, bytes, number, text},
 };
 use super::{
-    Changes, Counters, Directory, Exported, Op, Result, Row, Store, StoreError, Table, changes::Told, check, hex,
+    Changes, Counters, Directory, Exported, Op, Result, Row, Store, StoreError, Table, Volatile, changes::Told, check,
+    hex,
 };
 use crate::config;
 
@@ -31,6 +32,7 @@ mod link;
 mod moving;
 mod promises;
 mod scripts;
+mod volatile;
 
 pub(super) use moving::import;
 
@@ -308,6 +310,13 @@ impl Store for Redis {
     fn counters(&self) -> Option<Arc<dyn Counters>> {
         let (link, about) = (self.link.clone(), self.names.about.clone());
         Some(Arc::new(counters::Tally { link, about, nodes: self.nodes.clone() }))
+    }
+
+    fn volatile(&self) -> BoxFuture<'_, Result<Option<Arc<dyn Volatile>>>> {
+        Box::pin(async move {
+            let values: Arc<dyn Volatile> = Arc::new(volatile::Values::open(self.link.beside()?).await);
+            Ok(Some(values))
+        })
     }
 }
 

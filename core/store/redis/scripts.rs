@@ -72,3 +72,5 @@ pub(super) static PROMOTE: Once = Once::new(|| Lua::new("promote", include_str!(
 pub(super) static TAKE: Once = Once::new(|| Lua::new("take", include_str!("take.lua")));
 pub(super) static SETTLE: Once = Once::new(|| Lua::new("settle", include_str!("settle.lua")));
 pub(super) static RENEW: Once = Once::new(|| Lua::new("renew", include_str!("renew.lua")));
+pub(super) static KEEP: Once = Once::new(|| Lua::new("keep", include_str!("keep.lua")));
+pub(super) static EMPTY: Once = Once::new(|| Lua::new("empty", include_str!("empty.lua")));

@@ -1,5 +1,6 @@
 //! What only files can go wrong with; the contract that every backend keeps is in `contract.rs`, kills in `kill.rs`, damage in
-//! `damage.rs`, full disks in `full.rs`, what is shared in `redis.rs`.
+//! `damage.rs`, full disks in `full.rs`, what is shared in `redis.rs`
+//! and `volatile.rs`.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
@@ -15,6 +16,7 @@ mod migrating;
 mod redis;
 #[allow(dead_code, reason = "the black-box tests use all of it")]
 pub(crate) mod server;
+mod volatile;
 
 fn import(
     path: &Path,

@@ -31,7 +31,7 @@ async fn at(server: &Server, path: &Path) -> Arc<dyn Store> {
 }
 
 /// Waits for an observable.
-async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     for _ in 0..1000 {
         if check().await {
             return;

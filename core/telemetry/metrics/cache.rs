@@ -1,4 +1,6 @@
-//! What the cache did: asked, kept, made room.
+//! What the cache did: asked, found, kept, made room, by where answers lie.
+
+use std::sync::Arc;
 
 use metrics::{Counter, Gauge, Recorder};
 use metrics_exporter_prometheus::PrometheusRecorder;
@@ -10,8 +12,16 @@ pub struct Handles {
     pub hit: Counter,
     pub miss: Counter,
     pub shared: Counter,
-    pub evicted: Counter,
-    pub bytes: Gauge,
+    memory: CacheTier,
+}
+
+/// Of one place where answers lie.
+pub struct CacheTier {
+    reads: Vec<(&'static str, Counter)>,
+    dropped: Vec<(&'static str, Counter)>,
+    stored: Counter,
+    evicted: Counter,
+    bytes: Gauge,
 }
 
 impl Handles {
@@ -23,9 +33,54 @@ impl Handles {
             hit: asked("hit"),
             miss: asked("miss"),
             shared: asked("shared"),
-            evicted: recorder.register_counter(&key(names::CACHE_EVICTED, vec![]), &METADATA),
-            bytes: recorder.register_gauge(&key(names::CACHE_BYTES, vec![]), &METADATA),
+            memory: CacheTier::of(recorder, "memory", &["hit", "miss"], &[]),
         }
+    }
+}
+
+impl CacheTier {
+    fn of(
+        recorder: &PrometheusRecorder,
+        tier: &'static str,
+        reads: &[&'static str],
+        reasons: &[&'static str],
+    ) -> CacheTier {
+        let counter = |name, more: Option<(&'static str, &'static str)>| {
+            let labels = [("tier", tier)].into_iter().chain(more).map(|(name, value)| label(name, value));
+            recorder.register_counter(&key(name, labels.collect()), &METADATA)
+        };
+        let by = |name, what: &'static str, values: &[&'static str]| {
+            values.iter().map(|value| (*value, counter(name, Some((what, *value))))).collect()
+        };
+        CacheTier {
+            reads: by(names::CACHE_READS, "outcome", reads),
+            dropped: by(names::CACHE_DROPPED, "reason", reasons),
+            stored: counter(names::CACHE_STORED, None),
+            evicted: counter(names::CACHE_EVICTED, None),
+            bytes: recorder.register_gauge(&key(names::CACHE_BYTES, vec![label("tier", tier)]), &METADATA),
+        }
+    }
+
+    /// What a look there came to.
+    pub fn read(&self, outcome: &'static str) {
+        count(&self.reads, outcome);
+    }
+
+    pub fn stored(&self) {
+        self.stored.increment(1);
+    }
+
+    /// An answer that was to be kept is not.
+    pub fn dropped(&self, reason: &'static str) {
+        count(&self.dropped, reason);
+    }
+
+    pub fn evicted(&self, count: u64) {
+        self.evicted.increment(count);
+    }
+
+    pub fn holds(&self, bytes: u64) {
+        self.bytes.set(bytes as f64);
     }
 }
 
@@ -40,13 +95,19 @@ impl Metrics {
         .increment(1);
     }
 
-    /// An answer was kept: how many made room for it, and the bytes of all.
-    pub fn cache_kept(&self, evicted: u64, bytes: u64) {
-        self.cache.evicted.increment(evicted);
-        self.cache_holds(bytes);
+    pub fn cache_memory(&self) -> &CacheTier {
+        &self.cache.memory
     }
 
-    pub fn cache_holds(&self, bytes: u64) {
-        self.cache.bytes.set(bytes as f64);
+    /// Of what lies behind memory.
+    pub fn cache_tier(&self, tier: &'static str) -> Arc<CacheTier> {
+        let reads = ["hit", "miss", "expired", "damaged", "failed"];
+        Arc::new(CacheTier::of(&self.recorder, tier, &reads, &["queue", "room", "emptied", "failed"]))
+    }
+}
+
+fn count(counters: &[(&'static str, Counter)], what: &'static str) {
+    if let Some((_, counter)) = counters.iter().find(|(name, _)| *name == what) {
+        counter.increment(1);
     }
 }

@@ -1,11 +1,11 @@
-//! Kept answers on the disk: files that only grow, one sealed record after the other, and where each record stands. Knows no
+//! Records on the disk: files that only grow, one sealed record after the other, and where each record stands. Knows no
 //! requests and no clock; who writes when is `writer.rs`.
 //!
 //! ```text
 //! responses/0000000042     the oldest have the lowest number; no file is added to after a restart
 //!
 //! record   "PCR1" | name 16 | expires 8 | sealed 4 | plain 4 | check 8 | the sealed bytes
-//! sealed   request's length 4 | request | answer; compressed, then AES-256-GCM-SIV, bound to name, expiry and length
+//! sealed   head's length 4 | head | body; compressed, then AES-256-GCM-SIV, bound to name, expiry and length
 //! ```
 //!
 //! There is no index beside the files: the heads are read once at the start, and what they say is then in memory. So there is
@@ -16,9 +16,8 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
 
-use super::items::Turn;
+use super::Content;
 use crate::{
     error,
     seal::{AtRest, Name, rest},
@@ -79,40 +78,36 @@ impl Archive {
     }
 
     /// Compresses and seals.
-    pub fn record(&self, name: &Name, expires: u64, turn: &Turn) -> error::Result<Record> {
-        let broken = |_| error::Error::new(error::Kind::Internal, "an answer is too large to be kept");
-        let mut plain = Vec::with_capacity(turn.size() + 4);
-        plain.extend_from_slice(&u32::try_from(turn.request.len()).map_err(broken)?.to_le_bytes());
-        plain.extend_from_slice(&turn.request);
-        plain.extend_from_slice(&turn.answer);
-        let size = u32::try_from(plain.len()).map_err(broken)?;
-        let packed = zstd::bulk::compress(&plain, LEVEL)
-            .map_err(|e| error::Error::new(error::Kind::Internal, "an answer could not be compressed").because(e))?;
-        let sealed = self.rest.seal(&bound(name, expires, size), &packed)?;
-        let mut bytes = head(name, expires, u32::try_from(sealed.len()).map_err(broken)?, size).to_vec();
+    pub fn record(&self, name: &Name, expires: u64, content: &Content) -> error::Result<Record> {
+        let (packed, plain) = content.pack()?;
+        let sealed = self.rest.seal(&bound(name, expires, plain), &packed)?;
+        let length = u32::try_from(sealed.len()).map_err(|_| super::content::too_large())?;
+        let mut bytes = head(name, expires, length, plain).to_vec();
         bytes.extend_from_slice(&sealed);
-        Ok(Record { bytes, plain: size })
+        Ok(Record { bytes, plain })
     }
 
     /// `None`: what stands there does not open.
-    pub fn read(&self, name: &Name, place: Place) -> Result<Option<Turn>> {
+    pub fn read(&self, name: &Name, place: Place) -> Result<Option<Content>> {
         let Some(file) = self.files.read(&file_name(place.segment))? else { return Ok(None) };
         let sealed = file.at(u64::from(place.at) + HEAD as u64, place.sealed as usize)?;
         let opened = self.rest.open(&bound(name, place.expires, place.plain), sealed);
-        Ok(opened.and_then(|packed| {
-            let plain = Bytes::from(zstd::bulk::decompress(&packed, place.plain as usize).ok()?);
-            let length = u32::from_le_bytes(plain.get(..4)?.try_into().ok()?) as usize;
-            let end = length.checked_add(4).filter(|end| *end <= plain.len())?;
-            Some(Turn { request: plain.slice(4..end), answer: plain.slice(end..) })
-        }))
+        Ok(opened.and_then(|packed| Content::unpack(&packed, place.plain)))
     }
 
-    /// The record's bytes are gone, on the disk, when it returns.
-    pub fn erase(&self, place: Place) -> Result<()> {
-        let nothing = vec![0; place.sealed as usize];
-        let head = head(&NOBODY, 0, place.sealed, 0);
-        let at = u64::from(place.at);
-        self.files.overwrite(&file_name(place.segment), &[(at + HEAD as u64, &nothing), (at, &head)])
+    /// Records of one file: their bytes are gone, on the disk, when it returns.
+    pub fn erase(&self, segment: u32, places: &[Place]) -> Result<()> {
+        let nothing = vec![0; places.iter().map(|place| place.sealed as usize).max().unwrap_or(0)];
+        let heads: Vec<_> = places.iter().map(|place| head(&NOBODY, 0, place.sealed, 0)).collect();
+        let pieces: Vec<(u64, &[u8])> = places
+            .iter()
+            .zip(&heads)
+            .flat_map(|(place, head)| {
+                let at = u64::from(place.at);
+                [(at + HEAD as u64, &nothing[..place.sealed as usize]), (at, &head[..])]
+            })
+            .collect();
+        self.files.overwrite(&file_name(segment), &pieces)
     }
 
     /// Reads every head of a file.
@@ -136,6 +131,18 @@ impl Archive {
             at = next;
         }
         Ok(found)
+    }
+}
+
+impl Place {
+    /// Bytes on the disk.
+    pub fn size(&self) -> u64 {
+        HEAD as u64 + u64::from(self.sealed)
+    }
+
+    #[cfg(test)]
+    pub fn of(segment: u32, expires: u64) -> Place {
+        Place { segment, at: 0, sealed: 100, plain: 100, expires }
     }
 }
 
@@ -196,5 +203,3 @@ const MAGIC: &[u8; 4] = b"PCR1";
 const CHECK: usize = 8;
 pub const HEAD: usize = 36 + CHECK;
 const DIGITS: usize = 10;
-/// Conversations repeat themselves: the fastest level makes a third of them.
-const LEVEL: i32 = 1;

@@ -1,4 +1,4 @@
-//! The one thread that writes kept answers: adds records, erases what was removed, lets go of what is too old or too much, and
+//! The one thread that writes into a folder: adds records, erases what was removed, lets go of what is too old or too much, and
 //! brings all of it to the disk once a second. A thread and not a runtime's blocking task, because a disk may hang. Decides
 //! nothing about requests, and none waits for it longer than it says.
 
@@ -15,26 +15,23 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Clock,
+    Bounds, Clock, Content, Index,
     archive::{Archive, Place},
-    items::Turn,
     seconds,
-    shelf::Shelf,
 };
 use crate::{
     seal::Name,
-    store::{Result, files::Appender},
-    telemetry::metrics,
+    store::{Result, StoreError, files::Appender},
 };
 
-pub struct Writer {
+pub struct Writer<I> {
     archive: Arc<Archive>,
-    shelf: Arc<Mutex<Shelf>>,
+    index: Arc<Mutex<I>>,
     clock: Clock,
-    /// Bytes of answers that wait to be written.
+    /// Bytes that wait to be written.
     waiting: Arc<AtomicUsize>,
     segments: BTreeMap<u32, Segment>,
-    /// By lane: each tenant's answers lie in the files of one, so that who keeps much pushes out its own.
+    /// By lane: each tenant's records lie in the files of one, so that who keeps much pushes out its own.
     open: BTreeMap<u32, Open>,
     /// Files so far, of all lanes: no number comes twice.
     next: u32,
@@ -42,7 +39,7 @@ pub struct Writer {
     /// Something was written that need not be on the disk yet, since then.
     dirty: Option<Instant>,
     swept: Instant,
-    /// Removed from the shelf, and still on the disk.
+    /// Removed from the index, and still on the disk.
     owed: Vec<Place>,
     /// The disk takes nothing: said once.
     failing: bool,
@@ -51,18 +48,36 @@ pub struct Writer {
 /// What there is to do.
 pub enum Job {
     Put {
-        lane: u32,
-        name: Name,
-        serial: u64,
-        expires: u64,
-        turn: Arc<Turn>,
-        replaces: Option<Place>,
+        put: Put,
         done: oneshot::Sender<()>,
     },
-    /// Done when it and everything that was removed before is off the disk.
-    Erase { place: Option<Place>, done: oneshot::Sender<Result<()>> },
+    /// Done when they and everything that was removed before are off the disk.
+    Erase {
+        places: Vec<Place>,
+        done: oneshot::Sender<Result<()>>,
+    },
+    /// Done when every file is gone that was there.
+    Clear {
+        done: oneshot::Sender<Result<()>>,
+    },
     /// All that was put is brought to the disk.
-    Sync { done: oneshot::Sender<()> },
+    Sync {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A record that is to be written.
+pub struct Put {
+    /// Whose files it lies in; any number.
+    pub lane: u32,
+    pub name: Name,
+    /// As its index knows it, among all that had the name.
+    pub serial: u64,
+    /// In seconds since 1970.
+    pub expires: u64,
+    pub content: Content,
+    /// What it takes the place of.
+    pub replaces: Option<Place>,
 }
 
 /// A file of records.
@@ -84,17 +99,17 @@ struct Open {
     dirty: bool,
 }
 
-impl Writer {
-    /// Reads what is there into the shelf. What cannot be read is told and left out.
+impl<I: Index> Writer<I> {
+    /// Reads what is there into the index. What cannot be read is told and left out.
     pub fn open(
         archive: Arc<Archive>,
-        shelf: Arc<Mutex<Shelf>>,
+        index: Arc<Mutex<I>>,
         clock: Clock,
         waiting: Arc<AtomicUsize>,
-    ) -> Result<Writer> {
+    ) -> Result<Writer<I>> {
         let mut writer = Writer {
             archive,
-            shelf,
+            index,
             clock,
             waiting,
             segments: BTreeMap::new(),
@@ -112,6 +127,7 @@ impl Writer {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::warn!(file = number, %error, "a file of kept answers cannot be read: they are gone");
+                    writer.with_index(|index| index.damaged());
                     continue;
                 }
             };
@@ -122,6 +138,7 @@ impl Writer {
                     kept,
                     "a file of kept answers is damaged: those behind the damage are gone"
                 );
+                writer.with_index(|index| index.damaged());
             }
             let mut segment = Segment { bytes: found.bytes, ..Segment::default() };
             writer.bytes += found.bytes;
@@ -129,7 +146,7 @@ impl Writer {
                 segment.live += 1;
                 segment.expires = segment.expires.max(place.expires);
                 segment.names.push(name);
-                let older = writer.with_shelf(|shelf| shelf.found(name, place));
+                let older = writer.with_index(|index| index.found(name, place));
                 writer.owed.extend(older);
             }
             writer.segments.insert(number, segment);
@@ -160,15 +177,15 @@ impl Writer {
 
     fn take(&mut self, job: Job) {
         match job {
-            Job::Put { lane, name, serial, expires, turn, replaces, done } => {
+            Job::Put { put: Put { lane, name, serial, expires, content, replaces }, done } => {
                 self.owed.extend(replaces);
-                let place = self.write(lane % LANES, &name, expires, &turn);
-                self.waiting.fetch_sub(turn.size(), Ordering::Relaxed);
+                let place = self.write(lane % LANES, &name, expires, &content);
+                self.waiting.fetch_sub(content.size(), Ordering::Relaxed);
                 match place {
-                    Some(place) if self.with_shelf(|shelf| shelf.written(name, serial, place)) => {}
+                    Some(place) if self.with_index(|index| index.written(name, serial, place)) => {}
                     // Removed while it was written.
                     Some(place) => self.owed.push(place),
-                    None => self.with_shelf(|shelf| shelf.unwritten(&name, serial)),
+                    None => self.with_index(|index| index.unwritten(&name, serial)),
                 }
                 if !self.owed.is_empty() {
                     let _ = self.settle_debts();
@@ -176,9 +193,15 @@ impl Writer {
                 let _ = done.send(());
                 self.make_room();
             }
-            Job::Erase { place, done } => {
-                self.owed.extend(place);
+            Job::Erase { places, done } => {
+                self.owed.extend(places);
                 let _ = done.send(self.settle_debts());
+            }
+            Job::Clear { done } => {
+                self.segments.keys().copied().collect::<Vec<_>>().into_iter().for_each(|number| self.remove(number));
+                let left = self.segments.len();
+                let gone = if left == 0 { Ok(()) } else { Err(still_there(left)) };
+                let _ = done.send(gone.and_then(|()| self.settle_debts()));
             }
             Job::Sync { done } => {
                 self.sync();
@@ -188,17 +211,16 @@ impl Writer {
     }
 
     /// `None`: the disk did not take it.
-    fn write(&mut self, lane: u32, name: &Name, expires: u64, turn: &Turn) -> Option<Place> {
-        let record = match self.archive.record(name, expires, turn) {
+    fn write(&mut self, lane: u32, name: &Name, expires: u64, content: &Content) -> Option<Place> {
+        let record = match self.archive.record(name, expires, content) {
             Ok(record) => record,
             Err(error) => {
                 self.failed(&error);
                 return None;
             }
         };
-        let now = (self.clock)();
+        let (now, bounds) = ((self.clock)(), self.bounds());
         let mut append = || -> Result<Place> {
-            let bounds = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds;
             let size = (bounds.max_size / FILES).clamp(SMALLEST, LARGEST);
             let span = (seconds(bounds.keep) / PARTS).clamp(1, LONGEST);
             if self.open.get(&lane).is_some_and(|o| o.file.len() >= size || now >= o.began.saturating_add(span)) {
@@ -243,7 +265,7 @@ impl Writer {
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
-        metrics().response_unwritten();
+        self.with_index(|index| index.unwritable());
         if !std::mem::replace(&mut self.failing, true) {
             tracing::warn!(%error, "answers that are to be kept cannot be written: the last ones are kept in memory alone");
         }
@@ -251,13 +273,15 @@ impl Writer {
 
     /// Erases what was removed.
     fn settle_debts(&mut self) -> Result<()> {
-        while let Some(place) = self.owed.last().copied() {
-            if self.segments.contains_key(&place.segment) {
-                self.archive.erase(place)?;
+        // Those of one file together: each erasure waits for the disk.
+        while let Some(number) = self.owed.last().map(|place| place.segment) {
+            let mine: Vec<Place> = self.owed.iter().copied().filter(|place| place.segment == number).collect();
+            if self.segments.contains_key(&number) {
+                self.archive.erase(number, &mine)?;
             }
-            self.owed.pop();
-            if let Some(segment) = self.segments.get_mut(&place.segment) {
-                segment.live = segment.live.saturating_sub(1);
+            self.owed.retain(|place| place.segment != number);
+            if let Some(segment) = self.segments.get_mut(&number) {
+                segment.live = segment.live.saturating_sub(mine.len());
             }
         }
         Ok(())
@@ -270,13 +294,13 @@ impl Writer {
         let over: Vec<u32> =
             self.segments.iter().filter(|(_, s)| s.live == 0 || s.expires <= now).map(|(n, _)| *n).collect();
         over.into_iter().for_each(|number| self.remove(number));
-        self.with_shelf(|shelf| shelf.sweep(now));
+        self.with_index(|index| index.sweep(now));
         self.make_room();
     }
 
     /// While there is too much, the oldest file goes of the lane that has most.
     fn make_room(&mut self) {
-        let most = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds.max_size;
+        let most = self.bounds().max_size;
         while self.bytes > most {
             let Some(lane) = self.fullest() else { return };
             let Some(number) = self.segments.keys().copied().find(|number| number % LANES == lane) else { return };
@@ -309,7 +333,7 @@ impl Writer {
         self.bytes = self.bytes.saturating_sub(segment.bytes);
         // In pieces: others wait for this lock.
         for names in segment.names.chunks(PIECE) {
-            self.with_shelf(|shelf| shelf.segment_gone(number, names));
+            self.with_index(|index| index.segment_gone(number, names));
         }
     }
 
@@ -333,13 +357,21 @@ impl Writer {
     }
 
     fn sweeps_every(&self) -> Duration {
-        let keep = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).bounds.keep;
-        (keep / 8).clamp(SYNC, SWEEP)
+        (self.bounds().keep / 8).clamp(SYNC, SWEEP)
     }
 
-    fn with_shelf<T>(&self, f: impl FnOnce(&mut Shelf) -> T) -> T {
-        f(&mut self.shelf.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_index<T>(&self, f: impl FnOnce(&mut I) -> T) -> T {
+        f(&mut self.index.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn bounds(&self) -> Bounds {
+        self.with_index(|index| index.bounds())
+    }
+}
+
+fn still_there(files: usize) -> StoreError {
+    let source = std::io::Error::other(format!("{files} files of kept answers could not be removed"));
+    StoreError::Io { path: "the data directory".into(), source }
 }
 
 /// Tenants share a lane by chance only. A file's number tells its lane.
