@@ -1,6 +1,7 @@
 //! Splices and scans against serde_json.
 
 use super::{text::ends, *};
+use crate::{codec::signature, model::Signature};
 
 fn document(body: &str) -> Document {
     Document::new(Format::OpenaiChat, Bytes::copy_from_slice(body.as_bytes()), Inbound::default()).expect("a request")
@@ -257,6 +258,28 @@ fn gemini_models_without_sampling_get_none() {
     let sent = joined(parts);
     assert_eq!(dropped, ["temperature", "top_k"]);
     assert_eq!(sent["generationConfig"], serde_json::json!({"maxOutputTokens": 7, "x": 1}));
+}
+
+#[test]
+fn signatures_of_another_family_do_not_reach_the_vendor_of_the_clients_format() {
+    let foreign = Signature { origin: Format::AnthropicMessages, data: "RXJx".into() };
+    for (key, data, goes_on) in [
+        ("thoughtSignature", signature::wrap(&foreign, ""), false),
+        ("thought_signature", signature::wrap(&foreign, ""), false),
+        ("thoughtSignature", "RXJx".to_owned(), true),
+    ] {
+        let body = serde_json::json!({"contents": [
+            {"role": "user", "parts": [{"text": "hi"}]},
+            {"role": "model", "parts": [{"text": "hm", "thought": true, key: data}, {"text": "yo"}]},
+            {"role": "user", "parts": [{"text": "and?"}]},
+        ]});
+        let inbound = Inbound { model: Some("g"), stream: Some(false), ..Inbound::default() };
+        let mut doc = Document::new(Format::Gemini, body.to_string().into(), inbound).expect("a request");
+        let sent = joined(doc.patch(&Dialect::of("g"), false).expect("patched").0);
+        assert_eq!(sent == body, goes_on, "{sent}");
+        assert_eq!(sent.to_string().contains("RXJx"), goes_on, "{sent}");
+        assert!(sent.to_string().contains("yo"));
+    }
 }
 
 #[test]

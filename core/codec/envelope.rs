@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::signature::WRAPPED;
 use crate::error::{Error, Kind, Result};
 
 /// Spans of one JSON object's top-level fields, in order of appearance.
@@ -300,12 +301,13 @@ impl<'a> Scan<'a> {
                 self.envelope.has_developer |= &self.body[text.clone()] == br#""developer""#;
                 watch.role = Some(text);
             }
-            br#""signature""# | br#""thoughtSignature""# | br#""encrypted_content""# => {
+            br#""signature""# | br#""encrypted_content""# => {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
-            // Of a blob the tag is base64 as well.
-            br#""redactedContent""# => {
-                self.envelope.carries |= self.body[text.start + 1..].starts_with(b"cGMxO");
+            // Where the wire has bytes the tag is base64 as well.
+            br#""redactedContent""# | br#""thoughtSignature""# | br#""thought_signature""# => {
+                let data = &self.body[text.start + 1..];
+                self.envelope.carries |= data.starts_with(WRAPPED.as_bytes()) || data.starts_with(b"pc1:");
             }
             br#""id""# | br#""tool_call_id""# | br#""tool_use_id""# | br#""toolUseId""# | br#""call_id""# => {
                 let id = &self.body[text];

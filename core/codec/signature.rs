@@ -1,6 +1,14 @@
 //! How a signature of one family travels through another family's wire: `pc1:<format>:<data>`, so that it comes back to
 //! its origin and to nobody else.
 
+use base64::{
+    Engine, alphabet,
+    engine::{
+        DecodePaddingMode,
+        general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD, URL_SAFE},
+    },
+};
+
 use crate::model::{Format, Signature};
 
 /// For a client of format `wire`: plain where `wire` would assume that origin anyway, else tagged.
@@ -48,4 +56,83 @@ pub fn join_id(id: &str, signature: Option<&Signature>) -> String {
     }
 }
 
+/// For wires whose field is bytes: base64, which SDKs decode and write anew in the alphabet they like. Data that is base64 itself
+/// stays readable behind a head that names its origin; other data is wrapped together with its tag. `mark` tells kinds of
+/// data apart.
+pub fn wrap(signature: &Signature, mark: &str) -> String {
+    let Signature { origin, data } = signature;
+    let same = |engine: &GeneralPurpose| engine.decode(data).is_ok_and(|bytes| engine.encode(bytes) == *data);
+    match ALPHABETS.iter().find(|(_, engine)| !data.is_empty() && same(engine)) {
+        // The standard alphabet is the one that all SDKs read.
+        Some((sign, _)) => {
+            format!("{}{}", STANDARD.encode(head(*sign, mark, *origin)), data.replace('-', "+").replace('_', "/"))
+        }
+        None => STANDARD.encode(format!("{TAG}{mark}{}:{data}", origin.name())),
+    }
+}
+
+/// What `wrap` made with this mark, if it did.
+pub fn unwrap(text: &str, mark: &str) -> Option<Signature> {
+    if !text.starts_with(WRAPPED) {
+        return None;
+    }
+    let bytes = LENIENT.decode(text.replace('-', "+").replace('_', "/")).ok()?;
+    for (origin, (sign, engine)) in Format::ALL.iter().flat_map(|origin| ALPHABETS.iter().map(move |a| (*origin, a))) {
+        if let Some(data) = bytes.strip_prefix(head(*sign, mark, origin).as_bytes()) {
+            return Some(Signature { origin, data: engine.encode(data) });
+        }
+    }
+    let tagged = String::from_utf8(bytes).ok()?;
+    let (name, data) = tagged.strip_prefix(TAG)?.strip_prefix(mark)?.split_once(':')?;
+    Some(Signature { origin: Format::parse(name)?, data: data.to_owned() })
+}
+
+/// As many bytes as fill whole groups of base64, so that what follows is written as it was.
+fn head(sign: char, mark: &str, origin: Format) -> String {
+    let mut head = format!("pc1{sign}{mark}{}{sign}", origin.name());
+    while !head.len().is_multiple_of(3) {
+        head.push(sign);
+    }
+    head
+}
+
+/// The alphabets that data may be written in, each with a sign for it.
+const ALPHABETS: [(char, GeneralPurpose); 2] = [('/', STANDARD), ('-', URL_SAFE)];
+
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 const TAG: &str = "pc1:";
+
+/// What base64 makes of `pc1`: the beginning of all that is wrapped.
+pub const WRAPPED: &str = "cGMx";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sdks_decode_and_write_anew_comes_back_as_it_was() {
+        // Standard, url-safe, no base64 at all, and base64 that nobody would write like that.
+        for data in ["+/+/AAAA", "gAAAAA-_Zm9v", "Zm9vYg==", "rs_1:Zm9v", "abc", "Zm9vYh==", ""] {
+            for (origin, mark) in Format::ALL.into_iter().flat_map(|f| [(f, ""), (f, "sealed:")]) {
+                let given = Signature { origin, data: data.to_owned() };
+                let wrapped = wrap(&given, mark);
+                assert!(wrapped.starts_with(WRAPPED));
+                let readable = matches!(data, "" | "+/+/AAAA" | "Zm9vYg==");
+                assert_eq!(wrapped.contains(data), readable, "{data}");
+                assert!(STANDARD.decode(&wrapped).is_ok(), "{wrapped}");
+                let bytes = LENIENT.decode(wrapped.replace('-', "+").replace('_', "/")).expect("base64");
+                for text in [wrapped.clone(), STANDARD.encode(&bytes), URL_SAFE.encode(&bytes)] {
+                    assert_eq!(unwrap(&text, mark).as_ref(), Some(&given), "{text}");
+                    let other = if mark.is_empty() { "sealed:" } else { "" };
+                    assert_eq!(unwrap(&text, other), None);
+                }
+            }
+        }
+        assert_eq!(unwrap("CpcBAdHtim8=", ""), None);
+        assert_eq!(unwrap("cGMxL2", ""), None);
+    }
+}

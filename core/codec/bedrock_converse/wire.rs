@@ -1,7 +1,6 @@
 //! The small words of the wire that requests, answers and streams share: stop reasons, usage, cache points, citations,
 //! sealed reasoning, ids, media formats. Each in both directions, next to each other.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -65,20 +64,13 @@ pub fn write_citation(citation: &Citation) -> Value {
     Value::Object(out)
 }
 
-/// Sealed reasoning is a blob on this wire: base64 of whatever its maker wrote. One of another family carries its tag.
+/// Sealed reasoning is a blob on this wire: base64 of whatever its maker wrote. One of another family names its maker.
 pub fn read_sealed(data: &str) -> Signature {
-    let tagged = BASE64_STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    match tagged.map(|text| signature::read(&text, FORMAT)) {
-        Some(signature) if signature.origin != FORMAT => signature,
-        _ => Signature { origin: FORMAT, data: data.to_owned() },
-    }
+    signature::unwrap(data, "").unwrap_or_else(|| Signature { origin: FORMAT, data: data.to_owned() })
 }
 
 pub fn write_sealed(sealed: &Signature) -> String {
-    if sealed.origin == FORMAT {
-        return sealed.data.clone();
-    }
-    BASE64_STANDARD.encode(signature::write(sealed, FORMAT))
+    if sealed.origin == FORMAT { sealed.data.clone() } else { signature::wrap(sealed, "") }
 }
 
 pub fn read_finish(raw: &str) -> Finish {

@@ -3,6 +3,7 @@
 
 mod embeddings;
 mod error;
+mod logprobs;
 mod request;
 mod response;
 mod stream;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ClientView,
     json::{self, Fields},
+    logprobs,
     wire::{self, FORMAT},
 };
 use crate::{
@@ -38,8 +39,11 @@ fn message(value: Value) -> Result<Response> {
         }
         parts.push(Part::ToolCall(call));
     }
-    let choice =
-        Choice { parts, finish: f.string("finish_reason")?.map(|raw| wire::read_finish(&raw)), ..Choice::default() };
+    // The list itself goes back with the unknown fields.
+    let pieces = f.peek("logprobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let logprobs = logprobs::read(pieces);
+    let finish = f.string("finish_reason")?.map(|raw| wire::read_finish(&raw));
+    let choice = Choice { parts, finish, logprobs, ..Choice::default() };
     let usage = f.map("usage")?.map(wire::read_usage);
     let id = f.string("id")?.unwrap_or_default();
     Ok(Response { id, choices: vec![choice], usage, extra: f.rest(FORMAT), ..Response::default() })
@@ -90,6 +94,9 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.insert("usage".to_owned(), Value::Object(wire::write_usage(usage)));
     }
     wire::give_back(&mut out, extra);
+    if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).filter(|_| !out.contains_key("logprobs")) {
+        out.insert("logprobs".to_owned(), logprobs::write(logprobs).into());
+    }
     Ok(written::object(&out))
 }
 

@@ -3,11 +3,7 @@
 
 use std::hash::Hasher;
 
-use base64::{
-    Engine, alphabet,
-    engine::DecodePaddingMode,
-    engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD},
-};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -140,15 +136,14 @@ pub fn standard_base64(data: String, path: &str) -> Result<String> {
 /// Sealed reasoning stands in a thought signature behind this mark, so that it is told from a plain signature.
 const SEALED: &str = "sealed:";
 
-/// A signature for a Gemini client. The wire's field is base64 and official SDKs decode it: a foreign signature's tag
-/// is therefore wrapped once more.
+/// A signature for a Gemini client. The wire's field is base64 and official SDKs decode it: a foreign one is wrapped so.
 pub fn write_signature(given: &Signature) -> String {
-    if given.origin == GEMINI { given.data.clone() } else { STANDARD.encode(signature::write(given, GEMINI)) }
+    if given.origin == GEMINI { given.data.clone() } else { signature::wrap(given, "") }
 }
 
 /// Sealed reasoning for a Gemini client.
 pub fn write_sealed(given: &Signature) -> String {
-    STANDARD.encode(format!("{SEALED}{}", signature::write(given, GEMINI)))
+    signature::wrap(given, SEALED)
 }
 
 /// A thought signature as it came: `(signature, sealed)`, one of the two.
@@ -156,30 +151,12 @@ pub fn read_signature(text: String) -> (Option<Signature>, Option<Signature>) {
     if text.is_empty() {
         return (None, None);
     }
-    // Only what begins like one of our marks is decoded.
-    let marked = text.starts_with(TAG_HEAD) || text.starts_with(SEALED_HEAD);
-    let plain = if marked {
-        LENIENT.decode(text.replace('-', "+").replace('_', "/")).ok().and_then(|b| String::from_utf8(b).ok())
-    } else {
-        None
-    };
-    match plain {
-        Some(plain) => match plain.strip_prefix(SEALED) {
-            Some(rest) => (None, Some(signature::read(rest, GEMINI))),
-            None => (Some(signature::read(&plain, GEMINI)), None),
-        },
-        None => (Some(signature::read(&text, GEMINI)), None),
+    match (signature::unwrap(&text, ""), signature::unwrap(&text, SEALED)) {
+        (_, sealed @ Some(_)) => (None, sealed),
+        (signed @ Some(_), None) => (signed, None),
+        (None, None) => (Some(signature::read(&text, GEMINI)), None),
     }
 }
-
-/// What base64 makes of `pc1` and of `sealed`.
-const TAG_HEAD: &str = "cGMx";
-const SEALED_HEAD: &str = "c2VhbGVk";
-
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 pub fn media_kind(mime: &str) -> MediaKind {
     match mime.split('/').next().unwrap_or_default().to_ascii_lowercase().as_str() {

@@ -5,6 +5,7 @@
 mod embeddings;
 mod error;
 mod forced;
+mod logprobs;
 mod request;
 mod response;
 mod turns;

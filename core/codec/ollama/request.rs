@@ -12,8 +12,8 @@ use crate::{
     codec::{calls, foreign},
     error::{Error, Result},
     model::{
-        Extra, Message, Output, Part, ReasoningAsk, Request, Role, Sampling, Tool, ToolChoice, ToolKind, ToolResult,
-        tool::Function,
+        Extra, LogprobsAsk, Message, Output, Part, ReasoningAsk, Request, Role, Sampling, Tool, ToolChoice, ToolKind,
+        ToolResult, tool::Function,
     },
 };
 
@@ -61,6 +61,7 @@ pub fn decode(body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
         sampling,
         max_tokens,
         reasoning: think(&mut f)?,
+        logprobs: logprobs(&mut f)?,
         ..Request::default()
     };
     request.extra = f.rest(FORMAT);
@@ -157,6 +158,11 @@ fn output(f: &mut Fields) -> Result<Option<Output>> {
     }
 }
 
+fn logprobs(f: &mut Fields) -> Result<Option<LogprobsAsk>> {
+    let (asked, top) = (f.bool("logprobs")?, f.u64("top_logprobs")?);
+    Ok((asked == Some(true)).then_some(LogprobsAsk { top }))
+}
+
 fn think(f: &mut Fields) -> Result<Option<ReasoningAsk>> {
     match f.take("think") {
         None => Ok(None),
@@ -188,7 +194,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         extra,
     } = request;
     let mut dropped = Vec::new();
-    for (feature, asked) in [("n", n.is_some_and(|n| n > 1)), ("logprobs", logprobs.is_some())] {
+    let lacks_logprobs = logprobs.is_some() && dialect.lacks.contains(&"logprobs");
+    for (feature, asked) in [("n", n.is_some_and(|n| n > 1)), ("logprobs", lacks_logprobs)] {
         if asked {
             return Err(Error::unsupported(feature, format!("this server has no `{feature}`; leave it out")));
         }
@@ -217,6 +224,10 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     }
     if let Some(shape) = shape {
         put("format", shape);
+    }
+    if let Some(ask) = logprobs {
+        put("logprobs", true.into());
+        ask.top.map(|top| put("top_logprobs", top.into()));
     }
     match reasoning.as_ref().and_then(|ask| thinking(ask, &dialect.model)) {
         Some(_) if dialect.refuses.contains(&"reasoning_effort") => dropped.push("reasoning_effort"),

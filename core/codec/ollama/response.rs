@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ClientView, error, forced,
     json::{self, Fields},
+    logprobs,
     wire::{self, FORMAT},
 };
 use crate::{
@@ -44,7 +45,8 @@ fn whole(value: Value) -> Result<Response> {
     let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
     f.take("done");
     let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
-    let choice = Choice { parts, finish: Some(wire::read_finish(&raw, called)), ..Choice::default() };
+    let (finish, logprobs) = (Some(wire::read_finish(&raw, called)), logprobs::take(&mut f)?);
+    let choice = Choice { parts, finish, logprobs, ..Choice::default() };
     let usage = wire::take_usage(&mut f);
     let created = f.string("created_at")?.and_then(|text| wire::seconds(&text));
     let model = f.string("model")?.unwrap_or_default();
@@ -78,6 +80,9 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     }
     let mut out = head(model, *created, view);
     out.insert("message".to_owned(), message);
+    if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).and_then(logprobs::write) {
+        out.insert("logprobs".to_owned(), logprobs);
+    }
     let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let reason = wire::done_reason(choice.and_then(|c| c.finish.as_ref()), refused);
@@ -185,6 +190,9 @@ impl State {
         let created = f.string("created_at")?.and_then(|text| wire::seconds(&text));
         if !std::mem::replace(&mut self.started, true) {
             out.push(Event::Start(Start { model, created, ..Start::default() }));
+        }
+        if let Some(logprobs) = logprobs::take(&mut f)? {
+            out.push(Event::ChoiceExtra { choice: 0, logprobs: Some(logprobs), extra: Extra::default() });
         }
         if let Some(mut message) = f.object("message")? {
             for part in wire::read_parts(&mut message, self.calls)? {
@@ -333,6 +341,8 @@ struct Writer {
     refused: bool,
     usage: Option<Usage>,
     extra: Extra,
+    /// Of the output that follows.
+    logprobs: Option<Value>,
     done: bool,
     mould: Mould,
 }
@@ -373,13 +383,17 @@ impl Writer {
                     self.extra.insert(FORMAT, key, value.clone());
                 }
             }
+            Event::ChoiceExtra { choice: 0, logprobs: Some(logprobs), .. } => {
+                self.logprobs = logprobs::write(logprobs);
+            }
             _ => {}
         }
     }
 
-    fn line(&self, message: &Value, out: &mut Vec<u8>) {
+    fn line(&mut self, message: &Value, out: &mut Vec<u8>) {
         let mut line = head(&self.start.model, self.start.created, &self.view);
         line.insert("message".to_owned(), message.clone());
+        line.extend(self.logprobs.take().map(|logprobs| ("logprobs".to_owned(), logprobs)));
         line.insert("done".to_owned(), false.into());
         write(line, out);
     }

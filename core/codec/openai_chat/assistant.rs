@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use serde_json::{Map, Value, json};
 
 use super::{
-    content,
+    content, details,
     wire::{
         F, FIELD, FUNCTION, LEGACY, MESSAGE, annotation, citation, code_points, data_url_of, made_id, mark, marked,
         plain, prefixed, sniff, source, thought_signature,
@@ -84,7 +84,7 @@ fn reasoning(f: &mut Fields) -> Result<Vec<Part>> {
     match text {
         Some(text) if !in_blocks => parts.insert(0, from_details(text, f)),
         None if parts.is_empty() => {
-            let text = f.peek("reasoning_details").map(details_text).unwrap_or_default();
+            let text = f.peek("reasoning_details").map(details::text).unwrap_or_default();
             if !text.is_empty() {
                 let mut part = from_details(text, f);
                 part.extra.insert(F, FIELD, "details".into());
@@ -95,6 +95,11 @@ fn reasoning(f: &mut Fields) -> Result<Vec<Part>> {
     }
     if let (Some(field), Some(first)) = (field, parts.first_mut()) {
         first.extra.insert(F, FIELD, field.into());
+    }
+    // LiteLLM and others repeat sealed blocks in both lists.
+    if parts.iter().all(|r| r.sealed.is_none()) {
+        let list = f.peek("reasoning_details").and_then(Value::as_array);
+        parts.extend(list.into_iter().flatten().filter_map(details::sealed));
     }
     Ok(parts.into_iter().map(Part::Reasoning).collect())
 }
@@ -124,22 +129,8 @@ pub fn thinking_block(block: &Value) -> Option<Reasoning> {
 
 /// OpenRouter's `reasoning_details` tell the signature; the list itself stays with the unknown fields.
 fn from_details(text: String, f: &Fields) -> Reasoning {
-    let signature = f.peek("reasoning_details").and_then(|d| d.as_array()?.iter().rev().find_map(details_signature));
+    let signature = f.peek("reasoning_details").and_then(|d| d.as_array()?.iter().rev().find_map(details::signature));
     Reasoning { text, signature, ..Reasoning::default() }
-}
-
-pub fn details_text(details: &Value) -> String {
-    let one =
-        |d: &Value| d.get("text").or_else(|| d.get("summary")).and_then(Value::as_str).unwrap_or_default().to_owned();
-    details.as_array().map_or(String::new(), |list| list.iter().map(one).collect())
-}
-
-pub fn details_signature(detail: &Value) -> Option<crate::model::Signature> {
-    let format = detail.get("format").and_then(Value::as_str)?;
-    let data = detail.get("signature").and_then(Value::as_str).filter(|s| !s.is_empty())?;
-    format
-        .starts_with("anthropic")
-        .then(|| crate::model::Signature { origin: Format::AnthropicMessages, data: data.to_owned() })
 }
 
 /// Restores the borders between text blocks: `lengths` counts code points.
@@ -393,8 +384,9 @@ fn write_reasoning(parts: &[Part], out: &mut Map<String, Value>) {
         |r: &Reasoning| matches!(mark(&r.extra, FIELD).and_then(Value::as_str), Some("reasoning" | "details"));
     let proven = |r: &Reasoning| r.signature.is_some() || r.sealed.is_some();
     // OpenRouter's own list carries the proof where the answer came from there.
-    if all.len() > 1 || (proven(first) && !from_details(first)) {
-        out.insert("thinking_blocks".into(), all.iter().flat_map(|r| blocks(r)).collect());
+    let told: Vec<&&Reasoning> = all.iter().filter(|r| !details::told(r)).collect();
+    if told.len() > 1 || told.first().is_some_and(|first| proven(first) && !from_details(first)) {
+        out.insert("thinking_blocks".into(), told.into_iter().flat_map(|r| blocks(r)).collect());
     }
 }
 

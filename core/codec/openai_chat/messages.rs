@@ -7,7 +7,7 @@ use base64::Engine;
 use serde_json::{Map, Value, json};
 
 use super::{
-    assistant,
+    assistant, details,
     request::vendor,
     wire::{
         BASE64, F, FIELD, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, plain, prefixed, short_id, sniff,
@@ -244,16 +244,19 @@ impl Writer<'_> {
                 out.insert("thinking_blocks".into(), Value::Array(blocks));
             }
         } else if self.dialect.provider == "openrouter" && !verbatim {
-            let signed = all.iter().filter(|r| anthropic(r) && r.sealed.is_none()).enumerate();
-            let details: Vec<Value> = signed.filter_map(|(i, r)| details(r, i)).collect();
-            if !details.is_empty() {
-                out.insert("reasoning_details".into(), Value::Array(details));
+            let mut list = Vec::new();
+            for r in &all {
+                list.extend(details::of(r, list.len()));
+            }
+            if !list.is_empty() {
+                out.insert("reasoning_details".into(), Value::Array(list));
             }
         }
         let carried = verbatim || out.contains_key("thinking_blocks") || out.contains_key("reasoning_details");
         let own = |r: &&&Reasoning| r.sealed.is_none() && (r.signature.is_none() || carried);
         let text: String = all.iter().filter(own).map(|r| r.text.as_str()).collect();
-        if all.iter().filter(own).count() < all.len() {
+        let sealed = |r: &&Reasoning| carried && r.sealed.as_ref().is_some_and(|s| s.origin == F);
+        if !all.iter().all(|r| own(&r) || sealed(r)) {
             self.note("reasoning");
         }
         if !text.is_empty() {
@@ -537,13 +540,6 @@ fn anthropic(r: &Reasoning) -> bool {
 
 fn anthropic_blocks(r: &Reasoning) -> Vec<Value> {
     assistant::blocks(r)
-}
-
-fn details(r: &Reasoning, index: usize) -> Option<Value> {
-    let signature = &r.signature.as_ref()?.data;
-    Some(
-        json!({"type": "reasoning.text", "text": r.text, "signature": signature, "format": "anthropic-claude-v1", "index": index}),
-    )
 }
 
 fn is_text(media: &Media) -> bool {

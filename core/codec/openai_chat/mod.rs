@@ -5,6 +5,7 @@
 mod assistant;
 mod completions;
 mod content;
+mod details;
 mod embeddings;
 pub(super) mod error;
 mod messages;

@@ -108,23 +108,26 @@ fn sources(f: &Fields) -> Vec<Citation> {
     source_list(f.peek("citations"), f.peek("search_results"))
 }
 
+/// `search_results` tell the titles of the URLs in `citations`, and stand alone where a server has left those.
 pub fn source_list(citations: Option<&Value>, results: Option<&Value>) -> Vec<Citation> {
-    let Some(Value::Array(urls)) = citations else { return Vec::new() };
-    let title = |url: &str| {
-        let results = results?.as_array()?;
-        let hit = results.iter().find(|r| r.get("url").and_then(Value::as_str) == Some(url))?;
-        hit.get("title").and_then(Value::as_str).map(str::to_owned)
+    let (urls, results) = (entries(citations), entries(results));
+    let text = |result: &Value, key: &str| result.get(key).and_then(Value::as_str).map(str::to_owned);
+    let one = |url: String, title: Option<String>| Citation {
+        native: Some((F, url.as_str().into())),
+        url: Some(url),
+        title,
+        ..Citation::default()
     };
-    let one = |value: &Value| {
-        let url = value.as_str()?;
-        Some(Citation {
-            url: Some(url.to_owned()),
-            title: title(url),
-            native: Some((F, url.into())),
-            ..Citation::default()
-        })
-    };
-    urls.iter().filter_map(one).collect()
+    if urls.is_empty() {
+        return results.iter().filter_map(|r| Some(one(text(r, "url")?, text(r, "title")))).collect();
+    }
+    let hit = |url: &str| results.iter().find(|r| r.get("url").and_then(Value::as_str) == Some(url));
+    let title = |url: &str| text(hit(url)?, "title");
+    urls.iter().filter_map(|url| Some(one(url.as_str()?.to_owned(), title(url.as_str()?)))).collect()
+}
+
+fn entries(list: Option<&Value>) -> &[Value] {
+    list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 fn attach(choice: &mut Choice, sources: Vec<Citation>) {

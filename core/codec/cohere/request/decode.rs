@@ -12,8 +12,8 @@ use super::super::{
 use crate::{
     error::{Error, Result},
     model::{
-        Message, Output, Part, ReasoningAsk, Request, Role, Sampling, Tool, ToolChoice, ToolKind, ToolResult,
-        tool::Function,
+        LogprobsAsk, Message, Output, Part, ReasoningAsk, Request, Role, Sampling, Tool, ToolChoice, ToolKind,
+        ToolResult, tool::Function,
     },
 };
 
@@ -44,6 +44,7 @@ pub fn decode(body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
         },
         max_tokens: f.u64("max_tokens")?,
         reasoning: thinking(&mut f)?,
+        logprobs: (f.bool("logprobs")? == Some(true)).then(LogprobsAsk::default),
         extra: f.rest(FORMAT),
         ..Request::default()
     })

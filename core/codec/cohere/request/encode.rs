@@ -41,11 +41,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if n.is_some_and(|n| n > 1) {
         return Err(Error::unsupported("n", "this model gives one answer a request; leave out `n` or set it to 1"));
     }
-    if logprobs.is_some() {
-        return Err(Error::unsupported(
-            "logprobs",
-            "this model's log probabilities have another shape; leave them out",
-        ));
+    if logprobs.is_some() && dialect.lacks.contains(&"logprobs") {
+        return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
     }
     foreign::refuse(extra, FORMAT)?;
     foreign::note(extra, FORMAT, &mut dropped);
@@ -77,7 +74,11 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     sampling_fields(sampling, dialect, &mut dropped, &mut body);
     let thinking = reasoning.as_ref().and_then(thinking);
     knob("reasoning_effort", "thinking", thinking, dialect, &mut dropped, &mut body);
+    if logprobs.is_some() {
+        body.insert("logprobs".to_owned(), true.into());
+    }
     for (name, given) in [
+        ("top_logprobs", logprobs.as_ref().is_some_and(|ask| ask.top.is_some_and(|top| top > 0))),
         ("parallel_tool_calls", parallel_tool_calls == &Some(false)),
         ("user", user.is_some()),
         ("metadata", !metadata.is_empty()),

@@ -6,12 +6,13 @@ use serde_json::Value;
 use super::super::{
     error,
     json::{self, Fields},
+    logprobs,
     wire::{self, FORMAT},
 };
 use crate::{
     codec::{StreamDecoder, alike::Alike, sse},
     error::{Error, Kind, Result},
-    model::{Delta, Event, Part, PartStart, Start},
+    model::{Delta, Event, Extra, Part, PartStart, Start},
 };
 
 pub struct Decoder {
@@ -98,7 +99,15 @@ impl State {
                 Ok(())
             }
             "content-start" => self.begin_content(at()?, inner(message, "content")?, out),
-            "content-delta" => self.content_piece(at()?, inner(message, "content")?, out),
+            "content-delta" => {
+                let pieces =
+                    f.take("logprobs").map(|item| if let Value::Array(list) = item { list } else { vec![item] });
+                let logprobs = logprobs::read(&pieces.unwrap_or_default());
+                if logprobs.is_some() {
+                    out.push(Event::ChoiceExtra { choice: 0, logprobs, extra: Extra::default() });
+                }
+                self.content_piece(at()?, inner(message, "content")?, out)
+            }
             "content-end" => {
                 self.close_content(at()?, out);
                 Ok(())

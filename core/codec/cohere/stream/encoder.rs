@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{
-    response,
+    logprobs, response,
     wire::{self, FORMAT},
 };
 use crate::{
@@ -70,6 +70,8 @@ struct Writer {
     calls: u64,
     citations: u64,
     refused: bool,
+    /// Of the text that follows.
+    logprobs: Option<Value>,
     mould: Mould,
 }
 
@@ -110,6 +112,9 @@ impl Writer {
                 none => *none = Some(usage.clone()),
             },
             Event::Extra(extra) => self.add_extra(extra),
+            Event::ChoiceExtra { choice: 0, logprobs, .. } => {
+                self.logprobs = logprobs.as_ref().and_then(logprobs::joined)
+            }
             Event::Ping | Event::End | Event::Finish { .. } | Event::ChoiceExtra { .. } => {}
         }
     }
@@ -183,7 +188,15 @@ impl Writer {
                 self.citations += 1;
             }
             (PartStart::Text { .. } | PartStart::Refusal, Delta::Text(text)) => {
-                write("content-delta", Some(self.content), content(json!({"text": text})), out);
+                let delta = content(json!({"text": text}));
+                match self.logprobs.take() {
+                    None => write("content-delta", Some(self.content), delta, out),
+                    Some(piece) => {
+                        let told =
+                            json!({"type": "content-delta", "index": self.content, "delta": delta, "logprobs": piece});
+                        sse::write(Some("content-delta"), told.to_string().as_bytes(), out);
+                    }
+                }
             }
             (PartStart::Reasoning { .. }, Delta::Text(text)) => {
                 write("content-delta", Some(self.content), content(json!({"thinking": text})), out);

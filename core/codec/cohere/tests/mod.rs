@@ -7,8 +7,8 @@ use crate::{
     codec::sse::MAX_EVENT,
     error::Kind,
     model::{
-        Billed, Delta, EmbeddingInput, Event, Extra, Media, MediaKind, MediaSource, Message, Part, PartStart,
-        ReasoningAsk, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
+        Billed, Delta, EmbeddingInput, Event, Extra, LogprobsAsk, Media, MediaKind, MediaSource, Message, Part,
+        PartStart, ReasoningAsk, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
         fold::{Fold, unfold},
         tool::Function,
     },
@@ -356,4 +356,45 @@ fn mistakes_are_told_with_their_place() {
         let error = decode(&body).expect_err("a mistake");
         assert_eq!((error.status(), error.param.as_deref()), (400, Some(param)), "{body}");
     }
+}
+
+#[test]
+fn log_probabilities_are_of_pieces_and_name_no_others() {
+    let mut asked = asking(vec![Part::text("hi")]);
+    asked.logprobs = Some(LogprobsAsk { top: Some(2) });
+    let (body, dropped) = encode(&asked);
+    assert_eq!((&body["logprobs"], dropped), (&json!(true), vec!["top_logprobs"]));
+    assert_eq!(decode(&body).unwrap().logprobs, Some(LogprobsAsk::default()));
+
+    let piece = |text: &str, ids: Value, likely: Value| json!({"text": text, "token_ids": ids, "logprobs": likely});
+    let (yo, dear) = (piece("yo", json!([5]), json!([-0.5])), piece(" dear", json!([6, 7]), json!([-0.25, -0.5])));
+    let mut whole = json!({"id": "c", "finish_reason": "COMPLETE",
+        "message": {"role": "assistant", "content": [{"type": "text", "text": "yo dear"}]}});
+    whole["logprobs"] = json!([yo, dear]);
+    let response = Cohere.decode_response(whole.to_string().as_bytes()).unwrap();
+    let logprobs = response.choices[0].logprobs.clone().unwrap();
+    let told: Vec<_> =
+        logprobs["content"].as_array().unwrap().iter().map(|e| (e["token"].clone(), e["logprob"].clone())).collect();
+    assert_eq!(told, [(json!("yo"), json!(-0.5)), (json!(" dear"), json!(-0.75))]);
+    let written: Value = serde_json::from_slice(&Cohere.encode_response(&response, &view()).unwrap()).unwrap();
+    assert_eq!(written["logprobs"], json!([yo, dear]));
+
+    let event = |value: Value| format!("event: {}\ndata: {value}\n\n", value["type"].as_str().unwrap());
+    let content = |text: &str| json!({"message": {"content": {"type": "text", "text": text}}});
+    let stream = [
+        json!({"type": "message-start", "id": "c", "delta": {"message": {"role": "assistant"}}}),
+        json!({"type": "content-start", "index": 0, "delta": content("")}),
+        json!({"type": "content-delta", "index": 0, "delta": content("yo"), "logprobs": yo}),
+        json!({"type": "content-delta", "index": 0, "delta": content(" dear"), "logprobs": dear}),
+        json!({"type": "content-end", "index": 0}),
+        json!({"type": "message-end", "delta": {"finish_reason": "COMPLETE"}}),
+    ];
+    let events = events(stream.map(event).concat().as_bytes()).unwrap();
+    let mut encoder = Cohere.stream_encoder(&view());
+    let mut bytes = Vec::new();
+    events.iter().for_each(|event| encoder.push(event, &mut bytes));
+    encoder.finish(&mut bytes);
+    let mut fold = Fold::default();
+    super::tests::events(&bytes).unwrap().into_iter().for_each(|event| fold.push(event));
+    assert_eq!(fold.finish().choices[0].logprobs.as_ref(), Some(&logprobs));
 }

@@ -7,8 +7,8 @@ use crate::{
     codec::sse::MAX_EVENT,
     error::Kind,
     model::{
-        EmbeddingInput, Event, Extra, FinishReason, Media, MediaKind, MediaSource, Message, Output, Part, ReasoningAsk,
-        Role, Sampling, Tool, ToolCall, ToolChoice, ToolKind, ToolResult, fold::Fold, tool::Function,
+        EmbeddingInput, Event, Extra, FinishReason, LogprobsAsk, Media, MediaKind, MediaSource, Message, Output, Part,
+        ReasoningAsk, Role, Sampling, Tool, ToolCall, ToolChoice, ToolKind, ToolResult, fold::Fold, tool::Function,
     },
 };
 
@@ -313,4 +313,34 @@ fn embeddings_go_there_and_back() {
     assert_eq!(response.vectors, [[0.25, -1.0]]);
     assert_eq!(response.usage.and_then(|u| u.input_tokens), Some(3));
     assert_eq!(Ollama.decode_embeddings_response(b"{}").expect_err("none").kind, Kind::Upstream);
+}
+
+#[test]
+fn log_probabilities_are_asked_for_and_come_back_whole_and_in_lines() {
+    let asked = Request { logprobs: Some(LogprobsAsk { top: Some(2) }), ..asking(vec![Part::text("hi")]) };
+    let (body, dropped) = encode(&asked, "m");
+    assert_eq!((&body["logprobs"], &body["top_logprobs"]), (&json!(true), &json!(2)));
+    assert!(dropped.is_empty());
+    assert_eq!(decode(&body).logprobs, asked.logprobs);
+
+    let told = json!([{"token": "yo", "logprob": -0.5, "top_logprobs": [{"token": "hi", "logprob": -2.0}]}]);
+    let line = |done: bool| {
+        let mut line = json!({"model": "m", "created_at": "2026-01-01T00:00:00Z", "done": done,
+            "message": {"role": "assistant", "content": if done { "" } else { "yo" }}});
+        if !done {
+            line["logprobs"] = told.clone();
+        }
+        format!("{line}\n")
+    };
+    let mut whole: Value = serde_json::from_str(&line(false)).unwrap();
+    whole["done"] = true.into();
+    let whole = Ollama.decode_response(whole.to_string().as_bytes()).unwrap();
+    let streamed = fold(events(&[line(false).as_bytes(), line(true).as_bytes()]).unwrap());
+    let wanted = json!({"content": [{"token": "yo", "logprob": -0.5, "bytes": [121, 111],
+        "top_logprobs": [{"token": "hi", "logprob": -2.0, "bytes": [104, 105]}]}]});
+    assert_eq!(whole.choices[0].logprobs.as_ref(), Some(&wanted));
+    assert_eq!(streamed.choices[0].logprobs.as_ref(), Some(&wanted));
+    let written = Ollama.encode_response(&whole, &ClientView::default()).unwrap();
+    let back = Ollama.decode_response(&written).unwrap();
+    assert_eq!(back.choices[0].logprobs.as_ref(), Some(&wanted));
 }

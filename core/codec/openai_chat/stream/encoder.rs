@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{
     assistant::{self, Around, Place, call_id, call_value, citation_rest, media_value, native_value},
+    details,
     response::{reasoning_field, write_finish},
     wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, usage_value},
 };
@@ -416,7 +417,7 @@ impl Encoder {
             Open::Refusal => {}
             Open::Reasoning { reasoning, field: _ } => {
                 let proven = reasoning.signature.is_some() || reasoning.sealed.is_some();
-                if proven {
+                if proven && !details::told(&reasoning) {
                     self.delta(at, json!({"thinking_blocks": assistant::blocks(&reasoning)}), out);
                 } else if !reasoning.text.is_empty() {
                     self.choices[at].unproven = Some(reasoning.text);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::super::{
     assistant::{self, legacy_tool_call},
-    content,
+    content, details,
     response::{empty, tells},
     wire::{F, FIELD, FUNCTION, MESSAGE, citation, finish, keep},
 };
@@ -153,8 +153,14 @@ impl Choice {
             {
                 self.reasoning_text(text, Some("details"));
             }
-            if let Some(signature) = assistant::details_signature(&detail) {
+            if let Some(signature) = details::signature(&detail) {
                 self.sign_reasoning(signature, Some("details"));
+            }
+            if let Some(Reasoning { sealed: Some(sealed), extra, .. }) = details::sealed(&detail) {
+                self.end_reasoning();
+                let part = self.new_part(PartStart::Reasoning { extra });
+                self.delta(part, Delta::Sealed(sealed));
+                self.end(part);
             }
             self.detail(detail);
         }

@@ -152,6 +152,14 @@ fn source_lists_beside_the_choices_become_citations_and_are_not_told_twice() {
     let Part::Text(text) = &response.choices[0].parts[0] else { panic!("text") };
     assert_eq!(text.citations[1].title.as_deref(), Some("B"));
     assert_eq!(written(&response), body);
+
+    // The list of URLs is the older one of the two.
+    body.as_object_mut().unwrap().remove("citations");
+    let response = self::response(&body);
+    let Part::Text(text) = &response.choices[0].parts[0] else { panic!("text") };
+    let cited: Vec<_> = text.citations.iter().map(|c| (c.url.as_deref(), c.title.as_deref())).collect();
+    assert_eq!(cited, [(Some("https://b"), Some("B"))]);
+    assert_eq!(written(&response), body);
 }
 
 #[test]

@@ -347,6 +347,28 @@ fn reasoning_goes_back_where_the_provider_wants_it_and_foreign_proof_never_becom
 }
 
 #[test]
+fn encrypted_reasoning_goes_back_to_the_provider_that_gave_it_and_to_nobody_else() {
+    let detail = json!({"type": "reasoning.encrypted", "data": "ZW5j", "format": "openai-responses-v1", "id": "rs_1"});
+    let message = json!({"role": "assistant", "content": "answer", "reasoning_details": [detail]});
+    let Part::Reasoning(sealed) =
+        request(&json!({"model": "m", "messages": [message]})).messages.remove(0).parts.remove(0)
+    else {
+        panic!("reasoning")
+    };
+    // A client of another format has it in that format's own place.
+    let turn = of(vec![Message::new(Role::Assistant, vec![Part::Reasoning(sealed), Part::text("answer")])]);
+    let openrouter = Dialect { reasoning_field: Some("reasoning"), ..provider("openrouter") };
+    let told = encoded(&turn, &openrouter);
+    let mut back = detail.clone();
+    back["index"] = json!(0);
+    assert_eq!(told.body["messages"][0]["reasoning_details"], json!([back]));
+    assert!(told.dropped.is_empty());
+    let told = encoded(&turn, &Dialect { reasoning_field: Some("reasoning"), ..provider("groq") });
+    assert_eq!(told.body["messages"][0], json!({"role": "assistant", "content": "answer"}));
+    assert_eq!(told.dropped, ["reasoning"]);
+}
+
+#[test]
 fn history_that_a_client_sends_back_is_read_in_full() {
     let request = request(&json!({"model": "m", "messages": [{
         "role": "assistant",
