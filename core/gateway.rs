@@ -243,7 +243,12 @@ impl Gateway {
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),
             Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
-            _ => return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await,
+            _ => {
+                if exchange.place.is_none() {
+                    Box::pin(self.in_turn(runtime, exchange)).await?;
+                }
+                return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await;
+            }
         }
         // 5. The body, up to its limits. While a request waits for its turn it is read too: who left is noticed by it.
         let reading = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory);

@@ -3,7 +3,6 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use futures_util::future::try_join;
 use http::{HeaderMap, request::Parts};
 
 use super::{Attempted, Gateway};
@@ -38,20 +37,11 @@ impl Gateway {
         let state = &self.state;
         let principal = exchange.cx.principal.clone();
         if let Operation::ListFiles | Operation::ListBatches = found.operation {
-            if exchange.place.is_none() {
-                self.in_turn(runtime, exchange).await?;
-            }
             return opaque::listed(&state.objects, found.operation, &principal, parts.uri.query())
                 .await
                 .map(Reply::json);
         }
-        let house = self.house(runtime);
-        let opening = opaque::open(found, parts, body, &principal, &house);
-        let opened = match exchange.place {
-            Some(_) => opening.await?,
-            // While it waits for its turn it is read as far as it is read at all: who left is noticed by that.
-            None => Box::pin(try_join(opening, self.in_turn(runtime, exchange))).await?.0,
-        };
+        let opened = opaque::open(found, parts, body, &principal, &self.house(runtime)).await?;
         let mut reply = self.opened(runtime, exchange, &parts.headers, opened).await?;
         if let Reply::Session(session) = &mut reply {
             let credential = auth::credential(&parts.headers, parts.uri.query());

@@ -122,25 +122,6 @@ async fn a_client_that_leaves_while_it_waits_is_out_of_the_queue() {
     }
 }
 
-/// The same where no codec reads the body.
-#[tokio::test]
-async fn a_client_whose_body_nobody_translates_is_noticed_to_have_left_too() {
-    let upstream = Upstream::saying(slow(60_000)).await;
-    let gateway = Gateway::start(&house(&upstream, "9", "[overload]\nmax_in_flight = 1\nwait = \"60s\"\n")).await;
-    let _running = ask(gateway.addr, "", "").await;
-    upstream.hears(1).await;
-    let headers = [("content-type", "application/json")];
-    let body = br#"{"model":"m","input":"x"}"#;
-    let line = [
-        begin(gateway.addr, "POST", "/v1/moderations", &headers, body).await,
-        begin(gateway.addr, "POST", "/v1/moderations", &headers, body).await,
-    ];
-    waits(&gateway, "gateway", 2).await;
-    drop(line);
-    waits(&gateway, "gateway", 0).await;
-    assert_eq!(upstream.heard().len(), 1, "those who left were never sent");
-}
-
 #[tokio::test]
 async fn who_is_refused_is_told_when_to_come_back_in_its_own_format() {
     let upstream = Upstream::saying(slow(60_000)).await;
