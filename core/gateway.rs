@@ -104,6 +104,11 @@ impl Gateway {
         exchange.identify(principal);
         let admitted =
             exchange.cx.principal.admits(found.operation, None).and_then(|()| self.admit(&runtime, &mut exchange));
+        let admitted = match admitted {
+            // A day of many requests has no room for some of them.
+            Ok(()) if exchange.place.is_none() => Box::pin(self.in_turn(&runtime, &mut exchange)).await,
+            admitted => admitted,
+        };
         let outcome = match admitted {
             Ok(()) => self.read(&runtime, &mut exchange, found, parts, body).await,
             Err(error) => Err(error),

@@ -16,16 +16,11 @@ pub fn named(mut error: Error) -> Error {
     let Some(fault) = &error.upstream else { return error };
     let refused = error.kind == Kind::UpstreamRefused;
     let unpaid = error.kind == Kind::UpstreamAuth && fault.status == 402;
-    // Some say it with a status that means a key, and some in a stream that began as a success.
-    let elsewhere = (fault.status == 403 && error.kind == Kind::UpstreamAuth) || error.kind == Kind::Upstream;
     let limited = error.kind == Kind::UpstreamRateLimited && error.retry_after.is_none();
-    if !(refused || unpaid || limited || elsewhere) {
-        return error;
+    if !(refused || unpaid || limited) {
+        return about_content(error);
     }
     let said = Said::of(fault, &error);
-    if elsewhere {
-        return if said.is(&AGAINST_POLICY) { not_allowed(error) } else { error };
-    }
     if unpaid || said.is(&SPENT) {
         let message = "the gateway's account at this provider has no credit or no quota left; choose another model";
         error.message = if limited { std::mem::take(&mut error.message) } else { message.to_owned() };
@@ -40,6 +35,13 @@ pub fn named(mut error: Error) -> Error {
         return if own { error } else { error.with_code(POLICY) };
     }
     error
+}
+
+/// Some say of content that it is not allowed with a status that means a key, and some in a stream that began as a success.
+fn about_content(error: Error) -> Error {
+    let Some(fault) = &error.upstream else { return error };
+    let otherwise = (fault.status == 403 && error.kind == Kind::UpstreamAuth) || error.kind == Kind::Upstream;
+    if otherwise && Said::of(fault, &error).is(&AGAINST_POLICY) { not_allowed(error) } else { error }
 }
 
 /// Of an answer that was a success but for this: there is nothing in it.

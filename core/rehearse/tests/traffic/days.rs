@@ -18,6 +18,11 @@ const FASTEST: &str = "[models.smart]\nstrategy = \"least_latency\"\ntargets = [
 const PATIENT: &str = "[models.smart]\ntimeouts = { first_event = \"5s\" }\ntargets = [{ provider = \"a\", model = \"m\" }, { provider = \"b\", model = \"m\" }]\n";
 /// One that grants for a week and one that grants for two hours.
 const MISSION: &str = "[models.smart]\nstrategy = \"quota\"\ntargets = [\n  { provider = \"a\", model = \"m\", quota = { requests = 400, per = \"7d\" } },\n  { provider = \"b\", model = \"m\", quota = { requests = 24, per = \"2h\" } },\n]\n";
+/// It takes so many at a time; the others wait for their turn there, or at the gateway itself.
+const PLACES: &str =
+    "[overload]\nqueue = 400\n[models.smart]\ntargets = [{ provider = \"a\", model = \"m\", concurrency = 120 }]\n";
+const FRONT: &str =
+    "[overload]\nqueue = 400\nmax_in_flight = 120\n[models.smart]\ntargets = [{ provider = \"a\", model = \"m\" }]\n";
 const WINDOWS: &str = "[models.smart]\nstrategy = \"quota\"\ntargets = [\n  { provider = \"a\", model = \"m\", quota = { requests = 60, per = \"1h\" } },\n  { provider = \"b\", model = \"m\", quota = { requests = 200, per = \"5h\" } },\n]\nfailover = [\"c/m\"]\n";
 
 fn a() -> Provider {
@@ -192,4 +197,46 @@ fn quotas_of_an_hour_and_of_five_are_used_up_before_what_has_none() {
         day.answered("b")
     );
     stands_in_the_readme(&day);
+}
+
+/// Three teams that ask for a quarter of what the provider holds, and one that asks for three times all of it meanwhile.
+fn flooded(name: &'static str, config: &'static str) -> Day {
+    let others = ["labs", "shop", "bank"];
+    let (length, flood) = (minutes(4), minutes(1)..minutes(2));
+    let calm = || others.map(|team| Crowd::new(260.0, length).of(team)).to_vec();
+    let play =
+        |crowds| play(Script { name, config, providers: vec![Provider::new("a", 2_000).holds(120)], crowds, seed: 7 });
+    let quiet = play(calm());
+    let loud = Crowd::new(12_000.0, flood.end).since(flood.start).of("flood");
+    let loud = play([calm(), vec![loud]].concat());
+    assert_eq!((quiet.over(), loud.over()), (0, 0), "the provider never has more than it holds");
+    let (theirs, day) = (loud.of_teams(&["flood"]), loud.of_teams(&others));
+    eprintln!("{}    {:.1} s, {:.1} % of the flood", day.row(), loud.real.as_secs_f64(), theirs.success());
+    assert_eq!(quiet.success(), 100.0);
+    assert_eq!(day.success(), 100.0, "nobody else loses a request to the flood");
+    let meanwhile = |asked: &Asked| flood.contains(&asked.at);
+    for (what, before, after) in [
+        ("first word", quiet.first(990, meanwhile), day.first(990, meanwhile)),
+        ("whole answer", quiet.took(990, meanwhile), day.took(990, meanwhile)),
+    ] {
+        eprintln!("{what}: {before:?} without the flood, {after:?} beside it");
+        assert!(after <= before.mul_f64(1.3), "p99 to the {what} is {before:?} without the flood, {after:?} beside it");
+    }
+    // What the others leave is its own: 120 places of 2.3 s are 52 a second.
+    let had = theirs.asked.iter().filter(|asked| asked.complete).count();
+    assert!((1_500..3_000).contains(&had), "{had} of the flood are answered");
+    assert!(theirs.share(|asked| !asked.complete && asked.status != 503) == 0.0, "the others of it are told to wait");
+    day
+}
+
+#[test]
+fn one_team_that_floods_delays_only_itself() {
+    let day = flooded("one of four teams floods, as the others see it", PLACES);
+    assert_eq!(day.calls(), day.asked.len());
+    stands_in_the_readme(&day);
+}
+
+#[test]
+fn a_flood_delays_only_itself_at_the_gateways_own_places_too() {
+    flooded("the same at the gateway's own places", FRONT);
 }

@@ -61,16 +61,19 @@ struct Crowd {
 }
 
 /// What one request was, seen from its caller.
+#[derive(Clone, Copy)]
 struct Asked {
     number: u64,
+    team: &'static str,
     at: Duration,
     status: u16,
     /// The answer came to its end, and is none of an error.
     complete: bool,
     /// It ended with an error in the caller's own format.
     told: bool,
-    /// To the first byte of the body.
+    /// To the first byte of the body, and to its end.
     first: Duration,
+    took: Duration,
 }
 
 const fn minutes(n: u64) -> Duration {
@@ -84,6 +87,14 @@ const fn hours(n: u64) -> Duration {
 impl Crowd {
     fn new(rate: f64, to: Duration) -> Crowd {
         Crowd { team: "labs", rate, from: Duration::ZERO, to, stream: true }
+    }
+
+    fn of(self, team: &'static str) -> Crowd {
+        Crowd { team, ..self }
+    }
+
+    fn since(self, from: Duration) -> Crowd {
+        Crowd { from, ..self }
     }
 }
 
@@ -190,11 +201,13 @@ async fn one(gateway: Arc<Gateway>, whole: Duration, n: u64, at: Duration, who: 
     let told = text.contains("\"error\"");
     Asked {
         number: n,
+        team: who.team,
         at,
         status: head.status.as_u16(),
         complete: head.status == 200 && ended && !told && !broken,
         told: told && !text.contains("[DONE]"),
         first: first.unwrap_or_else(|| clock::since(began)),
+        took: clock::since(began),
     }
 }
 

@@ -30,6 +30,10 @@ pub struct Provider {
     /// How it is at other times; of several that fit the last one.
     moods: Vec<(Range<Duration>, Mood)>,
     grants: Vec<Grant>,
+    /// So many answers at a time; what is more is refused.
+    places: Option<usize>,
+    /// When those under way end.
+    busy: Vec<Duration>,
     heard: Vec<Call>,
     lots: fastrand::Rng,
 }
@@ -72,7 +76,7 @@ pub struct Call {
 pub enum Outcome {
     Answered,
     Failed,
-    /// It was over what is granted.
+    /// It was over what is granted, or more than it holds.
     Over,
 }
 
@@ -80,7 +84,13 @@ impl Provider {
     pub fn new(name: &'static str, latency_ms: u64) -> Provider {
         let (latency, pace) = (Duration::from_millis(latency_ms), Duration::from_millis(50));
         let lots = fastrand::Rng::with_seed(0);
-        Provider { name, latency, pace, moods: Vec::new(), grants: Vec::new(), heard: Vec::new(), lots }
+        let (moods, grants, busy, heard) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Provider { name, latency, pace, moods, grants, places: None, busy, heard, lots }
+    }
+
+    pub fn holds(mut self, places: usize) -> Provider {
+        self.places = Some(places);
+        self
     }
 
     pub fn is(mut self, when: Range<Duration>, mood: Mood) -> Provider {
@@ -100,6 +110,10 @@ impl Provider {
     }
 
     fn answer(&mut self, at: Duration) -> (Outcome, Answer) {
+        self.busy.retain(|end| *end > at);
+        if self.places.is_some_and(|places| self.busy.len() >= places) {
+            return (Outcome::Over, refused(503, None));
+        }
         if let Some(wait) = self.grants.iter_mut().filter_map(|grant| grant.over(at)).max() {
             return (Outcome::Over, refused(429, Some(wait)));
         }
@@ -129,6 +143,9 @@ impl Provider {
         self.grants.iter_mut().for_each(|grant| grant.used += 1);
         // A tenth of chance, so that no two answers take the same time.
         latency = latency.mul_f64(0.95 + self.lots.f64() / 10.0);
+        if self.places.is_some() {
+            self.busy.push(at + latency + self.pace * WORDS);
+        }
         let mut events = text_part(0, "");
         let end = events.pop();
         events.pop();
@@ -200,4 +217,4 @@ impl Upstreams for Providers {
     }
 }
 
-const WORDS: usize = 5;
+const WORDS: u32 = 5;

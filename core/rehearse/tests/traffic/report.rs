@@ -1,6 +1,9 @@
 //! What came of a simulated day, in the figures that its promises are about.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use super::{
     Asked,
@@ -27,6 +30,16 @@ impl Day {
         heard: BTreeMap<&'static str, Vec<Call>>,
     ) -> Day {
         Day { name, length, asked, attempts, heard, real: Duration::ZERO }
+    }
+
+    /// The day as those teams saw it: their requests, and what was called for them.
+    pub fn of_teams(&self, teams: &[&str]) -> Day {
+        let asked: Vec<Asked> = self.asked.iter().filter(|asked| teams.contains(&asked.team)).copied().collect();
+        let numbers: HashSet<u64> = asked.iter().map(|asked| asked.number).collect();
+        let of = |calls: &Vec<Call>| calls.iter().filter(|call| numbers.contains(&call.request)).copied().collect();
+        let heard: BTreeMap<_, Vec<Call>> = self.heard.iter().map(|(name, calls)| (*name, of(calls))).collect();
+        let attempts = heard.values().map(|calls| calls.len() as u64).sum();
+        Day { name: self.name, length: self.length, asked, attempts, heard, real: self.real }
     }
 
     /// Answers that came to their end, of a hundred requests.
@@ -84,6 +97,11 @@ impl Day {
     /// To the first word, of complete answers of those.
     pub fn first(&self, per_mille: usize, of: impl Fn(&Asked) -> bool) -> Duration {
         quantile(self.asked.iter().filter(|a| a.complete && of(a)).map(|asked| asked.first).collect(), per_mille)
+    }
+
+    /// To the end, of complete answers of those.
+    pub fn took(&self, per_mille: usize, of: impl Fn(&Asked) -> bool) -> Duration {
+        quantile(self.asked.iter().filter(|a| a.complete && of(a)).map(|asked| asked.took).collect(), per_mille)
     }
 
     /// `name | simulated | requests | answered | p99 lost | calls | over`.
