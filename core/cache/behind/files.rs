@@ -193,7 +193,9 @@ impl Tier for Files {
     }
 
     fn sync(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async { drop(self.lanes.sync().await) })
+        Box::pin(async {
+            let _ = self.lanes.sync().await;
+        })
     }
 
     fn configure(&self, config: &config::Cache) {
