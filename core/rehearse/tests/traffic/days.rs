@@ -199,11 +199,11 @@ fn quotas_of_an_hour_and_of_five_are_used_up_before_what_has_none() {
     stands_in_the_readme(&day);
 }
 
-/// Three teams that ask for a quarter of what the provider holds, and one that asks for three times all of it meanwhile.
+/// Three teams that ask for two fifths of what the provider holds, and one that asks for three times all of it meanwhile.
 fn flooded(name: &'static str, config: &'static str) -> Day {
     let others = ["labs", "shop", "bank"];
     let (length, flood) = (minutes(4), minutes(1)..minutes(2));
-    let calm = || others.map(|team| Crowd::new(260.0, length).of(team)).to_vec();
+    let calm = || others.map(|team| Crowd::new(440.0, length).of(team)).to_vec();
     let play =
         |crowds| play(Script { name, config, providers: vec![Provider::new("a", 2_000).holds(120)], crowds, seed: 7 });
     let quiet = play(calm());
@@ -224,7 +224,7 @@ fn flooded(name: &'static str, config: &'static str) -> Day {
     }
     // What the others leave is its own: 120 places of 2.3 s are 52 a second.
     let had = theirs.asked.iter().filter(|asked| asked.complete).count();
-    assert!((1_500..3_000).contains(&had), "{had} of the flood are answered");
+    assert!((1_000..3_000).contains(&had), "{had} of the flood are answered");
     assert!(theirs.share(|asked| !asked.complete && asked.status != 503) == 0.0, "the others of it are told to wait");
     day
 }
