@@ -80,8 +80,13 @@ pub fn write_citation(citation: &Citation) -> Value {
     Value::Object(out)
 }
 
-pub fn read_finish(raw: &str, stop_sequence: Option<String>, details: Option<Value>) -> Finish {
-    Finish { reason: reason(raw).unwrap_or(FinishReason::Other), raw: raw.to_owned(), stop_sequence, details }
+/// Some servers of this format end their turn although they call.
+pub fn read_finish(raw: &str, called: bool, stop_sequence: Option<String>, details: Option<Value>) -> Finish {
+    let reason = match reason(raw) {
+        Some(FinishReason::Stop) if called && raw == "end_turn" => FinishReason::ToolCalls,
+        known => known.unwrap_or(FinishReason::Other),
+    };
+    Finish { reason, raw: raw.to_owned(), stop_sequence, details }
 }
 
 /// The vendor's own words come back as they were; others map by meaning and never make a new word.

@@ -73,7 +73,11 @@ pub fn write_sealed(sealed: &Signature) -> String {
     if sealed.origin == FORMAT { sealed.data.clone() } else { signature::wrap(sealed, "") }
 }
 
-pub fn read_finish(raw: &str) -> Finish {
+/// Some models end their turn although they call.
+pub fn read_finish(raw: &str, called: bool) -> Finish {
+    if called && raw == "end_turn" {
+        return Finish::new(FinishReason::ToolCalls, raw);
+    }
     let reason = WORDS.iter().find(|(word, _)| *word == raw).map_or(FinishReason::Other, |(_, reason)| *reason);
     Finish::new(reason, raw)
 }
