@@ -587,3 +587,19 @@ fn every_field_that_is_written_has_a_home_for_patches() {
         assert!(known.contains(&key.as_str()), "{key}");
     }
 }
+
+#[test]
+fn search_results_come_back_as_they_were_and_are_documents_elsewhere() {
+    let found = json!({"type": "search_result", "source": "https://a", "title": "A",
+        "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}], "citations": {"enabled": true},
+        "cache_control": {"type": "ephemeral"}});
+    let asked = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [found]}]});
+    let mut request = decode(asked).expect("a request");
+    assert_eq!(body(&request)["messages"][0]["content"][0], found);
+    let Part::Media(media) = &mut request.messages[0].parts[0] else { panic!("a document") };
+    assert_eq!((media.name.as_deref(), media.context.as_deref()), (Some("A"), Some("https://a")));
+    assert_eq!(media.source, MediaSource::Text("one\ntwo".into()));
+    media.source = MediaSource::Text("three".into());
+    let changed = &body(&request)["messages"][0]["content"][0];
+    assert_eq!((&changed["content"], &changed["title"]), (&json!([{"type": "text", "text": "three"}]), &json!("A")));
+}
