@@ -103,9 +103,25 @@ pub fn document(given: Value) -> Result<Part> {
 
 /// The document as it came, if its text is still the same.
 pub fn own_document(media: &Media) -> Option<Value> {
-    let kept = media.extra.of(FORMAT)?.get(DOCUMENT)?;
+    let MediaSource::Text(text) = &media.source else { return None };
+    own_words(text, &media.extra)
+}
+
+/// The same of a text that `result` made.
+pub fn own_words(text: &str, extra: &Extra) -> Option<Value> {
+    let kept = extra.of(FORMAT)?.get(DOCUMENT)?;
     let Ok(Part::Media(again)) = document(kept.clone()) else { return None };
-    (again.source == media.source).then(|| kept.clone())
+    matches!(again.source, MediaSource::Text(words) if words == text).then(|| kept.clone())
+}
+
+/// A document that answers a call is what the call gave: to every other format a text.
+pub fn result(part: Part) -> Part {
+    match part {
+        Part::Media(Media { kind: MediaKind::Document, source: MediaSource::Text(text), extra, .. }) => {
+            Part::Text(Text { text, extra, ..Text::default() })
+        }
+        other => other,
+    }
 }
 
 /// Among the extra fields of a document.
@@ -203,7 +219,11 @@ pub fn write_citation(citation: &Citation, content: usize) -> Value {
     })
 }
 
-pub fn read_finish(raw: &str) -> Finish {
+/// An answer may be complete and hold calls.
+pub fn read_finish(raw: &str, called: bool) -> Finish {
+    if called && raw == "COMPLETE" {
+        return Finish::new(FinishReason::ToolCalls, raw);
+    }
     let reason = WORDS.iter().find(|(word, _)| *word == raw).map_or(FinishReason::Other, |(_, reason)| *reason);
     Finish::new(reason, raw)
 }

@@ -269,6 +269,10 @@ impl Writer<'_> {
                     None => self.document(one, &mut content)?,
                 },
                 Part::Media(one) => self.media(one, &mut media)?,
+                Part::Text(text) => match wire::own_words(&text.text, &text.extra) {
+                    Some(own) => content.push(json!({"type": "document", "document": own})),
+                    None => self.part(part, &mut content)?,
+                },
                 other => self.part(other, &mut content)?,
             }
         }
