@@ -140,6 +140,9 @@ impl Machine {
             out.push(Event::Finish { choice: 0, finish });
         }
         if let Some(usage) = usage {
+            if usage::adds_up(&usage) {
+                self.usage.clear();
+            }
             for (key, value) in usage {
                 self.usage.insert(key, value);
             }
