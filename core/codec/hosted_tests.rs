@@ -307,3 +307,17 @@ fn code_of_past_turns_is_written_down_for_other_providers() {
         Value::Object(document.encode(Format::OpenaiResponses, &Dialect::of("m")).expect("encoded").body).to_string();
     assert!(text.contains("print(6*7)") && !text.contains("code_interpreter_call"), "{text}");
 }
+
+#[test]
+fn a_server_of_which_nothing_is_known_is_asked_only_for_what_the_request_needs() {
+    let assumed = |search| Dialect { assumed: true, code: Some("codeExecution"), ..searching(search) };
+    let asked = responses(
+        json!([{"type": "web_search"}, {"type": "code_interpreter", "container": {"type": "auto"}}]),
+        json!({}),
+    );
+    let (tools, dropped) = fitted(&asked, Format::Gemini, &assumed("googleSearch"));
+    assert_eq!((tools, dropped), (vec![json!({"codeExecution": {}})], vec!["web_search"]));
+    let forced = responses(json!([{"type": "web_search"}, function()]), json!({"tool_choice": {"type": "web_search"}}));
+    let (tools, _) = fitted(&forced, Format::AnthropicMessages, &assumed("web_search_20250305"));
+    assert_eq!(tools[0]["name"], "web_search");
+}

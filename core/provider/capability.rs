@@ -70,6 +70,7 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         fetch: quirks.fetch.filter(|_| !lacks.contains(&"web_fetch")),
         search_alone: format == Format::Gemini,
         hosted: quirks.hosted,
+        assumed: row.name.is_empty(),
         completions: false,
     }
 }

@@ -185,6 +185,15 @@ pub fn plain(format: Format) -> &'static Row {
 }
 
 fn plain_row(format: Format) -> Row {
+    // What the format's vendor runs itself.
+    let tools = match format {
+        Format::AnthropicMessages => {
+            [Some("web_search_20250305"), Some("code_execution_20260120"), Some("web_fetch_20250910")]
+        }
+        Format::Gemini => [Some("googleSearch"), Some("codeExecution"), Some("urlContext")],
+        Format::OpenaiResponses => [Some("web_search"), Some("code_interpreter"), None],
+        _ => [None, None, None],
+    };
     Row {
         name: "",
         title: "",
@@ -213,9 +222,9 @@ fn plain_row(format: Format) -> Row {
             media_urls: matches!(format, Format::OpenaiChat | Format::OpenaiResponses | Format::AnthropicMessages),
             refuses: &[],
             renames: &[],
-            search: None,
-            code: None,
-            fetch: None,
+            search: tools[0],
+            code: tools[1],
+            fetch: tools[2],
             hosted: None,
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
         },
