@@ -21,13 +21,13 @@ use crate::{
     auth::cut::Watch,
     call::Call,
     clock,
-    codec::{StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, said, standin},
+    codec::{Dialect, StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, said, standin},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
     gateway::resume::Later,
     generated::Sink,
-    model::{Event, FinishReason, fold::unfold},
+    model::{Event, FinishReason, Format, fold::unfold},
     pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
     reply,
     route::{Flight, Target, cause::TOO_SLOW},
@@ -63,6 +63,8 @@ pub struct Streaming {
     terminal: bool,
     /// Of model output, as the upstream sent it.
     text_bytes: u64,
+    /// It ended for a content filter before there was any output.
+    filtered: bool,
     /// The upstream said all that it had to say.
     whole: bool,
     idle: Duration,
@@ -145,6 +147,7 @@ impl Streaming {
             first_output: None,
             terminal: false,
             text_bytes: 0,
+            filtered: false,
             whole: false,
             idle: target.timeouts.idle,
             keep_alive: server.keep_alive,
@@ -165,6 +168,18 @@ impl Streaming {
     /// From the call to the upstream's first output.
     pub fn first_output_after(&self) -> Duration {
         self.first_output.map_or(clock::since(self.began), |at| at.saturating_duration_since(self.began))
+    }
+
+    /// A content filter left nothing of it. Only before the commit: what has gone out is not looked at again.
+    pub fn is_withheld(&self, format: Format, dialect: &Dialect) -> bool {
+        let Way::Lane(lane) = &self.way else { return self.filtered };
+        if lane.finish_reason() != Some(FinishReason::ContentFilter) {
+            return false;
+        }
+        let (mut decoder, mut events) = (codec(format).stream_decoder(dialect, self.max_lead), Vec::new());
+        let read = self.out.iter().all(|frame| decoder.push(frame, &mut events).is_ok());
+        let output = |event: &Event| event.commits() && !matches!(event, Event::Finish { .. });
+        read && !events.iter().any(output)
     }
 
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
@@ -366,7 +381,10 @@ impl Streaming {
             match &event {
                 Event::Start(start) => exchange.served(start.service_tier.as_deref()),
                 Event::Usage(usage) => exchange.used(usage),
-                Event::Finish { finish, .. } => exchange.finished(finish.reason),
+                Event::Finish { finish, .. } => {
+                    self.filtered |= finish.reason == FinishReason::ContentFilter && self.first_output.is_none();
+                    exchange.finished(finish.reason);
+                }
                 Event::Delta { delta, .. } => self.text_bytes += delta.text_bytes(),
                 _ => {}
             }
@@ -479,7 +497,7 @@ impl Streaming {
                 // Nothing more is to be paid for, however slowly the client reads.
                 streaming.answer = None;
                 if streaming.goes_on_after(exchange, &error) {
-                    let resumed = Box::pin(streaming.resume(exchange, &error));
+                    let resumed = Box::pin(streaming.resume(exchange, &error, &sink));
                     match watch.over(cut.as_mut(), resumed).await.flatten() {
                         Ok(true) => continue,
                         Ok(false) => {}
@@ -509,7 +527,7 @@ impl Streaming {
     }
 
     /// Another target goes on from the text so far. `false`: none did. An error is the second stream's own.
-    async fn resume(&mut self, exchange: &mut Exchange, error: &Error) -> Result<bool> {
+    async fn resume(&mut self, exchange: &mut Exchange, error: &Error, sink: &Sink) -> Result<bool> {
         let (Some(mut later), Some(sofar)) = (self.later.take(), self.sofar.take()) else { return Ok(false) };
         // What was used so far has its row, and the target hears how it fared.
         self.note_usage(exchange);
@@ -521,10 +539,11 @@ impl Streaming {
             flight.failed(error, clock::now());
         }
         self.text_bytes = 0;
-        let next = later.go_on(exchange, &sofar).await;
-        let Some(next) = next else { return Ok(false) };
+        let next = resume::kept_alive(&mut *self.encoder, self.keep_alive, sink, later.go_on(exchange, &sofar)).await;
+        let Some((next, echoes)) = next else { return Ok(false) };
         let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, .. } = *next;
-        self.joint = Some(Box::new(sofar.joint(self.joint.as_ref().map_or(0, |joint| joint.before()) + before)));
+        let before = self.joint.as_ref().map_or(0, |joint| joint.before()) + before;
+        self.joint = Some(Box::new(sofar.joint(before, echoes)));
         (self.answer, self.way, self.target, self.began) = (answer, way, target, began);
         (self.flight, self.pace, self.idle) = (flight, pace, idle);
         (self.heard, self.patience) = (clock::now(), clock::Patience::default());

@@ -157,4 +157,4 @@ impl Recent {
 
 const APART: Duration = Duration::from_secs(60);
 /// While a probe is out.
-const PROBE_WAIT: Duration = Duration::from_secs(1);
+pub const PROBE_WAIT: Duration = Duration::from_secs(1);

@@ -48,6 +48,7 @@ impl State {
             limits: Some(&self.limits),
             queues: Some(&self.queues),
             estimates: &self.estimates,
+            waits: Some(&self.waits),
             stored: Some(&self.stored),
         }
     }

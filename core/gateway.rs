@@ -20,8 +20,12 @@ use bytes::Bytes;
 use futures_util::future::try_join;
 use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 
-pub use self::planned::{instead, plan};
 use self::turns::Turns;
+pub use self::{
+    hedge::alone,
+    planned::{instead, plan},
+    turns::owner,
+};
 use crate::{
     auth::{self, cut::Watch},
     clock,
@@ -394,7 +398,9 @@ impl Gateway {
         let live = self.state.live();
         let targets = plan(&runtime.routes, &live, &mut inner.chain, &mut inner.cx, document, client).await?;
         if inner.cx.explain {
-            explain::weigh(&self.state.world(runtime), &inner.bounds, &mut inner.cx, &targets);
+            let world = self.state.world(runtime);
+            explain::weigh(&world, &inner.bounds, &mut inner.cx, &targets);
+            explain::ahead(&world, &mut inner.cx, document, &targets, inner.opaque.is_none());
         }
         if let Some(drawn) = inner.cx.drawn.take() {
             self.state.experiments.begin(*drawn, exchange, client, document, &self.state.body_memory);
@@ -492,7 +498,7 @@ impl Gateway {
                 continue;
             }
             // Health is read when the attempt starts, not when it was planned.
-            let flight = match self.state.health.enter(target, clock::now()) {
+            let flight = match self.enter(exchange, target) {
                 Ok(flight) => flight.at(place),
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");

@@ -13,9 +13,9 @@ use std::{
 
 use portcullis::{
     account::estimate::{Estimates, Size},
-    config::{self, Place},
+    config::{self, Config, Place},
     provider::catalog_names,
-    route::{Health, Live, Plan, Profile, Quotas, Standing, Table, Target},
+    route::{Health, Live, Plan, Profile, Table},
 };
 
 /// Microseconds that a choice may take.
@@ -36,19 +36,24 @@ fn main() {
             if sticky && strategy == "first" {
                 continue;
             }
-            let table = table(strategy, sticky);
-            let times = choose(&table, calls);
+            let (table, config) = table(strategy, sticky);
+            let times = choose(&table, &config, calls);
             let name = if sticky { format!("{strategy}, sticky") } else { strategy.to_owned() };
             println!("{name:<28} {:>9} {:>9.2} {:>9.2}   aim {AIM}", times.len(), at(&times, 50), at(&times, 99));
         }
     }
 }
 
-fn table(strategy: &str, sticky: bool) -> Table {
+/// Every second target has a quota.
+fn table(strategy: &str, sticky: bool) -> (Table, Config) {
     let dir = std::env::temp_dir().join(format!("portcullis-bench-route-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    let targets: Vec<String> =
-        (0..TARGETS).map(|n| format!("{{ provider = \"up\", model = \"m{n}\", weight = {} }}", 1 + n % 7)).collect();
+    let quota = |n: usize| match n % 2 {
+        0 => format!(", quota = {{ requests = {}, per = \"{}h\" }}", 1000 + n, 1 + n % 5),
+        _ => String::new(),
+    };
+    let target = |n| format!("{{ provider = \"up\", model = \"m{n}\", weight = {}{} }}", 1 + n % 7, quota(n));
+    let targets: Vec<String> = (0..TARGETS).map(target).collect();
     let prices: Vec<String> = (0..TARGETS)
         .map(|n| format!("[[pricing]]\nmodel = \"up/m{n}\"\ninput = {}\noutput = {}\n", 1 + n % 13, 2 + n % 29))
         .collect();
@@ -64,20 +69,10 @@ fn table(strategy: &str, sticky: bool) -> Table {
     let loaded = config::read(&Place::File(file.clone()), &|_| None, &catalog_names());
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
-    Table::build(&loaded.config).unwrap()
+    (Table::build(&loaded.config).unwrap(), loaded.config)
 }
 
-/// Every second target has a quota.
-struct Half;
-
-impl Quotas for Half {
-    fn standing(&self, target: &Target, _: Instant) -> Option<Standing> {
-        let resets_in = Some(Duration::from_secs(1 + (target.lot >> 50)));
-        (target.lot & 1 == 0).then_some(Standing { open: true, share_left: 0.5, resets_in })
-    }
-}
-
-fn choose(table: &Table, calls: usize) -> Vec<u64> {
+fn choose(table: &Table, config: &Config, calls: usize) -> Vec<u64> {
     let (health, estimates) = (Health::default(), Estimates::default());
     health.welcome(table.targets(), Instant::now());
     for (n, target) in table.targets().enumerate() {
@@ -86,7 +81,9 @@ fn choose(table: &Table, calls: usize) -> Vec<u64> {
         flight.streamed(200, Duration::from_millis(2000 + n as u64 * 31));
         flight.succeeded();
     }
-    let live = Live { health: &health, estimates: &estimates, quotas: Some(&Half) };
+    health.quotas.configure(&config.quotas, table.providers());
+    let live = Live::new(&health, &estimates);
+    assert!(live.quotas.is_some());
     let plan: Plan = table.resolve("all").unwrap();
     let began = Instant::now();
     let mut times = Vec::with_capacity(calls);

@@ -1,7 +1,14 @@
 //! A stream that broke after its client had read of it, continued by another target from the text so far: what was said, whether it
 //! can be gone on from, and how the second stream's events become a part of the first one. Asks nobody: `gateway/resume.rs` does.
 
-use crate::model::{Delta, Event, PartStart, Usage};
+use std::{pin::pin, time::Duration};
+
+use crate::{
+    clock,
+    codec::StreamEncoder,
+    generated::Sink,
+    model::{Delta, Event, PartStart, Usage},
+};
 
 /// What the upstream has said so far.
 #[derive(Debug, Default)]
@@ -16,6 +23,9 @@ pub struct Sofar {
 /// Where a second stream joins the first.
 #[derive(Debug, Default)]
 pub struct Joint {
+    /// What the second target was shown and says again before it goes on, and how much of it came: held until it is over or differs.
+    echo: String,
+    echoed: usize,
     /// White space that the client has and the second target was not shown: it may say it again.
     skip: String,
     /// Its parts stand so much further in the client's answer; `None`: none has begun.
@@ -49,8 +59,10 @@ impl Sofar {
         self.text.trim_end()
     }
 
-    pub fn joint(&self, before: u64) -> Joint {
-        Joint { skip: self.text[self.text().len()..].to_owned(), shift: None, before }
+    /// `echoes`: the second stream begins with the text that it goes on from.
+    pub fn joint(&self, before: u64, echoes: bool) -> Joint {
+        let echo = if echoes { self.text().to_owned() } else { String::new() };
+        Joint { echo, echoed: 0, skip: self.text[self.text().len()..].to_owned(), shift: None, before }
     }
 }
 
@@ -73,6 +85,10 @@ impl Joint {
             }
             Event::Delta { choice: 0, index, delta } => {
                 let delta = match delta {
+                    Delta::Text(text) if !self.echo.is_empty() => Delta::Text(self.unsaid(text)),
+                    delta => delta,
+                };
+                let delta = match delta {
                     Delta::Text(text) if !self.skip.is_empty() => Delta::Text(self.rest(text)),
                     delta => delta,
                 };
@@ -81,6 +97,12 @@ impl Joint {
                 }
             }
             Event::PartEnd { choice: 0, index } => {
+                // It was no echo after all.
+                let held = std::mem::take(&mut self.echo);
+                if self.echoed > 0 && !held.is_empty() {
+                    let delta = Delta::Text(held[..self.echoed].to_owned());
+                    out.push(Event::Delta { choice: 0, index: index + self.shift.unwrap_or(0), delta });
+                }
                 out.push(Event::PartEnd { choice: 0, index: index + self.shift.unwrap_or(0) });
             }
             event => out.push(event),
@@ -98,6 +120,21 @@ impl Joint {
         self.before
     }
 
+    /// A text without what the client has of it.
+    fn unsaid(&mut self, text: String) -> String {
+        let left = &self.echo[self.echoed..];
+        if left.len() > text.len() && left.starts_with(&text) {
+            self.echoed += text.len();
+            return String::new();
+        }
+        let new = match text.strip_prefix(left) {
+            Some(new) => new.to_owned(),
+            None => format!("{}{text}", &self.echo[..self.echoed]),
+        };
+        self.echo.clear();
+        new
+    }
+
     /// A text without the white space that was sent before it.
     fn rest(&mut self, text: String) -> String {
         let mut seen = 0;
@@ -113,6 +150,29 @@ impl Joint {
             self.skip.clear();
         }
         text[seen..].to_owned()
+    }
+}
+
+/// Waits for who goes on. Meanwhile the client hears now and then that its connection lives.
+pub async fn kept_alive<F: Future>(
+    encoder: &mut dyn StreamEncoder,
+    every: Duration,
+    sink: &Sink,
+    going_on: F,
+) -> F::Output {
+    let mut going_on = pin!(going_on);
+    loop {
+        match clock::timeout_at(clock::now() + every, going_on.as_mut()).await {
+            Ok(found) => return found,
+            Err(clock::Elapsed) => {
+                let mut bytes = Vec::new();
+                encoder.keep_alive(&mut bytes);
+                // A framing may have none.
+                if !bytes.is_empty() {
+                    sink.send([bytes.into()]).await;
+                }
+            }
+        }
     }
 }
 
@@ -158,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_second_streams_text_goes_on_in_the_open_part() {
-        let mut joint = seen(&[opens(0), says(0, "one ")]).joint(7);
+        let mut joint = seen(&[opens(0), says(0, "one ")]).joint(7, false);
         let mut out = Vec::new();
         let end = Event::PartEnd { choice: 0, index: 0 };
         for event in [Event::Start(Start::default()), opens(0), says(0, " "), says(0, "two"), end.clone(), opens(1)] {
@@ -171,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_second_stream_that_begins_with_something_else_closes_the_open_part() {
-        let mut joint = seen(&[opens(0), says(0, "one")]).joint(0);
+        let mut joint = seen(&[opens(0), says(0, "one")]).joint(0, false);
         let mut out = Vec::new();
         for event in [thinks(0), says(0, "hm"), opens(1), says(1, "two")] {
             joint.join(event, &mut out);
@@ -182,7 +242,7 @@ mod tests {
     #[test]
     fn white_space_is_said_once_however_it_is_cut() {
         let after = |tail: &str, pieces: &[&str]| {
-            let mut joint = seen(&[opens(0), says(0, &format!("a{tail}"))]).joint(0);
+            let mut joint = seen(&[opens(0), says(0, &format!("a{tail}"))]).joint(0, false);
             let mut out = Vec::new();
             joint.join(opens(0), &mut out);
             pieces.iter().for_each(|piece| joint.join(says(0, piece), &mut out));
@@ -197,5 +257,28 @@ mod tests {
         assert_eq!(after(" ", &["b c"]), "b c");
         assert_eq!(after(" \n", &[" b", "\nc"]), "b\nc", "what differs ends it");
         assert_eq!(after("", &[" b"]), " b");
+    }
+
+    #[test]
+    fn what_the_second_target_says_again_is_left_out_however_it_is_cut() {
+        let after = |said: &str, pieces: &[&str]| {
+            let mut joint = seen(&[opens(0), says(0, said)]).joint(0, true);
+            let mut out = Vec::new();
+            joint.join(opens(0), &mut out);
+            pieces.iter().for_each(|piece| joint.join(says(0, piece), &mut out));
+            joint.join(Event::PartEnd { choice: 0, index: 0 }, &mut out);
+            let text = |event: Event| match event {
+                Event::Delta { delta: Delta::Text(text), .. } => text,
+                _ => String::new(),
+            };
+            out.into_iter().map(text).collect::<String>()
+        };
+        assert_eq!(after("One two", &["One two", " three"]), " three");
+        assert_eq!(after("One two", &["One", " tw", "o three"]), " three");
+        assert_eq!(after("One two ", &["One two", " three"]), "three", "white space behind it was not shown");
+        assert_eq!(after("One two", &["three"]), "three", "what is none goes on as it is");
+        assert_eq!(after("One two", &["One", " more"]), "One more");
+        assert_eq!(after("One two", &["One"]), "One", "it ended before it was one");
+        assert_eq!(after("Grüße", &["Gr", "üß", "e!"]), "!");
     }
 }

@@ -155,6 +155,7 @@ fn local(args: &Args, place: &Place, format: Format) -> anyhow::Result<Result<Va
         limits: None,
         queues: None,
         estimates: &estimates,
+        waits: None,
         stored: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -232,6 +232,8 @@ pub struct Played {
     pub whole: bool,
     /// A stage reads text that was not kept.
     pub blind: bool,
+    /// Which of the same targets is first, only figures of then would tell.
+    pub figures: bool,
 }
 
 /// In the order of the rows, whoever did them.
@@ -294,11 +296,13 @@ fn one(runtime: &tokio::runtime::Runtime, row: &Value, bodies: &Bodies, now: &St
     if was.is_none() && old.status == 403 && new.status != 403 {
         return Told::Left("the key's own list of models is not in the record");
     }
-    let changes = decision::changes(&old, &new);
+    // Against another configuration both are without figures.
+    let figures = was.is_none() && decision::by_figures(&old, &new);
+    let changes = decision::changes(&old, &new, figures);
     let model = row["model"].as_str().unwrap_or_default();
     let reads = |entry: &Arc<pipeline::Entry>| entry.meets(&scene.principal, model) && entry.stage.reads_text();
     let blind = !whole && now.pipeline.entries.iter().any(reads);
-    Told::Played(Box::new(Played { id: id.to_owned(), was: old, now: new, changes, whole, blind }))
+    Told::Played(Box::new(Played { id: id.to_owned(), was: old, now: new, changes, whole, blind, figures }))
 }
 
 /// In the shape of a record: both sides are read alike.

@@ -39,6 +39,9 @@ pub struct Dialect {
     pub json_schema: bool,
     /// Takes media by URL.
     pub media_urls: bool,
+    /// The field of a last assistant turn by which that turn is gone on with (OpenAI), and whether the answer says it again.
+    pub prefill: Option<&'static str>,
+    pub echoes: bool,
     /// Knows system turns in mid-conversation.
     pub mid_system: bool,
     /// The upstream's API version header value, where the format has one.
@@ -80,6 +83,8 @@ impl Dialect {
             native_schema: true,
             json_schema: true,
             media_urls: true,
+            prefill: None,
+            echoes: false,
             mid_system: false,
             version: None,
             search: None,

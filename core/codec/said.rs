@@ -7,6 +7,8 @@ use crate::error::{Error, Kind, UpstreamFault};
 /// The gateway's words for it, whatever the upstream's were.
 pub const CONTEXT: &str = "context_length_exceeded";
 pub const POLICY: &str = "content_policy_violation";
+/// The usual code of a filter.
+pub const FILTERED: &str = "content_filter";
 pub const QUOTA: &str = "insufficient_quota";
 
 /// The same error, with a code that says what it is about. An upstream's own code for it stays as it is.
@@ -14,11 +16,16 @@ pub fn named(mut error: Error) -> Error {
     let Some(fault) = &error.upstream else { return error };
     let refused = error.kind == Kind::UpstreamRefused;
     let unpaid = error.kind == Kind::UpstreamAuth && fault.status == 402;
+    // Some say it with a status that means a key, and some in a stream that began as a success.
+    let elsewhere = (fault.status == 403 && error.kind == Kind::UpstreamAuth) || error.kind == Kind::Upstream;
     let limited = error.kind == Kind::UpstreamRateLimited && error.retry_after.is_none();
-    if !(refused || unpaid || limited) {
+    if !(refused || unpaid || limited || elsewhere) {
         return error;
     }
     let said = Said::of(fault, &error);
+    if elsewhere {
+        return if said.is(&AGAINST_POLICY) { not_allowed(error) } else { error };
+    }
     if unpaid || said.is(&SPENT) {
         let message = "the gateway's account at this provider has no credit or no quota left; choose another model";
         error.message = if limited { std::mem::take(&mut error.message) } else { message.to_owned() };
@@ -33,6 +40,22 @@ pub fn named(mut error: Error) -> Error {
         return if own { error } else { error.with_code(POLICY) };
     }
     error
+}
+
+/// Of an answer that was a success but for this: there is nothing in it.
+pub fn withheld(by: &str) -> Error {
+    let message = format!("the content filter of {by} let nothing of the answer through; rephrase the request");
+    Error::new(Kind::UpstreamRefused, message).with_status(400).with_code(FILTERED)
+}
+
+/// Refused for what was asked, whatever its status says.
+fn not_allowed(mut error: Error) -> Error {
+    let message = "this provider does not allow the content of the request; rephrase it, or choose another model";
+    // What was said of a key is not shown to callers; what is said here is about the request.
+    let own = error.upstream.as_ref().and_then(|fault| fault.code.clone());
+    (error.kind, error.status, error.message) = (Kind::UpstreamRefused, Some(400), message.to_owned());
+    let own = own.filter(|code| POLICIES.contains(&code.as_str()));
+    error.with_code(own.unwrap_or_else(|| POLICY.to_owned()))
 }
 
 /// Is this a code for content that a policy does not allow?
@@ -55,7 +78,12 @@ struct Words {
 impl Said {
     fn of(fault: &UpstreamFault, error: &Error) -> Said {
         let own = [fault.kind.as_deref(), fault.code.as_deref(), Some(error.code())];
-        let message = error.message.chars().take(LOOKED_AT).collect::<String>().to_lowercase();
+        let mut message: String = error.message.chars().take(LOOKED_AT).collect();
+        // Of some statuses the upstream's own words are not shown to callers.
+        if let Some(body) = fault.body.as_ref().filter(|_| error.kind != Kind::UpstreamRefused) {
+            message.push_str(&String::from_utf8_lossy(&body[..body.len().min(LOOKED_AT)]));
+        }
+        let message = message.to_lowercase();
         Said { codes: own.into_iter().flatten().map(str::to_lowercase).collect(), message }
     }
 
@@ -102,6 +130,12 @@ const LONG: Words = Words {
 const AGAINST_POLICY: Words = Words {
     codes: &POLICIES,
     messages: &[
+        // OpenRouter
+        "your input was flagged",
+        // xAI
+        "violates usage guidelines",
+        // Bedrock
+        "blocked by our content filters",
         // Azure
         "content management policy",
         // Anthropic
@@ -119,7 +153,7 @@ const AGAINST_POLICY: Words = Words {
 /// Codes that say so.
 const POLICIES: [&str; 8] = [
     POLICY,
-    "content_filter",
+    FILTERED,
     "invalid_prompt",
     "image_content_policy_violation",
     "moderation_blocked",
@@ -181,6 +215,21 @@ mod tests {
         assert_eq!(named(error).code(), "content_filter");
         assert_eq!(named(refused(400, None, "Output blocked by content filtering policy")).code(), POLICY);
         assert_eq!(named(refused(498, None, "blocked")).code(), POLICY);
+    }
+
+    #[test]
+    fn content_that_is_not_allowed_is_no_matter_of_keys_and_no_illness() {
+        let fault = |status: u16| UpstreamFault { status, ..UpstreamFault::default() };
+        let said = "openai/o1 requires moderation. Your input was flagged for violence.";
+        let moderated = named(Error::new(Kind::UpstreamAuth, said).from_upstream(fault(403)));
+        assert_eq!((moderated.kind, moderated.status(), moderated.code()), (Kind::UpstreamRefused, 400, POLICY));
+        let key = named(Error::new(Kind::UpstreamAuth, "this key may not use the model").from_upstream(fault(403)));
+        assert_eq!(key.kind, Kind::UpstreamAuth);
+        let code = UpstreamFault { code: Some("content_filter".to_owned()), ..fault(500) };
+        let in_stream = named(Error::new(Kind::Upstream, "filtered").from_upstream(code));
+        assert_eq!((in_stream.kind, in_stream.code()), (Kind::UpstreamRefused, "content_filter"));
+        let ill = named(Error::new(Kind::Upstream, "boom").from_upstream(fault(500)));
+        assert_eq!(ill.kind, Kind::Upstream);
     }
 
     #[test]

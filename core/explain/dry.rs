@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, Request};
 
-use super::{Asked, Cost, Decision, World, weigh};
+use super::{Asked, Cost, Decision, World, ahead::at_gateway, weigh};
 use crate::{
     account::estimate::Size,
     call::Call,
@@ -128,6 +128,7 @@ impl Way<'_> {
         }
         // Told first and whatever happens: what is left is a part of every decision.
         weigh(self.world, &self.bounds, cx, &[]);
+        at_gateway(self.world, cx);
         cx.principal.clone().admits(cx.operation, None)?;
         self.bounds.would_enter()?;
         if let Flow::Respond(mut response) = chain.request(cx, document).await? {
@@ -154,6 +155,7 @@ impl Way<'_> {
         for target in &targets {
             cx.trace.push(Step::Weighed(Box::new(super::weighed(self.world, target, now))));
         }
+        super::ahead(self.world, cx, document, &targets, true);
         match self.walk(chain, cx, document, &targets, decision).await {
             Err(refused) if refused.kind == Kind::BudgetExceeded => {
                 let Some((names, mut plan)) = gateway::instead(self.world.routes, &self.bounds, cx) else {
@@ -220,7 +222,7 @@ impl Way<'_> {
         let now = Instant::now();
         match self.world.health.fare(&target.name, now).circuit {
             Circuit::Open(wait) => return Err(route::ejected(target, wait)),
-            Circuit::HalfOpen(true) => return Err(route::ejected(target, A_PROBE)),
+            Circuit::HalfOpen(true) => return Err(route::ejected(target, route::PROBE_WAIT)),
             Circuit::HalfOpen(false) | Circuit::Closed => {}
         }
         if cx.operation == Operation::CountTokens
@@ -332,5 +334,3 @@ fn reason(error: &Error) -> &'static str {
 }
 
 const NO_ID: &str = "req_00000000000000000000000000000000";
-/// While another request finds out how the target fares.
-const A_PROBE: std::time::Duration = std::time::Duration::from_secs(1);

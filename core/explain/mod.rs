@@ -5,6 +5,7 @@
 //! There is one shape of a decision, `context::Trace`. A request that runs fills it on its way (its record and its trace header
 //! are that), `decide` fills it here, and `Decision::json` and `text` show it. So command, API, header and record cannot drift.
 
+mod ahead;
 mod dry;
 mod show;
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 pub use self::{
+    ahead::ahead,
     dry::decide,
     show::{recorded, text},
 };
@@ -31,7 +33,7 @@ use crate::{
     prompt::Prompts,
     provider::KeyRests,
     queue::{Queues, Standing as Places},
-    route::{Circuit, Health, Live, Table, Target},
+    route::{Circuit, Health, Live, Table, Target, Waits},
     stored::Stored,
 };
 
@@ -48,6 +50,8 @@ pub struct World<'a> {
     /// `None`: nothing runs here that anybody would wait for.
     pub queues: Option<&'a Queues>,
     pub estimates: &'a Estimates,
+    /// `None`: nothing was measured here.
+    pub waits: Option<&'a Waits>,
     /// Answers that a request may go on from.
     pub stored: Option<&'a Arc<Stored>>,
 }

@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Instant};
 
 use http::HeaderMap;
 
-use super::{Attempted, Gateway, hedge::Race};
+use super::{Attempted, Gateway, hedge::Race, turns::is_copy};
 use crate::{
     call::{Call, Waits},
     clock,
@@ -49,6 +49,7 @@ impl Gateway {
             let others = || rest.iter().any(|t| self.state.health.is_healthy(&t.name, now));
             let left = exchange.cx.left(target.timeouts.whole, now);
             let more = (exchange.cx.attempt as usize) < route::MAX_ATTEMPTS && !exchange.body_is_gone();
+            let more = more && !is_copy(exchange);
             let Some(flight) = flight.as_ref().filter(|_| more) else {
                 return Err(error);
             };
@@ -132,6 +133,11 @@ impl Gateway {
             Some(opaque) => Call::opaque(&exchange.cx, opaque, document, target, client, extra)?,
             None => Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?,
         };
+        if exchange.resuming
+            && let Some(elsewhere) = target.provider.prefill()
+        {
+            call.url = elsewhere?;
+        }
         exchange.record.target = Some(target.name.clone());
         call.refuse_dropping(target)?;
         if !call.same_format && exchange.echo.is_none() {

@@ -11,10 +11,10 @@ use crate::{
     answer::Streaming,
     call::{Call, Waits},
     clock,
-    codec::{codec, custom, document::Document, ran, standin},
+    codec::{codec, custom, document::Document, ran, said, standin},
     error::{Result, Side},
     exchange::Exchange,
-    model::Operation,
+    model::{Choice, Finish, FinishReason, Format, Operation, Part, Response},
     pipeline::{ResponseFlow, StreamNeed},
     reply::{self, Reply},
     route::{Flight, Target},
@@ -78,7 +78,13 @@ impl Gateway {
                 if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
             {
                 let seen = reply::note_facts(exchange, call.format, &body);
-                seen.map(|()| Attempted::Answered(Reply::json(body)))
+                let filtered = exchange.record.finish_reason == Some(FinishReason::ContentFilter.name());
+                match seen {
+                    Ok(()) if filtered && elsewhere_for_content(target) && is_empty(call.format, &body) => {
+                        Err(said::withheld(&target.name))
+                    }
+                    seen => seen.map(|()| Attempted::Answered(Reply::json(body))),
+                }
             }
             Operation::Chat => Box::pin(self.whole(exchange, call, target, body)).await,
             _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
@@ -140,6 +146,10 @@ impl Gateway {
                 return Ok(Attempted::Next(self.state.health.candidate(target, clock::now())));
             }
         }
+        if elsewhere_for_content(target) && streaming.is_withheld(call.format, &target.dialect) {
+            streaming.note_usage(exchange);
+            return Err(said::withheld(&target.name));
+        }
         if let Some(mut flight) = flight.take() {
             flight.answered(streaming.first_output_after());
             streaming.flight = Some(flight);
@@ -173,6 +183,10 @@ impl Gateway {
             exchange.used(usage);
         }
         exchange.served(response.service_tier.as_deref());
+        if elsewhere_for_content(target) && says_nothing(&response) {
+            exchange.finished(FinishReason::ContentFilter);
+            return Err(said::withheld(&target.name));
+        }
         let candidate = self.state.health.candidate(target, clock::now());
         let inner = &mut **exchange;
         let flow = inner.chain.response(&mut inner.cx, &candidate, &mut response).await?;
@@ -189,4 +203,26 @@ impl Gateway {
         }
         reply::in_shape(exchange.cx.format, &response, &exchange.view(), stream).map(Attempted::Answered)
     }
+}
+
+/// Does its alias name others for content that this provider does not allow? Otherwise an answer that is empty for its filter goes
+/// to the client as it is.
+fn elsewhere_for_content(target: &Target) -> bool {
+    target.care.as_ref().is_some_and(|care| !care.content_failover.is_empty())
+}
+
+/// The same of an answer that nobody had to read so far.
+fn is_empty(format: Format, body: &Bytes) -> bool {
+    codec(format).decode_response(body).is_ok_and(|response| says_nothing(&response))
+}
+
+/// A content filter ended it, and there is nothing in it.
+fn says_nothing(response: &Response) -> bool {
+    let empty = |part: &Part| matches!(part, Part::Text(text) if text.text.trim().is_empty());
+    let nothing = |choice: &Choice| choice.finish.as_ref().is_some_and(is_filter) && choice.parts.iter().all(empty);
+    !response.choices.is_empty() && response.choices.iter().all(nothing)
+}
+
+fn is_filter(finish: &Finish) -> bool {
+    finish.reason == FinishReason::ContentFilter
 }

@@ -12,12 +12,12 @@ use futures_util::{FutureExt, future::BoxFuture};
 use http::HeaderMap;
 
 use self::look::Look;
-use super::{Attempted, Gateway};
+use super::{Attempted, Gateway, turns::is_copy};
 use crate::{
     call::{Call, Waits},
     clock,
     codec::{document::Document, said},
-    config::{After, Hedge},
+    config::{After, Hedge, Rules},
     error::{Error, Kind, Result, Side},
     exchange::Exchange,
     limit::Reserved,
@@ -79,11 +79,11 @@ impl Gateway {
         client: &'a HeaderMap,
     ) -> Option<Box<Beside<'a>>> {
         let hedge = target.care.as_ref()?.hedge?;
-        let plain =
-            matches!(exchange.cx.operation, Operation::Chat | Operation::Embeddings) && exchange.opaque.is_none();
-        // A provider's own limits count one place at a time.
-        let bound = |t: &Target| runtime.config.rules.providers.contains_key(&*t.provider.name);
-        if !plain || rest.is_empty() || bound(target) || exchange.hedged_already() || runs_tools(document) {
+        if exchange.opaque.is_some() || exchange.hedged_already() || is_copy(exchange) {
+            return None;
+        }
+        let why = alone(&runtime.config.rules, exchange.cx.operation, document, target, rest);
+        if why.is_some() {
             return None;
         }
         Some(Box::new(Beside { hedge, rest, client, document: document.clone() }))
@@ -387,6 +387,27 @@ fn begins(runtime: &Runtime, exchange: &Exchange, call: &Call, target: &Target, 
         limit: runtime.config.server.max_event,
     };
     (exchange.cx.attempt, waits, look)
+}
+
+/// Why nobody would be asked beside this target, however long it takes; `None`: another one may be.
+pub fn alone(
+    rules: &Rules,
+    operation: Operation,
+    document: &mut Document,
+    target: &Target,
+    rest: &[Arc<Target>],
+) -> Option<&'static str> {
+    if !matches!(operation, Operation::Chat | Operation::Embeddings) {
+        return Some("only chats and embeddings are");
+    }
+    if rest.is_empty() {
+        return Some("no other target is left");
+    }
+    // A provider's own limits count one place at a time.
+    if rules.providers.contains_key(&*target.provider.name) {
+        return Some("its provider has limits of its own");
+    }
+    runs_tools(document).then_some("its provider would run tools twice")
 }
 
 fn key_of(choice: KeyChoice) -> Option<usize> {

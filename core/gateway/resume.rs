@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{Attempted, Gateway};
+use super::{Attempted, Gateway, turns::is_copy};
 use crate::{
     answer::{Streaming, resume::Sofar},
     clock,
     codec::{Field, codec, document::Document},
     error::Error,
     exchange::Exchange,
-    model::{Message, Operation, Output, Part, Role},
+    model::{Format, Message, Operation, Output, Part, Role},
     reply::Reply,
     route::{self, Cause, Next, Target},
     runtime::Runtime,
@@ -41,6 +41,7 @@ impl Later {
     ) -> Option<Box<Later>> {
         let wants = target.care.as_ref().is_some_and(|care| care.resume);
         if !wants
+            || is_copy(exchange)
             || exchange.cx.operation != Operation::Chat
             || document.legacy()
             || document.output_bound().choices > 1
@@ -61,8 +62,8 @@ impl Later {
         left && self.by.is_some() && Cause::of(error).rule().next == Next::Targets
     }
 
-    /// The stream that goes on, read up to its first output, or `None`.
-    pub async fn go_on(&mut self, exchange: &mut Exchange, sofar: &Sofar) -> Option<Box<Streaming>> {
+    /// The stream that goes on, read up to its first output, or `None`; `true`: it begins with the text so far.
+    pub async fn go_on(&mut self, exchange: &mut Exchange, sofar: &Sofar) -> Option<(Box<Streaming>, bool)> {
         let (gateway, runtime) = self.by.clone()?;
         let mut document = self.document.clone();
         let text = sofar.text();
@@ -106,14 +107,21 @@ impl Later {
                 continue;
             };
             let mut flight = Some(flight.at(place));
-            let attempt = gateway.attempt(&runtime, exchange, &self.client, &mut document, &target, &mut flight, &[]);
+            let mut own = document.clone();
+            if let Some(field) = target.dialect.prefill.filter(|_| !text.is_empty())
+                && let Ok(request) = own.edit(Field::Messages)
+                && let Some(turn) = request.messages.last_mut()
+            {
+                turn.extra.insert(Format::OpenaiChat, field, true.into());
+            }
+            let attempt = gateway.attempt(&runtime, exchange, &self.client, &mut own, &target, &mut flight, &[]);
             match Box::pin(attempt).await {
                 Ok(Attempted::Answered(Reply::Stream(streaming))) => {
                     exchange
                         .cx
                         .trace
                         .note("resume", &format!("{} goes on after {} characters", target.name, text.chars().count()));
-                    found = Some(streaming);
+                    found = Some((streaming, target.dialect.echoes));
                 }
                 Ok(_) => exchange.cx.trace.passed_over(&target, "it did not stream"),
                 Err(error) => exchange.cx.trace.passed_over(&target, error.code()),
@@ -128,5 +136,6 @@ impl Later {
 /// Does this target go on with an answer that was begun for it?
 fn goes_on_at(target: &Target, document: &Document) -> bool {
     let spoken = target.provider.speaks(document.format());
-    codec(spoken).prefills() && !target.dialect.lacks.contains(&"prefill")
+    let marked = spoken == Format::OpenaiChat && target.dialect.prefill.is_some();
+    (marked || codec(spoken).prefills()) && !target.dialect.lacks.contains(&"prefill")
 }

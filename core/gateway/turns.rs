@@ -6,10 +6,11 @@ use std::{sync::Arc, time::Duration};
 use super::Gateway;
 use crate::{
     clock,
+    context::Context,
     error::{Error, Result},
     exchange::Exchange,
     queue::{self, Gate, Owner, Patience, Place, Shed},
-    route::Target,
+    route::{Flight, Target},
     runtime::Runtime,
 };
 
@@ -40,9 +41,15 @@ impl Gateway {
         }
     }
 
+    /// Its health lets this request in; a copy of one is counted apart from those that somebody waits for.
+    pub(super) fn enter(&self, exchange: &Exchange, target: &Target) -> Result<Flight, Duration> {
+        let (health, now) = (&self.state.health, clock::now());
+        if is_copy(exchange) { health.enter_copy(target, now) } else { health.enter(target, now) }
+    }
+
     /// 4. More requests are there than may run at a time: this one waits for its turn.
     pub(super) async fn in_turn(&self, runtime: &Runtime, exchange: &mut Exchange) -> Result<()> {
-        let owner = owner(exchange);
+        let owner = owner(&exchange.cx);
         let patience = Patience::new(&runtime.config.overload, exchange.cx.deadline);
         let (_, place, took) = queue::first(&[&self.state.queues.front], &owner, patience).await.map_err(Shed::told)?;
         waited(exchange, took, "the gateway");
@@ -89,7 +96,7 @@ impl Gateway {
         }
         let places = |at: &usize| targets[*at].places(&self.state.queues);
         let gates: Vec<&Arc<Gate>> = among.iter().filter_map(places).collect();
-        let owner = owner(exchange);
+        let owner = owner(&exchange.cx);
         let patience = Patience::new(&runtime.config.overload, exchange.cx.deadline);
         match queue::first(&gates, &owner, patience).await {
             Ok((n, place, took)) => {
@@ -109,10 +116,15 @@ impl Gateway {
     }
 }
 
+/// A mirror's: nobody waits for it, so it is neither tried again nor hedged nor continued.
+pub(super) fn is_copy(exchange: &Exchange) -> bool {
+    exchange.record.experiment.as_ref().is_some_and(|mark| mark.copy_of.is_some())
+}
+
 /// For whom a place is.
-fn owner(exchange: &Exchange) -> Owner {
-    let principal = &exchange.cx.principal;
-    Owner { class: exchange.cx.priority, flow: principal.flow(), share: principal.share() }
+pub fn owner(cx: &Context) -> Owner {
+    let principal = &cx.principal;
+    Owner { class: cx.priority, flow: principal.flow(), share: principal.share() }
 }
 
 fn waited(exchange: &mut Exchange, took: Duration, at: &str) {

@@ -1,7 +1,12 @@
 //! What binds one request: its scopes, with their meters and budgets at hand. Asked by the permit, by headers and by `explain`;
 //! holds nothing itself.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use dashmap::DashMap;
 
 use super::{
     Need,
@@ -12,7 +17,8 @@ use super::{
     window::{day_of, rest_of_day},
 };
 use crate::{
-    config::{Budget, Limits, Scope},
+    clock,
+    config::{Budget, Limits, Rule, Scope},
     error::{Error, Result},
     telemetry::metrics,
 };
@@ -23,7 +29,7 @@ pub struct Bounds(pub(super) Option<Arc<Caller>>);
 
 #[derive(Debug, Clone)]
 pub struct Caller {
-    pub scopes: Vec<Bound>,
+    pub scopes: Vec<Arc<Bound>>,
     /// When the request began, by the wall clock: its windows.
     pub now: SystemTime,
     pub today: Today,
@@ -40,6 +46,10 @@ pub struct Bound {
     pub fallback: Arc<[String]>,
 }
 
+/// What binds by each rule, as the last request met it: nearly always the next one meets the same.
+#[derive(Debug, Default)]
+pub struct Known(DashMap<Scope, Arc<Bound>, foldhash::quality::RandomState>);
+
 #[derive(Debug, Clone)]
 pub struct Fund {
     pub purse: Arc<Purse>,
@@ -52,11 +62,29 @@ impl Today {
     }
 }
 
+impl Known {
+    /// What was made before for this rule, if it still says the same and its windows are open; else what is made now.
+    pub(super) fn of(&self, rule: &Rule, now: SystemTime, make: impl FnOnce() -> Bound) -> Arc<Bound> {
+        if let Some(known) = self.0.get(&rule.scope).filter(|known| known.is_of(rule, now)) {
+            return known.clone();
+        }
+        let made = Arc::new(make());
+        self.0.insert(rule.scope.clone(), made.clone());
+        made
+    }
+
+    /// Meters and budgets that are only known here are in nobody's use.
+    pub(super) fn forget(&self) {
+        self.0.clear();
+    }
+}
+
 impl Bounds {
     /// The tightest rates, for headers; `None` when there is no rate limit.
     pub fn rates(&self) -> Option<Rates> {
         let caller = self.0.as_ref()?;
-        let rates = caller.scopes.iter().map(|bound| bound.rates(caller.today)).reduce(Rates::and)?;
+        let now = clock::now();
+        let rates = caller.scopes.iter().map(|bound| bound.rates(now, caller.today)).reduce(Rates::and)?;
         (rates != Rates::default()).then_some(rates)
     }
 
@@ -77,7 +105,7 @@ impl Bounds {
         saying.min_by_key(|bound| near(&bound.scope)).map(|bound| &bound.fallback)
     }
 
-    pub fn scopes(&self) -> &[Bound] {
+    pub fn scopes(&self) -> &[Arc<Bound>] {
         self.0.as_ref().map_or(&[], |caller| &caller.scopes)
     }
 
@@ -119,9 +147,9 @@ impl Bounds {
 impl Caller {
     /// A request and a place from each scope that stands behind `from`, or from none of them.
     pub(super) fn enter(&self, from: usize, place: bool, told: &mut Vec<String>) -> Result<()> {
-        let mut skipped: Vec<usize> = Vec::new();
+        let (mut skipped, now): (Vec<usize>, _) = (Vec::new(), clock::now());
         for (at, bound) in self.scopes.iter().enumerate().skip(from) {
-            match bound.enter(self.today, place) {
+            match bound.enter(now, self.today, place) {
                 Ok(None) => {}
                 Ok(Some(denied)) => {
                     skipped.push(at);
@@ -140,14 +168,23 @@ impl Caller {
 }
 
 impl Bound {
+    fn is_of(&self, rule: &Rule, now: SystemTime) -> bool {
+        let budget = |(fund, budget): (&Fund, &Budget)| fund.budget == *budget && fund.purse.window.holds(now);
+        self.name == rule.name
+            && self.limits.as_ref().map(|(limits, _)| limits) == rule.limits.as_ref()
+            && self.funds.len() == rule.budgets.len()
+            && self.funds.iter().zip(&*rule.budgets).all(budget)
+            && (Arc::ptr_eq(&self.fallback, &rule.fallback) || self.fallback == rule.fallback)
+    }
+
     pub fn is_provider(&self) -> bool {
         matches!(self.scope, Scope::Provider(_))
     }
 
     /// Takes a request and a place, or says which limit is in the way. `Some`: a shadow limit would have been.
-    pub(super) fn enter(&self, today: Today, place: bool) -> Result<Option<Denied>> {
+    pub(super) fn enter(&self, now: Instant, today: Today, place: bool) -> Result<Option<Denied>> {
         let Some((limits, meter)) = &self.limits else { return Ok(None) };
-        meter.enter(limits, today, place).map_or_else(|denied| self.denied(denied), |()| Ok(None))
+        meter.enter(limits, now, today, place).map_or_else(|denied| self.denied(denied), |()| Ok(None))
     }
 
     pub(super) fn undo(&self, today: Today, place: bool, request: bool) {
@@ -172,10 +209,10 @@ impl Bound {
     }
 
     /// Takes tokens. `Some`: a shadow limit has no room for them, and nothing was taken.
-    pub(super) fn take(&self, more: Taken, today: Today) -> Result<Option<Denied>> {
+    pub(super) fn take(&self, more: Taken, now: Instant, today: Today) -> Result<Option<Denied>> {
         match &self.limits {
             Some((limits, meter)) if more != Taken::default() => {
-                meter.take(limits, today, more).map_or_else(|denied| self.denied(denied), |()| Ok(None))
+                meter.take(limits, now, today, more).map_or_else(|denied| self.denied(denied), |()| Ok(None))
             }
             _ => Ok(None),
         }
@@ -205,20 +242,20 @@ impl Bound {
     fn would_enter(&self, today: Today) -> Result<()> {
         let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
         let Some((limits, meter)) = hard else { return Ok(()) };
-        meter.would_enter(limits, today).map_err(|denied| denied.error(&self.scope, &self.name))
+        meter.would_enter(limits, clock::now(), today).map_err(|denied| denied.error(&self.scope, &self.name))
     }
 
     fn would_take(&self, need: Need, today: Today) -> Result<()> {
         let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
         let Some((limits, meter)) = hard else { return Ok(()) };
         let taken = self.taking(need)?;
-        meter.would_take(limits, today, taken).map_err(|denied| denied.error(&self.scope, &self.name))
+        meter.would_take(limits, clock::now(), today, taken).map_err(|denied| denied.error(&self.scope, &self.name))
     }
 
-    pub fn rates(&self, today: Today) -> Rates {
+    pub fn rates(&self, now: Instant, today: Today) -> Rates {
         // What only reports tells nobody to slow down.
         let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
-        hard.map_or_else(Rates::default, |(limits, meter)| meter.rates(limits, today))
+        hard.map_or_else(Rates::default, |(limits, meter)| meter.rates(limits, now, today))
     }
 
     /// Each limit by its name, also of a shadow.

@@ -13,7 +13,7 @@ pub struct Counter {
     spent: u64,
     /// The sum of `open`.
     reserved: u64,
-    open: HashMap<u64, Hold>,
+    open: HashMap<u64, Hold, foldhash::fast::RandomState>,
     /// Reservations whose lease ended before they were settled.
     expired: HashSet<u64>,
     /// The end of the block that is leased: `spent + reserved` stays under it, so a restart knows the most that was spent.

@@ -239,7 +239,7 @@ fn used(counted: Counted, need: Need, had: u64) -> u64 {
 fn departed(claimed: &mut Claimed, caller: &Caller, provider: Option<usize>) -> Vec<Settled> {
     let left = |held: &Holding| {
         held.counter.form == Form::Places
-            && caller.scopes.get(held.at).is_some_and(Bound::is_provider)
+            && caller.scopes.get(held.at).is_some_and(|bound| bound.is_provider())
             && provider != Some(held.at)
     };
     let id = claimed.id;

@@ -60,6 +60,13 @@ impl Rate {
 impl Bucket {
     /// Takes `cost` units if they fit.
     pub fn take(&mut self, now: u64, cost: u64, rate: Rate) -> Result<(), Refused> {
+        self.fits(now, cost, rate)?;
+        self.level += level(cost);
+        Ok(())
+    }
+
+    /// Would they fit? Takes nothing.
+    pub fn fits(&mut self, now: u64, cost: u64, rate: Rate) -> Result<(), Refused> {
         self.drain(now, rate);
         let (wanted, capacity) = (level(cost), rate.capacity());
         if wanted > capacity {
@@ -69,7 +76,6 @@ impl Bucket {
         if over > 0 {
             return Err(Refused::Wait(drained_in(over, rate)));
         }
-        self.level += wanted;
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     alert::{Alarm, Mark},
+    bound::Known,
     purse::{Purse, Wanted, Written},
     raise::Raises,
     window::Window,
@@ -50,6 +51,8 @@ pub struct Budgets {
     all: DashMap<(Scope, String), Arc<Purse>>,
     /// What the files say: read before anybody asks. Others (of keys, of users) are read when they are first met.
     configured: ArcSwap<Vec<Rule>>,
+    /// What requests met last; nobody is let go while it is known there.
+    known: Arc<Known>,
     store: Arc<dyn Store>,
     ledger: Option<Arc<dyn Ledger>>,
     raises: Raises,
@@ -98,6 +101,7 @@ impl Budgets {
             current: DashMap::default(),
             all: DashMap::new(),
             configured: ArcSwap::default(),
+            known: Arc::default(),
             raises: Raises::default(),
             alarm: Arc::default(),
             counters: store.counters(),
@@ -137,6 +141,10 @@ impl Budgets {
             purse
         };
         self.all.entry((scope.clone(), window.id.clone())).or_insert_with(make).clone()
+    }
+
+    pub(super) fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     pub fn raises(&self) -> &Raises {

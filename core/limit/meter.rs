@@ -42,6 +42,8 @@ struct State {
     day_requests: Days,
     day_tokens: Days,
     in_flight: u64,
+    /// When somebody last looked, milliseconds.
+    latest: u64,
     /// As last asked for: to know when nothing is held any more.
     limits: Limits,
 }
@@ -133,23 +135,24 @@ impl Meter {
 
     /// Takes a request, and a place if it is to have one; or says which limit is in the way. Shadow limits are in nobody's way:
     /// the place is taken and the request is not.
-    pub fn enter(&self, limits: &Limits, today: Today, place: bool) -> Result<(), Denied> {
+    pub fn enter(&self, limits: &Limits, now: Instant, today: Today, place: bool) -> Result<(), Denied> {
         let mut state = self.lock();
-        let mut next = *state;
-        next.limits = *limits;
-        let outcome = next.enter(self.now(), today, place);
-        if outcome.is_err() {
-            next = State { in_flight: state.in_flight + u64::from(place && limits.shadow), limits: *limits, ..*state };
+        if state.limits != *limits {
+            state.limits = *limits;
         }
-        *state = next;
+        let now = self.at(&mut state, now);
+        let outcome = state.enter(limits, now, today, place);
+        if outcome.is_err() && place && limits.shadow {
+            state.in_flight += 1;
+        }
         outcome
     }
 
     /// What `enter` would say now. Takes nothing.
-    pub fn would_enter(&self, limits: &Limits, today: Today) -> Result<(), Denied> {
+    pub fn would_enter(&self, limits: &Limits, now: Instant, today: Today) -> Result<(), Denied> {
         let mut state = *self.lock();
-        state.limits = *limits;
-        state.enter(self.now(), today, true)
+        let now = self.at(&mut state, now);
+        state.enter(limits, now, today, true)
     }
 
     /// Another scope refused: as if it had not entered. `request`: it had taken one.
@@ -171,18 +174,17 @@ impl Meter {
     }
 
     /// Takes so many tokens of each limit, or nothing.
-    pub fn take(&self, limits: &Limits, today: Today, more: Taken) -> Result<(), Denied> {
+    pub fn take(&self, limits: &Limits, now: Instant, today: Today, more: Taken) -> Result<(), Denied> {
         let mut state = self.lock();
-        let mut next = *state;
-        next.take(limits, self.now(), today, more)?;
-        *state = next;
-        Ok(())
+        let now = self.at(&mut state, now);
+        state.take(limits, now, today, more)
     }
 
     /// What `take` would say now. Takes nothing.
-    pub fn would_take(&self, limits: &Limits, today: Today, more: Taken) -> Result<(), Denied> {
+    pub fn would_take(&self, limits: &Limits, now: Instant, today: Today, more: Taken) -> Result<(), Denied> {
         let mut state = *self.lock();
-        state.take(limits, self.now(), today, more)
+        let now = self.at(&mut state, now);
+        state.take(limits, now, today, more)
     }
 
     /// Of what was `taken`, so much was `used`.
@@ -209,9 +211,10 @@ impl Meter {
         self.lock().in_flight
     }
 
-    pub fn rates(&self, limits: &Limits, today: Today) -> Rates {
-        let mut state = *self.lock();
-        let now = self.now();
+    pub fn rates(&self, limits: &Limits, now: Instant, today: Today) -> Rates {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let now = self.at(state, now);
         let minute = |bucket: &mut Bucket, count: Option<u64>| Some(bucket.standing(now, Rate::a_minute(count?)));
         let day = |days: &Days, count: Option<u64>| {
             let limit = count?;
@@ -235,7 +238,7 @@ impl Meter {
     /// Each limit by its name, for decisions that are shown.
     pub fn standings(&self, limits: &Limits, today: Today) -> Vec<(&'static str, Standing)> {
         let mut state = *self.lock();
-        let now = self.now();
+        let now = self.at(&mut state, clock::now());
         let mut all = Vec::new();
         for (name, count, _) in limits.named() {
             let Some(count) = count else { continue };
@@ -263,7 +266,7 @@ impl Meter {
 
     fn idle(&self, today: u32) -> bool {
         let mut state = *self.lock();
-        let (now, limits) = (self.now(), state.limits);
+        let (now, limits) = (self.at(&mut state, clock::now()), state.limits);
         let empty = |bucket: &mut Bucket, count: Option<u64>| {
             count.is_none_or(|count| bucket.standing(now, Rate::a_minute(count)).full_after.is_zero())
         };
@@ -275,9 +278,12 @@ impl Meter {
             && state.in_flight == 0
     }
 
-    /// Milliseconds. Read under the lock, so that it never goes back from one caller to the next.
-    fn now(&self) -> u64 {
-        u64::try_from(clock::since(self.epoch).as_millis()).unwrap_or(u64::MAX)
+    /// Milliseconds. A request reads the clock once for all its scopes, before it has this one's lock: it never goes back from
+    /// one caller to the next.
+    fn at(&self, state: &mut State, now: Instant) -> u64 {
+        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX);
+        state.latest = state.latest.max(now);
+        state.latest
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -286,39 +292,52 @@ impl Meter {
 }
 
 impl State {
-    fn enter(&mut self, now: u64, today: Today, place: bool) -> Result<(), Denied> {
-        let limits = self.limits;
+    fn enter(&mut self, limits: &Limits, now: u64, today: Today, place: bool) -> Result<(), Denied> {
         if let Some(most) = limits.concurrent.filter(|most| place && self.in_flight >= *most) {
             return Err(Denied::new("concurrent", most, Refused::Wait(A_MOMENT)));
         }
         // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
-        self.take(&limits, now, today, Taken::default())?;
-        if let Some(count) = limits.requests_per_day
-            && !self.day_requests.take(today.day, 1, count)
-        {
+        self.take(limits, now, today, Taken::default())?;
+        // The last that may refuse takes first: nothing has to be put back.
+        if let Some(count) = limits.requests_per_day.filter(|count| !self.day_requests.fits(today.day, 1, *count)) {
             return Err(Denied::new("requests_per_day", count, Refused::Wait(today.ends_in)));
         }
         if let Some(count) = limits.requests_per_minute {
             let taken = self.requests.take(now, 1, Rate::a_minute(count));
             taken.map_err(|refused| Denied::new("requests_per_minute", count, refused))?;
         }
+        if limits.requests_per_day.is_some() {
+            self.day_requests.correct(today.day, 0, 1);
+        }
         self.in_flight += u64::from(place);
         Ok(())
     }
 
+    /// All of it, or nothing: each is asked before any is taken.
     fn take(&mut self, limits: &Limits, now: u64, today: Today, more: Taken) -> Result<(), Denied> {
-        for (limit, count, bucket, cost) in [
+        let mut minutes = [
             ("input_tokens_per_minute", limits.input_tokens_per_minute, &mut self.input, more.input),
             ("output_tokens_per_minute", limits.output_tokens_per_minute, &mut self.output, more.output),
             ("tokens_per_minute", limits.tokens_per_minute, &mut self.tokens, more.tokens),
-        ] {
-            let Some(count) = count else { continue };
-            bucket.take(now, cost, Rate::a_minute(count)).map_err(|refused| Denied::new(limit, count, refused))?;
+        ];
+        for (limit, count, bucket, cost) in &mut minutes {
+            let Some(count) = *count else { continue };
+            let fits = bucket.fits(now, *cost, Rate::a_minute(count));
+            fits.map_err(|refused| Denied::new(limit, count, refused))?;
         }
-        if let Some(count) = limits.tokens_per_day
-            && !self.day_tokens.take(today.day, more.day_tokens, count)
-        {
+        if let Some(count) = limits.tokens_per_day.filter(|c| !self.day_tokens.fits(today.day, more.day_tokens, *c)) {
             return Err(Denied::new("tokens_per_day", count, Refused::Wait(today.ends_in)));
+        }
+        if more == Taken::default() {
+            return Ok(());
+        }
+        for (_, count, bucket, cost) in minutes {
+            if count.is_some() {
+                bucket.correct(0, cost);
+            }
+        }
+        if limits.tokens_per_day.is_some() {
+            self.day_tokens.correct(today.day, 0, more.day_tokens);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     auth::Principal,
-    config::{Config, Rule, Rules, Scope},
+    config::{Budget, Config, Rule, Rules, Scope},
     error::Result,
     telemetry::metrics,
 };
@@ -47,7 +47,7 @@ pub use meter::{Meters, Rates};
 pub use permit::{Class, Permit, Reservation, Reserved};
 pub use purse::{Held, Purse, usd};
 
-use bound::Caller;
+use bound::{Caller, Known};
 use meter::Today;
 use shared::Desk;
 
@@ -56,6 +56,7 @@ pub struct Limits {
     in_flight: Arc<AtomicU64>,
     meters: Arc<Meters>,
     budgets: Arc<Budgets>,
+    known: Arc<Known>,
     /// In the place of both, where several gateways count together.
     shared: Option<Arc<Desk>>,
 }
@@ -70,7 +71,8 @@ pub struct Need {
 
 impl Limits {
     pub fn new(budgets: Arc<Budgets>) -> Limits {
-        Limits { in_flight: Arc::default(), meters: Arc::default(), budgets, shared: None }
+        let known = budgets.known().clone();
+        Limits { in_flight: Arc::default(), meters: Arc::default(), budgets, known, shared: None }
     }
 
     /// Limits and budgets are counted by a store that several gateways share.
@@ -83,7 +85,8 @@ impl Limits {
         if caller.rules.is_empty() && (rules.tags.is_empty() || tags.is_empty()) {
             return Bounds::default();
         }
-        let mut scopes: Vec<Bound> = Vec::with_capacity(caller.rules.len());
+        // A model and a provider may come to them.
+        let mut scopes: Vec<Arc<Bound>> = Vec::with_capacity(caller.rules.len() + 2);
         for rule in caller.rules.iter().map(|rule| &**rule).chain(rules.tagged(tags)) {
             // A tag that is said twice binds once.
             if !scopes.iter().any(|bound| bound.scope == rule.scope) {
@@ -107,19 +110,19 @@ impl Limits {
         Bounds(Some(Arc::new(caller)))
     }
 
-    fn bound(&self, rule: &Rule, now: SystemTime) -> Bound {
-        let owner = (&rule.scope, &rule.name);
-        Bound {
-            scope: rule.scope.clone(),
-            name: rule.name.clone(),
-            limits: rule.limits.map(|limits| (limits, self.meters.of(&rule.scope))),
-            funds: rule
-                .budgets
-                .iter()
-                .map(|budget| Fund { purse: self.budgets.purse(owner, budget, now), budget: *budget })
-                .collect(),
-            fallback: rule.fallback.clone(),
-        }
+    /// What binds by this rule at this moment; made once for all requests that it binds.
+    fn bound(&self, rule: &Rule, now: SystemTime) -> Arc<Bound> {
+        self.known.of(rule, now, || {
+            let owner = (&rule.scope, &rule.name);
+            let fund = |budget: &Budget| Fund { purse: self.budgets.purse(owner, budget, now), budget: *budget };
+            Bound {
+                scope: rule.scope.clone(),
+                name: rule.name.clone(),
+                limits: rule.limits.map(|limits| (limits, self.meters.of(&rule.scope))),
+                funds: rule.budgets.iter().map(fund).collect(),
+                fallback: rule.fallback.clone(),
+            }
+        })
     }
 
     /// Before the body is read: a request and a place from each scope. Money is not asked for yet: what is free may pass
@@ -190,6 +193,7 @@ impl Limits {
 
     /// Forgets what nobody uses.
     pub fn sweep(&self) {
+        self.known.forget();
         self.meters.sweep(window::day_of(SystemTime::now()));
     }
 }

@@ -11,10 +11,10 @@ use super::{
     bound::{Bounds, Caller},
     claim::Claimed,
     meter::{Rates, Taken},
-    purse::Held,
+    purse::{Held, Owner},
     shared::Desk,
 };
-use crate::{config::Scope, error::Result, telemetry::InFlight};
+use crate::{clock, config::Scope, error::Result, telemetry::InFlight};
 
 /// Who spends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Reservation {
     tokens: Vec<Tokens>,
     /// By scope and budget, in their order.
     money: Vec<Option<Held>>,
+    /// As long as it lives, what it holds is renewed.
+    owner: Arc<Owner>,
     bounds: Bounds,
     /// Instead of both, where a store is shared.
     claimed: Option<Claimed>,
@@ -131,7 +133,7 @@ impl Permit {
         match &self.shared {
             Some(desk) => desk.glance(std::slice::from_ref(bound))?,
             None => {
-                if let Some(denied) = bound.enter(caller.today, self.place)? {
+                if let Some(denied) = bound.enter(clock::now(), caller.today, self.place)? {
                     self.told.push(bound.shadowed(denied));
                 }
             }
@@ -223,7 +225,7 @@ impl Reservation {
         told: &mut Vec<String>,
     ) -> Result<Vec<Taken>> {
         self.tokens.resize(caller.scopes.len(), Tokens::default());
-        let mut fresh = Vec::with_capacity(caller.scopes.len());
+        let (mut fresh, now) = (Vec::with_capacity(caller.scopes.len()), clock::now());
         for (at, bound) in caller.scopes.iter().enumerate() {
             let Some(need) = need(at) else {
                 fresh.push(Taken::default());
@@ -232,7 +234,7 @@ impl Reservation {
             let own = &mut self.tokens[at];
             let outcome = bound.taking(need).and_then(|all| {
                 let more = all.beyond(own.taken);
-                let denied = bound.take(more, caller.today)?;
+                let denied = bound.take(more, now, caller.today)?;
                 own.skipped = denied.is_some();
                 told.extend(denied.map(|denied| bound.shadowed(denied)));
                 Ok(if denied.is_some() { Taken::default() } else { more })
@@ -275,7 +277,7 @@ impl Reservation {
                 let slot = &mut self.money[number];
                 if let Some(need) = need(at) {
                     let had = slot.as_ref().map(Held::amount);
-                    let holding = fund.purse.hold(slot, need.nano_usd, &fund.budget, caller.now);
+                    let holding = fund.purse.hold((slot, &self.owner), need.nano_usd, &fund.budget, caller.now);
                     if let Err(refused) = holding.await {
                         // The last one first, as they were taken.
                         raised.iter().rev().for_each(|(number, had)| Held::lower(&mut self.money[*number], *had));

@@ -60,7 +60,7 @@ struct State {
     /// What all who wait for a block need together: one block serves them all, however slowly it is made.
     waiting: u64,
     /// Who holds a reservation: as long as they live it is renewed.
-    owners: HashMap<u64, Weak<()>>,
+    owners: HashMap<u64, Weak<Owner>, foldhash::fast::RandomState>,
     /// When somebody asked last.
     asked: u64,
 }
@@ -81,6 +81,19 @@ impl Wanted {
     }
 }
 
+/// A request that holds money of one budget or of several.
+#[derive(Debug)]
+pub struct Owner {
+    id: u64,
+}
+
+impl Default for Owner {
+    fn default() -> Owner {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Owner { id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
 /// Money that a request holds until it is settled. Dropped without that, it comes back when its lease ends.
 #[derive(Debug)]
 pub struct Held {
@@ -89,7 +102,6 @@ pub struct Held {
     amount: u64,
     /// The threshold that the budget has passed, nano-dollars, for whom it may concern.
     soft: Option<u64>,
-    _owner: Arc<()>,
 }
 
 /// What the keeper writes down.
@@ -157,23 +169,23 @@ impl Purse {
     /// Reserves `amount`, or raises `held` to it. Waits for a block when the leased one is too small, which is seldom.
     pub async fn hold(
         self: &Arc<Self>,
-        held: &mut Option<Held>,
+        (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
         now: SystemTime,
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
-        match self.try_hold(held, amount, budget) {
+        match self.try_hold((held, owner), amount, budget) {
             Ok(()) => return Ok(()),
             Err(Short::Block) => {}
             Err(short) => return Err(self.refused(budget, now, short)),
         }
-        Box::pin(self.wait_and_hold(held, amount, budget, now)).await
+        Box::pin(self.wait_and_hold((held, owner), amount, budget, now)).await
     }
 
     async fn wait_and_hold(
         self: &Arc<Self>,
-        held: &mut Option<Held>,
+        (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
         now: SystemTime,
@@ -184,7 +196,7 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold(held, amount, budget) {
+            match self.try_hold((held, owner), amount, budget) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
@@ -207,7 +219,7 @@ impl Purse {
 
     fn try_hold(
         self: &Arc<Self>,
-        held: &mut Option<Held>,
+        (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
     ) -> std::result::Result<(), Short> {
@@ -218,16 +230,15 @@ impl Purse {
         let State { counter, limit: known, owners, asked, .. } = &mut *state;
         (*known, *asked) = (limit, now);
         let Some(counter) = counter else { return Err(Short::Block) };
-        let id = held.as_ref().map_or_else(next_id, |held| held.id);
+        let id = owner.id;
         counter.hold(id, amount, limit, now, until)?;
         let low = counter.wants(limit, now, 0).is_some();
         let soft = budget.soft_of(limit);
         match held {
             Some(held) => held.amount = held.amount.max(amount),
             None => {
-                let owner = Arc::new(());
-                owners.insert(id, Arc::downgrade(&owner));
-                *held = Some(Held { purse: self.clone(), id, amount, soft, _owner: owner });
+                owners.insert(id, Arc::downgrade(owner));
+                *held = Some(Held { purse: self.clone(), id, amount, soft });
             }
         }
         drop(state);
@@ -427,11 +438,6 @@ impl Held {
 pub fn usd(nano: u64) -> String {
     let text = format!("{}.{:09}", nano / NANO, nano % NANO);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn as_nanos(time: Duration) -> u64 {

@@ -21,7 +21,7 @@ impl Limits {
         let (Some(desk), Some(caller)) = (&self.shared, &bounds.0) else { return Ok(bounds.clone()) };
         let mut scopes = Vec::with_capacity(caller.scopes.len());
         for bound in &caller.scopes {
-            scopes.push(seen(desk, bound, caller.now).await?);
+            scopes.push(Arc::new(seen(desk, bound, caller.now).await?));
         }
         Ok(Bounds(Some(Arc::new(Caller { scopes, now: caller.now, today: caller.today }))))
     }

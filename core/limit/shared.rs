@@ -151,7 +151,7 @@ impl Desk {
     }
 
     /// What is known without asking: who was told to wait is told so again until then.
-    pub(super) fn glance(&self, scopes: &[Bound]) -> Result<()> {
+    pub(super) fn glance(&self, scopes: &[Arc<Bound>]) -> Result<()> {
         if self.recent.is_empty() {
             return Ok(());
         }

@@ -75,12 +75,15 @@ pub struct Days([(u32, u64); KEPT]);
 impl Days {
     /// Takes so much in this day; `false`: it does not fit.
     pub fn take(&mut self, day: u32, cost: u64, most: u64) -> bool {
-        let used = self.of(day);
-        if used.saturating_add(cost) > most {
-            return false;
+        let fits = self.fits(day, cost, most);
+        if fits {
+            self.set(day, self.of(day) + cost);
         }
-        self.set(day, used + cost);
-        true
+        fits
+    }
+
+    pub fn fits(&self, day: u32, cost: u64, most: u64) -> bool {
+        self.of(day).saturating_add(cost) <= most
     }
 
     /// What was taken that day turned out to be another amount.

@@ -63,6 +63,8 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         native_schema: can.schema || !can.prefix.starts_with("claude"),
         json_schema: can.json_schema,
         media_urls: quirks.media_urls,
+        prefill: quirks.prefill,
+        echoes: quirks.echoes,
         mid_system: can.mid_system,
         version: row.version,
         search: quirks.search.filter(|_| !lacks.contains(&"web_search")),

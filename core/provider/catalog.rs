@@ -66,6 +66,8 @@ pub struct Paths {
     pub responses: Option<&'static str>,
     /// Legacy completions, at those that offer them.
     pub completions: Option<&'static str>,
+    /// Chat that goes on with a begun answer, where it lies elsewhere.
+    pub prefill: Option<&'static str>,
     pub embeddings: Option<&'static str>,
     pub models: Option<&'static str>,
 }
@@ -79,6 +81,9 @@ pub struct Quirks {
     pub open_end: bool,
     pub short_ids: bool,
     pub media_urls: bool,
+    /// The field of a last assistant turn by which that turn is gone on with, and whether the answer says it again.
+    pub prefill: Option<&'static str>,
+    pub echoes: bool,
     pub refuses: &'static [&'static str],
     /// Fields of an embeddings request that it calls otherwise.
     pub renames: &'static [(&'static str, &'static str)],
@@ -220,6 +225,8 @@ fn plain_row(format: Format) -> Row {
             open_end: false,
             short_ids: false,
             media_urls: matches!(format, Format::OpenaiChat | Format::OpenaiResponses | Format::AnthropicMessages),
+            prefill: None,
+            echoes: false,
             refuses: &[],
             renames: &[],
             search: tools[0],
@@ -282,6 +289,7 @@ struct RawPaths {
     count_tokens: Option<String>,
     responses: Option<String>,
     completions: Option<String>,
+    prefill: Option<String>,
     embeddings: Option<String>,
     models: Option<String>,
 }
@@ -296,6 +304,8 @@ struct RawQuirks {
     open_end: bool,
     short_ids: bool,
     media_urls: bool,
+    prefill: Option<String>,
+    echoes: bool,
     refuses: Vec<String>,
     renames: BTreeMap<String, String>,
     search: Option<String>,
@@ -376,6 +386,7 @@ impl RawRow {
                 count_tokens: paths.count_tokens.map(keep),
                 responses: paths.responses.map(keep),
                 completions: paths.completions.map(keep),
+                prefill: paths.prefill.map(keep),
                 embeddings: paths.embeddings.map(keep),
                 models: paths.models.map(keep),
             },
@@ -397,6 +408,8 @@ impl RawQuirks {
             open_end,
             short_ids,
             media_urls,
+            prefill,
+            echoes,
             refuses,
             renames,
             search,
@@ -416,6 +429,8 @@ impl RawQuirks {
             open_end,
             short_ids,
             media_urls,
+            prefill: prefill.map(keep),
+            echoes,
             refuses: keep_all(refuses),
             renames: renames.into_iter().map(|(from, to)| (keep(from), keep(to))).collect::<Vec<_>>().leak(),
             search: search.map(keep),

@@ -54,6 +54,11 @@ impl Provider {
         self.base.join(self.row.paths.completions.unwrap_or("/completions"))
     }
 
+    /// Where a chat lies that goes on with a begun answer; `None`: where all chats do.
+    pub fn prefill(&self) -> Option<Result<Uri>> {
+        self.row.paths.prefill.map(|path| self.base.join(path))
+    }
+
     /// A row's own path with the model's name and the API's version in it.
     fn filled(&self, template: &str, model: &str) -> Result<String> {
         let version = self.api_version.as_deref().unwrap_or_default();

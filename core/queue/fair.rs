@@ -1,6 +1,9 @@
 //! Whose turn it is: classes one after the other, and within a class each flow (a team, or a key without one) by the places'
 //! time that it has had, in proportion to its share. Pure: costs in, turns out; no clock, no lock, no I/O.
 //!
+//! A lower class is slow beside a higher one that never ends, and does not starve: when higher ones had nineteen twentieths of the
+//! time since its last turn, the next turn is its own, and a twentieth of a full queue is kept for it.
+//!
 //! Start-time fair queueing. A flow's turn has a start tag, the one with the smallest goes next, and what a turn costs moves
 //! its flow's next tag on. What a turn really cost is known when its place is free again (`settle`), so a flow of long answers
 //! has as much of the places as one of short answers, not as many requests.
@@ -20,8 +23,10 @@ pub struct Fair<T> {
     waiting: usize,
     /// Numbers of those who came, in their order.
     next: u64,
-    /// What a turn costs where nothing is known of its flow, microseconds.
-    usual: u64,
+    /// What a turn of each class costs where nothing is known of its flow, microseconds.
+    usual: [u64; 3],
+    /// What higher classes had since the last turn of each class, while somebody of it waited, microseconds.
+    passed: [u64; 3],
 }
 
 #[derive(Debug)]
@@ -84,7 +89,8 @@ impl Spot {
 
 impl<T> Default for Fair<T> {
     fn default() -> Self {
-        Fair { classes: [Class::new(), Class::new(), Class::new()], waiting: 0, next: 0, usual: USUAL }
+        let classes = [Class::new(), Class::new(), Class::new()];
+        Fair { classes, waiting: 0, next: 0, usual: [USUAL; 3], passed: [0; 3] }
     }
 }
 
@@ -98,7 +104,7 @@ impl<T> Fair<T> {
     }
 
     pub fn push(&mut self, owner: Owner, item: T) -> Spot {
-        let (number, usual) = (self.next, self.usual);
+        let (number, usual) = (self.next, self.usual[place_of(owner.class)]);
         self.next += 1;
         self.waiting += 1;
         self.class(owner.class).push(&owner, number, item, usual);
@@ -107,56 +113,66 @@ impl<T> Fair<T> {
 
     /// The next turn; of equal flows the one whose name comes first.
     pub fn pop(&mut self) -> Option<Turn<T>> {
-        for (at, class) in self.classes.iter_mut().enumerate() {
-            if let Some((flow, share, cost, item)) = class.pop() {
-                self.waiting -= 1;
-                let share = u32::try_from(share).unwrap_or(1);
-                return Some(Turn { item, owner: Owner { class: CLASSES[at], flow, share }, cost });
-            }
+        let at = self.whose()?;
+        let (flow, share, cost, item) = self.classes[at].pop()?;
+        self.left();
+        self.passed[at] = 0;
+        let lower = self.passed.iter_mut().zip(&self.classes).skip(at + 1);
+        for (passed, _) in lower.filter(|(_, class)| class.waiting > 0) {
+            *passed = passed.saturating_add(self.usual[at]);
         }
-        None
+        let share = u32::try_from(share).unwrap_or(1);
+        Some(Turn { item, owner: Owner { class: CLASSES[at], flow, share }, cost })
+    }
+
+    /// The class whose turn it is: one that was passed by for long enough, else the highest that waits.
+    fn whose(&self) -> Option<usize> {
+        let waits = |at: &usize| self.classes[*at].waiting > 0;
+        let is_due = |at: &usize| self.passed[*at] / (PARTS - 1) >= self.usual[*at];
+        (1..CLASSES.len()).filter(waits).find(is_due).or_else(|| (0..CLASSES.len()).find(waits))
     }
 
     /// Takes somebody out who does not wait any more; `None`: it had its turn.
     pub fn take(&mut self, spot: &Spot) -> Option<T> {
         let item = self.class(spot.owner.class).take(&spot.owner.flow, spot.number)?;
-        self.waiting -= 1;
+        self.left();
         Some(item)
     }
 
     /// A turn that was counted with `charged` cost `real` microseconds.
     pub fn settle(&mut self, owner: &Owner, charged: u64, real: u64) {
         let real = real.clamp(1, MOST_COST);
-        self.usual = smoothed(self.usual, real);
+        let usual = &mut self.usual[place_of(owner.class)];
+        *usual = smoothed(*usual, real);
         self.class(owner.class).settle(&owner.flow, charged, real);
     }
 
     /// There is no room for a newcomer beside all others: takes out who has to give way to it. `None`: it has to go itself.
     ///
-    /// The lowest class gives way first, and of a class the newest of the flow that waits most for its share.
+    /// The lowest class gives way first, and of a class the newest of the flow that waits most for its share. Of a class that has
+    /// no more than its part of the queue nobody gives way to another class.
     pub fn make_room(&mut self, newcomer: &Owner) -> Option<T> {
-        let lower = CLASSES.iter().rev().take_while(|class| **class < newcomer.class).copied();
-        let victim = lower.into_iter().find_map(|class| {
-            let (_, flow) = self.class(class).loads.last()?;
-            Some((class, flow.clone()))
-        });
-        let (class, flow) = match victim {
-            Some(victim) => victim,
-            None => {
-                let own = self.class(newcomer.class);
-                let (load, flow) = own.loads.last()?;
-                let mine = own.flows.get(&newcomer.flow).map_or(0, |flow| flow.waiting.len());
-                if *load <= load_of(mine + 1, share_of(newcomer)) {
-                    return None;
-                }
-                (newcomer.class, flow.clone())
-            }
+        let kept = self.waiting / PARTS as usize;
+        let spares = |class: &Urgency| self.waiting(*class) > kept;
+        let mut lower = CLASSES.into_iter().rev().take_while(|class| *class < newcomer.class);
+        let own = self.waiting(newcomer.class);
+        let class = match lower.find(spares) {
+            Some(lower) => lower,
+            None if own < kept => CLASSES.into_iter().max_by_key(|class| self.waiting(*class))?,
+            None => newcomer.class,
         };
-        let class = self.class(class);
-        let number = *class.flows.get(&flow)?.waiting.last_key_value()?.0;
-        let item = class.take(&flow, number);
-        self.waiting -= usize::from(item.is_some());
-        item
+        let victims = self.class(class);
+        let (load, flow) = victims.loads.last()?.clone();
+        if class == newcomer.class {
+            let mine = victims.flows.get(&newcomer.flow).map_or(0, |flow| flow.waiting.len());
+            if load <= load_of(mine + 1, share_of(newcomer)) {
+                return None;
+            }
+        }
+        let number = *victims.flows.get(&flow)?.waiting.last_key_value()?.0;
+        let item = victims.take(&flow, number)?;
+        self.left();
+        Some(item)
     }
 
     /// About how many turns come before a newcomer's.
@@ -171,7 +187,8 @@ impl<T> Fair<T> {
         let (mine, share) = (class.flows.get(&newcomer.flow).map_or(0, |f| f.waiting.len() as u64), share_of(newcomer));
         let others = class.shares.saturating_sub(if mine > 0 { share } else { 0 });
         let theirs = (mine + 1).saturating_mul(others) / share;
-        higher + class.waiting.min(usize::try_from(mine.saturating_add(theirs)).unwrap_or(usize::MAX))
+        let before = class.waiting.min(usize::try_from(mine.saturating_add(theirs)).unwrap_or(usize::MAX));
+        (higher + before).min((before + 1).saturating_mul(PARTS as usize))
     }
 
     /// Of one class.
@@ -181,6 +198,15 @@ impl<T> Fair<T> {
 
     fn class(&mut self, class: Urgency) -> &mut Class<T> {
         &mut self.classes[place_of(class)]
+    }
+
+    /// One of those who waited is gone.
+    fn left(&mut self) {
+        self.waiting -= 1;
+        if self.waiting == 0 {
+            // Nobody was passed by.
+            self.passed = [0; 3];
+        }
     }
 }
 
@@ -316,6 +342,8 @@ fn smoothed(old: u64, new: u64) -> u64 {
 }
 
 const CLASSES: [Urgency; 3] = [Urgency::High, Urgency::Normal, Urgency::Low];
+/// A class has one of so many parts of time and queue, whatever higher ones ask for.
+const PARTS: u64 = 20;
 /// So that shares up to a thousand divide finely.
 const FINE: u64 = 1_000;
 /// A second: what a turn costs as long as nothing is known.

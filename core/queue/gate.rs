@@ -85,6 +85,15 @@ pub struct Standing {
     pub adaptive: bool,
 }
 
+/// What comes before somebody who would stand in line now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// About so many turns.
+    pub turns: usize,
+    /// Until its own, at the pace that was measured.
+    pub time: Option<Duration>,
+}
+
 impl Standing {
     /// Of a target that nobody has called yet.
     pub fn idle(concurrency: Option<Concurrency>) -> Standing {
@@ -181,6 +190,16 @@ impl Gate {
             waiting: if self.state.load(Ordering::Relaxed) & WAITS == 0 { 0 } else { lock(&self.line).fair.len() },
             adaptive: self.learns.load(Ordering::Relaxed),
         }
+    }
+
+    /// `None`: there is room, and nobody waits.
+    pub fn ahead(&self, owner: &Owner) -> Option<Ahead> {
+        if self.state.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed) {
+            return None;
+        }
+        let line = lock(&self.line);
+        let turns = line.fair.ahead(owner);
+        Some(Ahead { turns, time: line.drain.time_for(turns + 1, clock::now()) })
     }
 
     /// Its turn did not come in time.

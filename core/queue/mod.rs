@@ -25,7 +25,7 @@ mod tests;
 
 pub use self::{
     fair::Owner,
-    gate::{Gate, Place, Standing, Ticket},
+    gate::{Ahead, Gate, Place, Standing, Ticket},
     pressure::Pressure,
     shed::{GATEWAY, Reason, Shed},
 };
@@ -77,6 +77,12 @@ impl Queues {
     /// Of one target, if it has a bound.
     pub fn standing(&self, target: &str) -> Option<Standing> {
         self.targets.get(target).map(|gate| gate.standing())
+    }
+
+    /// Where a target has no room: how it stands, and what comes before a newcomer.
+    pub fn ahead(&self, target: &str, owner: &Owner) -> Option<(Standing, Ahead)> {
+        let gate = self.targets.get(target)?;
+        Some((gate.standing(), gate.ahead(owner)?))
     }
 }
 

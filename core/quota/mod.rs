@@ -6,6 +6,7 @@ mod frame;
 mod gate;
 mod keeper;
 mod meter;
+mod seat;
 mod shared;
 mod take;
 mod view;
@@ -29,6 +30,7 @@ use self::{
     frame::{Millis, Pace},
     gate::{Gate, Pass},
     meter::{Meter, Meters, Reading},
+    seat::Seats,
 };
 use crate::{
     clock,
@@ -39,6 +41,7 @@ use crate::{
 };
 
 pub use self::{
+    seat::Slot,
     take::{At, Refused, Room, Taken},
     view::Row,
 };
@@ -81,6 +84,21 @@ struct Registry {
     targets: HashMap<Arc<str>, Arc<Gate>, foldhash::quality::RandomState>,
     /// By provider.
     keys: HashMap<Arc<str>, Vec<KeyGate>, foldhash::quality::RandomState>,
+    /// The same for who looks at many of them.
+    seats: Seats,
+}
+
+impl Registry {
+    fn seated(mut self) -> Registry {
+        self.seats = Seats::of(self.targets.iter(), self.keys.iter());
+        self
+    }
+}
+
+/// All quotas at one moment.
+pub struct View {
+    registry: arc_swap::Guard<Arc<Registry>>,
+    now: Millis,
 }
 
 /// A provider's key, as a whole or for one model.
@@ -130,7 +148,7 @@ impl Quotas {
             registry.targets.insert(name.clone(), Arc::new(Gate::new([meter].into())));
         }
         quotas.idle.store(registry.targets.is_empty(), Ordering::Relaxed);
-        quotas.registry.store(Arc::new(registry));
+        quotas.registry.store(Arc::new(registry.seated()));
         quotas
     }
 
@@ -193,17 +211,12 @@ impl Quotas {
         if self.is_idle() {
             return Outlook::FREE;
         }
-        let registry = self.registry.load();
-        let (target, keys) = (registry.targets.get(at.name), registry.keys.get(&at.provider.name));
-        if target.is_none() && keys.is_none() {
-            return Outlook::FREE;
-        }
-        let now = self.now();
-        let own = target.map_or(Outlook::FREE, |gate| gate.outlook(now));
-        match keys {
-            Some(keys) => own.and(of_keys(keys, at, now)),
-            None => own,
-        }
+        self.view(clock::now()).look(at)
+    }
+
+    /// For who looks at many targets: one moment for all of them.
+    pub fn view(&self, now: Instant) -> View {
+        View { registry: self.registry.load(), now: self.pace.now(now) }
     }
 
     /// Until a key may be used for a model again; `None`: it may be used now.
@@ -227,8 +240,20 @@ impl Quotas {
         let mut registry = Registry::clone(&self.registry.load());
         let result = how(&mut registry);
         self.idle.store(registry.targets.is_empty() && registry.keys.is_empty(), Ordering::Relaxed);
-        self.registry.store(Arc::new(registry));
+        self.registry.store(Arc::new(registry.seated()));
         result
+    }
+}
+
+impl View {
+    /// As `Quotas::look`.
+    pub fn look(&self, at: At<'_>) -> Outlook {
+        let (target, keys) = self.registry.seats.find(at);
+        let own = target.map_or(Outlook::FREE, |gate| gate.outlook(self.now));
+        match keys {
+            Some(keys) => own.and(of_keys(keys, at, self.now)),
+            None => own,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     frame::Millis,
     gate::{Gate, Pass, Told},
     meter::{Hold, Lack, Meter},
+    seat::Slot,
     shared::Claimed,
 };
 use crate::{
@@ -25,6 +26,8 @@ pub struct At<'a> {
     pub name: &'a Arc<str>,
     pub provider: &'a Provider,
     pub model: &'a str,
+    /// Where it remembers its places.
+    pub slot: &'a Slot,
 }
 
 /// What one attempt holds.

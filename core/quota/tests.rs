@@ -42,11 +42,17 @@ struct World {
     name: Arc<str>,
     provider: Arc<Provider>,
     quotas: Arc<Quotas>,
+    slot: Slot,
 }
 
 impl World {
     fn new(quotas: Quotas, configured: &Configured, keys: usize) -> World {
-        let world = World { name: "openai/m".into(), provider: provider(keys), quotas: Arc::new(quotas) };
+        let world = World {
+            name: "openai/m".into(),
+            provider: provider(keys),
+            quotas: Arc::new(quotas),
+            slot: Slot::default(),
+        };
         world.quotas.configure(configured, [&world.provider].into_iter());
         world
     }
@@ -64,7 +70,7 @@ impl World {
     }
 
     fn at(&self) -> At<'_> {
-        At { name: &self.name, provider: &self.provider, model: "m" }
+        At { name: &self.name, provider: &self.provider, model: "m", slot: &self.slot }
     }
 
     async fn take(&self, key: Option<usize>, tokens: u64) -> Result<Taken, Refused> {
@@ -395,4 +401,33 @@ fn a_window_from_the_future_is_a_window_from_now() {
     meter.load(Some(meter::Written { frame, ceiling: 5, open: false, unanswered: false }), now);
     let reading = meter.read(now);
     assert_eq!((reading.left, reading.returns.unwrap() - now), (0, 3_600_000 + 3_600));
+}
+
+/// A target remembers its places, and finds others when they have moved.
+#[test]
+fn what_a_target_remembers_is_true_of_every_registry() {
+    let quotas = Arc::new(Quotas::default());
+    let provider = provider(1);
+    let names: Vec<Arc<str>> = (0..5).map(|n| format!("openai/m{n}").into()).collect();
+    let slots: Vec<Slot> = (0..5).map(|_| Slot::default()).collect();
+    let at = |n: usize| At { name: &names[n], provider: &provider, model: "m", slot: &slots[n] };
+    let left = |quotas: &Quotas| (0..5).map(|n| quotas.look(at(n)).left).collect::<Vec<u64>>();
+    let free = u64::MAX;
+    assert_eq!(left(&quotas), [free; 5]);
+    let configure = |stated: &[(usize, u64)]| {
+        let of = |bound| [Quota { unit: Unit::Requests, bound, every: config::Every::Use(A_DAY) }];
+        let targets = stated.iter().map(|(n, bound)| (names[*n].clone(), of(*bound).into())).collect();
+        let configured = config::Quotas { targets, ..Default::default() };
+        quotas.configure(&configured, [&provider].into_iter());
+    };
+    configure(&[(1, 10), (3, 30)]);
+    assert_eq!(left(&quotas), [free, 10, free, 30, free]);
+    assert_eq!(left(&quotas), [free, 10, free, 30, free], "as it was remembered");
+    configure(&[(0, 7), (3, 31), (4, 40)]);
+    assert_eq!(left(&quotas), [7, free, free, 31, 40]);
+    // Another registry of another life, and back.
+    let told = [(&names[2], 2, None)];
+    let other = Quotas::told(told, (Instant::now(), SystemTime::now()));
+    assert_eq!(left(&other), [free, free, 2, free, free]);
+    assert_eq!(left(&quotas), [7, free, free, 31, 40]);
 }

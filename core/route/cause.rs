@@ -156,7 +156,7 @@ pub const RULES: [Rule; 16] = [
     Rule {
         cause: Cause::Policy,
         name: "content policy",
-        means: "the provider does not allow the content",
+        means: "the provider does not allow the content; with `content_failover` also an empty answer of its filter",
         breaker: Well,
         again: Never,
         key: Same,

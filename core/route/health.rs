@@ -20,7 +20,7 @@ use super::{
     stats::{Moment, Stats, nanos},
 };
 use crate::{
-    breaker::{Breaker, Circuit, Terms},
+    breaker::{Breaker, Circuit, PROBE_WAIT, Terms},
     error::{Error, Kind},
     pipeline::Candidate,
     queue::Place,
@@ -170,6 +170,20 @@ impl Health {
         let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Flight { entry: entry.clone(), entered: now, probe, earned: false, place: None })
+    }
+
+    /// May a copy of a request be sent there now? What becomes of copies is no news of those who wait for answers, and the other
+    /// way round: copies have an entry of their own, with its own breaker, and a target that is ill for others is spared them.
+    pub fn enter_copy(&self, target: &Target, now: Instant) -> Result<Flight, Duration> {
+        let others = self.entry_of(target, now);
+        if others.ill.load(Ordering::Relaxed) {
+            let circuit = lock(&others.live).breaker.circuit(now);
+            return Err(if let Circuit::Open(wait) = circuit { wait } else { PROBE_WAIT });
+        }
+        let entry = self.entry(&format!("{} {COPIES}", target.name).into(), now);
+        let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
+        entry.in_flight.fetch_add(1, Ordering::Relaxed);
+        Ok(Flight { entry, entered: now, probe, earned: false, place: None })
     }
 
     /// The configuration names these targets. All are warm when the process begins; those that come later warm up.
@@ -461,6 +475,8 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 const MOST: usize = 4096;
+/// What a target's name has behind it where copies of requests are meant: no target has a name with a space and brackets.
+const COPIES: &str = "(copies)";
 /// Of a target's breaker.
 const TERMS: Terms = Terms {
     in_a_row: 5,

@@ -43,7 +43,7 @@ pub use self::{
     waits::Waits,
     why::{Ranked, Why},
 };
-pub use crate::breaker::Circuit;
+pub use crate::breaker::{Circuit, PROBE_WAIT};
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
@@ -52,7 +52,7 @@ use crate::{
     model::{Format, Operation},
     provider::{Provider, capability::Capability},
     queue::{Gate, Queues},
-    quota::At,
+    quota::{self, At},
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -88,6 +88,8 @@ pub struct Target {
     pub lot: u64,
     /// How it fares.
     pub slot: health::Slot,
+    /// Where its quotas stand.
+    pub quota: quota::Slot,
     /// Chat's URLs, made once: whole and streamed, in the provider's first format and in its second.
     pub urls: [OnceLock<Uri>; 4],
 }
@@ -125,7 +127,7 @@ impl Target {
 
     /// As quotas know it.
     pub fn at(&self) -> At<'_> {
-        At { name: &self.name, provider: &self.provider, model: &self.model }
+        At { name: &self.name, provider: &self.provider, model: &self.model, slot: &self.quota }
     }
 
     /// Where an operation on this target goes.

@@ -50,15 +50,31 @@ impl<'a> Live<'a> {
 pub trait Quotas: Sync {
     /// `None`: this target has no quota.
     fn standing(&self, target: &Target, now: Instant) -> Option<Standing>;
+
+    /// For all targets of one choice.
+    fn at<'q>(&'q self, now: Instant) -> Box<Standings<'q>> {
+        Box::new(move |target| self.standing(target, now))
+    }
 }
 
+/// How targets' quotas stand at one moment.
+pub type Standings<'q> = dyn Fn(&Target) -> Option<Standing> + 'q;
+
 impl Quotas for quota::Quotas {
-    fn standing(&self, target: &Target, _now: Instant) -> Option<Standing> {
-        let Outlook { open, left, share, resets_in, lasts, .. } = self.look(target.at());
-        // A window that is not open yet would be over so long after it is: it is as good as one that has just begun.
-        let resets_in = resets_in.or(lasts);
-        (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
+    fn standing(&self, target: &Target, now: Instant) -> Option<Standing> {
+        standing(self.view(now).look(target.at()))
     }
+
+    fn at<'q>(&'q self, now: Instant) -> Box<Standings<'q>> {
+        let view = self.view(now);
+        Box::new(move |target| standing(view.look(target.at())))
+    }
+}
+
+fn standing(Outlook { open, left, share, resets_in, lasts, .. }: Outlook) -> Option<Standing> {
+    // A window that is not open yet would be over so long after it is: it is as good as one that has just begun.
+    let resets_in = resets_in.or(lasts);
+    (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,12 +111,14 @@ impl Plan {
         self.leave_out_unfit(profile, live.estimates);
         let mut seen: HashSet<&str, foldhash::fast::RandomState> = HashSet::default();
         let several = self.groups.len() > 1;
+        let quotas = live.quotas.map(|quotas| quotas.at(now));
         let (mut out, mut closed, mut ejected) = (Vec::with_capacity(self.targets().count()), Vec::new(), Vec::new());
         for (turn, group) in self.groups.iter().enumerate() {
             // Each group draws for itself, so that two aliases of the same weights do not always agree.
             let seed = profile.seed.wrapping_add(turn as u64);
             let stick = profile.stick(group.sticky);
-            let mut scene = Scene { group, live, profile, now, seed, stick, output: None };
+            let quotas = quotas.as_deref();
+            let mut scene = Scene { group, live, quotas, profile, now, seed, stick, output: None };
             let (mut field, mut late) = (Vec::with_capacity(group.targets.len()), Vec::new());
             for target in group.targets.iter().filter(|t| !several || seen.insert(&*t.name)) {
                 let stand = scene.look(target);
@@ -156,6 +174,8 @@ impl Plan {
 struct Scene<'a> {
     group: &'a Group,
     live: &'a Live<'a>,
+    /// `None`: no target has one.
+    quotas: Option<&'a Standings<'a>>,
     profile: &'a Profile,
     now: Instant,
     seed: u64,
@@ -181,7 +201,7 @@ impl<'a> Scene<'a> {
         let latency = self.group.strategy == Strategy::LeastLatency;
         let answer = latency.then(|| (self.profile.stream, self.profile.expected_output(None)));
         let glance = self.live.health.glance(target, answer, self.now);
-        let standing = self.live.quotas.and_then(|quotas| quotas.standing(target, self.now));
+        let standing = self.quotas.and_then(|standing| standing(target));
         let share = share(self.group.strategy, self.group.warm_up, glance.warming);
         Stand { target, glance, standing, share, score: 0.0, why: Why::Listed }
     }

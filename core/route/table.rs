@@ -446,6 +446,7 @@ impl Table {
             handling: provider.handling.clone(),
             lot: sticky::lot(&name),
             slot: Default::default(),
+            quota: Default::default(),
             urls: Default::default(),
             concurrency: self.concurrency.get(&name).copied(),
             places: Default::default(),

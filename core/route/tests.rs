@@ -587,3 +587,30 @@ fn every_catalogue_row_can_be_a_target() {
 }
 
 mod strategies;
+
+#[test]
+fn copies_open_a_breaker_of_their_own_and_spare_a_target_that_is_ill_for_others() {
+    let (health, now) = (Health::default(), Instant::now());
+    let target = target(&table(), "openai/gpt-4o");
+    for _ in 0..5 {
+        health.enter_copy(&target, now).unwrap().failed(&dead(), now);
+    }
+    assert!(health.enter_copy(&target, now).is_err(), "copies are no longer sent there");
+    assert!(health.is_healthy(&target.name, now));
+    let fare = health.fare(&target.name, now);
+    assert_eq!((fare.circuit, fare.latency), (Circuit::Closed, None), "nobody else hears of it");
+    let mut live = health.enter(&target, now).expect("requests go there as before");
+    assert_eq!(health.fare(&target.name, now).in_flight, 1);
+    let open = health.not_closed(now);
+    assert_eq!(open.len(), 1, "and it is shown");
+    assert_eq!(&*open[0].0, format!("{} (copies)", target.name));
+    // And the other way round.
+    live.failed(&dead(), now);
+    for _ in 0..4 {
+        health.enter(&target, now).unwrap().failed(&dead(), now);
+    }
+    assert!(health.enter(&target, now).is_err());
+    let later = now + Duration::from_secs(3600);
+    assert!(health.enter_copy(&target, later).is_err(), "a copy is nobody's probe");
+    assert!(health.enter(&target, later).is_ok());
+}

@@ -96,6 +96,7 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
     let mut problems = lint::check(&loose, &book);
     property::check(&loose, &book, &mut problems);
     let hooks = hooks(&loose, &book, &mut problems);
+    lint::unheard(&loose, host.is_imported(file), &book, &mut problems);
     let imports = lint::imports(host, &loose, &book, &mut problems);
     if !problems.is_empty() {
         return Err(sorted(problems));

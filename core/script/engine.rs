@@ -52,6 +52,14 @@ impl Host {
         engine
     }
 
+    /// Does another script take functions from this file?
+    pub fn is_imported(&self, file: &str) -> bool {
+        let module = file.strip_prefix("scripts/").and_then(|name| name.strip_suffix(".rhai")).unwrap_or(file);
+        let import = format!("\"{module}\"");
+        let mut others = self.modules.files.iter().filter(|(name, _)| *name != file);
+        others.any(|(_, text)| text.contains("import") && text.contains(&import))
+    }
+
     /// Engines that also count which lines ran.
     pub fn covering(sources: &Sources) -> Self {
         let mut host = Host::new(sources);

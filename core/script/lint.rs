@@ -1,5 +1,5 @@
 //! Checks on a script as it was written, before it runs: verdicts in phases that do not know them, verdicts that are
-//! made and not returned, imports, `sleep`.
+//! made and not returned, imports, `sleep`, hooks under a name that no phase has.
 
 use std::{collections::HashSet, ptr};
 
@@ -7,7 +7,7 @@ use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt, StmtBlock};
 
 use super::{compile::Book, engine::Host, verdict};
 use crate::{
-    config::Problem,
+    config::{Problem, hint},
     pipeline::{Phase, phase::TABLE},
 };
 
@@ -37,6 +37,45 @@ pub fn check(ast: &AST, book: &Book<'_>) -> Vec<Problem> {
         true
     });
     problems
+}
+
+/// A function that was meant for a hook, and a file without one: nothing would ever run. `imported`: others take their functions
+/// from it.
+pub fn unheard(ast: &AST, imported: bool, book: &Book<'_>, problems: &mut Vec<Problem>) {
+    let mut called: HashSet<String> = HashSet::new();
+    ast.walk(&mut |path: &[ASTNode<'_>]| {
+        if let Some((call, _)) = call(path).or_else(|| method(path)) {
+            called.insert(call.name.to_string());
+        }
+        match path.last() {
+            // `Fn("name")`, and a function's own name handed on.
+            Some(ASTNode::Expr(Expr::StringConstant(text, _))) => drop(called.insert(text.to_string())),
+            Some(ASTNode::Expr(Expr::Variable(variable, ..))) => drop(called.insert(variable.1.to_string())),
+            _ => {}
+        }
+        true
+    });
+    let named = || ast.iter_fn_def().filter(|f| !f.name.starts_with("anon$"));
+    let is_hook = |name: &str| TABLE.iter().any(|row| row.name == name);
+    let hooks = TABLE.iter().map(|row| row.name);
+    for function in named().filter(|f| !is_hook(&f.name) && !called.contains(f.name.as_str())) {
+        let name = function.name.as_str();
+        let bare = name.strip_prefix("on_").unwrap_or(name);
+        let meant = if is_hook(bare) { format!("; did you mean `{bare}`?") } else { hint(bare, hooks.clone()) };
+        if !meant.is_empty() {
+            let text = format!("fn {name} is no hook, and nobody calls it{meant}");
+            problems.push(book.problem(function.body.start_position(), text));
+        }
+    }
+    let first = named().next().filter(|_| !imported && problems.is_empty() && !named().any(|f| is_hook(&f.name)));
+    if let Some(function) = first {
+        let hooks: Vec<String> = hooks.map(|name| format!("`fn {name}`")).collect();
+        let text = format!(
+            "no function here is a hook, so nothing would ever run: the hooks are {}. Files whose functions others import belong into a folder below",
+            hooks.join(", ")
+        );
+        problems.push(book.problem(function.body.start_position(), text));
+    }
 }
 
 /// The functions of one name.

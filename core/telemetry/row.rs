@@ -20,6 +20,13 @@ impl Stamp {
     }
 }
 
+/// A comma and a name that is known here, in one piece: a row has fifty of them.
+macro_rules! key {
+    ($name:literal, $out:expr) => {
+        $out.extend_from_slice(concat!(",\"", $name, "\":").as_bytes())
+    };
+}
+
 /// How a line begins, up to its id.
 pub const HEAD: &[u8] = b"{\"id\":\"";
 
@@ -56,11 +63,11 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
     // The id stands first: indexes and the ring look for it there.
     out.extend_from_slice(&HEAD[..HEAD.len() - 1]);
     text(id, out);
-    name("time", out);
+    key!("time", out);
     out.extend_from_slice(at.0.as_bytes());
-    name("key_id", out);
+    key!("key_id", out);
     maybe((!key_id.is_empty()).then_some(&**key_id), out);
-    name("team", out);
+    key!("team", out);
     maybe(team.as_deref(), out);
     // Those stand there where they are known.
     for (key, value) in [("user", user), ("organisation", organisation)] {
@@ -69,40 +76,40 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
             text(value, out);
         }
     }
-    name("operation", out);
+    key!("operation", out);
     text(operation.name(), out);
-    name("format", out);
+    key!("format", out);
     text(format.name(), out);
-    name("model", out);
+    key!("model", out);
     text(model, out);
-    name("target", out);
+    key!("target", out);
     maybe(target.as_deref(), out);
-    name("attempts", out);
+    key!("attempts", out);
     number(u64::from(*attempts), out);
-    name("status", out);
+    key!("status", out);
     number(u64::from(*status), out);
-    name("error_code", out);
+    key!("error_code", out);
     maybe(error_code.as_deref(), out);
-    name("stream", out);
+    key!("stream", out);
     boolean(*stream, out);
-    name("finish_reason", out);
+    key!("finish_reason", out);
     maybe(*finish_reason, out);
-    name("usage", out);
+    key!("usage", out);
     tokens(usage.as_ref(), out);
-    name("cost_usd", out);
+    key!("cost_usd", out);
     usd(*cost_nano_usd, out);
-    name("cost_unknown", out);
+    key!("cost_unknown", out);
     boolean(*cost_unknown, out);
-    name("duration_ms", out);
+    key!("duration_ms", out);
     millis(*duration, out);
-    name("first_event_ms", out);
+    key!("first_event_ms", out);
     match first_event {
         Some(first) => millis(*first, out),
         None => null(out),
     }
-    name("upstream_ms", out);
+    key!("upstream_ms", out);
     millis(*upstream_duration, out);
-    name("tags", out);
+    key!("tags", out);
     out.push(b'{');
     for (n, (key, value)) in tags.iter().enumerate() {
         comma(n, out);
@@ -113,21 +120,21 @@ pub fn write(record: &Record, trace: Option<&Trace>, at: &Stamp, out: &mut Vec<u
     out.push(b'}');
     // Those stand there where there was a cache in the way.
     if let Some(cache) = cache {
-        name("cache", out);
+        key!("cache", out);
         text(cache, out);
         if saved_nano_usd.is_some() {
-            name("saved_usd", out);
+            key!("saved_usd", out);
             usd(*saved_nano_usd, out);
         }
     }
     if let Some(mark) = experiment {
-        name("experiment", out);
+        key!("experiment", out);
         facts::mark(mark, out);
     }
-    name("ledger", out);
+    key!("ledger", out);
     list(ledger, out, attempt);
     if let Some(trace) = trace {
-        name("trace", out);
+        key!("trace", out);
         list(&trace.steps, out, step);
     }
     out.push(b'}');
@@ -142,23 +149,23 @@ fn attempt(row: &Attempt, out: &mut Vec<u8>) {
     let Attempt { number: n, target, outcome, usage, cost_nano_usd, price, estimated, took } = row;
     out.extend_from_slice(b"{\"number\":");
     number(u64::from(*n), out);
-    name("target", out);
+    key!("target", out);
     text(target, out);
-    name("outcome", out);
+    key!("outcome", out);
     text(outcome, out);
-    name("usage", out);
+    key!("usage", out);
     tokens(usage.as_ref(), out);
-    name("cost_usd", out);
+    key!("cost_usd", out);
     usd(*cost_nano_usd, out);
     if let Some(price) = price {
-        name("price", out);
+        key!("price", out);
         text(&price.to_string(), out);
     }
     if *estimated {
-        name("estimated", out);
+        key!("estimated", out);
         boolean(true, out);
     }
-    name("took_ms", out);
+    key!("took_ms", out);
     millis(*took, out);
     out.push(b'}');
 }
@@ -171,21 +178,21 @@ fn step(step: &Step, out: &mut Vec<u8>) {
     match step {
         Step::Stage { stage, phase, verdict, took, operations, memory, calls, line, slow } => {
             kind("stage", out);
-            name("stage", out);
+            key!("stage", out);
             text(stage, out);
-            name("phase", out);
+            key!("phase", out);
             text(phase, out);
-            name("took_us", out);
+            key!("took_us", out);
             number(micros(*took), out);
-            name("verdict", out);
+            key!("verdict", out);
             text(verdict_word(verdict), out);
             match verdict {
                 Verdict::Reject(status) => {
-                    name("status", out);
+                    key!("status", out);
                     number(u64::from(*status), out);
                 }
                 Verdict::Next(why) | Verdict::Stop(why) | Verdict::Failed(why) => {
-                    name("reason", out);
+                    key!("reason", out);
                     text(why, out);
                 }
                 Verdict::Continue | Verdict::Respond | Verdict::Skip => {}
@@ -197,65 +204,65 @@ fn step(step: &Step, out: &mut Vec<u8>) {
                 known("calls", u64::from(*calls), out);
             }
             if *slow {
-                name("slow", out);
+                key!("slow", out);
                 boolean(true, out);
             }
         }
         Step::Parked { stage, wait } => {
             kind("parked", out);
-            name("stage", out);
+            key!("stage", out);
             text(stage, out);
-            name("retry_in_ms", out);
+            key!("retry_in_ms", out);
             millis(*wait, out);
         }
         Step::Note { stage, line, text: note } => {
             kind("note", out);
-            name("stage", out);
+            key!("stage", out);
             text(stage, out);
             known("line", u64::from(*line), out);
-            name("text", out);
+            key!("text", out);
             text(note, out);
         }
         Step::Planned { targets } => {
             kind("planned", out);
-            name("targets", out);
+            key!("targets", out);
             list(targets, out, |target, out| text(target, out));
         }
         Step::PassedOver { target, code, reason } => {
             kind("passed_over", out);
-            name("target", out);
+            key!("target", out);
             text(target, out);
             if !code.is_empty() {
-                name("code", out);
+                key!("code", out);
                 text(code, out);
             }
-            name("reason", out);
+            key!("reason", out);
             text(reason, out);
         }
         Step::Attempt { number: n, target, outcome, took } => {
             kind("attempt", out);
-            name("number", out);
+            key!("number", out);
             number(u64::from(*n), out);
-            name("target", out);
+            key!("target", out);
             text(target, out);
-            name("outcome", out);
+            key!("outcome", out);
             text(outcome, out);
-            name("took_us", out);
+            key!("took_us", out);
             number(micros(*took), out);
         }
         Step::Dropped { what } => {
             kind("dropped", out);
-            name("what", out);
+            key!("what", out);
             text(what, out);
         }
         Step::Chosen { names } => {
             kind("chosen", out);
-            name("names", out);
+            key!("names", out);
             list(names, out, |target, out| text(target, out));
         }
         Step::Limits(all) => {
             kind("limits", out);
-            name("limits", out);
+            key!("limits", out);
             list(all, out, facts::allowance);
         }
         Step::Budget(funds) => {
@@ -264,7 +271,7 @@ fn step(step: &Step, out: &mut Vec<u8>) {
         }
         Step::Ranked(all) => {
             kind("ranked", out);
-            name("targets", out);
+            key!("targets", out);
             list(all, out, facts::rank);
         }
         Step::Weighed(weighed) => {
@@ -301,46 +308,41 @@ fn verdict_word(verdict: &Verdict) -> &'static str {
 
 fn tokens(usage: Option<&Usage>, out: &mut Vec<u8>) {
     let Some(usage) = usage else { return null(out) };
-    for (n, (key, count)) in [
-        ("input_tokens", usage.input_tokens),
-        ("output_tokens", usage.output_tokens),
-        ("cache_read_tokens", usage.cache_read_tokens),
-        ("cache_write_tokens", usage.cache_write_tokens),
-        ("cache_write_1h_tokens", usage.cache_write_1h_tokens),
-        ("reasoning_tokens", usage.reasoning_tokens),
-        ("input_audio_tokens", usage.input_audio_tokens),
-        ("output_audio_tokens", usage.output_audio_tokens),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        out.push(if n == 0 { b'{' } else { b',' });
-        count_of(key, count, out);
-    }
+    out.extend_from_slice(b"{\"input_tokens\":");
+    counted(usage.input_tokens, out);
+    key!("output_tokens", out);
+    counted(usage.output_tokens, out);
+    key!("cache_read_tokens", out);
+    counted(usage.cache_read_tokens, out);
+    key!("cache_write_tokens", out);
+    counted(usage.cache_write_tokens, out);
+    key!("cache_write_1h_tokens", out);
+    counted(usage.cache_write_1h_tokens, out);
+    key!("reasoning_tokens", out);
+    counted(usage.reasoning_tokens, out);
+    key!("input_audio_tokens", out);
+    counted(usage.input_audio_tokens, out);
+    key!("output_audio_tokens", out);
+    counted(usage.output_audio_tokens, out);
     // Rare: they stand there only where they are known.
     for (key, count) in usage.units.iter().flat_map(|units| units.named()).filter(|(_, count)| count.is_some()) {
-        out.push(b',');
-        count_of(key, count, out);
+        name(key, out);
+        counted(count, out);
     }
     if let Some(billed) = usage.billed {
-        for (key, count) in
-            [("billed_input_tokens", billed.input_tokens), ("billed_output_tokens", billed.output_tokens)]
-        {
-            out.push(b',');
-            count_of(key, count, out);
-        }
+        key!("billed_input_tokens", out);
+        counted(billed.input_tokens, out);
+        key!("billed_output_tokens", out);
+        counted(billed.output_tokens, out);
     }
     if let Some(tier) = usage.service_tier {
-        name("service_tier", out);
+        key!("service_tier", out);
         text(tier.name(), out);
     }
     out.push(b'}');
 }
 
-fn count_of(key: &str, count: Option<u64>, out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
+fn counted(count: Option<u64>, out: &mut Vec<u8>) {
     match count {
         Some(count) => number(count, out),
         None => null(out),

@@ -115,6 +115,64 @@ async fn content_that_is_not_allowed_is_final_unless_a_list_says_otherwise() {
     assert!(trace.contains("content_failover"), "{trace}");
 }
 
+/// Answers that are a success, and empty: a filter kept all of it back.
+fn withheld(family: Family, stream: bool) -> Say {
+    let body = match family {
+        Family::Openai if stream => {
+            "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\ndata: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\ndata: [DONE]\n\n"
+        }
+        Family::Openai => {
+            r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"content_filter"}],"usage":{"prompt_tokens":3,"completion_tokens":0,"total_tokens":3}}"#
+        }
+        Family::Anthropic if stream => {
+            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"m\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":{\"input_tokens\":3,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":1}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+        }
+        Family::Anthropic => {
+            r#"{"id":"m","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"refusal","stop_sequence":null,"usage":{"input_tokens":3,"output_tokens":1}}"#
+        }
+        Family::Gemini if stream => {
+            "data: {\"promptFeedback\":{\"blockReason\":\"PROHIBITED_CONTENT\"},\"usageMetadata\":{\"promptTokenCount\":3,\"totalTokenCount\":3},\"modelVersion\":\"m\"}\n\n"
+        }
+        Family::Gemini => {
+            r#"{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT"},"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3},"modelVersion":"m"}"#
+        }
+    };
+    if stream { Say::sse(body) } else { Say::json(body) }
+}
+
+#[tokio::test]
+async fn an_answer_of_which_a_filter_left_nothing_goes_to_the_content_failover_too() {
+    let round = async |family: Family, client: Family, stream: bool| {
+        let says = || [withheld(family, stream), fine(family, stream), fine(family, stream)];
+        let (upstreams, gateway) = three(family, says(), "content_failover = [\"c/free\"]\n").await;
+        let (answer, trace) = explained(&gateway, client, stream).await;
+        assert_eq!((answer.status, client.text(&answer).as_str()), (200, "fine"), "{family:?}: {}", answer.text());
+        assert_eq!(counts(&upstreams), [1, 0, 1], "{family:?}");
+        assert!(trace.contains("content_failover"), "{trace}");
+        // Without a list it is an answer as any other.
+        let (upstreams, gateway) = three(family, says(), "").await;
+        let answer = client.ask(&gateway, "all", stream).await;
+        assert_eq!((answer.status, counts(&upstreams)), (200, vec![1, 0, 0]), "{family:?}: {}", answer.text());
+    };
+    for family in FAMILIES {
+        for client in FAMILIES {
+            tokio::join!(round(family, client, false), round(family, client, true));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_for_content_rests_no_key_whatever_its_status_is() {
+    let flagged = r#"{"error":{"code":403,"message":"m requires moderation. Your input was flagged for violence.","metadata":{"reasons":["violence"]}}}"#;
+    let says = [Say::error(403, flagged), fine(Openai, false), fine(Openai, false)];
+    let (upstreams, gateway) = three(Openai, says, "content_failover = [\"c/free\"]\n").await;
+    assert_eq!(Openai.ask(&gateway, "all", false).await.status, 200);
+    assert_eq!(counts(&upstreams), [1, 0, 1]);
+    // Asked in another family, so that the words are the gateway's own.
+    let answer = Anthropic.ask(&gateway, "a/m", false).await;
+    assert_eq!((answer.status, Anthropic.error(&answer).code.as_str()), (400, "content_policy_violation"));
+}
+
 #[tokio::test]
 async fn when_the_list_fails_too_the_first_cause_is_told() {
     let says = [too_long(Openai), fine(Openai, false), Say::error(500, "{}")];

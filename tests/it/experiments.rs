@@ -196,6 +196,27 @@ async fn nobody_waits_for_a_copy_and_what_finds_no_room_is_left_out_and_counted(
 }
 
 #[tokio::test]
+async fn a_copy_that_fails_is_sent_once_and_ejects_its_target_for_copies_alone() {
+    let (a, b) = (Upstream::saying(said("live")).await, Upstream::start().await);
+    b.always(Say::error(503, "{\"error\":{\"message\":\"boom\"}}"));
+    let gateway = Gateway::start(&mirrored(&a, &b, "")).await;
+    for n in 1..=5 {
+        assert_eq!(gateway.chat(&question(false)).await.status, 200);
+        copied(&gateway, n).await;
+    }
+    assert_eq!(b.heard().len(), 5, "nobody waits for a copy, so it is not tried again");
+    let ejected = gateway.admin("GET", "/api/v1/providers", "").await.text();
+    assert!(ejected.contains("b/m (copies)"), "{ejected}");
+    assert_eq!(gateway.chat(&question(false)).await.status, 200);
+    let row = copied(&gateway, 6).await;
+    assert_eq!(b.heard().len(), 5, "copies leave it alone for a while: {row}");
+    // Who asks for it is not kept from it.
+    b.always(said("well"));
+    let direct = gateway.chat(&Openai.body("b/m", false, "hello")).await;
+    assert_eq!((direct.status, b.heard().len()), (200, 6), "{}", direct.text());
+}
+
+#[tokio::test]
 async fn a_copy_outlives_its_client() {
     let (a, b) = (
         Upstream::saying(said("late").wait(Duration::from_secs(600))).await,

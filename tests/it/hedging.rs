@@ -242,3 +242,30 @@ async fn what_leaves_something_behind_is_not_hedged() {
     gateway.post_with("/v1/images/edits", &headers, form).await;
     assert_eq!(upstreams[1].heard().len(), 0, "pictures are not hedged");
 }
+
+/// What `explain` says of a race that has not begun, and what an explained request says of its own.
+#[tokio::test]
+async fn an_explained_request_says_whether_and_when_another_target_would_be_asked() {
+    let told = async |says: [Say; 2], more: &str, body: &str| {
+        let (_upstreams, gateway) = pair(Openai, says, more).await;
+        let asked = format!("{{\"request\":{body}}}");
+        let dry = gateway.admin("POST", "/api/v1/explain", &asked).await.json()["notes"].to_string();
+        let (_, ran) = explained(&gateway, Openai, false).await;
+        (dry, ran)
+    };
+    let both = || [says(Openai, false, "a"), says(Openai, false, "b")];
+    let plain = Openai.body("both", false, "x");
+    let (dry, ran) = told(both(), "hedge = { after = \"20s\" }\n", &plain).await;
+    for text in [&dry, &ran] {
+        assert!(text.contains("b/m would be asked too if a/m gives no output within 20000 ms"), "{text}");
+    }
+    let (dry, ran) = told(both(), "hedge = { after = \"p95\" }\n", &plain).await;
+    for text in [&dry, &ran] {
+        assert!(text.contains("nobody would be asked beside a/m: how long it usually takes is not known"), "{text}");
+    }
+    let bound = "hedge = { after = \"20s\" }\n[providers.a.limits]\nrequests_per_minute = 100\n";
+    let (dry, _) = told(both(), bound, &plain).await;
+    assert!(dry.contains("nobody would be asked beside a/m: its provider has limits"), "{dry}");
+    let (dry, _) = told(both(), "", &plain).await;
+    assert!(!dry.contains("hedge"), "{dry}");
+}

@@ -282,7 +282,48 @@ async fn a_full_gateway_still_tells_about_itself() {
     let told = explained.json();
     assert_eq!(told["candidates"][0]["places"]["limit"], 9, "{told}");
     assert_eq!(told["candidates"][0]["places"]["taken"], 1, "{told}");
-    assert!(told["notes"].to_string().contains("1 of 1 requests run, 1 wait"), "{told}");
+    let notes = told["notes"].to_string();
+    assert!(notes.contains("1 of 1 requests run, 1 wait"), "{told}");
+    let line =
+        "would wait for its turn at the gateway: 1 of 1 places are taken, 1 turns come first, and its queue is full";
+    assert!(notes.contains(line), "{told}");
+}
+
+#[tokio::test]
+async fn an_explanation_says_where_a_request_would_wait_and_who_is_asked_instead() {
+    let (a, b) = (Upstream::saying(slow(60_000)).await, Upstream::saying(slow(60_000)).await);
+    let targets = |b: &str| {
+        format!(
+            "targets = [{{ provider = \"a\", model = \"m\", concurrency = 1 }}, {{ provider = \"b\", model = \"m\"{b} }}]"
+        )
+    };
+    let gateway = Gateway::start(&format!(
+        "{}{}[models.m]\n{}\n[models.n]\n{}\n",
+        a.provider("a", "openai_chat"),
+        b.provider("b", "openai_chat"),
+        targets(", concurrency = 1"),
+        targets("").replace("\"b\", model = \"m\"", "\"b\", model = \"n\"")
+    ))
+    .await;
+    let notes = async |model: &str| {
+        let asked = explain(&Openai.body(model, false, "hello"));
+        gateway.admin("POST", "/api/v1/explain", &asked).await.json()["notes"].to_string()
+    };
+    assert!(!notes("m").await.contains("place"), "there is room");
+    let _first = ask(gateway.addr, "", "").await;
+    a.hears(1).await;
+    let told = notes("m").await;
+    assert!(
+        told.contains("no place is free at a/m (1 of 1 places are taken, 0 turns come first): b/m is asked"),
+        "{told}"
+    );
+    let _second = ask(gateway.addr, "", "").await;
+    b.hears(1).await;
+    let told = notes("m").await;
+    let both = "would wait for the first free place at a/m (1 of 1 places are taken, 0 turns come first), b/m (1 of 1";
+    assert!(told.contains(both), "{told}");
+    let told = notes("n").await;
+    assert!(told.contains(": b/n is asked instead"), "{told}");
 }
 
 fn explain(request: &str) -> String {

@@ -326,3 +326,38 @@ fn a_full_disk_costs_bodies_not_requests_and_heals() {
     let third = after(Some(second));
     assert!(said(&third).as_str().is_some_and(|text| text.contains("afterwards")), "bodies are kept again");
 }
+
+/// Two targets by what is left of their quotas: which is first, only what was left then would tell.
+#[test]
+fn another_first_target_for_want_of_figures_is_told_apart_and_no_change() {
+    let pair = |bodies: &str, other: &str| {
+        format!(
+            "{}\n[models.pair]\nstrategy = \"quota\"\ntargets = [\n  {{ provider = \"mock\", model = \"a\", quota = {{ requests = 1, per = \"2h\" }} }},\n  {{ provider = \"mock\", model = \"{other}\", quota = {{ requests = 50, per = \"7d\" }} }},\n]\n",
+            config(bodies, PRICES)
+        )
+    };
+    let place = folder(&pair("sealed", "b"));
+    let (gateway, address, admin) = serve(place.path());
+    let body = r#"{"model":"pair","messages":[{"role":"user","content":"hello"}]}"#;
+    for _ in 0..3 {
+        assert_eq!(http(&address, "POST", "/v1/chat/completions", body).0, 200);
+    }
+    settled(&admin, 3);
+    drop(gateway);
+    let candidate = place.path().join("candidate");
+    fs::create_dir(&candidate).expect("a folder");
+    fs::write(candidate.join("gateway.toml"), pair("off", "b")).expect("written");
+    let found = told(place.path(), &[]);
+    assert_eq!(
+        (&found["replayed"], &found["changed"], &found["by_figures"]),
+        (&3.into(), &0.into(), &2.into()),
+        "{found}"
+    );
+    let text = replay(place.path(), &[]);
+    assert!(text.contains("2 of these went by latency, load or quotas"), "{text}");
+    // Another target is a difference.
+    fs::write(candidate.join("gateway.toml"), pair("off", "c")).expect("written");
+    let found = told(place.path(), &[]);
+    assert_eq!(&found["by_figures"], 0, "{found}");
+    assert_eq!(found["counts"]["target"], 2, "{found}");
+}

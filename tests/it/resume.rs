@@ -186,3 +186,49 @@ async fn stages_see_one_answer_and_every_attempt() {
     let whole = gateway.admin("GET", &format!("/api/v1/requests/{id}"), "").await.text();
     assert!(whole.contains("asks a/m") && whole.contains("asks b/m") && whole.contains("goes on after"), "{whole}");
 }
+
+/// A row of the catalogue whose provider goes on with a last turn that has this field.
+#[tokio::test]
+async fn a_provider_that_takes_a_begun_answer_by_a_field_of_its_own_goes_on_with_it() {
+    for (row, field, path, pieces) in [
+        ("deepseek", "prefix", "/v1/beta/chat/completions", &[" three"][..]),
+        ("moonshot", "partial", "/v1/chat/completions", &[" three"]),
+        // It says again what it was given.
+        ("mistral", "prefix", "/v1/chat/completions", &["One ", "two three"]),
+    ] {
+        let a = Upstream::saying(broken(Openai, &["One ", "two"], End::Cut)).await;
+        let b = Upstream::saying(rest(Openai, pieces)).await;
+        let targets = "targets = [{ provider = \"a\", model = \"m\" }, { provider = \"b\", model = \"m\" }]";
+        let gateway = Gateway::start(&format!(
+            "{}[providers.b]\nrow = \"{row}\"\nbase_url = \"http://{}/v1\"\nauth = \"none\"\n[models.both]\n{targets}\nretries = 0\nresume = true\n",
+            a.provider("a", "openai_chat"),
+            b.addr
+        ))
+        .await;
+        for client in [Openai, Anthropic] {
+            a.always(broken(Openai, &["One ", "two"], End::Cut));
+            one_stream(client, &client.ask(&gateway, "both", true).await, "One two three");
+            let heard = b.last();
+            let body = heard.json();
+            assert_eq!(begun(Openai, &body), "One two", "{row}");
+            let last = body["messages"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+            assert_eq!((&last[field], heard.path.as_str()), (&Value::Bool(true), path), "{row}: {body}");
+        }
+        // An answer that was not begun goes where all do.
+        assert_eq!(Openai.ask(&gateway, "b/m", true).await.status, 200);
+        assert_eq!(b.last().path, "/v1/chat/completions", "{row}");
+    }
+}
+
+#[tokio::test]
+async fn while_another_target_is_asked_the_client_hears_that_its_connection_lives() {
+    let says = [broken(Anthropic, &["One "], End::Cut), rest(Anthropic, &["two"]).wait(Duration::from_secs(4))];
+    let (_upstreams, gateway) = pair([Anthropic, Anthropic], says, "[server]\nkeep_alive = \"1s\"\n").await;
+    let answer = Openai.ask(&gateway, "both", true).await;
+    one_stream(Openai, &answer, "One two");
+    let text = answer.text();
+    let (before, after) = text.split_once("One ").expect("the first stream's text");
+    assert!(!before.contains(": keep-alive"), "{text}");
+    let gap = after.split("two").next().unwrap_or_default();
+    assert!(gap.matches("\n: ").count() >= 1, "{text}");
+}

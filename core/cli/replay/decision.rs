@@ -16,6 +16,8 @@ pub struct Decision {
     pub failed: Vec<String>,
     /// As its stages left it, where that is known.
     pub asked: Option<Value>,
+    /// The first of them was chosen by what was measured of all: latency, load, quotas.
+    pub measured: bool,
     /// In nano-dollars, where all of it is known.
     pub cost: Option<i64>,
 }
@@ -74,6 +76,10 @@ impl Decision {
                 "planned" => {
                     decision.planned = step["targets"].as_array().into_iter().flatten().filter_map(text).collect()
                 }
+                "ranked" => {
+                    let mut ranks = step["targets"].as_array().into_iter().flatten();
+                    decision.measured = ranks.any(|rank| MEASURED.iter().any(|known| rank["strategy"] == **known));
+                }
                 "stage" => match word("verdict") {
                     "continue" => {}
                     "failed" => decision.failed.push(format!("{} ({})", word("stage"), word("phase"))),
@@ -113,8 +119,18 @@ fn cost(row: &Value) -> Option<i64> {
     crate::config::usd(&text).ok()
 }
 
-/// In the order of kinds.
-pub fn changes(was: &Decision, now: &Decision) -> Vec<Change> {
+/// Only figures of then would tell which of the same targets is first: a replay has none, so that it is another one says nothing.
+pub fn by_figures(was: &Decision, now: &Decision) -> bool {
+    let sorted = |decision: &Decision| {
+        let mut names = decision.planned.clone();
+        names.sort();
+        names
+    };
+    now.measured && was.first() != now.first() && sorted(was) == sorted(now)
+}
+
+/// In the order of kinds. `figures`: see `by_figures`.
+pub fn changes(was: &Decision, now: &Decision, figures: bool) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut add = |kind, was: String, now: String| {
         if was != now {
@@ -124,7 +140,9 @@ pub fn changes(was: &Decision, now: &Decision) -> Vec<Change> {
     let name = |target: Option<&String>| target.cloned().unwrap_or_else(|| "none".to_owned());
     // A client that left had no answer, which says nothing of the target.
     let both = was.answered.is_some() && now.answered.is_some() && was.status != GONE;
-    if was.first() != now.first() {
+    if figures {
+        // Who was first, and so who answered, was not for the configuration to say.
+    } else if was.first() != now.first() {
         add(Kind::Target, name(was.first()), name(now.first()));
     } else if both {
         add(Kind::Target, name(was.answered.as_ref()), name(now.answered.as_ref()));
@@ -170,6 +188,8 @@ fn alike(was: Option<&Value>, now: Option<&Value>) -> bool {
     }
 }
 
+/// Strategies that go by figures.
+const MEASURED: [&str; 3] = ["least_latency", "least_busy", "quota"];
 /// The client left.
 const GONE: u64 = 499;
 
@@ -190,7 +210,7 @@ mod tests {
     fn equal_decisions_do_not_differ() {
         let one = Decision::of(&row("a/x", 200), None);
         assert_eq!(one.cost, Some(250_000_000));
-        assert_eq!(changes(&one, &one), []);
+        assert_eq!(changes(&one, &one, false), []);
     }
 
     #[test]
@@ -203,7 +223,7 @@ mod tests {
             json!({ "step": "stage", "stage": "scripts/b.rhai", "phase": "route", "verdict": "failed" }),
         ]);
         let now = Decision::of(&other, Some(json!({ "temperature": 0.5, "messages": ["another secret"] })));
-        let told: Vec<_> = changes(&was, &now).into_iter().map(|c| (c.kind.name(), c.was, c.now)).collect();
+        let told: Vec<_> = changes(&was, &now, false).into_iter().map(|c| (c.kind.name(), c.was, c.now)).collect();
         let text = |kind, was: &str, now: &str| (kind, was.to_owned(), now.to_owned());
         assert_eq!(
             told,
@@ -220,6 +240,27 @@ mod tests {
     #[test]
     fn a_client_that_left_was_not_refused() {
         let was = Decision::of(&row("a/x", 499), None);
-        assert_eq!(changes(&was, &Decision::of(&row("a/x", 200), None)), []);
+        assert_eq!(changes(&was, &Decision::of(&row("a/x", 200), None), false), []);
+    }
+
+    #[test]
+    fn another_first_among_the_same_is_no_difference_where_figures_choose() {
+        let planned = |targets: [&str; 2], strategy: &str| {
+            let mut row = row(targets[0], 200);
+            row["trace"] = json!([
+                { "step": "ranked", "targets": [{ "target": targets[0], "strategy": strategy, "why": "" }] },
+                { "step": "planned", "targets": targets },
+            ]);
+            Decision::of(&row, None)
+        };
+        let was = Decision { measured: false, ..planned(["b/y", "a/x"], "least_latency") };
+        for strategy in MEASURED {
+            let now = planned(["a/x", "b/y"], strategy);
+            assert!(by_figures(&was, &now), "{strategy}");
+            assert_eq!(changes(&was, &now, true), []);
+        }
+        assert!(!by_figures(&was, &planned(["a/x", "b/y"], "first")), "the order is the configuration's");
+        assert!(!by_figures(&was, &planned(["a/x", "c/z"], "quota")), "other targets are a difference");
+        assert!(!by_figures(&was, &planned(["b/y", "a/x"], "quota")), "it is the same one");
     }
 }

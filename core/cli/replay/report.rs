@@ -18,6 +18,7 @@ pub struct Report {
     records: usize,
     whole: usize,
     blind: usize,
+    figures: usize,
     left: BTreeMap<&'static str, usize>,
     changed: usize,
     counts: BTreeMap<Kind, usize>,
@@ -45,9 +46,10 @@ impl Report {
             Told::Left(why) => return *self.left.entry(why).or_default() += 1,
             Told::Played(played) => played,
         };
-        let Played { id, was, now, changes, whole, blind } = *played;
+        let Played { id, was, now, changes, whole, blind, figures } = *played;
         self.whole += usize::from(whole);
         self.blind += usize::from(blind);
+        self.figures += usize::from(figures);
         self.changed += usize::from(!changes.is_empty());
         for Change { kind, was, now } in changes {
             *self.counts.entry(kind).or_default() += 1;
@@ -90,6 +92,12 @@ impl Report {
             lines.push(format!(
                 "  {} of these could not be fully replayed: a stage reads text that was not kept (records.bodies = \"sealed\" keeps it)",
                 self.blind
+            ));
+        }
+        if self.figures > 0 {
+            lines.push(format!(
+                "  {} of these went by latency, load or quotas, and had the same targets in another order: only the figures of then would tell which is first",
+                self.figures
             ));
         }
         lines.extend(self.left.iter().map(|(why, count)| format!("  {count} not replayed: {why}")));
@@ -136,6 +144,7 @@ impl Report {
             "replayed": self.replayed(),
             "with_bodies": self.whole,
             "not_fully": self.blind,
+            "by_figures": self.figures,
             "not_replayed": left,
             "unreadable": self.unreadable,
             "baseline": if self.compared { "configuration" } else { "record" },

@@ -13,6 +13,7 @@ impl Budgets {
     /// request waits for the store, as the first one did. Blocks are given back before that is written down, so whoever asks
     /// meanwhile waits for another one, which is written down later.
     pub(in crate::limit) async fn let_go(&self, idle: Duration) {
+        self.known.forget();
         let named: HashSet<Scope> = self.configured.load().iter().map(|rule| rule.scope.clone()).collect();
         let idle: Vec<(Arc<Purse>, Written)> = self
             .all

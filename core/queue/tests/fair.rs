@@ -127,16 +127,17 @@ fn how_many_are_ahead_is_told_by_class_and_share() {
     }
     assert_eq!(fair.ahead(&team("flood")), 100);
     assert_eq!(fair.ahead(&team("calm")), 1);
-    assert_eq!(fair.ahead(&owner(Low, "calm", 1)), 100);
+    assert_eq!(fair.ahead(&owner(Low, "calm", 1)), 20, "one turn of twenty is its own");
     assert_eq!(fair.ahead(&owner(High, "calm", 1)), 0);
 }
 
 /// A model without sets: who came, who left, and in which class.
 #[test]
-fn on_random_traffic_nobody_is_lost_told_twice_or_passed_by_a_lower_class() {
+fn on_random_traffic_nobody_is_lost_told_twice_or_passed_by_more_than_is_due() {
     for seed in 0..60 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut fair, mut there, mut next) = (Fair::default(), HashMap::new(), 0u32);
+        let (mut turns, mut passed) = (0, 0);
         for _ in 0..2_000 {
             match random.u8(..10) {
                 0..5 => {
@@ -150,7 +151,8 @@ fn on_random_traffic_nobody_is_lost_told_twice_or_passed_by_a_lower_class() {
                     Some(turn) => {
                         let (class, _) = there.remove(&turn.item).expect("it stood in line");
                         assert_eq!(class, turn.owner.class);
-                        assert!(there.values().all(|(other, _)| *other <= class), "seed {seed}: a lower class passed");
+                        turns += 1;
+                        passed += u32::from(there.values().any(|(other, _)| *other > class));
                         fair.settle(&turn.owner, turn.cost, random.u64(1..5_000_000));
                     }
                     None => assert!(there.is_empty()),
@@ -163,15 +165,18 @@ fn on_random_traffic_nobody_is_lost_told_twice_or_passed_by_a_lower_class() {
                 }
                 _ => {
                     let class = [Low, Normal, High][random.usize(..3)];
+                    let (own, kept) = (fair.waiting(class), fair.len() / 20);
                     if let Some(item) = fair.make_room(&owner(class, "f", 1)) {
                         let (gone, _) = there.remove(&item).expect("it stood in line");
-                        assert!(gone <= class);
+                        assert!(gone <= class || own < kept, "seed {seed}: a higher class gave way");
+                        assert!(gone == class || fair.waiting(gone) >= kept, "seed {seed}: what is kept was taken");
                     }
                 }
             }
             assert_eq!(fair.len(), there.len(), "seed {seed}");
             assert_eq!([High, Normal, Low].map(|class| fair.waiting(class)).iter().sum::<usize>(), there.len());
         }
+        assert!(passed * 5 <= turns, "seed {seed}: {passed} of {turns} turns were before a higher class");
         let rest = std::iter::from_fn(|| fair.pop()).filter(|turn| there.remove(&turn.item).is_some()).count();
         assert!(there.is_empty(), "seed {seed}: {rest} came out");
     }
@@ -205,4 +210,60 @@ fn on_random_shares_and_costs_each_has_its_part() {
             assert!((share / due - 1.0).abs() < 0.05, "seed {seed}: {} has {share:.3}, due {due:.3}", owner.flow);
         }
     }
+}
+
+/// Somebody of each class waits at any time, and answers of the lowest take ten times as long.
+#[test]
+fn a_lower_class_has_a_twentieth_of_the_time_whatever_higher_ones_ask_for() {
+    let mut fair = Fair::default();
+    let cost = |class| if class == Low { 10_000_000 } else { 1_000_000 };
+    let mut had = BTreeMap::from([(High, 0u64), (Normal, 0), (Low, 0)]);
+    for class in [High, Normal, Low] {
+        // As many as run at a time, and one behind them.
+        (0..9).for_each(|_| drop(fair.push(owner(class, "a", 1), class)));
+    }
+    for _ in 0..20_000 {
+        let turn = fair.pop().unwrap();
+        fair.push(turn.owner.clone(), turn.item);
+        *had.get_mut(&turn.item).unwrap() += cost(turn.item);
+        fair.settle(&turn.owner, turn.cost, cost(turn.item));
+    }
+    let all = had.values().sum::<u64>() as f64;
+    for class in [Normal, Low] {
+        let part = had[&class] as f64 / all;
+        assert!((0.04..0.06).contains(&part), "{class:?} has {part:.3} of the time");
+    }
+}
+
+#[test]
+fn who_is_served_in_its_turn_saves_nothing_up_against_a_higher_class() {
+    let mut fair = Fair::default();
+    for n in 0..100 {
+        fair.push(owner(Low, "a", 1), Low);
+        // Now and then a higher one comes, and is the next each time.
+        if n % 2 == 0 {
+            fair.push(owner(High, "b", 1), High);
+            assert_eq!(fair.pop().map(|turn| turn.item), Some(High));
+        }
+        assert_eq!(fair.pop().map(|turn| turn.item), Some(Low));
+        fair.push(owner(Low, "a", 1), Low);
+    }
+}
+
+#[test]
+fn a_part_of_a_full_queue_is_kept_for_a_lower_class() {
+    let mut fair = Fair::default();
+    for n in 0..40 {
+        fair.push(owner(High, "flood", 1), n);
+    }
+    for n in [39, 38] {
+        assert_eq!(fair.make_room(&owner(Low, "calm", 1)), Some(n), "the newest of the flood");
+        fair.push(owner(Low, "calm", 1), 100 + n);
+    }
+    assert_eq!(fair.make_room(&owner(Low, "calm", 1)), None, "two of forty are a twentieth");
+    assert_eq!(fair.make_room(&owner(High, "flood", 1)), None, "and stay so");
+    assert_eq!(fair.make_room(&owner(High, "boss", 1)), Some(37), "of its own class the flood gives way");
+    fair.push(owner(High, "boss", 1), 200);
+    fair.push(owner(Low, "calm", 1), 300);
+    assert_eq!(fair.make_room(&owner(High, "flood", 1)), Some(300), "what is more than that gives way first");
 }

@@ -264,3 +264,18 @@ fn threads_that_come_wait_and_leave_never_pass_the_limit() {
     assert_eq!(gate.standing(), Standing { limit: 5, taken: 0, waiting: 0, adaptive: false });
     assert!(gate.enter().is_some());
 }
+
+#[test]
+fn what_comes_before_a_newcomer_is_told_where_there_is_no_room() {
+    virtually(async {
+        let gate = Gate::new("p/a".into(), Some(1));
+        assert_eq!(gate.ahead(&team("a")), None, "there is room");
+        let taken = gate.enter().unwrap();
+        assert_eq!(gate.ahead(&team("a")), Some(Ahead { turns: 0, time: None }), "no pace is known yet");
+        let waits: Vec<Ticket> = (0..3).map(|_| gate.stand(team("a"), 10, millis(60_000)).unwrap()).collect();
+        assert_eq!(gate.ahead(&team("a")).unwrap().turns, 3);
+        assert_eq!(gate.ahead(&owner(High, "b", 1)).unwrap().turns, 0);
+        drop((taken, waits));
+        assert_eq!(gate.ahead(&team("a")), None);
+    });
+}

@@ -133,6 +133,18 @@ fn a_higher_class_does_not_feel_a_flood_of_a_lower_one() {
     assert!(fared[1].waits.len() > 15_000, "the flood has the rest: {}", fared[1].waits.len());
 }
 
+/// More than there is room for is asked for by the higher class alone, for ten minutes.
+#[test]
+fn a_lower_class_is_slow_beside_a_flood_of_a_higher_one_and_does_not_starve() {
+    let flood = Asks { owner: owner(High, "flood", 1), rate: 120.0, takes: millis(250) };
+    let batch = Asks { owner: owner(Low, "batch", 1), rate: 1.0, takes: millis(250) };
+    let fared = run(&[flood, batch], 10, Duration::from_secs(600), 1);
+    let (had, lost) = (fared[1].waits.len(), fared[1].shed);
+    assert!(had > 500 && lost < had / 10, "{had} of the lower class were served, {lost} were not");
+    let (flood, places) = (fared[0].waits.len() as f64, 40.0 * 600.0);
+    assert!(flood > 0.93 * places, "the flood has the rest: {flood} of {places}");
+}
+
 #[test]
 fn long_answers_of_one_team_do_not_take_the_places_of_another() {
     // Both ask for more than their half: in the places' time they are equal, though not in requests.

@@ -11,8 +11,31 @@ fn a_hook_with_another_number_of_parameters_is_told_with_its_line() {
 }
 
 #[test]
-fn functions_of_other_names_are_free() {
-    assert_eq!(problem("fn on_request(a) { a }  fn helper() { 1 }"), "");
+fn functions_of_other_names_are_free_beside_a_hook() {
+    assert_eq!(problem("fn log(record, context) { helper() }  fn helper() { 1 }  fn unused() { 2 }"), "");
+    // Called by somebody, whatever it is called; as a value, too.
+    assert_eq!(
+        problem("fn log(record, context) { requests(1); [1].map(roulte) }  fn requests(a) { a }  fn roulte(a) { a }"),
+        ""
+    );
+}
+
+#[test]
+fn a_hook_under_a_name_that_no_phase_has_is_told() {
+    assert_eq!(
+        problem("fn on_request(request) { }"),
+        "1: fn on_request is no hook, and nobody calls it; did you mean `request`?"
+    );
+    let text = problem("fn request(request, context) { }\nfn respones(response, context) { }");
+    assert_eq!(text, "2: fn respones is no hook, and nobody calls it; did you mean `response`?");
+}
+
+#[test]
+fn a_file_whose_functions_nobody_would_ever_call_is_refused() {
+    let text = problem("fn choose(a) { a }");
+    assert!(text.starts_with("1: no function here is a hook, so nothing would ever run"), "{text}");
+    // Nothing at all is nothing wrong: a script that is out of use for a while.
+    assert_eq!(problem("// fn request(request, context) { }"), "");
 }
 
 #[test]
