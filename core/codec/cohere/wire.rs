@@ -107,6 +107,10 @@ pub fn own_document(media: &Media) -> Option<Value> {
     own_words(text, &media.extra)
 }
 
+pub fn is_document(extra: &Extra) -> bool {
+    extra.of(FORMAT).is_some_and(|kept| kept.contains_key(DOCUMENT))
+}
+
 /// The same of a text that `result` made.
 pub fn own_words(text: &str, extra: &Extra) -> Option<Value> {
     let kept = extra.of(FORMAT)?.get(DOCUMENT)?;
@@ -189,6 +193,7 @@ pub fn read_citation(value: Value) -> Citation {
     Citation {
         url: text("/document/url").or_else(|| text("/tool_output/url")),
         title: text("/document/title").or_else(|| text("/tool_output/title")),
+        file: text("/id"),
         cited_text: text("/document/text").or_else(|| text("/document/snippet")),
         start: place("start"),
         end: place("end"),
@@ -198,7 +203,7 @@ pub fn read_citation(value: Value) -> Citation {
 
 /// `content`: the index of the text that it stands on.
 pub fn write_citation(citation: &Citation, content: usize) -> Value {
-    let Citation { url, title, cited_text, start, end, native } = citation;
+    let Citation { url, title, file, cited_text, start, end, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
     }
@@ -208,7 +213,7 @@ pub fn write_citation(citation: &Citation, content: usize) -> Value {
             document.insert(key.to_owned(), value.as_str().into());
         }
     }
-    let id = url.as_deref().or(title.as_deref()).unwrap_or("source");
+    let id = file.as_deref().or(url.as_deref()).or(title.as_deref()).unwrap_or("source");
     json!({
         "start": start.unwrap_or(0),
         "end": end.unwrap_or(0),

@@ -422,3 +422,17 @@ fn an_answer_that_is_complete_and_calls_ends_with_its_calls() {
     let response = Cohere.decode_response(whole.to_string().as_bytes()).unwrap();
     assert_eq!(response.choices[0].finish.as_ref().unwrap().reason, FinishReason::ToolCalls);
 }
+
+#[test]
+fn sources_without_an_address_keep_their_names_in_every_format() {
+    let citation = json!({"start": 0, "end": 2, "text": "hi", "sources": [{"type": "document", "id": "doc:0",
+        "document": {"id": "doc:0", "title": "T"}}], "type": "TEXT_CONTENT"});
+    let whole = json!({"id": "1", "finish_reason": "COMPLETE", "message": {"role": "assistant",
+        "content": [{"type": "text", "text": "hi"}], "citations": [citation]}});
+    let response = Cohere.decode_response(whole.to_string().as_bytes()).unwrap();
+    for format in Format::ALL.into_iter().filter(|format| *format != Format::Ollama) {
+        let told = crate::codec::codec(format).encode_response(&response, &view()).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.contains("doc:0") && told.contains("\"T\""), "{format:?}: {told}");
+    }
+}
