@@ -309,6 +309,26 @@ fn code_of_past_turns_is_written_down_for_other_providers() {
 }
 
 #[test]
+fn a_search_that_gemini_tells_of_as_a_call_is_the_record_of_a_search() {
+    let part = |member: &str, kind: &str| json!({ member: {"id": "1", "toolType": kind} });
+    let asked = |kind: &str| {
+        request(
+            Format::Gemini,
+            &json!({"contents": [
+                {"role": "user", "parts": [{"text": "x"}]},
+                {"role": "model", "parts": [part("toolCall", kind), part("toolResponse", kind), {"text": "found"}]},
+                {"role": "user", "parts": [{"text": "y"}]},
+            ]}),
+        )
+    };
+    let fitted = fit(&asked("GOOGLE_SEARCH_WEB"), Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal");
+    assert_eq!(fitted.expect("something to fit").dropped, ["past_searches"]);
+    let files = asked("FILE_SEARCH");
+    assert!(fit(&files, Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal").is_none());
+    assert!(codec(Format::AnthropicMessages).encode_request(&files, &Dialect::of("m")).is_err());
+}
+
+#[test]
 fn a_server_of_which_nothing_is_known_is_asked_only_for_what_the_request_needs() {
     let assumed = |search| Dialect { assumed: true, code: Some("codeExecution"), ..searching(search) };
     let asked = responses(

@@ -314,7 +314,7 @@ impl Writer<'_> {
                 Part::Refusal(t) => text.push_str(t),
                 // A document of words is what the call gave; the wire has no other place for words.
                 Part::Media(Media { source: MediaSource::Text(words), name, context, .. }) => {
-                    for words in name.iter().chain(context).chain([words]) {
+                    for words in context.iter().chain(name).chain([words]) {
                         if !text.is_empty() {
                             text.push('\n');
                         }

@@ -232,7 +232,7 @@ fn a_whole_answer_unfolds_into_a_stream_of_the_same_meaning() {
 }
 
 #[test]
-fn the_last_figures_that_add_up_are_all_there_is() {
+fn a_count_with_another_prompt_that_adds_up_is_all_there_is() {
     let told = |usage: Value| {
         let mut chunk = chunk(json!([{ "text": "a" }]));
         chunk["usageMetadata"] = usage;
