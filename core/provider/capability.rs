@@ -117,6 +117,18 @@ const VENDORS: &[&str] = &[
     "zai",
 ];
 
+/// What the format's vendor runs itself: a search of the web, code, a reader of pages.
+pub fn vendors_tools(format: Format) -> [Option<&'static str>; 3] {
+    match format {
+        Format::AnthropicMessages => {
+            [Some("web_search_20250305"), Some("code_execution_20260120"), Some("web_fetch_20250910")]
+        }
+        Format::Gemini => [Some("googleSearch"), Some("codeExecution"), Some("urlContext")],
+        Format::OpenaiResponses => [Some("web_search"), Some("code_interpreter"), None],
+        _ => [None, None, None],
+    }
+}
+
 type Words = &'static [&'static str];
 
 /// The union of a provider's and a model's lists. Both come from the program's own tables, so there are only so many pairs

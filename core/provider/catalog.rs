@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
-use super::hosted::Hosted;
+use super::{capability, hosted::Hosted};
 use crate::model::Format;
 
 /// One provider as the catalogue knows it. Everything lives as long as the process.
@@ -190,15 +190,7 @@ pub fn plain(format: Format) -> &'static Row {
 }
 
 fn plain_row(format: Format) -> Row {
-    // What the format's vendor runs itself.
-    let tools = match format {
-        Format::AnthropicMessages => {
-            [Some("web_search_20250305"), Some("code_execution_20260120"), Some("web_fetch_20250910")]
-        }
-        Format::Gemini => [Some("googleSearch"), Some("codeExecution"), Some("urlContext")],
-        Format::OpenaiResponses => [Some("web_search"), Some("code_interpreter"), None],
-        _ => [None, None, None],
-    };
+    let [search, code, fetch] = capability::vendors_tools(format);
     Row {
         name: "",
         title: "",
@@ -229,9 +221,9 @@ fn plain_row(format: Format) -> Row {
             echoes: false,
             refuses: &[],
             renames: &[],
-            search: tools[0],
-            code: tools[1],
-            fetch: tools[2],
+            search,
+            code,
+            fetch,
             hosted: None,
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
         },
