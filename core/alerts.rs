@@ -1,10 +1,11 @@
 //! Budgets that run out, told to a webhook: each alert as a JSON object, sent a few times until it is taken, beside everything
-//! else. Nothing waits for it, and nothing that a caller sent is in it.
+//! else. Of several gateways on one store one sends it, and another one goes on where that one dies. Nothing waits for it, and
+//! nothing that a caller sent is in it.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -18,24 +19,48 @@ use crate::{
         alert::{Alert, Mark},
         usd,
     },
+    store::Store,
     upstream::{Client, Egress, Outgoing, SendLimits},
 };
 
-/// Until `stop`. `webhook`: as configured now.
+mod claims;
+
+use self::claims::{Claim, Claims, Found};
+
+/// What is to be sent.
+enum Job {
+    /// Just heard.
+    Heard(Alert),
+    /// Whoever sent it is gone.
+    Left(Claim),
+}
+
+/// Until `stop`. `webhook`: as configured now. `lease`: after this time without a sign of life a gateway counts as gone.
 pub async fn run(
     alerts: mpsc::Receiver<Alert>,
-    client: Client,
+    (client, store, lease): (Client, Arc<dyn Store>, Duration),
     webhook: impl Fn() -> Option<config::Alerts> + Send + Sync + 'static,
     stop: CancellationToken,
 ) {
     let (client, webhook) = (Arc::new(client), Arc::new(webhook));
-    let alerts = futures_util::stream::unfold(alerts, |mut alerts| async { Some((alerts.recv().await?, alerts)) });
+    let claims = Arc::new(Claims::new(store, lease));
+    let heard = stream::unfold(alerts, |mut alerts| async { Some((Job::Heard(alerts.recv().await?), alerts)) });
+    let configured = webhook.clone();
+    let left = claims::left(claims.clone(), move || configured().is_some()).map(Job::Left);
+    let jobs = stream::select(heard.boxed(), left.boxed());
     // One that does not answer holds up a few others, and no more.
-    let sending = alerts.for_each_concurrent(AT_ONCE, |alert| {
-        let (client, webhook) = (client.clone(), webhook.clone());
+    let sending = jobs.for_each_concurrent(AT_ONCE, |job| {
+        let (client, webhook, claims) = (client.clone(), webhook.clone(), claims.clone());
         async move {
-            if let Some(to) = webhook() {
-                tell(&client, &to, &alert, &WAITS).await;
+            let to = webhook();
+            match (job, to) {
+                (Job::Heard(alert), None) => alert.noted(),
+                (Job::Heard(alert), Some(to)) => hear(&client, &to, &claims, &alert).await,
+                (Job::Left(claim), Some(to)) => {
+                    let (id, body) = (claim.id.clone(), Bytes::from(claim.body.clone()));
+                    claims.hold(claim, tell(&client, &to, &id, body, &WAITS)).await;
+                }
+                (Job::Left(_), None) => {}
             }
         }
     });
@@ -45,8 +70,25 @@ pub async fn run(
     }
 }
 
-async fn tell(client: &Client, to: &config::Alerts, alert: &Alert, waits: &[Duration]) {
-    let body = Bytes::from(body(alert).to_string());
+/// Sends it, unless another gateway does or did.
+async fn hear(client: &Client, to: &config::Alerts, claims: &Claims, alert: &Alert) {
+    let (id, body) = (id(alert), body(alert).to_string());
+    let sending = tell(client, to, &id, Bytes::from(body.clone()), &WAITS);
+    match claims.take(&id, body, alert.window.end).await {
+        Found::Ours(claim) => {
+            alert.noted();
+            claims.hold(claim, sending).await;
+        }
+        Found::Another => alert.noted(),
+        // Better twice than never.
+        Found::Nothing => {
+            sending.await;
+            alert.noted();
+        }
+    }
+}
+
+async fn tell(client: &Client, to: &config::Alerts, id: &str, body: Bytes, waits: &[Duration]) {
     let mut tries = waits.iter();
     loop {
         let sent = tokio::time::timeout(PATIENCE, send(client, to, body.clone())).await;
@@ -59,11 +101,7 @@ async fn tell(client: &Client, to: &config::Alerts, alert: &Alert, waits: &[Dura
             Some(wait) => tokio::time::sleep(*wait).await,
             // The address may hold a secret: its host alone is named, in the error.
             None => {
-                return tracing::error!(
-                    error,
-                    id = id(alert),
-                    "an alert did not reach the webhook; it stands in this log"
-                );
+                return tracing::error!(error, id, "an alert did not reach the webhook; it stands in this log");
             }
         }
     }
@@ -103,7 +141,7 @@ fn id(alert: &Alert) -> String {
 }
 
 fn body(alert: &Alert) -> Value {
-    let Alert { scope, name, per, window, mark, spent, bound } = alert;
+    let Alert { scope, name, per, window, mark, spent, bound, .. } = alert;
     let number = |nano: u64| usd(nano).parse::<serde_json::Number>().map_or(Value::Null, Value::Number);
     let (kind, per) = (scope.kind(), per.name());
     let text = match *mark == Mark::SOFT {
@@ -131,3 +169,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Between tries.
 const WAITS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20), Duration::from_secs(60)];
+
+#[cfg(test)]
+mod tests;

@@ -90,13 +90,11 @@ impl Call {
                 (written(encoded.body, &overrides), encoded.dropped)
             }
             _ => {
-                let encoded = document.encode(format, dialect)?;
-                customs = custom::names(document.request()?);
+                let request = document.request()?;
+                customs = custom::names(request);
                 let can = matches!(format, Format::AnthropicMessages | Format::BedrockConverse);
-                stands_in = can && standin::wanted(document.request()?, dialect);
-                // The body as it came and as it goes are there: a third copy of what is long is not kept beside them.
-                document.release();
-                (written(encoded.body, &overrides), encoded.dropped)
+                stands_in = can && standin::wanted(request, dialect);
+                document.anew(format, dialect, |body| overridden(body, &overrides))?
             }
         };
         dropped.extend(beta);
@@ -200,13 +198,17 @@ impl Call {
 
 /// A body made anew, with what the provider's platform wants otherwise.
 fn written(mut body: Map<String, Value>, overrides: &Overrides) -> Vec<Bytes> {
+    overridden(&mut body, overrides);
+    pieces(body)
+}
+
+fn overridden(body: &mut Map<String, Value>, overrides: &Overrides) {
     for (key, value) in overrides {
         match value.as_ref().and_then(|value| serde_json::from_slice(value).ok()) {
             Some(value) => drop(body.insert((*key).to_owned(), value)),
             None => drop(body.shift_remove(*key)),
         }
     }
-    pieces(body)
 }
 
 /// The clocks of one call: when it was sent, until when the first output must come, until when the whole.

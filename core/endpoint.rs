@@ -34,6 +34,13 @@ pub const TABLE: &[Endpoint] = &[
     row("DELETE", "/v1/responses/{id}", Operation::Stored, Format::OpenaiResponses, None),
     row("GET", "/v1/responses/{id}/input_items", Operation::Stored, Format::OpenaiResponses, None),
     row("POST", "/v1/responses/{id}/cancel", Operation::Stored, Format::OpenaiResponses, None),
+    row("POST", "/v1/conversations", Operation::Stored, Format::OpenaiResponses, None),
+    row("GET", "/v1/conversations/{id}", Operation::Stored, Format::OpenaiResponses, None),
+    row("POST", "/v1/conversations/{id}", Operation::Stored, Format::OpenaiResponses, None),
+    row("DELETE", "/v1/conversations/{id}", Operation::Stored, Format::OpenaiResponses, None),
+    row("GET", "/v1/conversations/{id}/{rest}", Operation::Stored, Format::OpenaiResponses, None),
+    row("POST", "/v1/conversations/{id}/{rest}", Operation::Stored, Format::OpenaiResponses, None),
+    row("DELETE", "/v1/conversations/{id}/{rest}", Operation::Stored, Format::OpenaiResponses, None),
     row("POST", "/v1/embeddings", Operation::Embeddings, Format::OpenaiChat, None),
     row("GET", "/v1/models", Operation::ListModels, Format::OpenaiChat, None),
     row("GET", "/v1/models/{model}", Operation::OneModel, Format::OpenaiChat, None),
@@ -158,9 +165,6 @@ pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMa
     if let (Some(verb), &Method::POST) = (verb, method) {
         // It reads like a model's name, and nobody posts to one.
         let message = format!("no model has the method `:{verb}` here; there are {}", KNOWN_VERBS.join(", "));
-        Err((format, Error::new(Kind::NotFound, message)))
-    } else if rest.starts_with("/v1/conversations") {
-        let message = "the gateway keeps no conversations; send `previous_response_id`, or the whole `input`";
         Err((format, Error::new(Kind::NotFound, message)))
     } else if allowed == ["POST"] && headers.contains_key(http::header::UPGRADE) {
         let message = format!("{path} takes no WebSocket; POST with `\"stream\": true` gives the same events");

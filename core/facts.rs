@@ -2,6 +2,7 @@
 //! nothing.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -11,10 +12,11 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use crate::{
-    admin::Facts,
+    account::price::Rates,
+    admin::{Facts, Priced, Sees},
     auth::expiry,
     cache::Whose,
-    config::{Alias, Budget, Scope, Team},
+    config::{Alias, Budget, Per, Scope, Team},
     context,
     error::{Error, Kind, Result},
     experiment::Window,
@@ -92,6 +94,20 @@ impl Gateway {
 }
 
 impl Facts for Gateway {
+    fn prices(&self) -> Priced {
+        let runtime = self.runtime.load_full();
+        let (prices, mut known) = (runtime.routes.prices(), HashMap::<String, Option<Arc<Rates>>>::new());
+        Box::new(move |target| {
+            if let Some(found) = known.get(target) {
+                return found.clone();
+            }
+            let (provider, model) = target.split_once('/')?;
+            let found = runtime.routes.provider(provider).and_then(|of| prices.find(target, of, model));
+            known.insert(target.to_owned(), found.clone());
+            found
+        })
+    }
+
     fn elsewhere(&self, request: String) -> BoxFuture<'_, Option<String>> {
         Box::pin(async move {
             let found = store::nodes::of_request(&*self.state.store, context::mark_of(&request)?).await.ok()?;
@@ -211,8 +227,8 @@ impl Facts for Gateway {
         teams.iter().map(row).collect()
     }
 
-    fn budgets(&self) -> Vec<Value> {
-        budgets::list(self.state.limits.budgets())
+    fn budgets(&self, sees: Option<Sees>, after: Option<(Scope, Per)>, limit: usize) -> BoxFuture<'_, Vec<Value>> {
+        Box::pin(budgets::list(self.state.limits.budgets(), &self.state.auth, sees, (after, limit)))
     }
 
     fn quotas(&self) -> Vec<Value> {

@@ -230,8 +230,9 @@ impl Gateway {
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
-                let id = found.id.as_deref().unwrap_or_default();
-                let serving = self.state.stored.serve(&exchange.cx.principal, id, parts);
+                let reading = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory);
+                let (place, held) = ((found.id.as_deref(), found.rest.as_deref()), Box::pin(reading).await?);
+                let serving = self.state.stored.serve(&exchange.cx.principal, place, parts, &held.bytes);
                 return Box::pin(serving).await.map(Reply::json);
             }
             Operation::OneModel => return reply::one_model(exchange, &runtime.routes, found.model.as_deref()),

@@ -25,7 +25,7 @@ use tokio::task::unconstrained;
 pub use crate::upstream::Incoming;
 use crate::{
     clock,
-    codec::{anthropic_messages::Unwrap, codec, framing::Framing},
+    codec::{anthropic_messages::Unwrap, codec, framing::Framing, said},
     error::{Error, Kind, Result},
     model::Format,
     provider::{self, Signed, mock, resets},
@@ -239,6 +239,10 @@ pub async fn refusal(incoming: Incoming, target: &Target, spoken: (Format, Forma
     let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let (shape, whole) = target.provider.error_format(spoken.0, &body);
     let mut error = codec(shape).decode_error(status.as_u16(), &header, &body);
+    // What it is about is read before the words that say so are taken off.
+    if matches!(error.kind, Kind::UpstreamAuth | Kind::Upstream) {
+        error = said::named(error);
+    }
     if (shape != spoken.1 || !whole)
         && let Some(fault) = &mut error.upstream
     {

@@ -38,7 +38,7 @@ const WALLS: &[(&str, &[&str])] = &[
     // What a provider grants is counted as limits are, and belongs to its targets and keys.
     ("quota", &["clock", "config", "error", "limit", "provider", "store", "telemetry"]),
     ("secrets", &["config", "error", "keyring", "provider", "seal", "store", "upstream"]),
-    ("alerts", &["auth", "config", "error", "limit", "upstream"]),
+    ("alerts", &["auth", "config", "error", "limit", "store", "upstream"]),
     ("store", &["config", "error"]),
     ("versions", &["config", "error", "store"]),
     ("audit", &["store"]),
@@ -243,7 +243,11 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         &["core/store/redis/", "core/store/mod.rs"],
         "all that speaks to it, scripts included, lies in one folder",
     ),
-    (&["aws_smithy_eventstream"], &["core/codec/eventstream.rs"], "frames are read and written in one place"),
+    (
+        &["aws_smithy_eventstream", "crc32fast"],
+        &["core/codec/eventstream.rs"],
+        "frames are read and written in one place",
+    ),
     (&["notify"], &["core/config/"], "the only reader of configuration is the only watcher of it"),
     (&["serde_saphyr"], &["core/cli/import.rs"], "another gateway's configuration is YAML; nothing of ours is"),
     (&["clap"], &["core/cli/"], "a library user has no command line"),

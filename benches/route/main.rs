@@ -1,5 +1,5 @@
-//! What a choice among 100 targets costs, by strategy, without sockets. One thread; times are what passes for one call, at the
-//! median, after a second of warmth.
+//! What a choice among 100 targets costs, by strategy, and what a place and a turn cost while 10,000 stand in line; without
+//! sockets. One thread; times are what passes for one call, at the median, after a second of warmth.
 //!
 //! `cargo bench --bench route [-- --calls N]`
 
@@ -8,13 +8,16 @@
 
 use std::{
     hint::black_box,
+    pin::Pin,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use portcullis::{
     account::estimate::{Estimates, Size},
-    config::{self, Config, Place},
+    config::{self, Config, Place, Urgency},
     provider::catalog_names,
+    queue::{self, Gate, Owner, Ticket},
     route::{Health, Live, Plan, Profile, Table},
 };
 
@@ -30,7 +33,8 @@ fn main() {
     if arguments.next_if(|argument| argument == "--calls").is_some() {
         calls = arguments.next().and_then(|n| n.parse().ok()).expect("--calls N");
     }
-    println!("{:<28} {:>9} {:>9} {:>9}", "", "calls", "p50 µs", "p99 µs");
+    let header = || println!("{:<28} {:>9} {:>9} {:>9}", "", "calls", "p50 µs", "p99 µs");
+    header();
     for strategy in STRATEGIES {
         for sticky in [false, true] {
             if sticky && strategy == "first" {
@@ -42,6 +46,54 @@ fn main() {
             println!("{name:<28} {:>9} {:>9.2} {:>9.2}   aim {AIM}", times.len(), at(&times, 50), at(&times, 99));
         }
     }
+    println!();
+    header();
+    for line in [1, 10_000] {
+        let (free, turns) = places(line, TURNS);
+        for (what, times) in [("a free place", free), ("a turn", turns)] {
+            let name = format!("{what}, {line} wait");
+            println!("{name:<28} {:>9} {:>9.2} {:>9.2}", times.len(), at(&times, 50), at(&times, 99));
+        }
+    }
+}
+
+/// Of calls whose line is searched for whose turn it was.
+const TURNS: usize = 2_000;
+
+/// A place at a gate where nobody waits, with a long line elsewhere and without one; and one turn of a line: somebody comes to its
+/// end, and the first goes on.
+fn places(line: usize, calls: usize) -> (Vec<u64>, Vec<u64>) {
+    let open = Gate::new("open".into(), Some(1000));
+    let full = Gate::new("full".into(), Some(1));
+    let teams: Vec<Owner> =
+        (0..100).map(|n| Owner { class: Urgency::Normal, flow: format!("team-{n}").into(), share: 1 }).collect();
+    let mut held = full.enter();
+    let stand = |n: usize| full.stand(teams[n % teams.len()].clone(), usize::MAX, Duration::MAX).ok();
+    let mut waiting: Vec<Ticket> = (0..line).map(|n| stand(n).expect("a place in the line")).collect();
+    let (mut free, mut turns) = (Vec::with_capacity(calls), Vec::with_capacity(calls));
+    for n in 0..calls {
+        let now = Instant::now();
+        drop(black_box(open.enter()));
+        free.push(now.elapsed().as_nanos() as u64);
+        let now = Instant::now();
+        waiting.push(stand(n).expect("a place in the line"));
+        // Whose turn it is gets the place; its ticket is asked below, outside the measured time.
+        drop(held.take());
+        turns.push(now.elapsed().as_nanos() as u64);
+        let at = waiting.iter_mut().position(|ticket| ready(ticket, &mut held)).expect("somebody's turn came");
+        waiting.swap_remove(at);
+    }
+    free.sort_unstable();
+    turns.sort_unstable();
+    (free, turns)
+}
+
+fn ready(ticket: &mut Ticket, held: &mut Option<queue::Place>) -> bool {
+    match Pin::new(ticket).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(place) => *held = place.ok(),
+        Poll::Pending => return false,
+    }
+    true
 }
 
 /// Every second target has a quota.

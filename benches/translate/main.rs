@@ -3,8 +3,9 @@
 //! No sockets: one thread, the codecs alone, on exchanges that every format can say (a system prompt, eight turns, four
 //! tools, two calls with results; an answer with text and a call; the same word by word). The figure is
 //! this thread's CPU time; with `--instructions` it is instructions, counted by valgrind, which a busy machine does not
-//! disturb. Behind it stand the bytes that went in and came out, and the cost of one: a wire that says everything twice is
-//! dear for what it says, not for how it is read. Ends with 1 when a pair costs more than twice the cheapest of its kind.
+//! disturb. Behind it stand the bytes that went in and came out, and the cost of one, and of each event of a stream: a wire that
+//! says everything twice is dear for what it says, not for how it is read. Ends with 1 when a pair costs more than twice the
+//! cheapest of its kind.
 //!
 //! `cargo bench --bench translate [-- --instructions] [WORD…]`: only pairs whose line holds every word.
 
@@ -74,6 +75,14 @@ impl Case {
         WAYS.into_iter().flat_map(|way| pairs().map(move |pair| case(way, pair))).collect()
     }
 
+    /// Events of a stream.
+    fn events(&self) -> Option<usize> {
+        let mut decoder = codec(self.upstream).stream_decoder(&Dialect::of("bench-model"), sse::MAX_EVENT);
+        let mut events = Vec::new();
+        decoder.push(&self.bytes, &mut events).ok()?;
+        (self.way == Way::Stream).then_some(events.len())
+    }
+
     /// Once through; gives what came out, so that none of it is left out.
     fn run(&self) -> usize {
         let (client, upstream) = (codec(self.client), codec(self.upstream));
@@ -125,7 +134,7 @@ fn main() -> ExitCode {
     let cases: Vec<Case> =
         Case::all().into_iter().filter(|c| words.iter().all(|w| c.to_string().contains(w.as_str()))).collect();
     let unit = if count { "instructions" } else { "CPU µs" };
-    println!("way      client → upstream                          {unit:>12}    bytes in + out  per byte");
+    println!("way      client → upstream                          {unit:>12}    bytes in + out  per byte  per event");
     let mut dear = false;
     for way in WAYS {
         let mut figures: Vec<(f64, &Case)> = Vec::new();
@@ -149,8 +158,9 @@ fn main() -> ExitCode {
             let (came, went) = (case.bytes.len(), case.run());
             let each = figure / (came + went) as f64;
             let bytes = format!("{came} + {went}");
+            let event = case.events().map_or(String::new(), |events| format!("{:.3}", figure / events as f64));
             println!(
-                "{:8} {pair:42} {shown}  {bytes:>16}  {each:8.3}  {ratio:5.2} × the cheapest{}",
+                "{:8} {pair:42} {shown}  {bytes:>16}  {each:8.3}  {event:>9}  {ratio:5.2} × the cheapest{}",
                 way.name(),
                 mark(ratio)
             );

@@ -16,6 +16,7 @@ pub struct Known {
     pub context: Option<u64>,
     pub output_limit: Option<u64>,
     pub features: &'static [&'static str],
+    pub lacks: &'static [&'static str],
 }
 
 /// A catalogue, ready to be asked.
@@ -26,10 +27,10 @@ impl Prices {
     pub fn new(catalogue: &Catalogue) -> Prices {
         let mut rows: HashMap<String, Vec<(String, Arc<Known>)>> = HashMap::new();
         for row in &catalogue.rows {
-            let CatalogueRow { provider, models, sheet, context, output_limit, features, .. } = row;
+            let CatalogueRow { provider, models, sheet, context, output_limit, features, lacks, .. } = row;
             let rates = sheet.has_price().then(|| Arc::new(Rates::new(sheet)));
-            let features = kept(features);
-            let known = Arc::new(Known { rates, context: *context, output_limit: *output_limit, features });
+            let (features, lacks) = (kept(features), kept(lacks));
+            let known = Arc::new(Known { rates, context: *context, output_limit: *output_limit, features, lacks });
             let listed = rows.entry(provider.clone()).or_default();
             listed.extend(models.iter().map(|model| (model.clone(), known.clone())));
         }

@@ -39,6 +39,8 @@ pub struct Ledger {
     bodies: Mutex<bodies::Writer>,
     /// Held for writing while an hour's files change their names.
     pub(super) layout: RwLock<()>,
+    /// Held by who prices records again.
+    pub(super) rerating: Mutex<()>,
     /// Lines could not be written: said once.
     failing: AtomicBool,
     /// The same of bodies.
@@ -48,7 +50,7 @@ pub struct Ledger {
 
 /// The running hour.
 #[derive(Default)]
-struct Open {
+pub(super) struct Open {
     hour: Hour,
     file: Option<Appender>,
     /// Bytes of this hour's lines before the file.
@@ -97,6 +99,7 @@ impl Ledger {
             sealer: OnceLock::new(),
             bodies: Mutex::default(),
             layout: RwLock::new(()),
+            rerating: Mutex::new(()),
             failing: false.into(),
             losing: false.into(),
             clock,
@@ -315,6 +318,17 @@ impl Ledger {
     /// The next line opens its file anew.
     pub(super) fn let_go(&self) {
         self.lock().file = None;
+    }
+
+    /// The same, and there is no next line as long as this is held.
+    pub(super) fn held(&self) -> MutexGuard<'_, Open> {
+        let mut open = self.lock();
+        open.file = None;
+        open
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        (self.clock)()
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

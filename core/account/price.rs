@@ -38,6 +38,7 @@ struct Plan {
 struct Kinds {
     input: Option<i64>,
     cache_read: Option<i64>,
+    cache_read_audio: Option<i64>,
     cache_write: Option<i64>,
     cache_write_1h: Option<i64>,
     input_audio: Option<i64>,
@@ -128,6 +129,7 @@ impl Rates {
             let input = [
                 kinds.input,
                 kinds.cache_read,
+                kinds.cache_read_audio,
                 kinds.cache_write,
                 kinds.cache_write_1h,
                 kinds.input_audio,
@@ -210,6 +212,7 @@ impl Kinds {
             per_output_second,
             per_search,
             per_search_unit,
+            cache_read_audio,
         } = *prices;
         let pieces = [characters, per_image, per_input_image, per_input_second, per_output_second, per_search_unit];
         let has_pieces = pieces.iter().any(Option::is_some);
@@ -221,6 +224,7 @@ impl Kinds {
         Kinds {
             input,
             cache_read: cache_read.or(input),
+            cache_read_audio: cache_read_audio.or(cache_read).or(input_audio).or(input),
             cache_write: cache_write.or(input),
             cache_write_1h: cache_write_1h.or(cache_write).or(input),
             input_audio: input_audio.or(input),
@@ -272,9 +276,14 @@ impl Kinds {
         };
         let hour = take(usage.cache_write_1h_tokens);
         let write = take(usage.cache_write_tokens.map(|all| all.saturating_sub(hour)));
-        // Cached tokens are of those that were read, which need not be those that are billed.
-        let read = take(usage.cache_read_tokens.filter(|_| usage.billed.is_none()));
-        let heard = take(usage.input_audio_tokens);
+        // Cached tokens are of those that were read, which need not be those that are billed. Sound that was cached is told
+        // among both.
+        let cached = usage.cache_read_tokens.filter(|_| usage.billed.is_none());
+        let both = units.cache_read_audio_tokens.unwrap_or(0).min(cached.unwrap_or(0));
+        let both = both.min(usage.input_audio_tokens.unwrap_or(both));
+        let replayed = take(Some(both));
+        let read = take(cached.map(|all| all - both));
+        let heard = take(usage.input_audio_tokens.map(|all| all.saturating_sub(both)));
         let seen = take(units.input_image_tokens);
         let mut rest = output;
         let mut take = |count: Option<u64>| {
@@ -289,6 +298,7 @@ impl Kinds {
         for (count, price) in [
             (left, self.input),
             (read, self.cache_read),
+            (replayed, self.cache_read_audio),
             (write, self.cache_write),
             (hour, self.cache_write_1h),
             (heard, self.input_audio),

@@ -1,4 +1,5 @@
-//! Who comes to the control plane. With `admin.token`: its holder, who is the owner, and holders of scoped tokens. Without it
+//! Who comes to the control plane. With `admin.token`: its holder, who is the owner, holders of scoped tokens, and users with a
+//! signed token of an issuer that gateway.toml lets in. Without it
 //! the local user is the owner: the local user's own tools, not a web page in the local user's browser, which can reach
 //! loopback too (foreign origins, names rebound to 127.0.0.1). What somebody may do there stands in `auth::permission`.
 
@@ -20,15 +21,24 @@ use crate::{
 
 /// How the local user is called.
 pub(super) const LOCAL: &str = "local user";
+/// And the holder of the one master token.
+const OWNER: &str = "admin.token";
 
 /// Who acts.
-pub(super) fn admit(token: Option<&Secret>, keys: &Keys, peer: SocketAddr, request: &Parts) -> Result<Actor> {
+pub(super) async fn admit(token: Option<&Secret>, keys: &Keys, peer: SocketAddr, request: &Parts) -> Result<Actor> {
     let presented = bearer(&request.headers);
     if token.is_none() {
         check_local(peer, request)?;
     }
-    match (presented.filter(|presented| presented.starts_with(TOKEN_PREFIX.as_bytes())), token) {
-        (Some(presented), _) => keys.actor(&String::from_utf8_lossy(presented), SystemTime::now()),
+    let now = SystemTime::now();
+    if let Some(presented) = presented.filter(|presented| presented.starts_with(TOKEN_PREFIX.as_bytes())) {
+        return keys.actor(&String::from_utf8_lossy(presented), now);
+    }
+    let signed = presented.and_then(|presented| std::str::from_utf8(presented).ok());
+    match (signed.filter(|text| keys.table().issuers().reads(text)), token) {
+        // A master token may look like anything.
+        (Some(_), Some(token)) if is_token(token, presented) => Ok(Actor::owner(OWNER)),
+        (Some(signed), _) => keys.table().signed_actor(signed, now).await,
         (None, Some(token)) => check_token(token, presented),
         (None, None) => Ok(Actor::owner(LOCAL)),
     }
@@ -46,19 +56,23 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| presented.trim_ascii())
 }
 
+fn is_token(token: &Secret, presented: Option<&[u8]>) -> bool {
+    // Hashes have one length: nothing is told about the token's.
+    let hash = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
+    let same = |given: &[u8]| hash(given).as_ref().ct_eq(hash(token.expose().trim().as_bytes()).as_ref());
+    presented.is_some_and(|presented| bool::from(same(presented)))
+}
+
 fn check_token(token: &Secret, presented: Option<&[u8]>) -> Result<Actor> {
     let refuse = |code: &'static str, message: &str| Err(Error::new(Kind::Unauthenticated, message).with_code(code));
-    let Some(presented) = presented else {
+    if presented.is_none() {
         return refuse(
             "token_missing",
             "the admin plane wants `Authorization: Bearer` with an admin token, or with the value of admin.token",
         );
-    };
-    // Hashes have one length: nothing is told about the token's.
-    let hash = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
-    let same = hash(presented).as_ref().ct_eq(hash(token.expose().trim().as_bytes()).as_ref());
-    if bool::from(same) {
-        return Ok(Actor::owner("admin.token"));
+    }
+    if is_token(token, presented) {
+        return Ok(Actor::owner(OWNER));
     }
     refuse(
         "invalid_token",

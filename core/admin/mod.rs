@@ -9,10 +9,10 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 use crate::{
-    account::Ledger,
+    account::{Ledger, price::Rates},
     audit::Audit,
-    auth::Keys,
-    config::Secret,
+    auth::{Keys, permission::Target},
+    config::{Per, Scope, Secret},
     error::{Error, Kind, Result},
     experiment::Window,
     explain::Asked,
@@ -36,6 +36,7 @@ mod quotas;
 mod reads;
 mod record;
 mod reply;
+mod rerate;
 mod routes;
 mod secrets;
 mod shapes;
@@ -68,9 +69,9 @@ pub trait Facts: Send + Sync {
     fn providers(&self) -> Vec<Value>;
     /// Every configured team, with its limits and the state of its budget: one object each, with a `name`.
     fn teams(&self) -> Vec<Value>;
-    /// Every budget in its window: one object each, with an `id`.
-    fn budgets(&self) -> Vec<Value> {
-        Vec::new()
+    /// Budgets in their windows, by scope, behind one of them and so many at most: one object each, with an `id`.
+    fn budgets(&self, _sees: Option<Sees>, _after: Option<(Scope, Per)>, _limit: usize) -> BoxFuture<'_, Vec<Value>> {
+        Box::pin(std::future::ready(Vec::new()))
     }
     /// Every quota of a target or of a provider's key, and those that their provider closed: one object each, with an `id`.
     fn quotas(&self) -> Vec<Value> {
@@ -79,6 +80,10 @@ pub trait Facts: Send + Sync {
     /// Raises of budgets that are in force: one object each, with an `id`.
     fn raises(&self) -> Vec<Value> {
         Vec::new()
+    }
+    /// Prices of targets, as they are now.
+    fn prices(&self) -> Priced {
+        Box::new(|_| None)
     }
     /// Removes kept answers: of a team, of a key that has none, or all. How many there were.
     fn flush_cache(&self, _team: Option<&str>, _key: Option<&str>) -> u64 {
@@ -109,6 +114,12 @@ pub trait Facts: Send + Sync {
     /// Sets the gauges that are measured when somebody looks.
     fn measure(&self) {}
 }
+
+/// Whether things that lie there are shown.
+pub type Sees = Arc<dyn Fn(&Target) -> bool + Send + Sync>;
+
+/// What a target costs, by its name.
+pub type Priced = Box<dyn FnMut(&str) -> Option<Arc<Rates>> + Send>;
 
 /// The one who decides which version of the policy runs.
 pub trait Deployment: Send + Sync {

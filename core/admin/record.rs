@@ -31,12 +31,16 @@ impl Who {
         let agent = head.headers.get(header::USER_AGENT).map(|value| value.as_bytes());
         let mut who = Actor::new(match &actor.token {
             Some(_) => ActorKind::Token,
+            None if actor.issuer.is_some() => ActorKind::User,
             None if *actor.name == *gate::LOCAL => ActorKind::Local,
             None => ActorKind::Owner,
         });
         if let Some(token) = &actor.token {
             (who.id, who.name) = (Some(token.to_string()), Some(actor.name.to_string()));
             who.role = Some(actor.roles());
+        } else if actor.issuer.is_some() {
+            who.id = actor.user.as_ref().map(|user| user.to_string());
+            (who.name, who.role) = (Some(actor.name.to_string()), Some(actor.roles()));
         }
         Who { actor: who, from: Origin::new(peer.ip(), agent) }
     }

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::{
     AdminState, access::May, audit, budgets, cache, explain, export, gate, identities, keys, openapi, quotas, reads,
-    record, reply, reply::Reply, secrets, tokens, usage, versions,
+    record, reply, reply::Reply, rerate, secrets, tokens, usage, versions,
 };
 use crate::{
     auth::permission::{Actor, Operation},
@@ -104,9 +104,9 @@ const AUDIT: &[(&str, &str)] = &[
     LIMIT,
     CURSOR,
     ("action", "only this action (keys.create), or all of a kind (keys)"),
-    ("actor", "only this actor: a kind (owner, local, token, key, system), an id or a name"),
+    ("actor", "only this actor: a kind (owner, local, token, user, key, system), an id or a name"),
     ("object", "only what was done to this"),
-    ("outcome", "intended, done, refused or failed"),
+    ("outcome", "intended, done, refused, failed or unknown (the gateway ended in between)"),
     ("node", "only this gateway's chain"),
     FROM,
     TO,
@@ -266,6 +266,8 @@ pub(super) const TABLE: &[Route] = &[
         query: EXPERIMENTS, body: None, answer: "ExperimentPage", call: reads::experiments },
     Route { method: Method::GET, path: "/api/v1/usage", summary: "What was used and spent, by anything and by windows in any zone; the last 30 days when no time is given", may: May::Each(Operation::ReadUsage),
         query: USAGE, body: None, answer: "UsagePage", call: usage::usage },
+    Route { method: Method::POST, path: "/api/v1/usage/rerate", summary: "Gives what was recorded in a time the prices of now: records and sums of this gateway, an hour at a time; in pieces", may: May::Gateway(Operation::RerateUsage),
+        query: &[], body: Some("Rerate"), answer: "Rerated", call: rerate::rerate },
 ];
 
 pub(super) async fn answer(state: Arc<AdminState>, peer: SocketAddr, request: Request<Incoming>) -> Reply {
@@ -295,7 +297,7 @@ async fn handle(
     let found = find(&head.method, head.uri.path());
     let actor = match &found {
         Ok((Route { may: May::Anybody, .. }, _)) => Actor::default(),
-        _ => gate::admit(state.token.as_ref(), &state.keys, peer, head)?,
+        _ => gate::admit(state.token.as_ref(), &state.keys, peer, head).await?,
     };
     let who = record::Who::of(&actor, peer, head);
     if !actor.name.is_empty() {

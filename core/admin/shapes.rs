@@ -59,7 +59,7 @@ pub(super) fn people(terms: &Value) -> Value {
             "expires": { "type": ["string", "null"], "description": "30d, 12h, or RFC 3339" },
         })),
         "Actor": object(&["name", "roles", "permissions"], json!({
-            "name": text(), "user": maybe("string"), "token": maybe("string"),
+            "name": text(), "user": maybe("string"), "token": maybe("string"), "issuer": maybe("string"),
             "roles": { "type": "array", "items": { "type": "object" } },
             "permissions": { "type": "array", "items": text() },
         })),
@@ -103,6 +103,15 @@ pub(super) fn money() -> Value {
             "scope": scope(), "usd": { "description": "US dollars, as a number or as text" },
             "until": { "type": "string", "description": "12h, 3d, or RFC 3339" }, "reason": text(),
             "per": { "enum": ["day", "week", "month", "total", null], "description": "that budget alone; absent: each of the scope" },
+        })),
+        "Rerate": closed(&["from"], json!({
+            "from": { "type": "string", "description": "a time or a day, UTC" },
+            "to": { "type": ["string", "null"], "description": "absent: now" },
+        })),
+        "Rerated": object(&["hours", "requests", "left", "next"], json!({
+            "hours": count(), "requests": count(),
+            "left": { "type": "integer", "description": "requests that stay as they were charged: their sums were not found" },
+            "next": { "type": ["string", "null"], "description": "not done yet: ask again from here on" },
         })),
         "Raise": object(&["id", "scope", "usd", "until", "reason"], raise),
         "RaisePage": page("Raise"),
@@ -225,12 +234,12 @@ pub(super) fn audit() -> Value {
         "AuditRow": object(&["seq", "node", "time", "actor", "action", "outcome", "prev", "mac"], json!({
             "seq": count(), "node": text(), "time": text(),
             "actor": { "type": "object", "properties": {
-                "kind": { "enum": ["owner", "local", "token", "key", "system", "unknown"] },
+                "kind": { "enum": ["owner", "local", "token", "user", "key", "system", "unknown"] },
                 "id": maybe("string"), "name": maybe("string"), "role": maybe("string"),
             } },
             "from": { "type": "object", "properties": { "peer": maybe("string"), "agent": maybe("string") } },
             "action": text(), "object": maybe("string"),
-            "outcome": { "enum": ["intended", "done", "refused", "failed"] }, "code": maybe("string"),
+            "outcome": { "enum": ["intended", "done", "refused", "failed", "unknown"] }, "code": maybe("string"),
             "of": { "type": ["integer", "null"], "description": "the row that said intended" },
             "count": { "type": ["integer", "null"], "description": "how often, where several are one row" },
             "before": {}, "after": {},

@@ -79,6 +79,7 @@ pub(super) fn whoami(_state: Arc<AdminState>, call: Call) -> BoxFuture<'static, 
         "name": actor.name,
         "user": actor.user,
         "token": actor.token,
+        "issuer": actor.issuer,
         "roles": actor.holds.iter().map(holds).collect::<Vec<_>>(),
         "permissions": may,
     });

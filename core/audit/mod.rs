@@ -9,6 +9,7 @@ mod prune;
 mod read;
 mod refusals;
 mod row;
+mod unended;
 
 use std::{
     collections::VecDeque,
@@ -28,6 +29,7 @@ pub use self::{
     read::{Page, Wanted, csv},
     refusals::Refusals,
     row::{Actor, ActorKind, Entry, Origin, Outcome},
+    unended::STARTED,
 };
 use crate::store::{self, Op, Store, Table};
 

@@ -94,7 +94,7 @@ impl Audit {
                 None if cursor.is_some() => 0,
                 None => self.last(&node).await? + 1,
             };
-            chains.push(Back { node, before: end, rows: Vec::new() });
+            chains.push(Back::of(node, end));
         }
         let mut page = Page::default();
         let mut looked = 0;
@@ -113,8 +113,7 @@ impl Audit {
                 break;
             };
             looked += 1;
-            if let Some((seq, row)) = chains[at].rows.pop() {
-                chains[at].before = seq;
+            if let Some((_, row)) = chains[at].pop() {
                 if wanted.takes(&row) {
                     page.rows.push(row);
                 } else if wanted.is_before(&row) {
@@ -134,7 +133,7 @@ impl Audit {
     }
 
     /// The rows before `chain.before`, oldest first, so that the newest is popped first.
-    async fn fill(&self, chain: &mut Back) -> store::Result<()> {
+    pub(super) async fn fill(&self, chain: &mut Back) -> store::Result<()> {
         while chain.rows.is_empty() && chain.before > 1 {
             let first = chain.before.saturating_sub(CHUNK).max(1);
             let after = row_key(&chain.node, first - 1);
@@ -217,10 +216,24 @@ impl Audit {
 }
 
 /// A chain on its way back.
-struct Back {
+pub(super) struct Back {
     node: String,
     before: u64,
     rows: Vec<(u64, Value)>,
+}
+
+impl Back {
+    /// From the row before this one.
+    pub fn of(node: String, before: u64) -> Back {
+        Back { node, before, rows: Vec::new() }
+    }
+
+    /// The newest that is left of what was read.
+    pub fn pop(&mut self) -> Option<(u64, Value)> {
+        let (seq, row) = self.rows.pop()?;
+        self.before = seq;
+        Some((seq, row))
+    }
 }
 
 impl Wanted {

@@ -29,6 +29,8 @@ pub enum ActorKind {
     Local,
     /// An admin token of its own.
     Token,
+    /// Somebody with a signed token of an issuer.
+    User,
     /// The caller of a model, by the key's id.
     Key,
     /// The gateway itself.
@@ -46,8 +48,10 @@ pub struct Origin {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Written before it was done. A row that says how it ended follows; without one the gateway ended in between.
+    /// Written before it was done. A row that says how it ended follows.
     Intended,
+    /// The gateway ended in between: the next start says so.
+    Unknown,
     Done,
     /// Not allowed, or not possible: nothing was changed.
     Refused,
@@ -90,6 +94,7 @@ impl ActorKind {
             ActorKind::Owner => "owner",
             ActorKind::Local => "local",
             ActorKind::Token => "token",
+            ActorKind::User => "user",
             ActorKind::Key => "key",
             ActorKind::System => "system",
             ActorKind::Unknown => "unknown",
@@ -101,6 +106,7 @@ impl Outcome {
     pub const fn name(self) -> &'static str {
         match self {
             Outcome::Intended => "intended",
+            Outcome::Unknown => "unknown",
             Outcome::Done => "done",
             Outcome::Refused => "refused",
             Outcome::Failed => "failed",

@@ -414,3 +414,48 @@ async fn a_log_that_is_written_and_pruned_meanwhile_is_whole() {
     put(&store, mark_key(HEAD, LOCAL), Some(old)).await;
     assert_eq!(audit.verify().await.unwrap().unwrap_err().fault, Fault::Changed);
 }
+
+#[tokio::test]
+async fn what_was_begun_and_has_no_end_is_closed_as_unknown_once_by_the_next_start() {
+    let (store, _) = filled(0).await;
+    let act = async |audit: &Audit, object: &str, ends: bool| {
+        let begun = entry("keys.revoke", object).outcome(Outcome::Intended);
+        let seq = audit.record(Entry { of: None, ..begun.clone() }).await.unwrap();
+        if ends {
+            audit.record(Entry { of: Some(seq), ..begun.outcome(Outcome::Done) }).await.unwrap();
+        }
+        seq
+    };
+    let start = async || {
+        let audit = audit(&store).await;
+        let closed = audit.close_unended().await.unwrap();
+        audit.record(Entry::system(STARTED)).await.unwrap();
+        (audit, closed)
+    };
+    let (first, closed) = start().await;
+    assert_eq!(closed, 0);
+    act(&first, "key_done", true).await;
+    let lost = [act(&first, "key_a", false).await, act(&first, "key_b", false).await];
+    act(&first, "key_also", true).await;
+    // More rows than are read at a time, as after a flood of guesses.
+    for n in 0..500 {
+        let refused = Entry { of: None, ..entry("admin.refused", &n.to_string()) };
+        first.record(refused.outcome(Outcome::Refused)).await.unwrap();
+    }
+    let (second, closed) = start().await;
+    assert_eq!(closed, 2);
+    let unknown = Wanted { outcome: Some("unknown".into()), ..Wanted::default() };
+    let told = second.page(&unknown, None, 10).await.unwrap().unwrap().rows;
+    let said: Vec<_> = told.iter().map(|row| (row["of"].as_u64().unwrap(), row["object"].as_str().unwrap())).collect();
+    assert_eq!(said, [(lost[1], "key_b"), (lost[0], "key_a")]);
+    for row in &told {
+        assert_eq!((&row["action"], &row["code"]), (&json!("keys.revoke"), &json!("gateway_ended")));
+        assert_eq!(row["actor"]["kind"], "system");
+    }
+    // Not again, and whatever was open before a start stays closed.
+    act(&second, "key_c", false).await;
+    assert_eq!(start().await.1, 1);
+    let (last, closed) = start().await;
+    assert_eq!(closed, 0);
+    assert!(last.verify().await.unwrap().is_ok(), "the chain holds");
+}

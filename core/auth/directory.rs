@@ -6,6 +6,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+mod claimed;
+
+pub(in crate::auth) use claimed::Claimed;
+
 use super::{
     Lists, Principal,
     bound::Bound,
@@ -40,16 +44,6 @@ pub struct Identity {
     /// And what ran was ended.
     pub cut: bool,
     pub bound: Arc<Bound>,
-}
-
-/// What a signed token says of its caller's place.
-pub(super) struct Claimed {
-    /// The first that is known counts.
-    pub teams: Vec<String>,
-    /// Where it names none.
-    pub usual_team: Option<Arc<str>>,
-    /// `None`: tokens of this issuer say nothing of roles.
-    pub roles: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +93,11 @@ impl Identity {
         }
     }
 
+    /// Nobody of it is served, and what ran was ended.
+    pub fn was_cut(&self) -> bool {
+        self.disabled && self.cut
+    }
+
     fn of_user(name: &Arc<str>, user: &User) -> Identity {
         Identity {
             organisation: user.organisation.as_deref().map(Arc::from),
@@ -108,6 +107,7 @@ impl Identity {
             role_names: names_of(&user.roles),
             service: user.service,
             disabled: user.disabled,
+            cut: user.cut,
             ..Identity::of(Sort::User, name, user.terms.clone())
         }
     }
@@ -132,6 +132,7 @@ impl Directory {
         for (name, organisation) in who.organisations {
             add(Sort::Organisation, name, &|n| Identity {
                 disabled: organisation.disabled,
+                cut: organisation.cut,
                 ..Identity::of(Sort::Organisation, n, organisation.terms.clone())
             });
         }
@@ -139,6 +140,7 @@ impl Directory {
             add(Sort::Team, name, &|n| Identity {
                 organisation: team.organisation.as_deref().map(Arc::from),
                 disabled: team.disabled,
+                cut: team.cut,
                 ..Identity::of(Sort::Team, n, team.terms())
             });
         }
@@ -290,7 +292,7 @@ impl Directory {
             name: format!("user {name}").into(),
             holds: self.holds(&name, user).into(),
             user: Some(name),
-            token: None,
+            ..Actor::default()
         })
     }
 
@@ -326,44 +328,6 @@ impl Directory {
         principal.denied = closed.or(principal.denied.take());
     }
 
-    /// The same for a caller with a signed token.
-    pub(super) fn bind_claimed(&self, principal: &mut Principal, claimed: &Claimed) {
-        let user = principal.user.as_deref().and_then(|user| self.get(Sort::User, user)).cloned();
-        let known = |team: &String| self.get(Sort::Team, team).is_some();
-        let team = claimed.teams.iter().find(|team| known(team)).or(claimed.teams.first());
-        let its = |user: &Arc<Identity>| user.teams.first().filter(|_| user.teams.len() == 1).cloned();
-        let team = team.map(|team| Arc::from(team.as_str())).or_else(|| user.as_ref().and_then(its));
-        principal.team = team.or(claimed.usual_team.clone());
-        self.put_on(principal);
-        let like = user.as_deref().cloned();
-        let mut like = like.unwrap_or_else(|| {
-            let name = principal.user.clone().unwrap_or_default();
-            let teams = principal.team.iter().cloned().collect();
-            Identity { teams, ..Identity::of(Sort::User, &name, Terms::default()) }
-        });
-        if let Some(roles) = &claimed.roles {
-            principal.roles = roles.clone().into();
-            let role = |name: &String| Some(Grant { role: Role::parse(name)?, over: Over::Belonging });
-            like.roles = roles.iter().filter_map(role).collect();
-        } else {
-            principal.roles = like.role_names.clone();
-        }
-        let named = principal.user.clone().unwrap_or_default();
-        principal.denied = match &principal.team {
-            Some(team) if self.get(Sort::Team, team).is_none() => {
-                Some(deny("team_unknown", format!("the team {team}, which this token names, is not known here")))
-            }
-            Some(team) if !like.teams.is_empty() && !like.teams.contains(team) => {
-                Some(deny("team_unknown", format!("user {named} is not in the team {team}, which this token names")))
-            }
-            None if like.teams.len() > 1 => {
-                Some(deny("team_unknown", format!("user {named} is in several teams: the token must name one")))
-            }
-            _ => self.denied(principal, &like, claimed.roles.is_some()),
-        };
-        self.close(principal);
-    }
-
     fn put_on(&self, principal: &mut Principal) {
         principal.team = principal.team.take().map(|team| self.known(Sort::Team, &team));
         principal.user = principal.user.take().map(|user| self.known(Sort::User, &user));
@@ -393,8 +357,12 @@ impl Directory {
             return Some(deny("user_disabled", format!("user {name} is disabled; ask the gateway's operator")));
         }
         let holds = if said && user.roles.is_empty() { Vec::new() } else { self.holds(name, user) };
-        let actor =
-            Actor { name: format!("user {name}").into(), user: Some(name.clone()), token: None, holds: holds.into() };
+        let actor = Actor {
+            name: format!("user {name}").into(),
+            user: Some(name.clone()),
+            holds: holds.into(),
+            ..Actor::default()
+        };
         let mut place = self.place(principal.team.as_deref(), Some(name));
         if place.teams.is_empty() {
             place.teams = self.memberships(user);

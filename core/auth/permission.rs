@@ -64,6 +64,7 @@ operations! {
     CreateTokens        "tokens.create"        "make admin tokens"                    [All All No  Own No  No]
     RevokeTokens        "tokens.revoke"        "revoke admin tokens"                  [All All All Own No  No]
     ReadUsage           "usage.read"           "see usage and costs"                  [All All All All All All]
+    RerateUsage         "usage.rerate"         "give recorded usage other prices"     [All All No  No  No  No]
     ReadExperiments     "experiments.read"     "compare arms of experiments"          [All All All No  All All]
     ChangeBudgets       "budgets.change"       "raise budgets for a time"             [All All No  No  No  All]
     FlushCache          "cache.flush"          "remove kept answers"                  [All All All No  No  No]
@@ -121,6 +122,8 @@ pub struct Actor {
     pub user: Option<Arc<str>>,
     /// The admin token that it came with.
     pub token: Option<Arc<str>>,
+    /// The issuer whose signed token it came with, as gateway.toml calls it.
+    pub issuer: Option<Arc<str>>,
     pub holds: Arc<[Held]>,
 }
 
@@ -201,7 +204,7 @@ impl Actor {
     /// May do everything.
     pub fn owner(name: &str) -> Actor {
         let holds = Arc::new([Held { role: Role::Owner, reach: Reach::Everything }]);
-        Actor { name: name.into(), user: None, token: None, holds }
+        Actor { name: name.into(), holds, ..Actor::default() }
     }
 
     /// Role names, for messages.

@@ -14,12 +14,17 @@ use std::{
 use aws_lc_rs::hmac;
 use dashmap::DashMap;
 
+mod funds;
+
+pub use funds::{Funds, Page};
+
 use super::{
     Principal, credential,
     cut::Cuts,
     directory::{Directory, Identity, Sort},
     expiry,
     jwt::{self, Issuers},
+    permission::Actor,
     row::{Row, TokenRow},
 };
 use crate::{
@@ -38,6 +43,8 @@ pub struct Table {
     cuts: Cuts,
     tokens: DashMap<Hash, Arc<Token>, foldhash::fast::RandomState>,
     issuers: Issuers,
+    /// gateway.toml was taken over once.
+    configured: AtomicBool,
 }
 
 pub(super) type Hash = [u8; 32];
@@ -97,6 +104,7 @@ impl Table {
             cuts: Cuts::default(),
             tokens: DashMap::default(),
             issuers: Issuers::default(),
+            configured: false.into(),
         }
     }
 
@@ -133,6 +141,12 @@ impl Table {
         Ok(principal)
     }
 
+    /// Who acts at the control plane with a signed token; its user is looked up each time. May wait for its issuer's keys.
+    pub async fn signed_actor(&self, token: &str, now: SystemTime) -> Result<Actor> {
+        self.issuers.administers(token)?;
+        self.issuers.verify(token, now).await?.actor(&self.directory())
+    }
+
     /// A signed token that `verify` has to look at.
     pub fn unverified<'c>(&self, credential: Option<&'c str>) -> Option<&'c str> {
         credential.filter(|credential| self.issuers.reads(credential))
@@ -159,24 +173,43 @@ impl Table {
     /// Takes over who gateway.toml names. A key whose team has no entry is bound by its own list alone.
     pub fn set_configured<'a>(&self, who: impl Into<Configured<'a>>) {
         let mut directory = self.directory();
-        let gone: Vec<_> = directory.all(Sort::Team).into_iter().map(|(name, _)| name).collect();
+        let before = Sort::ALL.map(|sort| directory.all(sort));
         directory.configure(who.into());
-        for team in gone.iter().filter(|name| directory.get(Sort::Team, name).is_none()) {
+        let gone = before[Sort::Team as usize].iter().filter(|(name, _)| directory.get(Sort::Team, name).is_none());
+        for (team, _) in gone {
             tracing::warn!(%team, "the team is no longer configured: its keys are bound by their own lists alone");
         }
         self.rebind(&directory, |_| true);
+        let began = self.configured.swap(true, Ordering::Relaxed);
+        for sort in Sort::ALL {
+            let mut was: BTreeMap<Arc<str>, Arc<Identity>> = before[sort as usize].iter().cloned().collect();
+            for (name, now) in directory.all(sort) {
+                let was = was.remove(&name);
+                // Who was not named before may call all the same, with a token of an issuer.
+                if began || was.is_some() {
+                    self.end(was.as_deref().is_some_and(Identity::was_cut), Some(&*now));
+                }
+            }
+            for identity in was.values().filter(|identity| identity.was_cut()) {
+                self.cuts.forgive_scope(&identity.bound.scope);
+            }
+        }
+    }
+
+    /// What runs ends when somebody is cut, and does not any more when he is served again. `was`: it was cut before.
+    fn end(&self, was: bool, now: Option<&Identity>) {
+        match now {
+            Some(now) if !was && now.was_cut() => self.cuts.cut_scope(now.bound.scope.clone()),
+            Some(now) if !now.disabled => self.cuts.forgive_scope(&now.bound.scope),
+            _ => {}
+        }
     }
 
     /// A row of an organisation, a team, a user; `None`: it is gone.
     pub(super) fn set_identity(&self, sort: Sort, name: &str, identity: Option<Identity>) {
         let mut directory = self.directory();
-        let ended = |directory: &Directory| {
-            let now = directory.get(sort, name)?;
-            Some((now.disabled, now.disabled && now.cut, now.bound.scope.clone()))
-        };
-        let before = ended(&directory);
+        let before = directory.get(sort, name).map(|identity| identity.was_cut());
         directory.put(sort, name, identity);
-        let now = ended(&directory);
         let within = |of: &Option<Arc<str>>| of.as_deref() == Some(name);
         self.rebind(&directory, |principal| match sort {
             Sort::Organisation => within(&principal.organisation),
@@ -184,11 +217,7 @@ impl Table {
             Sort::User => within(&principal.user),
         });
         // New requests are refused already. What was so when the gateway began ends nothing: nothing ran.
-        match (before, now) {
-            (Some((_, false, _)), Some((_, true, scope))) => self.cuts.cut_scope(scope),
-            (_, Some((false, _, scope))) => self.cuts.forgive_scope(&scope),
-            _ => {}
-        }
+        self.end(before.unwrap_or(true), directory.get(sort, name).map(|identity| &**identity));
     }
 
     /// Binds callers anew whose scopes changed.

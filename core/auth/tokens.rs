@@ -196,7 +196,7 @@ fn actor_of(directory: &Directory, id: &Arc<str>, row: &TokenRow) -> Result<Acto
     }
     let name = actor_name(id, row);
     let user = user.map(|user| user.bound.name.clone());
-    Ok(Actor { name: name.into(), user, token: Some(id.clone()), holds: holds.into() })
+    Ok(Actor { name: name.into(), user, token: Some(id.clone()), holds: holds.into(), ..Actor::default() })
 }
 
 fn actor_name(id: &str, row: &TokenRow) -> String {

@@ -7,17 +7,17 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::either;
+use super::stopped::{self, Wants};
 use crate::{
     admin::client::Admin,
     audit::{Actor, ActorKind, Audit, Entry, LOCAL, Origin, Outcome, PURPOSE, Wanted, csv},
     cli::Exit,
-    config::{self, Config, Place, Secret, StoreKind, env},
+    config::{self, Place, Secret, env},
     keyring::Keyring,
     provider,
     store::Store,
@@ -45,7 +45,7 @@ enum Command {
         /// Only this action (keys.create), or all of a kind (keys)
         #[arg(long)]
         action: Option<String>,
-        /// Only this actor: a kind (owner, local, token, key, system), an id or a name
+        /// Only this actor: a kind (owner, local, token, user, key, system), an id or a name
         #[arg(long)]
         actor: Option<String>,
         /// At most so many
@@ -95,22 +95,11 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
         Ok((config, _)) => config,
         Err(problems) => return Ok(super::refuse(&problems)?),
     };
-    let store = opened(&config).await?;
-    let done = async {
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
-        local(&*of(&store, &ring.secret_for(PURPOSE)).await?, command, out).await
-    };
-    let done = done.await;
-    store.close().await?;
-    done
-}
-
-/// The stopped store of a configuration: never made by looking at it.
-async fn opened(config: &Config) -> Result<Arc<dyn Store>> {
-    if config.store.kind != StoreKind::Memory && !config.store.path.is_dir() {
-        bail!("there is no store in {}: nothing was done here yet", config.store.path.display());
-    }
-    either::stopped(config, "log").await
+    stopped::with(&config, LOG, async |store| {
+        let ring = Keyring::open(store, &config.secrets).await.map_err(plain)?;
+        local(&*of(store, &ring.secret_for(PURPOSE)).await?, command, out).await
+    })
+    .await
 }
 
 async fn of(store: &Arc<dyn Store>, key: &[u8; 32]) -> Result<Arc<Audit>> {
@@ -298,3 +287,4 @@ fn plain(error: crate::error::Error) -> anyhow::Error {
 type Out = dyn Write + Send;
 
 const PAGE: usize = 2_000;
+const LOG: Wants = Wants { kept: "log", missing: Some("nothing was done here yet"), running: Some("") };

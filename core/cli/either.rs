@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -12,11 +12,13 @@ use crate::{
     admin::client::Admin,
     audit::PURPOSE,
     auth::Keys,
-    cli::Exit,
-    config::{self, Place, Secret, StoreKind, env},
+    cli::{
+        Exit,
+        stopped::{self, Wants},
+    },
+    config::{self, Place, Secret, env},
     keyring::Keyring,
     provider,
-    store::{self, Store, StoreError},
 };
 
 /// One of both.
@@ -61,40 +63,20 @@ pub async fn with(
         Ok((config, _)) => config,
         Err(problems) => return Ok(super::refuse(&problems)?),
     };
-    let store = stopped(&config, "keys").await?;
-    let done = async {
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
+    stopped::with(&config, KEYS, async |store| {
+        let ring = Keyring::open(store, &config.secrets).await.map_err(plain)?;
         let keys = Keys::with(&ring, store.clone(), &config.auth, config.who()).await.map_err(plain)?;
         let either = Either::Stopped(keys);
         match &told {
             Some(Told { action, object }) => {
                 let key = ring.secret_for(PURPOSE);
-                super::audit::told(&store, &key, (action, Some(object)), work(&either)).await
+                super::audit::told(store, &key, (action, Some(object)), work(&either)).await
             }
             None => work(&either).await,
         }
-    };
-    let done = done.await;
-    store.close().await.context("the store could not be closed")?;
-    done?;
+    })
+    .await?;
     Ok(Exit::Done)
-}
-
-/// The stopped store of a configuration. `kept`: what one in memory keeps none of.
-pub async fn stopped(config: &config::Config, kept: &str) -> Result<Arc<dyn Store>> {
-    if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no {kept} between runs: use --admin URL on the running gateway");
-    }
-    let store = store::open(&config.store).await.map_err(|e| match e {
-        StoreError::Locked { path } => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        other => other.into(),
-    })?;
-    super::tell(store.notices())?;
-    Ok(store)
 }
 
 /// One call of the admin API.
@@ -153,3 +135,5 @@ pub fn table(columns: &[&str], rows: &[Value]) -> Vec<String> {
     };
     lines.iter().map(line).collect()
 }
+
+const KEYS: Wants = Wants { kept: "keys", missing: None, running: Some("") };

@@ -35,6 +35,7 @@ pub mod schema;
 pub mod secrets;
 pub mod serve;
 pub mod state;
+mod stopped;
 mod terms;
 pub mod test;
 pub mod tokens;

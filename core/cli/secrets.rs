@@ -13,7 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::either;
+use super::stopped::{self, Wants};
 use crate::{
     admin::client::Admin,
     audit::PURPOSE,
@@ -95,9 +95,8 @@ async fn run_to(
         Ok((config, _)) => config,
         Err(problems) => return Ok(super::refuse(&problems)?),
     };
-    let store = either::stopped(&config, "secrets").await?;
-    let done = async {
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
+    stopped::with(&config, SECRETS, async |store| {
+        let ring = Keyring::open(store, &config.secrets).await.map_err(plain)?;
         let secrets = Secrets::new(store.clone(), ring.clone(), Client::new(&ProxyConfig::default()));
         secrets.settle(&config.secrets, &[]).await;
         let (action, object) = match &command {
@@ -108,13 +107,13 @@ async fn run_to(
         };
         let key = ring.secret_for(PURPOSE);
         let work = local(&secrets, &config, command, value, out);
-        super::audit::told(&store, &key, (action, object.as_deref()), work).await
-    };
-    let done = done.await;
-    store.close().await?;
-    done?;
+        super::audit::told(store, &key, (action, object.as_deref()), work).await
+    })
+    .await?;
     Ok(Exit::Done)
 }
+
+const SECRETS: Wants = Wants { kept: "secrets", missing: None, running: Some("") };
 
 async fn local(
     secrets: &Arc<Secrets>,

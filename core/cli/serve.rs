@@ -207,6 +207,16 @@ impl Running {
         let audit =
             Audit::open(store.clone(), &keys.secret_for(audit::PURPOSE), store.node().unwrap_or(audit::LOCAL)).await?;
         audit.set_keep(config.audit.keep);
+        match audit.close_unended().await {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(
+                count,
+                "nobody knows what became of admin actions when the gateway ended: the audit log names them"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "the audit log could not be looked through for actions without an end")
+            }
+        }
         let ledger = Ledger::open_as(
             store.node().unwrap_or(""),
             store.clone(),
@@ -276,7 +286,7 @@ impl Running {
         rollout::known(&[&gateway.runtime.load()]);
         let standing_told = standing.named();
         let started = serde_json::json!({ "running": standing_told, "gateway": env!("CARGO_PKG_VERSION"), "notices": store.notices() });
-        audit.record_done(Entry::system("gateway.start").after(started)).await;
+        audit.record_done(Entry::system(audit::STARTED).after(started)).await;
         let deploy = Deploy::new(gateway.clone(), place.clone(), versions, standing);
         if let Some((number, candidate)) = resumes {
             let deploy = deploy.clone();
@@ -303,7 +313,12 @@ impl Running {
         let told = gateway.clone();
         let webhook = move || told.runtime.load().config.alerts.clone();
         let heard = budgets.alarm().hear().context("alerts are heard once a process")?;
-        let alerts = alerts::run(heard, gateway.state.transport.client(), webhook, close.clone());
+        let alerts_lease = match &config.store.kind {
+            StoreKind::Redis(redis) => redis.lease,
+            _ => Duration::ZERO,
+        };
+        let teller = (gateway.state.transport.client(), store.clone(), alerts_lease);
+        let alerts = alerts::run(heard, teller, webhook, close.clone());
         let mut helpers = vec![
             tokio::spawn(async move {
                 if let Err(error) = admin::serve(admin_listener, plane, stop).await {

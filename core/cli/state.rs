@@ -6,13 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use http::Method;
 
 use crate::{
     admin::client::Admin,
     audit::PURPOSE,
-    cli::Exit,
+    cli::{
+        Exit,
+        stopped::{self, Wants},
+    },
     config::{self, Config, Place, Secret, StoreKind, env},
     keyring, provider,
     store::{self, Directory, Header, StoreError, hex},
@@ -86,15 +89,7 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut (dyn
 }
 
 async fn export(config: &Config, to: Option<PathBuf>, out: &mut (dyn Write + Send)) -> Result<()> {
-    if !config.store.exists() {
-        bail!("there is no store in {}", config.store.path.display());
-    }
-    let store = store::open(&config.store).await.map_err(|e| in_use(e, config, true))?;
-    super::tell(store.notices())?;
-    let done = store.export(to).await;
-    let closed = store.close().await;
-    let done = done?;
-    closed?;
+    let done = stopped::with(config, ROWS, async |store| Ok(store.export(to).await?)).await?;
     show(out, done.rows, &done.path.display().to_string())
 }
 
@@ -106,7 +101,7 @@ fn show(out: &mut (dyn Write + Send), rows: u64, path: &str) -> Result<()> {
 async fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Write + Send)) -> Result<()> {
     let done = store::import(&config.store, file, replace, &|directory, header| fits(config, directory, header))
         .await
-        .map_err(|e| in_use(e, config, false))?;
+        .map_err(|e| stopped::in_use(e, config, None))?;
     for line in done {
         writeln!(out, "{line}")?;
     }
@@ -115,16 +110,13 @@ async fn import(config: &Config, file: &Path, replace: bool, out: &mut (dyn Writ
 
 /// The log that came with the import says that it did.
 async fn tell(config: &Config, file: &Path) -> Result<()> {
-    let store = store::open(&config.store).await?;
-    let told = async {
-        let ring = keyring::Keyring::open(&store, &config.secrets).await?;
+    stopped::with(config, ROWS, async |store| {
+        let ring = keyring::Keyring::open(store, &config.secrets).await?;
         let name = file.display().to_string();
         let (key, action) = (ring.secret_for(PURPOSE), ("state.import", Some(name.as_str())));
-        super::audit::told(&store, &key, action, async { Ok(()) }).await
-    };
-    let told = told.await;
-    store.close().await?;
-    told
+        super::audit::told(store, &key, action, async { Ok(()) }).await
+    })
+    .await
 }
 
 /// Keys are hashes under the master key: with another one they would all be unknown.
@@ -149,20 +141,7 @@ fn fits(config: &Config, directory: &Directory, header: &Header) -> store::Resul
     Err(StoreError::File { path: directory.path().join("master.key"), message: message.into() })
 }
 
-fn in_use(error: StoreError, config: &Config, export: bool) -> anyhow::Error {
-    match error {
-        StoreError::Locked { path } if export => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        StoreError::Locked { path } => {
-            anyhow!("the store in {} is in use: stop the gateway first", path.display())
-        }
-        other => other.into(),
-    }
-}
-
+const ROWS: Wants = Wants { kept: "rows", missing: Some(""), running: Some("") };
 const COPY_IT: &str = "the file is missing or unreadable, and the export's keys cannot be checked without it: copy master.key of the \
      gateway that was exported to this place first";
 

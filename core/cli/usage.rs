@@ -7,12 +7,12 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::either;
+use super::stopped::{self, Wants};
 use crate::{
     account::{
         Ledger,
@@ -20,7 +20,7 @@ use crate::{
     },
     admin::client::Admin,
     cli::Exit,
-    config::{self, Config, Place, Secret, StoreKind, env},
+    config::{self, Config, Place, Secret, env},
     provider,
     telemetry::Ring,
 };
@@ -226,11 +226,7 @@ fn print(out: &mut Out, rows: Vec<Value>, json: bool) -> Result<()> {
 
 /// What stands in the store of a stopped gateway.
 async fn with_ledger<T>(config: &Config, work: impl AsyncFnOnce(Arc<Ledger>) -> Result<T>) -> Result<T> {
-    if config.store.kind != StoreKind::Memory && !config.store.path.is_dir() {
-        bail!("there is no store in {}: nothing ran here yet", config.store.path.display());
-    }
-    let store = either::stopped(config, "usage").await?;
-    let done = async {
+    stopped::with(config, USAGE, async |store| {
         let ring = Arc::new(Ring::new(1));
         let ledger = match store.node() {
             // Nobody else has the store: what a killed gateway did not note is counted now.
@@ -238,11 +234,11 @@ async fn with_ledger<T>(config: &Config, work: impl AsyncFnOnce(Arc<Ledger>) -> 
             Some(node) => Ledger::look(node, store.clone(), ring, SystemTime::now).await?,
         };
         work(ledger).await
-    };
-    let done = done.await;
-    store.close().await?;
-    done
+    })
+    .await
 }
+
+const USAGE: Wants = Wants { kept: "usage", missing: Some("nothing ran here yet"), running: Some("") };
 
 /// Lines of the ledger that were settled in a time, of the stopped store or of a running gateway.
 async fn lines(

@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 use crate::{
     admin::client::Admin,
     audit::PURPOSE,
-    cli::Exit,
-    config::{self, Config, Place, Secret, StoreKind, env},
+    cli::{
+        Exit,
+        stopped::{self, Wants},
+    },
+    config::{self, Place, Secret, env},
     keyring::Keyring,
     provider,
-    store::{self, StoreError},
     versions::{Versions, compare, id, show},
 };
 
@@ -124,28 +126,21 @@ async fn run_to(args: Args, place: &Place, token: Option<Secret>, out: &mut Out)
         Ok((config, _)) => config,
         Err(problems) => return Ok(super::refuse(&problems)?),
     };
-    if config.store.kind == StoreKind::Memory {
-        bail!("store.kind = \"memory\" keeps no versions between runs: use --admin URL on the running gateway");
-    }
-    if !config.store.exists() {
-        bail!("there is no store in {}: nothing ran here yet", config.store.path.display());
-    }
-    let store = store::open(&config.store).await.map_err(|e| in_use(e, &config))?;
-    super::tell(store.notices())?;
-    let done = async {
+    stopped::with(&config, VERSIONS, async |store| {
         let versions = Versions::open(store.clone()).await?;
         if !matches!(command, Command::Unpin { .. }) {
             return local(&versions, command, json, out).await;
         }
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(plain)?;
+        let ring = Keyring::open(store, &config.secrets).await.map_err(plain)?;
         let pinned = versions.pin().map(|pin| id(pin.version));
         let (key, action) = (ring.secret_for(PURPOSE), ("config.unpin", pinned.as_deref()));
-        super::audit::told(&store, &key, action, local(&versions, command, json, out)).await
-    };
-    let done = done.await;
-    store.close().await?;
-    done.map(|()| Exit::Done)
+        super::audit::told(store, &key, action, local(&versions, command, json, out)).await
+    })
+    .await?;
+    Ok(Exit::Done)
 }
+
+const VERSIONS: Wants = Wants { kept: "versions", missing: Some("nothing ran here yet"), running: Some("") };
 
 async fn local(versions: &Versions, command: Command, json: bool, out: &mut Out) -> Result<()> {
     match command {
@@ -311,17 +306,6 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
-    }
-}
-
-fn in_use(error: StoreError, config: &Config) -> anyhow::Error {
-    match error {
-        StoreError::Locked { path } => anyhow!(
-            "the store in {} is in use: if that is the running gateway, add --admin http://{}",
-            path.display(),
-            config.admin.listen
-        ),
-        other => other.into(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::written;
 use crate::model::{Delta, Event};
 
 /// The last frame that told one piece of text and nothing else.
@@ -53,6 +54,11 @@ impl Alike {
         let text = text.filter(|text| left.is_empty() && !text.is_empty())?;
         self.vain = 0;
         Some((self.choice, self.index, text))
+    }
+
+    /// Something else happened to the stream.
+    pub fn forget(&mut self) {
+        self.fixed.clear();
     }
 
     /// A frame was read the long way and told this. `keys`: what the text may stand under; `padding`: keys whose values say
@@ -166,23 +172,23 @@ impl Mould {
             return false;
         }
         out.extend_from_slice(&self.before);
-        let written = serde_json::to_writer(&mut *out, text).is_ok();
+        written::text(text, out);
         out.extend_from_slice(&self.after);
-        written
+        true
     }
 
     /// This was written the long way. `key`: what the text stands under.
-    pub fn learn(&mut self, choice: u32, index: u32, key: &str, text: &str, written: &[u8]) {
+    pub fn learn(&mut self, choice: u32, index: u32, key: &str, text: &str, frame: &[u8]) {
         self.place = None;
-        let Ok(json) = serde_json::to_string(text) else { return };
-        let wanted = format!("\"{key}\":{json}");
-        let mut found = memchr::memmem::find_iter(written, wanted.as_bytes());
+        let mut wanted = format!("\"{key}\":").into_bytes();
+        let head = wanted.len();
+        written::text(text, &mut wanted);
+        let mut found = memchr::memmem::find_iter(frame, &wanted);
         let (Some(at), None) = (found.next(), found.next()) else { return };
-        let from = at + wanted.len() - json.len();
         self.before.clear();
-        self.before.extend_from_slice(&written[..from]);
+        self.before.extend_from_slice(&frame[..at + head]);
         self.after.clear();
-        self.after.extend_from_slice(&written[from + json.len()..]);
+        self.after.extend_from_slice(&frame[at + wanted.len()..]);
         self.place = Some((choice, index));
     }
 

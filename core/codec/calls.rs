@@ -83,7 +83,8 @@ pub fn made_id(prefix: &str, seeds: &[&str]) -> String {
     }
     let mut id = prefix.to_owned();
     for byte in &hash.finish().as_ref()[..12] {
-        id.push_str(&format!("{byte:02x}"));
+        let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+        id.extend([digit(byte >> 4), digit(byte & 15)]);
     }
     id
 }

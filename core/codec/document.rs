@@ -13,6 +13,7 @@ use crate::{
     model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role, ServiceTier},
 };
 
+mod lent;
 mod text;
 mod told;
 mod write;
@@ -276,7 +277,11 @@ impl Document {
         let config = &["generationConfig", "generation_config"];
         let could = |lack: &str| match lack {
             "tools" => self.has_tools(),
-            "images" | "documents" | "audio" | "video" => self.envelope.has_media,
+            "images" | "documents" => self.envelope.has_media,
+            // Most models lack them: a body with pictures is not read for that. Every wire says the word.
+            "audio" | "video" => {
+                self.envelope.has_media && memchr::memmem::find(&self.bytes, lack.as_bytes()).is_some()
+            }
             "n" | "logprobs" => has(&[lack]) || has(config),
             "json_schema" => {
                 has(&["response_format", "output_config", "output_format", "outputConfig", "text"]) || has(config)
@@ -296,9 +301,13 @@ impl Document {
 
     /// Lets go of what was read, if it is long and can be read again.
     pub fn release(&mut self) {
-        if self.bytes.len() >= LONG && self.dirty.is_empty() && !self.made {
+        if self.can_be_read_again() {
             self.decoded = None;
         }
+    }
+
+    fn can_be_read_again(&self) -> bool {
+        self.bytes.len() >= LONG && self.dirty.is_empty() && !self.made
     }
 
     /// Has the canonical model been read already?
@@ -309,6 +318,11 @@ impl Document {
     /// Fields that were edited.
     pub fn dirty(&self) -> &[Field] {
         &self.dirty
+    }
+
+    /// The wire's names of what was edited.
+    fn edited(&self) -> impl Iterator<Item = &'static str> {
+        self.dirty.iter().flat_map(|field| codec(self.format).wire_fields(*field)).copied()
     }
 
     /// Does the prompt seem to hold media? Does not decode: may be wrong towards yes.
@@ -342,8 +356,7 @@ impl Document {
 
     /// A top-level field of the client's own bytes, where it stands once.
     pub fn field(&self, name: &str) -> Option<Value> {
-        let mut named =
-            self.envelope.fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == name.as_bytes());
+        let mut named = self.envelope.fields.iter().filter(|e| e.name(&self.bytes) == name.as_bytes());
         let entry = named.next()?;
         if named.next().is_some() {
             return None;

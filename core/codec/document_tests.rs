@@ -1,5 +1,7 @@
 //! Splices and scans against serde_json.
 
+use serde_json::json;
+
 use super::{text::ends, *};
 use crate::{codec::signature, model::Signature};
 
@@ -297,4 +299,56 @@ fn a_body_is_not_read_for_what_it_cannot_hold() {
         let mut asks = document(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],{more}}}"#));
         assert_eq!(asks.refuse_lacking(&dialect).expect_err("refused").kind, crate::error::Kind::Unsupported, "{more}");
     }
+}
+
+#[test]
+fn a_body_with_lent_texts_is_the_body_without() {
+    let line = "a line with a \"word\" in quotes, a tab\t and an ü\n";
+    let long = |n: usize| format!("{n}: {}end", line.repeat(100 + n));
+    let prose = |n: usize| format!("so {}end", line.repeat(100 + n));
+    let picture = format!("data:image/png;base64,iVBORw0K{}", "A".repeat(80_000));
+    let call = |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": json!({"a": prose(9)}).to_string()}});
+    let body = json!({"model": "m", "messages": [
+        {"role": "system", "content": prose(1)},
+        {"role": "user", "content": [{"type": "text", "text": prose(2)}, {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": prose(2)}, {"type": "text", "text": long(3)}, {"type": "text", "text": format!(" {} ", prose(4))}]},
+        {"role": "assistant", "content": prose(5), "tool_calls": [call("call_abc123XYZ"), call("call_abc123XYa")]},
+        {"role": "tool", "tool_call_id": "call_abc123XYZ", "content": prose(6)},
+        {"role": "tool", "tool_call_id": "call_abc123XYa", "content": json!({"b": prose(7)}).to_string()},
+        {"role": "user", "content": prose(8)},
+        {"role": "system", "content": prose(8)},
+        {"role": "user", "content": "and then?"}],
+        "tools": [{"type": "function", "function": {"name": "f", "description": prose(1), "parameters": {"type": "object", "properties": {}}}}]})
+    .to_string();
+    let more = |body: &mut Map<String, Value>| drop(body.insert("more".to_owned(), json!(1.5)));
+    for format in Format::ALL.into_iter().filter(|format| *format != Format::OpenaiChat) {
+        let dialect = Dialect::of("m");
+        let mut plain = document(&body).encode(format, &dialect).expect("encoded");
+        more(&mut plain.body);
+        let whole = Value::Object(plain.body).to_string();
+        let (lent, kept) = (&mut document(&body), &mut document(&body));
+        let (pieces, dropped) = lent.anew(format, &dialect, more).expect("written");
+        assert!(pieces.concat() == whole.as_bytes() && dropped == plain.dropped, "{}", format.name());
+        assert!(!lent.is_decoded(), "what was read is let go of");
+        // Once more, and where somebody else reads the same.
+        assert_eq!(lent.anew(format, &dialect, more).expect("written").0.concat(), whole.as_bytes());
+        kept.request().expect("read");
+        let (own, before) = (&mut kept.clone(), kept.request().expect("read").clone());
+        assert_eq!(own.anew(format, &dialect, more).expect("written").0.concat(), whole.as_bytes());
+        assert_eq!(kept.request().expect("read"), &before);
+        kept.edit(Field::User).expect("read").user = Some("u".to_owned());
+        assert_ne!(kept.anew(format, &dialect, more).expect("written").0.concat(), b"");
+        assert!(kept.is_decoded(), "what a stage changed is kept");
+    }
+}
+
+#[test]
+fn a_text_that_looks_like_a_mark_is_none() {
+    let text = format!("so \0lent 0\0 and \0lent 1\0 {}end", "x".repeat(70_000));
+    let body =
+        json!({"model": "m", "messages": [{"role": "user", "content": text}, {"role": "user", "content": text}]})
+            .to_string();
+    let pieces = document(&body).anew(Format::AnthropicMessages, &Dialect::of("m"), |_| {}).expect("written").0;
+    let said = joined(pieces);
+    assert_eq!(said["messages"][0]["content"][0]["text"], text.as_str(), "{}", &said.to_string()[..200]);
 }

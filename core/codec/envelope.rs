@@ -64,7 +64,14 @@ impl Envelope {
     }
 
     pub fn entry(&self, body: &[u8], name: &str) -> Option<&Entry> {
-        self.fields.iter().find(|e| &body[e.key.start + 1..e.key.end - 1] == name.as_bytes())
+        self.fields.iter().find(|e| e.name(body) == name.as_bytes())
+    }
+}
+
+impl Entry {
+    /// Its key without the quotes: what is scanned has no escapes there.
+    pub fn name<'b>(&self, body: &'b [u8]) -> &'b [u8] {
+        &body[self.key.start + 1..self.key.end - 1]
     }
 }
 

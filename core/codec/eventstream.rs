@@ -4,8 +4,7 @@
 //! A frame: length of all, length of the headers, checksum of these eight bytes (the prelude), headers, payload, checksum of
 //! all before it. Numbers are big-endian.
 
-use aws_smithy_eventstream::frame::{read_message_from, write_message_to};
-use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use aws_smithy_eventstream::frame::read_message_from;
 use bytes::Bytes;
 
 use crate::error::{Error, Kind, Result};
@@ -36,12 +35,20 @@ pub struct Frame {
 pub struct Decoder {
     held: Vec<u8>,
     limit: usize,
+    last: Last,
+}
+
+/// What the last event's headers were, and its name: nearly all frames of a stream have the same ones.
+#[derive(Debug, Default)]
+struct Last {
+    headers: Vec<u8>,
+    name: String,
 }
 
 impl Decoder {
     /// `limit`: the most bytes one frame may have.
     pub fn new(limit: usize) -> Self {
-        Decoder { held: Vec::new(), limit }
+        Decoder { held: Vec::new(), limit, last: Last::default() }
     }
 
     /// Calls `each` for every frame that `bytes` completes.
@@ -56,7 +63,7 @@ impl Decoder {
             self.held.extend_from_slice(mine);
             bytes = rest;
             if length(&self.held, self.limit)? == Some(self.held.len()) {
-                let frame = read(&self.held)?;
+                let frame = self.last.read(&self.held)?;
                 self.held.clear();
                 each(frame)?;
             }
@@ -64,7 +71,7 @@ impl Decoder {
         while let Some(whole) = length(bytes, self.limit)? {
             let Some((frame, rest)) = bytes.split_at_checked(whole) else { break };
             bytes = rest;
-            each(read(frame)?)?;
+            each(self.last.read(frame)?)?;
         }
         self.held.extend_from_slice(bytes);
         Ok(())
@@ -76,6 +83,35 @@ impl Decoder {
             return Ok(());
         }
         Err(broken("the upstream's stream ended inside a frame"))
+    }
+}
+
+impl Last {
+    /// One whole frame: headers that are the last ones are not read again.
+    fn read(&mut self, frame: &[u8]) -> Result<Frame> {
+        let headers = self.headers.len();
+        let parts = frame.split_at_checked(PRELUDE).and_then(|(prelude, rest)| {
+            let (body, crc) = rest.split_last_chunk::<4>()?;
+            Some((prelude, body.strip_prefix(self.headers.as_slice())?, *crc))
+        });
+        if let Some((prelude, payload, crc)) = parts
+            && headers > 0
+            && prelude[4..8] == (headers as u32).to_be_bytes()
+            && prelude[8..] == checksum(&prelude[..8])
+            && crc == checksum(&frame[..frame.len() - 4])
+        {
+            let payload = Bytes::copy_from_slice(payload);
+            return Ok(Frame { said: Said::Event, name: self.name.clone(), payload });
+        }
+        // Another one, or a damaged one.
+        let read = read(frame)?;
+        self.headers.clear();
+        if read.said == Said::Event {
+            let length = u32::from_be_bytes([frame[4], frame[5], frame[6], frame[7]]) as usize;
+            self.headers.extend_from_slice(frame.get(PRELUDE..PRELUDE + length).unwrap_or_default());
+            self.name.clone_from(&read.name);
+        }
+        Ok(read)
     }
 }
 
@@ -115,31 +151,62 @@ pub fn read(frame: &[u8]) -> Result<Frame> {
 
 /// Appends one frame with a JSON payload.
 pub fn write(said: Said, name: &str, payload: &[u8], out: &mut Vec<u8>) {
+    let before = out.len();
+    // Names are ours and short, so it is only the length in 32 bits that can fail it.
+    if write_frame(said, name, payload, out).is_none() {
+        out.truncate(before);
+    }
+}
+
+fn write_frame(said: Said, name: &str, payload: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let (kind, named) = match said {
         Said::Event => ("event", ":event-type"),
         Said::Exception => ("exception", ":exception-type"),
         Said::Error => ("error", ":error-code"),
     };
-    let text = |name: &'static str, value: &str| Header::new(name, HeaderValue::String(value.to_owned().into()));
+    let before = out.len();
+    out.reserve(payload.len() + name.len() + ROOM);
+    out.extend_from_slice(&[0; PRELUDE]);
     // In the vendor's order.
-    let mut headers = vec![text(named, name)];
+    header(named, name, out)?;
     let payload = match said {
         Said::Error => {
             let message: String = String::from_utf8_lossy(payload).chars().take(LONGEST_MESSAGE).collect();
-            headers.push(text(":error-message", &message));
-            Bytes::new()
+            header(":error-message", &message, out)?;
+            &[]
         }
         Said::Event | Said::Exception => {
-            headers.push(text(":content-type", "application/json"));
-            Bytes::copy_from_slice(payload)
+            header(":content-type", "application/json", out)?;
+            payload
         }
     };
-    headers.push(text(":message-type", kind));
-    let before = out.len();
-    // Names are ours and short, so it is only the length in 32 bits that can fail it.
-    if write_message_to(&Message::new_from_parts(headers, payload), out).is_err() {
-        out.truncate(before);
-    }
+    header(":message-type", kind, out)?;
+    let headers = u32::try_from(out.len() - before - PRELUDE).ok()?;
+    out.extend_from_slice(payload);
+    let whole = u32::try_from(out.len() - before + 4).ok()?;
+    let prelude = &mut out[before..before + PRELUDE];
+    prelude[..4].copy_from_slice(&whole.to_be_bytes());
+    prelude[4..8].copy_from_slice(&headers.to_be_bytes());
+    let crc = checksum(&prelude[..8]);
+    prelude[8..].copy_from_slice(&crc);
+    let crc = checksum(&out[before..]);
+    out.extend_from_slice(&crc);
+    Some(())
+}
+
+/// A header with a text. `None`: one of them is too long for its length.
+fn header(name: &str, value: &str, out: &mut Vec<u8>) -> Option<()> {
+    let length = u16::try_from(value.len()).ok().filter(|length| *length <= i16::MAX as u16)?;
+    out.push(u8::try_from(name.len()).ok()?);
+    out.extend_from_slice(name.as_bytes());
+    out.push(TEXT);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(value.as_bytes());
+    Some(())
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 4] {
+    crc32fast::hash(bytes).to_be_bytes()
 }
 
 fn broken(message: impl Into<String>) -> Error {
@@ -150,6 +217,10 @@ fn broken(message: impl Into<String>) -> Error {
 const PRELUDE: usize = 12;
 /// A frame with neither headers nor payload.
 const SMALLEST: usize = PRELUDE + 4;
+/// The type of a header's value.
+const TEXT: u8 = 7;
+/// What stands around a payload, without the event's name.
+const ROOM: usize = 100;
 /// A header's value has at most 32767 bytes, a letter at most four.
 const LONGEST_MESSAGE: usize = 8000;
 

@@ -94,6 +94,39 @@ fn any_split_gives_the_same_frames() {
 }
 
 #[test]
+fn headers_that_stay_the_same_are_believed_only_with_their_checksums() {
+    let mut bytes = Vec::new();
+    for (said, name, payload) in [
+        (Said::Event, "a", "1"),
+        (Said::Event, "a", "22"),
+        (Said::Event, "b", "3"),
+        (Said::Exception, "a", "4"),
+        (Said::Event, "a", ""),
+        (Said::Event, "a", "5"),
+    ] {
+        write(said, name, payload.as_bytes(), &mut bytes);
+    }
+    let told = all(&[&bytes]).expect("whole");
+    let expected = [("a", "1"), ("a", "22"), ("b", "3"), ("a", "4"), ("a", ""), ("a", "5")];
+    assert!(told.iter().map(|f| (f.name.as_str(), &f.payload[..])).eq(expected.map(|(n, p)| (n, p.as_bytes()))));
+    assert_eq!(told.iter().filter(|frame| frame.said == Said::Exception).count(), 1);
+    // Damage in the second of two that are alike.
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    write(Said::Event, "a", b"1", &mut first);
+    write(Said::Event, "a", b"22", &mut second);
+    for bit in 0..second.len() * 8 {
+        let mut damaged = second.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(all(&[&first, &damaged]).is_err(), "bit {bit}");
+    }
+    // What looks the same up to another length of the headers is another.
+    let headers = &first[12..first.len() - 5];
+    let odd = [raw(headers, b"1"), raw(&headers[..headers.len() - 1], b"1")].concat();
+    assert!(all(&[&odd]).is_err());
+    assert_eq!(all(&[&raw(headers, b"1"), &raw(&[], &[headers, b"1"].concat())]).expect("readable")[1].name, "");
+}
+
+#[test]
 fn a_stream_cut_inside_a_frame_never_ends_well() {
     let bytes = stream();
     let ends: Vec<usize> = (1..bytes.len()).filter(|at| all(&[&bytes[..*at]]).is_ok()).collect();

@@ -210,6 +210,10 @@ impl Lane {
                 _ => {}
             }
         }
+        // What an earlier frame told comes before what this one tells: the last word holds.
+        if let Some(earlier) = self.last_usage.take() {
+            let _ = self.decode(&earlier);
+        }
         let hidden = self.hide_usage && WORDS.choices.is_in(frame) && usage_only(frame);
         if self.committed {
             self.decode(frame)?;

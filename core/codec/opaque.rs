@@ -219,12 +219,14 @@ pub fn figures(usage: &Value) -> Usage {
         ["output_tokens_details", "output_token_details", "completion_tokens_details"],
     );
     let output = number(&["output_tokens", "completion_tokens"]);
+    let cached_sound = inputs.iter().find_map(|s| usage[*s]["cached_tokens_details"]["audio_tokens"].as_u64());
     let seconds = usage["seconds"].as_f64().filter(|s| *s >= 0.0 && *s < 1e9);
     let units = Units {
         input_image_tokens: detail(&inputs, "image_tokens"),
         output_image_tokens: detail(&outputs, "image_tokens"),
         input_audio_ms: seconds.map(|s| (s * 1000.0).ceil() as u64),
         search_units: number(&["search_units"]),
+        cache_read_audio_tokens: cached_sound,
         ..Units::default()
     };
     Usage {

@@ -23,34 +23,39 @@ pub fn pieces(body: Map<String, Value>) -> Vec<Bytes> {
     out.done
 }
 
+/// The same, with these texts in the places of their marks. `None`: not every mark stands there once.
+pub fn with_lent(body: Map<String, Value>, texts: Vec<String>) -> Option<Vec<Bytes>> {
+    let mut out = Pieces { lent: texts.into_iter().map(Some).collect(), ..Pieces::default() };
+    out.write(Value::Object(body));
+    out.cut();
+    (!out.amiss && out.lent.iter().all(Option::is_none)).then_some(out.done)
+}
+
+/// What stands for a text that is lent.
+pub fn mark(number: usize) -> String {
+    format!("{MARK}{number}\0")
+}
+
 #[derive(Default)]
 struct Pieces {
     done: Vec<Bytes>,
     open: Vec<u8>,
+    /// Texts whose marks were not found yet.
+    lent: Vec<Option<String>>,
+    /// A mark stands there twice.
+    amiss: bool,
 }
 
 impl Pieces {
     /// Each text is let go of when it is written.
     fn write(&mut self, value: Value) {
         match value {
-            Value::String(text) if is_long(&text) => {
+            Value::String(text) => {
                 self.open.push(b'"');
-                self.cut();
-                self.done.push(Bytes::from(text));
-                self.open.push(b'"');
-            }
-            // One with escapes is copied, a part at a time: the parts find room where the model's copy was.
-            Value::String(text) if text.len() >= LONG => {
-                self.open.push(b'"');
-                self.cut();
-                let mut rest = text.as_str();
-                while !rest.is_empty() {
-                    let (part, more) = rest.split_at(rest.floor_char_boundary(PART.min(rest.len())));
-                    let mut piece = Vec::with_capacity(part.len() + part.len() / 16 + 16);
-                    written::text(part, &mut piece);
-                    let inner = 1..piece.len() - 1;
-                    self.done.push(Bytes::from(piece).slice(inner));
-                    rest = more;
+                if self.lent.is_empty() || !text.contains(MARK) {
+                    self.text(text)
+                } else {
+                    self.marked(&text)
                 }
                 self.open.push(b'"');
             }
@@ -74,6 +79,43 @@ impl Pieces {
             }
             plain => written::value(&plain, &mut self.open),
         }
+    }
+
+    fn text(&mut self, text: String) {
+        if text.len() < LONG {
+            written::escaped(&text, &mut self.open);
+            if self.open.len() >= PART {
+                self.cut();
+            }
+            return;
+        }
+        self.cut();
+        if written::is_plain(&text) {
+            self.done.push(Bytes::from(text));
+            return;
+        }
+        // One with escapes is copied, a part at a time: the parts find room where the model's copy was.
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            let (part, more) = rest.split_at(rest.floor_char_boundary(PART.min(rest.len())));
+            let mut piece = Vec::with_capacity(part.len() + part.len() / 16 + 16);
+            written::escaped(part, &mut piece);
+            self.done.push(Bytes::from(piece));
+            rest = more;
+        }
+    }
+
+    /// A text that may have marks in it.
+    fn marked(&mut self, mut text: &str) {
+        while let Some((before, number, after)) = find_mark(text) {
+            written::escaped(before, &mut self.open);
+            match self.lent.get_mut(number).and_then(Option::take) {
+                Some(lent) => self.text(lent),
+                None => self.amiss = true,
+            }
+            text = after;
+        }
+        written::escaped(text, &mut self.open);
     }
 
     fn comma(&mut self, n: usize) {
@@ -119,11 +161,15 @@ impl Measured {
     }
 }
 
-/// Stands in JSON as it is.
-fn is_long(text: &str) -> bool {
-    text.len() >= LONG && written::is_plain(text)
+/// What stands before the first mark, its number, and what is behind it.
+fn find_mark(text: &str) -> Option<(&str, usize, &str)> {
+    let (before, rest) = text.split_once(MARK)?;
+    let (number, after) = rest.split_once('\0')?;
+    Some((before, number.parse().ok()?, after))
 }
 
+/// No text that was read has it: its owner looks before.
+const MARK: &str = "\0lent ";
 /// Shorter ones cost less to copy than to keep apart.
 const LONG: usize = 64 << 10;
 /// How much of a long text is written at a time.
@@ -154,7 +200,20 @@ mod tests {
         let made = pieces(map);
         assert!(made.len() > 4 && made.iter().all(|piece| piece.len() < 2 * PART), "{}", made.len());
         assert_eq!(made.concat(), body.to_string().into_bytes());
+        // Texts in the places of their marks, each once.
+        let short = "a \"short\" one\n".to_owned();
+        let body = |a: String, b: String| Map::from_iter([("a".to_owned(), json!([a, { "b": b }]))]);
+        let whole = Value::Object(body(format!("data:{long};"), short.clone())).to_string();
+        let place = at(&long);
+        let made = with_lent(body(format!("data:{};", mark(0)), mark(1)), vec![long.clone(), short.clone()]);
+        assert_eq!(made.map(|made| made.concat()), Some(whole.into_bytes()));
+        for (a, b) in
+            [(mark(0), mark(0)), (mark(0), "none".to_owned()), (mark(0), mark(2)), (mark(0), mark(1) + &*mark(1))]
+        {
+            assert_eq!(with_lent(body(a, b), vec![long.clone(), short.clone()]), None);
+        }
         let text = long.clone();
+        assert_ne!(place, at(&text));
         let place = at(&text);
         let made = pieces(Map::from_iter([("data".to_owned(), Value::String(text))]));
         assert_eq!(made.iter().map(|piece| piece.as_ptr()).filter(|p| *p == place).count(), 1, "the same bytes");

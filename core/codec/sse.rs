@@ -36,7 +36,7 @@ impl Decoder {
     }
 
     /// Calls `each` for every frame that `bytes` completes.
-    pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame) -> Result<()>) -> Result<()> {
+    pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(&Frame) -> Result<()>) -> Result<()> {
         while !bytes.is_empty() {
             if self.after_cr {
                 self.after_cr = false;
@@ -76,12 +76,16 @@ impl Decoder {
         Ok(())
     }
 
-    fn end_line(&mut self, line: &[u8], each: &mut impl FnMut(Frame) -> Result<()>) -> Result<()> {
+    fn end_line(&mut self, line: &[u8], each: &mut impl FnMut(&Frame) -> Result<()>) -> Result<()> {
         let line = if self.started { line } else { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) };
         self.started = true;
         if line.is_empty() {
-            let frame = std::mem::take(&mut self.frame);
-            return if std::mem::take(&mut self.has_data) { each(frame) } else { Ok(()) };
+            let told = if std::mem::take(&mut self.has_data) { each(&self.frame) } else { Ok(()) };
+            // Their room is kept for the next one, unless this one was far longer than most.
+            self.frame.event.clear();
+            self.frame.data.clear();
+            self.frame.data.shrink_to(ROOM);
+            return told;
         }
         let (name, value) = match memchr::memchr(b':', line) {
             Some(at) => (&line[..at], line[at + 1..].strip_prefix(b" ").unwrap_or(&line[at + 1..])),
@@ -95,9 +99,12 @@ impl Decoder {
                 if std::mem::replace(&mut self.has_data, true) {
                     self.frame.data.push('\n');
                 }
-                self.frame.data.push_str(&String::from_utf8_lossy(value));
+                add(value, &mut self.frame.data);
             }
-            b"event" => self.frame.event = String::from_utf8_lossy(value).into_owned(),
+            b"event" => {
+                self.frame.event.clear();
+                add(value, &mut self.frame.event);
+            }
             _ => {}
         }
         Ok(())
@@ -116,9 +123,20 @@ pub fn write(event: Option<&str>, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
+/// What is no UTF-8 is marked, as the standard says.
+fn add(bytes: &[u8], text: &mut String) {
+    match simdutf8::basic::from_utf8(bytes) {
+        Ok(valid) => text.push_str(valid),
+        Err(_) => text.push_str(&String::from_utf8_lossy(bytes)),
+    }
+}
+
 fn too_large(limit: usize) -> Error {
     Error::new(Kind::Upstream, format!("the upstream sent a stream event over {limit} bytes"))
 }
+
+/// Of a frame, kept for the next.
+const ROOM: usize = 16 << 10;
 
 /// The usual limit, 16 MiB: images come as one event (promise 24).
 pub const MAX_EVENT: usize = 16 << 20;

@@ -13,7 +13,7 @@ fn read(pieces: &[&[u8]]) -> Vec<Frame> {
     for piece in pieces {
         decoder
             .push(piece, |frame| {
-                out.push(frame);
+                out.push(frame.clone());
                 Ok(())
             })
             .expect("within the limit");

@@ -45,11 +45,17 @@ fn fields(map: &Map<String, Value>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// With its quotes. Runs of plain bytes go over as they are.
+/// With its quotes.
 pub fn text(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text.as_bytes();
-    out.reserve(rest.len() + 2);
+    out.reserve(text.len() + 2);
     out.push(b'"');
+    escaped(text, out);
+    out.push(b'"');
+}
+
+/// Without its quotes. Runs of plain bytes go over as they are.
+pub fn escaped(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text.as_bytes();
     while let Some(at) = odd(rest) {
         out.extend_from_slice(&rest[..at]);
         match rest[at] {
@@ -68,7 +74,19 @@ pub fn text(text: &str, out: &mut Vec<u8>) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
-    out.push(b'"');
+}
+
+/// A whole number.
+pub fn number(mut number: u64, out: &mut Vec<u8>) {
+    let (mut digits, mut at) = ([0; 20], 20);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out.extend_from_slice(&digits[at..]);
+        }
+    }
 }
 
 /// Does it stand in JSON as it is?
@@ -109,13 +127,16 @@ mod tests {
             for n in 0..length % 3 {
                 plain.insert((length * 7 + n * 31) % (plain.len() + 1), odds[(length + n) % odds.len()]);
             }
-            let number: Value = serde_json::from_str("1.10e3").expect("a number");
+            let odd: Value = serde_json::from_str("1.10e3").expect("a number");
             let body = json!({
-                "": plain, "k\"\n": [null, true, false, {}, [], number, -1, 1.5, u64::MAX],
+                "": plain, "k\"\n": [null, true, false, {}, [], odd, -1, 1.5, u64::MAX],
                 "every": every, "deep": { "a": [{ "b": "ä€😀" }] },
             });
             let Value::Object(map) = &body else { panic!("an object") };
             assert_eq!(object(map), serde_json::to_vec(&body).expect("written"), "{length}");
+            let mut digits = Vec::new();
+            number(u64::MAX >> (length % 64), &mut digits);
+            assert_eq!(digits, (u64::MAX >> (length % 64)).to_string().into_bytes());
             assert_eq!(is_plain(&plain), serde_json::to_string(&plain).expect("written").len() == plain.len() + 2);
         }
     }

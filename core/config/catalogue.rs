@@ -32,6 +32,8 @@ pub struct CatalogueRow {
     pub output_limit: Option<u64>,
     /// What scripts read as `target.capabilities`.
     pub features: Vec<&'static str>,
+    /// What it is known to lack: requests for that do not reach it, if the program's own table does not know it better.
+    pub lacks: Vec<&'static str>,
     pub source: String,
     pub date: String,
 }
@@ -39,6 +41,9 @@ pub struct CatalogueRow {
 /// What a model can do, by the words that scripts read.
 pub const FEATURES: [&str; 9] =
     ["tools", "images", "documents", "audio", "video", "reasoning", "json_schema", "citations", "web_search"];
+
+/// What a model can lack besides.
+pub const LACKS: [&str; 2] = ["sampling", "prefill"];
 
 /// A mistake and its line.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,7 +141,8 @@ impl CatalogueRow {
         let out = CatalogueRow {
             context: count(&mut row, "context").map_err(told)?,
             output_limit: count(&mut row, "output_limit").map_err(told)?,
-            features: words(&mut row, "features").and_then(features).map_err(told)?,
+            features: words(&mut row, "features").and_then(|words| features(words, &[])).map_err(told)?,
+            lacks: words(&mut row, "lacks").and_then(|words| features(words, &LACKS)).map_err(told)?,
             source: words(&mut row, "source").map_err(told)?.into_iter().next().unwrap_or_default(),
             date: words(&mut row, "date").map_err(told)?.into_iter().next().unwrap_or_default(),
             provider,
@@ -164,6 +170,9 @@ impl CatalogueRow {
         }
         if !self.features.is_empty() {
             out.push_str(&format!("features = [{}]\n", list(&self.features)));
+        }
+        if !self.lacks.is_empty() {
+            out.push_str(&format!("lacks = [{}]\n", list(&self.lacks)));
         }
         for (key, value) in [("source", &self.source), ("date", &self.date)] {
             if !value.is_empty() {
@@ -262,10 +271,12 @@ fn count(row: &mut Table, key: &str) -> Result<Option<u64>, String> {
     }
 }
 
-fn features(words: Vec<String>) -> Result<Vec<&'static str>, String> {
+/// Words of `FEATURES`, and of what may stand there `besides`.
+fn features(words: Vec<String>, besides: &[&'static str]) -> Result<Vec<&'static str>, String> {
     let known = |word: &String| {
-        let found = FEATURES.iter().find(|f| *f == word);
-        found.copied().ok_or_else(|| format!("there is no feature {word:?}{}", text::hint(word, FEATURES)))
+        let all = || FEATURES.iter().chain(besides).copied();
+        let found = all().find(|f| f == word);
+        found.ok_or_else(|| format!("there is no feature {word:?}{}", text::hint(word, all())))
     };
     words.iter().map(known).collect()
 }

@@ -343,6 +343,8 @@ pub struct Target {
 pub struct Team {
     /// `true`: the keys of all its members are refused. Default: false.
     pub disabled: Option<bool>,
+    /// With `disabled = true`: what runs with them ends too. Default: false, it runs to its end.
+    pub cut: Option<bool>,
     /// Models that the team may use, `*` standing for anything (`openai/*`). Default: all.
     pub models: Option<Vec<String>>,
     /// What all keys of the team together may use. Default: no limit.

@@ -57,6 +57,8 @@ pub enum Urgency {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Organisation {
     pub disabled: bool,
+    /// And what runs is ended.
+    pub cut: bool,
     pub terms: Terms,
 }
 
@@ -71,6 +73,8 @@ pub struct User {
     /// No person.
     pub service: bool,
     pub disabled: bool,
+    /// And what runs is ended.
+    pub cut: bool,
     pub terms: Terms,
 }
 

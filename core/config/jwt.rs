@@ -1,11 +1,11 @@
 //! `[auth.jwt.<name>]`, resolved: whose signed tokens are taken, and what their claims mean. Plain data; `auth::jwt` checks
 //! tokens against it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use url::Url;
 
-use super::Secret;
+use super::{Grant, Over, Role, Secret};
 
 #[derive(Debug, Clone)]
 pub struct Issuer {
@@ -23,6 +23,24 @@ pub struct Issuer {
     pub required: Vec<String>,
     pub claims: Claims,
     pub team: Option<Arc<str>>,
+    /// What values of the claim for roles mean; `None`: they are names of roles.
+    pub roles: Option<BTreeMap<String, Vec<Grant>>>,
+    /// Its tokens are taken at the control plane too.
+    pub admin: bool,
+}
+
+impl Issuer {
+    /// What these values of the claim for roles permit. A name alone is held over the holder's own teams: more than that only the
+    /// file says, never a token.
+    pub fn grants(&self, values: &[String]) -> Vec<Grant> {
+        match &self.roles {
+            Some(meaning) => values.iter().filter_map(|value| meaning.get(value)).flatten().cloned().collect(),
+            None => {
+                let role = |value: &String| Some(Grant { role: Role::parse(value)?, over: Over::Belonging });
+                values.iter().filter_map(role).collect()
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -271,6 +271,8 @@ pub struct Target {
 pub struct Team {
     /// The keys of all its members are refused.
     pub disabled: bool,
+    /// And what runs is ended.
+    pub cut: bool,
     /// Allowed models with wildcards; `None`: all.
     pub models: Option<Vec<String>>,
     /// Parameters a team starts from (`temperature = 0.2`), by canonical name, as JSON.

@@ -94,10 +94,11 @@ prices! {
     per_output_second,
     per_search,
     per_search_unit,
+    cache_read_audio,
 }
 
 /// How many things can have a price.
-pub const PRICES: usize = 18;
+pub const PRICES: usize = 19;
 
 /// What a service's factor leaves as it is: searches are sold at one price everywhere.
 const FIXED: [&str; 3] = ["request", "per_search", "per_search_unit"];

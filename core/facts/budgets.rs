@@ -6,7 +6,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    auth::expiry,
+    admin::Sees,
+    auth::{
+        expiry,
+        permission::Target,
+        table::{Page, Table},
+    },
     config::{self, Per, Scope},
     error::{Error, Kind, Result},
     limit::{
@@ -28,9 +33,23 @@ struct Body {
     per: Option<String>,
 }
 
-pub(super) fn list(budgets: &Budgets) -> Vec<Value> {
+/// A page of all that there are, whoever asks for them at the moment.
+pub(super) async fn list(
+    budgets: &Budgets,
+    table: &Table,
+    sees: Option<Sees>,
+    (after, limit): (Option<(Scope, Per)>, usize),
+) -> Vec<Value> {
     let now = SystemTime::now();
-    budgets.accounts(now).iter().map(account).collect()
+    let funds = {
+        let sees = sees.as_deref().map(|sees| sees as &dyn Fn(&Target) -> bool);
+        table.funds(budgets.configured().iter(), &Page { after: after.as_ref(), limit, sees })
+    };
+    let mut rows = Vec::with_capacity(funds.len());
+    for ((scope, _), (name, budget)) in &funds {
+        rows.push(account(&budgets.peek((scope, name), budget, now).await));
+    }
+    rows
 }
 
 /// One budget in its window.

@@ -1,12 +1,12 @@
 //! Budgets of which somebody should hear: a soft threshold that was passed, a bound that refused. Told once a window, in a log
 //! line and a metric, and handed to whoever sends it on. Waits for nobody.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::window::Window;
+use super::{purse::Purse, window::Window};
 use crate::{
     config::{Per, Scope},
     telemetry::metrics,
@@ -23,6 +23,8 @@ pub struct Alert {
     /// Nano-dollars: settled, and the bound with raises.
     pub spent: u64,
     pub bound: u64,
+    /// Where it is noted that somebody was told.
+    pub(super) purse: Weak<Purse>,
 }
 
 /// What somebody was told of a budget in one window, as bits.
@@ -63,15 +65,29 @@ impl Alarm {
     }
 
     pub fn ring(&self, alert: Alert) {
-        let Alert { scope, name, per, window, mark, spent, bound } = &alert;
+        let Alert { scope, name, per, window, mark, spent, bound, .. } = &alert;
         let (spent, bound) = (super::usd(*spent), super::usd(*bound));
         let (threshold, per, window) = (mark.name(), per.name(), &window.id);
         tracing::warn!(scope = scope.kind(), %name, per, window, threshold, spent_usd = spent, budget_usd = bound, "a budget runs out");
         metrics().budget_alert(scope.kind(), threshold);
-        if let Some(sender) = self.0.get()
-            && sender.try_send(alert).is_err()
-        {
-            tracing::warn!("too many alerts wait for the webhook: this one was only logged");
+        let unheard = match self.0.get() {
+            None => Some(alert),
+            Some(sender) => sender.try_send(alert).err().map(|refused| {
+                tracing::warn!("too many alerts wait for the webhook: this one was only logged");
+                refused.into_inner()
+            }),
+        };
+        if let Some(alert) = unheard {
+            alert.noted();
+        }
+    }
+}
+
+impl Alert {
+    /// Whoever hears alerts has this one for good: the next start need not tell it again.
+    pub fn noted(&self) {
+        if let Some(purse) = self.purse.upgrade() {
+            purse.noted(self.mark);
         }
     }
 }

@@ -140,7 +140,8 @@ impl Bounds {
 
     /// Nano-dollars that are left now of the tightest budget; `None` without a budget.
     pub fn left(&self) -> Option<u64> {
-        self.scopes().iter().flat_map(|bound| &bound.funds).map(Fund::left).min()
+        let now = Instant::now();
+        self.scopes().iter().flat_map(|bound| &bound.funds).map(|fund| fund.left(now)).min()
     }
 }
 
@@ -269,8 +270,7 @@ impl Bound {
 }
 
 impl Fund {
-    /// Not read yet: `reserve` waits for it, and then knows.
-    pub fn left(&self) -> u64 {
-        self.purse.balance(&self.budget).map_or(self.budget.nano_usd, |balance| balance.left)
+    pub fn left(&self, now: Instant) -> u64 {
+        self.purse.left(&self.budget, now)
     }
 }

@@ -163,7 +163,10 @@ impl Desk {
             ));
         }
         let denied = what.denied(want, why);
-        self.remember(&bound.scope, denied);
+        // What others hold comes back at any time.
+        if why != Why::Held {
+            self.remember(&bound.scope, denied);
+        }
         bound.denied(denied).map(drop)
     }
 }
@@ -257,9 +260,9 @@ impl What {
     fn denied(&self, want: &Want, why: Why) -> Denied {
         let refused = match why {
             Why::Wait(wait) => Refused::Wait(wait),
-            Why::Reached => Refused::Wait(self.ends_in(SystemTime::now()).unwrap_or(A_MOMENT)),
+            Why::Reached | Why::Spent => Refused::Wait(self.ends_in(SystemTime::now()).unwrap_or(A_MOMENT)),
             Why::Held => Refused::Wait(Duration::from_secs(1)),
-            Why::TooMuch | Why::Spent => Refused::TooMuch,
+            Why::TooMuch => Refused::TooMuch,
         };
         Denied::new(self.counted.name(), want.bound, refused)
     }

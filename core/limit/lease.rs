@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod idle;
+mod peek;
 mod shared;
 
 /// The records, as budgets need them.
@@ -92,6 +93,14 @@ struct Row {
     end: Option<u64>,
     /// Who was told of it already.
     #[serde(default, skip_serializing_if = "Mark::is_none")]
+    told: Mark,
+}
+
+/// What the store and the ledger say of one window, nano-dollars.
+struct Read {
+    spent: u64,
+    /// What a killed gateway may have spent beyond it.
+    lost: u64,
     told: Mark,
 }
 
@@ -310,17 +319,29 @@ impl Budgets {
     }
 
     async fn load(&self, purse: &Purse) {
-        let row = match self.row(purse).await {
+        let Some(Read { spent, lost, told }) = self.read(&purse.scope, &purse.window).await else { return };
+        if lost > 0 {
+            let usd = super::purse::usd(lost);
+            tracing::info!(scope = %purse.scope, usd, lease = ?self.lease, "a block was in use when the gateway ended: it counts as spent for a while");
+        }
+        purse.load(spent, lost, told);
+    }
+
+    async fn read(&self, scope: &Scope, window: &Window) -> Option<Read> {
+        let row = match self.row(scope, window).await {
             Ok(row) => row,
             // Not silently open: without its counter no request of the scope goes on.
-            Err(error) => return tracing::error!(%error, scope = %purse.scope, "a budget could not be read"),
+            Err(error) => {
+                tracing::error!(%error, %scope, "a budget could not be read");
+                return None;
+            }
         };
         let spent = match &self.ledger {
             None => None,
-            Some(ledger) => match ledger.spent(&purse.scope, purse.window.start, purse.window.end).await {
+            Some(ledger) => match ledger.spent(scope, window.start, window.end).await {
                 Ok(spent) => spent,
                 Err(error) => {
-                    tracing::warn!(%error, scope = %purse.scope, "records could not be summed: the budget counts its last block as spent");
+                    tracing::warn!(%error, %scope, "records could not be summed: the budget counts its last block as spent");
                     None
                 }
             },
@@ -331,15 +352,11 @@ impl Budgets {
         let closed = row.as_ref().filter(|row| !row.open).map_or(0, |row| row.ceiling);
         let spent = spent.unwrap_or(ceiling).max(closed);
         let lost = row.filter(|row| row.open).map_or(0, |row| row.ceiling.saturating_sub(spent));
-        if lost > 0 {
-            let usd = super::purse::usd(lost);
-            tracing::info!(scope = %purse.scope, usd, lease = ?self.lease, "a block was in use when the gateway ended: it counts as spent for a while");
-        }
-        purse.load(spent, lost, told);
+        Some(Read { spent, lost, told })
     }
 
-    async fn row(&self, purse: &Purse) -> anyhow::Result<Option<Row>> {
-        let Some(value) = self.store.read(Table::Budgets, &key(purse)).await? else { return Ok(None) };
+    async fn row(&self, scope: &Scope, window: &Window) -> anyhow::Result<Option<Row>> {
+        let Some(value) = self.store.read(Table::Budgets, &key(scope, window)).await? else { return Ok(None) };
         Ok(Some(serde_json::from_slice(&value)?))
     }
 
@@ -406,12 +423,12 @@ fn put(purse: &Purse, written: Written) -> Op {
     let end = purse.window.end.and_then(|end| end.duration_since(SystemTime::UNIX_EPOCH).ok()).map(|d| d.as_secs());
     let row = Row { ceiling: written.ceiling, open: written.open, end, told: written.told };
     // Plain fields: there is nothing in it that JSON could not say.
-    Op::put(Table::Budgets, key(purse), serde_json::to_vec(&row).unwrap_or_default())
+    Op::put(Table::Budgets, key(&purse.scope, &purse.window), serde_json::to_vec(&row).unwrap_or_default())
 }
 
 /// The scope's kind, its id, the window: a NUL stands in none of them.
-fn key(purse: &Purse) -> Vec<u8> {
-    [purse.scope.kind(), &**purse.scope.id(), &purse.window.id].join("\0").into_bytes()
+fn key(scope: &Scope, window: &Window) -> Vec<u8> {
+    [scope.kind(), &**scope.id(), &window.id].join("\0").into_bytes()
 }
 
 const TICK: Duration = Duration::from_secs(1);

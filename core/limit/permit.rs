@@ -1,9 +1,12 @@
 //! The right to call upstreams for one request, and what it has taken of its limits and budgets: from every scope or from none,
 //! topped up by later attempts, corrected behind the settle queue, and given back whatever happens.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use super::{
@@ -150,7 +153,8 @@ impl Permit {
     /// `elsewhere`: what of it was used at other providers.
     pub fn left(&self, elsewhere: Need) -> Option<u64> {
         let caller = self.bounds.0.as_ref()?;
-        let mut number = 0;
+        // Budgets keep the real time, in a rehearsal too.
+        let (mut number, now) = (0, Instant::now());
         let mut left: Option<u64> = None;
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
@@ -164,7 +168,7 @@ impl Permit {
                 };
                 let own = match &self.shared {
                     Some(_) => u64::MAX,
-                    None => fund.left().saturating_add(held).saturating_add(other),
+                    None => fund.left(now).saturating_add(held).saturating_add(other),
                 };
                 left = Some(left.map_or(own, |left| left.min(own)));
             }
@@ -267,7 +271,7 @@ impl Reservation {
         need: &impl Fn(usize) -> Option<Need>,
         told: &mut Vec<String>,
     ) -> Result<()> {
-        let mut number = 0;
+        let (mut number, moment) = (0, Instant::now());
         let mut raised: Vec<(usize, Option<u64>)> = Vec::new();
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
@@ -277,7 +281,8 @@ impl Reservation {
                 let slot = &mut self.money[number];
                 if let Some(need) = need(at) {
                     let had = slot.as_ref().map(Held::amount);
-                    let holding = fund.purse.hold((slot, &self.owner), need.nano_usd, &fund.budget, caller.now);
+                    let holding =
+                        fund.purse.hold((slot, &self.owner), need.nano_usd, &fund.budget, (caller.now, moment));
                     if let Err(refused) = holding.await {
                         // The last one first, as they were taken.
                         raised.iter().rev().for_each(|(number, had)| Held::lower(&mut self.money[*number], *had));

@@ -54,8 +54,9 @@ struct State {
     /// As last configured; and its bound, with what it is raised by.
     budget: Option<Budget>,
     limit: u64,
-    /// Somebody was told in this window; `true` beside it: that is not written down yet.
+    /// What was told in this window; what of it somebody has for good; and that this is not written down yet.
     told: Mark,
+    noted: Mark,
     unwritten: bool,
     /// What all who wait for a block need together: one block serves them all, however slowly it is made.
     waiting: u64,
@@ -172,10 +173,10 @@ impl Purse {
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        now: SystemTime,
+        (now, moment): (SystemTime, Instant),
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
-        match self.try_hold((held, owner), amount, budget) {
+        match self.try_hold((held, owner), amount, budget, moment) {
             Ok(()) => return Ok(()),
             Err(Short::Block) => {}
             Err(short) => return Err(self.refused(budget, now, short)),
@@ -196,7 +197,7 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold((held, owner), amount, budget) {
+            match self.try_hold((held, owner), amount, budget, Instant::now()) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
@@ -222,8 +223,9 @@ impl Purse {
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
+        now: Instant,
     ) -> std::result::Result<(), Short> {
-        let (now, limit) = (self.now(), self.most(budget));
+        let (now, limit) = (self.at(now), self.most(budget));
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
@@ -260,8 +262,17 @@ impl Purse {
     }
 
     pub fn balance(&self, budget: &Budget) -> Option<Balance> {
-        let limit = self.most(budget);
-        self.lock().counter.as_ref().map(|counter| counter.balance(limit, self.now()))
+        self.balance_at(budget, Instant::now())
+    }
+
+    fn balance_at(&self, budget: &Budget, now: Instant) -> Option<Balance> {
+        let (limit, now) = (self.most(budget), self.at(now));
+        self.lock().counter.as_ref().map(|counter| counter.balance(limit, now))
+    }
+
+    /// Nano-dollars that are left. Not read yet: all, until `hold` waits for it and then knows.
+    pub fn left(&self, budget: &Budget, now: Instant) -> u64 {
+        self.balance_at(budget, now).map_or(budget.nano_usd, |balance| balance.left)
     }
 
     /// Has so much of it been spent that somebody was to be told?
@@ -289,7 +300,7 @@ impl Purse {
     pub fn load(&self, spent: u64, lost: u64, told: Mark) {
         let until = self.now().saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
-        state.told = state.told.and(told);
+        (state.told, state.noted) = (state.told.and(told), state.noted.and(told));
         state.counter.get_or_insert_with(|| Counter::opened(spent, Some((lost, until))));
     }
 
@@ -309,7 +320,7 @@ impl Purse {
         (wants.is_some() || told).then(|| Written {
             ceiling: ceiling.max(wants.unwrap_or(0)),
             open: true,
-            told: state.told,
+            told: state.noted,
         })
     }
 
@@ -354,17 +365,17 @@ impl Purse {
     pub fn at_rest(&self) -> Option<Written> {
         let state = self.lock();
         let counter = state.counter.as_ref()?;
-        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.told })
+        counter.at_rest().then(|| Written { ceiling: counter.spent(), open: false, told: state.noted })
     }
 
     /// Nobody asked for so long, and nothing is in use: its block is given back, and what comes of that is to be written down.
     pub fn rest(&self, idle: Duration) -> Option<Written> {
         let mut state = self.lock();
         let quiet = state.asked.saturating_add(as_nanos(idle)) < self.now();
-        let told = state.told;
-        let counter = state.counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
+        let State { counter, noted, .. } = &mut *state;
+        let counter = counter.as_mut().filter(|counter| quiet && counter.at_rest())?;
         counter.close();
-        Some(Written { ceiling: counter.spent(), open: false, told })
+        Some(Written { ceiling: counter.spent(), open: false, told: *noted })
     }
 
     /// A request is turned away: counted, and told once a window when nothing but a new window or a raise will help.
@@ -381,15 +392,25 @@ impl Purse {
         let mut state = self.lock();
         let Some(spent) = state.counter.as_ref().map(Counter::spent).filter(|_| !state.told.has(mark)) else { return };
         state.told = state.told.and(mark);
-        state.unwritten = true;
+        drop(state);
+        let (scope, name, window, per) = (self.scope.clone(), self.name.clone(), self.window.clone(), self.per);
+        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound, purse: self.own.clone() });
+    }
+
+    /// Somebody has that alert for good: it is to be written down.
+    pub(super) fn noted(&self, mark: Mark) {
+        let mut state = self.lock();
+        (state.noted, state.unwritten) = (state.noted.and(mark), true);
         drop(state);
         self.ask();
-        let (scope, name, per, window) = (self.scope.clone(), self.name.clone(), self.per, self.window.clone());
-        self.alarm.ring(Alert { scope, name, per, window, mark, spent, bound });
     }
 
     fn now(&self) -> u64 {
-        as_nanos(self.epoch.elapsed())
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> u64 {
+        as_nanos(now.saturating_duration_since(self.epoch))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -61,6 +61,7 @@ pub enum Counted {
     Places,
     /// A number in a window. It knows no ids either.
     DayRequests,
+    /// By id and lease, as money: what was used, and what requests under way may use at most.
     DayTokens,
     /// By id and lease: spent, and held (`budget`). Blocks are for stores that are slower than requests.
     Money(Per),
@@ -91,9 +92,9 @@ impl Counted {
     fn form(self) -> Form {
         match self {
             Counted::Requests | Counted::InputTokens | Counted::OutputTokens | Counted::Tokens => Form::Bucket,
-            Counted::DayRequests | Counted::DayTokens | Counted::Quota(_) => Form::Sum,
+            Counted::DayRequests | Counted::Quota(_) => Form::Sum,
             Counted::Places => Form::Places,
-            Counted::Money(_) => Form::Money,
+            Counted::DayTokens | Counted::Money(_) => Form::Money,
         }
     }
 }
@@ -103,7 +104,9 @@ impl Counted {
 pub fn counter(scope: &Scope, counted: Counted, window: Option<&Window>, now: SystemTime) -> Counter {
     let id = window.map_or("-", |window| window.id.as_str());
     let keep = window.and_then(|window| window.ends_in(now)).map(|ends| (ends + KEEP).as_secs());
-    let name = format!("{}:{id}:{}:{}", counted.name(), scope.kind(), scope.id());
+    // Under the other name they were once a plain number.
+    let what = if counted == Counted::DayTokens { "day_tokens" } else { counted.name() };
+    let name = format!("{what}:{id}:{}:{}", scope.kind(), scope.id());
     Counter { name, form: counted.form(), keep }
 }
 

@@ -65,3 +65,13 @@ pub struct ReasoningAsk {
     /// Show the thinking in the answer (Gemini `includeThoughts`, Anthropic `display`).
     pub show: Option<bool>,
 }
+
+impl ReasoningAsk {
+    /// No thinking is asked for, or none at all: a model that cannot think does so anyway.
+    pub fn is_off(&self) -> bool {
+        match self.budget {
+            Some(budget) => budget == 0,
+            None => self.effort.as_deref().is_none_or(|effort| effort == "none"),
+        }
+    }
+}

@@ -55,6 +55,8 @@ pub struct Units {
     pub search_units: Option<u64>,
     /// Searches of the web that the provider itself ran.
     pub web_searches: Option<u64>,
+    /// Part of `cache_read_tokens` and of `input_audio_tokens`.
+    pub cache_read_audio_tokens: Option<u64>,
 }
 
 impl Units {
@@ -70,6 +72,7 @@ impl Units {
             characters,
             search_units,
             web_searches,
+            cache_read_audio_tokens,
         } = *self;
         [
             ("input_image_tokens", input_image_tokens),
@@ -81,6 +84,7 @@ impl Units {
             ("characters", characters),
             ("search_units", search_units),
             ("web_searches", web_searches),
+            ("cache_read_audio_tokens", cache_read_audio_tokens),
         ]
     }
 
@@ -96,6 +100,7 @@ impl Units {
             characters,
             search_units,
             web_searches,
+            cache_read_audio_tokens,
         } = self;
         [
             input_image_tokens,
@@ -107,6 +112,7 @@ impl Units {
             characters,
             search_units,
             web_searches,
+            cache_read_audio_tokens,
         ]
     }
 
@@ -116,7 +122,7 @@ impl Units {
 }
 
 /// How many kinds of units there are.
-pub const UNITS: usize = 9;
+pub const UNITS: usize = 10;
 
 /// Which service answered: the same tokens cost more or less by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

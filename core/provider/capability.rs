@@ -9,6 +9,8 @@ use serde::Deserialize;
 use super::catalog::{Row, keep, keep_all};
 use crate::{codec::Dialect, model::Format};
 
+type Words = &'static [&'static str];
+
 /// The facts of one family of models.
 #[derive(Debug, Default, PartialEq)]
 pub struct Capability {
@@ -21,9 +23,9 @@ pub struct Capability {
     pub schema: bool,
     pub json_schema: bool,
     pub completion_field: bool,
-    pub refuses: &'static [&'static str],
-    pub lacks: &'static [&'static str],
-    pub features: &'static [&'static str],
+    pub refuses: Words,
+    pub lacks: Words,
+    pub features: Words,
     pub source: &'static str,
     pub date: &'static str,
 }
@@ -129,7 +131,23 @@ pub fn vendors_tools(format: Format) -> [Option<&'static str>; 3] {
     }
 }
 
-type Words = &'static [&'static str];
+/// What a catalogue file alone knows of a model: one that no prefix here fits.
+pub fn completed(dialect: Dialect, features: Words, lacks: Words, output: Option<u64>) -> Dialect {
+    static SEEN: LazyLock<DashMap<(Words, Words), Words>> = LazyLock::new(DashMap::new);
+    let joined = |a: Words, b: Words| *SEEN.entry((a, b)).or_insert_with(|| union(a, b));
+    let unsampled = lacks.contains(&"sampling");
+    Dialect {
+        default_max_tokens: output.map_or(dialect.default_max_tokens, |output| output.min(MOST_OUTPUT)),
+        no_sampling: dialect.no_sampling || unsampled,
+        refuses: if unsampled { joined(dialect.refuses, SAMPLING) } else { dialect.refuses },
+        reasons: dialect.reasons || features.contains(&"reasoning"),
+        lacks: joined(dialect.lacks, lacks),
+        ..dialect
+    }
+}
+
+/// Knobs of models that take no sampling.
+const SAMPLING: Words = &["temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "logit_bias"];
 
 /// The union of a provider's and a model's lists. Both come from the program's own tables, so there are only so many pairs
 /// to keep.
@@ -154,6 +172,9 @@ fn union(a: Words, b: Words) -> Words {
         }
     }
 }
+
+/// What a family of models can, or else lacks: it is known of each.
+const ALL_OR_NONE: [&str; 2] = ["audio", "reasoning"];
 
 /// Where a format needs a bound and nobody gave one: enough for a long answer, within what old models take.
 const DEFAULT_OUTPUT: u64 = 8192;
@@ -208,12 +229,20 @@ struct RawModel {
     #[serde(default)]
     lacks: Vec<String>,
     features: Vec<String>,
+    #[serde(default)]
+    maybe: Vec<String>,
     source: String,
     date: String,
 }
 
 impl RawModel {
-    fn finish(self) -> Capability {
+    fn finish(mut self) -> Capability {
+        for word in ALL_OR_NONE {
+            let said = [&self.features, &self.maybe, &self.lacks].iter().any(|list| list.iter().any(|w| w == word));
+            if !said {
+                self.lacks.push(word.to_owned());
+            }
+        }
         Capability {
             prefix: keep(self.prefix),
             context: self.context,

@@ -730,3 +730,37 @@ fn a_row_that_speaks_two_formats_serves_each_client_in_its_own() {
     .unwrap();
     assert_eq!(named.speaks(Format::OpenaiResponses), Format::OpenaiChat);
 }
+
+#[test]
+fn a_family_that_neither_hears_nor_thinks_lacks_both_and_what_is_not_known_lacks_nothing() {
+    let lacks = |model: &str, word: &str| capability::capability(model, Format::OpenaiChat).lacks.contains(&word);
+    for (model, hears, thinks) in [
+        ("claude-3-5-haiku-20241022", false, false),
+        ("claude-sonnet-4-5", false, true),
+        ("gpt-4.1-mini", false, false),
+        ("gpt-4o-audio-preview", true, false),
+        ("gpt-5", false, true),
+        ("gemini-2.5-flash", true, true),
+        ("gemini-2.0-flash", true, false),
+        ("us.amazon.nova-lite-v1:0", false, false),
+        ("us.amazon.nova-2-lite-v1:0", true, true),
+        ("grok-3", false, false),
+        ("grok-3-mini", false, true),
+        ("sonar-deep-research", false, true),
+        ("gemma-3n-e4b-it", true, true),
+        ("nobody-knows-this-one", true, true),
+    ] {
+        assert_eq!((!lacks(model, "audio"), !lacks(model, "reasoning")), (hears, thinks), "{model}");
+    }
+}
+
+#[test]
+fn what_a_catalogue_file_says_of_a_model_completes_its_dialect() {
+    let plain = provider("openai").dialect("zeta-1");
+    let said = capability::completed(plain.clone(), &["reasoning"], &["sampling", "images"], Some(1_000));
+    assert_eq!((said.default_max_tokens, said.no_sampling, said.reasons), (1_000, true, true));
+    assert!(said.lacks.contains(&"images") && said.refuses.contains(&"temperature"));
+    assert!(plain.refuses.iter().all(|knob| said.refuses.contains(knob)), "the provider's own stay");
+    let unsaid = capability::completed(plain.clone(), &[], &[], None);
+    assert_eq!(unsaid, plain);
+}

@@ -50,7 +50,10 @@ use crate::{
     config::{Care, Concurrency, Handling, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
-    provider::{Provider, capability::Capability},
+    provider::{
+        Provider,
+        capability::{self, Capability},
+    },
     queue::{Gate, Queues},
     quota::{self, At},
 };
@@ -103,6 +106,10 @@ pub struct Limits {
     pub features: &'static [&'static str],
     /// Somebody knows this model: what is not among its features it lacks.
     pub known: bool,
+    /// What a catalogue file says that it lacks, where our own tables do not know it.
+    pub lacks: &'static [&'static str],
+    /// The file alone knows this model.
+    pub by_file: bool,
 }
 
 impl Limits {
@@ -114,6 +121,18 @@ impl Limits {
             output: can.output.or(known.and_then(|k| k.output_limit)),
             features: features.unwrap_or(can.features),
             known: !can.prefix.is_empty() || known.is_some_and(|k| !k.features.is_empty()),
+            lacks: known.map(|k| k.lacks).unwrap_or_default(),
+            by_file: can.prefix.is_empty() && known.is_some(),
+        }
+    }
+}
+
+impl Limits {
+    /// The dialect with what only a catalogue file knows of the model.
+    fn complete(&self, dialect: Dialect) -> Dialect {
+        match self.by_file {
+            true => capability::completed(dialect, self.features, self.lacks, self.output),
+            false => dialect,
         }
     }
 }

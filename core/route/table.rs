@@ -452,7 +452,7 @@ impl Table {
             places: Default::default(),
             rates: self.prices.find(&name, provider, model),
             name: name.into(),
-            dialect: provider.dialect(model),
+            dialect: limits.complete(provider.dialect(model)),
             model: model.into(),
             weight,
             timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),

@@ -36,10 +36,12 @@ pub enum Table {
     Experiments,
     /// Windows of quotas and closings by providers: `quota::keeper`.
     Quotas,
+    /// Alerts that somebody sends, or has sent: `alerts::claims`.
+    Alerts,
 }
 
 impl Table {
-    pub const ALL: [Table; 16] = [
+    pub const ALL: [Table; 17] = [
         Table::Meta,
         Table::Keys,
         Table::Budgets,
@@ -56,6 +58,7 @@ impl Table {
         Table::Reports,
         Table::Experiments,
         Table::Quotas,
+        Table::Alerts,
     ];
 
     pub const fn tag(self) -> u8 {
@@ -76,6 +79,7 @@ impl Table {
             Table::Kv => 13,
             Table::Experiments => 17,
             Table::Quotas => 15,
+            Table::Alerts => 18,
         }
     }
 
@@ -98,6 +102,7 @@ impl Table {
             Table::Kv => "kv",
             Table::Experiments => "experiments",
             Table::Quotas => "quotas",
+            Table::Alerts => "alerts",
         }
     }
 

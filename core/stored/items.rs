@@ -47,13 +47,13 @@ impl Turn {
     }
 }
 
-fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>> {
     serde_json::from_slice(bytes).map_err(|e| {
         Error::invalid("input", format!("the body cannot be read: line {}, column {}", e.line(), e.column()))
     })
 }
 
-fn input_items(input: Option<Value>) -> Vec<Value> {
+pub fn input_items(input: Option<Value>) -> Vec<Value> {
     match input {
         Some(Value::Array(items)) => items,
         Some(Value::String(text)) => {
@@ -64,7 +64,7 @@ fn input_items(input: Option<Value>) -> Vec<Value> {
 }
 
 /// Reasoning that stands at nobody any more and cannot be sent again.
-fn is_empty_thought(item: &Value) -> bool {
+pub fn is_empty_thought(item: &Value) -> bool {
     let none = |key: &str| match item.get(key) {
         Some(Value::Array(list)) => list.is_empty(),
         Some(Value::String(text)) => text.is_empty(),

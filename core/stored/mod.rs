@@ -23,6 +23,7 @@ use tokio::{
 
 use self::{
     archive::{Archive, Place},
+    conversations::Joined,
     items::Turn,
     shelf::{Look, Shelf},
     writer::{Job, Writer},
@@ -39,6 +40,7 @@ use crate::{
 };
 
 mod archive;
+mod conversations;
 mod items;
 mod shelf;
 mod writer;
@@ -50,6 +52,8 @@ pub struct Stored {
     clock: Clock,
     /// `None`: nothing outlives the process.
     disk: Option<Disk>,
+    /// Conversations are changed one after another; by a hash of their ids.
+    gates: [tokio::sync::Mutex<()>; GATES],
 }
 
 struct Disk {
@@ -69,6 +73,9 @@ pub struct Keep {
     stored: Arc<Stored>,
     principal: Arc<Principal>,
     request: Bytes,
+    /// The answer may be asked for by its id.
+    by_id: bool,
+    joined: Option<Joined>,
 }
 
 impl Stored {
@@ -85,7 +92,8 @@ impl Stored {
     /// Nothing outlives the process.
     pub fn in_memory(secret: &[u8; 32], bounds: config::Responses) -> Result<Arc<Stored>> {
         let shelf = Arc::new(Mutex::new(Shelf::new(bounds)));
-        Ok(Arc::new(Stored { shelf, rest: Arc::new(AtRest::new(secret)?), clock: now, disk: None }))
+        let (rest, gates) = (Arc::new(AtRest::new(secret)?), Default::default());
+        Ok(Arc::new(Stored { shelf, rest, clock: now, disk: None, gates }))
     }
 
     async fn open_at(
@@ -97,12 +105,12 @@ impl Stored {
         let rest = Arc::new(AtRest::new(secret)?);
         let shelf = Arc::new(Mutex::new(Shelf::new(bounds)));
         let Some(directory) = directory.cloned() else {
-            return Ok(Arc::new(Stored { shelf, rest, clock, disk: None }));
+            return Ok(Arc::new(Stored { shelf, rest, clock, disk: None, gates: Default::default() }));
         };
         let (opening, sealing) = (shelf.clone(), rest.clone());
         let open = move || Disk::open(&directory, sealing, opening, clock);
         let disk = tokio::task::spawn_blocking(open).await??;
-        Ok(Arc::new(Stored { shelf, rest, clock, disk: Some(disk) }))
+        Ok(Arc::new(Stored { shelf, rest, clock, disk: Some(disk), gates: Default::default() }))
     }
 
     /// The configuration was read anew.
@@ -125,9 +133,19 @@ impl Stored {
             let text = "the gateway runs nothing in the background; leave `background` out, and stream long answers";
             return Err(Error::unsupported("background", text));
         }
-        if document.field("conversation").is_some_and(|v| !v.is_null()) {
-            let text = "the gateway keeps no conversations; send `previous_response_id`, or the whole `input`";
-            return Err(Error::unsupported("conversation", text));
+        let conversation = conversations::named(document.field("conversation"))?;
+        let mut joined = None;
+        if let Some(id) = conversation {
+            if document.field("previous_response_id").is_some_and(|v| !v.is_null()) {
+                let text = "a request goes on in a `conversation` or from a `previous_response_id`, not both";
+                return Err(Error::invalid("conversation", text));
+            }
+            let mut told = document.echo().map(|echo| Map::clone(&echo)).unwrap_or_default();
+            told.insert("conversation".to_owned(), json!({"id": id}));
+            *echo = Some(Arc::new(told));
+            let (resumed, input) = self.join(principal, id, document).await?;
+            *document = resumed;
+            joined = Some(input);
         }
         match document.field("previous_response_id") {
             None | Some(Value::Null) => {}
@@ -140,17 +158,31 @@ impl Stored {
             Some(_) => return Err(Error::invalid("previous_response_id", "`previous_response_id` must be a string")),
         }
         // A count, or a conversation that is only compacted, is no answer.
-        if document.operation() != Operation::Chat || document.field("store").is_some_and(|v| v == false) {
+        let by_id = document.field("store").is_none_or(|v| v != false);
+        if document.operation() != Operation::Chat || !by_id && joined.is_none() {
             return Ok(None);
         }
         document.keep_here();
         let request = document.bytes().clone();
-        Ok(Some(Box::new(Keep { stored: self.clone(), principal: principal.clone(), request })))
+        let (stored, principal) = (self.clone(), principal.clone());
+        Ok(Some(Box::new(Keep { stored, principal, request, by_id, joined })))
     }
 
-    /// `GET`, `DELETE` and the rest of what a client may do with an answer that is kept. The body of the answer to that.
-    pub async fn serve(&self, principal: &Principal, id: &str, parts: &Parts) -> Result<Bytes> {
+    /// `GET`, `DELETE` and the rest of what a client may do with an answer that is kept, or with a conversation. The body of the
+    /// answer to that. `place`: the id in the path, and what the path has behind it.
+    pub async fn serve(
+        &self,
+        principal: &Principal,
+        place: (Option<&str>, Option<&str>),
+        parts: &Parts,
+        body: &[u8],
+    ) -> Result<Bytes> {
         let path = parts.uri.path();
+        if path.contains("/v1/conversations") {
+            let place = (place.0, place.1.unwrap_or_default());
+            return self.conversations(principal, place, parts, body).await.map(|told| told.to_string().into());
+        }
+        let id = place.0.unwrap_or_default();
         if parts.method == Method::DELETE {
             self.delete(principal, id).await?;
             return Ok(json!({"id": id, "object": "response", "deleted": true}).to_string().into());
@@ -181,18 +213,21 @@ impl Stored {
     }
 
     async fn find(&self, principal: &Principal, id: &str) -> Result<Arc<Turn>> {
-        let name = self.name(principal, id);
+        self.look_up(self.name(principal, id), || unknown(id)).await
+    }
+
+    async fn look_up(&self, name: Name, unknown: impl Fn() -> Error) -> Result<Arc<Turn>> {
         let place = match self.lock().look(&name, (self.clock)()) {
             Look::Here(turn) => return Ok(turn),
-            Look::Nowhere => return Err(unknown(id)),
+            Look::Nowhere => return Err(unknown()),
             Look::There(place) => place,
         };
-        let Some(disk) = &self.disk else { return Err(unknown(id)) };
+        let Some(disk) = &self.disk else { return Err(unknown()) };
         let Some(turn) = disk.read(name, place).await? else {
             if self.lock().was_damaged(&name, place) {
                 tracing::warn!(file = place.segment, "a kept answer is damaged, and gone");
             }
-            return Err(unknown(id));
+            return Err(unknown());
         };
         let turn = Arc::new(turn);
         let mut shelf = self.lock();
@@ -234,11 +269,14 @@ impl Stored {
     }
 
     async fn delete(&self, principal: &Principal, id: &str) -> Result<()> {
-        let name = self.name(principal, id);
+        self.forget(self.name(principal, id), || unknown(id)).await
+    }
+
+    async fn forget(&self, name: Name, unknown: impl Fn() -> Error) -> Result<()> {
         let gone = {
             let mut shelf = self.lock();
             if matches!(shelf.look(&name, (self.clock)()), Look::Nowhere) {
-                return Err(unknown(id));
+                return Err(unknown());
             }
             shelf.remove(&name)
         };
@@ -259,6 +297,12 @@ impl Stored {
                 })
             }
         }
+    }
+
+    async fn gate(&self, id: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        self.gates[hasher.finish() as usize % GATES].lock().await
     }
 
     fn name(&self, principal: &Principal, id: &str) -> Name {
@@ -305,10 +349,15 @@ impl Keep {
         let id = Envelope::fields(answer).ok().and_then(|envelope| envelope.value(answer, "id"));
         let id = id.and_then(|at| serde_json::from_slice::<String>(&answer[at]).ok());
         if let Some(id) = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID) {
-            let Keep { stored, principal, request } = self;
-            // A copy: the answer's bytes may hold a share of the memory for bodies.
-            let turn = Turn { request, answer: Bytes::copy_from_slice(answer) };
-            stored.put(lane(&principal), stored.name(&principal, &id), turn).await;
+            let Keep { stored, principal, request, by_id, joined } = self;
+            if by_id {
+                // A copy: the answer's bytes may hold a share of the memory for bodies.
+                let turn = Turn { request, answer: Bytes::copy_from_slice(answer) };
+                stored.put(lane(&principal), stored.name(&principal, &id), turn).await;
+            }
+            if let Some(joined) = joined {
+                stored.went_on(&principal, joined, answer).await;
+            }
         }
     }
 
@@ -350,6 +399,8 @@ fn unknown(id: &str) -> Error {
     Error::new(Kind::NotFound, text).with_code("response_not_found")
 }
 
+/// Conversations whose ids fall together wait for each other.
+const GATES: usize = 32;
 const FOLDER: &str = "responses";
 /// An answer waits so long for the disk; what takes longer is written behind it.
 const PATIENCE: Duration = Duration::from_secs(1);

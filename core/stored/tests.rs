@@ -123,7 +123,6 @@ async fn what_cannot_be_kept_is_refused_by_name() {
     let who = principal(None, "k");
     for (body, feature) in [
         (json!({"model": "m", "input": "x", "background": true}), "background"),
-        (json!({"model": "m", "input": "x", "conversation": "conv_1"}), "conversation"),
         (json!({"model": "m", "input": "x", "previous_response_id": 3}), "previous_response_id"),
     ] {
         let error = stored.begin(&who, &mut document(body), &mut None).await.err().unwrap();

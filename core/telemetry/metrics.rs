@@ -123,7 +123,7 @@ impl Default for Metrics {
                 output_image: tokens("output", "image"),
                 units: Units::default().named().map(|(unit, _)| match unit {
                     // Tokens are counted as such.
-                    "input_image_tokens" | "output_image_tokens" => Counter::noop(),
+                    "input_image_tokens" | "output_image_tokens" | "cache_read_audio_tokens" => Counter::noop(),
                     unit => counter(names::UNITS, vec![label("unit", unit)]),
                 }),
             },

@@ -78,6 +78,15 @@ impl Ring {
         drop(gone);
     }
 
+    /// Rows of this hour and of those before it are found in files from now on.
+    pub fn forget(&self, hour: u32) {
+        let mut rows = self.lock();
+        let first = rows.rows.iter().position(|row| row.place.hour > hour).unwrap_or(rows.rows.len());
+        let gone: Vec<Row> = rows.rows.drain(..first).collect();
+        drop(rows);
+        drop(gone);
+    }
+
     /// Newest first, those before `before`, at most `limit` of which `read` makes something; and the place of the oldest row
     /// in here.
     pub fn page<T>(

@@ -260,6 +260,11 @@ async fn a_kill_between_the_log_and_the_deed_leaves_a_whole_chain_and_no_deed_un
         rows.iter().filter(|row| row["outcome"] == "done").filter_map(|row| row["object"].as_str()).collect();
     let untold: Vec<_> = acknowledged.iter().filter(|id| !told.contains(id.as_str())).collect();
     assert!(untold.is_empty(), "acknowledged and not told to the end: {untold:?}");
+    // Whatever was cut off has an end, too: that nobody knows it.
+    let ended: BTreeSet<u64> = rows.iter().filter_map(|row| row["of"].as_u64()).collect();
+    let begun = rows.iter().filter(|row| row["outcome"] == "intended").filter_map(|row| row["seq"].as_u64());
+    let open: Vec<u64> = begun.filter(|seq| !ended.contains(seq)).collect();
+    assert!(open.is_empty(), "without an end: {open:?}");
 }
 
 #[tokio::test]

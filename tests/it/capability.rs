@@ -155,3 +155,74 @@ async fn an_output_schema_is_bound_natively_by_a_tool_or_as_the_caller_wrote_it(
     assert_eq!(gateway.post("/v1/messages", &own).await.status, 200);
     assert_eq!(upstream.last().json()["output_config"]["format"]["type"], "json_schema");
 }
+
+#[tokio::test]
+async fn thinking_is_not_asked_of_a_model_that_cannot_and_that_is_named() {
+    let upstream = Upstream::saying(Say::json(CLAUDE)).await;
+    let config = format!(
+        "{}[models.strict]\nstrict = true\ntargets = [{{ provider = \"c\", model = \"claude-3-5-haiku-20241022\" }}]\n",
+        row("c", "anthropic", &upstream)
+    );
+    let gateway = gateway(&config).await;
+    let body = |model: &str, effort: &str| {
+        json!({"model": model, "reasoning_effort": effort, "messages": [{"role": "user", "content": "hi"}]}).to_string()
+    };
+    for (model, effort, thinks, dropped) in [
+        ("c/claude-3-5-haiku-20241022", "high", false, Some("reasoning_effort")),
+        ("c/claude-3-5-haiku-20241022", "none", false, None),
+        ("c/claude-sonnet-4-5", "high", true, None),
+        ("c/nobody-knows-this-one", "high", true, None),
+    ] {
+        let answer = gateway.chat(&body(model, effort)).await;
+        assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, dropped), "{model} {effort}");
+        assert_eq!(upstream.last().json().get("thinking").is_some(), thinks, "{model} {effort}");
+    }
+    let heard = upstream.heard().len();
+    let answer = gateway.chat(&body("strict", "high")).await;
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (400, Some("unsupported_parameter")));
+    assert_eq!(upstream.heard().len(), heard, "nothing was sent");
+}
+
+#[tokio::test]
+async fn sound_goes_to_a_model_that_hears_whatever_other_media_the_first_one_takes() {
+    const HEARD: &str = r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"heard"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":1}}"#;
+    let (deaf, ears) = (Upstream::saying(Say::json(OPENAI)).await, Upstream::saying(Say::json(HEARD)).await);
+    let config = format!(
+        "{}{}[models.ears]\ntargets = [{{ provider = \"d\", model = \"gpt-4.1\" }}, {{ provider = \"e\", model = \"gemini-2.5-flash\" }}]\n",
+        row("d", "openai", &deaf),
+        row("e", "gemini", &ears)
+    );
+    let gateway = gateway(&config).await;
+    let sound = json!([{"type": "text", "text": "what is said?"}, {"type": "input_audio", "input_audio": {"data": "UklGRgAA", "format": "wav"}}]);
+    let body = |model: &str| json!({"model": model, "messages": [{"role": "user", "content": sound}]}).to_string();
+    let answer = gateway.chat(&body("ears")).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-target")), (200, Some("e/gemini-2.5-flash")));
+    let answer = gateway.chat(&body("d/gpt-4.1")).await;
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["code"]), (400, &json!("unsupported_feature")), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("audio"), "{error}");
+    assert!(deaf.heard().is_empty(), "nothing was spent");
+}
+
+#[tokio::test]
+async fn what_an_imported_catalogue_says_of_a_model_holds_where_nothing_else_is_known() {
+    let upstream = Upstream::saying(Say::json(OPENAI)).await;
+    let config = format!("{}[catalogue]\nfile = \"catalogue.toml\"\n", row("a", "openai", &upstream));
+    let catalogue = "[[price]]\nprovider = \"openai\"\nmodels = [\"zeta-1\", \"gpt-4.1\"]\ninput = \"1\"\noutput = \"2\"\n\
+        features = [\"images\"]\nlacks = [\"tools\", \"sampling\"]\n";
+    let gateway = Gateway::with(&config, &[("key", "sk-upstream"), ("catalogue.toml", catalogue)]).await;
+    let tools =
+        r#","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}}]"#;
+    let body = |model: &str, more: &str| {
+        format!(r#"{{"model":"a/{model}","messages":[{{"role":"user","content":"hi"}}],"temperature":0.5{more}}}"#)
+    };
+    let answer = gateway.chat(&body("zeta-1", "")).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, Some("temperature")));
+    assert_eq!(upstream.last().json().get("temperature"), None);
+    let answer = gateway.chat(&body("zeta-1", tools)).await;
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (400, Some("unsupported_feature")));
+    // The program's own table knows this one better.
+    let answer = gateway.chat(&body("gpt-4.1", tools)).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, None), "{}", answer.text());
+    assert_eq!(upstream.last().json()["temperature"], json!(0.5));
+}

@@ -221,6 +221,41 @@ async fn after_a_kill_counters_hold_what_settled() {
     .await;
 }
 
+/// The same of a day's tokens: what it had reserved comes back, what was used stays used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_kill_a_days_tokens_are_those_that_were_used() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let slow = Upstream::saying(Say::json(Openai.whole("x")).wait(Duration::from_secs(300))).await;
+    before_midnight().await;
+    let team = "limits = { tokens_per_day = 100000 }";
+    let config =
+        format!("{}{}", house(&server, &upstream, team, "budget_lease = \"2s\""), slow.provider("slow", "openai_chat"));
+    let survivor = gateway(&config).await;
+    let victim = Process::start(&config, &[("master.key", MASTER)]).await;
+    let (_, key) = survivor.key(r#"{"name":"ana","team":"research"}"#).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let body = |model: &str| {
+        let messages = json!([{ "role": "user", "content": "hi" }]);
+        json!({ "model": model, "max_tokens": 80_000, "messages": messages }).to_string()
+    };
+    eventually("the key is known there", async || {
+        request(victim.addr, "GET", "/v1/models", &headers, b"").await.status == 200
+    })
+    .await;
+    let at = "/v1/chat/completions";
+    let _open = crate::support::begin(victim.addr, "POST", at, &headers, body("slow/m").as_bytes()).await;
+    slow.hears(1).await;
+    let ask = async || survivor.post_with(at, &headers, &body("up/m")).await;
+    let crowded = ask().await;
+    assert_eq!(crowded.status, 429, "{}", crowded.text());
+    drop(victim);
+    eventually("they come back", async || ask().await.status == 200).await;
+    // What that one used is counted, and no more.
+    eventually("there is room for another", async || ask().await.status == 200).await;
+}
+
 /// What Redis may do to a gateway.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Outage {

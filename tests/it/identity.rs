@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as B64};
+use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
 use crate::{
@@ -272,7 +274,11 @@ struct World {
 
 impl World {
     async fn new() -> World {
-        let gateway = Gateway::start(CLOSED).await;
+        World::with("", &[]).await
+    }
+
+    async fn with(more: &str, files: &[(&str, &str)]) -> World {
+        let gateway = Gateway::with(&format!("{CLOSED}{more}"), files).await;
         let mut things: BTreeMap<&str, [String; 2]> = BTreeMap::new();
         let mut made: Vec<[String; 6]> = Vec::new();
         for side in ["in", "out"] {
@@ -340,6 +346,64 @@ const OWNED: [&str; 12] = [
 #[tokio::test]
 async fn every_admin_operation_is_walked_by_every_role() {
     let world = World::new().await;
+    walk(&world, async |role| {
+        [
+            token(&world.gateway, json!({ "name": role, "role": role })).await,
+            token(&world.gateway, json!({ "name": role, "role": role, "team": "team-in" })).await,
+        ]
+    })
+    .await;
+}
+
+/// The same by users with signed tokens of an issuer: the scope is what the file says of a claim, or the team that it names.
+#[tokio::test]
+async fn every_admin_operation_is_walked_by_every_role_of_a_signed_token() {
+    let roles = ["viewer", "billing", "developer", "operator", "admin", "owner"];
+    let meanings = roles.map(|role| format!("everywhere-{role} = \"{role}@everything\"\nteam-{role} = \"{role}\"\n"));
+    let issuer = format!(
+        "[auth.jwt.staff]\nissuer = \"https://id.example\"\naudience = \"portcullis-admin\"\nsecret = \"file:shared\"\n\
+         admin = true\nclaims = {{ team = \"team\", roles = \"groups\" }}\n[auth.jwt.staff.roles]\n{}",
+        meanings.concat()
+    );
+    let world = World::with(&issuer, &[("shared", SHARED)]).await;
+    walk(&world, async |role| {
+        let (everything, team) = (format!("everywhere-{role}"), format!("team-{role}"));
+        [
+            signed(json!({ "sub": format!("x-{everything}"), "groups": [everything] })),
+            signed(json!({ "sub": format!("x-{team}"), "groups": [team], "team": "team-in" })),
+        ]
+    })
+    .await;
+    // Who has no group, or one that means nothing, may nothing at all.
+    for claims in [json!({}), json!({ "groups": ["owner"] }), json!({ "groups": [], "team": "team-in" })] {
+        let answer = ask(&world.gateway, Some(&signed(claims)), "GET", "/api/v1/models", &Value::Null).await;
+        assert_eq!((answer.status, code(&answer)), (403, "not_permitted".to_owned()), "{}", answer.text());
+    }
+    let told = own(&world.gateway, "GET", "/api/v1/audit?limit=500", Value::Null).await;
+    let by_user = told["data"].as_array().expect("rows").iter().filter(|row| row["actor"]["kind"] == "user");
+    let names: Vec<&str> = by_user.filter_map(|row| row["actor"]["name"].as_str()).collect();
+    assert!(
+        !names.is_empty() && names.iter().all(|name| name.starts_with("user x-") && name.ends_with(" (staff)")),
+        "{names:?}"
+    );
+}
+
+const SHARED: &str = "0123456789abcdef0123456789abcdef";
+
+/// By an issuer that has a secret; of a user whom nobody knows.
+fn signed(more: Value) -> String {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    let mut claims =
+        json!({ "iss": "https://id.example", "aud": "portcullis-admin", "sub": "nobody", "exp": now + 3_600 });
+    claims.as_object_mut().expect("claims").extend(more.as_object().cloned().unwrap_or_default());
+    let text = [B64.encode(r#"{"alg":"HS256"}"#), B64.encode(claims.to_string())].join(".");
+    let key = EncodingKey::from_secret(SHARED.as_bytes());
+    let signature = crypto::sign(text.as_bytes(), &key, Algorithm::HS256).expect("signed");
+    format!("{text}.{signature}")
+}
+
+/// `credentials`: of a role, over everything and over the team on this side.
+async fn walk(world: &World, credentials: impl AsyncFn(&str) -> [String; 2]) {
     let gateway = &world.gateway;
     let document = own(gateway, "GET", "/api/openapi.json", Value::Null).await;
     let table = own(gateway, "GET", "/api/v1/permissions", Value::Null).await;
@@ -351,8 +415,7 @@ async fn every_admin_operation_is_walked_by_every_role() {
         .collect();
     let (mut walked, mut seen) = (0, BTreeSet::new());
     for role in ["viewer", "billing", "developer", "operator", "admin", "owner"] {
-        let everything = token(gateway, json!({ "name": role, "role": role })).await;
-        let team = token(gateway, json!({ "name": role, "role": role, "team": "team-in" })).await;
+        let [everything, team] = credentials(role).await;
         for (path, methods) in document["paths"].as_object().expect("paths") {
             for (method, operation) in methods.as_object().expect("methods") {
                 let Some(permission) = operation["x-permission"].as_str() else {

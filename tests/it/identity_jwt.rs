@@ -212,3 +212,74 @@ async fn without_the_issuers_keys_nobody_comes_in_and_those_at_hand_hold() {
     let other = signer.sign(&claims(json!({ "sub": "bob" })));
     assert_eq!(chat(&gateway, &other, "mock").await.status, 200);
 }
+
+/// At the control plane: the issuer's own keys, for who was let in, with what the file says of their groups.
+#[tokio::test]
+async fn a_signed_token_administers_what_its_claims_permit_and_only_where_the_file_lets_it_in() {
+    let signer = Signer::new("one");
+    let issuer = Upstream::saying(shown(&[&signer])).await;
+    let config = |admin: &str| {
+        format!(
+            "[auth]\nrequired = true\n[auth.jwt.corp]\nissuer = \"https://id.example\"\naudience = \"portcullis\"\n\
+             jwks = \"http://{}/keys\"\nclaims = {{ team = \"groups\", roles = \"department\" }}\n{admin}\
+             [auth.jwt.corp.roles]\nleads = \"admin\"\nops = [\"operator@everything\", \"billing\"]\n[teams.lab]\n[teams.other]\n",
+            issuer.addr
+        )
+    };
+    let gateway = Gateway::start(&config("")).await;
+    let ask = async |token: &str, method: &str, path: &str, body: &str| {
+        let (host, bearer) = (gateway.admin.to_string(), format!("Bearer {token}"));
+        let headers = [("host", host.as_str()), ("authorization", &bearer), ("content-type", "application/json")];
+        crate::support::request(gateway.admin, method, path, &headers, body.as_bytes()).await
+    };
+    let lead = signer.sign(&claims(json!({ "department": "leads" })));
+    let refused = ask(&lead, "GET", "/api/v1/whoami", "").await;
+    assert!(refused.status == 401 && refused.text().contains("auth.jwt.corp.admin"), "{}", refused.text());
+    assert_eq!(issuer.heard().len(), 0, "nobody was asked for its sake");
+    gateway.rewrite(&config("admin = true\n"));
+    eventually("it is let in", async || ask(&lead, "GET", "/api/v1/whoami", "").await.status == 200).await;
+    let who = ask(&lead, "GET", "/api/v1/whoami", "").await.json();
+    assert_eq!(
+        (&who["name"], &who["issuer"], &who["roles"]),
+        (&json!("user ada (corp)"), &json!("corp"), &json!([{ "role": "admin", "over": "team", "name": "lab" }])),
+        "{who}"
+    );
+    let key = |team: &str| format!("{{\"name\":\"k\",\"team\":\"{team}\"}}");
+    assert_eq!(ask(&lead, "POST", "/api/v1/keys", &key("lab")).await.status, 201);
+    assert_eq!(ask(&lead, "POST", "/api/v1/keys", &key("other")).await.status, 403);
+    assert_eq!(ask(&lead, "POST", "/api/v1/config/reload", "").await.status, 403);
+    let ops = signer.sign(&claims(json!({ "sub": "olga", "department": "ops" })));
+    assert_eq!(ask(&ops, "POST", "/api/v1/config/reload", "").await.status, 200);
+    // It gives away no more than it holds.
+    let more = r#"{"name":"t","role":"owner"}"#;
+    assert_eq!(ask(&ops, "POST", "/api/v1/tokens", more).await.status, 403);
+    let log = gateway.admin("GET", "/api/v1/audit?actor=user&action=keys.create", "").await.json();
+    let row = &log["data"][0];
+    assert_eq!(
+        (&row["actor"]["kind"], &row["actor"]["id"], &row["actor"]["role"]),
+        (&json!("user"), &json!("ada"), &json!("admin")),
+        "{log}"
+    );
+    // Nothing of what a forger may try.
+    let all = claims(json!({ "department": "ops" }));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_secs();
+    let public = signer.jwk["n"].as_str().expect("n").to_owned();
+    for token in [
+        signed(
+            &json!({ "alg": "HS256", "kid": "one" }),
+            &all,
+            &EncodingKey::from_secret(public.as_bytes()),
+            Algorithm::HS256,
+        ),
+        format!("{}.{}.", B64.encode(r#"{"alg":"none"}"#), B64.encode(all.to_string())),
+        Signer::new("one").sign(&all),
+        signer.sign(&claims(json!({ "department": "ops", "exp": now - 3_600 }))),
+        signer.sign(&claims(json!({ "department": "ops", "aud": "elsewhere" }))),
+        signer.sign(&claims(json!({ "department": "ops", "exp": null }))),
+    ] {
+        let answer = ask(&token, "GET", "/api/v1/whoami", "").await;
+        assert_eq!(answer.status, 401, "{}", answer.text());
+    }
+    let idle = ask(&signer.sign(&claims(json!({ "department": "owner" }))), "GET", "/api/v1/models", "").await;
+    assert_eq!((idle.status, code(&idle)), (403, "not_permitted".to_owned()), "{}", idle.text());
+}

@@ -11,6 +11,7 @@
 )]
 
 mod agents;
+mod alerts;
 mod asks;
 mod audit;
 mod auth;
@@ -25,6 +26,7 @@ mod clouds;
 mod cohere;
 mod completions;
 mod contract;
+mod conversations;
 mod corpus;
 mod decisions;
 mod examples;

@@ -273,6 +273,49 @@ fn usage_is_priced_again_and_history_stays() {
     assert!(!refused.status.success());
 }
 
+/// While it serves, by the prices that run there; and what its store says afterwards.
+#[test]
+fn a_gateway_that_serves_gives_its_records_other_prices() {
+    let (place, gateway, admin) = used(HOUSE, 6);
+    let dear = |text: &str| text.replace("input = \"1000\"", "input = \"3000\"");
+    fs::write(place.path().join("new.toml"), dear(HOUSE)).expect("new prices");
+    let json = |args: &[&str]| {
+        let out = run(place.path(), args);
+        assert!(out.status.success(), "{args:?}: {}", text(&out.stderr));
+        serde_json::from_slice::<Value>(&out.stdout).expect("JSON")
+    };
+    let dry = || json(&["usage", "rerate", "--json", "--config", "new.toml", "--admin", &admin]);
+    let expected = dry();
+    assert_ne!(expected["total"]["difference_usd"].to_string(), "0", "{expected}");
+    let write = || json(&["usage", "rerate", "--json", "--write", "--admin", &admin]);
+    assert_eq!(write()["requests"], 0, "they have the prices that run there");
+    let path = place.path().join("gateway.toml");
+    let running = fs::read_to_string(&path).expect("a file");
+    fs::write(&path, dear(&running)).expect("saved");
+    let began = Instant::now();
+    let done = loop {
+        let done = write();
+        if done["requests"] != 0 {
+            break done;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "the new prices are taken up");
+        std::thread::park_timeout(Duration::from_millis(50));
+    };
+    assert_eq!((done["requests"].as_u64(), done["left"].as_u64()), (Some(6), Some(0)), "{done}");
+    let after = dry();
+    let total = |told: &Value, name: &str| told["total"][name].clone();
+    assert_eq!(
+        (total(&after, "was_usd"), total(&after, "unchanged")),
+        (total(&expected, "now_usd"), json!(6)),
+        "{after}"
+    );
+    let usage = json(&["usage", "--by", "model", "--json", "--admin", &admin]);
+    let audit = text(&run(place.path(), &["audit", "list", "--action", "usage.rerate", "--admin", &admin]).stdout);
+    assert!(audit.contains("done") && audit.contains("intended"), "{audit}");
+    stop(gateway);
+    assert_eq!(json(&["usage", "--by", "model", "--json"]), usage, "the store says the same");
+}
+
 #[test]
 fn a_bill_is_compared_with_the_ledger_and_a_difference_fails() {
     let (place, gateway, admin) = used(HOUSE, 4);

@@ -194,6 +194,61 @@ async fn disabling_them_ends_what_runs_at_other_gateways_too() {
     disabled_with_a_cut(&upstream, &here, &there).await;
 }
 
+/// What the file says of whom it names itself, without a cut and with one.
+#[tokio::test]
+async fn whom_the_file_disables_with_a_cut_is_ended_and_without_one_runs_to_the_end() {
+    let upstream = Upstream::saying(stalled()).await;
+    let serving = upstream.provider("up", "openai_chat");
+    let config = |of: &str, more: &str| {
+        let said =
+            format!("[organisations.acme]\n[teams.lab]\norganisation = \"acme\"\n[users.ada]\nteams = [\"lab\"]\n");
+        format!("{CLOSED}{serving}{}", said.replace(&format!("{of}]\n"), &format!("{of}]\n{more}")))
+    };
+    let gateway = Gateway::start(&config("none", "")).await;
+    let (_, key) = gateway.key(r#"{"name":"k","user":"ada"}"#).await;
+    let (_, other) = gateway.key(r#"{"name":"other"}"#).await;
+    let body = Openai.body("up/m", true, "x");
+    for (of, code) in [
+        ("users.ada", "user_disabled"),
+        ("teams.lab", "team_disabled"),
+        ("organisations.acme", "organisation_disabled"),
+    ] {
+        upstream.always(stalled());
+        let mut streams = Vec::new();
+        for key in [&key, &other] {
+            let headers = [("x-api-key", key.as_str()), ("content-type", "application/json")];
+            let mut socket = begin(gateway.addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await;
+            let raw = read_until(&mut socket, "first words").await;
+            streams.push((socket, raw));
+        }
+        let ask = async || {
+            let whole = Openai.body("up/m", false, "x");
+            gateway.post_with("/v1/chat/completions", &[("x-api-key", &key)], &whole).await
+        };
+        gateway.rewrite(&config(of, "disabled = true\n"));
+        upstream.always(Say::json(Openai.whole("x")));
+        eventually("it is refused", async || {
+            let answer = ask().await;
+            answer.status == 403 && Openai.error(&answer).code == code
+        })
+        .await;
+        assert!(is_open(&mut streams[0].0).await, "{of}: what runs may end by itself");
+        gateway.rewrite(&config(of, "disabled = true\ncut = true\n"));
+        let (socket, raw) = &mut streams[0];
+        let answer = read_rest(socket, std::mem::take(raw)).await;
+        assert!(answer.text().contains("revoked or disabled while"), "{of}: {}", answer.text());
+        assert!(is_open(&mut streams[1].0).await, "{of}: another's stream goes on");
+        gateway.rewrite(&config(of, ""));
+        eventually("it is served again", async || ask().await.status == 200).await;
+    }
+    gateway.rewrite(&config("users.ada", "cut = true\n"));
+    eventually("a cut alone is refused", async || {
+        let status = gateway.admin("GET", "/api/v1/config/status", "").await.text();
+        status.contains("write `disabled = true` too")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_team_that_the_file_disables_is_refused_until_it_is_enabled_there() {
     let config = |more: &str| format!("{CLOSED}[organisations.acme]\n[teams.lab]\norganisation = \"acme\"\n{more}");

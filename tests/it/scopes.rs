@@ -359,3 +359,61 @@ async fn a_raise_that_was_acknowledged_outlives_kill_9() {
     let (_, text) = command(&gateway, &["list", "--json"]);
     assert!(text.contains("\"usd\": 1"), "{text}");
 }
+
+/// All that there are, whether anybody asks for them or not; page by page, and as they stand after a restart.
+#[tokio::test]
+async fn budgets_that_nobody_uses_are_listed_too_and_paged() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "{CLOSED}{A_DOLLAR}[store]\nkind = \"sled\"\nbudget_lease = \"2s\"\n{}[teams.research]\nbudget = {{ usd = 4, per = \"month\" }}\n",
+        upstream.provider("up", "openai_chat")
+    );
+    let mut gateway = Process::start(&config, &[]).await;
+    let make = async |gateway: &Process, path: &str, body: &str| {
+        let made = gateway.admin("POST", path, body).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        made.json()
+    };
+    let budgets = r#""budgets":[{"usd":5,"per":"day"},{"usd":20,"per":"total"}]"#;
+    make(&gateway, "/api/v1/users", &format!(r#"{{"name":"ana",{budgets}}}"#)).await;
+    let mut keys = Vec::new();
+    for n in 0..7 {
+        keys.push(make(&gateway, "/api/v1/keys", &format!(r#"{{"name":"k{n}",{budgets}}}"#)).await);
+    }
+    let gone = format!("/api/v1/keys/{}", keys[6]["id"].as_str().unwrap());
+    assert_eq!(gateway.admin("DELETE", &gone, "").await.status, 200);
+    let used = format!("Bearer {}", keys[0]["key"].as_str().unwrap());
+    let headers = [("authorization", used.as_str()), ("content-type", "application/json")];
+    let (path, body) = (Openai.path("up/m", false), Openai.body("up/m", false, "hello"));
+    assert_eq!(crate::support::request(gateway.addr, "POST", &path, &headers, body.as_bytes()).await.status, 200);
+    let all = async |gateway: &Process| {
+        let (mut rows, mut next) = (Vec::new(), String::new());
+        loop {
+            let page = gateway.admin("GET", &format!("/api/v1/budgets?limit=3{next}"), "").await.json();
+            let data = page["data"].as_array().cloned().unwrap_or_default();
+            assert!(data.len() <= 3);
+            rows.extend(data);
+            let Some(cursor) = page["next_cursor"].as_str() else { return rows };
+            next = format!("&cursor={}", cursor.replace(':', "%3A").replace('/', "%2F"));
+        }
+    };
+    let spent = |rows: &[Value]| -> Vec<f64> { rows.iter().filter_map(|row| row["spent_usd"].as_f64()).collect() };
+    for round in ["running", "stopped and started", "killed and started"] {
+        match round {
+            "running" => {}
+            "stopped and started" => gateway.restart().await,
+            _ => gateway.kill_and_restart().await,
+        }
+        eventually(round, async || spent(&all(&gateway).await).iter().sum::<f64>() == 2.0).await;
+        let rows = all(&gateway).await;
+        let ids: Vec<&str> = rows.iter().filter_map(|row| row["id"].as_str()).collect();
+        // The team, the user's two, and two of each key that was not revoked.
+        assert_eq!(ids.len(), 1 + 2 + 2 * 6, "{round}: {ids:?}");
+        assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), ids.len(), "{round}: once each");
+        let mine: Vec<&Value> = rows.iter().filter(|row| row["spent_usd"].as_f64() != Some(0.0)).collect();
+        let key = format!("key:{}", keys[0]["id"].as_str().unwrap());
+        assert!(mine.len() == 2 && mine.iter().all(|row| row["scope"] == key), "{round}: {mine:?}");
+        assert_eq!((mine[0]["left_usd"].as_f64(), mine[1]["left_usd"].as_f64()), (Some(4.0), Some(19.0)), "{round}");
+    }
+    assert_eq!(gateway.admin("GET", "/api/v1/budgets?cursor=nonsense", "").await.status, 400);
+}

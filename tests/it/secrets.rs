@@ -281,12 +281,14 @@ async fn no_secret_is_in_anything_that_is_written() {
         vault_at(&vault, APPROLE)
     );
     let mut gateway = Process::start(&config, &FILES).await;
-    gateway.admin("PUT", "/api/v1/secrets/own", r#"{"value":"sk-planted-store"}"#).await;
-    gateway.admin("PUT", "/api/v1/secrets/own", r#"{"value":5,"planted-body":1}"#).await;
+    let put = gateway.admin("PUT", "/api/v1/secrets/own", r#"{"value":"sk-planted-store"}"#).await;
+    assert_eq!(put.status, 200, "{}", put.text());
+    let odd = gateway.admin("PUT", "/api/v1/secrets/own", r#"{"value":5,"planted-body":1}"#).await;
+    assert_eq!(odd.status, 400, "{}", odd.text());
     for model in ["up/m", "own/m"] {
         let body = ASK.replace("up/m", model);
         let answer = request(gateway.addr, "POST", "/v1/chat/completions", &[], body.as_bytes()).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.status, 200, "{}\n{}", answer.text(), gateway.log());
     }
     // All of them fail, with the secrets in what they say.
     for upstream in [&upstream, &other] {

@@ -220,7 +220,7 @@ async fn a_report_is_json_and_csv_without_floats_or_formulas() {
     let csv = String::from_utf8(csv).unwrap();
     let head = csv.lines().next().unwrap();
     assert!(head.starts_with("day,team,tag,requests,errors,attempts,input_tokens,"), "{head}");
-    assert!(head.contains(",cost_usd,") && head.ends_with(",web_searches"), "{head}");
+    assert!(head.contains(",cost_usd,") && head.ends_with(",web_searches,cache_read_audio_tokens"), "{head}");
     assert!(csv.contains("2026-11-25,'=cmd|' /C calc'!A0,,1,0,1,"), "{csv}");
     assert!(csv.contains(",0.000001,"), "{csv}");
     assert!(lines[0].starts_with(r#"{"day":"2026-11-24","team":"red","tag":"app=x","requests":1,"#), "{}", lines[0]);

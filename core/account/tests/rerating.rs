@@ -1,17 +1,32 @@
 //! Usage priced again for good: records and sums go together, whatever ends the process.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
 
 use super::ledger::{BEGIN, record, sled, sums};
 use crate::{
-    account::{Ledger, archive::replace, hour::Hour, price::Rates, rerate::rewritten, usage::recost::Recost},
+    account::{
+        Ledger,
+        archive::replace,
+        history::Wanted,
+        hour::Hour,
+        price::Rates,
+        rerate::rewritten,
+        usage::{Sums, recost::Recost},
+    },
     config::{PriceSheet, Prices},
     store::{Store, StoreError},
     telemetry::Ring,
 };
 
 fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(BEGIN)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN)
 }
 
 /// So many nano-dollars a token.
@@ -21,7 +36,7 @@ fn rates(nano: i64) -> Arc<Rates> {
 }
 
 fn span() -> (SystemTime, SystemTime) {
-    (SystemTime::UNIX_EPOCH, now() + std::time::Duration::from_secs(10))
+    (SystemTime::UNIX_EPOCH, now() + Duration::from_secs(10))
 }
 
 async fn filled(folder: &tempfile::TempDir) -> (Arc<dyn Store>, Arc<Ledger>) {
@@ -136,4 +151,90 @@ async fn whatever_ends_it_records_and_sums_say_the_same() {
         assert_eq!(lines(&ledger).await.len(), 4);
         assert!(files.names().unwrap().iter().all(|name| !name.ends_with(".rerated")));
     }
+}
+
+/// What settles while records are priced again is charged as it was; sums and records say the same then, and after a kill.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_serves_goes_on_while_its_records_are_priced_again() {
+    static NOW: AtomicU64 = AtomicU64::new(BEGIN);
+    fn clock() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.load(Ordering::SeqCst))
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = sled(&folder).await;
+    let ledger = Ledger::open_as("one", store.clone(), Arc::new(Ring::default()), clock).await.unwrap();
+    // Another gateway's sums lie beside, and are not this one's to change.
+    let other = Sums::open(store.clone(), "two", clock()).await.unwrap();
+    let (theirs, _) = record(clock(), "hr", Some(1_000_000));
+    other.add([&theirs].into_iter(), None);
+    other.checkpoint().await.unwrap();
+    for hour in 0..3 {
+        NOW.store(BEGIN + hour * 3_600, Ordering::SeqCst);
+        ledger.append((0..50).map(|_| record(clock(), "hr", Some(7))).collect::<Vec<_>>());
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let (settling, halt) = (ledger.clone(), stop.clone());
+    let settles = tokio::task::spawn_blocking(move || {
+        let mut count = 0u64;
+        while !halt.load(Ordering::SeqCst) || count < 100 {
+            settling.append(vec![record(clock(), "hr", Some(7))]);
+            count += 1;
+        }
+        count
+    });
+    let (noting, halt) = (ledger.clone(), stop.clone());
+    let notes = tokio::spawn(async move {
+        while !halt.load(Ordering::SeqCst) {
+            noting.upkeep(crate::config::Records::default()).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    let whole = (SystemTime::UNIX_EPOCH, clock() + Duration::from_secs(600));
+    let again = |ledger: &Arc<Ledger>, until: Instant, nano: i64| {
+        let (ledger, handle) = (ledger.clone(), tokio::runtime::Handle::current());
+        let work = move || ledger.rerate_served(&handle, whole, until, &mut |_| Some(rates(nano)));
+        async move { tokio::task::spawn_blocking(work).await.unwrap().unwrap().expect("nobody else is at it") }
+    };
+    let done = again(&ledger, Instant::now() + Duration::from_secs(600), 100).await;
+    stop.store(true, Ordering::SeqCst);
+    let settled = settles.await.unwrap();
+    notes.await.unwrap();
+    assert_eq!((done.hours, done.left, done.next), (3, 0, None));
+    assert!(done.requests >= 150 && done.requests <= 150 + settled, "{done:?}");
+    // How many lines there are, and what they and the other gateway's cost together, as the sums have it.
+    let counted = async |ledger: &Ledger| {
+        let (mut all, mut count) = (1_000_000, 0u64);
+        let add = |line: &[u8]| {
+            let row: serde_json::Value = serde_json::from_slice(line).unwrap();
+            let cost = crate::config::usd(&row["cost_usd"].to_string()).unwrap();
+            assert!(cost == 7 || cost == 500, "{row}");
+            all += u64::try_from(cost).unwrap();
+            count += 1;
+            true
+        };
+        ledger.lines(whole.0, whole.1, add).unwrap();
+        assert_eq!(costs(ledger).await["hr"], (all, 0));
+        count
+    };
+    assert_eq!(counted(&ledger).await, 150 + settled);
+    // Pages go on from memory into files, and show each request once.
+    let (mut seen, mut before) = (BTreeSet::new(), None);
+    loop {
+        let page = ledger.page(Wanted::default(), before, 97).await.unwrap();
+        for row in &page.rows {
+            assert!(seen.insert(row["id"].as_str().unwrap().to_owned()), "twice: {row}");
+        }
+        let Some(next) = page.next else { break };
+        before = Some(next);
+    }
+    assert_eq!(seen.len() as u64, 150 + settled);
+    // Killed: what was not noted is counted from the lines.
+    ledger.append(vec![record(clock(), "hr", Some(7))]);
+    drop((ledger, other));
+    store.close().await.unwrap();
+    let ledger = Ledger::open_as("one", sled(&folder).await, Arc::new(Ring::default()), clock).await.unwrap();
+    assert_eq!(counted(&ledger).await, 151 + settled);
+    // No hour is begun when the time is up, and it says where to go on.
+    let late = again(&ledger, Instant::now().checked_sub(Duration::from_secs(1)).unwrap(), 9).await;
+    assert_eq!((late.requests, late.next), (0, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN))));
 }

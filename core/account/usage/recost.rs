@@ -1,12 +1,12 @@
-//! Sums after other prices: the rows that hold what attempts cost, with what they cost now. Only where nobody else counts: the
-//! store is this process's alone.
+//! Sums after other prices: the rows that hold what attempts cost, with what they cost now. Each gateway's own rows only; what
+//! comes meanwhile is added to them afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Sums,
     by::{self, By, Grain, Place},
-    covered_bytes, covered_key,
+    covered, covered_bytes, covered_key,
     line::Line,
     names::Names,
 };
@@ -99,11 +99,25 @@ impl Sums {
         each.map(|(grain, node)| by::join(Place { grain, at: at.within(grain.span()), by, node })).collect()
     }
 
+    /// The same changes as they were found before, for good; `false`: the sums are not where they were, and nothing was done.
+    pub async fn recosted(&self, changes: &BTreeMap<Vec<u8>, Recost>, hour: Hour, end: u64) -> Result<bool> {
+        // No note is made and no sum goes anywhere from reading the rows to writing them.
+        let _alone = self.moving.write().await;
+        let recosted = self.recost(changes).await?;
+        if !recosted.lost.is_empty() {
+            return Ok(false);
+        }
+        self.commit_rerated(recosted, hour, end).await
+    }
+
     /// All of it at once: the sums, how long the hour's lines are now, and that its new file takes the old one's place. `false`:
     /// somebody else changed the sums meanwhile, and nothing was done.
     pub async fn commit_rerated(&self, recosted: Recosted, hour: Hour, end: u64) -> Result<bool> {
-        let Recosted { as_read, mut batch, .. } = recosted;
-        let mut covered = self.lock().covered.clone();
+        let Recosted { mut as_read, mut batch, .. } = recosted;
+        // As it was noted: lines that came since are not in the sums of the store.
+        let noted = self.store.read(Table::Reports, &covered_key(&self.node)).await?;
+        let mut covered = noted.as_deref().map(covered).unwrap_or_default();
+        as_read.push(Op { table: Table::Reports, key: covered_key(&self.node), value: noted });
         // What is not there was counted whole, long ago.
         covered.entry(hour).and_modify(|to| *to = end);
         batch.push(Op::put(Table::Reports, covered_key(&self.node), covered_bytes(&covered)));
@@ -111,7 +125,7 @@ impl Sums {
         let done = self.store.write_if(as_read, batch).await?;
         if done {
             let mut state = self.lock();
-            state.covered = covered;
+            state.covered.entry(hour).and_modify(|to| *to = end);
             // What was remembered of rows is not so any more.
             state.known.clear();
             state.memos.clear();

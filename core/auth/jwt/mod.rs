@@ -24,6 +24,7 @@ use super::{
     bound::Bound,
     cut::Cuts,
     directory::{Claimed, Directory},
+    permission::Actor,
 };
 use crate::{
     config::{
@@ -161,6 +162,16 @@ impl Issuers {
         Ok(Caller { user: user.into(), claims: token.claims, generation, until, issuer })
     }
 
+    /// Are tokens of its issuer taken at the control plane? Looked at before anything is fetched for its sake.
+    pub(super) fn administers(&self, text: &str) -> Result<()> {
+        let issuer = self.issuer(&Token::parse(text)?)?;
+        if issuer.settings.admin {
+            return Ok(());
+        }
+        let name = &issuer.settings.name;
+        Err(refuse(format!("tokens of this issuer are for calls of models only (auth.jwt.{name}.admin)")))
+    }
+
     /// By what the token says itself: its signature will tell.
     fn issuer(&self, token: &Token) -> Result<Arc<Issuer>> {
         let list = self.list.load_full();
@@ -180,7 +191,6 @@ impl Caller {
         let settings = &self.issuer.settings;
         let sum = digest::digest(&digest::SHA256, [settings.issuer.as_str(), &self.user].join("\0").as_bytes());
         let key_id: Arc<str> = format!("jwt_{}", crate::store::hex::encode(&sum.as_ref()[..12])).into();
-        let list = |path: &Option<String>| path.as_deref().map(|path| claims::texts(&self.claims, path));
         let tags: Vec<(String, String)> = settings
             .claims
             .tags
@@ -191,23 +201,38 @@ impl Caller {
             let terms = Terms { tags: tags.into(), ..Terms::default() };
             Bound::new(Scope::Key(key_id.clone()), &self.user, terms)
         });
-        let claimed = Claimed {
-            teams: list(&settings.claims.team).unwrap_or_default(),
-            usual_team: settings.team.clone(),
-            roles: list(&settings.claims.roles),
-        };
-        let organisation = list(&settings.claims.organisation).unwrap_or_default().into_iter().next();
+        let claimed = self.claimed();
         let mut principal = Principal {
             cut: cuts.shard(&key_id).clone(),
             key_id,
             key_name: self.user.clone(),
-            organisation: organisation.map(Arc::from),
+            organisation: claimed.organisation.as_deref().map(Arc::from),
             user: Some(self.user.clone()),
             own,
             ..Principal::default()
         };
         directory.bind_claimed(&mut principal, &claimed);
         principal
+    }
+
+    /// Who acts at the control plane.
+    pub(super) fn actor(&self, directory: &Directory) -> Result<Actor> {
+        let name: Arc<str> = self.issuer.settings.name.as_str().into();
+        let actor = directory.actor_claimed(&self.user, &self.claimed())?;
+        Ok(Actor { name: format!("{} ({name})", actor.name).into(), issuer: Some(name), ..actor })
+    }
+
+    fn claimed(&self) -> Claimed {
+        let settings = &self.issuer.settings;
+        let list = |path: &Option<String>| path.as_deref().map(|path| claims::texts(&self.claims, path));
+        let roles = list(&settings.claims.roles);
+        Claimed {
+            teams: list(&settings.claims.team).unwrap_or_default(),
+            usual_team: settings.team.clone(),
+            organisation: list(&settings.claims.organisation).unwrap_or_default().into_iter().next(),
+            grants: roles.as_deref().map(|values| settings.grants(values)).unwrap_or_default(),
+            roles,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use crate::{
     config::{Configured, Secret, Team, jwt::Claims},
 };
 
+mod admin;
+
 /// A signing key, and how its issuer shows it.
 struct Signer {
     key: EncodingKey,
@@ -93,6 +95,8 @@ fn settings() -> Settings {
             tags: vec![("dept".into(), "department".into())],
         },
         team: None,
+        roles: None,
+        admin: false,
     }
 }
 

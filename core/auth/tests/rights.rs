@@ -16,7 +16,8 @@ fn of(organisation: Option<&str>, team: Option<&str>, user: Option<&str>) -> Tar
 }
 
 fn actor(role: Role, reach: Reach) -> Actor {
-    Actor { name: "ada".into(), user: Some("ada".into()), token: None, holds: [Held { role, reach }].into() }
+    let holds = [Held { role, reach }].into();
+    Actor { name: "ada".into(), user: Some("ada".into()), holds, ..Actor::default() }
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub struct Entry {
     pub context: Option<u64>,
     pub output_limit: Option<u64>,
     pub features: Vec<&'static str>,
+    pub lacks: Vec<&'static str>,
 }
 
 /// What came of a collection.
@@ -75,6 +76,13 @@ impl Entry {
         }
     }
 
+    /// It is said not to have this.
+    pub fn lack(&mut self, feature: &'static str) {
+        if !self.lacks.contains(&feature) {
+            self.lacks.push(feature);
+        }
+    }
+
     pub fn sheet(&self) -> PriceSheet {
         let tiers_of = |of: Option<&'static str>| -> Vec<PriceTier> {
             let mine = self.prices.iter().filter(|((service, above), _)| *service == of && *above > 0);
@@ -122,6 +130,7 @@ impl Draft {
                     context: entry.context,
                     output_limit: entry.output_limit,
                     features: entry.features.clone(),
+                    lacks: entry.lacks.clone(),
                     ..CatalogueRow::default()
                 };
                 let known = self.rows.get(&(*provider, model.clone())).map(|(length, _)| *length);

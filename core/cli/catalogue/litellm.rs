@@ -42,8 +42,11 @@ fn one(name: &str, fields: &Map<String, Value>, draft: &mut Draft) {
             "max_output_tokens" => count(value).map(|n| entry.output_limit = n),
             key if key.starts_with("supports_") => {
                 let feature = FEATURES.iter().find(|(word, _)| key.ends_with(word)).map(|(_, feature)| *feature);
-                if let (Some(feature), Some(true)) = (feature, value.as_bool()) {
-                    entry.feature(feature);
+                let knob = KNOBS.iter().find(|(word, _)| key == *word).map(|(_, knob)| *knob);
+                match (feature, knob, value.as_bool()) {
+                    (Some(feature), _, Some(true)) => entry.feature(feature),
+                    (Some(lacking), _, Some(false)) | (_, Some(lacking), Some(false)) => entry.lack(lacking),
+                    _ => {}
                 }
                 Ok(())
             }
@@ -171,6 +174,9 @@ const SERVICES: [(&str, Option<&str>); 8] = [
     ("_decisions", None),
     ("_cache_hit", None),
 ];
+
+/// What is only told where it is not so.
+const KNOBS: [(&str, &str); 2] = [("supports_sampling_params", "sampling"), ("supports_assistant_prefill", "prefill")];
 
 const FEATURES: [(&str, &str); 8] = [
     ("supports_function_calling", "tools"),

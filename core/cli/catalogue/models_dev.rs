@@ -34,17 +34,24 @@ fn one(provider: &str, id: &str, value: &Value, draft: &mut Draft) {
         Err(why) => return draft.refuse(&name, format!("limit: {why}")),
     }
     for (flag, feature) in [("tool_call", "tools"), ("reasoning", "reasoning"), ("structured_output", "json_schema")] {
-        if value[flag].as_bool() == Some(true) {
-            entry.feature(feature);
+        match value[flag].as_bool() {
+            Some(true) => entry.feature(feature),
+            // Whether an answer can be bound to a schema is often not known, and then told so.
+            Some(false) if feature != "json_schema" => entry.lack(feature),
+            _ => {}
         }
     }
-    for modality in value["modalities"]["input"].as_array().into_iter().flatten() {
-        match modality.as_str() {
-            Some("image") => entry.feature("images"),
-            Some("pdf") => entry.feature("documents"),
-            Some("audio") => entry.feature("audio"),
-            Some("video") => entry.feature("video"),
-            _ => {}
+    if value["temperature"].as_bool() == Some(false) {
+        entry.lack("sampling");
+    }
+    if let Some(modalities) = value["modalities"]["input"].as_array() {
+        for (word, feature) in [("image", "images"), ("pdf", "documents"), ("audio", "audio"), ("video", "video")] {
+            match modalities.iter().any(|modality| modality == word) {
+                true => entry.feature(feature),
+                // Documents are read by models of which only pictures are told.
+                false if feature != "documents" => entry.lack(feature),
+                false => {}
+            }
         }
     }
     if let Some(cost) = value["cost"].as_object()

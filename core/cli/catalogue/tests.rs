@@ -95,7 +95,8 @@ fn litellm_sample() -> Value {
             "input_cost_per_token_above_272k_tokens": 4e-06, "input_cost_per_token_above_272k_tokens_flex": 2e-06,
             "search_context_cost_per_query": { "search_context_size_medium": 0.01 },
             "max_input_tokens": 400000, "max_output_tokens": 128000, "max_tokens": 1, "supports_vision": true,
-            "supports_function_calling": true, "supports_audio_input": false, "source": "https://example.com" },
+            "supports_function_calling": true, "supports_audio_input": false, "supports_sampling_params": false,
+            "supports_assistant_prefill": true, "source": "https://example.com" },
         "openai/gpt-9": { "litellm_provider": "openai", "input_cost_per_token": 9e-06, "output_cost_per_token": 9e-06 },
         "us.anthropic.claude-x-20260101-v1:0": { "litellm_provider": "bedrock_converse", "input_cost_per_token": 3.3e-06, "output_cost_per_token": 1.65e-05 },
         "anthropic.claude-x-20260101-v1:0": { "litellm_provider": "bedrock_converse", "input_cost_per_token": 3e-06, "output_cost_per_token": 1.5e-05 },
@@ -125,7 +126,7 @@ fn a_litellm_file_becomes_rows_and_what_it_says_besides_is_told() {
         (ServiceTier::Flex, Some(1_000_000_000), Some(2_000_000_000))
     );
     assert_eq!((gpt.context, gpt.output_limit), (Some(400_000), Some(128_000)));
-    assert_eq!(gpt.features, ["images", "tools"]);
+    assert_eq!((gpt.features.as_slice(), gpt.lacks.as_slice()), (&["images", "tools"][..], &["audio", "sampling"][..]));
     assert_eq!(price(row(&rows, "openai/whisper-9"), "per_input_second").as_deref(), Some("0.0001"));
     let hosted: Vec<_> = rows.iter().filter(|r| r.provider.starts_with("bedrock")).collect();
     assert!(!hosted.is_empty() && hosted.iter().all(|r| price(r, "input").as_deref() == Some("3")), "{hosted:?}");
@@ -190,7 +191,7 @@ fn a_models_dev_file_has_limits_and_two_ways_to_write_tiers() {
         From::ModelsDev,
         json!({
             "google": { "id": "google", "models": {
-                "gemini-x": { "id": "gemini-x", "tool_call": true, "reasoning": true, "modalities": { "input": ["text", "image", "pdf"], "output": ["text"] },
+                "gemini-x": { "id": "gemini-x", "tool_call": true, "reasoning": true, "temperature": false, "structured_output": false, "modalities": { "input": ["text", "image", "pdf"], "output": ["text"] },
                     "limit": { "context": 1048576, "output": 65536 },
                     "cost": { "input": 1.25, "output": 10, "cache_read": 0.31, "context_over_200k": { "input": 2.5, "output": 15 } } },
                 "gemini-y": { "limit": { "context": 1000, "output": 0 }, "cost": { "input": 1, "output": 2,
@@ -205,6 +206,8 @@ fn a_models_dev_file_has_limits_and_two_ways_to_write_tiers() {
         (x.context, x.features.as_slice()),
         (Some(1_048_576), &["tools", "reasoning", "images", "documents"][..])
     );
+    assert_eq!(x.lacks, ["sampling", "audio", "video"]);
+    assert!(row(&rows, "gemini/gemini-y").lacks.is_empty(), "nothing is said of it");
     assert_eq!(row(&rows, "gemini/gemini-y").sheet.tiers[0].prices.input, Some(2_000_000_000));
     assert!(draft.told().contains("cost.unheard") && draft.told().contains("gemini-z: limit: "), "{}", draft.told());
 }

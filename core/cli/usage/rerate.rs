@@ -4,6 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use anyhow::{Result, anyhow, bail};
+use http::Method;
 use serde_json::json;
 
 use super::{Out, columns, lines, refused};
@@ -14,8 +15,9 @@ use crate::{
         report::{Asked, Dimension, Report},
         rerate::{Difference, Rerated, write::Written},
     },
+    admin::client::Admin,
     audit::PURPOSE,
-    cli::{Exit, either},
+    cli::{Exit, either, stopped},
     config::{self, Config, Place, Secret, env},
     keyring::Keyring,
     provider, route,
@@ -44,9 +46,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Put these prices in the place of what was charged: in the records and in the sums of usage, of a stopped gateway. Budgets
-    /// keep what they counted, where that was more
-    #[arg(long, conflicts_with = "admin")]
+    /// Put prices in the place of what was charged: in the records and in the sums of usage. Of a stopped gateway these prices;
+    /// with --admin those that run there. Budgets keep what they counted, where that was more
+    #[arg(long)]
     write: bool,
 }
 
@@ -66,6 +68,16 @@ pub async fn run(args: Args, place: &Place, token: Option<Secret>, out: &mut Out
     let mut rerated = Rerated::default();
     let mut add = |line: &[u8]| rerated.add(line, &report.by, &mut |target| prices.find(target));
     let span = (report.from, report.to);
+    if let (true, Some(url)) = (args.write, &args.admin) {
+        let done = ask(&Admin::new(url, token).map_err(anyhow::Error::msg)?, span).await?;
+        if args.json {
+            let Written { hours, requests, left, .. } = done;
+            writeln!(out, "{:#}", json!({ "hours": hours, "requests": requests, "left": left }))?;
+        } else {
+            told(out, done)?;
+        }
+        return Ok(Exit::Done);
+    }
     lines(&config, args.admin.as_deref(), token, span, &mut add).await?;
     print(out, &rerated, &report.by, args.json)?;
     if args.write {
@@ -77,26 +89,45 @@ pub async fn run(args: Args, place: &Place, token: Option<Secret>, out: &mut Out
     Ok(Exit::Done)
 }
 
+/// A running gateway, until it has no more to do.
+async fn ask(admin: &Admin, (from, to): (SystemTime, SystemTime)) -> Result<Written> {
+    let time = |at: SystemTime| jiff::Timestamp::try_from(at).map(|at| at.to_string());
+    let (mut done, to) = (Written::default(), time(to)?);
+    let mut next = Some(time(from)?);
+    while let Some(from) = next {
+        let body = json!({ "from": from, "to": to });
+        let answer = admin.call(Method::POST, "/api/v1/usage/rerate", Some(&body)).await.map_err(anyhow::Error::msg)?;
+        let count = |name: &str| answer[name].as_u64().unwrap_or(0);
+        done.hours += count("hours");
+        done.requests += count("requests");
+        done.left += count("left");
+        next = answer["next"].as_str().map(str::to_owned);
+        if next.as_ref() == Some(&from) {
+            bail!("the gateway does not get on from {from}; its log says why");
+        }
+    }
+    Ok(done)
+}
+
 /// Written down in the audit log before and after.
 async fn write(config: &Config, (from, to): (SystemTime, SystemTime), prices: &mut Prices) -> Result<Written> {
-    let store = either::stopped(config, "usage").await?;
-    let done = async {
+    stopped::with(config, super::USAGE, async |store| {
         if store.node().is_some() {
-            bail!("records that several gateways share sums of are priced again without --write only");
+            bail!(
+                "of gateways that share a store each has its own records: ask each while it runs (--write --admin URL)"
+            );
         }
-        let ring = Keyring::open(&store, &config.secrets).await.map_err(either::plain)?;
+        let ring = Keyring::open(store, &config.secrets).await.map_err(either::plain)?;
         let ledger = Ledger::open(store.clone(), Arc::new(Ring::new(1)), SystemTime::now).await?;
         let time = |at: SystemTime| jiff::Timestamp::try_from(at).map(|at| at.strftime("%FT%TZ").to_string());
         let span = format!("{}/{}", time(from)?, time(to)?);
         let work = async { Ok(ledger.rerate((from, to), &mut |target| prices.find(target)).await?) };
-        crate::cli::audit::told(&store, &ring.secret_for(PURPOSE), ("usage.rerate", Some(&span)), work).await
-    };
-    let done = done.await;
-    store.close().await?;
-    done
+        crate::cli::audit::told(store, &ring.secret_for(PURPOSE), ("usage.rerate", Some(&span)), work).await
+    })
+    .await
 }
 
-fn told(out: &mut Out, Written { hours, requests, left }: Written) -> Result<()> {
+fn told(out: &mut Out, Written { hours, requests, left, .. }: Written) -> Result<()> {
     writeln!(out, "{requests} requests of {hours} hours have these prices now, in the records and in the sums.")?;
     if left > 0 {
         writeln!(out, "{left} requests stay as they were charged: the sums that hold them could not be told apart.")?;

@@ -10,7 +10,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{calls, mime, signature},
+    codec::{calls, mime, signature, written},
     error::{Error, Kind, Result},
     model::{
         Choice, Extra, Media, MediaKind, MediaSource, Part, Reasoning, Response, Signature, Text, ToolCall, ToolKind,
@@ -61,7 +61,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     // Clients require it; a codec has no clock.
     out.entry("metrics").or_insert_with(|| json!({"latencyMs": 0}));
     put_tier(&mut out, service_tier.as_deref());
-    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
+    Ok(written::object(&out))
 }
 
 pub fn put_tier(out: &mut Map<String, Value>, tier: Option<&str>) {

@@ -1,10 +1,14 @@
 //! What a request says, piece by piece in an order of its own: for who wants to know whether two of them ask the same. The
 //! client's bytes where nobody changed them, the model where stages did. Compares and keeps nothing.
 
-use std::fmt::{self, Debug, Write};
+use std::{
+    fmt::{self, Write},
+    mem::take,
+    sync::Arc,
+};
 
-use super::{super::codec, Document};
-use crate::{error::Result, model::Request};
+use super::Document;
+use crate::error::Result;
 
 impl Document {
     /// Everything that goes upstream of the body but the model's name and whether it streams, which belong to who asks.
@@ -16,13 +20,12 @@ impl Document {
         };
         piece(self.version.as_deref().unwrap_or_default().as_bytes());
         piece(&[u8::from(self.legacy), u8::from(self.made)]);
-        let codec = codec(self.format);
-        let edited = |key: &[u8]| self.dirty.iter().any(|f| codec.wire_fields(*f).iter().any(|w| w.as_bytes() == key));
+        let edited = |key: &[u8]| self.edited().any(|name| name.as_bytes() == key);
         let mut fields: Vec<(&[u8], &[u8])> = self
             .envelope
             .fields
             .iter()
-            .map(|e| (&self.bytes[e.key.start + 1..e.key.end - 1], &self.bytes[e.value.clone()]))
+            .map(|e| (e.name(&self.bytes), &self.bytes[e.value.clone()]))
             .filter(|(key, _)| !UNTOLD.contains(key) && !edited(key))
             .collect();
         // Stable: of a field that is written twice the order stays, because readers differ in which one they take.
@@ -33,9 +36,11 @@ impl Document {
         }
         if !self.dirty.is_empty() || self.made {
             piece(b"as edited");
-            let mut spoken = Spoken(to);
+            let request = Arc::make_mut(self.decode()?);
+            let untold = (take(&mut request.model), take(&mut request.stream), take(&mut request.include_usage));
             // What cannot be written is not told: a sink of bytes takes everything.
-            let _ = spoken.request(self.request()?);
+            let _ = write!(Spoken(to), "{request:?}");
+            (request.model, request.stream, request.include_usage) = untold;
         }
         Ok(())
     }
@@ -65,49 +70,6 @@ impl Write for Spoken<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         (self.0)(text.as_bytes());
         Ok(())
-    }
-}
-
-impl Spoken<'_> {
-    fn request(&mut self, request: &Request) -> fmt::Result {
-        let Request {
-            model: _,
-            stream: _,
-            messages,
-            tools,
-            tool_choice,
-            parallel_tool_calls,
-            output,
-            sampling,
-            max_tokens,
-            n,
-            logprobs,
-            reasoning,
-            user,
-            metadata,
-            service_tier,
-            verbosity,
-            include_usage: _,
-            extra,
-        } = request;
-        let told: [&dyn Debug; 15] = [
-            messages,
-            tools,
-            tool_choice,
-            parallel_tool_calls,
-            output,
-            sampling,
-            max_tokens,
-            n,
-            logprobs,
-            reasoning,
-            user,
-            metadata,
-            service_tier,
-            verbosity,
-            extra,
-        ];
-        told.iter().try_for_each(|value| writeln!(self, "{value:?}"))
     }
 }
 

@@ -126,9 +126,9 @@ impl Document {
             let own = Dialect { native_schema: true, ..dialect.clone() };
             let Encoded { mut body, dropped: missing } = self.encode(self.format, &own)?;
             dropped.extend(missing.into_iter().filter(|knob| !patches.iter().any(|(k, _)| k == knob)));
-            for key in self.dirty.iter().flat_map(|f| codec(self.format).wire_fields(*f)) {
-                if patches.iter().all(|(k, _)| k != key) {
-                    patches.push((key, body.remove(*key).map(|v| to_bytes(&v))));
+            for key in self.edited() {
+                if patches.iter().all(|(k, _)| *k != key) {
+                    patches.push((key, body.remove(key).map(|v| to_bytes(&v))));
                 }
             }
             if self.dirty.contains(&Field::Extra) {
@@ -243,7 +243,7 @@ impl Document {
         let fields = &self.envelope.fields;
         // Nearly every call's: the model's name in place of the caller's.
         if let [(key, Some(value))] = patches {
-            let mut named = fields.iter().filter(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == key.as_bytes());
+            let mut named = fields.iter().filter(|e| e.name(&self.bytes) == key.as_bytes());
             if let (Some(Entry { value: at, .. }), None) = (named.next(), named.next()) {
                 return vec![self.bytes.slice(..at.start), value.clone(), self.bytes.slice(at.end..)];
             }
@@ -252,7 +252,7 @@ impl Document {
         let mut added: Vec<u8> = Vec::new();
         let mut removed = 0;
         for (key, value) in patches {
-            let at = fields.iter().position(|e| &self.bytes[e.key.start + 1..e.key.end - 1] == key.as_bytes());
+            let at = fields.iter().position(|e| e.name(&self.bytes) == key.as_bytes());
             match (at, value) {
                 (Some(at), Some(value)) => cuts.push((fields[at].value.clone(), value.clone())),
                 // Up to the next key, or from the last value's end: the comma goes along.
@@ -276,7 +276,7 @@ impl Document {
         }
         // A field that is written twice would keep its other value, and upstreams read the last one.
         let twice = |key: &str| {
-            let named = |e: &&Entry| &self.bytes[e.key.start + 1..e.key.end - 1] == key.as_bytes();
+            let named = |e: &&Entry| e.name(&self.bytes) == key.as_bytes();
             fields.iter().filter(named).nth(1).is_some()
         };
         if removed > 1 || (removed == 1 && !added.is_empty()) || patches.iter().any(|(key, _)| twice(key)) {
@@ -315,7 +315,7 @@ impl Document {
         };
         let mut seen = Vec::new();
         for entry in &self.envelope.fields {
-            let key = &self.bytes[entry.key.start + 1..entry.key.end - 1];
+            let key = entry.name(&self.bytes);
             match patches.iter().find(|(k, _)| k.as_bytes() == key) {
                 None => add(key, &self.bytes[entry.value.clone()]),
                 Some((k, value)) => {

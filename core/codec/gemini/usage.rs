@@ -32,6 +32,7 @@ pub fn decode(native: &Map<String, Value>) -> Usage {
         units: Units {
             input_image_tokens: modality(native, "promptTokensDetails", "IMAGE"),
             output_image_tokens: modality(native, "candidatesTokensDetails", "IMAGE"),
+            cache_read_audio_tokens: modality(native, "cacheTokensDetails", "AUDIO"),
             ..Units::default()
         }
         .boxed(),
@@ -77,6 +78,7 @@ pub fn encode(usage: &Usage) -> Value {
     put("totalTokenCount", usage.total_tokens());
     let units = usage.units();
     for (key, sound, pictures) in [
+        ("cacheTokensDetails", units.cache_read_audio_tokens, None),
         ("promptTokensDetails", usage.input_audio_tokens, units.input_image_tokens),
         ("candidatesTokensDetails", usage.output_audio_tokens, units.output_image_tokens),
     ] {

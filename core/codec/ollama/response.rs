@@ -15,6 +15,7 @@ use crate::{
         alike::{Alike, Mould},
         calls, ndjson,
         serial::Serial,
+        written,
     },
     error::{Error, Kind, Result},
     model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, ToolKind, Usage},
@@ -87,7 +88,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let reason = wire::done_reason(choice.and_then(|c| c.finish.as_ref()), refused);
     end(reason, usage.as_ref(), extra, &mut out);
-    serde_json::to_vec(&out).map_err(|e| Error::new(Kind::Internal, "the answer cannot be written").because(e))
+    Ok(written::object(&out))
 }
 
 fn head(model: &str, created: Option<i64>, view: &ClientView) -> Map<String, Value> {
@@ -437,6 +438,6 @@ impl Writer {
 }
 
 fn write(line: Map<String, Value>, out: &mut Vec<u8>) {
-    out.extend_from_slice(Value::Object(line).to_string().as_bytes());
+    written::value(&Value::Object(line), out);
     out.push(b'\n');
 }

@@ -16,6 +16,7 @@ use crate::{
     codec::{
         ClientView, codec,
         json::{Fields, as_i64, parse_upstream},
+        written,
     },
     error::{Error, Kind, Result},
     model::{Choice, Extra, Finish, Media, MediaKind, MediaSource, Part, Reasoning, Response, Usage},
@@ -95,7 +96,7 @@ impl Head {
 }
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
-    answer_value(response, view).bytes().ok_or_else(|| Error::new(Kind::Internal, "the answer could not be written"))
+    Ok(answer_value(response, view).bytes())
 }
 
 fn answer_value(response: &Response, view: &ClientView) -> Told {
@@ -105,7 +106,9 @@ fn answer_value(response: &Response, view: &ClientView) -> Told {
     let logprobs = choices.first().and_then(|c| c.logprobs.as_ref());
     let finish = choices.first().and_then(|c| c.finish.as_ref());
     let frame = Frame { id: &id, model, created: *created, service_tier: service_tier.as_deref(), extra, view };
-    let output = output(parts, &id, logprobs, view.echo.as_deref());
+    let items = Value::Array(output(parts, &id, logprobs, view.echo.as_deref()));
+    let mut output = Vec::with_capacity(ROOM);
+    written::value(&items, &mut output);
     frame.over(output, finish, refused(parts), usage.as_ref(), parts.iter().filter_map(stray).collect())
 }
 
@@ -122,12 +125,13 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     /// While it runs: no output, no usage.
     pub fn running(&self) -> Told {
-        self.write("in_progress", Value::Null, Vec::new(), Value::Null, None)
+        self.write("in_progress", Value::Null, b"[]".to_vec(), Value::Null, None)
     }
 
+    /// `output`: the items' list as it is written.
     pub fn over(
         &self,
-        output: Vec<Value>,
+        output: Vec<u8>,
         finish: Option<&Finish>,
         refused: bool,
         usage: Option<&Usage>,
@@ -138,7 +142,7 @@ impl Frame<'_> {
         self.write(word, details, output, usage, answer_specific(finish, beside))
     }
 
-    fn write(&self, status: &str, details: Value, output: Vec<Value>, usage: Value, specific: Option<Value>) -> Told {
+    fn write(&self, status: &str, details: Value, output: Vec<u8>, usage: Value, specific: Option<Value>) -> Told {
         let Frame { id, model, created, service_tier, extra, view } = self;
         let mut out = Map::with_capacity(32);
         out.insert("id".into(), (*id).into());
@@ -149,7 +153,8 @@ impl Frame<'_> {
         out.insert("error".into(), Value::Null);
         out.insert("incomplete_details".into(), details);
         out.insert("model".into(), if model.is_empty() { &*view.model } else { *model }.into());
-        out.insert("output".into(), Value::Array(output));
+        // Its place; it is long, and written already.
+        out.insert(OUTPUT.into(), Value::Null);
         out.insert("usage".into(), usage);
         if let Some(tier) = service_tier {
             out.insert("service_tier".into(), (*tier).into());
@@ -166,30 +171,42 @@ impl Frame<'_> {
         }
         let over = status != "in_progress";
         out.entry("completed_at").or_insert_with(|| if over { view.now.max(began).into() } else { Value::Null });
-        Told(out)
+        Told { fields: out, output }
     }
 }
 
 /// An answer's fields. What nobody said stands in its bytes as `DEFAULTS` has it.
-pub struct Told(Map<String, Value>);
+pub struct Told {
+    fields: Map<String, Value>,
+    output: Vec<u8>,
+}
+
+const OUTPUT: &str = "output";
 
 impl Told {
     pub fn status(&self) -> Option<&str> {
-        self.0.get("status").and_then(Value::as_str)
+        self.fields.get("status").and_then(Value::as_str)
     }
 
-    pub fn bytes(&self) -> Option<Vec<u8>> {
-        let mut out = serde_json::to_vec(&self.0).ok()?;
-        // Its closing bracket comes last.
-        out.pop();
-        for (key, value) in DEFAULTS.iter().filter(|(key, _)| !self.0.contains_key(*key)) {
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.output.len() + ROOM);
+        for (key, value) in &self.fields {
+            out.push(if out.is_empty() { b'{' } else { b',' });
+            written::text(key, &mut out);
+            out.push(b':');
+            match key == OUTPUT {
+                true => out.extend_from_slice(&self.output),
+                false => written::value(value, &mut out),
+            }
+        }
+        for (key, value) in DEFAULTS.iter().filter(|(key, _)| !self.fields.contains_key(*key)) {
             out.extend_from_slice(b",\"");
             out.extend_from_slice(key.as_bytes());
             out.extend_from_slice(b"\":");
             out.extend_from_slice(value.as_bytes());
         }
         out.push(b'}');
-        Some(out)
+        out
     }
 }
 
@@ -206,6 +223,9 @@ fn told_tools(tools: &Value) -> Value {
     });
     Value::Array(told.collect())
 }
+
+/// What stands around an answer's output.
+const ROOM: usize = 1500;
 
 /// What an answer says where nobody said otherwise: clients check that every field is there.
 const DEFAULTS: [(&str, &str); 22] = [

@@ -13,6 +13,8 @@ use super::{Budgets, Data, TeamLimits};
 pub struct Organisation {
     /// `true`: the keys of all its members are refused. Default: false.
     pub disabled: Option<bool>,
+    /// With `disabled = true`: what runs with them ends too. Default: false, it runs to its end.
+    pub cut: Option<bool>,
     /// Models that its members may use, `*` standing for anything. Default: all.
     pub models: Option<Vec<String>>,
     /// Operations that they may use: `chat`, `embeddings`, `rerank`, … Default: all.
@@ -46,6 +48,8 @@ pub struct User {
     pub service: Option<bool>,
     /// `true`: its keys and tokens are refused. Default: false.
     pub disabled: Option<bool>,
+    /// With `disabled = true`: what runs with them ends too. Default: false, it runs to its end.
+    pub cut: Option<bool>,
     /// Of a user who is in no team.
     pub organisation: Option<String>,
     /// Teams that it belongs to.

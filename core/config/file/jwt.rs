@@ -33,6 +33,11 @@ pub struct Jwt {
     pub claims: Option<JwtClaims>,
     /// Of callers whose claims name no team. Default: none.
     pub team: Option<String>,
+    /// What values of the claim `claims.roles` mean: a role or several, over the holder's teams or over what follows it
+    /// (`{ "platform" = "operator@everything" }`). Values that are not named here mean nothing. Default: a value is the name of a role.
+    pub roles: Option<BTreeMap<String, OneOrMany>>,
+    /// `true`: its tokens are taken at the admin API too, for what their roles permit there. Default: false.
+    pub admin: Option<bool>,
     /// Allow private and loopback addresses behind the name of `jwks`.
     pub private: Option<bool>,
 }

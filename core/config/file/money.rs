@@ -48,6 +48,8 @@ macro_rules! priced {
             per_search,
             /// USD for each search unit of a rerank.
             per_search_unit,
+            /// Sound that came out of the provider's prompt cache, in tokens. Default: cache_read.
+            cache_read_audio,
         }
     };
     (@keys $(#[$doc:meta])* $name:ident { $($(#[$own_doc:meta])* $own:ident: $type:ty,)* }

@@ -47,6 +47,7 @@ impl Resolver<'_, '_, '_> {
             self.named(&at, &name);
             let file::Organisation {
                 disabled,
+                cut,
                 models: allowed,
                 operations,
                 ip_ranges,
@@ -61,8 +62,8 @@ impl Resolver<'_, '_, '_> {
             let common = Common { models: allowed, operations, ip_ranges, caps, tags, data };
             let checked = self.common(&at, common, providers, models);
             let money = self.money(&at, (budget, budget_fallback), providers, models);
-            let disabled = disabled.unwrap_or(false);
-            all.insert(name, Organisation { disabled, terms: checked.terms(limits, money, defaults) });
+            let (disabled, cut) = self.ended(&at, disabled, cut);
+            all.insert(name, Organisation { disabled, cut, terms: checked.terms(limits, money, defaults) });
         }
         all
     }
@@ -116,18 +117,30 @@ impl Resolver<'_, '_, '_> {
                     Err(message) => self.tell(&at, message),
                 }
             }
+            let (disabled, cut) = self.ended(&at, raw.disabled, raw.cut);
             let user = User {
                 email: raw.email,
                 organisation: raw.organisation,
                 teams,
                 roles,
                 service: raw.service.unwrap_or(false),
-                disabled: raw.disabled.unwrap_or(false),
+                disabled,
+                cut,
                 terms: checked.terms(raw.limits, money, raw.defaults),
             };
             all.insert(name, user);
         }
         all
+    }
+
+    /// Is nobody of it served, and does what runs end?
+    pub(super) fn ended(&mut self, at: &[String], disabled: Option<bool>, cut: Option<bool>) -> (bool, bool) {
+        let (disabled, cut) = (disabled.unwrap_or(false), cut.unwrap_or(false));
+        if cut && !disabled {
+            let at = [at, &path(&["cut"])].concat();
+            self.tell(&at, "`cut` ends what runs with what is disabled: write `disabled = true` too");
+        }
+        (disabled, cut && disabled)
     }
 
     /// Budgets, and where requests go that they refuse.

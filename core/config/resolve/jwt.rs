@@ -7,7 +7,7 @@ use url::{Host, Url};
 
 use super::{Found, MOST_SECRET, Resolver, path};
 use crate::config::{
-    file,
+    Grant, file,
     jwt::{ASYMMETRIC, Claims, Issuer, Proof, SYMMETRIC},
     sources,
 };
@@ -72,6 +72,10 @@ impl Resolver<'_, '_, '_> {
             self.tell(&under("algorithms"), "an empty list would take no token: leave it out for the usual ones");
         }
         let claims = raw.claims.unwrap_or_default();
+        let roles = raw.roles.map(|roles| self.meanings(&under("roles"), roles));
+        if roles.is_some() && claims.roles.is_none() {
+            self.tell(&under("roles"), "`roles` says what values of a claim mean: name that claim in `claims.roles`");
+        }
         let span = |r: &mut Self, key: &str, raw, usual| r.span(&under(key), raw).unwrap_or(usual);
         let leeway = self.span_or_zero(&under("leeway"), raw.leeway, LEEWAY);
         if leeway > MOST_LEEWAY {
@@ -95,7 +99,30 @@ impl Resolver<'_, '_, '_> {
                 tags: claims.tags.into_iter().collect(),
             },
             team: raw.team.map(Arc::from),
+            roles,
+            admin: raw.admin.unwrap_or(false),
         })
+    }
+
+    fn meanings(&mut self, at: &[String], raw: BTreeMap<String, file::OneOrMany>) -> BTreeMap<String, Vec<Grant>> {
+        let mut all = BTreeMap::new();
+        for (value, raw) in raw {
+            let at = [at, &path(&[&value])].concat();
+            let (names, many) = match raw {
+                file::OneOrMany::One(one) => (vec![one], false),
+                file::OneOrMany::Many(many) => (many, true),
+            };
+            let mut grants = Vec::new();
+            for (n, name) in names.iter().enumerate() {
+                let at = if many { self.entry(&at, n) } else { at.clone() };
+                match Grant::parse(name) {
+                    Ok(grant) => grants.push(grant),
+                    Err(message) => self.tell(&at, message),
+                }
+            }
+            all.insert(value, grants);
+        }
+        all
     }
 
     /// Public keys: `https://…`, plain HTTP on this machine only, or `file:PATH`.

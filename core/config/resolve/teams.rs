@@ -43,8 +43,10 @@ impl Resolver<'_, '_, '_> {
             let Checked { models: allowed, operations, networks, caps, tags, data } =
                 self.common(&at, common, providers, models);
             let (budgets, fallback) = self.money(&at, (raw.budget, raw.budget_fallback), providers, models);
+            let (disabled, cut) = self.ended(&at, raw.disabled, raw.cut);
             let team = Team {
-                disabled: raw.disabled.unwrap_or(false),
+                disabled,
+                cut,
                 models: allowed,
                 organisation: raw.organisation,
                 operations,

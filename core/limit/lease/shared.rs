@@ -31,7 +31,7 @@ impl Budgets {
 
     /// A store that was moved here brought along what its gateway had spent: it counts, once.
     async fn moved(&self, counters: &dyn Counters, counter: Counter, purse: &Purse) -> u64 {
-        let Ok(Some(Row { ceiling, .. })) = self.row(purse).await else { return 0 };
+        let Ok(Some(Row { ceiling, .. })) = self.row(&purse.scope, &purse.window).await else { return 0 };
         let sender = format!("moved:{}", counter.name);
         let moved = Settled { id: NOBODY, counter, had: 0, used: Some(ceiling) };
         match counters.settle(&sender, 1, &[moved]).await {

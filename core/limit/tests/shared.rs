@@ -2,7 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::*;
+use super::{
+    scopes::{bound_by, rule},
+    *,
+};
 use crate::{
     config::Limits as Few,
     limit::shared::{self, Counted, Desk, plain::Plain},
@@ -109,6 +112,32 @@ async fn places_and_money_that_nobody_settles_come_back_when_their_lease_ends() 
     assert_eq!((engine.look(&places, 2).0, engine.look(&money, 10 * USD)), (1, (0, 2 * USD)));
     settle(living, 200, USD);
     assert_eq!((engine.look(&places, 2).0, engine.look(&money, 10 * USD)), (0, (USD, 0)));
+}
+
+#[tokio::test]
+async fn a_days_tokens_that_nobody_settles_come_back_and_what_was_used_stays() {
+    let House { engine, limits, desk } = house();
+    let few = Few { tokens_per_day: Some(1_000), ..Few::default() };
+    let caller = bound_by(vec![rule(Scope::User("u".into()), few, &[])]);
+    let bounds = super::bounds(&limits, &caller);
+    let need = |tokens: u64| Need { input_tokens: tokens, ..Need::default() };
+    let mut lost = limits.enter(&bounds).unwrap();
+    lost.reserve(need(600), Need::default()).await.unwrap();
+    drop(lost.end());
+    let mut next = limits.enter(&bounds).unwrap();
+    let refused = next.reserve(need(500), Need::default()).await.unwrap_err();
+    assert_eq!(refused.retry_after, Some(Duration::from_secs(1)), "what others hold may come back: {refused}");
+    engine.now.store(70_000, Ordering::Relaxed);
+    desk.renew();
+    next.reserve(need(500), Need::default()).await.unwrap();
+    settle(next, 400, 0);
+    let mut last = limits.enter(&bounds).unwrap();
+    last.reserve(need(600), Need::default()).await.unwrap();
+    settle(last, 600, 0);
+    let refused = limits.enter(&bounds).unwrap().reserve(need(1), Need::default()).await.unwrap_err();
+    assert!(refused.message.contains("1000 tokens a day"), "{refused}");
+    let wait = refused.retry_after.unwrap();
+    assert!(wait > Duration::from_secs(1) && wait <= Duration::from_secs(86_400), "until the day ends: {wait:?}");
 }
 
 #[tokio::test]

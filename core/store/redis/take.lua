@@ -118,7 +118,7 @@ for _, plan in ipairs(plans) do
       redis.call('ZADD', key[1], text(now + lease), id)
       redis.call('PEXPIRE', key[1], text(2 * lease + MINUTE))
     end
-  elseif fits then
+  elseif fits and plan.note[2] > 0 then
     redis.call('HSET', key[1], 'reserved', text(plan.note[1]), 'h:' .. id, text(plan.note[2]))
     redis.call('ZADD', key[2], text(now + lease), id)
     if plan.keep ~= '0' then

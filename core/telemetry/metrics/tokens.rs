@@ -24,7 +24,8 @@ impl Tokens {
         let known = |n: Option<u64>| n.unwrap_or(0);
         let read = known(usage.cache_read_tokens);
         let write = known(usage.cache_write_tokens);
-        let heard = known(usage.input_audio_tokens);
+        let cached_sound = known(usage.units.as_ref().and_then(|units| units.cache_read_audio_tokens)).min(read);
+        let heard = known(usage.input_audio_tokens).saturating_sub(cached_sound);
         let thought = known(usage.reasoning_tokens);
         let spoken = known(usage.output_audio_tokens);
         let units = usage.units();

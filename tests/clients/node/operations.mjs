@@ -34,6 +34,15 @@ export const table = [
     assert.ok((await client.audio.translations.create({ model: named(target, "whisper-1"), file: await sound() })).text);
   }],
 
+  ["streamed", ON, async (target) => {
+    const model = named(target, "gpt-image-1");
+    const made = await collect(await client.images.generate({ model, prompt: "a gate", stream: true, partial_images: 1 }));
+    same(made.map((event) => event.type), ["image_generation.partial_image", "image_generation.completed"]);
+    const heard = await collect(await client.audio.transcriptions.create({ model: named(target, "gpt-4o-transcribe"), file: await sound(), stream: true }));
+    same(heard.map((event) => event.type), ["transcript.text.delta", "transcript.text.done"]);
+    same(heard[0].delta, heard[1].text);
+  }],
+
   ["files_and_batches", ON, async (target) => {
     const content = '{"custom_id": "one"}\n';
     const headers = { "x-portcullis-provider": target };

@@ -87,6 +87,18 @@ export const table = [
     await raises(OpenAI.NotFoundError, () => client.responses.retrieve(made.id));
   }],
 
+  ["conversation_by_its_id", FOUR, async (target) => {
+    const mark = `node conversation ${target}`;
+    const kept = await client.conversations.create({ items: [{ type: "message", role: "user", content: `${mark} first` }] });
+    await ask(target, `${mark} second`, { conversation: kept.id });
+    same((await ask(target, `${mark} third`, { conversation: { id: kept.id } })).output_text, said(target, `${mark} third`));
+    const items = await collect(client.conversations.items.list(kept.id, { order: "asc", limit: 2 }));
+    const texts = items.filter((item) => item.type === "message").map((item) => item.content[0].text);
+    same(texts, [`${mark} first`, `${mark} second`, said(target, `${mark} second`), `${mark} third`, said(target, `${mark} third`)]);
+    same((await client.conversations.delete(kept.id)).deleted, true);
+    await raises(OpenAI.NotFoundError, () => ask(target, "x", { conversation: kept.id }));
+  }],
+
   ["errors", null, async () => {
     await raises(OpenAI.AuthenticationError, () => connect(WRONG_KEY).responses.create({ model: "mock", input: "x" }));
     same((await raises(OpenAI.NotFoundError, () => client.responses.create({ model: "nothing-here", input: "x" }))).code, "model_not_found");

@@ -72,6 +72,29 @@ def translation(target):
 
 
 @case(on=ON)
+def pictures_streamed(target):
+    model = named(target, "gpt-image-1")
+    made = list(client.images.generate(model=model, prompt="a gate", stream=True, partial_images=1))
+    same([event.type for event in made], ["image_generation.partial_image", "image_generation.completed"])
+    assert made[-1].b64_json and made[-1].usage.total_tokens > 0, made
+    edited = list(client.images.edit(model=model, image=("gate.png", PICTURE, "image/png"), prompt="red", stream=True))
+    same([event.type for event in edited], ["image_edit.partial_image", "image_edit.completed"])
+
+
+@case(on=ON)
+def sound_streamed(target):
+    asked = {"model": named(target, "gpt-4o-transcribe"), "file": ("words.wav", WAV, "audio/wav")}
+    heard = list(client.audio.transcriptions.create(**asked, stream=True))
+    same([event.type for event in heard], ["transcript.text.delta", "transcript.text.done"])
+    same(heard[0].delta, heard[-1].text)
+    spoken = {"model": named(target, "gpt-4o-mini-tts"), "voice": "alloy", "input": "open the gate", "stream_format": "sse"}
+    with client.audio.speech.with_streaming_response.create(**spoken) as answer:
+        inside("text/event-stream", answer.headers["content-type"])
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+    same([event["type"] for event in events], ["speech.audio.delta", "speech.audio.done"])
+
+
+@case(on=ON)
 def files_and_batches(target):
     line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions",
             "body": {"model": "gpt-4.1", "messages": [{"role": "user", "content": "in a batch"}]}}

@@ -240,6 +240,34 @@ def kept_and_forgotten(target):
     raises(openai.NotFoundError, lambda: ask(target, "x", previous_response_id=made.id))
 
 
+@case(on=FOUR)
+def conversation_by_its_id(target):
+    """Kept by the gateway for every upstream: what was said before is with the next turn."""
+    mark = f"conversation {target}"
+    first = {"type": "message", "role": "user", "content": f"{mark} first"}
+    kept = client.conversations.create(items=[first], metadata={"case": "kept"})
+    same(client.conversations.retrieve(kept.id).metadata, {"case": "kept"})
+    same(ask(target, f"{mark} second", conversation=kept.id).output_text, said(target, f"{mark} second"))
+    with client.responses.stream(model=TARGETS[target], input=f"{mark} third", conversation={"id": kept.id}) as stream:
+        stream.until_done()
+    if target != "mock":
+        body = json.dumps(heard(f"{mark} third"))
+        for part in (f"{mark} first", f"{mark} second"):
+            inside(part, body)
+    items = [item for item in client.conversations.items.list(kept.id, order="asc", limit=2) if item.type == "message"]
+    texts = [f"{mark} first", f"{mark} second", said(target, f"{mark} second"), f"{mark} third", said(target, f"{mark} third")]
+    same([item.content[0].text for item in items], texts)
+    added = client.conversations.items.create(kept.id, items=[{"type": "message", "role": "user", "content": "one more"}])
+    same(client.conversations.items.retrieve(added.data[0].id, conversation_id=kept.id).content[0].text, "one more")
+    client.conversations.items.delete(added.data[0].id, conversation_id=kept.id)
+    raises(openai.NotFoundError, lambda: client.conversations.items.retrieve(added.data[0].id, conversation_id=kept.id))
+    same(client.conversations.update(kept.id, metadata={"case": "changed"}).metadata, {"case": "changed"})
+    small = client.with_options(api_key=SMALL_KEY)
+    raises(openai.NotFoundError, lambda: small.conversations.retrieve(kept.id))
+    same(client.conversations.delete(kept.id).deleted, True)
+    raises(openai.NotFoundError, lambda: ask(target, "x", conversation=kept.id))
+
+
 @case()
 def streamed_ones_are_kept_too():
     made = events_of("anthropic", "keep a streamed one")[-1].response

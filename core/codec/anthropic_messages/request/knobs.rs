@@ -32,6 +32,12 @@ pub fn thinking(
     dropped: &mut Vec<&'static str>,
 ) -> Thinking {
     let Some(ask) = &request.reasoning else { return Thinking::default() };
+    if dialect.lacks.contains(&"reasoning") {
+        if !ask.is_off() {
+            dropped.push("reasoning_effort");
+        }
+        return Thinking::default();
+    }
     let mut thinking = plan(request, ask, dialect);
     let forced = matches!(
         request.tool_choice,

@@ -110,6 +110,11 @@ pub fn write(
         take_inner(&mut fields, "output_config", "effort");
         match (&request.reasoning, family) {
             (None, _) => {}
+            (Some(ask), Family::Nova | Family::GptOss) if dialect.lacks.contains(&"reasoning") => {
+                if !ask.is_off() {
+                    dropped.push("reasoning_effort");
+                }
+            }
             (Some(_), Family::Claude) => {
                 let asked = knobs::thinking(request, dialect, lacks_thinking, dropped);
                 if let Some(thinking) = asked.thinking() {

@@ -13,7 +13,7 @@ use crate::{
         calls::{CUSTOM_HEAD, CUSTOM_TAIL, escape},
         eventstream::{self, Said},
         serial::Serial,
-        signature,
+        signature, written,
     },
     error::Error,
     model::{Delta, Event, Extra, Finish, Part, PartStart, Signature, ToolKind, Usage},
@@ -181,10 +181,16 @@ impl Writer {
             Some(PartStart::ToolCall { kind: ToolKind::Function, .. }) => ("{\"toolUse\":{\"input\":", "}}"),
             _ => return false,
         };
-        let Ok(json) = serde_json::to_string(text) else { return false };
         self.open = true;
-        let payload = format!("{{\"contentBlockIndex\":{},\"delta\":{before}{json}{after}}}", self.block);
-        eventstream::write(Said::Event, "contentBlockDelta", payload.as_bytes(), out);
+        let mut payload = Vec::with_capacity(text.len() + ROOM);
+        payload.extend_from_slice(b"{\"contentBlockIndex\":");
+        written::number(self.block.into(), &mut payload);
+        payload.extend_from_slice(b",\"delta\":");
+        payload.extend_from_slice(before.as_bytes());
+        written::text(text, &mut payload);
+        payload.extend_from_slice(after.as_bytes());
+        payload.push(b'}');
+        eventstream::write(Said::Event, "contentBlockDelta", &payload, out);
         true
     }
 
@@ -271,5 +277,10 @@ impl Writer {
 }
 
 fn write(name: &str, payload: &Value, out: &mut Vec<u8>) {
-    eventstream::write(Said::Event, name, payload.to_string().as_bytes(), out);
+    let mut json = Vec::with_capacity(ROOM);
+    written::value(payload, &mut json);
+    eventstream::write(Said::Event, name, &json, out);
 }
+
+/// What stands around a piece of text.
+const ROOM: usize = 128;

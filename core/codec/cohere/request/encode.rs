@@ -72,7 +72,11 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     }
     knob("max_tokens", "max_tokens", max_tokens.map(Value::from), dialect, &mut dropped, &mut body);
     sampling_fields(sampling, dialect, &mut dropped, &mut body);
-    let thinking = reasoning.as_ref().and_then(thinking);
+    let thinks = !dialect.lacks.contains(&"reasoning");
+    if !thinks && reasoning.as_ref().is_some_and(|ask| !ask.is_off()) {
+        dropped.push("reasoning_effort");
+    }
+    let thinking = reasoning.as_ref().filter(|_| thinks).and_then(thinking);
     knob("reasoning_effort", "thinking", thinking, dialect, &mut dropped, &mut body);
     if logprobs.is_some() {
         body.insert("logprobs".to_owned(), true.into());

@@ -30,7 +30,7 @@ impl Decoder {
 impl StreamDecoder for Decoder {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let Decoder { sse, state } = self;
-        sse.push(bytes, |frame| state.frame(&frame, out))
+        sse.push(bytes, |frame| state.frame(frame, out))
     }
 
     fn finish(&mut self, _out: &mut Vec<Event>) -> Result<()> {

@@ -70,7 +70,7 @@ impl Decoder {
 impl StreamDecoder for Decoder {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let Decoder { sse, chunks } = self;
-        let result = sse.push(bytes, |frame| chunks.frame(&frame, out));
+        let result = sse.push(bytes, |frame| chunks.frame(frame, out));
         chunks.dead |= result.is_err();
         result
     }

@@ -10,6 +10,7 @@ use super::{
         response::{Head, failed},
         wire::{F, asks_client, finish, take_beside, upstream_shape},
     },
+    again::{again, is_running},
     open::{Item, Slots},
 };
 use crate::{
@@ -49,7 +50,7 @@ impl Decoder {
 impl StreamDecoder for Decoder {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let Decoder { sse, answer } = self;
-        let result = sse.push(bytes, |frame| answer.frame(&frame, out));
+        let result = sse.push(bytes, |frame| answer.frame(frame, out));
         answer.dead |= result.is_err();
         result
     }
@@ -77,6 +78,17 @@ impl Answer {
             }
             out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
             return self.bounded();
+        }
+        if self.started && is_running(&frame.event, data) {
+            return Ok(());
+        }
+        if let Some((index, said)) = again(&frame.event, data)
+            && let Some((_, item)) = self.items.iter_mut().find(|(at, _)| *at == index)
+            && item.told_again(&said, &mut self.slots, out)
+        {
+            // What comes next is no more of a part that has ended.
+            self.alike.forget();
+            return Ok(());
         }
         let from = out.len();
         let value: Value = serde_json::from_str(data).map_err(|e| {

@@ -2,12 +2,13 @@
 //! begins, since the pieces of one item may be parts of their own. What was told is kept, because the last event repeats
 //! the whole answer.
 
+mod frames;
 mod parts;
 mod whole;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::frames::{Around, Place};
 use super::{
     super::{
         error,
@@ -17,7 +18,7 @@ use super::{
     told::{Call, Item, Say, State},
 };
 use crate::{
-    codec::{ClientView, StreamEncoder, sse, written},
+    codec::{ClientView, StreamEncoder, sse},
     error::Error,
     model::{Delta, Event, Finish, PartStart, Start, ToolCall, ToolKind, Usage},
 };
@@ -28,6 +29,7 @@ pub struct Encoder {
     id: String,
     begun: bool,
     sequence: u64,
+    around: Around,
     items: Vec<Item>,
     /// Where each part of the answer went: its number, the item, the place in it.
     places: Vec<(u32, usize, usize)>,
@@ -50,6 +52,7 @@ impl Encoder {
             start: Start::default(),
             begun: false,
             sequence: 0,
+            around: Around::default(),
             items: Vec::new(),
             places: Vec::new(),
             message: None,
@@ -78,81 +81,19 @@ impl Encoder {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let response = self.frame().running().bytes().unwrap_or_default();
+        let response = self.frame().running().bytes();
         for name in ["response.created", "response.in_progress"] {
             self.whole_answer(name, &response, out);
         }
     }
 
-    /// One event with its type and number.
-    fn emit(&mut self, name: &'static str, fields: Value, out: &mut Vec<u8>) {
-        let mut event = Map::new();
-        event.insert("type".into(), name.into());
-        event.insert("sequence_number".into(), self.sequence.into());
-        self.sequence += 1;
-        if let Value::Object(fields) = fields {
-            event.extend(fields);
-        }
-        sse::write(Some(name), &written::object(&event), out);
-    }
-
-    /// One that carries the answer as it is so far.
-    fn whole_answer(&mut self, name: &'static str, response: &[u8], out: &mut Vec<u8>) {
-        let head = format!("{{\"type\":\"{name}\",\"sequence_number\":{},\"response\":", self.sequence);
-        self.sequence += 1;
-        sse::write(Some(name), &[head.as_bytes(), response, b"}"].concat(), out);
-    }
-
-    /// One about an item.
-    fn about(&mut self, name: &'static str, at: usize, item: Value, out: &mut Vec<u8>) {
-        let fields = [("output_index".to_owned(), Value::from(at)), ("item".to_owned(), item)];
-        self.emit(name, Value::Object(Map::from_iter(fields)), out);
-    }
-
-    /// A piece of text: what nearly all events are.
-    fn piece(
-        &mut self,
-        name: &'static str,
-        item: usize,
-        place: Place,
-        delta: &str,
-        logs: Option<&[Value]>,
-        out: &mut Vec<u8>,
-    ) {
-        let (content_index, summary_index) = match place {
-            Place::Content(at) => (Some(at), None),
-            Place::Summary(at) => (None, Some(at)),
-            Place::Item => (None, None),
-        };
-        let event = Piece {
-            kind: name,
-            sequence_number: self.sequence,
-            item_id: &self.items[item].id,
-            output_index: item,
-            content_index,
-            summary_index,
-            delta,
-            logprobs: logs,
-        };
-        self.sequence += 1;
-        out.extend_from_slice(b"event: ");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\ndata: ");
-        let before = out.len();
-        if serde_json::to_writer(&mut *out, &event).is_err() {
-            // Texts and numbers always serialise; a frame must stay valid JSON all the same.
-            out.truncate(before);
-            out.extend_from_slice(b"{}");
-        }
-        out.extend_from_slice(b"\n\n");
-    }
-
     fn add(&mut self, id: String, state: State, out: &mut Vec<u8>) -> usize {
-        let item = Item { id, state, detached: false, done: false };
+        let item = Item { id, state, detached: false, done: false, written: Vec::new() };
         let value = item.added();
         self.items.push(item);
         let index = self.items.len() - 1;
-        self.about("response.output_item.added", index, value, out);
+        let fields = [("output_index".to_owned(), Value::from(index)), ("item".to_owned(), value)];
+        self.emit("response.output_item.added", Value::Object(Map::from_iter(fields)), out);
         index
     }
 
@@ -198,8 +139,7 @@ impl Encoder {
         if let State::Call(_) = &self.items[at].state {
             self.call_done(at, out);
         }
-        let value = self.items[at].value();
-        self.about("response.output_item.done", at, value, out);
+        self.item_done(at, out);
     }
 
     fn part_start(&mut self, part: u32, start: &PartStart, out: &mut Vec<u8>) {
@@ -225,6 +165,7 @@ impl Encoder {
 
     fn delta(&mut self, part: u32, delta: &Delta, out: &mut Vec<u8>) {
         let Some((_, item, sub)) = self.places.iter().rev().find(|(p, ..)| *p == part).copied() else { return };
+        self.items[item].written.clear();
         match &mut self.items[item].state {
             State::Message { says, .. } => {
                 let say = &mut says[sub];
@@ -323,11 +264,19 @@ impl Encoder {
         for item in 0..self.items.len() {
             self.close(item, out);
         }
-        let output: Vec<Value> = self.items.iter().map(Item::value).collect();
+        let mut output = vec![b'['];
+        for at in 0..self.items.len() {
+            if at > 0 {
+                output.push(b',');
+            }
+            self.write_item(at);
+            output.extend_from_slice(&self.items[at].written);
+        }
+        output.push(b']');
         let beside = std::mem::take(&mut self.beside);
         let response = self.frame().over(output, self.finish.as_ref(), self.refused, self.usage.as_ref(), beside);
         let name = if response.status() == Some("incomplete") { "response.incomplete" } else { "response.completed" };
-        let response = response.bytes().unwrap_or_default();
+        let response = response.bytes();
         self.whole_answer(name, &response, out);
         // Not needed by its own vendor's clients, and taken for the end by all.
         sse::write(None, b"[DONE]", out);
@@ -336,12 +285,13 @@ impl Encoder {
     /// Log probabilities that came behind all text stand on the last one.
     fn late_logprobs(&mut self) {
         let late = std::mem::take(&mut self.logprobs);
-        let says = self.items.iter_mut().rev().find_map(|item| match &mut item.state {
-            State::Message { says, .. } => says.last_mut(),
+        let last = self.items.iter_mut().rev().find_map(|item| match &mut item.state {
+            State::Message { says, .. } => says.last_mut().map(|say| (say, &mut item.written)),
             _ => None,
         });
-        if let Some(say) = says {
+        if let Some((say, written)) = last.filter(|_| !late.is_empty()) {
             say.logprobs.extend(late);
+            written.clear();
         }
     }
 }
@@ -398,27 +348,4 @@ impl StreamEncoder for Encoder {
             sse::write(Some("error"), event.to_string().as_bytes(), out);
         }
     }
-}
-
-enum Place {
-    Content(usize),
-    Summary(usize),
-    /// The item has one text.
-    Item,
-}
-
-#[derive(Serialize)]
-struct Piece<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    sequence_number: u64,
-    item_id: &'a str,
-    output_index: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content_index: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    summary_index: Option<usize>,
-    delta: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<&'a [Value]>,
 }

@@ -8,6 +8,7 @@ use super::{
         item::{call_kind, reasoning_extra, tool_call},
         wire::{F, around, citation, part_extra},
     },
+    again::Again,
     decoder::whole,
 };
 use crate::{
@@ -318,6 +319,33 @@ impl Item {
         }
         self.close(slots, out);
         Ok(())
+    }
+
+    /// Did this only say again what was told? Then what it ends has ended, and no more of it need be read.
+    pub fn told_again(&mut self, again: &Again<'_>, slots: &mut Slots, out: &mut Vec<Event>) -> bool {
+        let said = match (again, &mut self.kind) {
+            _ if self.done => return true,
+            (Again::Text { at, text }, Kind::Message(pieces)) => {
+                return pieces.iter().any(|p| p.place == (true, *at) && (p.ended || p.sent == *text));
+            }
+            (Again::Part { at, text, citations }, Kind::Message(pieces)) => {
+                let Some(piece) = pieces.iter_mut().find(|p| p.place == (true, *at)) else { return false };
+                let all = piece.sent == *text && piece.citations == *citations;
+                if all {
+                    piece.end(out);
+                }
+                return all || piece.ended;
+            }
+            (Again::Message { parts }, Kind::Message(pieces)) => {
+                pieces.len() as u64 == *parts && pieces.iter().all(|p| p.ended && p.place.0 && p.place.1 < *parts)
+            }
+            (Again::Call { arguments }, Kind::Call { begun: Some(_), sent, .. }) => sent == arguments,
+            _ => false,
+        };
+        if said {
+            self.close(slots, out);
+        }
+        said
     }
 
     fn message_done(&mut self, mut item: Value, slots: &mut Slots, out: &mut Vec<Event>) -> Result<()> {

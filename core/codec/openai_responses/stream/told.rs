@@ -14,6 +14,8 @@ pub struct Item {
     /// Nothing more joins it: it ends with its last part.
     pub detached: bool,
     pub done: bool,
+    /// As it became, in bytes: said when it ends, and once more when all does. Empty: not yet, or it changed since.
+    pub written: Vec<u8>,
 }
 
 pub enum State {

@@ -206,3 +206,91 @@ fn usage_is_read_the_same_from_bytes_and_from_a_tree() {
         assert_eq!(OpenaiResponses.read_usage(object.as_bytes()), slow, "{object}");
     }
 }
+
+/// Without its name a frame is read the long way.
+#[test]
+fn what_is_said_again_is_read_as_if_it_were_read_in_full() {
+    let text = |name: &str, text: &str| {
+        format!(
+            r#"{{"type":"{name}","output_index":0,"content_index":0,"item_id":"m","text":{},"logprobs":[]}}"#,
+            json!(text)
+        )
+    };
+    let delta = |text: &str| {
+        format!(
+            r#"{{"type":"response.output_text.delta","output_index":0,"content_index":0,"item_id":"m","delta":{}}}"#,
+            json!(text)
+        )
+    };
+    let part = |part: &str| {
+        format!(
+            r#"{{"type":"response.content_part.done","output_index":0,"content_index":0,"item_id":"m","part":{part}}}"#
+        )
+    };
+    let item = |content: &str| {
+        format!(
+            r#"{{"type":"response.output_item.done","output_index":0,"item":{{"id":"m","type":"message","role":"assistant","status":"completed","content":{content}}}}}"#
+        )
+    };
+    let plain = r#"{"type":"output_text","text":"a\"b","annotations":[],"logprobs":[]}"#;
+    let cited = r#"{"type":"output_text","text":"a\"b","annotations":[{"type":"url_citation","url":"https://x","title":"t","start_index":0,"end_index":1}],"logprobs":[]}"#;
+    let more = r#"{"type":"output_text","text":"a\"b and more","annotations":[]}"#;
+    let odd = r#"{"type":"output_text","text":"a\"b","annotations":[],"provider_specific_fields":{"signature":"pc1:gemini:abc"}}"#;
+    let probable =
+        r#"{"type":"output_text","text":"a\"b","annotations":[],"logprobs":[{"token":"a","logprob":-0.50}]}"#;
+    let call = |arguments: &str| {
+        format!(
+            r#"{{"type":"response.output_item.done","output_index":1,"item":{{"id":"f","type":"function_call","call_id":"c","name":"n","arguments":{}}}}}"#,
+            json!(arguments)
+        )
+    };
+    let opened = [
+        r#"{"type":"response.created","response":{"id":"resp_1","status":"in_progress","model":"m","output":[]}}"#.to_owned(),
+        r#"{"type":"response.in_progress","response":{"id":"resp_1","status":"in_progress","model":"m","output":[]}}"#.to_owned(),
+        r#"{"type":"response.output_item.added","output_index":0,"item":{"id":"m","type":"message","role":"assistant","content":[]}}"#.to_owned(),
+        delta("a"),
+        delta("\"b"),
+    ];
+    let called = [
+        r#"{"type":"response.output_item.added","output_index":1,"item":{"id":"f","type":"function_call","call_id":"c","name":"n","arguments":""}}"#.to_owned(),
+        r#"{"type":"response.function_call_arguments.delta","output_index":1,"item_id":"f","delta":"{}"}"#.to_owned(),
+    ];
+    let whole = |text: &str| {
+        format!(
+            r#"{{"type":"response.completed","response":{{"id":"resp_1","status":"completed","model":"m","output":[{}]}}}}"#,
+            json!({"id": "m", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text, "annotations": []}]})
+        )
+    };
+    let ends: Vec<Vec<String>> = vec![
+        vec![text("response.output_text.done", "a\"b"), part(plain), item(&format!("[{plain}]"))],
+        vec![text("response.output_text.done", "a\"b and more"), part(more), item(&format!("[{more}]"))],
+        vec![text("response.output_text.done", "another"), part(cited), item(&format!("[{cited}]"))],
+        vec![part(odd), item(&format!("[{odd}]"))],
+        vec![part(probable), delta("late"), item(&format!("[{probable}]"))],
+        vec![part(plain), delta("late"), part(plain), item(&format!("[{plain},{plain}]"))],
+        vec![item(r#""a\"b""#)],
+        vec![item(&format!("[{plain}]")), delta("late")],
+        vec![item("[]")],
+        vec![],
+    ];
+    let decoded = |frames: &[String], named: bool| {
+        let mut bytes = String::new();
+        for frame in frames {
+            let kind = serde_json::from_str::<Value>(frame).unwrap()["type"].as_str().unwrap().to_owned();
+            bytes += &if named { format!("event: {kind}\ndata: {frame}\n\n") } else { format!("data: {frame}\n\n") };
+        }
+        let mut decoder = OpenaiResponses.stream_decoder(&crate::codec::Dialect::of("m"), sse::MAX_EVENT);
+        let mut out = Vec::new();
+        let result = decoder.push(bytes.as_bytes(), &mut out).and_then(|()| decoder.finish(&mut out));
+        (out, result.err().map(|e| e.message.clone()))
+    };
+    for end in &ends {
+        for arguments in ["{}", "{\"a\":1}", "", "{} "] {
+            for said in ["a\"b", "a\"b and more"] {
+                let last = vec![call(arguments), whole(said)];
+                let frames: Vec<String> = [opened.to_vec(), end.clone(), called.to_vec(), last].concat();
+                assert_eq!(decoded(&frames, true), decoded(&frames, false), "{end:?} {arguments} {said}");
+            }
+        }
+    }
+}
