@@ -55,6 +55,8 @@ pub struct Dialect {
     pub search_alone: bool,
     /// The tools of its format that this provider runs; `None`: not known, all are passed on.
     pub hosted: Option<&'static [&'static str]>,
+    /// Nothing is known of this server: the tools above are those of its format's vendor.
+    pub assumed: bool,
     /// OpenAI: the request goes to the endpoint of legacy completions, with a prompt and not with messages.
     pub completions: bool,
 }
@@ -90,6 +92,7 @@ impl Dialect {
             fetch: None,
             search_alone: false,
             hosted: None,
+            assumed: false,
             completions: false,
         }
     }

@@ -81,7 +81,9 @@ pub fn fit(request: &Request, to: Format, dialect: &Dialect) -> Result<Option<Fi
         let search = codec(*format).search(kind, value);
         let own_other = own_other(*format, kind, value, (to, dialect, functions));
         let forced = is_forced(request, kind, value, functions);
-        match search.as_ref().and_then(own).or(own_other) {
+        // A server of which nothing is known is asked for a search only if the request cannot do without.
+        let wanted = search.as_ref().filter(|_| forced || !dialect.assumed);
+        match wanted.and_then(own).or(own_other) {
             Some(tool) => {
                 if forced {
                     out.force(&tool, to);

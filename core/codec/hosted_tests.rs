@@ -307,3 +307,37 @@ fn code_of_past_turns_is_written_down_for_other_providers() {
         Value::Object(document.encode(Format::OpenaiResponses, &Dialect::of("m")).expect("encoded").body).to_string();
     assert!(text.contains("print(6*7)") && !text.contains("code_interpreter_call"), "{text}");
 }
+
+#[test]
+fn a_search_that_gemini_tells_of_as_a_call_is_the_record_of_a_search() {
+    let part = |member: &str, kind: &str| json!({ member: {"id": "1", "toolType": kind} });
+    let asked = |kind: &str| {
+        request(
+            Format::Gemini,
+            &json!({"contents": [
+                {"role": "user", "parts": [{"text": "x"}]},
+                {"role": "model", "parts": [part("toolCall", kind), part("toolResponse", kind), {"text": "found"}]},
+                {"role": "user", "parts": [{"text": "y"}]},
+            ]}),
+        )
+    };
+    let fitted = fit(&asked("GOOGLE_SEARCH_WEB"), Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal");
+    assert_eq!(fitted.expect("something to fit").dropped, ["past_searches"]);
+    let files = asked("FILE_SEARCH");
+    assert!(fit(&files, Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal").is_none());
+    assert!(codec(Format::AnthropicMessages).encode_request(&files, &Dialect::of("m")).is_err());
+}
+
+#[test]
+fn a_server_of_which_nothing_is_known_is_asked_only_for_what_the_request_needs() {
+    let assumed = |search| Dialect { assumed: true, code: Some("codeExecution"), ..searching(search) };
+    let asked = responses(
+        json!([{"type": "web_search"}, {"type": "code_interpreter", "container": {"type": "auto"}}]),
+        json!({}),
+    );
+    let (tools, dropped) = fitted(&asked, Format::Gemini, &assumed("googleSearch"));
+    assert_eq!((tools, dropped), (vec![json!({"codeExecution": {}})], vec!["web_search"]));
+    let forced = responses(json!([{"type": "web_search"}, function()]), json!({"tool_choice": {"type": "web_search"}}));
+    let (tools, _) = fitted(&forced, Format::AnthropicMessages, &assumed("web_search_20250305"));
+    assert_eq!(tools[0]["name"], "web_search");
+}

@@ -160,6 +160,8 @@ pub struct CacheHint {
 pub struct Citation {
     pub url: Option<String>,
     pub title: Option<String>,
+    /// Its provider's own name of the source: a file's id, a document's.
+    pub file: Option<String>,
     pub cited_text: Option<String>,
     pub start: Option<u64>,
     pub end: Option<u64>,

@@ -389,9 +389,10 @@ impl Walk {
     }
 
     fn citation(&mut self, citation: &mut Citation) -> bool {
-        let Citation { url, title, cited_text, start: _, end: _, native } = citation;
+        let Citation { url, title, file, cited_text, start: _, end: _, native } = citation;
         let mut changed = self.optional(TextKind::Extra, "citation.url", url);
         changed |= self.optional(TextKind::Extra, "citation.title", title);
+        changed |= self.optional(TextKind::Extra, "citation.file", file);
         changed |= self.optional(TextKind::Extra, "citation.text", cited_text);
         if let Some((_, value)) = native {
             changed |= self.at("citation", |walk| walk.json(TextKind::Extra, value, false));

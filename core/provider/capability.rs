@@ -74,6 +74,7 @@ pub fn dialect(row: &'static Row, format: Format, model: &str) -> Dialect {
         fetch: quirks.fetch.filter(|_| !lacks.contains(&"web_fetch")),
         search_alone: format == Format::Gemini,
         hosted: quirks.hosted,
+        assumed: row.name.is_empty(),
         completions: false,
     }
 }
@@ -117,6 +118,18 @@ const VENDORS: &[&str] = &[
     "xai",
     "zai",
 ];
+
+/// What the format's vendor runs itself: a search of the web, code, a reader of pages.
+pub fn vendors_tools(format: Format) -> [Option<&'static str>; 3] {
+    match format {
+        Format::AnthropicMessages => {
+            [Some("web_search_20250305"), Some("code_execution_20260120"), Some("web_fetch_20250910")]
+        }
+        Format::Gemini => [Some("googleSearch"), Some("codeExecution"), Some("urlContext")],
+        Format::OpenaiResponses => [Some("web_search"), Some("code_interpreter"), None],
+        _ => [None, None, None],
+    }
+}
 
 /// What a catalogue file alone knows of a model: one that no prefix here fits.
 pub fn completed(dialect: Dialect, features: Words, lacks: Words, output: Option<u64>) -> Dialect {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 
-use super::hosted::Hosted;
+use super::{capability, hosted::Hosted};
 use crate::model::Format;
 
 /// One provider as the catalogue knows it. Everything lives as long as the process.
@@ -190,6 +190,7 @@ pub fn plain(format: Format) -> &'static Row {
 }
 
 fn plain_row(format: Format) -> Row {
+    let [search, code, fetch] = capability::vendors_tools(format);
     Row {
         name: "",
         title: "",
@@ -220,9 +221,9 @@ fn plain_row(format: Format) -> Row {
             echoes: false,
             refuses: &[],
             renames: &[],
-            search: None,
-            code: None,
-            fetch: None,
+            search,
+            code,
+            fetch,
             hosted: None,
             lacks: if matches!(format, Format::AnthropicMessages) { &["embeddings"] } else { &[] },
         },

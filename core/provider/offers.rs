@@ -52,9 +52,14 @@ impl Offers {
 
 /// A server that is in no row: what it lacks it says itself. Things that outlive a request must be offered by name.
 fn plain(format: Format) -> Vec<String> {
-    let usual = ["rerank", "moderations", "images", "speech", "transcription", "translation"];
-    let speaks = matches!(format, Format::OpenaiChat | Format::OpenaiResponses);
-    usual.iter().filter(|_| speaks).map(|name| (*name).to_owned()).collect()
+    let usual: &[&str] = match format {
+        Format::OpenaiChat => {
+            &["rerank", "moderations", "images", "speech", "transcription", "translation", "completions"]
+        }
+        Format::OpenaiResponses => &["rerank", "moderations", "images", "speech", "transcription", "translation"],
+        _ => &[],
+    };
+    usual.iter().map(|name| (*name).to_owned()).collect()
 }
 
 impl Provider {

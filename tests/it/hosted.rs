@@ -156,10 +156,15 @@ async fn a_chats_search_options_run_at_a_vendor_whose_search_is_a_tool() {
     let answer = gateway.chat(&body.to_string()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(upstream.last().json()["tools"], json!([{"googleSearch": {}}]));
+    // A server in no row is taken for its format's vendor.
+    let other = Upstream::saying(Say::json(Anthropic.whole("x"))).await;
+    let plain = Gateway::start(&other.provider("up", "anthropic_messages")).await;
+    assert_eq!(plain.chat(&body.to_string().replace("up/gemini-2.5-pro", "up/m")).await.status, 200);
+    assert_eq!(other.last().json()["tools"][0]["name"], "web_search");
     // Where nothing searches it is an ability that lacks.
     let (other, plain) = {
         let other = Upstream::saying(Say::json(Anthropic.whole("x"))).await;
-        let gateway = Gateway::start(&other.provider("up", "anthropic_messages")).await;
+        let gateway = Gateway::start(&other.provider("up", "cohere")).await;
         (other, gateway)
     };
     let answer = plain.chat(&body.to_string().replace("up/gemini-2.5-pro", "up/m")).await;
@@ -274,7 +279,7 @@ async fn code_runs_in_another_vendors_sandbox_and_comes_back_as_the_clients_own_
 
     // Elsewhere it is refused by name, and nothing is sent.
     let other = Upstream::saying(Say::json(Anthropic.whole("x"))).await;
-    let plain = Gateway::start(&other.provider("up", "anthropic_messages")).await;
+    let plain = Gateway::start(&other.provider("up", "cohere")).await;
     let answer = plain.post("/v1/responses", &asked("up/m", &tools).to_string()).await;
     assert_eq!(
         (answer.status, answer.json()["error"]["param"].as_str()),

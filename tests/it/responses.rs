@@ -293,7 +293,9 @@ async fn another_tenant_finds_nothing_and_what_is_not_offered_is_refused() {
 #[tokio::test]
 async fn legacy_completions_are_answered_by_chat_models_of_every_family() {
     for family in FAMILIES {
-        let (upstream, gateway) = pair(Say::json(family.whole("once upon")), family.format()).await;
+        let upstream = Upstream::saying(Say::json(family.whole("once upon"))).await;
+        let config = format!("{}offers = []\n", upstream.provider("up", family.format()));
+        let gateway = Gateway::start(&config).await;
         let asked = json!({"model": "up/m", "prompt": "Tell", "max_tokens": 20}).to_string();
         let answer = gateway.post("/v1/completions", &asked).await;
         assert_eq!(

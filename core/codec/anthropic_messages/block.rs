@@ -41,6 +41,7 @@ pub fn decode(block: Value, path: &str) -> Result<Part> {
         "tool_result" => tool_result(Fields::new(block, path)?).map(Part::ToolResult),
         "image" if known_source() => media(Fields::new(block, path)?, MediaKind::Image).map(Part::Media),
         "document" if known_source() => media(Fields::new(block, path)?, MediaKind::Document).map(Part::Media),
+        "search_result" => search_result(Fields::new(block, path)?).map(Part::Media),
         "image" | "document" if block.get("source").is_none_or(Value::is_null) => {
             Err(json::missing(&format!("{path}.source")))
         }
@@ -113,6 +114,37 @@ fn tool_result(mut fields: Fields) -> Result<ToolResult> {
         extra: fields.rest(FORMAT),
     })
 }
+
+/// A found text is a document of text to every other format.
+fn search_result(mut fields: Fields) -> Result<Media> {
+    let cache = wire::take_cache(&mut fields)?;
+    let word = |key: &str| fields.peek_str(key).map(str::to_owned);
+    let (name, context) = (word("title"), word("source"));
+    let cite = fields.peek("citations").and_then(|c| c.get("enabled")).and_then(Value::as_bool);
+    let source = MediaSource::Text(found_text(fields.peek("content")));
+    let mut media = Media::new(MediaKind::Document, Some("text/plain".to_owned()), source);
+    (media.name, media.context, media.cite, media.cache) = (name, context, cite, cache);
+    media.extra.insert(FORMAT, FOUND, Value::Object(fields.rest_map()));
+    Ok(media)
+}
+
+fn found_text(content: Option<&Value>) -> String {
+    let pieces = content.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    pieces.iter().filter_map(|piece| piece.get("text")?.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+/// The block that `search_result` read, with the words as they are now.
+pub fn found(media: &Media) -> Option<serde_json::Map<String, Value>> {
+    let Value::Object(mut block) = media.extra.of(FORMAT)?.get(FOUND)?.clone() else { return None };
+    let MediaSource::Text(text) = &media.source else { return None };
+    if found_text(block.get("content")) != *text {
+        block.insert("content".to_owned(), serde_json::json!([{"type": "text", "text": text}]));
+    }
+    Some(block)
+}
+
+/// Among the extra fields of a document.
+const FOUND: &str = "search_result";
 
 fn media(mut fields: Fields, kind: MediaKind) -> Result<Media> {
     fields.take("type");

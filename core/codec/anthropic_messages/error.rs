@@ -25,11 +25,11 @@ pub fn body(error: &Error, request_id: &str) -> Value {
     })
 }
 
-/// The family's word. A refusal in the family's own words keeps them.
+/// The family's word. A refusal in the family's own words keeps them, but for the one that other families say to all of them.
 fn word(error: &Error) -> &str {
     let own = error.upstream.as_ref().and_then(|fault| fault.kind.as_deref());
     if error.kind == Kind::UpstreamRefused
-        && let Some(own) = own.filter(|own| WORDS.iter().any(|(_, word)| word == own))
+        && let Some(own) = own.filter(|own| WORDS[1..].iter().any(|(_, word)| word == own))
     {
         return own;
     }

@@ -34,10 +34,12 @@ fn message(value: Value) -> Result<Response> {
     let stop_sequence = f.string("stop_sequence")?;
     let details = f.take("stop_details");
     let usage = f.map("usage")?.map(wire::read_usage);
+    let parts = block::decode_all(content, "content")?;
+    let called = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     let choice = Choice {
         index: 0,
-        parts: block::decode_all(content, "content")?,
-        finish: stop_reason.map(|raw| wire::read_finish(&raw, stop_sequence, details)),
+        parts,
+        finish: stop_reason.map(|raw| wire::read_finish(&raw, called, stop_sequence, details)),
         logprobs: None,
         extra: Extra::default(),
     };

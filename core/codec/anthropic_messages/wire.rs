@@ -54,6 +54,7 @@ pub fn read_citation(value: Value) -> Citation {
     Citation {
         url: text("url").or_else(source),
         title: text("title").or_else(|| text("document_title")),
+        file: text("file_id"),
         cited_text: text("cited_text"),
         start: made_here.then(|| value.get("start_index").and_then(Value::as_u64)).flatten(),
         end: made_here.then(|| value.get("end_index").and_then(Value::as_u64)).flatten(),
@@ -62,7 +63,7 @@ pub fn read_citation(value: Value) -> Citation {
 }
 
 pub fn write_citation(citation: &Citation) -> Value {
-    let Citation { url, title, cited_text, start, end, native } = citation;
+    let Citation { url, title, file, cited_text, start, end, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
     }
@@ -72,6 +73,9 @@ pub fn write_citation(citation: &Citation) -> Value {
     out.insert("title".to_owned(), title.clone().map_or(Value::Null, Value::from));
     out.insert("cited_text".to_owned(), cited_text.as_deref().unwrap_or_default().into());
     out.insert("encrypted_index".to_owned(), "".into());
+    if let Some(file) = file {
+        out.insert("file_id".to_owned(), file.as_str().into());
+    }
     for (key, place) in [("start_index", start), ("end_index", end)] {
         if let Some(place) = place {
             out.insert(key.to_owned(), (*place).into());
@@ -80,8 +84,13 @@ pub fn write_citation(citation: &Citation) -> Value {
     Value::Object(out)
 }
 
-pub fn read_finish(raw: &str, stop_sequence: Option<String>, details: Option<Value>) -> Finish {
-    Finish { reason: reason(raw).unwrap_or(FinishReason::Other), raw: raw.to_owned(), stop_sequence, details }
+/// Some servers of this format end their turn although they call.
+pub fn read_finish(raw: &str, called: bool, stop_sequence: Option<String>, details: Option<Value>) -> Finish {
+    let reason = match reason(raw) {
+        Some(FinishReason::Stop) if called && raw == "end_turn" => FinishReason::ToolCalls,
+        known => known.unwrap_or(FinishReason::Other),
+    };
+    Finish { reason, raw: raw.to_owned(), stop_sequence, details }
 }
 
 /// The vendor's own words come back as they were; others map by meaning and never make a new word.

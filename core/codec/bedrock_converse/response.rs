@@ -28,10 +28,12 @@ fn message(value: Value) -> Result<Response> {
     };
     let mut message = output.object("message")?.ok_or_else(|| json::missing("output.message"))?;
     let content = message.take("content").ok_or_else(|| json::missing("output.message.content"))?;
+    let parts = block::decode_all(content, "output.message.content", Turn::Model)?;
+    let called = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     let choice = Choice {
         index: 0,
-        parts: block::decode_all(content, "output.message.content", Turn::Model)?,
-        finish: f.string("stopReason")?.map(|raw| wire::read_finish(&raw)),
+        parts,
+        finish: f.string("stopReason")?.map(|raw| wire::read_finish(&raw, called)),
         logprobs: None,
         extra: Extra::default(),
     };

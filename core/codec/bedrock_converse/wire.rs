@@ -36,24 +36,29 @@ pub fn write_cache_point(hint: &CacheHint) -> Value {
 
 pub fn read_citation(value: Value) -> Citation {
     let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).filter(|s| !s.is_empty());
-    let source = text("/source").filter(|s| s.starts_with("http://") || s.starts_with("https://"));
+    let is_url = |s: &&str| s.starts_with("http://") || s.starts_with("https://");
+    let source = text("/source").filter(is_url);
+    let file = text("/source").filter(|s| !is_url(s)).map(str::to_owned);
     let url = text("/location/web/url").or(source).map(str::to_owned);
     let title = text("/title").map(str::to_owned);
     let pieces = value.get("sourceContent").and_then(Value::as_array).into_iter().flatten();
     let cited: String = pieces.filter_map(|piece| piece.get("text").and_then(Value::as_str)).collect();
     let cited_text = Some(cited).filter(|c| !c.is_empty());
-    Citation { url, title, cited_text, start: None, end: None, native: Some((FORMAT, value)) }
+    Citation { url, title, file, cited_text, start: None, end: None, native: Some((FORMAT, value)) }
 }
 
 /// Of another family: a source on the web, with what is known of it.
 pub fn write_citation(citation: &Citation) -> Value {
-    let Citation { url, title, cited_text, start: _, end: _, native } = citation;
+    let Citation { url, title, file, cited_text, start: _, end: _, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
     }
     let mut out = Map::new();
     if let Some(title) = title {
         out.insert("title".to_owned(), title.as_str().into());
+    }
+    if let Some(file) = file {
+        out.insert("source".to_owned(), file.as_str().into());
     }
     if let Some(cited) = cited_text {
         out.insert("sourceContent".to_owned(), json!([{"text": cited}]));
@@ -73,7 +78,11 @@ pub fn write_sealed(sealed: &Signature) -> String {
     if sealed.origin == FORMAT { sealed.data.clone() } else { signature::wrap(sealed, "") }
 }
 
-pub fn read_finish(raw: &str) -> Finish {
+/// Some models end their turn although they call.
+pub fn read_finish(raw: &str, called: bool) -> Finish {
+    if called && raw == "end_turn" {
+        return Finish::new(FinishReason::ToolCalls, raw);
+    }
     let reason = WORDS.iter().find(|(word, _)| *word == raw).map_or(FinishReason::Other, |(_, reason)| *reason);
     Finish::new(reason, raw)
 }

@@ -42,7 +42,8 @@ fn message(value: Value) -> Result<Response> {
     // The list itself goes back with the unknown fields.
     let pieces = f.peek("logprobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let logprobs = logprobs::read(pieces);
-    let finish = f.string("finish_reason")?.map(|raw| wire::read_finish(&raw));
+    let called = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
+    let finish = f.string("finish_reason")?.map(|raw| wire::read_finish(&raw, called));
     let choice = Choice { parts, finish, logprobs, ..Choice::default() };
     let usage = f.map("usage")?.map(wire::read_usage);
     let id = f.string("id")?.unwrap_or_default();

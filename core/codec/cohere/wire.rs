@@ -103,9 +103,29 @@ pub fn document(given: Value) -> Result<Part> {
 
 /// The document as it came, if its text is still the same.
 pub fn own_document(media: &Media) -> Option<Value> {
-    let kept = media.extra.of(FORMAT)?.get(DOCUMENT)?;
+    let MediaSource::Text(text) = &media.source else { return None };
+    own_words(text, &media.extra)
+}
+
+pub fn is_document(extra: &Extra) -> bool {
+    extra.of(FORMAT).is_some_and(|kept| kept.contains_key(DOCUMENT))
+}
+
+/// The same of a text that `result` made.
+pub fn own_words(text: &str, extra: &Extra) -> Option<Value> {
+    let kept = extra.of(FORMAT)?.get(DOCUMENT)?;
     let Ok(Part::Media(again)) = document(kept.clone()) else { return None };
-    (again.source == media.source).then(|| kept.clone())
+    matches!(again.source, MediaSource::Text(words) if words == text).then(|| kept.clone())
+}
+
+/// A document that answers a call is what the call gave: to every other format a text.
+pub fn result(part: Part) -> Part {
+    match part {
+        Part::Media(Media { kind: MediaKind::Document, source: MediaSource::Text(text), extra, .. }) => {
+            Part::Text(Text { text, extra, ..Text::default() })
+        }
+        other => other,
+    }
 }
 
 /// Among the extra fields of a document.
@@ -173,6 +193,7 @@ pub fn read_citation(value: Value) -> Citation {
     Citation {
         url: text("/document/url").or_else(|| text("/tool_output/url")),
         title: text("/document/title").or_else(|| text("/tool_output/title")),
+        file: text("/id"),
         cited_text: text("/document/text").or_else(|| text("/document/snippet")),
         start: place("start"),
         end: place("end"),
@@ -182,7 +203,7 @@ pub fn read_citation(value: Value) -> Citation {
 
 /// `content`: the index of the text that it stands on.
 pub fn write_citation(citation: &Citation, content: usize) -> Value {
-    let Citation { url, title, cited_text, start, end, native } = citation;
+    let Citation { url, title, file, cited_text, start, end, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
     }
@@ -192,7 +213,7 @@ pub fn write_citation(citation: &Citation, content: usize) -> Value {
             document.insert(key.to_owned(), value.as_str().into());
         }
     }
-    let id = url.as_deref().or(title.as_deref()).unwrap_or("source");
+    let id = file.as_deref().or(url.as_deref()).or(title.as_deref()).unwrap_or("source");
     json!({
         "start": start.unwrap_or(0),
         "end": end.unwrap_or(0),
@@ -203,7 +224,11 @@ pub fn write_citation(citation: &Citation, content: usize) -> Value {
     })
 }
 
-pub fn read_finish(raw: &str) -> Finish {
+/// An answer may be complete and hold calls.
+pub fn read_finish(raw: &str, called: bool) -> Finish {
+    if called && raw == "COMPLETE" {
+        return Finish::new(FinishReason::ToolCalls, raw);
+    }
     let reason = WORDS.iter().find(|(word, _)| *word == raw).map_or(FinishReason::Other, |(_, reason)| *reason);
     Finish::new(reason, raw)
 }

@@ -16,7 +16,7 @@ pub fn decode(candidate: &Map<String, Value>, text: &str, before: u64) -> Vec<Ci
         for source in sources.and_then(Value::as_array).into_iter().flatten() {
             let word = |key: &str| source.get(key).and_then(Value::as_str).map(str::to_owned);
             let (start, end) = span(source, text, before);
-            out.push(Citation { url: word("uri"), title: word("title"), cited_text: None, start, end, native: None });
+            out.push(Citation { url: word("uri"), title: word("title"), start, end, ..Citation::default() });
         }
     }
     out
@@ -43,7 +43,8 @@ fn source(chunk: &Value) -> Citation {
     let inner = ["web", "retrievedContext", "maps", "image"].iter().find_map(|k| chunk.get(*k));
     let word = |key: &str| inner.and_then(|i| i.get(key)).and_then(Value::as_str).map(str::to_owned);
     let cited_text = if chunk.get("retrievedContext").is_some() { word("text") } else { None };
-    Citation { url: word("uri").or_else(|| word("sourceUri")), title: word("title"), cited_text, ..Citation::default() }
+    let (url, title) = (word("uri").or_else(|| word("sourceUri")), word("title"));
+    Citation { url, title, file: word("documentName"), cited_text, ..Citation::default() }
 }
 
 /// Byte offsets as code points of the answer. An end without a start begins at 0: the wire leaves zeros out.
@@ -110,8 +111,9 @@ fn chunk(citation: &Citation) -> Value {
     };
     put("uri", &citation.url);
     put("title", &citation.title);
+    put("documentName", &citation.file);
     // A web source has no text of its own on this wire; a retrieved one has.
-    let web = citation.url.is_some() && citation.cited_text.is_none();
+    let web = citation.url.is_some() && citation.cited_text.is_none() && citation.file.is_none();
     if !web {
         put("text", &citation.cited_text);
     }

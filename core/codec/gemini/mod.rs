@@ -52,6 +52,10 @@ impl Codec for Gemini {
         search::write(search, kind)
     }
 
+    fn is_search(&self, _kind: &str, part: &Value) -> bool {
+        search::is_told(part)
+    }
+
     fn is_code_tool(&self, kind: &str, _tool: &Value) -> bool {
         code::is_tool(kind)
     }

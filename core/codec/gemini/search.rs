@@ -20,3 +20,10 @@ pub fn write(search: &Search, kind: &str) -> Option<Value> {
     }
     Some(Value::Object(Map::from_iter([(kind.to_owned(), json!({}))])))
 }
+
+/// Is this part the record of such a search, or of what it found?
+pub fn is_told(part: &Value) -> bool {
+    let inner = ["toolCall", "toolResponse", "tool_call", "tool_response"].iter().find_map(|key| part.get(*key));
+    let named = inner.and_then(|inner| inner.get("toolType").or_else(|| inner.get("tool_type")));
+    named.and_then(Value::as_str).is_some_and(|name| name.starts_with("GOOGLE_SEARCH"))
+}

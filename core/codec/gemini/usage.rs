@@ -40,6 +40,16 @@ pub fn decode(native: &Map<String, Value>) -> Usage {
     }
 }
 
+pub const PROMPT: &str = "promptTokenCount";
+
+/// Do these figures add up by themselves? Others are told in pieces.
+pub fn adds_up(native: &Map<String, Value>) -> bool {
+    let count = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64).unwrap_or(0);
+    let parts = [PROMPT, "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"];
+    let sum = parts.into_iter().map(count).fold(0, u64::saturating_add);
+    sum > 0 && count("totalTokenCount") == sum
+}
+
 fn modality(native: &Map<String, Value>, key: &str, name: &str) -> Option<u64> {
     native
         .get(key)?

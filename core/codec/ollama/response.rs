@@ -66,7 +66,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
             Part::ToolCall(call) => {
                 calls.push(wire::write_call(&call_id(&call.id, index), &call.name, &call.arguments, call.kind));
             }
-            Part::Media(media) => images.extend(image(media)),
+            Part::Media(media) => images.extend(wire::image(media)),
             Part::ToolResult(_) | Part::Native { .. } => {}
         }
     }
@@ -104,15 +104,6 @@ fn end(reason: String, usage: Option<&Usage>, extra: &Extra, out: &mut Map<Strin
     out.extend(usage.map(wire::write_usage).unwrap_or_default());
     for (key, value) in extra.of(FORMAT).into_iter().flatten() {
         out.entry(key).or_insert_with(|| value.clone());
-    }
-}
-
-fn image(media: &crate::model::Media) -> Option<Value> {
-    match &media.source {
-        crate::model::MediaSource::Base64(data) if media.kind == crate::model::MediaKind::Image => {
-            Some(data.as_str().into())
-        }
-        _ => None,
     }
 }
 
@@ -410,7 +401,7 @@ impl Writer {
             }
             PartStart::Whole(whole) => {
                 if let Part::Media(media) = whole
-                    && let Some(image) = image(media)
+                    && let Some(image) = wire::image(media)
                 {
                     self.line(&json!({"role": "assistant", "content": "", "images": [image]}), out);
                 }

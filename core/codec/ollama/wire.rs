@@ -161,3 +161,10 @@ pub fn seconds(text: &str) -> Option<i64> {
 pub fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
 }
+
+pub fn image(media: &Media) -> Option<Value> {
+    match &media.source {
+        MediaSource::Base64(data) if media.kind == MediaKind::Image => Some(data.as_str().into()),
+        _ => None,
+    }
+}

@@ -435,7 +435,7 @@ fn write_texts(texts: &[&Text], extra: &Extra, out: &mut Map<String, Value>, spe
 
 /// What an annotation does not say of a citation of another format.
 pub fn citation_rest(citation: &Citation, block: usize, annotation: Option<usize>) -> Option<Value> {
-    let Citation { url: _, title, cited_text, start: _, end: _, native } = citation;
+    let Citation { url: _, title, file: _, cited_text, start: _, end: _, native } = citation;
     let mut out = json!({ "text_block": block });
     match native {
         Some((F, _)) => return None,

@@ -557,6 +557,7 @@ impl Writer<'_> {
         let effort = match (&ask.effort, ask.budget) {
             (Some(effort), _) => Some(effort.as_str()),
             (None, Some(budget @ 1..)) => Some(effort_of(budget)),
+            (None, Some(0)) if knows_off(&self.dialect.model) => Some("none"),
             // "Off" has no word that every model takes; "as you like" is the default; showing cannot be asked.
             (None, Some(..=0)) | (None, None) => None,
         };
@@ -587,6 +588,11 @@ impl Writer<'_> {
 /// OpenAI's own servers, where its newest fields are known and unknown ones refused.
 pub fn vendor(dialect: &Dialect) -> bool {
     matches!(dialect.provider.as_str(), "" | "openai" | "azure")
+}
+
+/// Models of which it is known that they can be told not to think.
+fn knows_off(model: &str) -> bool {
+    model.rsplit('/').next().is_some_and(|name| name.starts_with("gpt-5."))
 }
 
 /// A thinking budget as an effort: the borders are half of what the efforts are worth as budgets elsewhere.

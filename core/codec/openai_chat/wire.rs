@@ -262,6 +262,7 @@ pub fn citation(value: Value) -> Citation {
     Citation {
         url: text("url"),
         title: text("title"),
+        file: None,
         cited_text: text("content"),
         start: number("start_index"),
         end: number("end_index"),

@@ -211,6 +211,7 @@ pub fn citation(value: Value) -> Citation {
     Citation {
         url: text("url"),
         title: text("title").or_else(|| text("filename")),
+        file: text("file_id"),
         cited_text: None,
         start: number("start_index"),
         end: number("end_index"),
@@ -237,7 +238,7 @@ pub fn annotation(citation: &Citation, length: u64) -> Option<Value> {
 pub fn other_citations(citations: &[Citation]) -> Vec<Value> {
     let mut out = Vec::new();
     for citation in citations {
-        let Citation { url, title, cited_text, start: _, end: _, native } = citation;
+        let Citation { url, title, file: _, cited_text, start: _, end: _, native } = citation;
         let native = native.as_ref().filter(|(format, _)| *format != F);
         if native.is_none() && (url.is_some() || cited_text.is_none()) {
             continue;

@@ -14,7 +14,7 @@ pub struct Thinking {
     show: Option<bool>,
 }
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum Mode {
     /// Say nothing.
     #[default]
@@ -49,7 +49,7 @@ pub fn thinking(
         Mode::Unsaid | Mode::Disabled => false,
     };
     // A forced tool and an unbroken history are what the caller meant; thinking is how hard to try.
-    if blocked {
+    if blocked || !thinking.fits(request.max_tokens) {
         thinking.mode = Mode::Unsaid;
         dropped.push("reasoning_effort");
     }
@@ -97,12 +97,24 @@ impl Thinking {
         self.effort.clone()
     }
 
-    /// The budget counts inside `max_tokens` here: a bound that does not leave room for it grows by it, once.
+    /// The budget counts inside `max_tokens` here: under a bound of the caller's it leaves a quarter for the answer. False: there
+    /// is no room for the least budget.
+    fn fits(&mut self, bound: Option<u64>) -> bool {
+        let (Mode::Budget(budget), Some(bound)) = (self.mode, bound) else { return true };
+        if budget >= bound {
+            self.mode = Mode::Budget((bound - bound / 4).max(LEAST_BUDGET));
+        }
+        bound > LEAST_BUDGET
+    }
+
+    /// The caller's bound, or one that has room for the budget.
     pub fn max_tokens(&self, asked: Option<u64>, dialect: &Dialect) -> u64 {
-        let max = asked.unwrap_or(dialect.default_max_tokens);
-        match self.mode {
-            Mode::Budget(budget) if budget >= max => max.saturating_add(budget),
-            _ => max,
+        match (asked, self.mode) {
+            (Some(asked), _) => asked,
+            (None, Mode::Budget(budget)) if budget >= dialect.default_max_tokens => {
+                dialect.default_max_tokens.saturating_add(budget)
+            }
+            (None, _) => dialect.default_max_tokens,
         }
     }
 

@@ -14,6 +14,10 @@ use crate::{
 
 pub fn media_block(media: &Media, dialect: &Dialect) -> Result<Value> {
     let Media { kind, mime, source, name, detail: _, context, cite, cache, signature: _, extra } = media;
+    if let Some(mut found) = block::found(media) {
+        wire::put_cache(&mut found, cache.as_ref());
+        return Ok(Value::Object(found));
+    }
     let (source, word) = match kind {
         MediaKind::Image => (image_source(mime.as_deref(), source, dialect)?, "image"),
         MediaKind::Document => (document_source(media, dialect)?, "document"),

@@ -44,6 +44,7 @@ struct State {
     limit: usize,
     open: Vec<Open>,
     parts: u32,
+    called: bool,
     /// All that was said about usage so far: later figures replace earlier ones.
     usage: Map<String, Value>,
     ended: bool,
@@ -180,6 +181,7 @@ impl State {
                 // `input: {}` only opens the block; arguments that stand here already are told once.
                 let said = !matches!(call.arguments.as_str(), "" | "{}" | "\"\"");
                 out.extend(said.then(|| delta(Delta::Text(call.arguments))));
+                self.called = true;
                 Body::Call { said }
             }
             Part::Native { value, .. } => Body::Native { value, input: String::new(), room: self.limit },
@@ -266,7 +268,7 @@ impl State {
                 for index in blocks {
                     self.close(index, out)?;
                 }
-                out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, sequence, details) });
+                out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.called, sequence, details) });
             }
         }
         if !extra.is_empty() {

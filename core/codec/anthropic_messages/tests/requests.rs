@@ -277,16 +277,27 @@ fn only_own_signed_reasoning_goes_back() {
 }
 
 #[test]
-fn a_budget_stays_under_the_bound_which_grows_once() {
+fn a_budget_stays_under_the_callers_bound() {
     let mut request = ask(vec![user("think")]);
-    request.reasoning = effort("medium");
-    for (asked, expected) in [(Some(100), 4196), (Some(4096), 8192), (Some(10_000), 10_000), (None, 8192)] {
-        request.max_tokens = asked;
+    for (effort_is, asked, bound, budget) in [
+        ("medium", Some(1025), 1025, 1024),
+        ("medium", Some(2048), 2048, 1536),
+        ("medium", Some(4096), 4096, 3072),
+        ("medium", Some(10_000), 10_000, 4096),
+        ("medium", None, 8192, 4096),
+        ("high", None, 24_576, 16_384),
+    ] {
+        (request.max_tokens, request.reasoning) = (asked, effort(effort_is));
         let body = body(&request);
-        assert_eq!(body["max_tokens"], json!(expected));
-        assert_eq!(body["thinking"], json!({"type": "enabled", "budget_tokens": 4096}));
+        assert_eq!(body["max_tokens"], json!(bound));
+        assert_eq!(body["thinking"], json!({"type": "enabled", "budget_tokens": budget}));
         assert!(body.get("output_config").is_none());
     }
+    // No room for the least of them.
+    request.max_tokens = Some(100);
+    let encoded = encode(&request);
+    assert_eq!((&encoded.body["max_tokens"], encoded.body.get("thinking")), (&json!(100), None));
+    assert_eq!(encoded.dropped, ["reasoning_effort"]);
 }
 
 #[test]
@@ -586,4 +597,20 @@ fn every_field_that_is_written_has_a_home_for_patches() {
     for key in encode(&request).body.keys().filter(|key| *key != "model") {
         assert!(known.contains(&key.as_str()), "{key}");
     }
+}
+
+#[test]
+fn search_results_come_back_as_they_were_and_are_documents_elsewhere() {
+    let found = json!({"type": "search_result", "source": "https://a", "title": "A",
+        "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}], "citations": {"enabled": true},
+        "cache_control": {"type": "ephemeral"}});
+    let asked = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [found]}]});
+    let mut request = decode(asked).expect("a request");
+    assert_eq!(body(&request)["messages"][0]["content"][0], found);
+    let Part::Media(media) = &mut request.messages[0].parts[0] else { panic!("a document") };
+    assert_eq!((media.name.as_deref(), media.context.as_deref()), (Some("A"), Some("https://a")));
+    assert_eq!(media.source, MediaSource::Text("one\ntwo".into()));
+    media.source = MediaSource::Text("three".into());
+    let changed = &body(&request)["messages"][0]["content"][0];
+    assert_eq!((&changed["content"], &changed["title"]), (&json!([{"type": "text", "text": "three"}]), &json!("A")));
 }

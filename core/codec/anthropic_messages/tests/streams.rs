@@ -289,3 +289,24 @@ fn a_stream_that_breaks_off_or_is_no_stream_is_the_upstreams_fault() {
         assert_eq!(read(&stream).1.map(|e| e.kind), Some(Kind::Upstream), "{stream}");
     }
 }
+
+#[test]
+fn a_turn_that_ends_with_calls_ends_with_calls_whatever_its_word() {
+    let said = [
+        json!({"type": "message_start", "message": {"id": "m", "model": "c", "content": [], "usage": {"input_tokens": 1}}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}),
+        json!({"type": "message_stop"}),
+    ];
+    let bytes: String = said.iter().map(|e| format!("event: {}\ndata: {e}\n\n", e["type"].as_str().unwrap())).collect();
+    let mut events = Vec::new();
+    AnthropicMessages.stream_decoder(&Dialect::of("c"), 1 << 20).push(bytes.as_bytes(), &mut events).expect("a stream");
+    let mut fold = Fold::default();
+    events.into_iter().for_each(|event| fold.push(event));
+    let whole = json!({"type": "message", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}], "stop_reason": "end_turn"});
+    let whole = AnthropicMessages.decode_response(whole.to_string().as_bytes()).expect("an answer");
+    for response in [fold.finish(), whole] {
+        assert_eq!(response.choices[0].finish.as_ref().expect("a finish").reason, FinishReason::ToolCalls);
+    }
+}

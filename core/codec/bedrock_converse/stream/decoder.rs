@@ -62,6 +62,7 @@ struct State {
     limit: usize,
     open: Vec<Open>,
     parts: u32,
+    called: bool,
     started: bool,
     /// The finish was told.
     stopped: bool,
@@ -161,7 +162,7 @@ impl State {
                 let raw = data.required_string("stopReason")?;
                 self.extra(data, out);
                 self.stopped = true;
-                out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw) });
+                out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.called) });
                 Ok(())
             }
             "metadata" => {
@@ -209,6 +210,7 @@ impl State {
         match block::decode(start, "start", Turn::Model)? {
             Part::ToolCall(call) => {
                 let part = self.add(block, Body::Call { said: false });
+                self.called = true;
                 let start = PartStart::ToolCall {
                     id: call.id,
                     name: call.name,

@@ -168,18 +168,18 @@ fn media_that_the_wire_cannot_carry_is_refused_by_name() {
 #[test]
 fn models_of_each_maker_are_told_to_think_in_their_own_words() {
     let mut request = asking(vec![Part::text("x")]);
-    request.max_tokens = Some(1000);
+    request.max_tokens = Some(2000);
     request.sampling = Sampling { temperature: Some(0.0), top_k: Some(5), ..Sampling::default() };
     request.reasoning = Some(ReasoningAsk { effort: Some("high".into()), ..ReasoningAsk::default() });
     let (body, dropped) = encode(&request, "us.anthropic.claude-sonnet-4-5-20250929-v1:0");
-    assert_eq!(body["additionalModelRequestFields"], json!({"thinking": {"type": "enabled", "budget_tokens": 16384}}));
-    assert_eq!(body["inferenceConfig"], json!({"maxTokens": 17384}), "room for both; no sampling beside thinking");
+    assert_eq!(body["additionalModelRequestFields"], json!({"thinking": {"type": "enabled", "budget_tokens": 1500}}));
+    assert_eq!(body["inferenceConfig"], json!({"maxTokens": 2000}), "room for both; no sampling beside thinking");
     assert_eq!(dropped, ["temperature", "top_k"]);
     let (body, dropped) = encode(&request, "us.amazon.nova-2-lite-v1:0");
     let config =
         json!({"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}, "inferenceConfig": {"topK": 5}});
     assert_eq!((&body["additionalModelRequestFields"], dropped.len()), (&config, 0));
-    assert_eq!(body["inferenceConfig"], json!({"maxTokens": 1000, "temperature": 0}));
+    assert_eq!(body["inferenceConfig"], json!({"maxTokens": 2000, "temperature": 0}));
     let (body, dropped) = encode(&request, "openai.gpt-oss-120b-1:0");
     assert_eq!(body["additionalModelRequestFields"], json!({"reasoning_effort": "high"}));
     assert_eq!(dropped, ["top_k"]);

@@ -145,3 +145,21 @@ fn a_keep_alive_is_an_event_that_readers_pass_over() {
     let response = fold(events(&[&bytes]).expect("a stream"));
     assert!(response.choices[0].parts.is_empty());
 }
+
+#[test]
+fn a_turn_that_ends_with_calls_ends_with_calls_whatever_its_word() {
+    let call = json!({"toolUseId": "t", "name": "f"});
+    let bytes = frames(&[
+        ("contentBlockStart", json!({"contentBlockIndex": 0, "start": {"toolUse": call}})),
+        ("contentBlockStop", json!({"contentBlockIndex": 0})),
+        ("messageStop", json!({"stopReason": "end_turn"})),
+    ]);
+    let streamed = fold(events(&[&bytes]).expect("a stream"));
+    let whole = json!({"output": {"message": {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {}}}]}},
+        "stopReason": "end_turn"});
+    let whole = BedrockConverse.decode_response(whole.to_string().as_bytes()).expect("an answer");
+    for response in [streamed, whole] {
+        let finish = response.choices[0].finish.as_ref().expect("a finish");
+        assert_eq!((finish.reason, finish.raw.as_str()), (FinishReason::ToolCalls, "end_turn"));
+    }
+}

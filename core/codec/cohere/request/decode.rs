@@ -76,7 +76,7 @@ fn turn(mut f: Fields, names: &mut HashMap<String, String>) -> Result<Message> {
                 name: names.get(&call_id).cloned(),
                 call_id,
                 kind: ToolKind::Function,
-                parts: required(content(&mut f)?)?,
+                parts: required(content(&mut f)?)?.into_iter().map(wire::result).collect(),
                 object: None,
                 is_error: None,
                 cache: None,

@@ -269,6 +269,11 @@ impl Writer<'_> {
                     None => self.document(one, &mut content)?,
                 },
                 Part::Media(one) => self.media(one, &mut media)?,
+                Part::Text(text) => match wire::own_words(&text.text, &text.extra) {
+                    Some(own) => content.push(json!({"type": "document", "document": own})),
+                    None if wire::is_document(&text.extra) => content.push(json!({"type": "text", "text": text.text})),
+                    None => self.part(part, &mut content)?,
+                },
                 other => self.part(other, &mut content)?,
             }
         }

@@ -51,6 +51,7 @@ struct State {
     /// Those that are open: the wire's index, the part, whether anything was said.
     open: Vec<(u64, u32)>,
     calls: Vec<(u64, u32, bool)>,
+    called: bool,
     ended: bool,
     alike: Alike,
 }
@@ -214,6 +215,7 @@ impl State {
         self.close_call(at, out);
         let Some(call) = call else { return Ok(()) };
         let call = wire::read_call(call, "tool_calls")?;
+        self.called = true;
         let index = self.next();
         let part = PartStart::ToolCall {
             id: call.id,
@@ -281,7 +283,7 @@ impl State {
             self.close_call(at, out);
         }
         if let Some(raw) = raw {
-            out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw) });
+            out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.called) });
         }
         if let Some(usage) = delta.map("usage")? {
             out.push(Event::Usage(wire::read_usage(usage)));

@@ -7,8 +7,8 @@ use crate::{
     codec::sse::MAX_EVENT,
     error::Kind,
     model::{
-        Billed, Delta, EmbeddingInput, Event, Extra, LogprobsAsk, Media, MediaKind, MediaSource, Message, Part,
-        PartStart, ReasoningAsk, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
+        Billed, Delta, EmbeddingInput, Event, Extra, FinishReason, LogprobsAsk, Media, MediaKind, MediaSource, Message,
+        Part, PartStart, ReasoningAsk, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
         fold::{Fold, unfold},
         tool::Function,
     },
@@ -397,4 +397,42 @@ fn log_probabilities_are_of_pieces_and_name_no_others() {
     let mut fold = Fold::default();
     super::tests::events(&bytes).unwrap().into_iter().for_each(|event| fold.push(event));
     assert_eq!(fold.finish().choices[0].logprobs.as_ref(), Some(&logprobs));
+}
+
+#[test]
+fn documents_that_answer_calls_are_texts_elsewhere_and_documents_here() {
+    let body = json!({"model": "m", "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "document", "document": {"id": "1", "data": "{\"t\": 1}"}}]},
+    ]});
+    let mut request = decode(&body).unwrap();
+    assert_eq!(encode(&request).0["messages"], body["messages"]);
+    let Part::ToolResult(result) = &mut request.messages[2].parts[0] else { panic!("a result") };
+    let Part::Text(text) = &mut result.parts[0] else { panic!("a text") };
+    assert_eq!(text.text, "{\"t\": 1}");
+    text.text = "changed".into();
+    assert_eq!(encode(&request).0["messages"][2]["content"], "changed");
+}
+
+#[test]
+fn an_answer_that_is_complete_and_calls_ends_with_its_calls() {
+    let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let whole = json!({"id": "1", "finish_reason": "COMPLETE", "message": {"role": "assistant", "tool_calls": [call]}});
+    let response = Cohere.decode_response(whole.to_string().as_bytes()).unwrap();
+    assert_eq!(response.choices[0].finish.as_ref().unwrap().reason, FinishReason::ToolCalls);
+}
+
+#[test]
+fn sources_without_an_address_keep_their_names_in_every_format() {
+    let citation = json!({"start": 0, "end": 2, "text": "hi", "sources": [{"type": "document", "id": "doc:0",
+        "document": {"id": "doc:0", "title": "T"}}], "type": "TEXT_CONTENT"});
+    let whole = json!({"id": "1", "finish_reason": "COMPLETE", "message": {"role": "assistant",
+        "content": [{"type": "text", "text": "hi"}], "citations": [citation]}});
+    let response = Cohere.decode_response(whole.to_string().as_bytes()).unwrap();
+    for format in Format::ALL.into_iter().filter(|format| *format != Format::Ollama) {
+        let told = crate::codec::codec(format).encode_response(&response, &view()).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.contains("doc:0") && told.contains("\"T\""), "{format:?}: {told}");
+    }
 }

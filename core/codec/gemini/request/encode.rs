@@ -17,7 +17,10 @@ use crate::{
         signature::split_id,
     },
     error::{Error, Result},
-    model::{Message, Part, Reasoning, Request, Role, Signature, Text, Tool, ToolCall, ToolKind, ToolResult},
+    model::{
+        Media, MediaSource, Message, Part, Reasoning, Request, Role, Signature, Text, Tool, ToolCall, ToolKind,
+        ToolResult,
+    },
 };
 
 pub fn request(request: &Request, dialect: &Dialect) -> Result<Encoded> {
@@ -309,6 +312,15 @@ impl Writer<'_> {
                     }
                 }
                 Part::Refusal(t) => text.push_str(t),
+                // A document of words is what the call gave; the wire has no other place for words.
+                Part::Media(Media { source: MediaSource::Text(words), name, context, .. }) => {
+                    for words in context.iter().chain(name).chain([words]) {
+                        if !text.is_empty() {
+                            text.push('\n');
+                        }
+                        text.push_str(words);
+                    }
+                }
                 other => self.part(other, index, &mut media)?,
             }
         }

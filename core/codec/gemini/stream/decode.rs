@@ -140,6 +140,10 @@ impl Machine {
             out.push(Event::Finish { choice: 0, finish });
         }
         if let Some(usage) = usage {
+            // The prompt has grown by what a tool of the vendor's gave: another count begins.
+            if usage::adds_up(&usage) && usage.get(usage::PROMPT) != self.usage.get(usage::PROMPT) {
+                self.usage.clear();
+            }
             for (key, value) in usage {
                 self.usage.insert(key, value);
             }

@@ -230,3 +230,21 @@ fn a_whole_answer_unfolds_into_a_stream_of_the_same_meaning() {
     unfold(&response).iter().for_each(|e| encoder.push(e, &mut out));
     assert_eq!(fold(events_of(&[&out]).unwrap()), response);
 }
+
+#[test]
+fn a_count_with_another_prompt_that_adds_up_is_all_there_is() {
+    let told = |usage: Value| {
+        let mut chunk = chunk(json!([{ "text": "a" }]));
+        chunk["usageMetadata"] = usage;
+        chunk
+    };
+    let mut end = last(json!([]), "STOP");
+    end["usageMetadata"] = json!({ "promptTokenCount": 87, "thoughtsTokenCount": 78, "totalTokenCount": 165 });
+    let earlier = told(json!({ "promptTokenCount": 9, "candidatesTokenCount": 21, "totalTokenCount": 30 }));
+    let usage = fold(events_of(&[&sse(&[earlier.clone(), end.clone()])]).unwrap()).usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Some(87), Some(78)));
+    // What does not add up is a piece.
+    end["usageMetadata"] = json!({ "thoughtsTokenCount": 4 });
+    let usage = fold(events_of(&[&sse(&[earlier, end])]).unwrap()).usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Some(9), Some(25)));
+}

@@ -427,7 +427,11 @@ fn efforts_come_from_budgets_and_an_edit_beats_the_callers_own_words() {
     assert_eq!(ask(ReasoningAsk { budget: Some(1024), ..ReasoningAsk::default() }), Some(json!("low")));
     assert_eq!(ask(ReasoningAsk { budget: Some(8000), ..ReasoningAsk::default() }), Some(json!("medium")));
     assert_eq!(ask(ReasoningAsk { budget: Some(32_000), ..ReasoningAsk::default() }), Some(json!("high")));
-    assert_eq!(ask(ReasoningAsk { budget: Some(0), ..ReasoningAsk::default() }), None);
+    let off = ReasoningAsk { budget: Some(0), ..ReasoningAsk::default() };
+    assert_eq!(ask(off.clone()), None);
+    let request_off = Request { reasoning: Some(off), ..of(vec![Message::text(Role::User, "x")]) };
+    let knows = Dialect { model: "gpt-5.4".into(), ..provider("openai") };
+    assert_eq!(encoded(&request_off, &knows).body["reasoning_effort"], "none");
     assert_eq!(ask(ReasoningAsk { effort: Some("none".into()), ..ReasoningAsk::default() }), Some(json!("none")));
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "reasoning": {"effort": "low"}});
     let mut request = request(&body);

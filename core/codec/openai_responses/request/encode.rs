@@ -188,6 +188,7 @@ impl Writer<'_> {
         match (effort, budget) {
             (Some(effort), _) => drop(out.insert("effort".into(), effort.as_str().into())),
             (None, Some(budget @ 1..)) => drop(out.insert("effort".into(), effort_of(*budget).into())),
+            (None, Some(0)) if knows_off(&self.dialect.model) => drop(out.insert("effort".into(), "none".into())),
             // "Off" has no word that every model takes; "as you like" is the default.
             (None, Some(..=0)) => self.note("reasoning_effort"),
             (None, None) => {}
@@ -215,6 +216,11 @@ impl Writer<'_> {
             self.include(&request.extra, code::OUTPUTS);
         }
     }
+}
+
+/// Models of which it is known that they can be told not to think.
+fn knows_off(model: &str) -> bool {
+    model.rsplit('/').next().is_some_and(|name| name.starts_with("gpt-5."))
 }
 
 /// A thinking budget as an effort: the borders are half of what the efforts are worth as budgets elsewhere.

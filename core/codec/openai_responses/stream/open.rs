@@ -59,6 +59,8 @@ struct Piece {
     part: u32,
     sent: String,
     citations: usize,
+    /// How many tokens' log probabilities were told.
+    logprobs: usize,
     ended: bool,
 }
 
@@ -102,7 +104,14 @@ impl Item {
         let (content, summary) = (number("content_index"), number("summary_index"));
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
         match name {
-            "response.output_text.delta" => self.more((true, content), false, text("delta"), slots, out),
+            "response.output_text.delta" => {
+                if let Some(Value::Array(list)) = value.get("logprobs").filter(|list| *list != &json!([]))
+                    && let Some(piece) = self.piece((true, content), false, slots, out)
+                {
+                    piece.likely(list, out);
+                }
+                self.more((true, content), false, text("delta"), slots, out);
+            }
             "response.refusal.delta" => self.more((true, content), true, text("delta"), slots, out),
             "response.reasoning_summary_text.delta" => self.more((false, summary), false, text("delta"), slots, out),
             "response.reasoning_text.delta" => self.more((true, content), false, text("delta"), slots, out),
@@ -174,7 +183,7 @@ impl Item {
         };
         let part = slots.next();
         out.push(Event::PartStart { choice: 0, index: part, part: start });
-        pieces.push(Piece { place, part, sent: String::new(), citations: 0, ended: false });
+        pieces.push(Piece { place, part, sent: String::new(), citations: 0, logprobs: 0, ended: false });
         pieces.last_mut()
     }
 
@@ -244,8 +253,7 @@ impl Item {
             out.push(piece.delta(Delta::Signature(signature)));
         }
         if let Some(Value::Array(list)) = text.extra.of(F).and_then(|fields| fields.get(LOGPROBS)) {
-            let logprobs = Some(json!({ "content": list }));
-            out.push(Event::ChoiceExtra { choice: 0, logprobs, extra: Extra::default() });
+            piece.likely(list.get(piece.logprobs..).unwrap_or_default(), out);
         }
         piece.end(out);
         Ok(())
@@ -416,6 +424,15 @@ impl Item {
 impl Piece {
     fn delta(&self, delta: Delta) -> Event {
         Event::Delta { choice: 0, index: self.part, delta }
+    }
+
+    /// Log probabilities of its next tokens.
+    fn likely(&mut self, list: &[Value], out: &mut Vec<Event>) {
+        if !list.is_empty() {
+            self.logprobs += list.len();
+            let logprobs = Some(json!({ "content": list }));
+            out.push(Event::ChoiceExtra { choice: 0, logprobs, extra: Extra::default() });
+        }
     }
 
     fn end(&mut self, out: &mut Vec<Event>) {
