@@ -230,11 +230,9 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         ask.top.map(|top| put("top_logprobs", top.into()));
     }
     match reasoning.as_ref().and_then(|ask| thinking(ask, &dialect.model)) {
-        Some(_) if dialect.lacks.contains(&"reasoning") => {
-            if reasoning.as_ref().is_some_and(|ask| !ask.is_off()) {
-                dropped.push("reasoning_effort");
-            }
-        }
+        // Thinking that is switched off is nothing that a model could lack.
+        Some(_) if dialect.lacks.contains(&"reasoning") && reasoning.as_ref().is_some_and(|ask| ask.is_off()) => {}
+        Some(_) if dialect.lacks.contains(&"reasoning") => dropped.push("reasoning_effort"),
         Some(_) if dialect.refuses.contains(&"reasoning_effort") => dropped.push("reasoning_effort"),
         Some(think) => drop(put("think", think)),
         None => {}
