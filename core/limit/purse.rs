@@ -23,7 +23,10 @@ use crate::{
     telemetry::metrics,
 };
 
+mod held;
 mod words;
+
+pub use held::{Held, Owner};
 
 #[derive(Debug)]
 pub struct Purse {
@@ -80,29 +83,6 @@ impl Wanted {
         // From here on it may ask again.
         asked.inspect(|purse| purse.queued.store(false, Ordering::Release)).collect()
     }
-}
-
-/// A request that holds money of one budget or of several.
-#[derive(Debug)]
-pub struct Owner {
-    id: u64,
-}
-
-impl Default for Owner {
-    fn default() -> Owner {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Owner { id: NEXT.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-/// Money that a request holds until it is settled. Dropped without that, it comes back when its lease ends.
-#[derive(Debug)]
-pub struct Held {
-    purse: Arc<Purse>,
-    id: u64,
-    amount: u64,
-    /// The threshold that the budget has passed, nano-dollars, for whom it may concern.
-    soft: Option<u64>,
 }
 
 /// What the keeper writes down.
@@ -415,43 +395,6 @@ impl Purse {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Held {
-    pub fn amount(&self) -> u64 {
-        self.amount
-    }
-
-    /// The reservation ends; `used` was spent.
-    pub fn settle(self, used: u64) {
-        let mut state = self.purse.lock();
-        if let Some(counter) = &mut state.counter {
-            counter.settle(self.id, used);
-        }
-        state.owners.remove(&self.id);
-        let (limit, passed) = (state.limit, state.counter.as_ref().map(Counter::spent) >= self.soft);
-        drop(state);
-        if passed && self.soft.is_some() {
-            self.purse.tell(Mark::SOFT, limit);
-        }
-    }
-
-    /// Another scope refused what it was raised for: back to what it was; `None`: it held nothing before.
-    pub fn lower(held: &mut Option<Held>, amount: Option<u64>) {
-        let Some(own) = held else { return };
-        let mut state = own.purse.lock();
-        if let Some(counter) = &mut state.counter {
-            counter.lower(own.id, amount);
-        }
-        match amount {
-            Some(amount) => own.amount = amount,
-            None => {
-                state.owners.remove(&own.id);
-                drop(state);
-                *held = None;
-            }
-        }
     }
 }
 
