@@ -84,6 +84,7 @@ pub struct Follower {
 
 /// What a follower hears.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "handed over one at a time, and nearly always an event")]
 pub enum Heard {
     Event(Event),
     /// Another attempt begins: nothing of the one before counts.

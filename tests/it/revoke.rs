@@ -201,7 +201,7 @@ async fn whom_the_file_disables_with_a_cut_is_ended_and_without_one_runs_to_the_
     let serving = upstream.provider("up", "openai_chat");
     let config = |of: &str, more: &str| {
         let said =
-            format!("[organisations.acme]\n[teams.lab]\norganisation = \"acme\"\n[users.ada]\nteams = [\"lab\"]\n");
+            "[organisations.acme]\n[teams.lab]\norganisation = \"acme\"\n[users.ada]\nteams = [\"lab\"]\n".to_owned();
         format!("{CLOSED}{serving}{}", said.replace(&format!("{of}]\n"), &format!("{of}]\n{more}")))
     };
     let gateway = Gateway::start(&config("none", "")).await;

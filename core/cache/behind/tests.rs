@@ -48,6 +48,7 @@ fn full() -> Response {
     let citation = Citation {
         url: Some("https://a.example".into()),
         title: Some("A".into()),
+        file: Some("file-1".into()),
         cited_text: Some("text".into()),
         start: Some(1),
         end: Some(4),
