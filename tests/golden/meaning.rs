@@ -16,7 +16,9 @@ pub type Facts = Vec<(&'static str, Vec<String>)>;
 pub fn lost(before: &Facts, after: &Facts, skip: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut out = Vec::new();
     for ((name, was), (_, is)) in before.iter().zip(after) {
-        if was != is && !skip(name) && !(*name == "turns" && contains(is, was)) {
+        // Where a document came from may stand before its words.
+        let said = matches!(*name, "turns" | "tool results");
+        if was != is && !skip(name) && !(said && contains(is, was)) {
             out.push(format!("{name}: was {}, is {}", short(was), short(is)));
         }
     }
@@ -155,7 +157,7 @@ impl Walk {
                             other => text.push_str(&format!("{other:?}")),
                         }
                     }
-                    self.results.push(format!("{at:?} {}", result_text(&text)));
+                    self.results.push(format!("{at:?} {BORDER}{}", result_text(&text)));
                     self.answered += 1;
                 }
                 Part::Reasoning(r) => {

@@ -50,6 +50,17 @@ pub fn adds_up(native: &Map<String, Value>) -> bool {
     sum > 0 && count("totalTokenCount") == sum
 }
 
+/// What was told before counts no more. It stays there as nothing, because whoever reads the stream puts its figures together.
+pub fn begin_anew(native: &mut Map<String, Value>) {
+    for value in native.values_mut() {
+        match value {
+            Value::Number(_) => *value = 0.into(),
+            Value::Array(details) => details.clear(),
+            _ => {}
+        }
+    }
+}
+
 fn modality(native: &Map<String, Value>, key: &str, name: &str) -> Option<u64> {
     native
         .get(key)?

@@ -142,7 +142,7 @@ impl Machine {
         if let Some(usage) = usage {
             // The prompt has grown by what a tool of the vendor's gave: another count begins.
             if usage::adds_up(&usage) && usage.get(usage::PROMPT) != self.usage.get(usage::PROMPT) {
-                self.usage.clear();
+                usage::begin_anew(&mut self.usage);
             }
             for (key, value) in usage {
                 self.usage.insert(key, value);

@@ -248,3 +248,22 @@ fn a_count_with_another_prompt_that_adds_up_is_all_there_is() {
     let usage = fold(events_of(&[&sse(&[earlier, end])]).unwrap()).usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (Some(9), Some(25)));
 }
+
+#[test]
+fn figures_that_begin_anew_mean_the_same_when_they_are_written_again() {
+    let told = |usage: Value| {
+        let mut chunk = chunk(json!([{ "text": "a" }]));
+        chunk["usageMetadata"] = usage;
+        chunk
+    };
+    let earlier = told(json!({ "promptTokenCount": 9, "candidatesTokenCount": 21, "totalTokenCount": 30 }));
+    let mut end = last(json!([]), "STOP");
+    end["usageMetadata"] = json!({ "promptTokenCount": 87, "thoughtsTokenCount": 78, "totalTokenCount": 165 });
+    let events = events_of(&[&sse(&[earlier, end])]).unwrap();
+    let mut encoder = Gemini.stream_encoder(&view());
+    let mut out = Vec::new();
+    events.iter().for_each(|e| encoder.push(e, &mut out));
+    encoder.finish(&mut out);
+    let again = fold(events_of(&[&out]).unwrap()).usage.unwrap();
+    assert_eq!((again.input_tokens, again.output_tokens), (Some(87), Some(78)));
+}
