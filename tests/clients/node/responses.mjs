@@ -89,12 +89,14 @@ export const table = [
 
   ["conversation_by_its_id", FOUR, async (target) => {
     const mark = `node conversation ${target}`;
-    const kept = await client.conversations.create({ items: [{ type: "message", role: "user", content: `${mark} first` }] });
+    // Where turns alternate, two of one speaker in a row would become one.
+    const said_before = [["user", `${mark} first`], ["assistant", "noted"]];
+    const kept = await client.conversations.create({ items: said_before.map(([role, content]) => ({ type: "message", role, content })) });
     await ask(target, `${mark} second`, { conversation: kept.id });
     same((await ask(target, `${mark} third`, { conversation: { id: kept.id } })).output_text, said(target, `${mark} third`));
     const items = await collect(client.conversations.items.list(kept.id, { order: "asc", limit: 2 }));
     const texts = items.filter((item) => item.type === "message").map((item) => item.content[0].text);
-    same(texts, [`${mark} first`, `${mark} second`, said(target, `${mark} second`), `${mark} third`, said(target, `${mark} third`)]);
+    same(texts, [`${mark} first`, "noted", `${mark} second`, said(target, `${mark} second`), `${mark} third`, said(target, `${mark} third`)]);
     same((await client.conversations.delete(kept.id)).deleted, true);
     await raises(OpenAI.NotFoundError, () => ask(target, "x", { conversation: kept.id }));
   }],

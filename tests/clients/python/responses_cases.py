@@ -245,7 +245,9 @@ def conversation_by_its_id(target):
     """Kept by the gateway for every upstream: what was said before is with the next turn."""
     mark = f"conversation {target}"
     first = {"type": "message", "role": "user", "content": f"{mark} first"}
-    kept = client.conversations.create(items=[first], metadata={"case": "kept"})
+    # Where turns alternate, two of one speaker in a row would become one.
+    noted = {"type": "message", "role": "assistant", "content": "noted"}
+    kept = client.conversations.create(items=[first, noted], metadata={"case": "kept"})
     same(client.conversations.retrieve(kept.id).metadata, {"case": "kept"})
     same(ask(target, f"{mark} second", conversation=kept.id).output_text, said(target, f"{mark} second"))
     with client.responses.stream(model=TARGETS[target], input=f"{mark} third", conversation={"id": kept.id}) as stream:
@@ -255,7 +257,7 @@ def conversation_by_its_id(target):
         for part in (f"{mark} first", f"{mark} second"):
             inside(part, body)
     items = [item for item in client.conversations.items.list(kept.id, order="asc", limit=2) if item.type == "message"]
-    texts = [f"{mark} first", f"{mark} second", said(target, f"{mark} second"), f"{mark} third", said(target, f"{mark} third")]
+    texts = [f"{mark} first", "noted", f"{mark} second", said(target, f"{mark} second"), f"{mark} third", said(target, f"{mark} third")]
     same([item.content[0].text for item in items], texts)
     added = client.conversations.items.create(kept.id, items=[{"type": "message", "role": "user", "content": "one more"}])
     same(client.conversations.items.retrieve(added.data[0].id, conversation_id=kept.id).content[0].text, "one more")
