@@ -238,11 +238,7 @@ pub async fn refusal(incoming: Incoming, target: &Target, spoken: (Format, Forma
     };
     let header = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let (shape, whole) = target.provider.error_format(spoken.0, &body);
-    let mut error = codec(shape).decode_error(status.as_u16(), &header, &body);
-    // What it is about is read before the words that say so are taken off.
-    if matches!(error.kind, Kind::UpstreamAuth | Kind::Upstream) {
-        error = said::named(error);
-    }
+    let mut error = said::about_content(codec(shape).decode_error(status.as_u16(), &header, &body));
     if (shape != spoken.1 || !whole)
         && let Some(fault) = &mut error.upstream
     {

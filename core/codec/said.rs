@@ -37,8 +37,9 @@ pub fn named(mut error: Error) -> Error {
     error
 }
 
-/// Some say of content that it is not allowed with a status that means a key, and some in a stream that began as a success.
-fn about_content(error: Error) -> Error {
+/// Some say of content that it is not allowed with a status that means a key, and some in a stream that began as a success. To be
+/// asked as long as the upstream's own words are there.
+pub fn about_content(error: Error) -> Error {
     let Some(fault) = &error.upstream else { return error };
     let otherwise = (fault.status == 403 && error.kind == Kind::UpstreamAuth) || error.kind == Kind::Upstream;
     if otherwise && Said::of(fault, &error).is(&AGAINST_POLICY) { not_allowed(error) } else { error }
