@@ -317,6 +317,7 @@ pub struct Model {
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{ "provider": "openai", "model": "gpt-4.1" }]))]
 pub struct Target {
     /// A name of `[providers.…]`, or `mock`.
     pub provider: String,

@@ -186,6 +186,11 @@ impl<'w, 't> Walk<'w, 't> {
         wanted.dedup();
         let example = match &schema["examples"][0] {
             Value::Null => String::new(),
+            Value::Object(fields) => {
+                // As it is written in the file.
+                let fields: Vec<String> = fields.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+                format!(" such as {{ {} }}", fields.join(", "))
+            }
             example => format!(" such as {example}"),
         };
         let found = kind(value.get_ref());

@@ -113,6 +113,13 @@ fn every_server_key_arrives() {
 }
 
 #[test]
+fn a_table_that_is_wanted_is_shown_as_it_is_written() {
+    let case = Case::new("[models.smart]\ntargets = [\"mock/a\"]\n");
+    let told = "gateway.toml:2: `models.smart.targets[0]` must be a table such as { provider = \"openai\", model = \"gpt-4.1\" }, not a text";
+    assert!(case.problems()[0].starts_with(told), "{:?}", case.problems());
+}
+
+#[test]
 fn every_mistake_is_found_in_one_run() {
     let case = Case::new(
         "[server]\nlisten = \"nowhere\"\nmax_bdy = \"1MiB\"\ndrain = 300\nidle = \"soon\"\n\
