@@ -298,7 +298,11 @@ impl Context {
 
     /// The earlier of "so long from now" and the deadline.
     pub fn until(&self, wait: Duration) -> Instant {
-        let at = clock::now() + wait;
+        self.by(clock::now() + wait)
+    }
+
+    /// The earlier of `at` and the deadline.
+    pub fn by(&self, at: Instant) -> Instant {
         self.deadline.map_or(at, |deadline| deadline.min(at))
     }
 }

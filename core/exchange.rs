@@ -319,8 +319,8 @@ impl Exchange {
         }
     }
 
-    /// A new attempt begins: what the one before used is kept beside.
-    pub fn begins(&mut self, target: &Arc<Target>, document: &Document) {
+    /// A new attempt begins, now: what the one before used is kept beside.
+    pub fn begins(&mut self, target: &Arc<Target>, document: &Document) -> Instant {
         let inner = &mut **self;
         inner.size.begin(&target.rates);
         let asked =
@@ -331,6 +331,7 @@ impl Exchange {
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
+        began
     }
 
     pub fn finished(&mut self, reason: FinishReason) {

@@ -7,7 +7,7 @@
 //! as a ratio to the nginx rounds before and after it: both survive a noisy machine. Needs nginx and taskset.
 //!
 //! `cargo bench --bench load [-- --rounds N --seconds S SCENARIO…]`; `-- --list` names the scenarios, `--only WORD` keeps the
-//! subjects whose name has that word (for a profiler).
+//! subjects whose name has that word (for a profiler). `PORTCULLIS_BIN` names another build of the gateway than cargo's own.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints its table, and waits for programs")]
 

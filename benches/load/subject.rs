@@ -88,7 +88,11 @@ impl Drop for Subject {
         if let Some(child) = &mut self.child {
             // nginx's master must take its worker along.
             let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-            std::thread::sleep(Duration::from_millis(200));
+            // One that is instrumented writes its profile as it ends.
+            let patience = Instant::now() + Duration::from_secs(5);
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < patience {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -132,6 +136,11 @@ fn nginx(upstream: SocketAddr) -> Subject {
     Subject { kind: Kind::Nginx, addr, key: String::new(), idle_kib: 0, child: Some(child), _dir: Some(dir) }
 }
 
+/// The gateway's program: the one that cargo built beside this bench, or another build of it.
+fn binary() -> String {
+    std::env::var("PORTCULLIS_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_portcullis").to_owned())
+}
+
 fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
     let dir = tempfile::tempdir().expect("a folder");
     let (addr, admin) = (free(), free());
@@ -162,7 +171,7 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
     }
     let log = std::fs::File::create(dir.path().join("log")).expect("a log");
     let child = Command::new("taskset")
-        .args(["-c", "1", env!("CARGO_BIN_EXE_portcullis"), "serve", "--config"])
+        .args(["-c", "1", &binary(), "serve", "--config"])
         .arg(dir.path().join("gateway.toml"))
         .current_dir(dir.path())
         // nginx keeps no access log here either.

@@ -178,8 +178,7 @@ impl Gateway {
             exchange.cx.attempt += 1;
             let taken = taken.map(|taken| taken.sent(exchange.cx.attempt));
             exchange.taken.extend(taken);
-            exchange.begins(target, document);
-            let (began, number) = (clock::now(), exchange.cx.attempt);
+            let (began, number) = (exchange.begins(target, document), exchange.cx.attempt);
             let result = match &mut beside {
                 None => self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await,
                 Some(beside) => {
@@ -302,9 +301,11 @@ impl Gateway {
 
 /// The clocks of a call to this target that is sent now.
 pub(super) fn waits(exchange: &Exchange, target: &Target, stream: bool) -> Waits {
-    let whole = exchange.cx.until(target.timeouts.whole);
-    let until = if stream { whole.min(exchange.cx.until(target.timeouts.first_event)) } else { whole };
-    Waits { began: clock::now(), until, whole }
+    let began = clock::now();
+    let by = |wait| exchange.cx.by(began + wait);
+    let whole = by(target.timeouts.whole);
+    let until = if stream { whole.min(by(target.timeouts.first_event)) } else { whole };
+    Waits { began, until, whole }
 }
 
 /// What a failure says of the key that was shown, in the status that says so; `None`: nothing. Not every vendor says 402 where no

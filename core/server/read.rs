@@ -165,19 +165,19 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let began = Instant::now();
+    // Both only when the body makes us wait: most bodies are there with their head.
+    let mut began = None;
     let mut first: Option<Bytes> = None;
     let mut whole: Option<BytesMut> = None;
     let mut total = 0u64;
-    // Armed only when the body makes us wait: most bodies are there with their head.
     let mut timer = pin!(None);
     loop {
-        let due = due(began, total, limits);
         let frame = poll_fn(|cx| {
             if let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) {
                 return Poll::Ready(Ok(frame));
             }
-            let Some(due) = due else { return Poll::Pending };
+            let began = *began.get_or_insert_with(Instant::now);
+            let Some(due) = due(began, total, limits) else { return Poll::Pending };
             if timer.is_none() {
                 timer.set(Some(sleep_until(due)));
             }
