@@ -175,7 +175,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
     };
     Weighed {
         target: target.name.clone(),
-        weight: target.weight,
+        weight: target.at_hand.weight,
         circuit,
         retry_in,
         latency: fare.latency,
