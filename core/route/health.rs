@@ -468,6 +468,17 @@ impl Flight {
         }
     }
 
+    /// What a check of the target itself found: a call like others, but two failures in a row are enough.
+    pub fn checked(mut self, well: bool, now: Instant) {
+        if well {
+            return self.succeeded();
+        }
+        let mut live = lock(&self.entry.live);
+        live.breaker.failure(std::mem::take(&mut self.probe), now, &probe::TERMS);
+        self.entry.mark(&live);
+        drop(live);
+    }
+
     /// One more call to the target on this visit: its breaker must be closed, and its budget pays.
     pub fn may_retry(&self) -> bool {
         let mut live = lock(&self.entry.live);

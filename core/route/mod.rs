@@ -51,7 +51,7 @@ pub use crate::breaker::{Circuit, PROBE_WAIT};
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::{Care, Concurrency, Handling, Sticky, Strategy},
+    config::{Care, Concurrency, Handling, HealthCheck, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{
@@ -88,6 +88,8 @@ pub struct Target {
     pub limits: Limits,
     /// How many calls it takes at a time; `None`: no bound.
     pub concurrency: Option<Concurrency>,
+    /// How often the gateway itself asks it; `None`: never.
+    pub check: Option<HealthCheck>,
     /// Its places, once they were looked up.
     pub places: OnceLock<Arc<Gate>>,
     /// What becomes of data that is sent there.

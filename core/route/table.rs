@@ -413,6 +413,7 @@ impl Table {
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
             let mut made = self.make(provider, &target.model, target.weight, Terms::of(of));
             made.handling = target.handling.or(&made.handling);
+            made.check = target.health;
             return Some(Arc::new(made));
         }
         let known = self.providers.keys().map(|k| &**k);
@@ -449,6 +450,7 @@ impl Table {
             urls: Default::default(),
             concurrency: self.concurrency.get(&name).copied(),
             places: Default::default(),
+            check: None,
             rates,
             name: name.into(),
             dialect: limits.complete(provider.dialect(model)),

@@ -71,6 +71,7 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
             model: model.to_owned(),
             weight: *weight,
             concurrency: None,
+            health: None,
             handling: config::Handling::default(),
         }
     };
