@@ -236,7 +236,7 @@ impl<T> Class<T> {
 
     fn push(&mut self, owner: &Owner, number: u64, item: T, usual: u64) {
         let share = share_of(owner);
-        self.credit = tags(usual.saturating_mul(AHEAD), 1);
+        self.credit = tags(usual.saturating_mul(AHEAD), 1).min(MOST_DEBT);
         self.change(&owner.flow, Some((share, usual)), |flow| drop(flow.waiting.insert(number, item)));
         self.waiting += 1;
     }
@@ -364,7 +364,7 @@ fn smoothed(old: u64, new: u64) -> u64 {
 }
 
 const CLASSES: [Urgency; 3] = [Urgency::High, Urgency::Normal, Urgency::Low];
-/// Turns that a flow may have at once after a time in which it asked for less than its part.
+/// Turns that a flow may have at once after a time in which it asked for less than its part; a minute of one place at most.
 const AHEAD: u64 = 16;
 /// Of virtual time: what lies behind it is less, and what lies before it is centuries.
 const BEGINNING: u64 = 1 << 60;

@@ -93,7 +93,7 @@ fn a_target_that_remembers_its_place_reads_what_its_name_finds() {
 
 #[test]
 fn what_is_compared_at_hand_is_what_the_prices_say() {
-    let prices = |input, output| Prices { input, output, request: Some(7_000), ..Prices::default() };
+    let prices = |input, output| Prices { input, output, ..Prices::default() };
     let tier = |above| PriceTier { above, prices: Prices { input: Some(9_000_000), ..Prices::default() } };
     let plain = prices(Some(2_000_000), Some(3_000_000));
     let knows = |rates: &Rates| {
@@ -106,6 +106,7 @@ fn what_is_compared_at_hand_is_what_the_prices_say() {
         told.iter().filter(|told| **told).count()
     };
     assert_eq!(knows(&rates(plain, &[])), 5);
+    assert_eq!(knows(&rates(Prices { request: Some(7_000), ..plain }, &[])), 5);
     assert_eq!(knows(&rates(plain, &[tier(1_000), tier(2_000)])), 3, "dearer from there on");
     assert_eq!(knows(&rates(prices(Some(1), None), &[])), 0, "nobody knows");
     assert_eq!(knows(&rates(prices(None, Some(1)), &[])), 0);

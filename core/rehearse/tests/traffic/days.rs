@@ -194,7 +194,7 @@ fn quotas_of_an_hour_and_of_five_are_used_up_before_what_has_none() {
     stands_in_the_readme(&day);
 }
 
-/// A provider that three teams share, and a fourth floods for a minute of four.
+/// A provider that three teams share, and a fourth floods for a minute of three.
 struct Flood {
     /// So many calls at a time.
     places: usize,
@@ -227,7 +227,7 @@ impl Flood {
         let others = ["labs", "shop", "bank"];
         // A minute.
         let whole = 60.0 * self.places as f64 / self.provider().usual().as_secs_f64();
-        let calm = || others.map(|team| Crowd::new(whole * self.calm / 3.0, minutes(4)).of(team)).to_vec();
+        let calm = || others.map(|team| Crowd::new(whole * self.calm / 3.0, minutes(3)).of(team)).to_vec();
         let flood = Crowd::new(whole * 3.0, FLOODED.end).since(FLOODED.start).of("flood");
         let config = self.config();
         let play = |crowds| play(Script { name, config: &config, providers: vec![self.provider()], crowds, seed });
@@ -240,7 +240,7 @@ impl Flood {
         // What the others leave is its own, but for the places that are kept for them.
         let had = theirs.asked.iter().filter(|asked| asked.complete).count() as f64;
         let left = whole * (1.0 - self.calm);
-        assert!((0.75..1.35).contains(&(had / left)), "{had} of the flood are answered; {left:.0} are what is left");
+        assert!((0.7..1.35).contains(&(had / left)), "{had} of the flood are answered; {left:.0} are what is left");
         assert!(
             theirs.share(|asked| !asked.complete && asked.status != 503) == 0.0,
             "the others of it are told to wait"
@@ -251,30 +251,30 @@ impl Flood {
 
 const FLOODED: std::ops::Range<Duration> = minutes(1)..minutes(2);
 
-/// How much later 99 of 100 of the three have their first word and their whole answer beside the flood; over all seeds.
-fn delayed(flood: &Flood, seeds: std::ops::Range<u64>) -> [f64; 2] {
-    let days: Vec<[Day; 2]> = seeds.map(|seed| flood.days("a flood", seed)).collect();
+/// How much later 99 of 100 of the three have their first word, or their whole answer, beside the flood; over all of these days.
+fn delay(flood: &Flood, days: &[[Day; 2]]) -> f64 {
     let meanwhile = |asked: &&Asked| FLOODED.contains(&asked.at);
     let of = |n: usize, what: fn(&Asked) -> Duration| {
         let asked = days.iter().flat_map(|days| &days[n].asked).filter(meanwhile);
-        quantile(asked.map(what).collect(), 990)
+        quantile(asked.map(what).collect(), 990).as_secs_f64()
     };
-    let [first, took] =
-        [(|asked: &Asked| asked.first) as fn(&Asked) -> Duration, |asked: &Asked| asked.took].map(|what| {
-            let (before, after) = (of(0, what), of(1, what));
-            eprint!("{before:?} and {after:?}, {:.3}; ", after.as_secs_f64() / before.as_secs_f64());
-            after.as_secs_f64() / before.as_secs_f64()
-        });
+    let figures: [fn(&Asked) -> Duration; 2] = [|asked| asked.first, |asked| asked.took];
+    let [first, took] = figures.map(|what| (of(0, what), of(1, what)));
     let real: f64 = days.iter().flatten().map(|day| day.real.as_secs_f64()).sum();
+    let Flood { places, latency_ms, words, calm, front } = flood;
     eprintln!(
-        "{} places, {} ms, {} words, {:.0} %{}: {real:.0} s",
-        flood.places,
-        flood.latency_ms,
-        flood.words,
-        flood.calm * 100.0,
-        if flood.front { ", at the gateway" } else { "" }
+        "{places} places{}, {latency_ms} ms, {words} words, {:.0} % asked for: first word {:.2} s and {:.2} s, {:.3}; \
+         whole answer {:.2} s and {:.2} s, {:.3}    {real:.0} s",
+        if *front { " of the gateway" } else { "" },
+        calm * 100.0,
+        first.0,
+        first.1,
+        first.1 / first.0,
+        took.0,
+        took.1,
+        took.1 / took.0,
     );
-    [first, took]
+    (first.1 / first.0).max(took.1 / took.0)
 }
 
 /// Few places and many, answers that are short, long, and late; the others ask for little and for much.
@@ -289,14 +289,21 @@ const FLOODS: [Flood; 6] = [
 
 #[test]
 fn one_team_that_floods_delays_only_itself() {
-    let [_, day] = FLOODS[0].days("one of four teams floods, as the others see it", 7);
-    eprintln!("{}    {:.1} s", day.row(), day.real.as_secs_f64());
-    stands_in_the_readme(&day);
+    let days = FLOODS[0].days("one of four teams floods, as the others see it", 7);
+    eprintln!("{}", days[1].row());
+    let delay = delay(&FLOODS[0], std::slice::from_ref(&days));
+    assert!(delay <= 1.3, "99 of 100 of the others wait {delay:.2} times as long beside the flood");
+    stands_in_the_readme(&days[1]);
 }
 
 #[test]
 fn a_flood_delays_others_by_less_than_a_third_whatever_answers_take() {
-    let seeds = if std::env::var_os("PORTCULLIS_LONG").is_some() { 1..9 } else { 1..3 };
-    let worst = FLOODS.iter().flat_map(|flood| delayed(flood, seeds.clone())).fold(0.0, f64::max);
+    let long = std::env::var_os("PORTCULLIS_LONG").is_some();
+    let (floods, seeds) = if long { (&FLOODS[..], 1..9) } else { (&FLOODS[1..], 1..2) };
+    let delays = floods.iter().map(|flood| {
+        let days: Vec<[Day; 2]> = seeds.clone().map(|seed| flood.days("a flood", seed)).collect();
+        delay(flood, &days)
+    });
+    let worst = delays.fold(0.0, f64::max);
     assert!(worst <= 1.3, "99 of 100 of the others wait {worst:.2} times as long beside a flood");
 }
