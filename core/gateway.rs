@@ -266,7 +266,7 @@ impl Gateway {
         queues.pressure.admits(inner.cx.priority).map_err(Shed::told)?;
         inner.bounds = limits.bounds(&inner.cx.principal, &runtime.config.rules, &inner.cx.tags, inner.cx.now);
         inner.permit = Some(limits.enter(&inner.bounds)?);
-        inner.place = queues.front.enter();
+        inner.place = queues.front.enter(inner.cx.principal.flow(), || turns::owner(&inner.cx));
         inner.limits_told();
         Ok(())
     }

@@ -9,6 +9,7 @@
 use std::{
     hint::black_box,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -67,13 +68,15 @@ fn places(line: usize, calls: usize) -> (Vec<u64>, Vec<u64>) {
     let full = Gate::new("full".into(), Some(1));
     let teams: Vec<Owner> =
         (0..100).map(|n| Owner { class: Urgency::Normal, flow: format!("team-{n}").into(), share: 1 }).collect();
-    let mut held = full.enter();
+    let me = teams[0].clone();
+    let enter = |gate: &Arc<Gate>| gate.enter(&me.flow, || me.clone());
+    let mut held = enter(&full);
     let stand = |n: usize| full.stand(teams[n % teams.len()].clone(), usize::MAX, Duration::MAX).ok();
     let mut waiting: Vec<Ticket> = (0..line).map(|n| stand(n).expect("a place in the line")).collect();
     let (mut free, mut turns) = (Vec::with_capacity(calls), Vec::with_capacity(calls));
     for n in 0..calls {
         let now = Instant::now();
-        drop(black_box(open.enter()));
+        drop(black_box(enter(&open)));
         free.push(now.elapsed().as_nanos() as u64);
         let now = Instant::now();
         waiting.push(stand(n).expect("a place in the line"));
@@ -147,9 +150,9 @@ fn choose(table: &Table, config: &Config, calls: usize) -> Vec<u64> {
         let size = Size { text_bytes: 2_000, ..Size::default() };
         let profile = Profile { seed, session: Some(seed), size, stream: true, tools: true, ..Profile::default() };
         let now = Instant::now();
-        let ranked = black_box(plan.rank(&live, &profile, now));
+        let order = black_box(plan.choose(&live, &profile, now));
         let took = now.elapsed();
-        assert_eq!(ranked.len(), TARGETS);
+        assert_eq!(order.len(), TARGETS);
         if began.elapsed() > WARM {
             times.push(took.as_nanos() as u64);
         }

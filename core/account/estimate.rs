@@ -21,12 +21,19 @@ use crate::codec::document::Document;
 
 /// A number for each of so many targets; those that fall together take turns.
 pub struct Estimates {
+    /// Tells it from others: a target remembers its place in one of them.
+    number: u64,
     hasher: RandomState,
     /// The upper half says whose it is, the lower half is the ratio, bytes a token.
     slots: Box<[AtomicU64]>,
     /// Targets that were learned of, by name, for whoever writes that down; no request looks here.
     names: Mutex<(BTreeSet<String>, usize)>,
 }
+
+/// Where a target remembers its place, so that its name is not hashed for each choice: whose places they are, the place, and the tag
+/// that says whose number lies there. Zero: it was not looked for.
+#[derive(Debug, Default)]
+pub struct Seat(AtomicU64);
 
 /// What is known of a request's size before, or without, an upstream's own count.
 #[derive(Debug, Clone, Default)]
@@ -58,8 +65,17 @@ impl Size {
 
     /// Tokens of the prompt: text by the learned ratio, media by what they weigh.
     pub fn tokens(&self, target: &str, estimates: &Estimates) -> u64 {
-        let media = if self.media_bytes == 0 { 0 } else { MEDIA_TOKENS + self.media_bytes / MEDIA_BYTES };
-        estimates.tokens(target, self.text_bytes).max(1) + media
+        estimates.tokens(target, self.text_bytes).max(1) + self.media_tokens()
+    }
+
+    /// The same for a target that remembers its place.
+    #[inline]
+    pub fn tokens_at(&self, target: (&str, &Seat), estimates: &Estimates) -> u64 {
+        estimates.tokens_at(target, self.text_bytes).max(1) + self.media_tokens()
+    }
+
+    fn media_tokens(&self) -> u64 {
+        if self.media_bytes == 0 { 0 } else { MEDIA_TOKENS + self.media_bytes / MEDIA_BYTES }
     }
 }
 
@@ -70,8 +86,14 @@ pub fn tokens_of(text_bytes: u64) -> u64 {
 
 impl Default for Estimates {
     fn default() -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let slots = (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Estimates { hasher: RandomState::default(), slots, names: Mutex::default() }
+        Estimates {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            hasher: RandomState::default(),
+            slots,
+            names: Mutex::default(),
+        }
     }
 }
 
@@ -79,8 +101,28 @@ impl Estimates {
     /// Tokens of so many bytes of text, at this target.
     pub fn tokens(&self, target: &str, text_bytes: u64) -> u64 {
         let (slot, tag) = self.slot(target);
-        let ratio = ratio_in(slot.load(Ordering::Relaxed), tag).unwrap_or(FIRST);
-        (text_bytes as f64 / f64::from(ratio)).ceil() as u64
+        tokens_in(slot, tag, text_bytes)
+    }
+
+    #[inline]
+    fn tokens_at(&self, (target, seat): (&str, &Seat), text_bytes: u64) -> u64 {
+        let known = seat.0.load(Ordering::Relaxed);
+        let place = (known >> u32::BITS) as usize % SLOTS;
+        match self.slots.get(place) {
+            Some(slot) if known >> NUMBER == self.number => tokens_in(slot, known as u32, text_bytes),
+            _ => self.tokens_by_name(target, seat, text_bytes),
+        }
+    }
+
+    #[cold]
+    fn tokens_by_name(&self, target: &str, seat: &Seat, text_bytes: u64) -> u64 {
+        let (place, tag) = self.place(target);
+        // A number that does not fit is remembered nowhere.
+        if self.number < 1 << (u64::BITS - NUMBER) {
+            let known = self.number << NUMBER | (place as u64) << u32::BITS | u64::from(tag);
+            seat.0.store(known, Ordering::Relaxed);
+        }
+        tokens_in(&self.slots[place], tag, text_bytes)
     }
 
     /// An upstream counted. Short prompts teach nothing: what stands around the text outweighs it.
@@ -138,10 +180,23 @@ impl Estimates {
     }
 
     fn slot(&self, target: &str) -> (&AtomicU64, u32) {
-        let hash = self.hasher.hash_one(target);
-        let at = hash as usize % self.slots.len();
-        (&self.slots[at], (hash >> 32) as u32)
+        let (place, tag) = self.place(target);
+        (&self.slots[place], tag)
     }
+
+    fn place(&self, target: &str) -> (usize, u32) {
+        let hash = self.hasher.hash_one(target);
+        (hash as usize % SLOTS, (hash >> 32) as u32)
+    }
+}
+
+#[inline]
+fn tokens_in(slot: &AtomicU64, tag: u32, text_bytes: u64) -> u64 {
+    let ratio = ratio_in(slot.load(Ordering::Relaxed), tag).unwrap_or(FIRST);
+    let tokens = text_bytes as f64 / f64::from(ratio);
+    // Rounded up; `ceil` is a call on processors that are not told to be new.
+    let whole = tokens as u64;
+    whole.saturating_add(u64::from((whole as f64) < tokens))
 }
 
 fn ratio_in(slot: u64, tag: u32) -> Option<f32> {
@@ -162,6 +217,8 @@ const DOWN: f32 = 1.0 / 8.0;
 const UP: f32 = 1.0 / 64.0;
 const LEAST_BYTES: u64 = 256;
 const SLOTS: usize = 1024;
+/// Of what a target remembers: a tag of 32 bits, a place of ten, and this far up the number of whose places they are.
+const NUMBER: u32 = u32::BITS + SLOTS.ilog2();
 /// Bytes of all names, and what stands beside each where they are written down: a row of the store is less than 64 KB.
 const MOST_NAMES: usize = 48 << 10;
 const NAME: usize = 24;

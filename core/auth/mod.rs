@@ -144,8 +144,8 @@ impl Principal {
     }
 
     /// The same as `tenant`, to be kept.
-    pub fn flow(&self) -> Arc<str> {
-        self.team.as_ref().unwrap_or(&self.key_id).clone()
+    pub fn flow(&self) -> &Arc<str> {
+        self.team.as_ref().unwrap_or(&self.key_id)
     }
 
     /// What its scopes demand of targets, each by itself; none for most.

@@ -337,6 +337,8 @@ pub struct Target {
     pub train: Option<bool>,
     /// What the provider grants of this model; it is never crossed, whatever name leads there. Default: no bound.
     pub quota: Option<Quotas>,
+    /// Asks this model itself so often for one word, with the provider's key; it costs a few tokens. Default: no checks.
+    pub health: Option<HealthCheck>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

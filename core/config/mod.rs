@@ -265,6 +265,8 @@ pub struct Target {
     pub concurrency: Option<Concurrency>,
     /// Its own word over its provider's.
     pub handling: Handling,
+    /// The model itself is asked now and then.
+    pub health: Option<HealthCheck>,
 }
 
 #[derive(Debug, Clone, Default)]

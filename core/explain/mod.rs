@@ -148,8 +148,10 @@ pub fn weigh(world: &World<'_>, bounds: &Bounds, cx: &mut Context, targets: &[Ar
     let now = Instant::now();
     for target in targets {
         cx.trace.push(Step::Weighed(Box::new(weighed(world, target, now))));
-        if let Some(told) = world.health.checks.told(&target.provider.name, now) {
-            cx.trace.note("health", &format!("{}: {told}", target.name));
+        for (whose, name) in [("", &target.name), ("its provider: ", &target.provider.name)] {
+            if let Some(told) = world.health.checks.told(name, now) {
+                cx.trace.note("health", &format!("{}: {whose}{told}", target.name));
+            }
         }
     }
 }
@@ -175,7 +177,7 @@ fn weighed(world: &World<'_>, target: &Target, now: Instant) -> Weighed {
     };
     Weighed {
         target: target.name.clone(),
-        weight: target.weight,
+        weight: target.at_hand.weight,
         circuit,
         retry_in,
         latency: fare.latency,

@@ -201,7 +201,7 @@ impl Gateway {
                 continue;
             }
             // Beside a call that runs nobody waits for a place.
-            let Ok(place) = self.room(target) else { continue };
+            let Ok(place) = self.room(&exchange.cx, target) else { continue };
             let Ok(flight) = self.state.health.enter(target, now) else { continue };
             let flight = flight.at(place);
             if !first.as_ref().is_some_and(Flight::may_retry) {

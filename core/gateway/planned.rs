@@ -44,6 +44,7 @@ pub async fn plan(
         Err(_) if choosing => None,
         drawn => drawn?,
     };
+    let empty = plan.is_empty();
     let mut targets = plan.order(live, cx, document, client, now);
     if choosing {
         let shown = if chain.reads_targets() { &targets[..] } else { &[] };
@@ -55,7 +56,7 @@ pub async fn plan(
             plan = routes.resolve_list(&names, &cx.principal)?;
             drawn = routes.draw(&mut plan, cx)?;
             targets = plan.order(live, cx, document, client, now);
-        } else if plan.is_empty() {
+        } else if empty {
             let mut plan = routes.plan(document.model(), &cx.principal)?;
             routes.draw(&mut plan, cx)?;
         }

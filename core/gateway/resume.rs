@@ -98,7 +98,7 @@ impl Later {
                 exchange.cx.trace.passed_over(&target, "its quota is used up, or its provider said to wait");
                 continue;
             }
-            let Ok(place) = gateway.room(&target) else {
+            let Ok(place) = gateway.room(&exchange.cx, &target) else {
                 exchange.cx.trace.passed_for(&target, "full", "every place is taken");
                 continue;
             };

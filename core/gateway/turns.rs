@@ -34,10 +34,10 @@ pub(super) struct Full;
 
 impl Gateway {
     /// A place at this target, for who does not wait; `None`: it has no bound.
-    pub(super) fn room(&self, target: &Target) -> Result<Option<Place>, Full> {
+    pub(super) fn room(&self, cx: &Context, target: &Target) -> Result<Option<Place>, Full> {
         match target.places(&self.state.queues) {
             None => Ok(None),
-            Some(places) => places.enter().map(Some).ok_or(Full),
+            Some(places) => places.enter(cx.principal.flow(), || owner(cx)).map(Some).ok_or(Full),
         }
     }
 
@@ -69,7 +69,7 @@ impl Gateway {
         while let Some(target) = targets.get(turns.next) {
             let at = turns.next;
             turns.next += 1;
-            match self.room(target) {
+            match self.room(&exchange.cx, target) {
                 Ok(place) => return Ok(Some((at, place))),
                 Err(Full) => turns.full.push(at),
             }
@@ -124,7 +124,7 @@ pub(super) fn is_copy(exchange: &Exchange) -> bool {
 /// For whom a place is.
 pub fn owner(cx: &Context) -> Owner {
     let principal = &cx.principal;
-    Owner { class: cx.priority, flow: principal.flow(), share: principal.share() }
+    Owner { class: cx.priority, flow: principal.flow().clone(), share: principal.share() }
 }
 
 fn waited(exchange: &mut Exchange, took: Duration, at: &str) {

@@ -6,7 +6,8 @@
 //!
 //! Start-time fair queueing. A flow's turn has a start tag, the one with the smallest goes next, and what a turn costs moves
 //! its flow's next tag on. What a turn really cost is known when its place is free again (`settle`), so a flow of long answers
-//! has as much of the places as one of short answers, not as many requests.
+//! has as much of the places as one of short answers, not as many requests. Requests come by chance, also those of a flow that asks
+//! for less than its part: so a tag may lie a few turns behind the time (`AHEAD`), and such a flow's burst goes before a flood.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -33,12 +34,14 @@ pub struct Fair<T> {
 struct Class<T> {
     /// Virtual time: the start tag of the last turn.
     now: u64,
+    /// How far a tag may lie behind it.
+    credit: u64,
     flows: HashMap<Arc<str>, Flow<T>>,
     /// Flows with somebody waiting, by their start tags.
     turns: BTreeSet<(u64, Arc<str>)>,
     /// The same by how much of them waits.
     loads: BTreeSet<(u64, Arc<str>)>,
-    /// Flows with nobody waiting whose tag lies ahead: they are remembered until their debt is over.
+    /// Flows with nobody waiting, by their tags: they are remembered until they would have the least one anyway.
     debts: BTreeSet<(u64, Arc<str>)>,
     waiting: usize,
     /// Of the flows with somebody waiting.
@@ -111,10 +114,12 @@ impl<T> Fair<T> {
         Spot { owner, number }
     }
 
-    /// The next turn; of equal flows the one whose name comes first.
-    pub fn pop(&mut self) -> Option<Turn<T>> {
-        let at = self.whose()?;
-        let (flow, share, cost, item) = self.classes[at].pop()?;
+    /// The next turn; of equal flows the one whose name comes first. It is a flow's that `may` have it; behind a class of which
+    /// nobody may no lower one comes either.
+    pub fn pop(&mut self, may: impl Fn(Urgency, &Arc<str>, u64) -> bool) -> Option<Turn<T>> {
+        let (due, highest) = (self.due(), (0..CLASSES.len()).find(|at| self.classes[*at].waiting > 0)?);
+        let mut of = |at: usize| Some((at, self.classes[at].pop(|flow, share| may(CLASSES[at], flow, share))?));
+        let (at, (flow, share, cost, item)) = due.and_then(&mut of).or_else(|| of(highest))?;
         self.left();
         self.passed[at] = 0;
         let lower = self.passed.iter_mut().zip(&self.classes).skip(at + 1);
@@ -125,11 +130,16 @@ impl<T> Fair<T> {
         Some(Turn { item, owner: Owner { class: CLASSES[at], flow, share }, cost })
     }
 
-    /// The class whose turn it is: one that was passed by for long enough, else the highest that waits.
-    fn whose(&self) -> Option<usize> {
+    /// A class that was passed by for long enough.
+    fn due(&self) -> Option<usize> {
         let waits = |at: &usize| self.classes[*at].waiting > 0;
         let is_due = |at: &usize| self.passed[*at] / (PARTS - 1) >= self.usual[*at];
-        (1..CLASSES.len()).filter(waits).find(is_due).or_else(|| (0..CLASSES.len()).find(waits))
+        (1..CLASSES.len()).filter(waits).find(is_due)
+    }
+
+    /// Does somebody of a higher class wait?
+    pub fn is_behind(&self, class: Urgency) -> bool {
+        self.classes[..place_of(class)].iter().any(|class| class.waiting > 0)
     }
 
     /// Takes somebody out who does not wait any more; `None`: it had its turn.
@@ -213,7 +223,8 @@ impl<T> Fair<T> {
 impl<T> Class<T> {
     fn new() -> Self {
         Class {
-            now: 0,
+            now: BEGINNING,
+            credit: 0,
             flows: HashMap::new(),
             turns: BTreeSet::new(),
             loads: BTreeSet::new(),
@@ -225,13 +236,17 @@ impl<T> Class<T> {
 
     fn push(&mut self, owner: &Owner, number: u64, item: T, usual: u64) {
         let share = share_of(owner);
+        self.credit = tags(usual.saturating_mul(AHEAD), 1).min(MOST_DEBT);
         self.change(&owner.flow, Some((share, usual)), |flow| drop(flow.waiting.insert(number, item)));
         self.waiting += 1;
     }
 
-    fn pop(&mut self) -> Option<(Arc<str>, u64, u64, T)> {
-        let (start, name) = self.turns.first()?.clone();
-        self.now = self.now.max(start);
+    fn pop(&mut self, may: impl Fn(&Arc<str>, u64) -> bool) -> Option<(Arc<str>, u64, u64, T)> {
+        let first = self.turns.first()?.0;
+        let allowed = |(_, name): &&(u64, Arc<str>)| self.flows.get(name).is_some_and(|flow| may(name, flow.share));
+        // Who has had least comes first: whoever may stands among the first, if anybody does.
+        let (start, name) = self.turns.iter().take(LOOKED_AT).find(allowed)?.clone();
+        self.now = self.now.max(first);
         let taken = self.change(&name, None, |flow| {
             let (_, item) = flow.waiting.pop_first()?;
             let cost = flow.usual.min((MOST_DEBT / FINE).saturating_mul(flow.share));
@@ -250,14 +265,20 @@ impl<T> Class<T> {
     }
 
     fn settle(&mut self, flow: &Arc<str>, charged: u64, real: u64) {
-        let now = self.now;
+        let (now, least) = (self.now, self.least());
         self.change(flow, None, |flow| {
             flow.usual = smoothed(flow.usual, real);
             let (more, less) =
                 (tags(real.saturating_sub(charged), flow.share), tags(charged.saturating_sub(real), flow.share));
-            // Nobody is made to wait without end for what it had before, and nobody saves up for later.
-            flow.start = flow.start.saturating_add(more).saturating_sub(less).clamp(now, now.saturating_add(MOST_DEBT));
+            // Nobody is made to wait without end for what it had before, and nobody saves up more than a few turns for later.
+            flow.start =
+                flow.start.saturating_add(more).saturating_sub(less).clamp(least, now.saturating_add(MOST_DEBT));
         });
+    }
+
+    /// The least tag that a flow has.
+    fn least(&self) -> u64 {
+        self.now.saturating_sub(self.credit)
     }
 
     /// One of those who waited is gone.
@@ -268,7 +289,8 @@ impl<T> Class<T> {
             *self = Class::new();
             return;
         }
-        while let Some((start, name)) = self.debts.first().filter(|(start, _)| *start <= self.now).cloned() {
+        let least = self.least();
+        while let Some((start, name)) = self.debts.first().filter(|(start, _)| *start <= least).cloned() {
             self.debts.remove(&(start, name.clone()));
             self.flows.remove(&name);
         }
@@ -282,14 +304,14 @@ impl<T> Class<T> {
         fresh: Option<(u64, u64)>,
         act: impl FnOnce(&mut Flow<T>) -> R,
     ) -> Option<R> {
-        let now = self.now;
+        let least = self.least();
         let (share, usual) = match fresh {
             Some(fresh) => fresh,
             None => self.flows.get(name).map(|flow| (flow.share, flow.usual))?,
         };
         let flow = self.flows.entry(name.clone()).or_insert_with(|| Flow {
             share,
-            start: now,
+            start: least,
             usual,
             waiting: BTreeMap::new(),
         });
@@ -306,7 +328,7 @@ impl<T> Class<T> {
         if flow.waiting.is_empty() {
             self.debts.insert((flow.start, name.clone()));
         } else {
-            flow.start = flow.start.max(now);
+            flow.start = flow.start.max(least);
             self.turns.insert((flow.start, name.clone()));
             self.loads.insert((load_of(flow.waiting.len(), flow.share), name.clone()));
             self.shares += flow.share;
@@ -315,7 +337,7 @@ impl<T> Class<T> {
     }
 }
 
-fn place_of(class: Urgency) -> usize {
+pub fn place_of(class: Urgency) -> usize {
     match class {
         Urgency::High => 0,
         Urgency::Normal => 1,
@@ -342,6 +364,12 @@ fn smoothed(old: u64, new: u64) -> u64 {
 }
 
 const CLASSES: [Urgency; 3] = [Urgency::High, Urgency::Normal, Urgency::Low];
+/// Turns that a flow may have at once after a time in which it asked for less than its part; a minute of one place at most.
+const AHEAD: u64 = 16;
+/// Of virtual time: what lies behind it is less, and what lies before it is centuries.
+const BEGINNING: u64 = 1 << 60;
+/// Flows of which one may have the next turn.
+const LOOKED_AT: usize = 8;
 /// A class has one of so many parts of time and queue, whatever higher ones ask for.
 const PARTS: u64 = 20;
 /// So that shares up to a thousand divide finely.

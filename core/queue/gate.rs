@@ -1,11 +1,12 @@
 //! So many places, and a line of those who wait for one. Whoever finds a free place and nobody waiting takes it with one
-//! atomic step; only who has to wait, or leaves while others wait, meets the lock. The order of the line is `fair`'s.
+//! atomic step; only who has to wait, or leaves while others wait, meets the lock. Where places are kept for those who have less than
+//! their part (`held`), they are counted under the lock from a quarter on. The order of the line is `fair`'s.
 
 use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -17,9 +18,13 @@ use super::{
     adaptive::{self, Adaptive, Window},
     drain::Drain,
     fair::{Fair, Owner, Spot, Turn},
+    held::Held,
     shed::{Reason, Shed},
 };
-use crate::{clock, config::Concurrency};
+use crate::{
+    clock,
+    config::{Concurrency, Urgency},
+};
 
 #[derive(Debug)]
 pub struct Gate {
@@ -27,6 +32,10 @@ pub struct Gate {
     /// Places that are taken, and in the highest bit whether somebody waits: then nobody passes but by the line.
     state: AtomicU64,
     limit: AtomicU64,
+    /// Up to so many nobody is counted.
+    open: AtomicU64,
+    /// Whose all places are that nobody counted, told by where its name lies; of several: `MIXED`.
+    whose: AtomicUsize,
     line: Mutex<Line>,
     /// `limit` is learnt.
     learns: std::sync::atomic::AtomicBool,
@@ -37,6 +46,7 @@ pub struct Gate {
 struct Line {
     fair: Fair<Waiter>,
     drain: Drain,
+    held: Held,
 }
 
 #[derive(Debug)]
@@ -55,7 +65,7 @@ struct Learning {
 #[derive(Debug)]
 pub struct Place {
     gate: Arc<Gate>,
-    /// For whose time is counted: who came by the line.
+    /// For who is counted.
     turn: Option<Box<Counted>>,
 }
 
@@ -63,7 +73,8 @@ pub struct Place {
 struct Counted {
     owner: Owner,
     since: Instant,
-    cost: u64,
+    /// What its turn was counted with; `None`: it came when nobody had to wait for it.
+    cost: Option<u64>,
 }
 
 /// A place in the line. Resolves to a place, or to why there will be none; dropped, it is out of the line at once.
@@ -111,6 +122,8 @@ impl Gate {
             name,
             state: AtomicU64::new(0),
             limit: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            whose: AtomicUsize::new(MIXED),
             line: Mutex::default(),
             learns: false.into(),
             learning: Learning::default(),
@@ -128,7 +141,9 @@ impl Gate {
     }
 
     fn allow(self: &Arc<Self>, limit: u64) {
-        let was = self.limit.swap(limit.max(1), Ordering::AcqRel);
+        let limit = limit.max(1);
+        self.open.store(if Held::kept(limit) == 0 { limit } else { limit / 4 }, Ordering::Relaxed);
+        let was = self.limit.swap(limit, Ordering::AcqRel);
         if was < limit && self.state.load(Ordering::Acquire) & WAITS != 0 {
             self.serve(None);
         }
@@ -138,19 +153,50 @@ impl Gate {
         &self.name
     }
 
-    /// A place, if there is a free one and nobody waits for it.
+    /// A place, if there is a free one for this flow, and nobody waits for it. `owner`: who that is, where it is counted.
     #[inline]
-    pub fn enter(self: &Arc<Self>) -> Option<Place> {
-        let limit = self.limit.load(Ordering::Relaxed);
+    pub fn enter(self: &Arc<Self>, flow: &Arc<str>, owner: impl FnOnce() -> Owner) -> Option<Place> {
+        let open = self.open.load(Ordering::Relaxed);
         let mut state = self.state.load(Ordering::Relaxed);
         // With somebody waiting the number is larger than any limit.
-        while state < limit {
+        while state < open {
             match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(Place { gate: self.clone(), turn: None }),
+                Ok(before) => {
+                    let here = lies_at(flow);
+                    if self.whose.load(Ordering::Relaxed) != here {
+                        self.whose.store(if before == 0 { here } else { MIXED }, Ordering::Relaxed);
+                    }
+                    return Some(Place { gate: self.clone(), turn: None });
+                }
                 Err(now) => state = now,
             }
         }
-        None
+        let limit = self.limit.load(Ordering::Relaxed);
+        if open == limit || state & !WAITS >= limit { None } else { self.enter_counted(owner()) }
+    }
+
+    fn enter_counted(self: &Arc<Self>, owner: Owner) -> Option<Place> {
+        let now = clock::now();
+        let mut line = lock(&self.line);
+        let (taken, limit) = (self.taken(), self.limit.load(Ordering::Relaxed));
+        // Of those who wait nobody has less than its part: they were asked whenever a place became free.
+        let last = limit.saturating_sub(taken) <= Held::kept(limit) || !line.fair.is_empty();
+        let whose = (owner.class, &*owner.flow, u64::from(owner.share));
+        let kept = || {
+            line.fair.is_behind(owner.class) || line.held.is_full(whose, limit, self.strangers(&line.held, &owner.flow))
+        };
+        if taken >= limit || (last && kept()) {
+            return None;
+        }
+        self.state.fetch_add(1, Ordering::AcqRel);
+        line.held.take(&owner, now);
+        let turn = Some(Box::new(Counted { owner, since: now, cost: None }));
+        Some(Place { gate: self.clone(), turn })
+    }
+
+    /// Are there places that nobody counted, and others than this flow among those who have them?
+    fn strangers(&self, held: &Held, flow: &Arc<str>) -> bool {
+        self.taken() > held.places() && self.whose.load(Ordering::Relaxed) != lies_at(flow)
     }
 
     /// Stands in line with at most `queue` others, for a turn that has to come within `patience`.
@@ -220,7 +266,7 @@ impl Gate {
 
     fn release(self: &Arc<Self>, turn: Option<Box<Counted>>) {
         let before = self.state.fetch_sub(1, Ordering::AcqRel);
-        if before & WAITS != 0 {
+        if before & WAITS != 0 || turn.is_some() {
             self.serve(turn);
         }
     }
@@ -232,8 +278,11 @@ impl Gate {
         {
             let mut line = lock(&self.line);
             if let Some(Counted { owner, since, cost }) = turn.as_deref() {
-                let real = u64::try_from(now.saturating_duration_since(*since).as_micros()).unwrap_or(u64::MAX);
-                line.fair.settle(owner, *cost, real);
+                line.held.leave(owner, now);
+                if let Some(cost) = cost {
+                    let real = u64::try_from(now.saturating_duration_since(*since).as_micros()).unwrap_or(u64::MAX);
+                    line.fair.settle(owner, *cost, real);
+                }
             }
             line.drain.left(now);
             self.hand_out(&mut line, now, &mut calls);
@@ -243,10 +292,16 @@ impl Gate {
 
     /// Free places go to those whose turn it is. Under the line's lock: nobody else gives or takes places while somebody waits.
     fn hand_out(self: &Arc<Self>, line: &mut Line, now: Instant, calls: &mut Calls) {
-        while self.taken() < self.limit.load(Ordering::Relaxed) {
-            let Some(Turn { item: Waiter(waiter), owner, cost }) = line.fair.pop() else { break };
+        let limit = self.limit.load(Ordering::Relaxed);
+        while let Some(free) = limit.checked_sub(self.taken()).filter(|free| *free > 0) {
+            let (last, held) = (free <= Held::kept(limit), &line.held);
+            let may = |class: Urgency, flow: &Arc<str>, share: u64| {
+                !last || !held.is_full((class, flow, share), limit, self.strangers(held, flow))
+            };
+            let Some(Turn { item: Waiter(waiter), owner, cost }) = line.fair.pop(may) else { break };
             self.state.fetch_add(1, Ordering::AcqRel);
-            let turn = Some(Box::new(Counted { owner, since: now, cost }));
+            line.held.take(&owner, now);
+            let turn = Some(Box::new(Counted { owner, since: now, cost: Some(cost) }));
             calls.granted.push((waiter, Place { gate: self.clone(), turn }));
         }
         self.settle_down(line);
@@ -368,7 +423,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Names are told apart by where they lie: two that are equal may pass for two flows, which only keeps a few places for longer.
+fn lies_at(flow: &Arc<str>) -> usize {
+    Arc::as_ptr(flow).cast::<u8>() as usize
+}
+
 const WAITS: u64 = 1 << 63;
+/// No name lies there.
+const MIXED: usize = 0;
 /// What is told as long as no pace is known.
 const UNKNOWN: Duration = Duration::from_secs(2);
 const SOONEST: Duration = Duration::from_secs(1);

@@ -17,6 +17,7 @@ mod adaptive;
 mod drain;
 pub mod fair;
 pub mod gate;
+mod held;
 mod pressure;
 pub mod shed;
 

@@ -20,6 +20,7 @@ use crate::config::Urgency::{self, High, Low, Normal};
 mod adaptive;
 mod fair;
 mod gate;
+mod held;
 mod simulation;
 
 fn owner(class: Urgency, flow: &str, share: u32) -> Owner {
@@ -29,6 +30,12 @@ fn owner(class: Urgency, flow: &str, share: u32) -> Owner {
 /// Of class normal, with the usual share.
 fn team(flow: &str) -> Owner {
     owner(Normal, flow, 1)
+}
+
+/// A place for team `a`.
+fn enter(gate: &Arc<Gate>) -> Option<Place> {
+    static A: std::sync::LazyLock<Owner> = std::sync::LazyLock::new(|| team("a"));
+    gate.enter(&A.flow, || A.clone())
 }
 
 fn millis(n: u64) -> Duration {
@@ -100,16 +107,16 @@ fn gates_outlive_a_reload_and_take_up_its_bounds() {
     let queues = Queues::new(&overload(2));
     let name: Arc<str> = "p/a".into();
     let gate = queues.of(&name, Concurrency::Fixed(1));
-    let held = gate.enter().unwrap();
-    assert!(gate.enter().is_none());
+    let held = enter(&gate).unwrap();
+    assert!(enter(&gate).is_none());
     queues.configure(&overload(3), &bounds(2));
     assert!(Arc::ptr_eq(&gate, &queues.of(&name, Concurrency::Fixed(9))), "it is known by its name");
     assert_eq!(queues.standing("p/a").map(|s| (s.limit, s.taken)), Some((2, 1)));
     assert_eq!(queues.front.standing().limit, 3);
-    let second = gate.enter().unwrap();
+    let second = enter(&gate).unwrap();
     queues.configure(&overload(3), &bounds(1));
     drop(second);
-    assert!(gate.enter().is_none(), "there are fewer places than calls: nobody comes in until they are");
+    assert!(enter(&gate).is_none(), "there are fewer places than calls: nobody comes in until they are");
     drop((held, gate));
     queues.configure(&overload(3), &BTreeMap::new());
     assert_eq!(queues.standing("p/a"), None);

@@ -66,6 +66,11 @@ impl Frame {
         }
     }
 
+    /// Before this moment it runs.
+    pub fn closes(&self) -> Millis {
+        self.ends.saturating_sub(self.edge())
+    }
+
     /// When the next one may be used.
     pub fn returns(&self) -> Millis {
         self.over.saturating_add(self.edge())

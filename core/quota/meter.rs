@@ -2,16 +2,17 @@
 //! arithmetic is that of budgets (`limit::budget`); what is left and when it returns is read without a lock.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use super::frame::{Frame, Millis, Phase};
+use super::{
+    Brief,
+    frame::{Frame, Millis, Phase},
+    shown::{Reading, Shown},
+};
 use crate::{
     config::{Every, Quota, Scope, Unit},
     limit::budget::{Counter, Short},
@@ -22,12 +23,10 @@ pub struct Meter {
     pub whose: Scope,
     pub unit: Unit,
     pub every: Every,
-    bound: AtomicU64,
-    /// What anybody may read: what is left, and the window's three moments; zeros: none is open.
-    left: AtomicU64,
-    start: AtomicU64,
-    ends: AtomicU64,
-    over: AtomicU64,
+    /// Of a window; `None`: it has no end.
+    lasts: Option<Duration>,
+    /// What anybody may read.
+    shown: Shown,
     state: Mutex<State>,
     /// A block was leased, or the counter was read.
     pub granted: Notify,
@@ -84,20 +83,6 @@ pub struct Written {
     pub unanswered: bool,
 }
 
-/// What is left of a quota, and when all of it is there again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    pub bound: u64,
-    pub left: u64,
-    /// Around a window's end nothing is sent.
-    pub between: bool,
-    /// `None`: nothing was used yet.
-    pub returns: Option<Millis>,
-    pub start: Option<Millis>,
-    /// How long a window lasts, about.
-    pub lasts: Option<Duration>,
-}
-
 impl Meter {
     /// `kept`: by a store, which is to be asked first.
     pub fn new(whose: Scope, quota: &Quota, kept: bool) -> Meter {
@@ -106,47 +91,33 @@ impl Meter {
             whose,
             unit: quota.unit,
             every: quota.every.clone(),
-            bound: AtomicU64::new(quota.bound),
-            left: AtomicU64::new(quota.bound),
-            start: AtomicU64::new(0),
-            ends: AtomicU64::new(0),
-            over: AtomicU64::new(0),
+            lasts: quota.every.lasts(),
+            shown: Shown::all(quota.bound),
             state: Mutex::new(state),
             granted: Notify::new(),
         }
     }
 
     pub fn bound(&self) -> u64 {
-        self.bound.load(Ordering::Relaxed)
+        self.shown.bound()
     }
 
     /// After a reload: what was used stays used.
     pub fn rebind(&self, bound: u64) {
         let state = self.lock();
-        self.bound.store(bound, Ordering::Relaxed);
+        self.shown.rebind(bound);
         self.show(&state);
     }
 
     /// Without a lock, so it may be a moment old; what is decided is decided by `hold`.
     pub fn read(&self, now: Millis) -> Reading {
-        let bound = self.bound();
-        let lasts = self.every.lasts();
-        let all = Reading { bound, left: bound, between: false, returns: None, start: None, lasts };
-        let frame = Frame {
-            start: self.start.load(Ordering::Acquire),
-            ends: self.ends.load(Ordering::Relaxed),
-            over: self.over.load(Ordering::Relaxed),
-        };
-        if frame.ends == 0 {
-            return all;
-        }
-        let left = self.left.load(Ordering::Relaxed).min(bound);
-        let running = Reading { left, returns: Some(frame.returns()), start: Some(frame.start), ..all };
-        match frame.phase(now) {
-            Phase::Running => running,
-            Phase::Between(until) => Reading { left: 0, between: true, returns: Some(until), ..running },
-            Phase::Past => all,
-        }
+        self.shown.read(now, self.lasts)
+    }
+
+    /// The same for who looks at many.
+    #[inline]
+    pub fn brief(&self, now: Millis, closely: bool) -> Brief {
+        self.shown.brief(now, closely, self.lasts)
     }
 
     /// Reserves `amount`.
@@ -389,12 +360,7 @@ impl Meter {
     }
 
     fn show(&self, state: &State) {
-        let frame = state.frame.unwrap_or(Frame { start: 0, ends: 0, over: 0 });
-        let left = state.counter.balance(self.bound(), 0).left;
-        self.left.store(left, Ordering::Relaxed);
-        self.ends.store(frame.ends, Ordering::Relaxed);
-        self.over.store(frame.over, Ordering::Relaxed);
-        self.start.store(frame.start, Ordering::Release);
+        self.shown.show(state.frame, state.counter.balance(self.bound(), 0).left);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,6 +8,7 @@ mod keeper;
 mod meter;
 mod seat;
 mod shared;
+mod shown;
 mod take;
 mod view;
 
@@ -29,8 +30,9 @@ use tokio::sync::Notify;
 use self::{
     frame::{Millis, Pace},
     gate::{Gate, Pass},
-    meter::{Meter, Meters, Reading},
+    meter::{Meter, Meters},
     seat::Seats,
+    shown::Reading,
 };
 use crate::{
     clock,
@@ -60,6 +62,17 @@ pub struct Outlook {
     pub lasts: Option<Duration>,
     /// The provider said that the account has nothing left.
     pub unpaid: bool,
+}
+
+/// The same as far as a choice among many targets asks for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Brief {
+    /// It may be asked; what is left nobody asked for, or it has no quota.
+    Open,
+    /// It may be asked: the part that is left, and until when all of it is there again.
+    Left(f32, Option<Duration>),
+    /// `look` knows.
+    Unsure,
 }
 
 /// State: it survives every reload.
@@ -246,6 +259,18 @@ impl Quotas {
 }
 
 impl View {
+    /// Of a target that remembers its places: what can be told at a glance. `closely`: also what is left.
+    #[inline]
+    pub fn brief(&self, slot: &Slot, closely: bool) -> Brief {
+        let Some((target, keys)) = self.registry.seats.known(slot) else { return Brief::Unsure };
+        if let Some(keys) = keys
+            && (closely || !keys.iter().all(|key| key.gate.brief(self.now, false) == Brief::Open))
+        {
+            return Brief::Unsure;
+        }
+        target.map_or(Brief::Open, |gate| gate.brief(self.now, closely))
+    }
+
     /// As `Quotas::look`.
     pub fn look(&self, at: At<'_>) -> Outlook {
         let (target, keys) = self.registry.seats.find(at);
@@ -279,6 +304,19 @@ fn fitted(old: Option<&Arc<Gate>>, whose: &Scope, stated: &[Quota], kept: bool) 
 }
 
 impl Gate {
+    #[inline]
+    fn brief(&self, now: Millis, closely: bool) -> Brief {
+        if self.until().is_some() {
+            return Brief::Unsure;
+        }
+        match &*self.meters {
+            [] => Brief::Open,
+            [only] => only.brief(now, closely),
+            all if !closely && all.iter().all(|meter| meter.brief(now, false) == Brief::Open) => Brief::Open,
+            _ => Brief::Unsure,
+        }
+    }
+
     fn outlook(&self, now: Millis) -> Outlook {
         let mut all = Outlook::FREE;
         let mut counts_requests = false;

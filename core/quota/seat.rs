@@ -69,21 +69,29 @@ impl Seats {
         }
     }
 
-    pub fn find(&self, at: At<'_>) -> (Option<&Arc<Gate>>, Option<&Arc<[KeyGate]>>) {
-        let known = at.slot.0.load(Ordering::Relaxed);
-        let (gate, keys) = if (known >> 32) as u32 == self.number {
-            ((known >> 16 & PLACES) as usize, (known & PLACES) as usize)
-        } else {
-            let (gate, keys) = (self.gates.place(at.name), self.keys.place(&at.provider.name));
-            // What does not fit is looked up each time.
-            if let (Ok(gate), Ok(keys)) = (u16::try_from(gate), u16::try_from(keys)) {
-                let places = u64::from(gate) << 16 | u64::from(keys);
-                at.slot.0.store(u64::from(self.number) << 32 | places, Ordering::Relaxed);
-            }
-            (gate, keys)
-        };
+    pub fn find(&self, at: At<'_>) -> Found<'_> {
+        if let Some(known) = self.known(at.slot) {
+            return known;
+        }
+        let (gate, keys) = (self.gates.place(at.name), self.keys.place(&at.provider.name));
+        // What does not fit is looked up each time.
+        if let (Ok(gate), Ok(keys)) = (u16::try_from(gate), u16::try_from(keys)) {
+            let places = u64::from(gate) << 16 | u64::from(keys);
+            at.slot.0.store(u64::from(self.number) << 32 | places, Ordering::Relaxed);
+        }
         (self.gates.at(gate), self.keys.at(keys))
     }
+
+    /// Of who remembers its places; `None`: it has to `find` them.
+    #[inline]
+    pub fn known(&self, slot: &Slot) -> Option<Found<'_>> {
+        let known = slot.0.load(Ordering::Relaxed);
+        let (gate, keys) = ((known >> 16 & PLACES) as usize, (known & PLACES) as usize);
+        ((known >> 32) as u32 == self.number).then(|| (self.gates.at(gate), self.keys.at(keys)))
+    }
 }
+
+/// The gate of a target, and those of its provider's keys.
+pub(super) type Found<'s> = (Option<&'s Arc<Gate>>, Option<&'s Arc<[KeyGate]>>);
 
 const PLACES: u64 = u16::MAX as u64;

@@ -18,6 +18,8 @@ use crate::{
     store,
 };
 
+mod briefs;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn provider(keys: usize) -> Arc<Provider> {

@@ -57,17 +57,19 @@ pub struct Fares {
 #[derive(Debug, Default)]
 pub struct Slot(OnceLock<(u64, Arc<Entry>)>);
 
+/// What a choice among many targets reads of it lies in one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Entry {
-    origin: Instant,
     in_flight: AtomicU64,
-    stats: Stats,
     /// When its warm-up began; zero: it is warm.
     warming: AtomicU64,
-    /// It warms up because it was ill, not because it is new.
-    healed: AtomicBool,
     /// Its breaker is not closed: only then the lock is worth taking.
     ill: AtomicBool,
+    /// It warms up because it was ill, not because it is new.
+    healed: AtomicBool,
+    stats: Stats,
+    origin: Instant,
     live: std::sync::Mutex<Live>,
 }
 
@@ -120,6 +122,13 @@ pub struct Glance {
     /// Tokens that its answers have, on the average.
     pub output: Option<f32>,
     pub warming: Option<Warming>,
+}
+
+/// One moment, also as targets' figures count it: for who looks at many of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    pub instant: Instant,
+    moment: Moment,
 }
 
 /// What the answer would be like that a choice is made for; `None` where nobody asks for the time it takes.
@@ -198,14 +207,23 @@ impl Health {
         }
     }
 
+    pub fn now(&self, instant: Instant) -> Now {
+        Now { instant, moment: moment(instant, self.origin) }
+    }
+
     /// What a choice among targets asks of one. Takes a lock only where a breaker is not closed.
-    pub fn glance(&self, target: &Target, answer: Answer, now: Instant) -> Glance {
-        let known = match target.slot.0.get() {
-            Some((id, entry)) if *id == self.id => return entry.glance(answer, now),
-            _ => self.entries.get(&target.name),
-        };
+    #[inline]
+    pub fn glance(&self, target: &Target, answer: Answer, now: Now) -> Glance {
+        match target.at_hand.slot.0.get() {
+            Some((id, entry)) if *id == self.id => entry.glance(answer, now),
+            _ => self.glance_by_name(target, answer, now),
+        }
+    }
+
+    #[cold]
+    fn glance_by_name(&self, target: &Target, answer: Answer, now: Now) -> Glance {
         let nothing = Glance { healthy: true, in_flight: 0, expected: None, output: None, warming: None };
-        known.map_or(nothing, |entry| entry.glance(answer, now))
+        self.entries.get(&target.name).map_or(nothing, |entry| entry.glance(answer, now))
     }
 
     /// An active check of its provider failed.
@@ -231,7 +249,7 @@ impl Health {
                 latency: entry.stats.latency(),
                 speed: entry.stats.speed(),
                 in_flight: entry.in_flight.load(Ordering::Relaxed),
-                warming: entry.warming(now),
+                warming: entry.warming(entry.at(now)),
             },
         }
     }
@@ -284,11 +302,11 @@ impl Health {
     }
 
     fn entry_of(&self, target: &Target, now: Instant) -> Arc<Entry> {
-        match target.slot.0.get() {
+        match target.at_hand.slot.0.get() {
             Some((id, entry)) if *id == self.id => entry.clone(),
             _ => {
                 let entry = self.entry(&target.name, now);
-                let _ = target.slot.0.set((self.id, entry.clone()));
+                let _ = target.at_hand.slot.0.set((self.id, entry.clone()));
                 entry
             }
         }
@@ -330,30 +348,32 @@ impl Entry {
         }
     }
 
-    /// Never zero.
     fn at(&self, now: Instant) -> Moment {
-        nanos(now.saturating_duration_since(self.origin)).max(1)
+        moment(now, self.origin)
     }
 
+    #[inline]
     fn lets_in(&self, now: Instant) -> bool {
         !self.ill.load(Ordering::Relaxed) || lock(&self.live).breaker.lets_in(now)
     }
 
-    fn warming(&self, now: Instant) -> Option<Warming> {
+    #[inline]
+    fn warming(&self, now: Moment) -> Option<Warming> {
         let began = Some(self.warming.load(Ordering::Relaxed)).filter(|began| *began > 0)?;
-        let since = Duration::from_nanos(self.at(now).saturating_sub(began));
+        let since = Duration::from_nanos(now.saturating_sub(began));
         Some(Warming { since, healed: self.healed.load(Ordering::Relaxed) })
     }
 
-    fn glance(&self, answer: Answer, now: Instant) -> Glance {
+    #[inline]
+    fn glance(&self, answer: Answer, now: Now) -> Glance {
         let in_flight = self.in_flight.load(Ordering::Relaxed);
         Glance {
-            healthy: self.lets_in(now),
+            healthy: self.lets_in(now.instant),
             in_flight,
             expected: answer
-                .and_then(|(stream, tokens)| self.stats.expected(stream, tokens, self.at(now), in_flight > 0)),
+                .and_then(|(stream, tokens)| self.stats.expected(stream, tokens, now.moment, in_flight > 0)),
             output: self.stats.output(),
-            warming: self.warming(now),
+            warming: self.warming(now.moment),
         }
     }
 
@@ -448,6 +468,17 @@ impl Flight {
         }
     }
 
+    /// What a check of the target itself found: a call like others, but two failures in a row are enough.
+    pub fn checked(mut self, well: bool, now: Instant) {
+        if well {
+            return self.succeeded();
+        }
+        let mut live = lock(&self.entry.live);
+        live.breaker.failure(std::mem::take(&mut self.probe), now, &probe::TERMS);
+        self.entry.mark(&live);
+        drop(live);
+    }
+
     /// One more call to the target on this visit: its breaker must be closed, and its budget pays.
     pub fn may_retry(&self) -> bool {
         let mut live = lock(&self.entry.live);
@@ -467,6 +498,11 @@ impl Drop for Flight {
             lock(&self.entry.live).breaker.unproven();
         }
     }
+}
+
+/// Never zero.
+fn moment(now: Instant, origin: Instant) -> Moment {
+    nanos(now.saturating_duration_since(origin)).max(1)
 }
 
 /// A poisoned lock only means that another thread panicked between two assignments of plain numbers.

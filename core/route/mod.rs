@@ -3,6 +3,7 @@
 
 pub mod cause;
 mod fit;
+mod hand;
 pub mod health;
 pub mod outcome;
 mod policy;
@@ -12,6 +13,7 @@ mod profile;
 mod rehearsed;
 pub mod retry;
 pub mod split;
+mod standing;
 mod stats;
 mod sticky;
 pub mod strategy;
@@ -31,6 +33,7 @@ use http::Uri;
 
 pub use self::{
     cause::{Cause, Next},
+    hand::AtHand,
     health::{Fare, Fares, Flight, Health},
     outcome::{denied, ejected, goes_on, keys_refused, keys_rest, most_telling, spent},
     policy::DATA_POLICY,
@@ -38,7 +41,8 @@ pub use self::{
     profile::Profile,
     rehearsed::{Cast, Own},
     split::{Drawn, Experiment, sticks},
-    strategy::{Live, Order, Quotas, Standing, share},
+    standing::{Quotas, Standing},
+    strategy::{Live, Order, share},
     table::Table,
     waits::Waits,
     why::{Ranked, Why},
@@ -47,7 +51,7 @@ pub use crate::breaker::{Circuit, PROBE_WAIT};
 use crate::{
     account::{catalog::Known, price::Rates},
     codec::Dialect,
-    config::{Care, Concurrency, Handling, Sticky, Strategy},
+    config::{Care, Concurrency, Handling, HealthCheck, Sticky, Strategy},
     error::Result,
     model::{Format, Operation},
     provider::{
@@ -55,7 +59,7 @@ use crate::{
         capability::{self, Capability},
     },
     queue::{Gate, Queues},
-    quota::{self, At},
+    quota::At,
 };
 
 /// The most attempts that one request makes, over all targets (promise 33).
@@ -64,12 +68,13 @@ pub const MAX_ATTEMPTS: usize = 4;
 /// One choice: a model at a provider.
 #[derive(Debug)]
 pub struct Target {
+    /// What a choice among many reads.
+    pub at_hand: AtHand,
     /// `provider/model`.
     pub name: Arc<str>,
     pub provider: Arc<Provider>,
     /// The upstream's own name for it.
     pub model: Arc<str>,
-    pub weight: u32,
     pub timeouts: Timeouts,
     /// On this target, before the next one is tried; `None`: the default of `retry`.
     pub retries: Option<u32>,
@@ -83,16 +88,12 @@ pub struct Target {
     pub limits: Limits,
     /// How many calls it takes at a time; `None`: no bound.
     pub concurrency: Option<Concurrency>,
+    /// How often the gateway itself asks it; `None`: never.
+    pub check: Option<HealthCheck>,
     /// Its places, once they were looked up.
     pub places: OnceLock<Arc<Gate>>,
     /// What becomes of data that is sent there.
     pub handling: Handling,
-    /// Of its name: the same in every process.
-    pub lot: u64,
-    /// How it fares.
-    pub slot: health::Slot,
-    /// Where its quotas stand.
-    pub quota: quota::Slot,
     /// Chat's URLs, made once: whole and streamed, in the provider's first format and in its second.
     pub urls: [OnceLock<Uri>; 4],
 }
@@ -146,7 +147,7 @@ impl Target {
 
     /// As quotas know it.
     pub fn at(&self) -> At<'_> {
-        At { name: &self.name, provider: &self.provider, model: &self.model, slot: &self.quota }
+        At { name: &self.name, provider: &self.provider, model: &self.model, slot: &self.at_hand.quota }
     }
 
     /// Where an operation on this target goes.

@@ -1,6 +1,6 @@
-//! What active health checks found, by provider, and what that says of its targets. A check that fails counts as a failed call, and two
-//! failures in a row open a breaker. One that passes proves only that somebody answers: it closes nothing, the next request does.
-//! Sends nothing; `gateway/checks.rs` does.
+//! What active health checks found, by provider and by target. A check that fails counts as a failed call, and two failures in a row
+//! open a breaker. One of a provider that passes proves only that somebody answers: it closes nothing, the next request does, or a
+//! check of the target itself, which is a call like others. Sends nothing; `gateway/checks.rs` does.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::breaker::Terms;
 
-/// `State`: the last check of each provider that is checked.
+/// `State`: the last check of each provider and target (`provider/model`) that is checked.
 #[derive(Debug, Default)]
 pub struct Checks(Mutex<BTreeMap<Arc<str>, Checked>>);
 
@@ -23,13 +23,13 @@ pub struct Checked {
 
 impl Checks {
     /// Gives what was known before.
-    pub fn note(&self, provider: &Arc<str>, checked: Checked) -> Option<Checked> {
-        self.lock().insert(provider.clone(), checked)
+    pub fn note(&self, name: &Arc<str>, checked: Checked) -> Option<Checked> {
+        self.lock().insert(name.clone(), checked)
     }
 
     /// In a sentence, for traces and status pages; `None`: it is not checked.
-    pub fn told(&self, provider: &str, now: Instant) -> Option<String> {
-        let checked = self.lock().get(provider).cloned()?;
+    pub fn told(&self, name: &str, now: Instant) -> Option<String> {
+        let checked = self.lock().get(name).cloned()?;
         let ago = now.saturating_duration_since(checked.at).as_secs();
         Some(match checked.failed {
             None => format!("the check {ago} s ago passed"),

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Fares, Table, Target, table::Terms};
+use super::{AtHand, Fares, Table, Target, table::Terms};
 use crate::{
     account::price::Rates,
     config::{self, Config, Problem, Secret},
@@ -87,6 +87,7 @@ impl Table {
             target.rates = Some(Arc::new(Rates::new(&sheet)));
         }
         target.limits.context = context_window.or(target.limits.context);
+        target.at_hand = AtHand::new(target.at_hand.lot, 1, &target.limits, target.rates.as_deref());
         Arc::new(target)
     }
 }

@@ -9,16 +9,18 @@ use std::{
 /// Moments are nanoseconds of the health's own count.
 pub type Moment = u64;
 
+/// In the order in which they are read most.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Stats {
-    /// Smoothed over calls, nanoseconds: what status pages and scripts see. Zero: nothing was measured.
-    latency: AtomicU64,
     /// To the first event of streams.
     first: Peak,
     /// To the end of answers that were not streamed.
     whole: Peak,
     speed: Mean,
     output: Mean,
+    /// Smoothed over calls, nanoseconds: what status pages and scripts see. Zero: nothing was measured.
+    latency: AtomicU64,
 }
 
 /// A moving average that believes bad news at once and good news by and by, so that a target that slows down loses its
@@ -108,6 +110,7 @@ impl Peak {
         self.at.store(at, Relaxed);
     }
 
+    #[inline]
     fn read(&self, at: Moment, busy: bool) -> Option<f32> {
         let seconds = f32::from_bits(self.seconds.load(Relaxed));
         if seconds == 0.0 {
@@ -125,6 +128,7 @@ impl Mean {
         self.0.store(mixed.max(f32::MIN_POSITIVE).to_bits(), Relaxed);
     }
 
+    #[inline]
     fn read(&self) -> Option<f32> {
         Some(f32::from_bits(self.0.load(Relaxed))).filter(|known| *known > 0.0)
     }

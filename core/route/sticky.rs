@@ -4,7 +4,7 @@
 
 use http::HeaderMap;
 
-use super::Target;
+use super::AtHand;
 use crate::{
     codec::document::Document,
     context::{Context, SESSION_HEADERS},
@@ -44,17 +44,25 @@ pub fn lot(name: &str) -> u64 {
 }
 
 /// Where a session's target stands among `targets`: the one that wins its draw, `weighted` in proportion to the weights.
-pub fn rendezvous<'t>(stick: u64, weighted: bool, targets: impl Iterator<Item = (usize, &'t Target)>) -> Option<usize> {
-    let race = |(at, target): (usize, &Target)| {
+pub fn rendezvous<'t>(stick: u64, weighted: bool, targets: impl Iterator<Item = (usize, &'t AtHand)>) -> Option<usize> {
+    let (mut best, mut least) = (None, f64::INFINITY);
+    for (at, target) in targets {
         let draw = unit(mix(stick ^ target.lot));
-        match (weighted, target.weight) {
-            (false, _) => Some((at, 1.0 - draw)),
-            (true, 0) => None,
-            // The first of several clocks that run at these speeds.
-            (true, weight) => Some((at, -draw.ln() / f64::from(weight))),
+        // How early this one's clock rings, at the least: no logarithm is nearer to zero.
+        let mut time = 1.0 - draw;
+        if weighted {
+            // The first of several clocks that run at these speeds. One of no weight never rings.
+            let speed = f64::from(target.weight);
+            if target.weight == 0 || time >= least * speed {
+                continue;
+            }
+            time = -draw.ln() / speed;
         }
-    };
-    targets.filter_map(race).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
+        if time < least || best.is_none() {
+            (best, least) = (Some(at), time);
+        }
+    }
+    best
 }
 
 /// FNV-1a: short texts, and the same in every version and on every machine.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashSet,
+    hash::{Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,8 +14,8 @@ use std::{
 use http::HeaderMap;
 
 use super::{
-    Group, Health, Plan, Profile, Ranked, Target, Why,
-    health::{Glance, Warming},
+    Group, Health, Plan, Profile, Quotas, Ranked, Standing, Target, Why,
+    health::{Answer, Glance, Now, Warming},
     sticky::{self, mix, unit},
     why::Lot,
 };
@@ -23,7 +24,7 @@ use crate::{
     codec::document::Document,
     config::Strategy,
     context::{Context, Step},
-    quota::{self, Outlook},
+    quota,
 };
 
 /// Targets in the order of trial, each once. Ejected ones stand last: they are tried only if their rest is over by then.
@@ -46,48 +47,9 @@ impl<'a> Live<'a> {
     }
 }
 
-/// Who knows what is left of targets' quotas. Asked for each target of each choice: reads memory, and waits for nothing.
-pub trait Quotas: Sync {
-    /// `None`: this target has no quota.
-    fn standing(&self, target: &Target, now: Instant) -> Option<Standing>;
-
-    /// For all targets of one choice.
-    fn at<'q>(&'q self, now: Instant) -> Box<Standings<'q>> {
-        Box::new(move |target| self.standing(target, now))
-    }
-}
-
-/// How targets' quotas stand at one moment.
-pub type Standings<'q> = dyn Fn(&Target) -> Option<Standing> + 'q;
-
-impl Quotas for quota::Quotas {
-    fn standing(&self, target: &Target, now: Instant) -> Option<Standing> {
-        standing(self.view(now).look(target.at()))
-    }
-
-    fn at<'q>(&'q self, now: Instant) -> Box<Standings<'q>> {
-        let view = self.view(now);
-        Box::new(move |target| standing(view.look(target.at())))
-    }
-}
-
-fn standing(Outlook { open, left, share, resets_in, lasts, .. }: Outlook) -> Option<Standing> {
-    // A window that is not open yet would be over so long after it is: it is as good as one that has just begun.
-    let resets_in = resets_in.or(lasts);
-    (!open || left != u64::MAX).then_some(Standing { open, share_left: share as f32, resets_in })
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Standing {
-    pub open: bool,
-    /// Of the quota that is nearest to its end: between 0 and 1.
-    pub share_left: f32,
-    /// Until there is more of it.
-    pub resets_in: Option<Duration>,
-}
-
 impl Plan {
-    /// For a request. Leaves targets out that cannot take it, and, for one that is explained, says why.
+    /// For a request. Leaves targets out that cannot take it, and, for one that is explained, says why. The order takes the
+    /// targets with it: the plan may be empty afterwards.
     pub fn order(
         &mut self,
         live: &Live<'_>,
@@ -100,54 +62,91 @@ impl Plan {
             return vec![only.clone()];
         }
         let profile = Profile::of(self, cx, document, client);
+        if !cx.explain {
+            return self.choose(live, &profile, now);
+        }
         let ranked = self.rank(live, &profile, now);
-        if cx.explain && ranked.iter().any(Ranked::says) {
+        if ranked.iter().any(Ranked::says) {
             cx.trace.push(Step::Ranked(ranked.iter().map(Ranked::told).collect()));
         }
         ranked.into_iter().map(|ranked| ranked.target).collect()
     }
 
+    /// The order for a request that nobody asks about.
+    pub fn choose(&mut self, live: &Live<'_>, profile: &Profile, now: Instant) -> Order {
+        self.leave_out_unfit(profile, live.estimates);
+        let count = self.targets().count();
+        let mut order = Vec::with_capacity(count);
+        self.walk(live, profile, now, |_, stand, _| order.push(stand.at));
+        let mut all: Vec<Option<Arc<Target>>> = Vec::with_capacity(count);
+        for group in std::mem::take(&mut self.groups) {
+            all.extend(group.targets.into_iter().map(Some));
+        }
+        order.into_iter().filter_map(|at| all.get_mut(at as usize)?.take()).collect()
+    }
+
+    /// The same, with the reason for each place.
     pub fn rank(&mut self, live: &Live<'_>, profile: &Profile, now: Instant) -> Vec<Ranked> {
         self.leave_out_unfit(profile, live.estimates);
-        let mut seen: HashSet<&str, foldhash::fast::RandomState> = HashSet::default();
+        let mut out = Vec::with_capacity(self.targets().count());
+        self.walk(live, profile, now, |group, stand, place| out.push(stand.ranked(group, place)));
+        out
+    }
+
+    /// Every target once, the best first.
+    fn walk<'p>(
+        &'p self,
+        live: &Live<'_>,
+        profile: &Profile,
+        now: Instant,
+        mut put: impl FnMut(&'p Group, &Stand<'p>, Place),
+    ) {
         let several = self.groups.len() > 1;
-        let quotas = live.quotas.map(|quotas| quotas.at(now));
-        let (mut out, mut closed, mut ejected) = (Vec::with_capacity(self.targets().count()), Vec::new(), Vec::new());
+        let mut seen: HashSet<Named<'_>, foldhash::fast::RandomState> = HashSet::default();
+        let (mut closed, mut ejected, mut standings) = (Vec::new(), Vec::new(), Vec::new());
+        let (now, mut before) = (live.health.now(now), 0);
         for (turn, group) in self.groups.iter().enumerate() {
             // Each group draws for itself, so that two aliases of the same weights do not always agree.
             let seed = profile.seed.wrapping_add(turn as u64);
-            let stick = profile.stick(group.sticky);
-            let quotas = quotas.as_deref();
-            let mut scene = Scene { group, live, quotas, profile, now, seed, stick, output: None };
+            let answer =
+                (group.strategy == Strategy::LeastLatency).then(|| (profile.stream, profile.expected_output(None)));
+            let scene = Scene { group, live, profile, now, seed, stick: profile.stick(group.sticky), answer };
+            standings.clear();
+            if let Some(quotas) = live.quotas {
+                let closely = group.strategy == Strategy::Quota;
+                quotas.standings(&group.targets, now.instant, closely, &mut standings);
+            }
             let (mut field, mut late) = (Vec::with_capacity(group.targets.len()), Vec::new());
-            for target in group.targets.iter().filter(|t| !several || seen.insert(&*t.name)) {
-                let stand = scene.look(target);
-                match (stand.glance.healthy, stand.standing) {
-                    (false, _) => ejected.push(scene.ranked(&stand, Why::Ejected)),
-                    (_, Some(Standing { open: false, resets_in, .. })) => {
-                        closed.push(scene.ranked(&stand, Why::Closed(resets_in)));
-                    }
-                    _ if scene.leaves(&stand) => late.push(stand),
-                    _ => field.push(stand),
+            for (n, target) in group.targets.iter().enumerate() {
+                if several && !seen.insert(Named(target)) {
+                    continue;
+                }
+                let (glance, standing) = (scene.look(target), standings.get(n).copied().flatten());
+                let stand = scene.stand(target, before + n as u32, &glance, standing);
+                if !glance.healthy {
+                    ejected.push((group, stand));
+                } else if standing.is_some_and(|standing| !standing.open) {
+                    closed.push((group, stand));
+                } else if scene.leaves(&stand) {
+                    late.push(stand);
+                } else {
+                    field.push(stand);
                 }
             }
+            before += group.targets.len() as u32;
             // Better one that warms up than none.
-            let held_back = !field.is_empty();
-            if !held_back {
+            if field.is_empty() {
                 field = std::mem::take(&mut late);
             }
-            scene.output = mean(field.iter().filter_map(|stand| stand.glance.output));
-            for stand in field.iter_mut().chain(&mut late) {
-                (stand.score, stand.why) = scene.score(stand);
+            if group.strategy == Strategy::LeastCost {
+                let usual = mean(field.iter().filter_map(|stand| stand.output));
+                field.iter_mut().chain(&mut late).for_each(|stand| stand.score = scene.cost(stand, usual));
             }
-            scene.arrange(&field, &mut out);
-            for stand in &late {
-                out.push(Ranked { held_back: Some(stand.share), ..scene.ranked(stand, stand.why) });
-            }
+            scene.arrange(&field, |stand, place| put(group, stand, place));
+            late.iter().for_each(|stand| put(group, stand, Place::HeldBack));
         }
-        out.append(&mut closed);
-        out.append(&mut ejected);
-        out
+        closed.iter().for_each(|(group, stand)| put(group, stand, Place::Closed));
+        ejected.iter().for_each(|(group, stand)| put(group, stand, Place::Ejected));
     }
 
     /// Every target of the plan, in the order of writing.
@@ -170,113 +169,184 @@ impl Plan {
     }
 }
 
+/// A target among those that were met already: told by the hash of its name, and then by the name.
+struct Named<'t>(&'t Target);
+
+impl Hash for Named<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.at_hand.lot);
+    }
+}
+
+impl PartialEq for Named<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Named<'_> {}
+
 /// One group's choice.
 struct Scene<'a> {
     group: &'a Group,
     live: &'a Live<'a>,
-    /// `None`: no target has one.
-    quotas: Option<&'a Standings<'a>>,
     profile: &'a Profile,
-    now: Instant,
+    now: Now,
     seed: u64,
     stick: Option<u64>,
-    /// Tokens of an answer, on the average of those that are known.
-    output: Option<f32>,
+    /// What latency is asked for; `None`: it is not.
+    answer: Answer,
 }
 
-/// A target with what was read of it.
+/// A target with what was read of it, as far as its place goes by it.
+#[derive(Clone, Copy)]
 struct Stand<'t> {
     target: &'t Arc<Target>,
-    glance: Glance,
+    in_flight: u64,
+    expected: Option<f32>,
+    output: Option<f32>,
     standing: Option<Standing>,
     /// Of its requests while it warms up; 1: all.
     share: f32,
-    /// What the strategy goes by, the lower the better, and the same for people.
+    /// What the strategy goes by, the lower the better.
     score: f32,
-    why: Why,
+    /// Among all of the plan.
+    at: u32,
+}
+
+/// Where a target was put, and what decided it beside its figures.
+#[derive(Clone, Copy)]
+enum Place {
+    Field { drawn: bool, lot: Lot, stuck: bool },
+    HeldBack,
+    Closed,
+    Ejected,
+}
+
+impl Stand<'_> {
+    fn ranked(&self, group: &Group, place: Place) -> Ranked {
+        let lot = if let Place::Field { lot, .. } = place { lot } else { Lot::NotDrawn };
+        let why = match (place, group.strategy) {
+            (Place::Ejected, _) => Why::Ejected,
+            (Place::Closed, _) => Why::Closed(self.standing.and_then(|standing| standing.resets_in)),
+            (_, Strategy::First) => Why::Listed,
+            (_, Strategy::Weighted) => Why::Weight(matches!(place, Place::Field { drawn: true, .. })),
+            (_, Strategy::LeastLatency) => Why::Latency(self.expected, self.in_flight, lot),
+            (_, Strategy::LeastBusy) => Why::Busy(self.in_flight),
+            (_, Strategy::LeastCost) => Why::Cost(Some(self.score).filter(|score| score.is_finite())),
+            (_, Strategy::Quota) => Why::Quota(self.standing),
+        };
+        let stuck = group.sticky.filter(|_| matches!(place, Place::Field { stuck: true, .. }));
+        let held_back = matches!(place, Place::HeldBack).then_some(self.share);
+        Ranked { target: self.target.clone(), strategy: group.strategy, why, stuck, held_back }
+    }
 }
 
 impl<'a> Scene<'a> {
-    fn look(&self, target: &'a Arc<Target>) -> Stand<'a> {
-        let latency = self.group.strategy == Strategy::LeastLatency;
-        let answer = latency.then(|| (self.profile.stream, self.profile.expected_output(None)));
-        let glance = self.live.health.glance(target, answer, self.now);
-        let standing = self.quotas.and_then(|standing| standing(target));
-        let share = share(self.group.strategy, self.group.warm_up, glance.warming);
-        Stand { target, glance, standing, share, score: 0.0, why: Why::Listed }
+    #[inline]
+    fn look(&self, target: &Target) -> Glance {
+        self.live.health.glance(target, self.answer, self.now)
+    }
+
+    #[inline]
+    fn stand<'t>(&self, target: &'t Arc<Target>, at: u32, glance: &Glance, standing: Option<Standing>) -> Stand<'t> {
+        let Glance { in_flight, expected, output, warming, .. } = *glance;
+        let share = share(self.group.strategy, self.group.warm_up, warming);
+        let score = match self.group.strategy {
+            // What it costs is told when all are known.
+            Strategy::First | Strategy::Weighted | Strategy::LeastCost => 0.0,
+            Strategy::LeastLatency => match expected {
+                Some(time) => time * (in_flight as f32 + 1.0),
+                // Nobody knows: one request finds out, and others wait for what it finds.
+                None if in_flight == 0 => 0.0,
+                None => UNKNOWN * in_flight as f32,
+            },
+            Strategy::LeastBusy => in_flight as f32,
+            Strategy::Quota => match standing {
+                None => NO_QUOTA,
+                Some(Standing { share_left, resets_in, .. }) => {
+                    let left = share_left.clamp(LEAST_LEFT, 1.0);
+                    // What is lost soonest, and is most, is used first.
+                    resets_in.map_or(NO_RESET / left, |time| time.as_secs_f32() / left)
+                }
+            },
+        };
+        Stand { target, in_flight, expected, output, standing, share, score, at }
+    }
+
+    /// Nano-dollars; infinite: nobody knows. `usual`: tokens of an answer, on the average of those that are known.
+    #[inline]
+    fn cost(&self, stand: &Stand<'_>, usual: Option<f32>) -> f32 {
+        let at_hand = &stand.target.at_hand;
+        let output = f64::from(self.profile.expected_output(stand.output.or(usual)));
+        let input = self.profile.size.tokens_at((&stand.target.name, &at_hand.ratio), self.live.estimates);
+        let long = || stand.target.rates.as_ref().and_then(|rates| rates.about(input, output));
+        at_hand.flat.about(input, output).or_else(long).map_or(f32::INFINITY, |nano| nano as f32)
     }
 
     /// Is this request none of those that a target gets which warms up? A session joins it once, and stays.
     fn leaves(&self, stand: &Stand<'_>) -> bool {
         stand.share < 1.0 && {
-            let draw = mix(self.stick.unwrap_or(mix(self.seed)) ^ stand.target.lot ^ WARMING);
+            let draw = mix(self.stick.unwrap_or(mix(self.seed)) ^ stand.target.at_hand.lot ^ WARMING);
             unit(draw) > f64::from(stand.share)
         }
     }
 
     /// In the strategy's order, the best first.
-    fn arrange(&self, field: &[Stand<'_>], out: &mut Vec<Ranked>) {
-        let began = out.len();
+    fn arrange<'t>(&self, field: &[Stand<'t>], mut put: impl FnMut(&Stand<'t>, Place)) {
         let mut order: Vec<u64> = match self.group.strategy {
             Strategy::First => (0..field.len() as u64).collect(),
             Strategy::Weighted => self.by_weight(field),
             _ => self.by_score(field),
         };
-        let mut rng = fastrand::Rng::with_seed(self.seed);
-        let mut drawn = None;
+        let mut two = None;
         if self.group.strategy == Strategy::LeastLatency && order.len() > 1 {
+            let mut rng = fastrand::Rng::with_seed(self.seed);
             let first = rng.usize(..order.len());
             let second = (first + 1 + rng.usize(..order.len() - 1)) % order.len();
             // They stand in order already.
             let (better, worse) = (order[first.min(second)], order[first.max(second)]);
             lead(&mut order, better);
-            drawn = Some((better, worse));
+            two = Some((better, worse));
         }
         let stuck = self.stick.and_then(|stick| {
             let near = self.near(field);
             let weighted = self.group.strategy == Strategy::Weighted;
             let all = field.iter().enumerate().filter(|(_, stand)| near(stand));
-            sticky::rendezvous(stick, weighted, all.map(|(at, stand)| (at, &**stand.target)))
+            sticky::rendezvous(stick, weighted, all.map(|(at, stand)| (at, &stand.target.at_hand)))
         });
         if let Some(stuck) = stuck {
             lead(&mut order, stuck as u64);
         }
-        for at in order {
+        for (turn, at) in order.into_iter().enumerate() {
             let stand = &field[at as usize];
-            let why = match (stand.why, drawn) {
-                (Why::Latency(expected, in_flight, _), Some((better, _))) if better == at => {
-                    Why::Latency(expected, in_flight, Lot::Better)
-                }
-                (Why::Latency(expected, in_flight, _), Some((_, worse))) if worse == at => {
-                    Why::Latency(expected, in_flight, Lot::Worse)
-                }
-                (Why::Weight(_), _) => Why::Weight(out.len() == began && stand.target.weight > 0 && stuck.is_none()),
-                (why, _) => why,
+            let lot = match two {
+                Some((better, _)) if better == at => Lot::Better,
+                Some((_, worse)) if worse == at => Lot::Worse,
+                _ => Lot::NotDrawn,
             };
-            let ranked = self.ranked(stand, why);
-            out.push(match stuck == Some(at as usize) {
-                true => Ranked { stuck: self.group.sticky, ..ranked },
-                false => ranked,
-            });
+            let drawn = turn == 0 && stuck.is_none() && stand.target.at_hand.weight > 0;
+            put(stand, Place::Field { drawn, lot, stuck: stuck == Some(at as usize) });
         }
     }
 
     /// Which one the seed falls on; the rest stands by for failover, the heaviest first, equal ones as they were written.
     fn by_weight(&self, field: &[Stand<'_>]) -> Vec<u64> {
-        let mut order: Vec<u64> = (0..field.len() as u64).collect();
-        let weight = |at: u64| u64::from(field[at as usize].target.weight);
-        let total: u64 = order.iter().map(|at| weight(*at)).sum();
+        let weight = |stand: &Stand<'_>| u64::from(stand.target.at_hand.weight);
+        let total: u64 = field.iter().map(weight).sum();
         // A weight of 0 is never drawn.
-        if total > 0 {
-            let mut mark = fastrand::Rng::with_seed(self.seed).u64(..total);
-            let drawn = order.iter().copied().find(|at| {
-                let here = mark < weight(*at);
-                mark = mark.saturating_sub(weight(*at));
-                here
-            });
-            order.sort_by_key(|at| (Some(*at) != drawn, std::cmp::Reverse(weight(*at))));
+        if total == 0 {
+            return (0..field.len() as u64).collect();
         }
-        order
+        let mut mark = fastrand::Rng::with_seed(self.seed).u64(..total);
+        let drawn = field.iter().position(|stand| {
+            let here = mark < weight(stand);
+            mark = mark.saturating_sub(weight(stand));
+            here
+        });
+        let behind = |at: usize| if drawn == Some(at) { 0 } else { 1 << (u32::BITS + PLACE_BITS) };
+        let lighter = |stand: &Stand<'_>| u64::from(u32::MAX - stand.target.at_hand.weight) << PLACE_BITS;
+        sorted(field.iter().enumerate().map(|(at, stand)| behind(at) | lighter(stand) | (at as u64 & PLACES)))
     }
 
     /// The lowest score first; among equal ones the seed decides, of quotas the order written.
@@ -290,46 +360,7 @@ impl<'a> Scene<'a> {
             };
             score << 32 | noise << PLACE_BITS | (at as u64 & PLACES)
         };
-        let mut keys: Vec<u64> = field.iter().enumerate().map(key).collect();
-        keys.sort_unstable();
-        keys.iter_mut().for_each(|key| *key &= PLACES);
-        keys
-    }
-
-    fn score(&self, stand: &Stand<'_>) -> (f32, Why) {
-        let Glance { in_flight, expected, output, .. } = stand.glance;
-        match self.group.strategy {
-            Strategy::First => (0.0, Why::Listed),
-            Strategy::Weighted => (0.0, Why::Weight(false)),
-            Strategy::LeastLatency => {
-                let score = match expected {
-                    Some(time) => time * (in_flight as f32 + 1.0),
-                    // Nobody knows: one request finds out, and others wait for what it finds.
-                    None if in_flight == 0 => 0.0,
-                    None => UNKNOWN * in_flight as f32,
-                };
-                (score, Why::Latency(expected, in_flight, Lot::NotDrawn))
-            }
-            Strategy::LeastBusy => (in_flight as f32, Why::Busy(in_flight)),
-            Strategy::LeastCost => {
-                let tokens = self.profile.expected_output(output.or(self.output));
-                let input = self.profile.size.tokens(&stand.target.name, self.live.estimates);
-                let cost = stand.target.rates.as_ref().and_then(|rates| rates.about(input, f64::from(tokens)));
-                let cost = cost.map(|nano| nano as f32);
-                (cost.unwrap_or(f32::INFINITY), Why::Cost(cost))
-            }
-            Strategy::Quota => {
-                let score = match stand.standing {
-                    None => NO_QUOTA,
-                    Some(Standing { share_left, resets_in, .. }) => {
-                        let left = share_left.clamp(LEAST_LEFT, 1.0);
-                        // What is lost soonest, and is most, is used first.
-                        resets_in.map_or(NO_RESET / left, |time| time.as_secs_f32() / left)
-                    }
-                };
-                (score, Why::Quota(stand.standing))
-            }
-        }
+        sorted(field.iter().enumerate().map(key))
     }
 
     /// What a session may keep to: whatever is not clearly worse than the others.
@@ -337,27 +368,22 @@ impl<'a> Scene<'a> {
         let least = |of: &dyn Fn(&Stand<'s>) -> f32| field.iter().map(of).fold(f32::INFINITY, f32::min);
         let (best, others) = match self.group.strategy {
             Strategy::First | Strategy::Weighted | Strategy::Quota => (0.0, 1),
-            Strategy::LeastLatency => (least(&|stand| stand.glance.expected.unwrap_or(f32::INFINITY)), 1),
+            Strategy::LeastLatency => (least(&|stand| stand.expected.unwrap_or(f32::INFINITY)), 1),
             Strategy::LeastBusy => {
-                (field.iter().map(|stand| stand.glance.in_flight as f32).sum(), field.len().saturating_sub(1))
+                (field.iter().map(|stand| stand.in_flight as f32).sum(), field.len().saturating_sub(1))
             }
             Strategy::LeastCost => (least(&|stand| stand.score), 1),
         };
         move |stand| match self.group.strategy {
             Strategy::First => false,
             Strategy::Weighted | Strategy::Quota => true,
-            Strategy::LeastLatency => stand.glance.expected.is_none_or(|time| time <= best * 2.0 + SLACK),
+            Strategy::LeastLatency => stand.expected.is_none_or(|time| time <= best * 2.0 + SLACK),
             Strategy::LeastBusy => {
-                let own = stand.glance.in_flight as f32;
+                let own = stand.in_flight as f32;
                 own <= (best - own) / others.max(1) as f32 * 2.0 + BUSY_SLACK
             }
             Strategy::LeastCost => stand.score <= best * CHEAP,
         }
-    }
-
-    fn ranked(&self, stand: &Stand<'_>, why: Why) -> Ranked {
-        let target = stand.target.clone();
-        Ranked { target, strategy: self.group.strategy, why, stuck: None, held_back: None }
     }
 }
 
@@ -376,6 +402,14 @@ pub fn share(strategy: Strategy, warm_up: Duration, warming: Option<Warming>) ->
 fn mean(all: impl Iterator<Item = f32>) -> Option<f32> {
     let (sum, count) = all.fold((0.0, 0u16), |(sum, count), one| (sum + one, count.saturating_add(1)));
     (count > 0).then(|| sum / f32::from(count))
+}
+
+/// Places by their keys, of which each holds its own.
+fn sorted(keys: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut keys: Vec<u64> = keys.collect();
+    keys.sort_unstable();
+    keys.iter_mut().for_each(|key| *key &= PLACES);
+    keys
 }
 
 /// Brings one to the front; the others keep their order.

@@ -9,7 +9,7 @@ use std::{
 use dashmap::DashMap;
 
 use super::{
-    Group, Limits, Passed, Plan, Target, Timeouts,
+    AtHand, Group, Limits, Passed, Plan, Target, Timeouts,
     policy::{DATA_POLICY, lawful},
     price::PriceList,
     rehearsed::Rehearsed,
@@ -413,6 +413,7 @@ impl Table {
         if let Some(provider) = self.providers.get(target.provider.as_str()) {
             let mut made = self.make(provider, &target.model, target.weight, Terms::of(of));
             made.handling = target.handling.or(&made.handling);
+            made.check = target.health;
             return Some(Arc::new(made));
         }
         let known = self.providers.keys().map(|k| &**k);
@@ -441,20 +442,19 @@ impl Table {
         terms: Terms,
     ) -> Target {
         let limits = Limits::of(provider.capability(model), self.prices.known(provider, model));
+        let rates = self.prices.find(&name, provider, model);
         Target {
+            at_hand: AtHand::new(sticky::lot(&name), weight, &limits, rates.as_deref()),
             limits,
             handling: provider.handling.clone(),
-            lot: sticky::lot(&name),
-            slot: Default::default(),
-            quota: Default::default(),
             urls: Default::default(),
             concurrency: self.concurrency.get(&name).copied(),
             places: Default::default(),
-            rates: self.prices.find(&name, provider, model),
+            check: None,
+            rates,
             name: name.into(),
             dialect: limits.complete(provider.dialect(model)),
             model: model.into(),
-            weight,
             timeouts: Timeouts::resolve(&[terms.timeouts, provider.timeouts]),
             retries: terms.retries,
             strict: terms.strict,

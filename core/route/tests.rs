@@ -71,6 +71,7 @@ fn alias(strategy: Strategy, targets: &[(&str, u32)], failover: &[&str]) -> conf
             model: model.to_owned(),
             weight: *weight,
             concurrency: None,
+            health: None,
             handling: config::Handling::default(),
         }
     };
@@ -283,7 +284,7 @@ fn weights_are_respected_over_seeds() {
         let names: Vec<_> = targets.iter().map(|t| &*t.name).collect();
         assert_eq!(names.iter().collect::<HashSet<_>>().len(), 5, "each once");
         assert_eq!(names[4], "mock/mock", "failover stands last");
-        assert!(targets[1..4].is_sorted_by_key(|t| std::cmp::Reverse(t.weight)), "{names:?}");
+        assert!(targets[1..4].is_sorted_by_key(|t| std::cmp::Reverse(t.at_hand.weight)), "{names:?}");
         *firsts.entry(names[0].to_owned()).or_default() += 1;
         assert_eq!(targets[0].name, order(&plan, seed, &health, now)[0].name, "the same seed, the same choice");
     }

@@ -48,7 +48,7 @@ pub enum Lot {
 impl Ranked {
     /// For the trace of an explained request.
     pub fn told(&self) -> Rank {
-        let mut why = self.why.words(self.target.weight);
+        let mut why = self.why.words(self.target.at_hand.weight);
         if let Some(sticky) = self.stuck {
             let whose = match sticky {
                 Sticky::Session => "session",

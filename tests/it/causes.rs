@@ -307,6 +307,57 @@ async fn a_provider_that_is_down_is_known_before_a_request_meets_it() {
     assert_eq!(records["data"].as_array().map(Vec::len), Some(1), "checks are nobody's requests: {records}");
 }
 
+/// Of two targets at one provider the second is asked itself.
+async fn asked_itself(quota: &str, say: Say) -> (Upstream, Gateway) {
+    let upstream = Upstream::saying(say).await;
+    let open = upstream.provider("a", "openai_chat");
+    let keyed = open.replace("auth = \"none\"\n", "auth = \"bearer\"\nkey = \"file:up.key\"\n");
+    let health = format!("health = {{ every = \"1s\", timeout = \"2s\" }}{quota}");
+    let targets = format!("{{ provider = \"a\", model = \"m\" }}, {{ provider = \"a\", model = \"n\", {health} }}");
+    let alias = format!("[models.all]\nretries = 0\ntargets = [{targets}]\n");
+    let gateway = Gateway::with(&format!("{keyed}{alias}"), &[("up.key", "sk-own")]).await;
+    (upstream, gateway)
+}
+
+async fn circuits(gateway: &Gateway) -> Vec<String> {
+    let models = gateway.admin("GET", "/api/v1/models", "").await.json();
+    let targets = models["data"][0]["health"].as_array().cloned().unwrap_or_default();
+    targets.iter().map(|target| target["circuit"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_model_that_is_down_is_known_by_itself_and_found_again_without_a_request() {
+    let (upstream, gateway) = asked_itself("", Say::error(503, "{}")).await;
+    eventually("the second one's breaker opens", async || circuits(&gateway).await == ["closed", "open"]).await;
+    for call in upstream.heard() {
+        assert_eq!((call.method.as_str(), call.path.as_str()), ("POST", "/v1/chat/completions"));
+        assert_eq!((&call.json()["model"], call.header("authorization")), (&"n".into(), Some("Bearer sk-own")));
+    }
+    upstream.always(fine(Openai, false));
+    // Ten seconds of rest, and then a check is the probe.
+    eventually("a check closes it", async || circuits(&gateway).await == ["closed", "closed"]).await;
+    let records = gateway.admin("GET", "/api/v1/requests", "").await.json();
+    assert_eq!(records["data"].as_array().map(Vec::len), Some(0), "checks are nobody's requests: {records}");
+    let (_, trace) = explained(&gateway, Openai, false).await;
+    assert!(trace.contains("a/n: the check") && trace.contains("passed"), "{trace}");
+}
+
+#[tokio::test]
+async fn a_check_uses_what_its_provider_grants_and_no_more() {
+    let quota = ", quota = { requests = 2, per = \"1h\" }";
+    let (upstream, gateway) = asked_itself(quota, fine(Openai, false)).await;
+    upstream.hears(2).await;
+    eventually("the quota is used up", async || {
+        let quotas = gateway.admin("GET", "/api/v1/quotas", "").await.json();
+        quotas["data"][0]["left"] == 0
+    })
+    .await;
+    let before = upstream.heard().len();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!((before, upstream.heard().len()), (2, 2), "nobody is asked beyond it");
+    assert_eq!(circuits(&gateway).await, ["closed", "closed"]);
+}
+
 #[tokio::test]
 async fn a_check_that_passes_is_told_and_one_that_is_refused_is_no_illness() {
     for say in [Say::json("{\"data\":[]}"), Say::error(404, "{}"), Say::error(401, "{}")] {

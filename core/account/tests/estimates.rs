@@ -1,7 +1,11 @@
 //! The ratio by which prompts are estimated: it follows what upstreams count, and no caller leads it away.
 
+use super::*;
 use crate::{
-    account::{estimate::Estimates, learned},
+    account::{
+        estimate::{Estimates, Seat, Size},
+        learned,
+    },
     store::{Memory, Op, Store, Table},
 };
 
@@ -69,4 +73,41 @@ async fn what_was_learned_is_known_to_the_next_process() {
         learned::restore(&next, &store).await;
         assert!((666..=8_000).contains(&of(&next)), "{row}: {}", of(&next));
     }
+}
+
+#[test]
+fn a_target_that_remembers_its_place_reads_what_its_name_finds() {
+    let all = [Estimates::default(), Estimates::default()];
+    let targets: Vec<(String, Seat)> = (0..300).map(|n| (format!("p/m{n}"), Seat::default())).collect();
+    let mut rng = fastrand::Rng::with_seed(3);
+    for _ in 0..20_000 {
+        // One of several lives at a time, in no order: a place in one is none in another.
+        let (estimates, (name, seat)) = (&all[rng.usize(..2)], &targets[rng.usize(..targets.len())]);
+        let size = Size { text_bytes: rng.u64(0..100_000), media_bytes: rng.u64(0..2), ..Size::default() };
+        assert_eq!(size.tokens_at((name, seat), estimates), size.tokens(name, estimates));
+        estimates.learn(name, 1_000, rng.u64(100..900));
+    }
+    let long = Size { text_bytes: u64::MAX, ..Size::default() };
+    assert!(long.tokens(&targets[0].0, &all[0]) > 1 << 60);
+}
+
+#[test]
+fn what_is_compared_at_hand_is_what_the_prices_say() {
+    let prices = |input, output| Prices { input, output, ..Prices::default() };
+    let tier = |above| PriceTier { above, prices: Prices { input: Some(9_000_000), ..Prices::default() } };
+    let plain = prices(Some(2_000_000), Some(3_000_000));
+    let knows = |rates: &Rates| {
+        let told = [1, 999, 1_000, 1_001, 5_000_000].map(|input| {
+            let [some, none] = [rates.flat().about(input, 120.5), rates.flat().about(input, 0.0)];
+            assert!(some.is_none() || some == rates.about(input, 120.5), "{some:?} of {input}");
+            assert!(none.is_none() || none == rates.about(input, 0.0), "{none:?} of {input}");
+            some.is_some()
+        });
+        told.iter().filter(|told| **told).count()
+    };
+    assert_eq!(knows(&rates(plain, &[])), 5);
+    assert_eq!(knows(&rates(Prices { request: Some(7_000), ..plain }, &[])), 5);
+    assert_eq!(knows(&rates(plain, &[tier(1_000), tier(2_000)])), 3, "dearer from there on");
+    assert_eq!(knows(&rates(prices(Some(1), None), &[])), 0, "nobody knows");
+    assert_eq!(knows(&rates(prices(None, Some(1)), &[])), 0);
 }

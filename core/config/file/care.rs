@@ -40,7 +40,7 @@ pub struct Hedge {
     pub max: Option<u32>,
 }
 
-/// A cheap call of the gateway's own: the list of the provider's models.
+/// A cheap call of the gateway's own: for the list of the provider's models, or for one word of a model.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {

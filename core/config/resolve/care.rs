@@ -40,7 +40,7 @@ impl Resolver<'_, '_, '_> {
         Care { context_failover, content_failover, min_speed, hedge, resume: resume.unwrap_or(false) }
     }
 
-    /// Of a provider.
+    /// Of a provider, or of a target.
     pub(super) fn health(&mut self, at: &[String], raw: file::HealthCheck) -> Option<HealthCheck> {
         let key = |key: &str| [at, &path(&[key])].concat();
         let every = self.span(&key("every"), Some(raw.every))?;

@@ -164,7 +164,8 @@ impl Resolver<'_, '_, '_> {
         let concurrency = raw.concurrency.and_then(|raw| self.concurrency(&key("concurrency"), raw));
         let handling = self.handling(&at, (raw.region, raw.retention, raw.train));
         let weight = raw.weight.unwrap_or(1);
-        Target { provider: raw.provider, model: raw.model, weight, concurrency, handling }
+        let health = raw.health.and_then(|raw| self.health(&key("health"), raw));
+        Target { provider: raw.provider, model: raw.model, weight, concurrency, handling, health }
     }
 
     /// A name that must be an alias or `provider/model`.

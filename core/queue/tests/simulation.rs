@@ -80,7 +80,7 @@ impl Fared {
 
 async fn one(gate: &Arc<Gate>, owner: &Owner, takes: Duration) -> Option<Duration> {
     let began = clock::now();
-    let place = match gate.enter() {
+    let place = match gate.enter(&owner.flow, || owner.clone()) {
         Some(place) => place,
         None => {
             let patience = Patience { queue: 500, until: began + Duration::from_secs(10) };

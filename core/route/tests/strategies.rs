@@ -273,7 +273,89 @@ const ALL: [Strategy; 6] = [
     Strategy::Quota,
 ];
 
+#[test]
+fn a_choice_is_the_order_that_an_explained_request_is_told() {
+    let mut rng = fastrand::Rng::with_seed(31);
+    for round in 0..600u64 {
+        let strategy = ALL[round as usize % ALL.len()];
+        let names: Vec<String> = (0..rng.usize(3..40)).map(|n| format!("openai/{}", letter(n))).collect();
+        let targets: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), rng.u32(0..4))).collect();
+        let alias =
+            config::Alias { sticky: rng.bool().then_some(Sticky::Session), ..alias(strategy, &targets, &["two"]) };
+        // Some stand in both.
+        let two = of_alias(ALL[rng.usize(..ALL.len())], &[("openai/b", 1), ("anthropic/b", 2), ("openai/c", 1)]);
+        let table =
+            Table::build(&config(vec![keyed("openai"), keyed("anthropic")], vec![("all", alias), ("two", two)]));
+        let (table, health, now) = (table.unwrap(), Health::default(), Instant::now());
+        let mut met = HashSet::new();
+        for target in plan(&table).targets().filter(|target| met.insert(target.name.clone())) {
+            match rng.u32(0..5) {
+                0 => eject(&health, target, now),
+                1 | 2 => streams(&health, target, rng.f64() + 0.01, rng.f64() + 0.1, now),
+                _ => {}
+            }
+        }
+        let told: Vec<(&'static str, Standing)> = ["a", "b", "c", "d", "e"]
+            .iter()
+            .filter_map(|name| {
+                let resets_in = rng.bool().then(|| secs(rng.f64() * 1e5));
+                rng.bool().then_some((*name, Standing { open: rng.bool(), share_left: rng.f32(), resets_in }))
+            })
+            .collect();
+        let (quotas, estimates) = (Told(told), Estimates::default());
+        let live = Live { health: &health, estimates: &estimates, quotas: Some(&quotas) };
+        let profile = Profile { seed: rng.u64(..), session: Some(rng.u64(..)), ..stream() };
+        let ranked: Vec<_> =
+            plan(&table).rank(&live, &profile, now).iter().map(|ranked| ranked.target.name.clone()).collect();
+        let chosen: Vec<_> =
+            plan(&table).choose(&live, &profile, now).iter().map(|target| target.name.clone()).collect();
+        assert_eq!(chosen, ranked, "{strategy:?} with seed {}", profile.seed);
+        assert_eq!(chosen.iter().collect::<HashSet<_>>().len(), chosen.len(), "each once");
+        assert_eq!(chosen.len(), names.len() + 1, "and none is lost");
+    }
+}
+
+fn of_alias(strategy: Strategy, targets: &[(&str, u32)]) -> config::Alias {
+    alias(strategy, targets, &[])
+}
+
+#[test]
+fn what_a_choice_reads_of_a_target_lies_together() {
+    use super::super::hand::AtHand;
+    assert_eq!(align_of::<AtHand>(), 64);
+    let last = std::mem::offset_of!(AtHand, weight);
+    assert!(last < 64, "the weight lies {last} bytes behind the beginning");
+    assert!(std::mem::offset_of!(AtHand, flat) >= 64 - size_of::<u64>(), "prices lie behind it");
+}
+
 // sticky
+
+#[test]
+fn a_session_keeps_to_the_target_whose_clock_rings_first() {
+    let mut rng = fastrand::Rng::with_seed(5);
+    let names: Vec<String> = (0..30).map(|n| format!("openai/{}", letter(n))).collect();
+    let targets: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), rng.u32(0..9))).collect();
+    let table = built(alias(Strategy::Weighted, &targets, &[]));
+    let plan = plan(&table);
+    for stick in (0..2000).map(sticky::mix) {
+        for weighted in [false, true] {
+            let time = |target: &Target| {
+                let draw = sticky::unit(sticky::mix(stick ^ target.at_hand.lot));
+                match weighted {
+                    true => -draw.ln() / f64::from(target.at_hand.weight),
+                    false => 1.0 - draw,
+                }
+            };
+            let rings = plan.targets().map(|target| time(target)).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+            let found = sticky::rendezvous(stick, weighted, plan.targets().enumerate().map(|(at, t)| (at, &t.at_hand)));
+            assert_eq!(found, rings.map(|(at, _)| at));
+        }
+    }
+    let none: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    let table = built(alias(Strategy::Weighted, &none, &[]));
+    let all: Vec<_> = table.targets().cloned().collect();
+    assert_eq!(sticky::rendezvous(1, true, all.iter().enumerate().map(|(at, t)| (at, &t.at_hand))), None);
+}
 
 fn session(n: u64) -> Profile {
     // As a session's hash is: any number.

@@ -40,10 +40,10 @@ use crate::{
 };
 
 /// A day: what is configured, who answers, and who asks.
-struct Script {
+struct Script<'a> {
     name: &'static str,
     /// gateway.toml. Providers of `providers` need no table there.
-    config: &'static str,
+    config: &'a str,
     providers: Vec<Provider>,
     crowds: Vec<Crowd>,
     seed: u64,
@@ -99,7 +99,7 @@ impl Crowd {
 }
 
 /// Plays a day to its end.
-fn play(script: Script) -> Day {
+fn play(script: Script<'_>) -> Day {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (start, real) = (Instant::now(), Instant::now());
     fastrand::seed(script.seed);
@@ -109,7 +109,7 @@ fn play(script: Script) -> Day {
     day
 }
 
-async fn through(script: Script, start: Instant) -> Day {
+async fn through(script: Script<'_>, start: Instant) -> Day {
     let Script { name, config, providers, crowds, seed } = script;
     let providers = Arc::new(Providers::new(providers, start, seed));
     let config = read(&format!("{config}\n{}", providers.tables()));

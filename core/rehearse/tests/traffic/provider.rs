@@ -24,9 +24,10 @@ use crate::{
 /// One provider, as it is scripted.
 pub struct Provider {
     pub name: &'static str,
-    /// From the call to the first word, and from word to word.
+    /// From the call to the first word, and from word to word: half of the answers take longer to begin, and half have more words.
     latency: Duration,
     pace: Duration,
+    words: f64,
     /// How it is at other times; of several that fit the last one.
     moods: Vec<(Range<Duration>, Mood)>,
     grants: Vec<Grant>,
@@ -85,7 +86,18 @@ impl Provider {
         let (latency, pace) = (Duration::from_millis(latency_ms), Duration::from_millis(50));
         let lots = fastrand::Rng::with_seed(0);
         let (moods, grants, busy, heard) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Provider { name, latency, pace, moods, grants, places: None, busy, heard, lots }
+        Provider { name, latency, pace, words: WORDS, moods, grants, places: None, busy, heard, lots }
+    }
+
+    pub fn writes(mut self, words: u32) -> Provider {
+        self.words = f64::from(words);
+        self
+    }
+
+    /// What an answer takes on the average.
+    pub fn usual(&self) -> Duration {
+        let mean = |spread: f64| (spread * spread / 2.0).exp();
+        self.latency.mul_f64(mean(BEGINS)) + self.pace.mul_f64(self.words * mean(WRITES) + FRAMES)
     }
 
     pub fn holds(mut self, places: usize) -> Provider {
@@ -141,19 +153,30 @@ impl Provider {
             }
         }
         self.grants.iter_mut().for_each(|grant| grant.used += 1);
-        // A tenth of chance, so that no two answers take the same time.
-        latency = latency.mul_f64(0.95 + self.lots.f64() / 10.0);
+        // As it is with models: most answers are like each other, and a few take many times as long.
+        latency = latency.mul_f64(self.lot(BEGINS));
+        let words = (self.words * self.lot(WRITES)).clamp(1.0, self.words * 30.0).round() as u32;
+        // What dies has more to say.
+        let words = if cut.is_some() { words.max(5) } else { words };
         if self.places.is_some() {
-            self.busy.push(at + latency + self.pace * WORDS);
+            self.busy.push(at + latency + self.pace * words);
         }
         let mut events = text_part(0, "");
         let end = events.pop();
         events.pop();
-        events.extend((0..WORDS).flat_map(|n| text_part(0, &format!("word {n} ")).into_iter().nth(1)));
+        events.extend((0..words).flat_map(|n| text_part(0, &format!("word {n} ")).into_iter().nth(1)));
         events.extend(end);
         let fault = cut.map(Fault::Cut);
         let outcome = if fault.is_some() { Outcome::Failed } else { Outcome::Answered };
         (outcome, Answer { latency, pace: self.pace, fault, events, ..Answer::default() })
+    }
+}
+
+impl Provider {
+    /// How many times as much as usual: log-normal, half of the lots below one.
+    fn lot(&mut self, spread: f64) -> f64 {
+        let (size, turn) = (self.lots.f64().max(1e-12), self.lots.f64());
+        (spread * (-2.0 * size.ln()).sqrt() * (std::f64::consts::TAU * turn).cos()).exp()
     }
 }
 
@@ -217,4 +240,9 @@ impl Upstreams for Providers {
     }
 }
 
-const WORDS: u32 = 5;
+const WORDS: f64 = 5.0;
+/// Of a stream, beside those of words.
+const FRAMES: f64 = 3.0;
+/// Of a hundred answers one takes 2.3 times as long as usual to begin, and one has six times as many words.
+const BEGINS: f64 = 0.35;
+const WRITES: f64 = 0.8;

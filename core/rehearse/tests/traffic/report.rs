@@ -99,11 +99,6 @@ impl Day {
         quantile(self.asked.iter().filter(|a| a.complete && of(a)).map(|asked| asked.first).collect(), per_mille)
     }
 
-    /// To the end, of complete answers of those.
-    pub fn took(&self, per_mille: usize, of: impl Fn(&Asked) -> bool) -> Duration {
-        quantile(self.asked.iter().filter(|a| a.complete && of(a)).map(|asked| asked.took).collect(), per_mille)
-    }
-
     /// `name | simulated | requests | answered | p99 lost | calls | over`.
     pub fn row(&self) -> String {
         let hours = self.length.as_secs_f64() / 3600.0;
@@ -124,7 +119,7 @@ impl Day {
     }
 }
 
-fn quantile(mut times: Vec<Duration>, per_mille: usize) -> Duration {
+pub fn quantile(mut times: Vec<Duration>, per_mille: usize) -> Duration {
     times.sort();
     let at = (times.len() * per_mille).div_ceil(1000).max(1) - 1;
     times.get(at).copied().unwrap_or_default()
