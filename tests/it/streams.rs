@@ -160,6 +160,10 @@ async fn an_error_event_mid_stream_arrives_in_the_clients_own_shape() {
             assert_eq!(client.text(&answer), "some", "{client:?} of {format:?}: {}", answer.text());
             assert_eq!(client.stream_errors(&answer).len(), 1, "{client:?} of {format:?}: {}", answer.text());
             assert_eq!(client.terminals(&answer), 0, "{client:?} of {format:?}: {}", answer.text());
+            assert!(answer.text().contains("gone wrong"), "{client:?} of {format:?}: {}", answer.text());
+            // Its own format says it as it was said.
+            let own = answer.text().ends_with(format.error_frame());
+            assert!(client != format || own, "{client:?}: {}", answer.text());
         }
     }
 }
