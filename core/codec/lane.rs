@@ -130,12 +130,13 @@ impl Lane {
     /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line. `Err` if the terminal
     /// was not seen.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<()> {
+        let unended = !self.held.is_empty() && self.framing != Framing::EventStream;
         if !self.held.is_empty() {
             let rest = std::mem::take(&mut self.held).freeze();
             self.decode(&rest)?;
             self.decode(self.framing.closing())?;
             // Half of an event-stream frame is nothing that a client could read.
-            if self.framing != Framing::EventStream {
+            if unended {
                 out.push(rest);
             }
         }
@@ -144,6 +145,10 @@ impl Lane {
         }
         let result = self.decoder.finish(&mut self.events);
         self.note();
+        if result.is_err() && unended {
+            // An error event follows it.
+            out.push(Bytes::from_static(self.framing.closing()));
+        }
         result
     }
 
