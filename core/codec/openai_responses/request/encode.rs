@@ -38,7 +38,15 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     w.reasoning(request);
     w.keeping(request);
     plain(&request.extra, &mut w.body);
-    foreign::refuse(&request.extra, F, &[])?;
+    // Pictures are drawn by a tool here.
+    let draws = dialect.runs(PICTURES);
+    foreign::refuse(&request.extra, F, if draws { &["image"] } else { &[] })?;
+    if foreign::wants(&request.extra, F, "image")
+        && let Value::Array(tools) = w.body.entry("tools").or_insert_with(|| json!([]))
+        && !tools.iter().any(|tool| tool["type"] == PICTURES)
+    {
+        tools.push(json!({"type": PICTURES}));
+    }
     foreign::note(&request.extra, F, &mut w.notes);
     if vendor(dialect) {
         for (key, value) in foreign::shared(&request.extra, F, &CACHING) {
@@ -253,6 +261,8 @@ fn schema_name(name: Option<&str>) -> String {
     if name.is_empty() { "response".to_owned() } else { name }
 }
 
+/// The tool that draws.
+const PICTURES: &str = "image_generation";
 /// In `include`: thoughts come in a form that can be sent again.
 pub const SEALED: &str = "reasoning.encrypted_content";
 /// The vendor answers 400 to a smaller bound.
