@@ -472,6 +472,8 @@ impl Streaming {
         let request_id = exchange.cx.id.clone();
         let principal = exchange.cx.principal.clone();
         let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
+        // The upstream's own error event, for a client of its format.
+        let mut own = None;
         let mut live = Live { streaming: self, exchange: Some(exchange) };
         let failed = loop {
             let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
@@ -505,15 +507,22 @@ impl Streaming {
                     }
                 }
                 // Stages may reword it; an answer in its place would come too late.
+                let said = error.message.clone();
                 let inner = &mut **exchange;
                 Box::pin(inner.chain.error(&mut inner.cx, &mut error)).await;
+                if let Way::Lane(lane) = &mut streaming.way {
+                    own = lane.last_words(&error).filter(|_| error.message == said);
+                }
                 break Some(error);
             }
         };
         if let Some(error) = &failed {
-            let mut bytes = Vec::new();
-            live.streaming.encoder.error(error, &request_id, &mut bytes);
-            live.streaming.out.push(bytes.into());
+            let told = own.unwrap_or_else(|| {
+                let mut bytes = Vec::new();
+                live.streaming.encoder.error(error, &request_id, &mut bytes);
+                bytes.into()
+            });
+            live.streaming.out.push(told);
             sink.send(std::mem::take(&mut live.streaming.out)).await;
         }
         live.settle(failed);

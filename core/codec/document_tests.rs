@@ -206,6 +206,22 @@ fn developer_turns_are_rewritten_only_where_the_target_does_not_know_them() {
 }
 
 #[test]
+fn a_server_of_which_nothing_is_known_gets_its_format_as_its_client_wrote_it() {
+    let body = r#"{"model":"m","max_completion_tokens":9,"messages":[{"role":"developer","content":"x"},{"role":"assistant","content":"","reasoning_content":"hm","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"c2ln"}}}]}]}"#;
+    let quirks = Dialect { max_tokens_field: "max_tokens", developer_role: false, ..Dialect::of("m") };
+    let known = joined(document(body).patch(&quirks, false).expect("patched").0);
+    assert_eq!((&known["max_tokens"], &known["messages"][0]["role"]), (&json!(9), &json!("system")));
+    assert_eq!(known["messages"][1].get("reasoning_content"), None);
+    assert_eq!(known["messages"][1]["tool_calls"][0].get("extra_content"), None);
+    let unknown = Dialect { assumed: true, ..quirks };
+    assert_eq!(document(body).patch(&unknown, false).expect("patched").0.concat(), body.as_bytes());
+    // What this gateway alone writes is no server's.
+    let carried = body.replace(r#""reasoning_content":"hm""#, r#""thinking_blocks":[]"#);
+    let sent = joined(document(&carried).patch(&unknown, false).expect("patched").0);
+    assert_eq!(sent["messages"][1].get("thinking_blocks"), None);
+}
+
+#[test]
 fn knobs_that_a_target_refuses_leave_the_bytes_and_are_named() {
     let claude = |version: Option<&'static str>, body: &str| {
         let inbound = Inbound { version, ..Inbound::default() };

@@ -28,6 +28,8 @@ pub struct Envelope {
     /// Something that this gateway wrote into an earlier answer comes back (tagged signatures, `thinking_blocks`,
     /// signatures in call ids): the turns must be read before they go to any upstream.
     pub carries: bool,
+    /// The same, but in fields that other servers of the format write, too (`reasoning_content`): those may want them back.
+    pub shares: bool,
 }
 
 /// Where a top-level field stands: its key with quotes, and its value.
@@ -287,7 +289,9 @@ impl<'a> Scan<'a> {
         }
         watch.key = self.string()?;
         if watch.turns {
-            self.envelope.carries |= CARRIED.contains(&&self.body[watch.key.start + 1..watch.key.end - 1]);
+            let key = &&self.body[watch.key.start + 1..watch.key.end - 1];
+            self.envelope.carries |= CARRIED.contains(key);
+            self.envelope.shares |= SHARED.contains(key);
         }
         self.space();
         if self.peek() != Some(b':') {
@@ -492,7 +496,8 @@ const OUR_IDS: [&[u8]; 7] =
     [b"\"ws_pc_", b"\"ci_pc_", b"\"rs_pc_", b"\"msg_pc_", b"\"fc_pc_", b"\"ctc_pc_", b"\"ig_pc_"];
 
 /// Message fields by which signatures and native parts travel through the OpenAI format.
-const CARRIED: [&[u8]; 4] = [b"thinking_blocks", b"provider_specific_fields", b"extra_content", b"reasoning_content"];
+const CARRIED: [&[u8]; 2] = [b"thinking_blocks", b"provider_specific_fields"];
+const SHARED: [&[u8]; 2] = [b"extra_content", b"reasoning_content"];
 
 /// serde_json stops at 128; the top level and this one stay under it.
 const MAX_DEPTH: usize = 126;

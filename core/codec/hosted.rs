@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::{Dialect, codec, ran};
 use crate::{
     error::{Error, Result},
-    model::{Extra, Format, Message, Part, Request, Tool, ToolChoice},
+    model::{Extra, Format, Message, Part, Request, Tool, ToolChoice, ToolResult},
 };
 
 /// What a caller says of a search of the web.
@@ -53,7 +53,7 @@ pub fn fit(request: &Request, to: Format, dialect: &Dialect) -> Result<Option<Fi
         Tool::Function(_) => false,
     };
     let options = request.extra.any().filter(|(format, fields)| *format != to && fields.contains_key(OPTIONS));
-    let past = request.messages.iter().flat_map(|m| &m.parts).any(|part| !matches!(past_part(part, to), Past::Kept));
+    let past = request.messages.iter().flat_map(|m| &m.parts).any(|part| is_past(part, to));
     if options.is_none() && !past && !request.tools.iter().any(strange) {
         return Ok(None);
     }
@@ -212,8 +212,16 @@ fn past_part(part: &Part, to: Format) -> Past {
         return Past::Left;
     }
     match theirs.ran(kind, value) {
-        ran if ran.is_empty() => Past::Kept,
-        ran => Past::Written(Part::text(ran::text(&ran))),
+        ran if !ran.is_empty() => Past::Written(Part::text(ran::text(&ran))),
+        _ => theirs.past_call(kind, value).map_or(Past::Kept, |text| Past::Written(Part::text(text))),
+    }
+}
+
+/// Does this part, or one in it, not go as it is?
+fn is_past(part: &Part, to: Format) -> bool {
+    match part {
+        Part::ToolResult(result) => result.parts.iter().any(|part| is_past(part, to)),
+        part => !matches!(past_part(part, to), Past::Kept),
     }
 }
 
@@ -221,7 +229,17 @@ fn past_part(part: &Part, to: Format) -> Past {
 pub fn without_past(messages: &[Message], to: Format) -> Vec<Message> {
     let kept = |message: &Message| {
         let part = |part: &Part| match past_part(part, to) {
-            Past::Kept => Some(part.clone()),
+            Past::Kept => match part {
+                Part::ToolResult(result) if is_past(part, to) => {
+                    let inner = result.parts.iter().filter_map(|inner| match past_part(inner, to) {
+                        Past::Kept => Some(inner.clone()),
+                        Past::Left => None,
+                        Past::Written(text) => Some(text),
+                    });
+                    Some(Part::ToolResult(ToolResult { parts: inner.collect(), ..result.clone() }))
+                }
+                part => Some(part.clone()),
+            },
             Past::Left => None,
             Past::Written(text) => Some(text),
         };

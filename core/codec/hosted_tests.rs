@@ -323,9 +323,49 @@ fn a_search_that_gemini_tells_of_as_a_call_is_the_record_of_a_search() {
     };
     let fitted = fit(&asked("GOOGLE_SEARCH_WEB"), Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal");
     assert_eq!(fitted.expect("something to fit").dropped, ["past_searches"]);
-    let files = asked("FILE_SEARCH");
-    assert!(fit(&files, Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal").is_none());
-    assert!(codec(Format::AnthropicMessages).encode_request(&files, &Dialect::of("m")).is_err());
+    let files = fit(&asked("FILE_SEARCH"), Format::AnthropicMessages, &Dialect::of("m")).expect("no refusal");
+    assert!(files.expect("something to fit").dropped.is_empty(), "what was found there is told");
+}
+
+#[test]
+fn what_another_provider_called_by_itself_is_written_down() {
+    let anthropic = json!({"model": "m", "max_tokens": 9, "messages": [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": [
+            {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "ask", "server_name": "s", "input": {"q": "why"}},
+            {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "content": [{"type": "text", "text": "because"}]},
+            {"type": "tool_use", "id": "toolu_1", "name": "find", "input": {}},
+        ]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1",
+            "content": [{"type": "tool_reference", "tool_name": "because_of"}]}]},
+    ]});
+    let responses = json!({"model": "m", "input": [
+        {"role": "user", "content": "go"},
+        {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []},
+        {"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "ask", "arguments": "{\"q\":\"why\"}",
+            "output": "because"},
+        {"role": "user", "content": "and?"},
+    ]});
+    let gemini = json!({"contents": [
+        {"role": "user", "parts": [{"text": "go"}]},
+        {"role": "model", "parts": [
+            {"toolCall": {"id": "1", "toolType": "ASK", "args": {"q": "why"}}},
+            {"toolResponse": {"id": "1", "toolType": "ASK", "response": {"result": "because"}}},
+        ]},
+        {"role": "user", "parts": [{"text": "and?"}]},
+    ]});
+    for (from, body) in
+        [(Format::AnthropicMessages, anthropic), (Format::OpenaiResponses, responses), (Format::Gemini, gemini)]
+    {
+        for to in Format::ALL.into_iter().filter(|to| *to != from) {
+            let inbound = Inbound { model: Some("m"), stream: Some(false), ..Inbound::default() };
+            let mut document = Document::new(from, body.to_string().into(), inbound).expect("opened");
+            let sent = document.encode(to, &Dialect::of("m")).unwrap_or_else(|e| panic!("{from:?} {to:?}: {e}"));
+            let text = Value::Object(sent.body).to_string();
+            assert!(text.contains("```call ask") && text.contains("why") && text.contains("because"), "{to:?}: {text}");
+            assert!(!text.contains("mcp_1") && !text.contains("mcptoolu_1"), "{to:?}: {text}");
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,14 @@
 //! Reading JSON objects field by field: what is known is taken, what is left is kept as `Extra`, and every error names
 //! the path of the field at fault.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Number, Value};
 
-use super::long;
+use super::{
+    long,
+    surrogate::{self, Half},
+};
 use crate::{
     error::{Error, Kind, Result},
     model::{Extra, Format},
@@ -27,7 +32,23 @@ pub fn parse(body: &[u8]) -> Result<Value> {
 /// Parses what an upstream sent: an error here is the upstream's fault, and its text is not shown.
 pub fn parse_upstream(body: &[u8]) -> Result<Value> {
     serde_json::from_slice(body)
+        .or_else(|e| mended(body, None).unwrap_or(Err(e)))
         .map_err(|e| Error::new(Kind::Upstream, "the upstream's answer is not valid JSON").because(e))
+}
+
+/// The same for one event of a stream: a text may be cut in the middle of a character.
+pub fn parse_event(data: &str, half: &mut Half) -> Result<Value> {
+    serde_json::from_str(data)
+        .or_else(|e| mended(data.as_bytes(), Some(half)).unwrap_or(Err(e)))
+        .map_err(|e| Error::new(Kind::Upstream, "the upstream's stream has an event that is not valid JSON").because(e))
+}
+
+/// What a parser refused, read once more without halves of characters; `None`: there are none.
+fn mended(json: &[u8], half: Option<&mut Half>) -> Option<serde_json::Result<Value>> {
+    match surrogate::mended(json, half) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(json) => Some(serde_json::from_slice(&json)),
+    }
 }
 
 /// An object being taken apart. Taken fields leave nothing behind; explicit nulls count as absent.

@@ -36,6 +36,8 @@ pub struct Lane {
     finish: Option<FinishReason>,
     /// A chunk of text as this stream writes them.
     plain: Plain,
+    /// The frame in which the upstream said that it failed.
+    failed: Option<Bytes>,
     /// Gemini repeats usage on each frame: only the last one is read.
     last_usage: Option<Bytes>,
     frames: u64,
@@ -61,6 +63,7 @@ impl Lane {
             service_tier: None,
             finish: None,
             plain: Plain::default(),
+            failed: None,
             last_usage: None,
             frames: 0,
             output: 0,
@@ -101,6 +104,9 @@ impl Lane {
                 }
                 Err(error) => {
                     forward(&bytes, from, frame.start, out);
+                    if error.upstream.is_some() {
+                        self.failed = Some(bytes.slice(frame));
+                    }
                     return Err(error);
                 }
             }
@@ -124,12 +130,13 @@ impl Lane {
     /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line. `Err` if the terminal
     /// was not seen.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<()> {
+        let unended = !self.held.is_empty() && self.framing != Framing::EventStream;
         if !self.held.is_empty() {
             let rest = std::mem::take(&mut self.held).freeze();
             self.decode(&rest)?;
             self.decode(self.framing.closing())?;
             // Half of an event-stream frame is nothing that a client could read.
-            if self.framing != Framing::EventStream {
+            if unended {
                 out.push(rest);
             }
         }
@@ -138,7 +145,16 @@ impl Lane {
         }
         let result = self.decoder.finish(&mut self.events);
         self.note();
+        if result.is_err() && unended {
+            // An error event follows it.
+            out.push(Bytes::from_static(self.framing.closing()));
+        }
         result
+    }
+
+    /// The upstream's error event as it came. What is said of the gateway's own key is not for its clients.
+    pub fn last_words(&mut self, error: &Error) -> Option<Bytes> {
+        self.failed.take().filter(|_| error.kind != Kind::UpstreamAuth)
     }
 
     /// Has model output gone by?

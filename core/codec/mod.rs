@@ -40,6 +40,7 @@ pub mod signature;
 pub mod skim;
 pub mod sse;
 pub mod standin;
+mod surrogate;
 pub mod written;
 
 use std::sync::Arc;
@@ -155,6 +156,11 @@ pub trait Codec: Send + Sync {
     /// What a part that only this format understands says was run, and what came of it.
     fn ran(&self, _kind: &str, _part: &Value) -> Vec<ran::Ran> {
         Vec::new()
+    }
+    /// What a part of a past turn says of something else that its provider called by itself, and what came of it: in plain text, for
+    /// the models of others.
+    fn past_call(&self, _kind: &str, _part: &Value) -> Option<String> {
+        None
     }
     /// Client side: its own parts (their kinds, and what they hold) that tell of that. None: it has no such parts.
     fn run_parts(&self, _ran: &[ran::Ran]) -> Vec<(String, Value)> {
@@ -306,6 +312,12 @@ pub trait StreamDecoder: Send {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()>;
     /// The upstream closed. `Err(Kind::Upstream)` if the format's terminal was not seen.
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()>;
+}
+
+/// Of a last frame without its end: did the upstream say that it failed? Otherwise, if it cannot be read, it was cut off, and what
+/// is told is that the stream broke off.
+pub(crate) fn is_error_event(told: &Result<()>) -> bool {
+    told.as_ref().is_err_and(|error| error.upstream.is_some())
 }
 
 /// Events to bytes. Never writes a terminal after an error, nor a second one.

@@ -41,6 +41,15 @@ pub fn text(ran: &[Ran]) -> String {
     pieces.collect::<Vec<_>>().join("\n")
 }
 
+/// The same of another tool than a sandbox.
+pub fn called(name: &str, input: &str) -> String {
+    format!("```call {name}\n{}\n```", input.trim_end())
+}
+
+pub fn answered(text: &str) -> String {
+    format!("```output\n{}\n```", text.trim_end())
+}
+
 fn native(ran: &[Ran], to: Format) -> Vec<Part> {
     let parts = codec(to).run_parts(ran).into_iter();
     parts.map(|(kind, value)| Part::Native { format: to, kind, value }).collect()

@@ -9,7 +9,7 @@ use base64::{
     },
 };
 
-use crate::model::{Format, Signature};
+use crate::model::{Delta, Event, Extra, Format, PartStart, Signature};
 
 /// For a client of format `wire`: plain where `wire` would assume that origin anyway, else tagged.
 pub fn write(signature: &Signature, wire: Format) -> String {
@@ -48,12 +48,47 @@ pub fn split_id(id: &str) -> (&str, Option<Signature>) {
     }
 }
 
-/// Joins them again for a client whose wire has no other place for it.
+/// Joins them again for a client whose wire has no other place for it: only where the gateway made the id. One of the upstream's
+/// own stays as it is (`beside_call`).
 pub fn join_id(id: &str, signature: Option<&Signature>) -> String {
     match signature {
         Some(s) if s.origin == Format::Gemini => format!("{id}{IN_ID}{}", s.data),
         _ => id.to_owned(),
     }
+}
+
+/// The thought signature of a call whose id is the upstream's own: it stands before the call, as sealed reasoning, which every
+/// client sends back.
+pub fn beside_call<'a>(id: &str, signature: Option<&'a Signature>) -> Option<&'a Signature> {
+    let own = !id.is_empty() && !id.starts_with(MADE);
+    signature.filter(|signature| own && signature.origin == Format::Gemini)
+}
+
+/// The id of a call that has one, as its client sees it.
+pub fn told_id(id: &str, signature: Option<&Signature>) -> String {
+    if beside_call(id, signature).is_some() { id.to_owned() } else { join_id(id, signature) }
+}
+
+/// How an id begins that the gateway made as it read an answer, of a call that came without one.
+pub const MADE: &str = "call_gm_";
+
+/// The beginning of such a call in a stream, with what stands before it.
+pub fn apart(event: &Event) -> Option<[Event; 4]> {
+    let Event::PartStart { choice, index, part: PartStart::ToolCall { id, name, kind, signature, extra } } = event
+    else {
+        return None;
+    };
+    let sealed = beside_call(id, signature.as_ref())?.clone();
+    // No stream has so many parts.
+    let (choice, before) = (*choice, u32::MAX - index);
+    let (id, name, kind, extra) = (id.clone(), name.clone(), *kind, extra.clone());
+    let call = PartStart::ToolCall { id, name, kind, signature: None, extra };
+    Some([
+        Event::PartStart { choice, index: before, part: PartStart::Reasoning { extra: Extra::default() } },
+        Event::Delta { choice, index: before, delta: Delta::Sealed(sealed) },
+        Event::PartEnd { choice, index: before },
+        Event::PartStart { choice, index: *index, part: call },
+    ])
 }
 
 /// For wires whose field is bytes: base64, which SDKs decode and write anew in the alphabet they like. Data that is base64 itself

@@ -1,6 +1,6 @@
 //! Server-sent events as a push machine: bytes in, frames out, at any split. WHATWG rules: LF, CR and CRLF end a line,
-//! a BOM at the start is skipped, several `data:` lines join with LF, comments and unknown fields are skipped, a frame
-//! that is not ended by an empty line is discarded.
+//! a BOM at the start is skipped, several `data:` lines join with LF, comments and unknown fields are skipped. But for one: a
+//! last frame that lacks only its empty line is told when the stream is over, because servers and proxies leave that line out.
 
 use crate::error::{Error, Kind, Result};
 
@@ -66,6 +66,11 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+
+    /// The upstream closed. `each` says whether what stood there was whole.
+    pub fn finish(&mut self, each: impl FnMut(&Frame) -> Result<()>) -> Result<()> {
+        self.push(b"\n\n", each)
     }
 
     fn grow(&mut self, bytes: &[u8]) -> Result<()> {

@@ -1,10 +1,12 @@
 use super::{Decoder, Frame, write};
 use crate::{
     codec::{
+        Dialect, codec,
         eventstream::{self, Said},
         framing::Framing,
     },
     error::Kind,
+    model::{Delta, Event, Format, Part},
 };
 
 fn read(pieces: &[&[u8]]) -> Vec<Frame> {
@@ -95,6 +97,70 @@ fn every_format_follows_the_limit_it_is_given() {
         assert!(over.contains("over 4000 bytes"), "{format:?}: {over}");
         assert!(push(6_000).err().is_none_or(|e| !e.contains("bytes")), "{format:?}");
     }
+}
+
+#[test]
+fn a_last_event_may_lack_its_empty_line_but_nothing_else() {
+    let chat = concat!(
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"x\"}}]}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]"
+    );
+    let responses = concat!(
+        "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_1\",\"status\":\"in_progress\"}}\n\n",
+        "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"id\":\"resp_1\",\"status\":\"completed\",\"output\":[]}}"
+    );
+    let messages = concat!(
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"content\":[]}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}"
+    );
+    let gemini = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"x\"}]},\"finishReason\":\"STOP\"}]}";
+    let cohere = concat!(
+        "event: message-start\ndata: {\"type\":\"message-start\",\"id\":\"c\"}\n\n",
+        "event: message-end\ndata: {\"type\":\"message-end\",\"delta\":{\"finish_reason\":\"COMPLETE\"}}"
+    );
+    for (format, stream) in [
+        (Format::OpenaiChat, chat),
+        (Format::OpenaiResponses, responses),
+        (Format::AnthropicMessages, messages),
+        (Format::Gemini, gemini),
+        (Format::Cohere, cohere),
+    ] {
+        let read = |text: &str| {
+            let mut decoder = codec(format).stream_decoder(&Dialect::of("m"), 4096);
+            let mut events = Vec::new();
+            let end = decoder.push(text.as_bytes(), &mut events).and_then(|()| decoder.finish(&mut events));
+            end.map(|()| events).map_err(|error| error.kind)
+        };
+        let whole = read(&format!("{stream}\n\n")).expect("a whole stream");
+        assert_eq!(whole.last(), Some(&Event::End), "{format:?}");
+        for end in ["", "\n", "\r", "\r\n"] {
+            assert_eq!(read(&format!("{stream}{end}")).as_ref(), Ok(&whole), "{format:?} {end:?}");
+        }
+        assert_eq!(read(&stream[..stream.len() - 1]), Err(Kind::Upstream), "{format:?}: cut off");
+    }
+}
+
+#[test]
+fn a_character_that_is_cut_in_two_comes_whole_or_as_none() {
+    let chunk = |text: &str| {
+        format!("data: {{\"id\":\"c\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+    };
+    let said = |pieces: &[&str]| {
+        let mut decoder = codec(Format::OpenaiChat).stream_decoder(&Dialect::of("m"), 4096);
+        let mut events = Vec::new();
+        let stream: String = pieces.iter().map(|piece| chunk(piece)).collect();
+        decoder.push(stream.as_bytes(), &mut events).expect("read");
+        let text = |event: &Event| match event {
+            Event::Delta { delta: Delta::Text(text), .. } => Some(text.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(text).collect::<String>()
+    };
+    assert_eq!(said(&["a", "b\\ud83d", "\\ude00c", "d"]), "ab😀cd");
+    assert_eq!(said(&["a", "\\ud83d b", "c"]), "a\u{fffd} bc");
+    let body = br#"{"choices":[{"message":{"content":"x\udc00"}}]}"#;
+    let answer = codec(Format::OpenaiChat).decode_response(body).expect("read");
+    assert_eq!(answer.choices[0].parts, [Part::text("x\u{fffd}")]);
 }
 
 #[test]

@@ -99,6 +99,11 @@ pub fn leaves_tools_out(target: Format) -> bool {
     matches!(target, Format::BedrockConverse | Format::Ollama)
 }
 
+/// A wire whose models draw by a tool: who asks for a picture elsewhere gets it offered here.
+pub fn draws_by_a_tool(target: Format) -> bool {
+    target == Format::OpenaiResponses
+}
+
 /// A wire that says only "some call must be made".
 pub fn forces_the_only_tool(target: Format) -> bool {
     target == Format::Cohere

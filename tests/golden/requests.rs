@@ -97,8 +97,9 @@ pub fn cross(request: &Request, source: Format, target: Format) -> Outcome {
     let no_calls = no_calls || forced_alone(request, &again, target);
     let about_tools = ["tools", "tool descriptions", "tool_choice"];
     let declared = request.tools.is_empty() && known::declares_past_calls(target);
-    let free =
-        |name: &str| json_mode(name) || (no_calls && about_tools.contains(&name)) || (declared && name == "tools");
+    let drawn = matches!(&again.tools[..], [Tool::Hosted { kind, .. }] if kind == "image_generation");
+    let added = declared || (request.tools.is_empty() && drawn && known::draws_by_a_tool(target));
+    let free = |name: &str| json_mode(name) || (no_calls && about_tools.contains(&name)) || (added && name == "tools");
     let mut faults = meaning::lost(&before, &after, &free);
     let raised = request.reasoning.is_some();
     let skip = |name: &str| {

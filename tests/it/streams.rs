@@ -136,6 +136,24 @@ async fn an_upstream_that_dies_mid_stream_is_one_error_event_and_never_an_end() 
     }
 }
 
+/// Neither is glued to the error behind it what lacked its empty line, nor what was cut off within.
+#[tokio::test]
+async fn an_error_behind_half_an_event_is_an_event_of_its_own() {
+    for half in ["\n", "", "\n\ndata: {\"choices\":[{\"in"] {
+        for client in FAMILIES {
+            let mut say = unfinished(Openai, &["some", "thing"]);
+            if let Some((_, last)) = say.chunks.last_mut() {
+                let text = String::from_utf8_lossy(last).trim_end().to_owned();
+                *last = format!("{text}{half}").into_bytes();
+            }
+            let (_upstream, gateway) = pair(say, Openai.format(), "").await;
+            let answer = client.ask(&gateway, "up/m", true).await;
+            assert_eq!(client.text(&answer), "something", "{client:?} {half:?}: {}", answer.text());
+            assert_eq!(client.stream_errors(&answer).len(), 1, "{client:?} {half:?}: {}", answer.text());
+        }
+    }
+}
+
 /// A clean close without the format's terminal is a death too.
 #[tokio::test]
 async fn a_stream_without_its_terminal_is_dead_even_when_it_closes_well() {
@@ -158,8 +176,14 @@ async fn an_error_event_mid_stream_arrives_in_the_clients_own_shape() {
             let (_upstream, gateway) = pair(say, format.format(), "").await;
             let answer = client.ask(&gateway, "up/m", true).await;
             assert_eq!(client.text(&answer), "some", "{client:?} of {format:?}: {}", answer.text());
-            assert_eq!(client.stream_errors(&answer).len(), 1, "{client:?} of {format:?}: {}", answer.text());
             assert_eq!(client.terminals(&answer), 0, "{client:?} of {format:?}: {}", answer.text());
+            assert!(answer.text().contains("gone wrong"), "{client:?} of {format:?}: {}", answer.text());
+            if client == format {
+                // As the upstream said it.
+                assert!(answer.text().ends_with(format.error_frame()), "{client:?}: {}", answer.text());
+            } else {
+                assert_eq!(client.stream_errors(&answer).len(), 1, "{client:?} of {format:?}: {}", answer.text());
+            }
         }
     }
 }

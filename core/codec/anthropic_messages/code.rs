@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::codec::ran::Ran;
+use crate::codec::ran::{self, Ran};
 
 /// The tool has a dated type, and takes nothing of the caller's.
 pub fn is_tool(kind: &str) -> bool {
@@ -39,6 +39,29 @@ pub fn read(kind: &str, block: &Value) -> Vec<Ran> {
     // An edit tells of a file, not of an output.
     let said = if content.get("stdout").is_none() { content.to_string() } else { said };
     vec![Ran::Output { id, text: said, failed }]
+}
+
+/// Calls of the caller's own servers that this vendor made, and tools that it found.
+pub fn past_call(kind: &str, block: &Value) -> Option<String> {
+    let text = |name: &str| block.get(name).and_then(Value::as_str).unwrap_or_default();
+    match kind {
+        "mcp_tool_use" => {
+            let input = block.get("input").map(Value::to_string).unwrap_or_default();
+            Some(ran::called(text("name"), &input))
+        }
+        "mcp_tool_result" => {
+            let pieces = match block.get("content") {
+                Some(Value::String(text)) => text.clone(),
+                Some(Value::Array(list)) => {
+                    list.iter().filter_map(|piece| piece.get("text")?.as_str()).collect::<Vec<_>>().join("\n")
+                }
+                _ => String::new(),
+            };
+            Some(ran::answered(&pieces))
+        }
+        "tool_reference" => Some(text("tool_name").to_owned()),
+        _ => None,
+    }
 }
 
 pub fn write(ran: &[Ran]) -> Vec<(String, Value)> {

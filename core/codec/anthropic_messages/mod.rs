@@ -78,6 +78,10 @@ impl Codec for AnthropicMessages {
         code::read(kind, part)
     }
 
+    fn past_call(&self, kind: &str, part: &Value) -> Option<String> {
+        code::past_call(kind, part)
+    }
+
     fn run_parts(&self, ran: &[Ran]) -> Vec<(String, Value)> {
         code::write(ran)
     }

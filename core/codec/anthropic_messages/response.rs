@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codec::{signature, written},
     error::{Error, Kind, Result},
-    model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Text, ToolCall, ToolKind},
+    model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Signature, Text, ToolCall, ToolKind},
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
@@ -102,7 +102,12 @@ fn encode_part(part: &Part, seed: &str, content: &mut Vec<Value>, beside: &mut V
         Part::Text(text) => content.push(text_block(text)),
         Part::Refusal(text) => content.push(json!({"type": "text", "text": text})),
         Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning)),
-        Part::ToolCall(call) => content.push(call_block(call, seed)),
+        Part::ToolCall(call) => {
+            if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
+                content.push(sealed_block(sealed));
+            }
+            content.push(call_block(call, seed));
+        }
         Part::Native { format: FORMAT, kind: _, value } => content.push(value.clone()),
         Part::Native { .. } | Part::Media(_) | Part::ToolResult(_) => beside.extend(beside_content(part)),
     }
@@ -132,12 +137,16 @@ fn reasoning_blocks(reasoning: &Reasoning) -> Vec<Value> {
         blocks.push(json!({"type": "thinking", "thinking": text, "signature": signature}));
     }
     if let Some(sealed) = sealed {
-        blocks.push(json!({"type": "redacted_thinking", "data": signature::write(sealed, FORMAT)}));
+        blocks.push(sealed_block(sealed));
     }
     if let Some(Value::Object(first)) = blocks.first_mut() {
         block::give_back(first, extra);
     }
     blocks
+}
+
+fn sealed_block(sealed: &Signature) -> Value {
+    json!({"type": "redacted_thinking", "data": signature::write(sealed, FORMAT)})
 }
 
 fn call_block(call: &ToolCall, seed: &str) -> Value {
@@ -157,10 +166,10 @@ pub fn call_seed(message_id: &str, index: usize) -> String {
 }
 
 /// The id as the client sees it; a thought signature that belongs to the call rides in it.
-pub fn call_id(id: &str, seed: &str, signature: Option<&crate::model::Signature>) -> String {
+pub fn call_id(id: &str, seed: &str, signature: Option<&Signature>) -> String {
     match id {
         "" => signature::join_id(&wire::made_id("toolu_", &[seed]), signature),
-        id => signature::join_id(id, signature),
+        id => signature::told_id(id, signature),
     }
 }
 

@@ -86,7 +86,12 @@ fn encode_part(part: &Part, seed: &str, content: &mut Vec<Value>, beside: &mut V
         Part::Text(text) => content.extend(text_blocks(text)),
         Part::Refusal(text) => content.push(json!({"text": text})),
         Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning)),
-        Part::ToolCall(call) => content.push(call_block(call, seed)),
+        Part::ToolCall(call) => {
+            if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
+                content.push(sealed_block(sealed));
+            }
+            content.push(call_block(call, seed));
+        }
         Part::Media(media) => match image(media) {
             Some((format, data)) => {
                 content.push(json!({"image": {"format": format, "source": {"bytes": data}}}));
@@ -125,9 +130,13 @@ fn reasoning_blocks(reasoning: &Reasoning) -> Vec<Value> {
         blocks.push(block);
     }
     if let Some(sealed) = sealed {
-        blocks.push(json!({"reasoningContent": {"redactedContent": wire::write_sealed(sealed)}}));
+        blocks.push(sealed_block(sealed));
     }
     blocks
+}
+
+fn sealed_block(sealed: &Signature) -> Value {
+    json!({"reasoningContent": {"redactedContent": wire::write_sealed(sealed)}})
 }
 
 fn reasoning_text(text: &str, signature: Option<&Signature>) -> Value {
@@ -159,7 +168,7 @@ pub fn call_seed(id: &str, view: &ClientView, index: usize) -> String {
 pub fn call_id(id: &str, seed: &str, signature: Option<&Signature>) -> String {
     match id {
         "" => signature::join_id(&calls::made_id("tooluse_", &[seed]), signature),
-        id => signature::join_id(id, signature),
+        id => signature::told_id(id, signature),
     }
 }
 

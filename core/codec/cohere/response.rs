@@ -127,11 +127,12 @@ fn thinking_item(reasoning: &Reasoning) -> Value {
 
 fn call_item(call: &ToolCall, seed: &str) -> Value {
     let ToolCall { id, name, kind, arguments, signature, cache: _, extra } = call;
-    let id = call_id(id, seed, signature.as_ref());
+    let made = call_id(id, seed, signature.as_ref());
+    let beside = signature::beside_call(id, signature.as_ref());
     if *kind == ToolKind::Custom {
-        return wire::write_call(&id, name, &json!({"input": arguments}).to_string(), extra);
+        return wire::write_call(&made, name, &json!({"input": arguments}).to_string(), beside, extra);
     }
-    wire::write_call(&id, name, arguments, extra)
+    wire::write_call(&made, name, arguments, beside, extra)
 }
 
 pub fn answer_id(id: &str, view: &ClientView) -> String {
@@ -147,7 +148,7 @@ pub fn call_seed(id: &str, index: usize) -> String {
 pub fn call_id(id: &str, seed: &str, signature: Option<&crate::model::Signature>) -> String {
     match id {
         "" => signature::join_id(&calls::made_id("call_", &[seed]), signature),
-        id => signature::join_id(id, signature),
+        id => signature::told_id(id, signature),
     }
 }
 

@@ -150,7 +150,9 @@ pub fn read_call(value: Value, path: &str) -> Result<ToolCall> {
     let path = f.path("function");
     let mut function = f.object("function")?.ok_or_else(|| json::missing(&path))?;
     let id = f.string("id")?.unwrap_or_default();
-    let (id, signature) = signature::split_id(&id);
+    let (id, in_id) = signature::split_id(&id);
+    let beside = f.string("signature")?.map(|text| signature::read(&text, FORMAT));
+    let signature = in_id.or(beside);
     Ok(ToolCall {
         id: id.to_owned(),
         name: function.required_string("name")?,
@@ -162,12 +164,16 @@ pub fn read_call(value: Value, path: &str) -> Result<ToolCall> {
     })
 }
 
-pub fn write_call(id: &str, name: &str, arguments: &str, extra: &Extra) -> Value {
+/// `signed`: this wire has no place for it, but for the call itself.
+pub fn write_call(id: &str, name: &str, arguments: &str, signed: Option<&Signature>, extra: &Extra) -> Value {
     let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
     let mut out = Map::new();
     out.insert("id".to_owned(), id.into());
     out.insert("type".to_owned(), "function".into());
     out.insert("function".to_owned(), json!({"name": name, "arguments": arguments}));
+    if let Some(signed) = signed {
+        out.insert("signature".to_owned(), signature::write(signed, FORMAT).into());
+    }
     give_back(&mut out, extra);
     Value::Object(out)
 }

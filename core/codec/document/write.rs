@@ -193,8 +193,11 @@ impl Document {
     /// Marks what this target's dialect cannot take as the client wrote it.
     fn adapt(&mut self, dialect: &Dialect) -> Result<()> {
         let has = |key: &str| self.envelope.value(&self.bytes, key).is_some();
-        let bound = dialect.max_tokens_field == "max_tokens" && has("max_completion_tokens");
-        let developer = !dialect.developer_role && self.envelope.has_developer;
+        // Of a server in no row nothing is known: its clients write what it understands.
+        let known = !dialect.assumed;
+        let bound = known && dialect.max_tokens_field == "max_tokens" && has("max_completion_tokens");
+        let developer = known && !dialect.developer_role && self.envelope.has_developer;
+        let carries = self.envelope.carries || known && self.envelope.shares;
         let ids = dialect.short_tool_ids && memchr::memmem::find(&self.bytes, b"\"tool_call_id\"").is_some();
         let sampled = self.format == Format::Gemini
             && dialect.no_sampling
@@ -211,7 +214,7 @@ impl Document {
         if bound {
             self.edit(Field::MaxTokens)?;
         }
-        if developer || ids || self.envelope.carries {
+        if developer || ids || carries {
             self.edit(Field::Messages)?;
         }
         Ok(())

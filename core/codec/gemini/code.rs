@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::codec::ran::Ran;
+use crate::codec::ran::{self, Ran};
 
 pub fn is_tool(kind: &str) -> bool {
     kind == "codeExecution"
@@ -22,6 +22,18 @@ pub fn read(part: &Value) -> Vec<Ran> {
     let Some(result) = inner(["codeExecutionResult", "code_execution_result"]) else { return Vec::new() };
     let failed = !matches!(text(result, "outcome").as_str(), "" | "OUTCOME_OK" | "OUTCOME_UNSPECIFIED");
     vec![Ran::Output { id: text(result, "id"), text: text(result, "output"), failed }]
+}
+
+/// Calls of other tools that the vendor made.
+pub fn past_call(part: &Value) -> Option<String> {
+    let inner = |names: [&str; 2]| names.iter().find_map(|name| part.get(name));
+    let json = |value: &Value, name: &str| value.get(name).filter(|v| !v.is_null()).map(Value::to_string);
+    if let Some(call) = inner(["toolCall", "tool_call"]) {
+        let name = call.get("toolType").or_else(|| call.get("tool_type")).and_then(Value::as_str).unwrap_or("tool");
+        return Some(ran::called(&name.to_ascii_lowercase(), &json(call, "args").unwrap_or_default()));
+    }
+    let response = inner(["toolResponse", "tool_response"])?;
+    Some(ran::answered(&json(response, "response").unwrap_or_default()))
 }
 
 pub fn write(ran: &[Ran]) -> Vec<(String, Value)> {

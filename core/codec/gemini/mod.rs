@@ -68,6 +68,10 @@ impl Codec for Gemini {
         code::read(part)
     }
 
+    fn past_call(&self, _kind: &str, part: &Value) -> Option<String> {
+        code::past_call(part)
+    }
+
     fn run_parts(&self, ran: &[Ran]) -> Vec<(String, Value)> {
         code::write(ran)
     }

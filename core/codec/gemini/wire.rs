@@ -16,7 +16,7 @@ use crate::{
 pub const GEMINI: Format = Format::Gemini;
 
 /// Ids made here because the wire had none. They never go to a Gemini upstream.
-pub const MADE_ID: &str = "call_gm_";
+pub use crate::codec::signature::MADE as MADE_ID;
 
 /// What Gemini takes in place of a thought signature on calls it did not make itself.
 pub const SKIP_SIGNATURE: &str = "skip_thought_signature_validator";

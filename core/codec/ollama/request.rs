@@ -200,7 +200,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
             return Err(Error::unsupported(feature, format!("this server has no `{feature}`; leave it out")));
         }
     }
-    foreign::refuse(extra, FORMAT)?;
+    foreign::refuse(extra, FORMAT, &[])?;
     foreign::note(extra, FORMAT, &mut dropped);
     let mut body = Map::new();
     let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
@@ -237,7 +237,14 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         Some(think) => drop(put("think", think)),
         None => {}
     }
-    let options = options(sampling, *max_tokens, extra, dialect, &mut dropped);
+    let mut options = options(sampling, *max_tokens, extra, dialect, &mut dropped);
+    // Other servers of such models have them at the top.
+    for (theirs, own) in [("min_p", "min_p"), ("repetition_penalty", "repeat_penalty")] {
+        for (_, value) in foreign::shared(extra, FORMAT, &[theirs]) {
+            dropped.retain(|name| *name != theirs);
+            options.entry(own).or_insert_with(|| value.clone());
+        }
+    }
     if !options.is_empty() {
         put("options", Value::Object(options));
     }

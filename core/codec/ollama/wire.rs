@@ -74,7 +74,8 @@ pub fn write_call(id: &str, name: &str, arguments: &str, kind: ToolKind) -> Valu
 pub fn read_finish(raw: &str, called: bool) -> Finish {
     let reason = match raw {
         "stop" if called => FinishReason::ToolCalls,
-        "stop" => FinishReason::Stop,
+        // A model that is loaded or let go of has nothing to say.
+        "stop" | "load" | "unload" => FinishReason::Stop,
         "length" => FinishReason::Length,
         // Not the vendor's: what other families say goes there and comes back.
         FILTERED => FinishReason::ContentFilter,
@@ -92,6 +93,7 @@ pub fn done_reason(finish: Option<&Finish>, refused: bool) -> String {
         Some(_) if refused => FILTERED.to_owned(),
         // The wire's words for other ends are its own.
         Some((FinishReason::Other | FinishReason::Malformed, raw)) if !raw.is_empty() => raw.to_owned(),
+        Some((FinishReason::Stop, raw @ ("load" | "unload"))) => raw.to_owned(),
         _ => "stop".to_owned(),
     }
 }

@@ -19,7 +19,9 @@ use crate::{
         signature,
     },
     error::Result,
-    model::{Citation, Extra, Format, Media, MediaKind, MediaSource, Part, Reasoning, Text, ToolCall, ToolKind},
+    model::{
+        Citation, Extra, Format, Media, MediaKind, MediaSource, Part, Reasoning, Signature, Text, ToolCall, ToolKind,
+    },
 };
 
 /// Takes the parts out of a message; unknown fields stay in `f`.
@@ -222,7 +224,10 @@ fn images(f: &mut Fields, parts: &mut Vec<Part>) {
 pub fn image(value: &Value) -> Option<Media> {
     let url = value.pointer("/image_url/url").or_else(|| value.get("url"))?.as_str()?;
     let (source, mime) = source(url.to_owned());
-    Some(Media::new(MediaKind::Image, mime, source))
+    let mut media = Media::new(MediaKind::Image, mime, source);
+    let signed = value.pointer("/extra_content/google/thought_signature").and_then(Value::as_str);
+    media.signature = signed.map(|data| Signature { origin: Format::Gemini, data: data.to_owned() });
+    Some(media)
 }
 
 fn legacy_call(f: &mut Fields, parts: &mut Vec<Part>) -> Result<()> {
@@ -465,7 +470,7 @@ fn write_calls(parts: &[Part], around: &Around<'_>, out: &mut Map<String, Value>
             }
             Part::ToolCall(call) => {
                 let id = call_id(call, around.answer, around.choice, calls.len());
-                calls.push(Value::Object(call_value(call, &id, arguments(call))));
+                calls.push(Value::Object(told_call(call, &id, arguments(call))));
             }
             Part::Native { format: F, kind: _, value } if value.get("id").is_some() => calls.push(value.clone()),
             _ => {}
@@ -476,16 +481,18 @@ fn write_calls(parts: &[Part], around: &Around<'_>, out: &mut Map<String, Value>
     }
 }
 
-/// The id that a client sees: made where the upstream gave none, with a thought signature in it where it has no other
-/// place.
+/// The id that a client sees: made where the upstream gave none, and then with a thought signature in it.
 pub fn call_id(call: &ToolCall, answer: &str, choice: u32, at: usize) -> String {
-    let id = if call.id.is_empty() {
-        made_id(&[answer, &choice.to_string(), &at.to_string(), &call.name])
-    } else {
-        call.id.clone()
-    };
-    let known = marked(&call.extra, "extra_content") || marked(&call.extra, "provider_specific_fields");
-    if known { id } else { signature::join_id(&id, call.signature.as_ref()) }
+    let signature = call.signature.as_ref().filter(|_| !is_signed(call));
+    if call.id.is_empty() {
+        return signature::join_id(&made_id(&[answer, &choice.to_string(), &at.to_string(), &call.name]), signature);
+    }
+    signature::told_id(&call.id, signature)
+}
+
+/// Its signature stands in the fields that it came with.
+fn is_signed(call: &ToolCall) -> bool {
+    marked(&call.extra, "extra_content") || marked(&call.extra, "provider_specific_fields")
 }
 
 /// Function arguments are JSON: nothing means `{}`.
@@ -510,6 +517,15 @@ pub fn call_value(call: &ToolCall, id: &str, arguments: &str) -> Map<String, Val
     out.insert("type".into(), kind.into());
     out.insert(kind.into(), Value::Object(inner));
     plain(&call.extra, &mut out);
+    out
+}
+
+/// The same as clients see it: a thought signature that is not in its id stands where its vendor's compatible API has it.
+pub fn told_call(call: &ToolCall, id: &str, arguments: &str) -> Map<String, Value> {
+    let mut out = call_value(call, id, arguments);
+    if let Some(signed) = signature::beside_call(&call.id, call.signature.as_ref()).filter(|_| !is_signed(call)) {
+        out.insert("extra_content".into(), json!({"google": {"thought_signature": signed.data}}));
+    }
     out
 }
 
@@ -561,7 +577,13 @@ pub fn media_value(media: &Media, around: &Around<'_>) -> (Place, Value) {
         MediaSource::Parts(_) => String::new(),
     };
     match (media.kind, &media.source) {
-        (MediaKind::Image, _) => (Place::Image, json!({"type": "image_url", "image_url": {"url": url}})),
+        (MediaKind::Image, _) => {
+            let mut out = json!({"type": "image_url", "image_url": {"url": url}});
+            if let Some(signed) = media.signature.as_ref().filter(|s| s.origin == Format::Gemini) {
+                out["extra_content"] = json!({"google": {"thought_signature": signed.data}});
+            }
+            (Place::Image, out)
+        }
         (MediaKind::Audio, MediaSource::Base64(data)) => {
             let mut out = Map::new();
             plain(&media.extra, &mut out);

@@ -3,11 +3,11 @@
 
 use serde_json::Value;
 
-use super::wire::{F, FIELD, FUNCTION, INNER, TYPE, keep, kind_of, source, thought_signature};
+use super::wire::{F, FIELD, FUNCTION, INNER, TYPE, keep, kind_of, source, take_thought_signature};
 use crate::{
     codec::{
         json::{Fields, missing, wrong_type},
-        signature,
+        mime, signature,
     },
     error::Result,
     model::{CacheHint, Extra, Media, MediaKind, MediaSource, Part, Reasoning, Text, ToolCall, ToolKind},
@@ -102,7 +102,10 @@ pub fn media(mut f: Fields, kind: &str) -> Result<Part> {
 fn by_url(inner: &mut Fields, kind: &str) -> Result<Media> {
     let (source, mime) = match source(inner.required_string("url")?) {
         // Perplexity takes bare base64 here.
-        (MediaSource::Url(data), _) if kind == "file_url" && !data.contains("://") => (MediaSource::Base64(data), None),
+        (MediaSource::Url(data), _) if kind == "file_url" && !data.contains("://") => {
+            let mime = mime::of(None, &data);
+            (MediaSource::Base64(data), mime)
+        }
         found => found,
     };
     let media_kind = match kind {
@@ -139,7 +142,10 @@ fn file(inner: &mut Fields) -> Result<Media> {
             (MediaSource::Url(url), _) if url.starts_with("http://") || url.starts_with("https://") => {
                 (MediaSource::Url(url), None)
             }
-            (MediaSource::Url(data), _) => (MediaSource::Base64(data), name.as_deref().and_then(mime_by_name)),
+            (MediaSource::Url(data), _) => {
+                let mime = mime::of(name.as_deref(), &data);
+                (MediaSource::Base64(data), mime)
+            }
             found => found,
         },
         (None, Some(id)) => (MediaSource::File { format: F, id }, None),
@@ -153,21 +159,6 @@ fn file(inner: &mut Fields) -> Result<Media> {
     Ok(media)
 }
 
-fn mime_by_name(name: &str) -> Option<String> {
-    let (_, ending) = name.rsplit_once('.')?;
-    let mime = match ending.to_ascii_lowercase().as_str() {
-        "pdf" => "application/pdf",
-        "txt" => "text/plain",
-        "md" => "text/markdown",
-        "csv" => "text/csv",
-        "html" | "htm" => "text/html",
-        "json" => "application/json",
-        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        _ => return None,
-    };
-    Some(mime.to_owned())
-}
-
 /// One entry of `tool_calls`.
 pub fn tool_call(value: Value, path: String) -> Result<Part> {
     let kind = value.get("type").and_then(Value::as_str).unwrap_or("function").to_owned();
@@ -179,7 +170,8 @@ pub fn tool_call(value: Value, path: String) -> Result<Part> {
     f.take("index");
     let id = f.string("id")?.unwrap_or_default();
     let (id, in_id) = signature::split_id(&id);
-    let (id, signature) = (id.to_owned(), in_id.or_else(|| thought_signature(&f)));
+    let beside = take_thought_signature(&mut f);
+    let (id, signature) = (id.to_owned(), in_id.or(beside));
     let kind = if kind == "custom" { ToolKind::Custom } else { ToolKind::Function };
     let (key, input) = match kind {
         ToolKind::Custom => ("custom", "input"),

@@ -1,5 +1,5 @@
-//! Errors, both ways: an upstream's refusal to an `Error`, and any `Error` to this family's body. Upstream text is shown
-//! only where it can be the caller's business: never HTML, never what was said about the gateway's own key.
+//! Errors, both ways: an upstream's refusal to an `Error`, and any `Error` to this family's body. Upstream text is shown,
+//! but for HTML and for what was said about the gateway's own key.
 
 use std::time::Duration;
 
@@ -120,6 +120,8 @@ fn build(status: u16, said: Said) -> Error {
     let Said { message, kind, code, param } = said;
     let out_of_money = status == 402 || [&kind, &code].into_iter().flatten().any(|w| w == "insufficient_quota");
     let or = |text: &str| message.clone().unwrap_or_else(|| text.to_owned());
+    // A server that fails may speak of what it was called with.
+    let failed = |text: &str| message.clone().filter(|m| is_harmless(m)).unwrap_or_else(|| text.to_owned());
     match status {
         401 | 403 | 498 => Error::new(
             Kind::UpstreamAuth,
@@ -133,8 +135,10 @@ fn build(status: u16, said: Said) -> Error {
         )
         .with_code("insufficient_quota"),
         429 => Error::new(Kind::UpstreamRateLimited, or("the upstream's rate limit is reached; try again later")),
-        408 | 504 => Error::new(Kind::UpstreamTimeout, "the upstream took too long; try again or choose another model"),
-        503 | 529 => Error::new(Kind::UpstreamOverloaded, "the upstream is overloaded; try again later"),
+        408 | 504 => {
+            Error::new(Kind::UpstreamTimeout, failed("the upstream took too long; try again or choose another model"))
+        }
+        503 | 529 => Error::new(Kind::UpstreamOverloaded, failed("the upstream is overloaded; try again later")),
         400..=499 => {
             let text = or(&format!("the upstream refused the request ({status}) without saying why"));
             let mut error = Error::new(Kind::UpstreamRefused, text).with_status(status);
@@ -149,8 +153,16 @@ fn build(status: u16, said: Said) -> Error {
         300..=399 => {
             Error::new(Kind::Upstream, format!("the upstream answered with a redirect ({status}); check its base_url"))
         }
-        _ => Error::new(Kind::Upstream, format!("the upstream failed ({status}); try again or choose another model")),
+        _ => Error::new(
+            Kind::Upstream,
+            failed(&format!("the upstream failed ({status}); try again or choose another model")),
+        ),
     }
+}
+
+fn is_harmless(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    !SECRETS.iter().any(|word| message.contains(word))
 }
 
 /// For errors without a status.
@@ -202,6 +214,8 @@ fn word(error: &Error) -> &'static str {
     }
 }
 
+/// Words about keys, in small letters.
+const SECRETS: [&str; 7] = ["api key", "api-key", "api_key", "sk-", "bearer", "credential", "password"];
 /// Characters of an upstream's message that are passed on.
 const MAX_MESSAGE: usize = 4000;
 /// Seconds: longer waits are taken for nonsense.

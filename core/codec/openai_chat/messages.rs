@@ -14,7 +14,7 @@ use super::{
     },
 };
 use crate::{
-    codec::{Dialect, signature},
+    codec::{Dialect, mime, signature},
     error::{Error, Result},
     model::{
         CacheHint, Extra, Format, Media, MediaKind, MediaSource, Message, Part, Reasoning, Role, Text, ToolCall,
@@ -274,7 +274,11 @@ impl Writer<'_> {
         };
         let id = self.id(&id);
         let mut out = assistant::call_value(call, &id, assistant::arguments(call));
-        if self.dialect.provider == "gemini"
+        if !self.dialect.assumed {
+            // Of another server, or of this gateway.
+            ["extra_content", "provider_specific_fields"].iter().for_each(|key| drop(out.shift_remove(*key)));
+        }
+        if (self.dialect.assumed || self.dialect.provider == "gemini")
             && let Some(s) = call.signature.as_ref().filter(|s| s.origin == Format::Gemini)
         {
             out.insert("extra_content".into(), json!({"google": {"thought_signature": s.data}}));
@@ -425,7 +429,7 @@ impl Writer<'_> {
                 inner.insert("format".into(), audio_format(media.mime.as_deref()).into());
             }
             ("file", source) => {
-                let name = media.name.clone().unwrap_or_else(|| default_name(media.mime.as_deref()).to_owned());
+                let name = media.name.clone().unwrap_or_else(|| default_name(media.mime.as_deref()));
                 inner.insert("filename".into(), name.into());
                 inner.insert("file_data".into(), self.url(media, source, own.is_some())?.into());
             }
@@ -554,10 +558,10 @@ fn audio_format(mime: Option<&str>) -> String {
     }
 }
 
-fn default_name(mime: Option<&str>) -> &'static str {
+fn default_name(mime: Option<&str>) -> String {
     match mime {
-        None | Some("application/pdf") => "document.pdf",
-        Some(_) => "document",
+        None => "document.pdf".to_owned(),
+        Some(mime) => mime::ending(mime).map_or("document".to_owned(), |ending| format!("document.{ending}")),
     }
 }
 

@@ -10,7 +10,7 @@ mod embeddings;
 pub(super) mod error;
 mod messages;
 pub(super) mod models;
-mod request;
+pub(super) mod request;
 mod response;
 mod search;
 mod stream;

@@ -356,7 +356,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         }
     }
     plain(&request.extra, &mut w.body);
-    foreign::note(&request.extra, F, &mut w.dropped);
+    w.of_others(&request.extra)?;
     w.stream(request);
     w.body.retain(|_, v| !v.is_null());
     Ok(Encoded { body: w.body, dropped: w.dropped })
@@ -373,6 +373,24 @@ impl Writer<'_> {
         if !self.dropped.contains(&name) {
             self.dropped.push(name);
         }
+    }
+
+    /// What other families ask for in fields without a name in the model.
+    fn of_others(&mut self, extra: &Extra) -> Result<()> {
+        // Routers of models know answers with pictures; the vendor does not.
+        let pictures = matches!(self.dialect.provider.as_str(), "" | "openrouter");
+        foreign::refuse(extra, F, if pictures { &["image"] } else { &[] })?;
+        if foreign::wants(extra, F, "image") {
+            self.body.insert("modalities".into(), json!(["image", "text"]));
+        }
+        foreign::note(extra, F, &mut self.dropped);
+        if vendor(self.dialect) {
+            for (key, value) in foreign::shared(extra, F, &CACHING) {
+                self.dropped.retain(|name| *name != key);
+                self.body.entry(key).or_insert_with(|| value.clone());
+            }
+        }
+        Ok(())
     }
 
     /// A knob: dropped and noted where the provider refuses it.
@@ -558,6 +576,8 @@ impl Writer<'_> {
             (Some(effort), _) => Some(effort.as_str()),
             (None, Some(budget @ 1..)) => Some(effort_of(budget)),
             (None, Some(0)) if knows_off(&self.dialect.model) => Some("none"),
+            // Such a model may be one that does not think unless it is told to.
+            (None, Some(..=-1)) if knows_off(&self.dialect.model) => Some("medium"),
             // "Off" has no word that every model takes; "as you like" is the default; showing cannot be asked.
             (None, Some(..=0)) | (None, None) => None,
         };
@@ -584,6 +604,9 @@ impl Writer<'_> {
         }
     }
 }
+
+/// Fields that both formats of this vendor have.
+pub const CACHING: [&str; 3] = ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"];
 
 /// OpenAI's own servers, where its newest fields are known and unknown ones refused.
 pub fn vendor(dialect: &Dialect) -> bool {

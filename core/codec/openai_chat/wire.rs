@@ -301,6 +301,16 @@ pub fn thought_signature(fields: &Fields) -> Option<Signature> {
     Some(Signature { origin: Format::Gemini, data: data.to_owned() })
 }
 
+/// The same, and what holds nothing else is not kept: it is written anew.
+pub fn take_thought_signature(fields: &mut Fields) -> Option<Signature> {
+    let signature = thought_signature(fields)?;
+    let alone = serde_json::json!({"google": {"thought_signature": signature.data}});
+    if fields.peek("extra_content") == Some(&alone) {
+        fields.take("extra_content");
+    }
+    Some(signature)
+}
+
 /// An id for a call that has none: the same place and name give the same id.
 pub fn made_id(seed: &[&str]) -> String {
     format!("call_{:016x}", hash(seed))

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::wire::{OURS, is_ours};
-use crate::codec::{calls::made_id, ran::Ran};
+use crate::codec::{
+    calls::made_id,
+    ran::{self, Ran},
+};
 
 /// One that runs in a new container: a container or files of the caller's are at their own vendor.
 pub fn is_tool(kind: &str, tool: &Value) -> bool {
@@ -18,6 +21,19 @@ pub fn is_tool(kind: &str, tool: &Value) -> bool {
 
 pub fn tool(kind: &str) -> Value {
     json!({"type": kind, "container": {"type": "auto"}})
+}
+
+/// Calls of the caller's own servers that the vendor made, and the list of what those offer.
+pub fn past_call(kind: &str, item: &Value) -> Option<String> {
+    let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
+    match kind {
+        "mcp_call" => {
+            let said = [text("output"), text("error")].into_iter().find(|said| !said.is_empty()).unwrap_or_default();
+            Some(format!("{}\n{}", ran::called(text("name"), text("arguments")), ran::answered(said)))
+        }
+        "mcp_list_tools" => Some(String::new()),
+        _ => None,
+    }
 }
 
 pub fn read(kind: &str, item: &Value) -> Vec<Ran> {

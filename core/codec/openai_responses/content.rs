@@ -5,7 +5,10 @@ use serde_json::{Map, Value};
 
 use super::wire::{self, F, citation, join_citations, kind_of, source};
 use crate::{
-    codec::json::{Fields, missing, wrong_type},
+    codec::{
+        json::{Fields, missing, wrong_type},
+        mime,
+    },
     error::Result,
     model::{CacheHint, Citation, Media, MediaKind, MediaSource, Part, Text},
 };
@@ -85,7 +88,10 @@ fn file(mut f: Fields) -> Result<Part> {
     let name = f.string("filename")?;
     let (source, mime) = match (f.string("file_data")?, f.string("file_url")?, f.string("file_id")?) {
         (Some(data), ..) => match source(data) {
-            (MediaSource::Url(data), _) => (MediaSource::Base64(data), name.as_deref().and_then(mime_by_name)),
+            (MediaSource::Url(data), _) => {
+                let mime = mime::of(name.as_deref(), &data);
+                (MediaSource::Base64(data), mime)
+            }
             found => found,
         },
         (None, Some(url), _) => source(url),
@@ -144,23 +150,6 @@ fn by_ending(url: &str) -> MediaKind {
         Some("mp4" | "mov" | "webm") => MediaKind::Video,
         _ => MediaKind::Document,
     }
-}
-
-fn mime_by_name(name: &str) -> Option<String> {
-    let (_, ending) = name.rsplit_once('.')?;
-    let mime = match ending.to_ascii_lowercase().as_str() {
-        "pdf" => "application/pdf",
-        "txt" => "text/plain",
-        "md" => "text/markdown",
-        "csv" => "text/csv",
-        "html" | "htm" => "text/html",
-        "json" => "application/json",
-        "docx" => "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        _ => return None,
-    };
-    Some(mime.to_owned())
 }
 
 pub const LOGPROBS: &str = "logprobs";

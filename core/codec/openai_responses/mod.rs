@@ -74,6 +74,10 @@ impl Codec for OpenaiResponses {
         code::read(kind, part)
     }
 
+    fn past_call(&self, kind: &str, part: &Value) -> Option<String> {
+        code::past_call(kind, part)
+    }
+
     fn run_parts(&self, ran: &[Ran]) -> Vec<(String, Value)> {
         code::write(ran)
     }

@@ -16,7 +16,7 @@ use crate::{
     codec::{
         ClientView, codec,
         json::{Fields, as_i64, parse_upstream},
-        written,
+        signature, written,
     },
     error::{Error, Kind, Result},
     model::{Choice, Extra, Finish, Media, MediaKind, MediaSource, Part, Reasoning, Response, Usage},
@@ -44,7 +44,7 @@ fn answer(value: Value) -> Result<Response> {
     let (mut items, mut called) = (Items::default(), false);
     for (at, item) in list.into_iter().enumerate() {
         let path = format!("output[{at}]");
-        called |= item.get("type").and_then(Value::as_str).is_some_and(super::wire::asks_client);
+        called |= item.get("type").and_then(Value::as_str).is_some_and(super::wire::is_call);
         items.read(item, &path)?;
     }
     let head = Head::take(&mut f)?;
@@ -316,6 +316,10 @@ impl Writer<'_> {
                 }
             }
             Part::ToolCall(call) => {
+                if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
+                    self.close();
+                    self.thought(&Reasoning { sealed: Some(sealed.clone()), ..Reasoning::default() });
+                }
                 let mut call = call.clone();
                 namespace::tell(&call.name, &mut call.extra, self.echo);
                 let custom = call.kind == crate::model::ToolKind::Custom;

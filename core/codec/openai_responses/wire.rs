@@ -74,18 +74,10 @@ pub fn part_extra(item: &Map<String, Value>, at: usize, own: Map<String, Value>)
 
 const AROUND: [&str; 7] = ["type", "role", "status", "content", "summary", "encrypted_content", "object"];
 
-/// Items that the client answers in its next request.
-pub fn asks_client(kind: &str) -> bool {
-    matches!(
-        kind,
-        "function_call"
-            | "custom_tool_call"
-            | "computer_call"
-            | "local_shell_call"
-            | "shell_call"
-            | "apply_patch_call"
-            | "mcp_approval_request"
-    )
+/// Items that are calls of the caller's tools. What else a client answers (`computer_call`, `mcp_approval_request`) has a tool of this
+/// format behind it: who speaks another one would look for a call and find none.
+pub fn is_call(kind: &str) -> bool {
+    matches!(kind, "function_call" | "custom_tool_call")
 }
 
 /// `status` and `incomplete_details.reason` to a finish; `None` while the answer is not over.
@@ -335,8 +327,10 @@ pub fn is_ours(id: &str) -> bool {
 
 /// The id of a call that the upstream gave none: the same place and name give the same one.
 pub fn call_id(id: &str, signature: Option<&Signature>, answer: &str, at: usize, name: &str) -> String {
-    let id = if id.is_empty() { made_id(&[answer, &at.to_string(), name]) } else { id.to_owned() };
-    signature::join_id(&id, signature)
+    if !id.is_empty() {
+        return signature::told_id(id, signature);
+    }
+    signature::join_id(&made_id(&[answer, &at.to_string(), name]), signature)
 }
 
 /// Ids of answers begin with `resp` here. One of another format need not be the only one of its name, and the gateway

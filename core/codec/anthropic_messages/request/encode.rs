@@ -41,7 +41,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if logprobs.is_some() {
         return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
     }
-    foreign::refuse(extra, FORMAT)?;
+    foreign::refuse(extra, FORMAT, &[])?;
     foreign::note(extra, FORMAT, &mut dropped);
     let mut written = turns::encode(messages, dialect, &mut dropped)?;
     if matches!(output, Some(Output::Json)) {

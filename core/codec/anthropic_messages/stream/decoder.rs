@@ -8,7 +8,7 @@ use super::super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, alike::Alike, sse},
+    codec::{StreamDecoder, alike::Alike, is_error_event, sse, surrogate::Half},
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, PartStart, Signature, Start},
 };
@@ -31,8 +31,13 @@ impl StreamDecoder for Decoder {
         sse.push(bytes, |frame| state.frame(frame, out))
     }
 
-    fn finish(&mut self, _out: &mut Vec<Event>) -> Result<()> {
-        if self.state.ended {
+    fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        let Decoder { sse, state } = self;
+        let told = sse.finish(|frame| state.frame(frame, out));
+        if is_error_event(&told) {
+            return told;
+        }
+        if state.ended {
             return Ok(());
         }
         Err(Error::new(Kind::Upstream, "the upstream's stream ended before it was complete"))
@@ -49,6 +54,7 @@ struct State {
     usage: Map<String, Value>,
     ended: bool,
     alike: Alike,
+    half: Half,
 }
 
 struct Open {
@@ -92,7 +98,7 @@ impl State {
     }
 
     fn long(&mut self, frame: &sse::Frame, out: &mut Vec<Event>) -> Result<()> {
-        let mut data = json::parse_upstream(frame.data.as_bytes())?;
+        let mut data = json::parse_event(&frame.data, &mut self.half)?;
         let kind = data.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         match kind.as_str() {
             "message_start" => self.start(data["message"].take(), out),

@@ -180,6 +180,9 @@ impl StreamEncoder for Encoder {
         if self.done {
             return;
         }
+        if let Some(apart) = signature::apart(event) {
+            return apart.iter().for_each(|event| self.push(event, out));
+        }
         match event {
             Event::Start(start) => self.start = start.clone(),
             Event::Usage(usage) => match &mut self.usage {

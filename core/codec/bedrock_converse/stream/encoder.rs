@@ -32,6 +32,9 @@ impl Encoder {
 
 impl StreamEncoder for Encoder {
     fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if let Some(apart) = signature::apart(event) {
+            return apart.iter().for_each(|event| self.push(event, out));
+        }
         let Encoder { serial, writer } = self;
         if !writer.done {
             serial.push(event, &mut |event| writer.event(event, out));

@@ -44,7 +44,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if logprobs.is_some() && dialect.lacks.contains(&"logprobs") {
         return Err(Error::unsupported("logprobs", "this model gives no log probabilities; leave them out"));
     }
-    foreign::refuse(extra, FORMAT)?;
+    foreign::refuse(extra, FORMAT, &[])?;
     foreign::note(extra, FORMAT, &mut dropped);
     let written = turns::encode(messages, dialect, &mut dropped)?;
     let mut body = Map::new();

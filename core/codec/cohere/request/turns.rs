@@ -244,9 +244,9 @@ impl Writer<'_> {
         let ToolCall { id, name, kind, arguments, signature: _, cache: _, extra } = call;
         let id = self.ids.of_call(id, name);
         if *kind == ToolKind::Custom {
-            return wire::write_call(&id, name, &json!({"input": arguments}).to_string(), extra);
+            return wire::write_call(&id, name, &json!({"input": arguments}).to_string(), None, extra);
         }
-        wire::write_call(&id, name, arguments, extra)
+        wire::write_call(&id, name, arguments, None, extra)
     }
 
     fn result(&mut self, result: &ToolResult, path: &str) -> Result<()> {

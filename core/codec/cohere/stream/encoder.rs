@@ -150,8 +150,9 @@ impl Writer {
             }
             PartStart::ToolCall { id, name, kind, signature, extra } => {
                 let seed = response::call_seed(&response::answer_id(&self.id, &self.view), index as usize);
+                let beside = signature::beside_call(id, signature.as_ref());
                 let id = response::call_id(id, &seed, signature.as_ref());
-                let mut call = wire::write_call(&id, name, "", extra);
+                let mut call = wire::write_call(&id, name, "", beside, extra);
                 let head = if *kind == ToolKind::Custom { CUSTOM_HEAD } else { "" };
                 call["function"]["arguments"] = head.into();
                 let message = json!({"message": {"tool_calls": call}});

@@ -59,7 +59,13 @@ pub fn request(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     if let Some(config) = tools::encode_choice(tool_choice.as_ref(), has_functions, extra) {
         body.insert("toolConfig".to_owned(), config);
     }
-    let config = config::encode(request, dialect, &mut dropped)?;
+    let mut config = config::encode(request, dialect, &mut dropped)?;
+    foreign::refuse(extra, GEMINI, &["audio", "image"])?;
+    for (what, kinds) in [("audio", json!(["AUDIO"])), ("image", json!(["TEXT", "IMAGE"]))] {
+        if foreign::wants(extra, GEMINI, what) {
+            config.insert("responseModalities".to_owned(), kinds);
+        }
+    }
     if !config.is_empty() {
         body.insert("generationConfig".to_owned(), Value::Object(config));
     }
@@ -209,8 +215,15 @@ impl Writer<'_> {
             turn.parts.push(json!({ "text": format!("<system>\n{}\n</system>", message.joined_text()) }));
             return Ok(turn);
         }
-        for part in parts {
+        // A signature alone, before a call that has none, is the call's (`signature::apart`).
+        let mut sealed: Option<&Signature> = None;
+        for (at, part) in parts.iter().enumerate() {
             match part {
+                Part::Reasoning(reasoning)
+                    if own_seal(reasoning).is_some() && parts.get(at + 1).is_some_and(is_unsigned_call) =>
+                {
+                    sealed = own_seal(reasoning);
+                }
                 Part::ToolResult(result) => {
                     let (id, _) = split_id(&result.call_id);
                     let (value, beside) = self.result(result, index)?;
@@ -221,7 +234,11 @@ impl Writer<'_> {
                     let (id, smuggled) = split_id(&call.id);
                     self.names.insert(id.to_owned(), call.name.clone());
                     turn.calls.push(id.to_owned());
-                    turn.parts.push(function_call(call, id, call.signature.as_ref().or(smuggled.as_ref())));
+                    turn.parts.push(function_call(
+                        call,
+                        id,
+                        call.signature.as_ref().or(smuggled.as_ref()).or(sealed.take()),
+                    ));
                     if call.cache.is_some() {
                         self.note("cache_control");
                     }
@@ -258,6 +275,8 @@ impl Writer<'_> {
                 let foreign = signature.iter().chain(sealed).any(|s| s.origin != GEMINI);
                 if foreign {
                     self.note("reasoning");
+                } else if let Some(sealed) = sealed.as_ref().filter(|_| text.is_empty()) {
+                    out.push(finish_part(json!({ "text": "" }), Some(sealed), None));
                 } else if !text.is_empty() || signature.is_some() {
                     out.push(finish_part(
                         json!({ "text": text, "thought": true }),
@@ -343,6 +362,15 @@ impl Writer<'_> {
     }
 }
 
+/// Reasoning of which only this family's seal came back.
+fn own_seal(reasoning: &Reasoning) -> Option<&Signature> {
+    reasoning.sealed.as_ref().filter(|sealed| sealed.origin == GEMINI && reasoning.text.is_empty())
+}
+
+fn is_unsigned_call(part: &Part) -> bool {
+    matches!(part, Part::ToolCall(call) if call.signature.is_none() && split_id(&call.id).1.is_none())
+}
+
 impl Turn {
     fn new(role: &'static str) -> Self {
         Turn { role, results: Vec::new(), parts: Vec::new(), calls: Vec::new(), spoken: false, extra: Map::new() }
@@ -352,7 +380,8 @@ impl Turn {
 /// The result as an object: the caller's own while its text is unchanged, the text itself when it is one, else wrapped.
 fn response_object(text: &str, object: Option<&Map<String, Value>>, is_error: Option<bool>) -> Value {
     if let Some(object) = object.filter(|o| result_text(o).0 == text) {
-        return Value::Object(object.clone());
+        let told = is_error != Some(true) || object.contains_key("error");
+        return if told { Value::Object(object.clone()) } else { json!({ "error": object }) };
     }
     if is_error == Some(true) {
         return json!({ "error": text });

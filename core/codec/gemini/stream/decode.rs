@@ -17,8 +17,10 @@ use crate::{
             usage,
             wire::{GEMINI, finish_reason, make_id, take_array, take_object, take_string},
         },
-        json::{as_u64, parse_upstream},
+        is_error_event,
+        json::{as_u64, parse_event},
         sse,
+        surrogate::Half,
     },
     error::{Error, Kind, Result},
     model::{Citation, Delta, Event, Extra, Finish, FinishReason, Part, PartStart, Signature, Start},
@@ -42,29 +44,16 @@ impl Decoder {
 impl StreamDecoder for Decoder {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<Event>) -> Result<()> {
         let Decoder { frames, machine, alike } = self;
-        frames.push(bytes, |frame| {
-            let data = frame.data.trim();
-            if data.is_empty() || data == "[DONE]" {
-                return Ok(());
-            }
-            if let Some((choice, index, text)) = alike.read("", data.as_bytes()) {
-                machine.more(choice, &text);
-                out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
-                return Ok(());
-            }
-            let from = out.len();
-            match parse_upstream(data.as_bytes())? {
-                // Proxies without `alt=sse` wrap chunks and errors in lists.
-                Value::Array(chunks) => chunks.into_iter().try_for_each(|chunk| machine.chunk(chunk, out))?,
-                chunk => machine.chunk(chunk, out)?,
-            }
-            alike.learn("", data.as_bytes(), &["text"], &[], &out[from..]);
-            Ok(())
-        })
+        frames.push(bytes, |frame| machine.frame(&frame.data, alike, out))
     }
 
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
-        self.machine.finish(out)
+        let Decoder { frames, machine, alike } = self;
+        let told = frames.finish(|frame| machine.frame(&frame.data, alike, out));
+        if is_error_event(&told) {
+            return told;
+        }
+        machine.finish(out)
     }
 }
 
@@ -78,6 +67,7 @@ pub struct Machine {
     told: Map<String, Value>,
     usage: Map<String, Value>,
     choices: BTreeMap<u32, State>,
+    half: Half,
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +100,26 @@ enum OpenKind {
 }
 
 impl Machine {
+    fn frame(&mut self, data: &str, alike: &mut Alike, out: &mut Vec<Event>) -> Result<()> {
+        let data = data.trim();
+        if data.is_empty() || data == "[DONE]" {
+            return Ok(());
+        }
+        if let Some((choice, index, text)) = alike.read("", data.as_bytes()) {
+            self.more(choice, &text);
+            out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
+            return Ok(());
+        }
+        let from = out.len();
+        match parse_event(data, &mut self.half)? {
+            // Proxies without `alt=sse` wrap chunks and errors in lists.
+            Value::Array(chunks) => chunks.into_iter().try_for_each(|chunk| self.chunk(chunk, out))?,
+            chunk => self.chunk(chunk, out)?,
+        }
+        alike.learn("", data.as_bytes(), &["text"], &[], &out[from..]);
+        Ok(())
+    }
+
     /// One `GenerateContentResponse`.
     pub fn chunk(&mut self, chunk: Value, out: &mut Vec<Event>) -> Result<()> {
         let Value::Object(mut chunk) = chunk else {

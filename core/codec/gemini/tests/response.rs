@@ -4,8 +4,13 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    codec::codec,
     error::Kind,
-    model::{Choice, Citation, Finish, FinishReason, Media, MediaSource, Part, Text, ToolCall, ToolKind, Usage},
+    model::{
+        Choice, Citation, Finish, FinishReason, Format, Media, MediaSource, Message, Part, Role, Text, ToolCall,
+        ToolKind, Usage,
+        fold::{Fold, unfold},
+    },
 };
 
 fn read(body: &Value) -> Response {
@@ -14,6 +19,54 @@ fn read(body: &Value) -> Response {
 
 fn answer(candidate: Value) -> Value {
     json!({ "candidates": [candidate], "modelVersion": "gemini-3-flash", "responseId": "r1" })
+}
+
+#[test]
+fn an_id_of_its_own_stays_and_its_signature_comes_back_through_every_client() {
+    let body = answer(json!({ "content": { "role": "model", "parts": [
+        { "text": "look", "thought": true },
+        { "functionCall": { "name": "f", "id": "x1", "args": { "n": 1 } }, "thoughtSignature": "c2ln" },
+        { "functionCall": { "name": "g", "id": "x2", "args": {} } },
+    ] }, "finishReason": "STOP" }));
+    let response = read(&body);
+    let view = ClientView { request_id: "req_1".to_owned(), ..ClientView::default() };
+    let clients = [
+        Format::OpenaiChat,
+        Format::OpenaiResponses,
+        Format::AnthropicMessages,
+        Format::BedrockConverse,
+        Format::Cohere,
+    ];
+    for format in clients {
+        let client = codec(format);
+        let whole = client.encode_response(&response, &view).expect("told");
+        let (mut encoder, mut stream) = (client.stream_encoder(&view), Vec::new());
+        for event in unfold(&response) {
+            encoder.push(&event, &mut stream);
+        }
+        encoder.finish(&mut stream);
+        let (mut decoder, mut events) = (client.stream_decoder(&Dialect::of("m"), 1 << 20), Vec::new());
+        decoder.push(&stream, &mut events).and_then(|()| decoder.finish(&mut events)).expect("a stream");
+        let mut streamed = Fold::default();
+        events.into_iter().for_each(|event| streamed.push(event));
+        for answered in [client.decode_response(&whole).expect("an answer"), streamed.finish()] {
+            let parts = answered.choices[0].parts.clone();
+            let ids = parts.iter().filter_map(|p| if let Part::ToolCall(c) = p { Some(c.id.as_str()) } else { None });
+            assert_eq!(ids.collect::<Vec<_>>(), ["x1", "x2"], "{format:?}");
+            let turns = vec![Message::text(Role::User, "go"), Message::new(Role::Assistant, parts)];
+            let request = Request { messages: turns, ..Request::default() };
+            let sent = Gemini.encode_request(&request, &Dialect::of("gemini-3-pro")).expect("sent").body;
+            let sent = Value::Object(sent);
+            let calls: Vec<&Value> = sent["contents"][1]["parts"]
+                .as_array()
+                .expect("parts")
+                .iter()
+                .filter(|part| part.get("functionCall").is_some())
+                .collect();
+            assert_eq!(calls[0]["thoughtSignature"], "c2ln", "{format:?} {sent}");
+            assert_eq!((&calls[0]["functionCall"]["id"], calls[1].get("thoughtSignature")), (&json!("x1"), None));
+        }
+    }
 }
 
 #[test]

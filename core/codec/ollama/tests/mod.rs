@@ -225,6 +225,17 @@ fn a_forced_call_binds_the_answer_and_none_is_no_tools() {
 }
 
 #[test]
+fn a_model_that_is_only_loaded_or_let_go_of_has_ended_well() {
+    for word in ["load", "unload"] {
+        let whole =
+            json!({"model": "m", "message": {"role": "assistant", "content": ""}, "done": true, "done_reason": word});
+        let answer = Ollama.decode_response(whole.to_string().as_bytes()).expect("decoded");
+        let finish = answer.choices[0].finish.as_ref().expect("a finish");
+        assert_eq!((finish.reason, finish.raw.as_str()), (FinishReason::Stop, word));
+    }
+}
+
+#[test]
 fn what_comes_back_in_the_shape_of_a_forced_call_is_one() {
     let text = r#"{ "portcullis_tool": "f",
         "arguments": {"a": 1.50} }"#;

@@ -15,8 +15,10 @@ use crate::{
     codec::{
         StreamDecoder,
         alike::Alike,
-        json::{Fields, as_u64},
+        is_error_event,
+        json::{Fields, as_u64, parse_event},
         sse,
+        surrogate::Half,
     },
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Start, Usage},
@@ -43,6 +45,7 @@ struct Chunks {
     /// Source URLs told so far.
     sources: usize,
     alike: Alike,
+    half: Half,
 }
 
 impl Decoder {
@@ -62,6 +65,7 @@ impl Decoder {
                 choices: Vec::new(),
                 sources: 0,
                 alike: Alike::default(),
+                half: Half::default(),
             },
         }
     }
@@ -76,7 +80,14 @@ impl StreamDecoder for Decoder {
     }
 
     fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
-        let chunks = &mut self.chunks;
+        let Decoder { sse, chunks } = self;
+        if !chunks.done && !chunks.dead {
+            let told = sse.finish(|frame| chunks.frame(frame, out));
+            chunks.dead = is_error_event(&told);
+            if chunks.dead {
+                return told;
+            }
+        }
         if chunks.done || chunks.dead {
             return Ok(());
         }
@@ -113,9 +124,7 @@ impl Chunks {
             self.end(out);
             return Ok(());
         }
-        let value: Value = serde_json::from_str(data).map_err(|e| {
-            Error::new(Kind::Upstream, "the upstream's stream has an event that is not valid JSON").because(e)
-        })?;
+        let value = parse_event(data, &mut self.half)?;
         let error = value.get("error").is_some_and(|e| !e.is_null());
         if error || frame.event == "error" {
             self.usage(value.get("usage"), out);

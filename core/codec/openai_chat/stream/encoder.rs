@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::{
-    assistant::{self, Around, Place, call_id, call_value, citation_rest, media_value, native_value},
+    assistant::{self, Around, Place, call_id, citation_rest, media_value, native_value, told_call},
     details,
     response::{reasoning_field, write_finish},
     wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, usage_value},
@@ -246,7 +246,7 @@ impl Encoder {
         let id = call_id(call, &self.id, choice.index, wire);
         let mut entry = Map::new();
         entry.insert("index".into(), wire.into());
-        entry.extend(call_value(call, &id, ""));
+        entry.extend(told_call(call, &id, ""));
         if self.view.strict_sdk {
             return Open::Held { entry, kind: call.kind, arguments: String::new() };
         }

@@ -391,8 +391,8 @@ impl Choice {
         let arguments = content::arguments(inner.shift_remove(input).filter(|v| !v.is_null()));
         let at = self.call_at(wire, id.as_deref(), name.is_some(), kind)?;
         let call = &mut self.calls[at];
-        let fields = Fields::new(Value::Object(entry), "")?;
-        let signed = super::super::wire::thought_signature(&fields);
+        let mut fields = Fields::new(Value::Object(entry), "")?;
+        let signed = super::super::wire::take_thought_signature(&mut fields);
         let mut entry = fields.rest_map();
         ["index", "id", "type"].iter().for_each(|k| drop(entry.shift_remove(*k)));
         keep(&mut call.extra, "", entry);

@@ -108,9 +108,20 @@ fn signed_and_sealed_reasoning_survives_the_client() {
     assert_eq!(message["reasoning_content"], "firstsecond");
     assert_eq!(message["content"], "onetwo\u{1F600}");
     assert_eq!(message["thinking_blocks"][0]["signature"], "c2lnMQ==");
-    assert_eq!(message["tool_calls"][0]["id"], "toolu_1__thought__dGg=");
+    assert_eq!(message["tool_calls"][0]["id"], "toolu_1");
+    assert_eq!(message["tool_calls"][0]["extra_content"], json!({"google": {"thought_signature": "dGg="}}));
     assert_eq!(told["choices"][0]["native_finish_reason"], "end_turn");
     assert_eq!(echoed(&response), parts);
+}
+
+#[test]
+fn a_picture_comes_back_with_its_signature() {
+    let mut media = Media::new(MediaKind::Image, Some("image/png".into()), MediaSource::Base64("iVBORw0KGgo=".into()));
+    media.signature = Some(Signature { origin: Format::Gemini, data: "c2ln".into() });
+    let response = of(vec![Part::Media(media)]);
+    let image = &written(&response)["choices"][0]["message"]["images"][0];
+    assert_eq!(image["extra_content"], json!({"google": {"thought_signature": "c2ln"}}));
+    assert_eq!(echoed(&response), response.choices[0].parts);
 }
 
 #[test]
@@ -294,6 +305,11 @@ fn statuses_become_kinds() {
         if told == 502 {
             assert!(!error.message.contains("sk-abc"));
         }
+    }
+    for status in [500, 503, 504] {
+        let error = upstream_error(status, r#"{"error":{"message":"the engine is loading"}}"#);
+        assert_eq!(error.message, "the engine is loading", "{status}");
+        assert!(!upstream_error(status, "<html>nginx</html>").message.contains("nginx"));
     }
     let quota = upstream_error(429, r#"{"error":{"message":"no money","code":"insufficient_quota"}}"#);
     assert_eq!((quota.kind, quota.code()), (Kind::UpstreamRateLimited, "insufficient_quota"));

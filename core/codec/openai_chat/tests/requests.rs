@@ -432,6 +432,11 @@ fn efforts_come_from_budgets_and_an_edit_beats_the_callers_own_words() {
     let request_off = Request { reasoning: Some(off), ..of(vec![Message::text(Role::User, "x")]) };
     let knows = Dialect { model: "gpt-5.4".into(), ..provider("openai") };
     assert_eq!(encoded(&request_off, &knows).body["reasoning_effort"], "none");
+    // Such models may not think unless they are told to; what others do by themselves is as it should be.
+    let on = ReasoningAsk { budget: Some(-1), ..ReasoningAsk::default() };
+    assert_eq!(ask(on.clone()), None);
+    let request_on = Request { reasoning: Some(on), ..of(vec![Message::text(Role::User, "x")]) };
+    assert_eq!(encoded(&request_on, &knows).body["reasoning_effort"], "medium");
     assert_eq!(ask(ReasoningAsk { effort: Some("none".into()), ..ReasoningAsk::default() }), Some(json!("none")));
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "reasoning": {"effort": "low"}});
     let mut request = request(&body);

@@ -360,7 +360,8 @@ fn a_stream_is_written_as_openai_writes_it() {
         frames.iter().map(|f| &f["choices"][0]["delta"]["tool_calls"][0]).filter(|c| !c.is_null()).collect();
     assert_eq!(
         calls[0],
-        &json!({"index": 0, "id": "a__thought__g", "type": "function", "function": {"name": "f", "arguments": ""}})
+        &json!({"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""},
+            "extra_content": {"google": {"thought_signature": "g"}}})
     );
     assert_eq!(calls[1], &json!({"index": 0, "function": {"arguments": "{}"}}));
     assert_eq!(calls.len(), 2);

@@ -12,7 +12,11 @@ use super::{
     tools, turns,
 };
 use crate::{
-    codec::{Dialect, Encoded, json::number},
+    codec::{
+        Dialect, Encoded, foreign,
+        json::number,
+        openai_chat::request::{CACHING, vendor},
+    },
     error::{Error, Result},
     model::{LogprobsAsk, Output, ReasoningAsk, Request, Sampling, Tool},
 };
@@ -34,6 +38,22 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     w.reasoning(request);
     w.keeping(request);
     plain(&request.extra, &mut w.body);
+    // Pictures are drawn by a tool here.
+    let draws = dialect.runs(PICTURES);
+    foreign::refuse(&request.extra, F, if draws { &["image"] } else { &[] })?;
+    if foreign::wants(&request.extra, F, "image")
+        && let Value::Array(tools) = w.body.entry("tools").or_insert_with(|| json!([]))
+        && !tools.iter().any(|tool| tool["type"] == PICTURES)
+    {
+        tools.push(json!({"type": PICTURES}));
+    }
+    foreign::note(&request.extra, F, &mut w.notes);
+    if vendor(dialect) {
+        for (key, value) in foreign::shared(&request.extra, F, &CACHING) {
+            w.notes.retain(|name| *name != key);
+            w.body.entry(key).or_insert_with(|| value.clone());
+        }
+    }
     w.body.retain(|_, v| !v.is_null());
     Ok(Encoded { body: w.body, dropped: w.notes })
 }
@@ -189,6 +209,8 @@ impl Writer<'_> {
             (Some(effort), _) => drop(out.insert("effort".into(), effort.as_str().into())),
             (None, Some(budget @ 1..)) => drop(out.insert("effort".into(), effort_of(*budget).into())),
             (None, Some(0)) if knows_off(&self.dialect.model) => drop(out.insert("effort".into(), "none".into())),
+            // Such a model may be one that does not think unless it is told to.
+            (None, Some(..=-1)) if knows_off(&self.dialect.model) => drop(out.insert("effort".into(), "medium".into())),
             // "Off" has no word that every model takes; "as you like" is the default.
             (None, Some(..=0)) => self.note("reasoning_effort"),
             (None, None) => {}
@@ -239,6 +261,8 @@ fn schema_name(name: Option<&str>) -> String {
     if name.is_empty() { "response".to_owned() } else { name }
 }
 
+/// The tool that draws.
+const PICTURES: &str = "image_generation";
 /// In `include`: thoughts come in a form that can be sent again.
 pub const SEALED: &str = "reasoning.encrypted_content";
 /// The vendor answers 400 to a smaller bound.

@@ -8,7 +8,7 @@ use super::super::{
     wire::{F, data_url_of, marked, plain, sniff},
 };
 use crate::{
-    codec::{Dialect, openai_chat::wire::BASE64},
+    codec::{Dialect, mime, openai_chat::wire::BASE64},
     error::{Error, Result},
     model::{Media, MediaKind, MediaSource},
 };
@@ -50,7 +50,7 @@ pub fn part(media: &Media, dialect: &Dialect) -> Result<Map<String, Value>> {
         }
         (MediaSource::Base64(data), kind, true) | (MediaSource::Base64(data), kind @ MediaKind::Document, false) => {
             out.insert("type".into(), "input_file".into());
-            out.insert("filename".into(), media.name.as_deref().unwrap_or("document.pdf").into());
+            out.insert("filename".into(), name(media).into());
             out.insert("file_data".into(), bytes(media, kind, data).into());
         }
         (MediaSource::Url(url), MediaKind::Image, false) => {
@@ -103,6 +103,12 @@ fn as_text(media: &Media) -> Option<String> {
 
 fn is_text(media: &Media) -> bool {
     media.kind == MediaKind::Document && media.mime.as_deref().is_some_and(|m| m.starts_with("text/"))
+}
+
+/// Servers tell by the ending what they have before them.
+fn name(media: &Media) -> String {
+    let ending = media.mime.as_deref().and_then(mime::ending).unwrap_or("pdf");
+    media.name.clone().unwrap_or_else(|| format!("document.{ending}"))
 }
 
 fn bytes(media: &Media, kind: MediaKind, data: &str) -> String {

@@ -8,13 +8,20 @@ use super::{
         error,
         item::Items,
         response::{Head, failed},
-        wire::{F, asks_client, finish, take_beside, upstream_shape},
+        wire::{F, finish, is_call, take_beside, upstream_shape},
     },
     again::{again, is_running},
     open::{Item, Slots},
 };
 use crate::{
-    codec::{StreamDecoder, alike::Alike, json::Fields, sse},
+    codec::{
+        StreamDecoder,
+        alike::Alike,
+        is_error_event,
+        json::{Fields, parse_event},
+        sse,
+        surrogate::Half,
+    },
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, Start},
 };
@@ -37,6 +44,7 @@ struct Answer {
     slots: Slots,
     called: bool,
     alike: Alike,
+    half: Half,
 }
 
 impl Decoder {
@@ -55,8 +63,16 @@ impl StreamDecoder for Decoder {
         result
     }
 
-    fn finish(&mut self, _out: &mut Vec<Event>) -> Result<()> {
-        if self.answer.done || self.answer.dead {
+    fn finish(&mut self, out: &mut Vec<Event>) -> Result<()> {
+        let Decoder { sse, answer } = self;
+        if !answer.done && !answer.dead {
+            let told = sse.finish(|frame| answer.frame(frame, out));
+            answer.dead = is_error_event(&told);
+            if answer.dead {
+                return told;
+            }
+        }
+        if answer.done || answer.dead {
             return Ok(());
         }
         Err(Error::new(Kind::Upstream, "the upstream's stream broke off before its end; try again"))
@@ -91,9 +107,7 @@ impl Answer {
             return Ok(());
         }
         let from = out.len();
-        let value: Value = serde_json::from_str(data).map_err(|e| {
-            Error::new(Kind::Upstream, "the upstream's stream has an event that is not valid JSON").because(e)
-        })?;
+        let value = parse_event(data, &mut self.half)?;
         let name = value.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         self.event(&name, value, out).map_err(upstream_shape)?;
         self.alike.learn(&frame.event, data.as_bytes(), &["delta"], &["sequence_number", "obfuscation"], &out[from..]);
@@ -171,7 +185,7 @@ impl Answer {
 
     fn item(&mut self, index: u64, item: Value, done: bool, out: &mut Vec<Event>) -> Result<()> {
         let kind = super::super::item::kind(&item, "item")?;
-        self.called |= asks_client(&kind);
+        self.called |= is_call(&kind);
         let at = match self.items.iter().position(|(i, _)| *i == index) {
             Some(at) => at,
             None => {

@@ -18,7 +18,7 @@ use super::{
     told::{Call, Item, Say, State},
 };
 use crate::{
-    codec::{ClientView, StreamEncoder, sse},
+    codec::{ClientView, StreamEncoder, signature, sse},
     error::Error,
     model::{Delta, Event, Finish, PartStart, Start, ToolCall, ToolKind, Usage},
 };
@@ -300,6 +300,11 @@ impl StreamEncoder for Encoder {
     fn push(&mut self, event: &Event, out: &mut Vec<u8>) {
         if self.over {
             return;
+        }
+        if let Some(apart) = signature::apart(event) {
+            self.begin(out);
+            self.let_go(true, true, out);
+            return apart.iter().for_each(|event| self.push(event, out));
         }
         match event {
             Event::Start(start) => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    codec::{Codec, Dialect, Inbound, openai_chat::OpenaiChat, openai_responses::OpenaiResponses},
+    codec::{Codec, Dialect, Inbound, gemini::Gemini, openai_chat::OpenaiChat, openai_responses::OpenaiResponses},
     model::{Format, Message, Part, Reasoning, Request, Role, Signature, Tool, ToolChoice},
 };
 
@@ -20,6 +20,27 @@ fn encode(request: &Request, provider: &str) -> (Value, Vec<&'static str>) {
 fn error(body: Value) -> String {
     let e = OpenaiResponses.decode_request(body.to_string().as_bytes(), Inbound::default()).unwrap_err();
     e.param.clone().unwrap_or_default()
+}
+
+#[test]
+fn what_others_ask_for_has_its_own_words_here_or_is_named() {
+    let body = json!({"contents": [{"role": "user", "parts": [{"text": "draw"}]}], "labels": {"a": "b"},
+        "generationConfig": {"responseModalities": ["TEXT", "IMAGE"], "mediaResolution": "MEDIA_RESOLUTION_LOW"}});
+    let inbound = Inbound { model: Some("m"), stream: Some(false), ..Inbound::default() };
+    let mut request = Gemini.decode_request(body.to_string().as_bytes(), inbound).unwrap();
+    let (sent, dropped) = encode(&request, "openai");
+    assert_eq!(sent["tools"], json!([{"type": "image_generation"}]));
+    assert_eq!(dropped, ["labels", "media_resolution"]);
+    let plain = Dialect { hosted: Some(&["web_search"]), ..Dialect::of("m") };
+    let refused = OpenaiResponses.encode_request(&request, &plain).unwrap_err();
+    assert_eq!(refused.param.as_deref(), Some("image_output"));
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "prompt_cache_key": "k",
+        "prediction": {"type": "content", "content": "y"}});
+    request = OpenaiChat.decode_request(chat.to_string().as_bytes(), Inbound::default()).unwrap();
+    let (sent, dropped) = encode(&request, "openai");
+    assert_eq!((&sent["prompt_cache_key"], dropped), (&json!("k"), vec!["prediction"]));
+    let (sent, dropped) = encode(&request, "xai");
+    assert_eq!((sent.get("prompt_cache_key"), dropped), (None, vec!["prediction", "prompt_cache_key"]));
 }
 
 #[test]

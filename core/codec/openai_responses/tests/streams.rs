@@ -34,6 +34,24 @@ fn encoded(events: &[Event]) -> Vec<(String, Value)> {
     frames(&bytes)
 }
 
+#[test]
+fn what_only_this_formats_clients_can_answer_is_no_call_to_others() {
+    let finish = |kind: &str| {
+        let item = json!({"type": kind, "id": "i", "call_id": "c", "name": "f", "arguments": "{}", "input": "x"});
+        let answer = json!({"id": "resp_1", "status": "completed", "output": [item]}).to_string();
+        OpenaiResponses.decode_response(answer.as_bytes()).expect("decoded").choices[0]
+            .finish
+            .as_ref()
+            .map(|f| f.reason)
+    };
+    for kind in ["function_call", "custom_tool_call"] {
+        assert_eq!(finish(kind), Some(FinishReason::ToolCalls), "{kind}");
+    }
+    for kind in ["computer_call", "shell_call", "mcp_approval_request", "web_search_call"] {
+        assert_eq!(finish(kind), Some(FinishReason::Stop), "{kind}");
+    }
+}
+
 fn text(index: u32, text: &str) -> [Event; 3] {
     [
         Event::PartStart { choice: 0, index, part: PartStart::Text { extra: Extra::default() } },
