@@ -3,7 +3,10 @@
 mod cached;
 mod timing;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
@@ -16,7 +19,7 @@ use crate::{
     call::Call,
     clock,
     codec::{
-        ClientView, JSON, RateFact, RateFacts, codec,
+        ClientView, Family, JSON, RateFact, RateFacts, codec,
         document::Document,
         envelope::Envelope,
         framing::Framing,
@@ -154,10 +157,17 @@ fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
         output_tokens: rates.output_tokens.map(fact),
         now,
     };
-    for (name, value) in codec(format).rate_headers(&facts) {
-        insert(headers, HeaderName::from_static(name), &value);
-    }
+    let family = codec(format).rates();
+    family.each(&facts, |kind, part, text| {
+        if let Ok(value) = HeaderValue::from_bytes(text) {
+            headers.insert(RATES[family as usize][kind][part].clone(), value);
+        }
+    });
 }
+
+/// Made once: a name is looked at byte by byte when it is made.
+static RATES: LazyLock<[[[HeaderName; 3]; 4]; 2]> =
+    LazyLock::new(|| Family::ALL.map(|family| family.names().map(|kind| kind.map(HeaderName::from_static))));
 
 /// The trace as a header: as many of its steps as clients take in one.
 fn explained(trace: &Trace) -> String {

@@ -168,8 +168,9 @@ pub fn wanted(
         most.saturating_add(used.nano_usd)
     };
     // Who said how long the answer may be gets it so long, or not at all.
-    let fits = if answer.asked.is_none() && cost(most) > left { fitting(&cost, most, left) } else { None };
-    need.nano_usd = cost(fits.unwrap_or(most));
+    let whole = cost(most);
+    let fits = if answer.asked.is_none() && whole > left { fitting(&cost, most, left) } else { None };
+    need.nano_usd = fits.map_or(whole, &cost);
     let must_say = answer.asked.is_none() && !answer.known && answer.most > 0;
     Wanted { need, fits, max_tokens: fits.or(must_say.then_some(most)), longest }
 }

@@ -83,8 +83,8 @@ impl Bounds {
     /// The tightest rates, for headers; `None` when there is no rate limit.
     pub fn rates(&self) -> Option<Rates> {
         let caller = self.0.as_ref()?;
-        let now = clock::now();
-        let rates = caller.scopes.iter().map(|bound| bound.rates(now, caller.today)).reduce(Rates::and)?;
+        let (mut rates, now) = (Rates::default(), clock::now());
+        caller.scopes.iter().for_each(|bound| bound.tighten(&mut rates, now, caller.today));
         (rates != Rates::default()).then_some(rates)
     }
 
@@ -111,6 +111,15 @@ impl Bounds {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// So many of them.
+    pub(super) fn first(&self, count: usize) -> Bounds {
+        let few = |caller: &Arc<Caller>| {
+            let scopes = caller.scopes.iter().take(count).cloned().collect::<Vec<_>>();
+            (!scopes.is_empty()).then(|| Arc::new(Caller { scopes, ..**caller }))
+        };
+        Bounds(self.0.as_ref().and_then(few))
     }
 
     // For decisions that are only looked at: nothing is taken, held or counted.
@@ -140,8 +149,7 @@ impl Bounds {
 
     /// Nano-dollars that are left now of the tightest budget; `None` without a budget.
     pub fn left(&self) -> Option<u64> {
-        let now = Instant::now();
-        self.scopes().iter().flat_map(|bound| &bound.funds).map(|fund| fund.left(now)).min()
+        self.scopes().iter().flat_map(|bound| &bound.funds).map(Fund::left).min()
     }
 }
 
@@ -171,7 +179,7 @@ impl Caller {
 impl Bound {
     fn is_of(&self, rule: &Rule, now: SystemTime) -> bool {
         let budget = |(fund, budget): (&Fund, &Budget)| fund.budget == *budget && fund.purse.window.holds(now);
-        self.name == rule.name
+        (Arc::ptr_eq(&self.name, &rule.name) || self.name == rule.name)
             && self.limits.as_ref().map(|(limits, _)| limits) == rule.limits.as_ref()
             && self.funds.len() == rule.budgets.len()
             && self.funds.iter().zip(&*rule.budgets).all(budget)
@@ -209,13 +217,18 @@ impl Bound {
         })
     }
 
-    /// Takes tokens. `Some`: a shadow limit has no room for them, and nothing was taken.
-    pub(super) fn take(&self, more: Taken, now: Instant, today: Today) -> Result<Option<Denied>> {
+    /// Takes tokens, and notes what is left where it is the tightest. `Some`: a shadow limit has no room for them, and nothing
+    /// was taken.
+    pub(super) fn take(&self, more: Taken, now: Instant, today: Today, tightest: &mut Rates) -> Result<Option<Denied>> {
         match &self.limits {
             Some((limits, meter)) if more != Taken::default() => {
-                meter.take(limits, now, today, more).map_or_else(|denied| self.denied(denied), |()| Ok(None))
+                let taken = meter.take(limits, now, today, more, tightest);
+                taken.map_or_else(|denied| self.denied(denied), |()| Ok(None))
             }
-            _ => Ok(None),
+            _ => {
+                self.tighten(tightest, now, today);
+                Ok(None)
+            }
         }
     }
 
@@ -253,10 +266,11 @@ impl Bound {
         meter.would_take(limits, clock::now(), today, taken).map_err(|denied| denied.error(&self.scope, &self.name))
     }
 
-    pub fn rates(&self, now: Instant, today: Today) -> Rates {
+    fn tighten(&self, tightest: &mut Rates, now: Instant, today: Today) {
         // What only reports tells nobody to slow down.
-        let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
-        hard.map_or_else(Rates::default, |(limits, meter)| meter.rates(limits, now, today))
+        if let Some((limits, meter)) = self.limits.as_ref().filter(|(limits, _)| !limits.shadow) {
+            meter.tighten(tightest, limits, now, today);
+        }
     }
 
     /// Each limit by its name, also of a shadow.
@@ -270,7 +284,7 @@ impl Bound {
 }
 
 impl Fund {
-    pub fn left(&self, now: Instant) -> u64 {
-        self.purse.left(&self.budget, now)
+    pub fn left(&self) -> u64 {
+        self.purse.left(&self.budget)
     }
 }
