@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use super::{
     denial::{A_MOMENT, Denied},
     gcra::{Bucket, Rate, Refused, Standing},
+    moment,
     shared::Counted,
     window::Days,
 };
@@ -27,19 +28,17 @@ mod rates;
 pub use rates::Rates;
 
 /// The meters by scope: they outlive reloads, and those that nobody needs are forgotten.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Meters {
     by_scope: DashMap<Scope, Arc<Meter>, foldhash::quality::RandomState>,
-    /// Time is counted from here.
-    epoch: Instant,
 }
 
-#[derive(Debug)]
+/// Its time is that of `moment::millis`.
+#[derive(Debug, Default)]
 pub struct Meter {
     state: Mutex<State>,
     /// Places that are taken: more only under the lock, so that no two take the last one; fewer at any time.
     in_flight: AtomicU64,
-    epoch: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,17 +73,10 @@ pub struct Taken {
     pub day_tokens: u64,
 }
 
-impl Default for Meters {
-    fn default() -> Self {
-        Meters { by_scope: DashMap::default(), epoch: clock::now() }
-    }
-}
-
 impl Meters {
     pub fn of(&self, scope: &Scope) -> Arc<Meter> {
         let found = self.by_scope.get(scope).map(|meter| meter.clone());
-        let make = || Arc::new(Meter { state: Mutex::default(), in_flight: AtomicU64::new(0), epoch: self.epoch });
-        found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_insert_with(make).clone())
+        found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_default().clone())
     }
 
     /// Forgets meters that hold nothing: nobody could tell them from new ones. What is counted by the day stays for the day.
@@ -132,14 +124,14 @@ impl Meter {
                 Counted::Money(_) | Counted::Quota(_) => {}
             }
         }
-        Meter { state: Mutex::new(state), in_flight: in_flight.into(), epoch: clock::now() }
+        Meter { state: Mutex::new(state), in_flight: in_flight.into() }
     }
 
     /// Takes a request, and a place if it is to have one; or says which limit is in the way. Shadow limits are in nobody's way:
     /// the place is taken and the request is not.
-    pub fn enter(&self, limits: &Limits, now: Instant, today: Today, place: bool) -> Result<(), Denied> {
+    pub fn enter(&self, limits: &Limits, now: u64, today: Today, place: bool) -> Result<(), Denied> {
         let mut state = self.lock();
-        let now = self.at(&mut state, now);
+        let now = state.at(now);
         let outcome = state.enter(limits, now, today, place.then(|| self.in_flight()));
         if place && (outcome.is_ok() || limits.shadow) {
             self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -153,9 +145,9 @@ impl Meter {
     }
 
     /// What `enter` would say now. Takes nothing.
-    pub fn would_enter(&self, limits: &Limits, now: Instant, today: Today) -> Result<(), Denied> {
+    pub fn would_enter(&self, limits: &Limits, now: u64, today: Today) -> Result<(), Denied> {
         let mut state = *self.lock();
-        let now = self.at(&mut state, now);
+        let now = state.at(now);
         state.enter(limits, now, today, Some(self.in_flight()))
     }
 
@@ -182,13 +174,13 @@ impl Meter {
     pub fn take(
         &self,
         limits: &Limits,
-        now: Instant,
+        now: u64,
         today: Today,
         more: Taken,
         tightest: &mut Rates,
     ) -> Result<(), Denied> {
         let mut state = self.lock();
-        let now = self.at(&mut state, now);
+        let now = state.at(now);
         state.take(limits, now, today, more)?;
         if !limits.shadow {
             state.tighten(tightest, limits, now, today);
@@ -197,9 +189,9 @@ impl Meter {
     }
 
     /// What `take` would say now. Takes nothing.
-    pub fn would_take(&self, limits: &Limits, now: Instant, today: Today, more: Taken) -> Result<(), Denied> {
+    pub fn would_take(&self, limits: &Limits, now: u64, today: Today, more: Taken) -> Result<(), Denied> {
         let mut state = *self.lock();
-        let now = self.at(&mut state, now);
+        let now = state.at(now);
         state.take(limits, now, today, more)
     }
 
@@ -229,16 +221,16 @@ impl Meter {
     }
 
     /// What is left of each, where it is less than `tightest` says.
-    pub fn tighten(&self, tightest: &mut Rates, limits: &Limits, now: Instant, today: Today) {
+    pub fn tighten(&self, tightest: &mut Rates, limits: &Limits, now: u64, today: Today) {
         let mut state = self.lock();
-        let now = self.at(&mut state, now);
+        let now = state.at(now);
         state.tighten(tightest, limits, now, today);
     }
 
     /// Each limit by its name, for decisions that are shown.
     pub fn standings(&self, limits: &Limits, today: Today) -> Vec<(&'static str, Standing)> {
         let mut state = *self.lock();
-        let now = self.at(&mut state, clock::now());
+        let now = state.at(moment::millis(clock::now()));
         let mut all = Vec::new();
         for (name, count, _) in limits.named() {
             let Some(count) = count else { continue };
@@ -266,7 +258,7 @@ impl Meter {
 
     fn idle(&self, today: u32) -> bool {
         let mut state = *self.lock();
-        let (now, limits) = (self.at(&mut state, clock::now()), state.limits);
+        let (now, limits) = (state.at(moment::millis(clock::now())), state.limits);
         let empty = |bucket: &mut Bucket, count: Option<u64>| {
             count.is_none_or(|count| bucket.standing(now, Rate::a_minute(count)).full_after.is_zero())
         };
@@ -278,21 +270,18 @@ impl Meter {
             && self.in_flight() == 0
     }
 
-    /// Milliseconds. A request reads the clock once for all its scopes, before it has this one's lock: it never goes back from
-    /// one caller to the next.
-    fn at(&self, state: &mut State, now: Instant) -> u64 {
-        let passed = now.saturating_duration_since(self.epoch);
-        let now = passed.as_secs().saturating_mul(1_000).saturating_add(u64::from(passed.subsec_millis()));
-        state.latest = state.latest.max(now);
-        state.latest
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// A request reads the clock before it has this lock: it never goes back from one caller to the next.
+    fn at(&mut self, now: u64) -> u64 {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     /// `places`: so many are taken, where one more is wanted.
     fn enter(&mut self, limits: &Limits, now: u64, today: Today, places: Option<u64>) -> Result<(), Denied> {
         if let Some(most) = limits.concurrent.filter(|most| places.is_some_and(|places| places >= *most)) {

@@ -27,6 +27,7 @@ pub mod fleet;
 pub mod gcra;
 pub mod lease;
 pub mod meter;
+mod moment;
 mod outage;
 mod permit;
 pub mod purse;
@@ -71,6 +72,7 @@ pub struct Need {
 
 impl Limits {
     pub fn new(budgets: Arc<Budgets>) -> Limits {
+        moment::begin();
         let known = budgets.known().clone();
         Limits { in_flight: Arc::default(), meters: Arc::default(), budgets, known, shared: None }
     }
@@ -85,8 +87,8 @@ impl Limits {
         if caller.rules.is_empty() && (rules.tags.is_empty() || tags.is_empty()) {
             return Bounds::default();
         }
-        let mut scopes: Vec<Arc<Bound>> = Vec::with_capacity(caller.rules.len() + MORE);
-        for rule in caller.rules.iter().map(|rule| &**rule).chain(rules.tagged(tags)) {
+        let mut scopes = self.known.of_all(&caller.rules, now, MORE, |rule| self.bound(rule, now));
+        for rule in rules.tagged(tags) {
             // A tag that is said twice binds once.
             if !scopes.iter().any(|bound| bound.scope == rule.scope) {
                 scopes.push(self.bound(rule, now));

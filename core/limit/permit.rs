@@ -14,6 +14,7 @@ use super::{
     bound::{Bounds, Caller},
     claim::Claimed,
     meter::{Rates, Taken},
+    moment,
     purse::{Held, Owner},
     shared::Desk,
 };
@@ -167,7 +168,7 @@ impl Permit {
         match &self.shared {
             Some(desk) => desk.glance(std::slice::from_ref(bound))?,
             None => {
-                if let Some(denied) = bound.enter(clock::now(), caller.today, self.place)? {
+                if let Some(denied) = bound.enter(moment::millis(clock::now()), caller.today, self.place)? {
                     self.told.push(bound.shadowed(denied));
                 }
             }
@@ -257,7 +258,7 @@ impl Reservation {
             self.tokens.reserve_exact(caller.scopes.len() - self.tokens.len());
             self.tokens.resize(caller.scopes.len(), Tokens::default());
         }
-        let (mut rates, now) = (Rates::default(), clock::now());
+        let (mut rates, now) = (Rates::default(), moment::millis(clock::now()));
         for (at, bound) in caller.scopes.iter().enumerate() {
             let own = &mut self.tokens[at];
             own.fresh = Taken::default();
@@ -308,7 +309,7 @@ impl Reservation {
         }
         self.money.iter_mut().for_each(|money| money.raised = None);
         // Budgets keep the real time, in a rehearsal too.
-        let (mut number, moment) = (0, Instant::now());
+        let (mut number, moment) = (0, moment::nanos(Instant::now()));
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
                 let money = &mut self.money[number];

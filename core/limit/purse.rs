@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use super::{
     alert::{Alarm, Alert, Mark},
     budget::{Balance, Counter, Short},
+    moment,
     window::Window,
 };
 use crate::{
@@ -47,7 +48,6 @@ pub struct Purse {
     /// What it is raised by for now, nano-dollars.
     raised: AtomicU64,
     alarm: Arc<Alarm>,
-    epoch: Instant,
     lease: Duration,
 }
 
@@ -98,7 +98,7 @@ impl Purse {
         (scope, name): (Scope, Arc<str>),
         (per, window): (Per, Window),
         (wanted, alarm): (Arc<Wanted>, Arc<Alarm>),
-        (epoch, lease): (Instant, Duration),
+        lease: Duration,
     ) -> Arc<Purse> {
         Arc::new_cyclic(|own| Purse {
             scope,
@@ -113,7 +113,6 @@ impl Purse {
             own: own.clone(),
             raised: AtomicU64::new(0),
             alarm,
-            epoch,
             lease,
         })
     }
@@ -153,7 +152,7 @@ impl Purse {
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        (now, moment): (SystemTime, Instant),
+        (now, moment): (SystemTime, u64),
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
         match self.try_hold((held, owner), amount, budget, moment) {
@@ -177,7 +176,7 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold((held, owner), amount, budget, Instant::now()) {
+            match self.try_hold((held, owner), amount, budget, self.now()) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
@@ -203,9 +202,9 @@ impl Purse {
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        now: Instant,
+        now: u64,
     ) -> std::result::Result<(), Short> {
-        let (now, limit) = (self.at(now), self.most(budget));
+        let limit = self.most(budget);
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
@@ -376,12 +375,9 @@ impl Purse {
         self.ask();
     }
 
+    /// Budgets keep the real time, in a rehearsal too.
     fn now(&self) -> u64 {
-        self.at(Instant::now())
-    }
-
-    fn at(&self, now: Instant) -> u64 {
-        as_nanos(now.saturating_duration_since(self.epoch))
+        moment::nanos(Instant::now())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
