@@ -384,7 +384,8 @@ pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: By
 
 /// Of an answer that goes through as it came: is it one, what did it use, how did it end?
 pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Result<()> {
-    let Glance { usage, finish } = glance(format, exchange.cx.operation, body)?;
+    let searches = exchange.size.rates.as_ref().is_some_and(|rates| rates.sells_searches());
+    let Glance { usage, finish } = glance(format, exchange.cx.operation, body, searches)?;
     if let Some(usage) = &usage {
         exchange.used(usage);
     }

@@ -178,7 +178,7 @@ pub fn wanted(
 /// The most that an attempt can cost with so long an answer, nano-dollars; `None`: nobody knows.
 pub fn dearest(document: &Document, target: &Target, input: u64, output: u64, opaque: Option<Asked>) -> Option<u64> {
     let rates = target.rates.as_ref()?;
-    let searches = (rates.sells_searches() && document.has_tools()).then_some(MOST_SEARCHES);
+    let searches = (rates.sells_searches() && document.may_search()).then_some(MOST_SEARCHES);
     let besides = Units { web_searches: searches, ..opaque.map(Asked::units).unwrap_or_default() };
     let most = rates.most(input + input / 4 + MARGIN, output, &besides);
     Some(u64::try_from(most).unwrap_or(0))

@@ -129,6 +129,7 @@ impl Codec for AnthropicMessages {
             call: None,
             stop: b"\"end_turn\"",
             tools: Some(b"\"tool_use\""),
+            searched: None,
             around: [br#"{"type":"message","content":[],"stop_reason":"#, b"}"],
         })
     }
