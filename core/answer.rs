@@ -122,6 +122,7 @@ impl Streaming {
         let lane = call.same_format && need <= StreamNeed::Observe;
         let (way, observer) = if lane && !resumes && !view.json_array && !view.strict_sdk {
             let lane = Lane::new(format, &target.dialect, call.asks_usage && !view.include_usage, server.max_event);
+            let lane = lane.counting_searches(target.rates.as_ref().is_some_and(|rates| rates.sells_searches()));
             (Way::Lane(lane), (need == StreamNeed::Observe).then(decoder))
         } else {
             (Way::Model(decoder()), None)

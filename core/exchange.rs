@@ -118,13 +118,16 @@ impl Inner {
         }
         // What nobody knows the price of counts as the budget says.
         let unknown = self.record.ledger.iter().filter(|row| row.cost_nano_usd.is_none()).count() as u64;
-        let unpriced = self.bounds.unpriced().unwrap_or(0);
+        let unpriced = if unknown > 0 { self.bounds.unpriced().unwrap_or(0) } else { 0 };
         let known = self.record.cost_nano_usd.map_or(0, |nano| u64::try_from(nano).unwrap_or(0));
         Need { input_tokens, output_tokens, nano_usd: known.saturating_add(unknown.saturating_mul(unpriced)) }
     }
 
     /// What of it was not used at this provider.
     pub fn used_elsewhere(&self, provider: &str) -> Need {
+        if self.record.ledger.is_empty() {
+            return Need::default();
+        }
         let unpriced = self.bounds.unpriced().unwrap_or(0);
         let other = |row: &&Attempt| row.target.split_once('/').is_none_or(|(name, _)| name != provider);
         let mut sum = Need::default();

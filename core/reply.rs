@@ -1,9 +1,10 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
 mod cached;
+mod rates;
 mod timing;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
@@ -16,7 +17,7 @@ use crate::{
     call::Call,
     clock,
     codec::{
-        ClientView, JSON, RateFact, RateFacts, codec,
+        ClientView, JSON, codec,
         document::Document,
         envelope::Envelope,
         framing::Framing,
@@ -26,7 +27,6 @@ use crate::{
     error::{Error, Kind, Result},
     exchange::Exchange,
     follow::{Following, Lead},
-    limit::{Rates, Standing},
     long_input::Pieces,
     model::{self, Format, Operation, fold::unfold},
     opaque::answer::Through,
@@ -131,7 +131,7 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
         headers.insert("x-portcullis-budget-fallback", HeaderValue::from_static("true"));
     }
     if let Some(rates) = exchange.rates() {
-        rate_headers(&mut headers, cx.format, rates);
+        rates::put(&mut headers, cx.format, rates);
     }
     headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
     if cx.explain {
@@ -142,22 +142,6 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
 
 /// More than stand on most answers, rates and the server's own included: a map that grows is hashed anew.
 const HEADERS: usize = 24;
-
-/// What is left of the caller's limits, in its family's names.
-fn rate_headers(headers: &mut HeaderMap, format: Format, rates: Rates) {
-    let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
-    let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-    let facts = RateFacts {
-        requests: rates.requests.map(fact),
-        tokens: rates.tokens.map(fact),
-        input_tokens: rates.input_tokens.map(fact),
-        output_tokens: rates.output_tokens.map(fact),
-        now,
-    };
-    for (name, value) in codec(format).rate_headers(&facts) {
-        insert(headers, HeaderName::from_static(name), &value);
-    }
-}
 
 /// The trace as a header: as many of its steps as clients take in one.
 fn explained(trace: &Trace) -> String {
@@ -400,7 +384,8 @@ pub fn other(exchange: &mut Exchange, document: &Document, call: &Call, body: By
 
 /// Of an answer that goes through as it came: is it one, what did it use, how did it end?
 pub fn note_facts(exchange: &mut Exchange, format: Format, body: &[u8]) -> Result<()> {
-    let Glance { usage, finish } = glance(format, exchange.cx.operation, body)?;
+    let searches = exchange.size.rates.as_ref().is_some_and(|rates| rates.sells_searches());
+    let Glance { usage, finish } = glance(format, exchange.cx.operation, body, searches)?;
     if let Some(usage) = &usage {
         exchange.used(usage);
     }

@@ -168,8 +168,9 @@ pub fn wanted(
         most.saturating_add(used.nano_usd)
     };
     // Who said how long the answer may be gets it so long, or not at all.
-    let fits = if answer.asked.is_none() && cost(most) > left { fitting(&cost, most, left) } else { None };
-    need.nano_usd = cost(fits.unwrap_or(most));
+    let whole = cost(most);
+    let fits = if answer.asked.is_none() && whole > left { fitting(&cost, most, left) } else { None };
+    need.nano_usd = fits.map_or(whole, &cost);
     let must_say = answer.asked.is_none() && !answer.known && answer.most > 0;
     Wanted { need, fits, max_tokens: fits.or(must_say.then_some(most)), longest }
 }
@@ -177,7 +178,7 @@ pub fn wanted(
 /// The most that an attempt can cost with so long an answer, nano-dollars; `None`: nobody knows.
 pub fn dearest(document: &Document, target: &Target, input: u64, output: u64, opaque: Option<Asked>) -> Option<u64> {
     let rates = target.rates.as_ref()?;
-    let searches = (rates.sells_searches() && document.has_tools()).then_some(MOST_SEARCHES);
+    let searches = (rates.sells_searches() && document.may_search()).then_some(MOST_SEARCHES);
     let besides = Units { web_searches: searches, ..opaque.map(Asked::units).unwrap_or_default() };
     let most = rates.most(input + input / 4 + MARGIN, output, &besides);
     Some(u64::try_from(most).unwrap_or(0))

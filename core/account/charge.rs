@@ -101,7 +101,10 @@ pub(super) fn settle(reservation: Reservation, record: &mut Record) {
         ..tokens(record.usage.as_ref()).without(Need { nano_usd: 0, ..batches })
     };
     let at = |provider: &str| {
-        let mine = |row: &&Attempt| row.target.split_once('/').is_some_and(|(name, _)| name == provider);
+        let mine = |row: &&Attempt| {
+            // Nobody's name has a slash.
+            row.target.as_bytes().get(provider.len()) == Some(&b'/') && row.target.starts_with(provider)
+        };
         let all = sum(&mut record.ledger.iter().filter(mine));
         let batches = sum(&mut record.ledger.iter().filter(mine).filter(|row| row.outcome == Attempt::BATCH));
         all.without(Need { nano_usd: 0, ..batches })

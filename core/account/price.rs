@@ -10,7 +10,7 @@ pub use function::{Asked, Function};
 pub use version::Version;
 
 use crate::{
-    config::{PriceSheet, Prices},
+    config::{PriceService, PriceSheet, Prices},
     model::{ServiceTier, Units, Usage},
 };
 
@@ -76,6 +76,7 @@ struct Kinds {
     per_output_second: Option<i64>,
     per_search: Option<i64>,
     per_search_unit: Option<i64>,
+    per_search_request: Option<i64>,
 }
 
 impl Rates {
@@ -86,18 +87,25 @@ impl Rates {
             let tier = tiers.iter().rev().find(|tier| tier.above <= above);
             tier.map_or(*prices, |tier| tier.prices.over(prices))
         };
-        let services = services.iter().map(|service| {
+        let plan = |service: &PriceService, factor: i64| {
             let own = |above: u64| {
                 let tier = service.tiers.iter().rev().find(|tier| tier.above <= above);
                 let own = tier.map_or(service.prices, |tier| tier.prices.over(&service.prices));
-                own.over(&usual(above).times(service.factor.unwrap_or(ONE)))
+                own.over(&usual(above).times(service.factor.unwrap_or(ONE))).times(factor)
             };
             let mut steps: Vec<u64> = tiers.iter().chain(&service.tiers).map(|tier| tier.above).collect();
             steps.sort_unstable();
             steps.dedup();
-            (service.service, Plan::new(own(0), steps, own))
-        });
-        let services = services.collect();
+            Plan::new(own(0), steps, own)
+        };
+        let mut plans: Vec<_> = services.iter().map(|service| (service.service, plan(service, ONE))).collect();
+        // What is kept within a country is dearer by the same part, however it is served.
+        let within = services.iter().find(|service| service.service == ServiceTier::Us).and_then(|us| us.factor);
+        if let Some(factor) = within {
+            let others = services.iter().filter(|of| matches!(of.service, ServiceTier::Fast | ServiceTier::Batch));
+            plans.extend(others.map(|of| (of.service.within_us(), plan(of, factor))));
+        }
+        let services = plans.into();
         let usual = Plan::new(*prices, tiers.iter().map(|tier| tier.above), usual);
         Rates { version: Version::of(sheet), usual, services, function: None }
     }
@@ -183,7 +191,8 @@ impl Rates {
 
     /// Does it sell searches beside tokens?
     pub fn sells_searches(&self) -> bool {
-        self.usual.base.per_search.is_some_and(|price| price > 0) || self.function.is_some()
+        let Kinds { per_search, per_search_request, .. } = self.usual.base;
+        [per_search, per_search_request].iter().flatten().any(|price| *price > 0) || self.function.is_some()
     }
 
     /// USD per million tokens, for stages that compare.
@@ -198,7 +207,11 @@ impl Rates {
     /// A service without prices of its own costs what is usual.
     fn plan(&self, service: Option<ServiceTier>) -> &Plan {
         let own = |service| self.services.iter().find(|(of, _)| *of == service).map(|(_, plan)| plan);
-        service.and_then(own).unwrap_or(&self.usual)
+        let Some(service) = service else { return &self.usual };
+        // Where a fast one has no price, the place still has.
+        let near =
+            || if service.anywhere() == service { None } else { own(service.anywhere()).or(own(ServiceTier::Us)) };
+        own(service).or_else(near).unwrap_or(&self.usual)
     }
 }
 
@@ -242,6 +255,7 @@ impl Kinds {
             per_search,
             per_search_unit,
             cache_read_audio,
+            per_search_request,
         } = *prices;
         let pieces = [characters, per_image, per_input_image, per_input_second, per_output_second, per_search_unit];
         let has_pieces = pieces.iter().any(Option::is_some);
@@ -271,6 +285,7 @@ impl Kinds {
             per_output_second,
             per_search,
             per_search_unit,
+            per_search_request,
         }
     }
 
@@ -366,7 +381,7 @@ impl Kinds {
         (sum, counted)
     }
 
-    fn each(&self, units: &Units) -> [(Piece, bool, Option<i128>); 7] {
+    fn each(&self, units: &Units) -> [(Piece, bool, Option<i128>); 8] {
         let cost =
             |count: Option<u64>, price: Option<i64>, scale: i128| Some(i128::from(count?) * i128::from(price?) * scale);
         [
@@ -377,6 +392,7 @@ impl Kinds {
             (Piece::OutputSound, true, cost(units.output_audio_ms, self.per_output_second, MILLION / 1000)),
             (Piece::Search, true, cost(units.search_units, self.per_search_unit, MILLION)),
             (Piece::Search, false, cost(units.web_searches, self.per_search, MILLION)),
+            (Piece::Search, false, cost(units.web_searches.map(|all| all.min(1)), self.per_search_request, MILLION)),
         ]
     }
 }

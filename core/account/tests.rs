@@ -321,4 +321,5 @@ mod invoices;
 mod ledger;
 mod queue;
 mod rerating;
+mod searches;
 mod sums;

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::RwLock;
@@ -139,6 +139,9 @@ impl Sums {
                 return Ok(());
             }
             state.moved = false;
+            // Nobody asks any more: what comes need not be added there.
+            let now = Instant::now();
+            state.memos.retain(|memo| memo.is_kept(now));
             let oldest = state.covered.last_key_value().map_or(Hour(0), |(last, _)| last.minus(COVERED_HOURS));
             state.covered = state.covered.split_off(&oldest);
             (std::mem::take(&mut state.pending), covered_bytes(&state.covered))

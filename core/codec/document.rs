@@ -349,9 +349,13 @@ impl Document {
             Some(request) => request.service_tier.clone(),
             None => names.iter().find_map(|name| Some(self.field(name)?.as_str()?.to_owned())),
         };
-        // One family's faster service is a knob of its own.
+        // One family's faster service is a knob of its own, and so is where it runs.
         let fast = self.field("speed").is_some_and(|speed| speed == "fast");
-        if fast { Some(ServiceTier::Fast) } else { word.as_deref().map(ServiceTier::named) }
+        let service = if fast { Some(ServiceTier::Fast) } else { word.as_deref().map(ServiceTier::named) };
+        match self.field("inference_geo").is_some_and(|geo| geo == "us") {
+            true => Some(service.unwrap_or(ServiceTier::Standard).within_us()),
+            false => service,
+        }
     }
 
     /// A top-level field of the client's own bytes, where it stands once.
@@ -379,6 +383,13 @@ impl Document {
     pub fn has_tools(&self) -> bool {
         let key = if self.format == Format::BedrockConverse { "toolConfig" } else { "tools" };
         self.envelope.value(&self.bytes, key).is_some_and(|v| v.len() > 2)
+    }
+
+    /// May a search of the web be among its tools? No word of one says that none is.
+    pub fn may_search(&self) -> bool {
+        let key = if self.format == Format::BedrockConverse { "toolConfig" } else { "tools" };
+        let tools = self.envelope.value(&self.bytes, key).map(|at| &self.bytes[at]);
+        tools.is_some_and(|tools| memchr::memmem::find(tools, b"earch").is_some())
     }
 
     /// May the client's bytes go to an upstream of `format`? Those of a legacy completion may where `completes`.

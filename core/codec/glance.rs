@@ -29,6 +29,8 @@ pub struct Landmarks {
     /// The words, with their quotes, that end most answers.
     pub stop: &'static [u8],
     pub tools: Option<&'static [u8]>,
+    /// What stands in the content of an answer for which the web was searched, where its usage does not count that.
+    pub searched: Option<&'static [u8]>,
     /// What must stand around a finish word so that the decoder reads it.
     pub around: [&'static [u8]; 2],
 }
@@ -48,8 +50,9 @@ pub enum Key {
     Camel,
 }
 
-/// Errors: what the upstream sent is no answer, or an error under a good status.
-pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glance> {
+/// Errors: what the upstream sent is no answer, or an error under a good status. `searches`: they have a price, so they are
+/// counted where that takes a look at the content.
+pub fn glance(format: Format, operation: Operation, body: &[u8], searches: bool) -> Result<Glance> {
     let envelope = Envelope::fields(body)
         .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))?;
     let Some(marks) = codec(format).landmarks() else {
@@ -70,10 +73,17 @@ pub fn glance(format: Format, operation: Operation, body: &[u8]) -> Result<Glanc
         FinishAt::Top(key) => at(key),
     };
     let called = marks.call.is_some_and(|call| memchr::memmem::find(text, call).is_some());
+    let mut used = at(usage)
+        .and_then(|u| read_usage(format, usage, u))
+        .map(|usage| Usage { service_tier: at("service_tier").and_then(service).or(usage.service_tier), ..usage });
+    let searched = || marks.searched.is_some_and(|mark| memchr::memmem::find(text, mark).is_some());
+    if let Some(used) = used.as_mut().filter(|_| searches && searched())
+        && let Some(read) = decoded(format, body).ok().and_then(|glance| glance.usage)
+    {
+        used.units_mut().web_searches = read.units().web_searches;
+    }
     Ok(Glance {
-        usage: at(usage)
-            .and_then(|u| read_usage(format, usage, u))
-            .map(|usage| Usage { service_tier: at("service_tier").and_then(service).or(usage.service_tier), ..usage }),
+        usage: used,
         finish: finish
             .filter(|_| operation == Operation::Chat)
             .and_then(|word| read_finish(format, &marks, word, called)),
@@ -132,7 +142,7 @@ mod tests {
     use super::*;
 
     fn seen(format: Format, body: &str) -> (Option<u64>, Option<FinishReason>) {
-        let glance = glance(format, Operation::Chat, body.as_bytes()).expect("an answer");
+        let glance = glance(format, Operation::Chat, body.as_bytes(), true).expect("an answer");
         (glance.usage.and_then(|u| u.output_tokens), glance.finish)
     }
 
@@ -183,7 +193,7 @@ mod tests {
                 r#"{"choices":[{"a":"b"}],"content":[],"candidates":[{"#,
                 r#"{"choices":[]} {"choices":[]}"#,
             ] {
-                let error = glance(format, Operation::Chat, body.as_bytes()).expect_err(body);
+                let error = glance(format, Operation::Chat, body.as_bytes(), true).expect_err(body);
                 assert!(error.retryable(), "{format:?} {body}: {error}");
             }
         }

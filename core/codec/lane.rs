@@ -26,6 +26,8 @@ pub struct Lane {
     decoder: Box<dyn StreamDecoder>,
     /// Leave out the usage chunk that the client did not ask for.
     hide_usage: bool,
+    /// Searches of the web have a price: frames that tell of them matter.
+    searches: bool,
     held: BytesMut,
     limit: usize,
     committed: bool,
@@ -54,6 +56,7 @@ impl Lane {
             framing: Framing::of(format),
             decoder: codec(format).stream_decoder(dialect, limit),
             hide_usage: hide_usage && format == Format::OpenaiChat,
+            searches: false,
             held: BytesMut::new(),
             limit,
             committed: false,
@@ -69,6 +72,11 @@ impl Lane {
             output: 0,
             wrapping: 0,
         }
+    }
+
+    /// Searches that stand in no usage are looked for.
+    pub fn counting_searches(self, searches: bool) -> Self {
+        Lane { searches, ..self }
     }
 
     /// Takes bytes, gives those that may go on. `Err` is the upstream's error event: what stood before it is in `out`.
@@ -204,10 +212,13 @@ impl Lane {
             self.output += (frame.len() as u64).saturating_sub(self.wrapping);
             match self.format {
                 Format::Gemini if !WORDS.finish_of_gemini.is_in(frame) && !WORDS.error.is_in(frame) => {
-                    if WORDS.usage_of_gemini.is_in(frame) {
-                        self.last_usage = Some(bytes.slice(at));
+                    // What it searched for may stand in any frame.
+                    if !(self.searches && WORDS.searches_of_gemini.is_in(frame)) {
+                        if WORDS.usage_of_gemini.is_in(frame) {
+                            self.last_usage = Some(bytes.slice(at));
+                        }
+                        return Ok(true);
                     }
-                    return Ok(true);
                 }
                 Format::BedrockConverse => {
                     // Its checksums are looked at, whatever it is.
@@ -289,6 +300,7 @@ struct Words {
     choices: Word,
     finish_of_gemini: Word,
     usage_of_gemini: Word,
+    searches_of_gemini: Word,
 }
 
 struct Word(Finder<'static>);
@@ -301,6 +313,7 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
     choices: Word(Finder::new("\"choices\"")),
     finish_of_gemini: Word(Finder::new("\"finishReason\"")),
     usage_of_gemini: Word(Finder::new("\"usageMetadata\"")),
+    searches_of_gemini: Word(Finder::new("\"webSearchQueries\"")),
 });
 
 impl Word {

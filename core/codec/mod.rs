@@ -49,7 +49,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 pub use dialect::Dialect;
-pub use rate::{RateFact, RateFacts};
+pub use rate::{Family, RateFact, RateFacts};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -238,9 +238,9 @@ pub trait Codec: Send + Sync {
         Vec::new()
     }
 
-    /// Client side: what a caller is told of its rate limits.
-    fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
-        rate::plain(facts)
+    /// Client side: how a caller is told of its rate limits.
+    fn rates(&self) -> Family {
+        Family::Plain
     }
 
     /// Where a whole answer that goes through as it came shows what the gateway must know. `None`: it is decoded.

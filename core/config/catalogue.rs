@@ -206,6 +206,10 @@ impl CatalogueRow {
     }
 }
 
+/// Those that may have prices of their own.
+const SERVICES: [ServiceTier; 5] =
+    [ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Fast, ServiceTier::Batch, ServiceTier::Us];
+
 fn sheet(row: &mut Table) -> Result<PriceSheet, String> {
     let prices = prices(row)?;
     let tiers = rising(row)?;
@@ -214,7 +218,7 @@ fn sheet(row: &mut Table) -> Result<PriceSheet, String> {
         let Value::Table(table) = value else { return Err("`services` must be a table".to_owned()) };
         for (word, value) in table {
             let Value::Table(mut own) = value else { return Err(format!("`services.{word}` must be a table")) };
-            let service = [ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Fast, ServiceTier::Batch]
+            let service = SERVICES
                 .into_iter()
                 .find(|service| service.name() == word)
                 .ok_or_else(|| format!("there is no service {word:?}"))?;

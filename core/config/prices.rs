@@ -95,13 +95,14 @@ prices! {
     per_search,
     per_search_unit,
     cache_read_audio,
+    per_search_request,
 }
 
 /// How many things can have a price.
-pub const PRICES: usize = 19;
+pub const PRICES: usize = 20;
 
 /// What a service's factor leaves as it is: searches are sold at one price everywhere.
-const FIXED: [&str; 3] = ["request", "per_search", "per_search_unit"];
+const FIXED: [&str; 4] = ["request", "per_search", "per_search_unit", "per_search_request"];
 
 impl Prices {
     /// These, and `base` where there is none.

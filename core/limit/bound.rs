@@ -3,7 +3,7 @@
 
 use std::{
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use dashmap::DashMap;
@@ -13,6 +13,7 @@ use super::{
     denial::{self, Denied},
     gcra::Standing,
     meter::{Meter, Rates, Taken, Today},
+    moment,
     purse::Purse,
     window::{day_of, rest_of_day},
 };
@@ -46,9 +47,22 @@ pub struct Bound {
     pub fallback: Arc<[String]>,
 }
 
-/// What binds by each rule, as the last request met it: nearly always the next one meets the same.
+/// What binds by each rule, and by all of a caller's, as the last request met it: nearly always the next one meets the same.
 #[derive(Debug, Default)]
-pub struct Known(DashMap<Scope, Arc<Bound>, foldhash::quality::RandomState>);
+pub struct Known {
+    rules: DashMap<Scope, Arc<Bound>, foldhash::quality::RandomState>,
+    /// By where the caller's rules lie: nothing else lies there as long as they are held here.
+    callers: DashMap<usize, Set, foldhash::fast::RandomState>,
+}
+
+#[derive(Debug)]
+struct Set {
+    rules: Arc<[Arc<Rule>]>,
+    scopes: Box<[Arc<Bound>]>,
+    /// As long as all their windows are open.
+    from: SystemTime,
+    until: Option<SystemTime>,
+}
 
 #[derive(Debug, Clone)]
 pub struct Fund {
@@ -65,17 +79,54 @@ impl Today {
 impl Known {
     /// What was made before for this rule, if it still says the same and its windows are open; else what is made now.
     pub(super) fn of(&self, rule: &Rule, now: SystemTime, make: impl FnOnce() -> Bound) -> Arc<Bound> {
-        if let Some(known) = self.0.get(&rule.scope).filter(|known| known.is_of(rule, now)) {
+        if let Some(known) = self.rules.get(&rule.scope).filter(|known| known.is_of(rule, now)) {
             return known.clone();
         }
         let made = Arc::new(make());
-        self.0.insert(rule.scope.clone(), made.clone());
+        self.rules.insert(rule.scope.clone(), made.clone());
         made
+    }
+
+    /// What binds by all of these, with room for some more.
+    pub(super) fn of_all(
+        &self,
+        rules: &Arc<[Arc<Rule>]>,
+        now: SystemTime,
+        more: usize,
+        of: impl Fn(&Rule) -> Arc<Bound>,
+    ) -> Vec<Arc<Bound>> {
+        let mut scopes = Vec::with_capacity(rules.len() + more);
+        let place = Arc::as_ptr(rules).cast::<()>().addr();
+        if let Some(set) = self.callers.get(&place).filter(|set| set.holds(rules, now)) {
+            scopes.extend_from_slice(&set.scopes);
+            return scopes;
+        }
+        for rule in rules.iter() {
+            if !scopes.iter().any(|bound: &Arc<Bound>| bound.scope == rule.scope) {
+                scopes.push(of(rule));
+            }
+        }
+        self.callers.insert(place, Set::new(rules.clone(), &scopes));
+        scopes
     }
 
     /// Meters and budgets that are only known here are in nobody's use.
     pub(super) fn forget(&self) {
-        self.0.clear();
+        self.callers.clear();
+        self.rules.clear();
+    }
+}
+
+impl Set {
+    fn new(rules: Arc<[Arc<Rule>]>, scopes: &[Arc<Bound>]) -> Set {
+        let windows = || scopes.iter().flat_map(|bound| &bound.funds).map(|fund| &fund.purse.window);
+        let from = windows().map(|window| window.start).max().unwrap_or(UNIX_EPOCH);
+        let until = windows().filter_map(|window| window.end).min();
+        Set { rules, scopes: scopes.into(), from, until }
+    }
+
+    fn holds(&self, rules: &Arc<[Arc<Rule>]>, now: SystemTime) -> bool {
+        Arc::ptr_eq(&self.rules, rules) && self.from <= now && self.until.is_none_or(|until| now < until)
     }
 }
 
@@ -83,8 +134,8 @@ impl Bounds {
     /// The tightest rates, for headers; `None` when there is no rate limit.
     pub fn rates(&self) -> Option<Rates> {
         let caller = self.0.as_ref()?;
-        let now = clock::now();
-        let rates = caller.scopes.iter().map(|bound| bound.rates(now, caller.today)).reduce(Rates::and)?;
+        let (mut rates, now) = (Rates::default(), moment::millis(clock::now()));
+        caller.scopes.iter().for_each(|bound| bound.tighten(&mut rates, now, caller.today));
         (rates != Rates::default()).then_some(rates)
     }
 
@@ -111,6 +162,15 @@ impl Bounds {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// So many of them.
+    pub(super) fn first(&self, count: usize) -> Bounds {
+        let few = |caller: &Arc<Caller>| {
+            let scopes = caller.scopes.iter().take(count).cloned().collect::<Vec<_>>();
+            (!scopes.is_empty()).then(|| Arc::new(Caller { scopes, ..**caller }))
+        };
+        Bounds(self.0.as_ref().and_then(few))
     }
 
     // For decisions that are only looked at: nothing is taken, held or counted.
@@ -140,15 +200,14 @@ impl Bounds {
 
     /// Nano-dollars that are left now of the tightest budget; `None` without a budget.
     pub fn left(&self) -> Option<u64> {
-        let now = Instant::now();
-        self.scopes().iter().flat_map(|bound| &bound.funds).map(|fund| fund.left(now)).min()
+        self.scopes().iter().flat_map(|bound| &bound.funds).map(Fund::left).min()
     }
 }
 
 impl Caller {
     /// A request and a place from each scope that stands behind `from`, or from none of them.
     pub(super) fn enter(&self, from: usize, place: bool, told: &mut Vec<String>) -> Result<()> {
-        let (mut skipped, now): (Vec<usize>, _) = (Vec::new(), clock::now());
+        let (mut skipped, now): (Vec<usize>, _) = (Vec::new(), moment::millis(clock::now()));
         for (at, bound) in self.scopes.iter().enumerate().skip(from) {
             match bound.enter(now, self.today, place) {
                 Ok(None) => {}
@@ -171,7 +230,7 @@ impl Caller {
 impl Bound {
     fn is_of(&self, rule: &Rule, now: SystemTime) -> bool {
         let budget = |(fund, budget): (&Fund, &Budget)| fund.budget == *budget && fund.purse.window.holds(now);
-        self.name == rule.name
+        (Arc::ptr_eq(&self.name, &rule.name) || self.name == rule.name)
             && self.limits.as_ref().map(|(limits, _)| limits) == rule.limits.as_ref()
             && self.funds.len() == rule.budgets.len()
             && self.funds.iter().zip(&*rule.budgets).all(budget)
@@ -183,7 +242,7 @@ impl Bound {
     }
 
     /// Takes a request and a place, or says which limit is in the way. `Some`: a shadow limit would have been.
-    pub(super) fn enter(&self, now: Instant, today: Today, place: bool) -> Result<Option<Denied>> {
+    pub(super) fn enter(&self, now: u64, today: Today, place: bool) -> Result<Option<Denied>> {
         let Some((limits, meter)) = &self.limits else { return Ok(None) };
         meter.enter(limits, now, today, place).map_or_else(|denied| self.denied(denied), |()| Ok(None))
     }
@@ -209,13 +268,18 @@ impl Bound {
         })
     }
 
-    /// Takes tokens. `Some`: a shadow limit has no room for them, and nothing was taken.
-    pub(super) fn take(&self, more: Taken, now: Instant, today: Today) -> Result<Option<Denied>> {
+    /// Takes tokens, and notes what is left where it is the tightest. `Some`: a shadow limit has no room for them, and nothing
+    /// was taken.
+    pub(super) fn take(&self, more: Taken, now: u64, today: Today, tightest: &mut Rates) -> Result<Option<Denied>> {
         match &self.limits {
             Some((limits, meter)) if more != Taken::default() => {
-                meter.take(limits, now, today, more).map_or_else(|denied| self.denied(denied), |()| Ok(None))
+                let taken = meter.take(limits, now, today, more, tightest);
+                taken.map_or_else(|denied| self.denied(denied), |()| Ok(None))
             }
-            _ => Ok(None),
+            _ => {
+                self.tighten(tightest, now, today);
+                Ok(None)
+            }
         }
     }
 
@@ -243,20 +307,25 @@ impl Bound {
     fn would_enter(&self, today: Today) -> Result<()> {
         let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
         let Some((limits, meter)) = hard else { return Ok(()) };
-        meter.would_enter(limits, clock::now(), today).map_err(|denied| denied.error(&self.scope, &self.name))
+        meter
+            .would_enter(limits, moment::millis(clock::now()), today)
+            .map_err(|denied| denied.error(&self.scope, &self.name))
     }
 
     fn would_take(&self, need: Need, today: Today) -> Result<()> {
         let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
         let Some((limits, meter)) = hard else { return Ok(()) };
         let taken = self.taking(need)?;
-        meter.would_take(limits, clock::now(), today, taken).map_err(|denied| denied.error(&self.scope, &self.name))
+        meter
+            .would_take(limits, moment::millis(clock::now()), today, taken)
+            .map_err(|denied| denied.error(&self.scope, &self.name))
     }
 
-    pub fn rates(&self, now: Instant, today: Today) -> Rates {
+    fn tighten(&self, tightest: &mut Rates, now: u64, today: Today) {
         // What only reports tells nobody to slow down.
-        let hard = self.limits.as_ref().filter(|(limits, _)| !limits.shadow);
-        hard.map_or_else(Rates::default, |(limits, meter)| meter.rates(limits, now, today))
+        if let Some((limits, meter)) = self.limits.as_ref().filter(|(limits, _)| !limits.shadow) {
+            meter.tighten(tightest, limits, now, today);
+        }
     }
 
     /// Each limit by its name, also of a shadow.
@@ -270,7 +339,7 @@ impl Bound {
 }
 
 impl Fund {
-    pub fn left(&self, now: Instant) -> u64 {
-        self.purse.left(&self.budget, now)
+    pub fn left(&self) -> u64 {
+        self.purse.left(&self.budget)
     }
 }

@@ -4,16 +4,16 @@
 //!
 //! A reservation has an id and a lease. `settle` and `expire` may come twice or in either order: each amount counts once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-/// The counter of one scope in one window.
+/// The counter of one scope in one window. `O`: what is kept beside each reservation for whoever keeps the counter.
 #[derive(Debug, Clone, Default)]
-pub struct Counter {
+pub struct Counter<O = ()> {
     /// Settled.
     spent: u64,
     /// The sum of `open`.
     reserved: u64,
-    open: HashMap<u64, Hold, foldhash::fast::RandomState>,
+    open: HashMap<u64, Hold<O>, foldhash::fast::RandomState>,
     /// Reservations whose lease ended before they were settled.
     expired: HashSet<u64>,
     /// The end of the block that is leased: `spent + reserved` stays under it, so a restart knows the most that was spent.
@@ -25,9 +25,10 @@ pub struct Counter {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Hold {
+struct Hold<O> {
     amount: u64,
     until: u64,
+    owner: O,
 }
 
 /// Why nothing was reserved.
@@ -52,17 +53,50 @@ pub struct Balance {
 impl Counter {
     /// From what the ledger holds. `lost`: what a killed gateway may have spent beyond it, and until when that counts.
     pub fn opened(spent: u64, lost: Option<(u64, u64)>) -> Counter {
-        Counter { spent, ceiling: spent, lost: lost.filter(|(amount, _)| *amount > 0), ..Counter::default() }
+        Counter::begun(spent, lost)
     }
 
     /// As a store that several gateways share has it: nothing is held here.
     pub fn seen(spent: u64, reserved: u64) -> Counter {
-        Counter { spent, reserved, ceiling: spent.saturating_add(reserved), ..Counter::default() }
+        Counter::observed(spent, reserved)
     }
 
     /// Reserves, or raises what `id` has reserved to `amount`. What is held already stays held when this fails.
     pub fn hold(&mut self, id: u64, amount: u64, limit: u64, now: u64, until: u64) -> Result<(), Short> {
-        let has = self.open.get(&id).map_or(0, |hold| hold.amount);
+        let fresh = !self.open.contains_key(&id);
+        self.hold_of((id, fresh, || ()), amount, limit, now, until)
+    }
+
+    /// Lets go what nobody renewed or settled in time; says how many.
+    pub fn expire(&mut self, now: u64) -> usize {
+        self.expire_but(now, now, |_| false)
+    }
+}
+
+impl<O> Counter<O> {
+    /// See `opened`.
+    pub fn begun(spent: u64, lost: Option<(u64, u64)>) -> Counter<O> {
+        let lost = lost.filter(|(amount, _)| *amount > 0);
+        Counter { lost, ..Counter::observed(spent, 0) }
+    }
+
+    /// See `seen`.
+    pub fn observed(spent: u64, reserved: u64) -> Counter<O> {
+        let ceiling = spent.saturating_add(reserved);
+        let (open, expired) = (HashMap::default(), HashSet::new());
+        Counter { spent, reserved, open, expired, ceiling, lost: None, usual: 0 }
+    }
+
+    /// See `hold`. `fresh`: this id has nothing yet, and so much is known without a look; then it belongs to `owner`.
+    pub fn hold_of(
+        &mut self,
+        (id, fresh, owner): (u64, bool, impl FnOnce() -> O),
+        amount: u64,
+        limit: u64,
+        now: u64,
+        until: u64,
+    ) -> Result<(), Short> {
+        let has = if fresh { 0 } else { self.open.get(&id).map_or(0, |hold| hold.amount) };
         let more = amount.saturating_sub(has);
         self.usual = amount.max(self.usual - self.usual / 8);
         if more > self.left(limit, now) {
@@ -73,7 +107,13 @@ impl Counter {
             return Err(Short::Block);
         }
         self.reserved = self.reserved.saturating_add(more);
-        self.open.insert(id, Hold { amount: has.max(amount), until });
+        match self.open.entry(id) {
+            Entry::Occupied(hold) => {
+                let hold = hold.into_mut();
+                (hold.amount, hold.until) = (has.max(amount), until);
+            }
+            Entry::Vacant(place) => drop(place.insert(Hold { amount: has.max(amount), until, owner: owner() })),
+        }
         Ok(())
     }
 
@@ -108,9 +148,16 @@ impl Counter {
         }
     }
 
-    /// Lets go what nobody renewed or settled in time; says how many.
-    pub fn expire(&mut self, now: u64) -> usize {
-        let ended: Vec<u64> = self.open.iter().filter(|(_, hold)| hold.until <= now).map(|(id, _)| *id).collect();
+    /// Lets go what nobody settled in time and no owner has who `lives`, and says how many. Who lives is renewed.
+    pub fn expire_but(&mut self, now: u64, until: u64, lives: impl Fn(&O) -> bool) -> usize {
+        let mut ended = Vec::new();
+        for (id, hold) in &mut self.open {
+            match lives(&hold.owner) {
+                true => hold.until = hold.until.max(until),
+                false if hold.until <= now => ended.push(*id),
+                false => {}
+            }
+        }
         for id in &ended {
             let amount = self.open.remove(id).map_or(0, |hold| hold.amount);
             self.reserved = self.reserved.saturating_sub(amount);
@@ -129,8 +176,9 @@ impl Counter {
         self.open.is_empty()
     }
 
-    pub fn open(&self) -> impl Iterator<Item = u64> + '_ {
-        self.open.keys().copied()
+    /// Settled, reserved, or maybe spent by a gateway that was killed.
+    pub fn taken(&self, now: u64) -> u64 {
+        self.spent.saturating_add(self.reserved).saturating_add(self.lost(now))
     }
 
     /// Where the next block should end: a share of what is left, at least `need` and a request as they are of late. `None`

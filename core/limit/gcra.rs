@@ -85,18 +85,23 @@ impl Bucket {
     }
 
     pub fn standing(&mut self, now: u64, rate: Rate) -> Standing {
-        self.drain(now, rate);
-        let left = rate.capacity().saturating_sub(self.level) / MINUTE;
+        let left = self.left(now, rate);
         Standing { limit: rate.burst, left, full_after: drained_in(self.level, rate) }
+    }
+
+    /// Whole units that fit now.
+    pub fn left(&mut self, now: u64, rate: Rate) -> u64 {
+        self.drain(now, rate);
+        rate.capacity().saturating_sub(self.level) / MINUTE
     }
 
     /// A clock that went back counts on from where it is: what the bucket holds neither drains by that nor waits for the
     /// time that was lost.
     fn drain(&mut self, now: u64, rate: Rate) {
-        // After so long it is empty: more would only make the product too large to be exact.
-        let passed = now.saturating_sub(self.at).min(self.level.div_ceil(rate.per_minute));
+        // A script cuts the time to what empties it, because its product would not be exact; here that comes to the same.
+        let passed = now.saturating_sub(self.at);
         self.at = now;
-        self.level = self.level.saturating_sub(passed * rate.per_minute);
+        self.level = self.level.saturating_sub(passed.saturating_mul(rate.per_minute));
     }
 }
 

@@ -143,7 +143,7 @@ impl Budgets {
     fn in_window(&self, (scope, name): (&Scope, &Arc<str>), budget: &Budget, window: Window) -> Arc<Purse> {
         let make = || {
             let (owner, span) = ((scope.clone(), name.clone()), (budget.per, window.clone()));
-            let purse = Purse::new(owner, span, (self.wanted.clone(), self.alarm.clone()), (self.epoch, self.lease));
+            let purse = Purse::new(owner, span, (self.wanted.clone(), self.alarm.clone()), self.lease);
             purse.raise(self.raises.of(scope, budget.per, SystemTime::now()));
             purse.foresee(budget);
             purse.ask();

@@ -2,8 +2,11 @@
 //! Knows nothing of money, and nothing of the other scopes of a caller.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -11,6 +14,7 @@ use dashmap::DashMap;
 use super::{
     denial::{A_MOMENT, Denied},
     gcra::{Bucket, Rate, Refused, Standing},
+    moment,
     shared::Counted,
     window::Days,
 };
@@ -19,18 +23,22 @@ use crate::{
     config::{Limits, Scope},
 };
 
+mod rates;
+
+pub use rates::Rates;
+
 /// The meters by scope: they outlive reloads, and those that nobody needs are forgotten.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Meters {
     by_scope: DashMap<Scope, Arc<Meter>, foldhash::quality::RandomState>,
-    /// Time is counted from here.
-    epoch: Instant,
 }
 
-#[derive(Debug)]
+/// Its time is that of `moment::millis`.
+#[derive(Debug, Default)]
 pub struct Meter {
     state: Mutex<State>,
-    epoch: Instant,
+    /// Places that are taken: more only under the lock, so that no two take the last one; fewer at any time.
+    in_flight: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,7 +49,8 @@ struct State {
     tokens: Bucket,
     day_requests: Days,
     day_tokens: Days,
-    in_flight: u64,
+    /// Of them what requests under way hold and nobody has used yet.
+    day_held: Days,
     /// When somebody last looked, milliseconds.
     latest: u64,
     /// As last asked for: to know when nothing is held any more.
@@ -64,26 +73,10 @@ pub struct Taken {
     pub day_tokens: u64,
 }
 
-/// The tightest of a caller's scopes, for headers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rates {
-    pub requests: Option<Standing>,
-    pub input_tokens: Option<Standing>,
-    pub output_tokens: Option<Standing>,
-    pub tokens: Option<Standing>,
-}
-
-impl Default for Meters {
-    fn default() -> Self {
-        Meters { by_scope: DashMap::default(), epoch: clock::now() }
-    }
-}
-
 impl Meters {
     pub fn of(&self, scope: &Scope) -> Arc<Meter> {
         let found = self.by_scope.get(scope).map(|meter| meter.clone());
-        let make = || Arc::new(Meter { state: Mutex::default(), epoch: self.epoch });
-        found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_insert_with(make).clone())
+        found.unwrap_or_else(|| self.by_scope.entry(scope.clone()).or_default().clone())
     }
 
     /// Forgets meters that hold nothing: nobody could tell them from new ones. What is counted by the day stays for the day.
@@ -91,11 +84,12 @@ impl Meters {
         self.by_scope.retain(|_, meter| Arc::strong_count(meter) > 1 || !meter.idle(today));
     }
 
-    /// What was counted by the day and is still of interest.
+    /// What was counted by the day and is still of interest: requests, and tokens that were used. What requests under way hold is
+    /// nothing that another process should find.
     pub fn days(&self) -> Vec<(Scope, Days, Days)> {
         let counted = self.by_scope.iter().map(|entry| {
             let state = entry.value().lock();
-            (entry.key().clone(), state.day_requests, state.day_tokens)
+            (entry.key().clone(), state.day_requests, state.day_tokens.without(&state.day_held))
         });
         counted.filter(|(_, requests, tokens)| requests.all().chain(tokens.all()).next().is_some()).collect()
     }
@@ -117,7 +111,7 @@ impl Meters {
 impl Meter {
     /// One that nobody enters: so much of each was used.
     pub(super) fn holding(limits: &Limits, today: Today, used: impl Iterator<Item = (Counted, u64)>) -> Meter {
-        let mut state = State { limits: *limits, ..State::default() };
+        let (mut state, mut in_flight) = (State { limits: *limits, ..State::default() }, 0);
         for (counted, used) in used {
             match counted {
                 Counted::Requests => state.requests.correct(0, used),
@@ -126,39 +120,43 @@ impl Meter {
                 Counted::Tokens => state.tokens.correct(0, used),
                 Counted::DayRequests => state.day_requests.correct(today.day, 0, used),
                 Counted::DayTokens => state.day_tokens.correct(today.day, 0, used),
-                Counted::Places => state.in_flight = used,
+                Counted::Places => in_flight = used,
                 Counted::Money(_) | Counted::Quota(_) => {}
             }
         }
-        Meter { state: Mutex::new(state), epoch: clock::now() }
+        Meter { state: Mutex::new(state), in_flight: in_flight.into() }
     }
 
     /// Takes a request, and a place if it is to have one; or says which limit is in the way. Shadow limits are in nobody's way:
     /// the place is taken and the request is not.
-    pub fn enter(&self, limits: &Limits, now: Instant, today: Today, place: bool) -> Result<(), Denied> {
+    pub fn enter(&self, limits: &Limits, now: u64, today: Today, place: bool) -> Result<(), Denied> {
         let mut state = self.lock();
-        if state.limits != *limits {
-            state.limits = *limits;
-        }
-        let now = self.at(&mut state, now);
-        let outcome = state.enter(limits, now, today, place);
-        if outcome.is_err() && place && limits.shadow {
-            state.in_flight += 1;
+        let now = state.at(now);
+        let outcome = state.enter(limits, now, today, place.then(|| self.in_flight()));
+        if place && (outcome.is_ok() || limits.shadow) {
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
         }
         outcome
     }
 
+    /// Whoever enters from here on is held to these.
+    pub(super) fn bind(&self, limits: &Limits) {
+        self.lock().limits = *limits;
+    }
+
     /// What `enter` would say now. Takes nothing.
-    pub fn would_enter(&self, limits: &Limits, now: Instant, today: Today) -> Result<(), Denied> {
+    pub fn would_enter(&self, limits: &Limits, now: u64, today: Today) -> Result<(), Denied> {
         let mut state = *self.lock();
-        let now = self.at(&mut state, now);
-        state.enter(limits, now, today, true)
+        let now = state.at(now);
+        state.enter(limits, now, today, Some(self.in_flight()))
     }
 
     /// Another scope refused: as if it had not entered. `request`: it had taken one.
     pub fn undo(&self, limits: &Limits, today: Today, place: bool, request: bool) {
+        if place {
+            self.leave();
+        }
         let mut state = self.lock();
-        state.in_flight = state.in_flight.saturating_sub(u64::from(place));
         if request && limits.requests_per_minute.is_some() {
             state.requests.correct(1, 0);
         }
@@ -169,21 +167,31 @@ impl Meter {
 
     /// The request ended.
     pub fn leave(&self) {
-        let mut state = self.lock();
-        state.in_flight = state.in_flight.saturating_sub(1);
+        let _ = self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |places| places.checked_sub(1));
     }
 
-    /// Takes so many tokens of each limit, or nothing.
-    pub fn take(&self, limits: &Limits, now: Instant, today: Today, more: Taken) -> Result<(), Denied> {
+    /// Takes so many tokens of each limit, or nothing. What is left then is noted where it is the tightest so far.
+    pub fn take(
+        &self,
+        limits: &Limits,
+        now: u64,
+        today: Today,
+        more: Taken,
+        tightest: &mut Rates,
+    ) -> Result<(), Denied> {
         let mut state = self.lock();
-        let now = self.at(&mut state, now);
-        state.take(limits, now, today, more)
+        let now = state.at(now);
+        state.take(limits, now, today, more)?;
+        if !limits.shadow {
+            state.tighten(tightest, limits, now, today);
+        }
+        Ok(())
     }
 
     /// What `take` would say now. Takes nothing.
-    pub fn would_take(&self, limits: &Limits, now: Instant, today: Today, more: Taken) -> Result<(), Denied> {
+    pub fn would_take(&self, limits: &Limits, now: u64, today: Today, more: Taken) -> Result<(), Denied> {
         let mut state = *self.lock();
-        let now = self.at(&mut state, now);
+        let now = state.at(now);
         state.take(limits, now, today, more)
     }
 
@@ -204,41 +212,25 @@ impl Meter {
         }
         if limits.tokens_per_day.is_some() {
             state.day_tokens.correct(day, taken.day_tokens, used.day_tokens);
+            state.day_held.correct(day, taken.day_tokens, 0);
         }
     }
 
     pub fn in_flight(&self) -> u64 {
-        self.lock().in_flight
+        self.in_flight.load(Ordering::Relaxed)
     }
 
-    pub fn rates(&self, limits: &Limits, now: Instant, today: Today) -> Rates {
+    /// What is left of each, where it is less than `tightest` says.
+    pub fn tighten(&self, tightest: &mut Rates, limits: &Limits, now: u64, today: Today) {
         let mut state = self.lock();
-        let state = &mut *state;
-        let now = self.at(state, now);
-        let minute = |bucket: &mut Bucket, count: Option<u64>| Some(bucket.standing(now, Rate::a_minute(count?)));
-        let day = |days: &Days, count: Option<u64>| {
-            let limit = count?;
-            let left = limit.saturating_sub(days.of(today.day));
-            Some(Standing { limit, left, full_after: today.ends_in })
-        };
-        Rates {
-            requests: tighter(
-                minute(&mut state.requests, limits.requests_per_minute),
-                day(&state.day_requests, limits.requests_per_day),
-            ),
-            input_tokens: minute(&mut state.input, limits.input_tokens_per_minute),
-            output_tokens: minute(&mut state.output, limits.output_tokens_per_minute),
-            tokens: tighter(
-                minute(&mut state.tokens, limits.tokens_per_minute),
-                day(&state.day_tokens, limits.tokens_per_day),
-            ),
-        }
+        let now = state.at(now);
+        state.tighten(tightest, limits, now, today);
     }
 
     /// Each limit by its name, for decisions that are shown.
     pub fn standings(&self, limits: &Limits, today: Today) -> Vec<(&'static str, Standing)> {
         let mut state = *self.lock();
-        let now = self.at(&mut state, clock::now());
+        let now = state.at(moment::millis(clock::now()));
         let mut all = Vec::new();
         for (name, count, _) in limits.named() {
             let Some(count) = count else { continue };
@@ -266,7 +258,7 @@ impl Meter {
 
     fn idle(&self, today: u32) -> bool {
         let mut state = *self.lock();
-        let (now, limits) = (self.at(&mut state, clock::now()), state.limits);
+        let (now, limits) = (state.at(moment::millis(clock::now())), state.limits);
         let empty = |bucket: &mut Bucket, count: Option<u64>| {
             count.is_none_or(|count| bucket.standing(now, Rate::a_minute(count)).full_after.is_zero())
         };
@@ -275,15 +267,7 @@ impl Meter {
             && empty(&mut state.output, limits.output_tokens_per_minute)
             && empty(&mut state.tokens, limits.tokens_per_minute)
             && state.day_requests.all().chain(state.day_tokens.all()).all(|(day, _)| day < today)
-            && state.in_flight == 0
-    }
-
-    /// Milliseconds. A request reads the clock once for all its scopes, before it has this one's lock: it never goes back from
-    /// one caller to the next.
-    fn at(&self, state: &mut State, now: Instant) -> u64 {
-        let now = u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX);
-        state.latest = state.latest.max(now);
-        state.latest
+            && self.in_flight() == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -292,8 +276,15 @@ impl Meter {
 }
 
 impl State {
-    fn enter(&mut self, limits: &Limits, now: u64, today: Today, place: bool) -> Result<(), Denied> {
-        if let Some(most) = limits.concurrent.filter(|most| place && self.in_flight >= *most) {
+    /// A request reads the clock before it has this lock: it never goes back from one caller to the next.
+    fn at(&mut self, now: u64) -> u64 {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
+    /// `places`: so many are taken, where one more is wanted.
+    fn enter(&mut self, limits: &Limits, now: u64, today: Today, places: Option<u64>) -> Result<(), Denied> {
+        if let Some(most) = limits.concurrent.filter(|most| places.is_some_and(|places| places >= *most)) {
             return Err(Denied::new("concurrent", most, Refused::Wait(A_MOMENT)));
         }
         // Who has tokens left to pay back would be refused when they are reserved: better before the body is read.
@@ -309,7 +300,6 @@ impl State {
         if limits.requests_per_day.is_some() {
             self.day_requests.correct(today.day, 0, 1);
         }
-        self.in_flight += u64::from(place);
         Ok(())
     }
 
@@ -338,8 +328,19 @@ impl State {
         }
         if limits.tokens_per_day.is_some() {
             self.day_tokens.correct(today.day, 0, more.day_tokens);
+            self.day_held.correct(today.day, 0, more.day_tokens);
         }
         Ok(())
+    }
+
+    fn tighten(&mut self, tightest: &mut Rates, limits: &Limits, now: u64, today: Today) {
+        let Rates { requests, input_tokens, output_tokens, tokens } = tightest;
+        rates::minute(requests, &mut self.requests, now, limits.requests_per_minute);
+        rates::day(requests, &self.day_requests, today, limits.requests_per_day);
+        rates::minute(input_tokens, &mut self.input, now, limits.input_tokens_per_minute);
+        rates::minute(output_tokens, &mut self.output, now, limits.output_tokens_per_minute);
+        rates::minute(tokens, &mut self.tokens, now, limits.tokens_per_minute);
+        rates::day(tokens, &self.day_tokens, today, limits.tokens_per_day);
     }
 }
 
@@ -386,28 +387,9 @@ impl Taken {
     }
 }
 
-impl Rates {
-    /// The tighter of each.
-    pub fn and(self, other: Rates) -> Rates {
-        Rates {
-            requests: tighter(self.requests, other.requests),
-            input_tokens: tighter(self.input_tokens, other.input_tokens),
-            output_tokens: tighter(self.output_tokens, other.output_tokens),
-            tokens: tighter(self.tokens, other.tokens),
-        }
-    }
-}
-
 pub fn counts_tokens(limits: &Limits) -> bool {
     limits.input_tokens_per_minute.is_some()
         || limits.output_tokens_per_minute.is_some()
         || limits.tokens_per_minute.is_some()
         || limits.tokens_per_day.is_some()
-}
-
-fn tighter(a: Option<Standing>, b: Option<Standing>) -> Option<Standing> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(if b.left < a.left { b } else { a }),
-        (a, b) => a.or(b),
-    }
 }

@@ -27,6 +27,7 @@ pub mod fleet;
 pub mod gcra;
 pub mod lease;
 pub mod meter;
+mod moment;
 mod outage;
 mod permit;
 pub mod purse;
@@ -71,6 +72,7 @@ pub struct Need {
 
 impl Limits {
     pub fn new(budgets: Arc<Budgets>) -> Limits {
+        moment::begin();
         let known = budgets.known().clone();
         Limits { in_flight: Arc::default(), meters: Arc::default(), budgets, known, shared: None }
     }
@@ -85,9 +87,8 @@ impl Limits {
         if caller.rules.is_empty() && (rules.tags.is_empty() || tags.is_empty()) {
             return Bounds::default();
         }
-        // A model and a provider may come to them.
-        let mut scopes: Vec<Arc<Bound>> = Vec::with_capacity(caller.rules.len() + 2);
-        for rule in caller.rules.iter().map(|rule| &**rule).chain(rules.tagged(tags)) {
+        let mut scopes = self.known.of_all(&caller.rules, now, MORE, |rule| self.bound(rule, now));
+        for rule in rules.tagged(tags) {
             // A tag that is said twice binds once.
             if !scopes.iter().any(|bound| bound.scope == rule.scope) {
                 scopes.push(self.bound(rule, now));
@@ -101,13 +102,19 @@ impl Limits {
 
     /// The same with one more scope. Takes nothing.
     pub fn also(&self, bounds: &Bounds, rule: &Rule, now: SystemTime) -> Bounds {
-        let mut caller = match &bounds.0 {
-            Some(caller) if caller.scopes.iter().any(|bound| bound.scope == rule.scope) => return bounds.clone(),
-            Some(caller) => Caller::clone(caller),
-            None => Caller { scopes: Vec::with_capacity(1), now, today: Today::of(now) },
-        };
+        let mut more = bounds.clone();
+        self.add(&mut more, rule, now);
+        more
+    }
+
+    /// Where nobody else holds them they grow in their place.
+    fn add(&self, bounds: &mut Bounds, rule: &Rule, now: SystemTime) {
+        if bounds.scopes().iter().any(|bound| bound.scope == rule.scope) {
+            return;
+        }
+        let none = || Arc::new(Caller { scopes: Vec::with_capacity(2), now, today: Today::of(now) });
+        let caller = Arc::make_mut(bounds.0.get_or_insert_with(none));
         caller.scopes.push(self.bound(rule, caller.now));
-        Bounds(Some(Arc::new(caller)))
     }
 
     /// What binds by this rule at this moment; made once for all requests that it binds.
@@ -115,10 +122,15 @@ impl Limits {
         self.known.of(rule, now, || {
             let owner = (&rule.scope, &rule.name);
             let fund = |budget: &Budget| Fund { purse: self.budgets.purse(owner, budget, now), budget: *budget };
+            let limits = rule.limits.map(|limits| {
+                let meter = self.meters.of(&rule.scope);
+                meter.bind(&limits);
+                (limits, meter)
+            });
             Bound {
                 scope: rule.scope.clone(),
                 name: rule.name.clone(),
-                limits: rule.limits.map(|limits| (limits, self.meters.of(&rule.scope))),
+                limits,
                 funds: rule.budgets.iter().map(fund).collect(),
                 fallback: rule.fallback.clone(),
             }
@@ -151,15 +163,16 @@ impl Limits {
 
     /// One more scope binds the request from here on: the model that it asks for. `bounds`: as the exchange shows them.
     pub fn join(&self, bounds: &mut Bounds, permit: &mut Permit, rule: &Rule, now: SystemTime) -> Result<()> {
-        *bounds = self.also(bounds, rule, now);
-        permit.join(bounds)
+        let known = permit.scopes();
+        permit.lend(|| self.add(bounds, rule, now));
+        permit.join(bounds, known)
     }
 
     /// The next attempt goes to a provider that has a rule, or to one that has none.
     pub fn visit(&self, bounds: &mut Bounds, permit: &mut Permit, rule: Option<&Rule>, now: SystemTime) -> Result<()> {
         permit.depart();
         let Some(rule) = rule else { return Ok(()) };
-        *bounds = self.also(bounds, rule, now);
+        permit.lend(|| self.add(bounds, rule, now));
         permit.arrive(bounds, &rule.scope)
     }
 
@@ -210,6 +223,9 @@ pub fn configured(config: &Config) -> impl Iterator<Item = Rule> + '_ {
     });
     teams.chain(people).chain(config.rules.all().cloned())
 }
+
+/// Scopes of tags, of a model and of a provider may come to those of a caller.
+const MORE: usize = 4;
 
 impl Need {
     /// What is left of it without what was used elsewhere.

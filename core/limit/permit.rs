@@ -14,6 +14,7 @@ use super::{
     bound::{Bounds, Caller},
     claim::Claimed,
     meter::{Rates, Taken},
+    moment,
     purse::{Held, Owner},
     shared::Desk,
 };
@@ -56,7 +57,9 @@ pub struct Reservation {
     /// By scope, in their order.
     tokens: Vec<Tokens>,
     /// By scope and budget, in their order.
-    money: Vec<Option<Held>>,
+    money: Vec<Money>,
+    /// What is left of the limits, as it was when they last gave something.
+    rates: Option<Rates>,
     /// As long as it lives, what it holds is renewed.
     owner: Arc<Owner>,
     bounds: Bounds,
@@ -67,8 +70,17 @@ pub struct Reservation {
 #[derive(Debug, Clone, Copy, Default)]
 struct Tokens {
     taken: Taken,
+    /// Of them what came with the running attempt: given back if another scope refuses it.
+    fresh: Taken,
     /// A shadow limit had no room: what such a request uses is not counted.
     skipped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Money {
+    held: Option<Held>,
+    /// The running attempt raised it, from this.
+    raised: Option<Option<u64>>,
 }
 
 impl Permit {
@@ -103,21 +115,39 @@ impl Permit {
         std::mem::take(&mut self.told)
     }
 
-    /// As the store that several share has them; `None`: they are this process's own.
+    /// What was left of the limits when the attempt under way had taken its part; `None`: nothing was taken, or refused.
     pub fn rates(&self) -> Option<Rates> {
-        self.taken.as_ref()?.claimed.as_ref()?.rates()
+        let taken = self.taken.as_ref()?;
+        match &taken.claimed {
+            // As the store that several share has them.
+            Some(claimed) => claimed.rates(),
+            None => taken.rates.filter(|rates| *rates != Rates::default()),
+        }
     }
 
-    /// `bounds` have one scope more.
-    pub(super) fn join(&mut self, bounds: &Bounds) -> Result<()> {
-        let known = self.bounds.scopes().len();
-        let Some(caller) = bounds.0.as_ref().filter(|caller| caller.scopes.len() > known) else { return Ok(()) };
-        match &self.shared {
-            Some(desk) => desk.glance(&caller.scopes[known..])?,
-            None => caller.enter(known, self.place, &mut self.told)?,
-        }
+    pub(super) fn scopes(&self) -> usize {
+        self.bounds.scopes().len()
+    }
+
+    /// Lends its bounds to whoever has one scope more for them: what nobody else holds grows in its place.
+    pub(super) fn lend(&mut self, grow: impl FnOnce()) {
+        self.bounds = Bounds::default();
+        grow();
+    }
+
+    /// `bounds` have one scope more than the `known` ones.
+    pub(super) fn join(&mut self, bounds: &Bounds, known: usize) -> Result<()> {
         self.bounds = bounds.clone();
-        Ok(())
+        let Some(caller) = bounds.0.as_ref().filter(|caller| caller.scopes.len() > known) else { return Ok(()) };
+        let entered = match &self.shared {
+            Some(desk) => desk.glance(&caller.scopes[known..]),
+            None => caller.enter(known, self.place, &mut self.told),
+        };
+        if entered.is_err() {
+            // Where it did not enter there is nothing to leave.
+            self.bounds = bounds.first(known);
+        }
+        entered
     }
 
     /// The attempt before is over: the place at its provider is free.
@@ -130,18 +160,19 @@ impl Permit {
 
     /// An attempt at a provider begins: it counts as a request there, and has a place.
     pub(super) fn arrive(&mut self, bounds: &Bounds, provider: &Scope) -> Result<()> {
+        self.bounds = bounds.clone();
         let Some(caller) = &bounds.0 else { return Ok(()) };
-        let Some(at) = caller.scopes.iter().position(|bound| bound.scope == *provider) else { return Ok(()) };
+        // The newest ones stand last.
+        let Some(at) = caller.scopes.iter().rposition(|bound| bound.scope == *provider) else { return Ok(()) };
         let bound = &caller.scopes[at];
         match &self.shared {
             Some(desk) => desk.glance(std::slice::from_ref(bound))?,
             None => {
-                if let Some(denied) = bound.enter(clock::now(), caller.today, self.place)? {
+                if let Some(denied) = bound.enter(moment::millis(clock::now()), caller.today, self.place)? {
                     self.told.push(bound.shadowed(denied));
                 }
             }
         }
-        self.bounds = bounds.clone();
         self.at = Some(at);
         if let Some(Claimed { attempts, .. }) = self.taken.as_mut().and_then(|taken| taken.claimed.as_mut()) {
             *attempts += 1;
@@ -153,13 +184,12 @@ impl Permit {
     /// `elsewhere`: what of it was used at other providers.
     pub fn left(&self, elsewhere: Need) -> Option<u64> {
         let caller = self.bounds.0.as_ref()?;
-        // Budgets keep the real time, in a rehearsal too.
-        let (mut number, now) = (0, Instant::now());
+        let mut number = 0;
         let mut left: Option<u64> = None;
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
-                let held =
-                    self.taken.as_ref().and_then(|taken| taken.money.get(number)?.as_ref()).map_or(0, Held::amount);
+                let held = self.taken.as_ref().and_then(|taken| taken.money.get(number)?.held.as_ref());
+                let held = held.map_or(0, Held::amount);
                 number += 1;
                 let other = match bound.is_provider() {
                     true if self.at == Some(at) => elsewhere.nano_usd,
@@ -168,7 +198,7 @@ impl Permit {
                 };
                 let own = match &self.shared {
                     Some(_) => u64::MAX,
-                    None => fund.left(now).saturating_add(held).saturating_add(other),
+                    None => fund.left().saturating_add(held).saturating_add(other),
                 };
                 left = Some(left.map_or(own, |left| left.min(own)));
             }
@@ -194,9 +224,9 @@ impl Permit {
                 desk.claim(claimed, caller, self.at, &need, &mut self.told).await?;
             }
             None => {
-                let fresh = taken.take(caller, &need, &mut self.told)?;
+                taken.take(caller, &need, &mut self.told)?;
                 if let Err(refused) = taken.hold(caller, &need, &mut self.told).await {
-                    taken.give_back(caller, &fresh);
+                    taken.give_back(caller);
                     return Err(refused);
                 }
             }
@@ -221,46 +251,47 @@ impl Permit {
 }
 
 impl Reservation {
-    /// Tokens from every scope, or from none; gives what was taken.
-    fn take(
-        &mut self,
-        caller: &Caller,
-        need: &impl Fn(usize) -> Option<Need>,
-        told: &mut Vec<String>,
-    ) -> Result<Vec<Taken>> {
-        self.tokens.resize(caller.scopes.len(), Tokens::default());
-        let (mut fresh, now) = (Vec::with_capacity(caller.scopes.len()), clock::now());
+    /// Tokens from every scope, or from none.
+    fn take(&mut self, caller: &Caller, need: &impl Fn(usize) -> Option<Need>, told: &mut Vec<String>) -> Result<()> {
+        self.rates = None;
+        if self.tokens.len() < caller.scopes.len() {
+            self.tokens.reserve_exact(caller.scopes.len() - self.tokens.len());
+            self.tokens.resize(caller.scopes.len(), Tokens::default());
+        }
+        let (mut rates, now) = (Rates::default(), moment::millis(clock::now()));
         for (at, bound) in caller.scopes.iter().enumerate() {
-            let Some(need) = need(at) else {
-                fresh.push(Taken::default());
-                continue;
-            };
             let own = &mut self.tokens[at];
+            own.fresh = Taken::default();
+            let Some(need) = need(at) else { continue };
             let outcome = bound.taking(need).and_then(|all| {
                 let more = all.beyond(own.taken);
-                let denied = bound.take(more, now, caller.today)?;
+                let denied = bound.take(more, now, caller.today, &mut rates)?;
                 own.skipped = denied.is_some();
                 told.extend(denied.map(|denied| bound.shadowed(denied)));
                 Ok(if denied.is_some() { Taken::default() } else { more })
             });
             match outcome {
-                Ok(more) => {
-                    own.taken = own.taken.and(more);
-                    fresh.push(more);
-                }
+                Ok(more) => (own.taken, own.fresh) = (own.taken.and(more), more),
                 Err(refused) => {
-                    self.give_back(caller, &fresh);
+                    self.tokens[at + 1..].iter_mut().for_each(|later| later.fresh = Taken::default());
+                    self.give_back(caller);
                     return Err(refused);
                 }
             }
         }
-        Ok(fresh)
+        self.rates = Some(rates);
+        Ok(())
     }
 
-    fn give_back(&mut self, caller: &Caller, fresh: &[Taken]) {
-        for ((bound, own), more) in caller.scopes.iter().zip(&mut self.tokens).zip(fresh) {
-            bound.correct(caller.today.day, *more, Taken::default());
-            own.taken = own.taken.beyond(*more);
+    /// What the running attempt took.
+    fn give_back(&mut self, caller: &Caller) {
+        self.rates = None;
+        for (bound, own) in caller.scopes.iter().zip(&mut self.tokens) {
+            let fresh = std::mem::take(&mut own.fresh);
+            if fresh != Taken::default() {
+                bound.correct(caller.today.day, fresh, Taken::default());
+                own.taken = own.taken.beyond(fresh);
+            }
         }
     }
 
@@ -271,32 +302,43 @@ impl Reservation {
         need: &impl Fn(usize) -> Option<Need>,
         told: &mut Vec<String>,
     ) -> Result<()> {
-        let (mut number, moment) = (0, Instant::now());
-        let mut raised: Vec<(usize, Option<u64>)> = Vec::new();
+        let funds = caller.scopes.iter().map(|bound| bound.funds.len()).sum();
+        if self.money.len() < funds {
+            self.money.reserve_exact(funds - self.money.len());
+            self.money.resize_with(funds, Money::default);
+        }
+        self.money.iter_mut().for_each(|money| money.raised = None);
+        // Budgets keep the real time, in a rehearsal too.
+        let (mut number, moment) = (0, moment::nanos(Instant::now()));
         for (at, bound) in caller.scopes.iter().enumerate() {
             for fund in &bound.funds {
-                if self.money.len() <= number {
-                    self.money.push(None);
-                }
-                let slot = &mut self.money[number];
-                if let Some(need) = need(at) {
-                    let had = slot.as_ref().map(Held::amount);
-                    let holding =
-                        fund.purse.hold((slot, &self.owner), need.nano_usd, &fund.budget, (caller.now, moment));
-                    if let Err(refused) = holding.await {
-                        // The last one first, as they were taken.
-                        raised.iter().rev().for_each(|(number, had)| Held::lower(&mut self.money[*number], *had));
-                        return Err(refused);
-                    }
-                    if had.is_none() && fund.budget.soft.is_some() && fund.purse.past_soft(&fund.budget) {
-                        told.push(fund.purse.soft_note(&fund.budget));
-                    }
-                    raised.push((number, had));
-                }
+                let money = &mut self.money[number];
                 number += 1;
+                let Some(need) = need(at) else { continue };
+                let had = money.held.as_ref().map(Held::amount);
+                let owner = (&mut money.held, &self.owner);
+                let holding = fund.purse.hold(owner, need.nano_usd, &fund.budget, (caller.now, moment));
+                if let Err(refused) = holding.await {
+                    self.lower(caller);
+                    return Err(refused);
+                }
+                if had.is_none() && fund.budget.soft.is_some() && fund.purse.past_soft(&fund.budget) {
+                    told.push(fund.purse.soft_note(&fund.budget));
+                }
+                money.raised = Some(had);
             }
         }
         Ok(())
+    }
+
+    /// What the running attempt raised goes back to what it was.
+    fn lower(&mut self, caller: &Caller) {
+        let funds = caller.scopes.iter().flat_map(|bound| &bound.funds);
+        for (fund, money) in funds.zip(&mut self.money) {
+            if let Some(had) = money.raised.take() {
+                fund.purse.lower(&mut money.held, &self.owner, had);
+            }
+        }
     }
 
     /// What an attempt at a model without a price counts as; `None` without a budget.
@@ -311,15 +353,16 @@ impl Reservation {
         if let Some(claimed) = self.claimed {
             return claimed.settle(caller, of);
         }
-        for (bound, own) in caller.scopes.iter().zip(&self.tokens).filter(|(_, own)| !own.skipped) {
-            let used = of(&bound.scope);
-            bound.correct(caller.today.day, own.taken, Taken::used(used.input_tokens, used.output_tokens));
-        }
-        let mut money = self.money.into_iter();
+        let (mut tokens, mut money) = (self.tokens.iter(), self.money.iter());
         for bound in &caller.scopes {
-            for (_, held) in bound.funds.iter().zip(&mut money) {
-                if let Some(held) = held {
-                    held.settle(of(&bound.scope).nano_usd);
+            let used = of(&bound.scope);
+            if let Some(own) = tokens.next() {
+                let used = if own.skipped { Need::default() } else { used };
+                bound.correct(caller.today.day, own.taken, Taken::used(used.input_tokens, used.output_tokens));
+            }
+            for (fund, money) in bound.funds.iter().zip(&mut money) {
+                if let Some(held) = &money.held {
+                    fund.purse.settle(held, &self.owner, used.nano_usd);
                 }
             }
         }

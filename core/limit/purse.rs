@@ -2,7 +2,6 @@
 //! does not reach. The arithmetic is `budget`'s, the leasing `lease`'s.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,6 +14,7 @@ use tokio::sync::Notify;
 use super::{
     alert::{Alarm, Alert, Mark},
     budget::{Balance, Counter, Short},
+    moment,
     window::Window,
 };
 use crate::{
@@ -36,6 +36,8 @@ pub struct Purse {
     pub per: Per,
     pub window: Window,
     state: Mutex<State>,
+    /// Of the counter, as it was when somebody had the lock last: what is spent, reserved or may be. For whoever only looks.
+    taken: AtomicU64,
     /// A block was leased, or the counter was read.
     granted: Notify,
     /// Where the keeper hears of it.
@@ -46,14 +48,13 @@ pub struct Purse {
     /// What it is raised by for now, nano-dollars.
     raised: AtomicU64,
     alarm: Arc<Alarm>,
-    epoch: Instant,
     lease: Duration,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// `None` until it was read.
-    counter: Option<Counter>,
+    counter: Option<Counter<Weak<Owner>>>,
     /// As last configured; and its bound, with what it is raised by.
     budget: Option<Budget>,
     limit: u64,
@@ -63,8 +64,6 @@ struct State {
     unwritten: bool,
     /// What all who wait for a block need together: one block serves them all, however slowly it is made.
     waiting: u64,
-    /// Who holds a reservation: as long as they live it is renewed.
-    owners: HashMap<u64, Weak<Owner>, foldhash::fast::RandomState>,
     /// When somebody asked last.
     asked: u64,
 }
@@ -99,7 +98,7 @@ impl Purse {
         (scope, name): (Scope, Arc<str>),
         (per, window): (Per, Window),
         (wanted, alarm): (Arc<Wanted>, Arc<Alarm>),
-        (epoch, lease): (Instant, Duration),
+        lease: Duration,
     ) -> Arc<Purse> {
         Arc::new_cyclic(|own| Purse {
             scope,
@@ -107,13 +106,13 @@ impl Purse {
             per,
             window,
             state: Mutex::default(),
+            taken: AtomicU64::new(0),
             granted: Notify::new(),
             wanted,
             queued: false.into(),
             own: own.clone(),
             raised: AtomicU64::new(0),
             alarm,
-            epoch,
             lease,
         })
     }
@@ -149,11 +148,11 @@ impl Purse {
 
     /// Reserves `amount`, or raises `held` to it. Waits for a block when the leased one is too small, which is seldom.
     pub async fn hold(
-        self: &Arc<Self>,
+        &self,
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        (now, moment): (SystemTime, Instant),
+        (now, moment): (SystemTime, u64),
     ) -> Result<()> {
         // Nearly always there is enough: no clock, and no place in the line of those who wait.
         match self.try_hold((held, owner), amount, budget, moment) {
@@ -165,7 +164,7 @@ impl Purse {
     }
 
     async fn wait_and_hold(
-        self: &Arc<Self>,
+        &self,
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
@@ -177,7 +176,7 @@ impl Purse {
             tokio::pin!(granted);
             // From here on no grant is missed.
             granted.as_mut().enable();
-            match self.try_hold((held, owner), amount, budget, Instant::now()) {
+            match self.try_hold((held, owner), amount, budget, self.now()) {
                 Ok(()) => return Ok(()),
                 Err(Short::Block) => {}
                 Err(short) => return Err(self.refused(budget, now, short)),
@@ -199,29 +198,25 @@ impl Purse {
     }
 
     fn try_hold(
-        self: &Arc<Self>,
+        &self,
         (held, owner): (&mut Option<Held>, &Arc<Owner>),
         amount: u64,
         budget: &Budget,
-        now: Instant,
+        now: u64,
     ) -> std::result::Result<(), Short> {
-        let (now, limit) = (self.at(now), self.most(budget));
+        let limit = self.most(budget);
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         state.budget = Some(*budget);
-        let State { counter, limit: known, owners, asked, .. } = &mut *state;
+        let State { counter, limit: known, asked, .. } = &mut *state;
         (*known, *asked) = (limit, now);
         let Some(counter) = counter else { return Err(Short::Block) };
-        let id = owner.id;
-        counter.hold(id, amount, limit, now, until)?;
+        counter.hold_of((owner.id, held.is_none(), || Arc::downgrade(owner)), amount, limit, now, until)?;
         let low = counter.wants(limit, now, 0).is_some();
-        let soft = budget.soft_of(limit);
+        self.taken.store(counter.taken(now), Ordering::Relaxed);
         match held {
             Some(held) => held.amount = held.amount.max(amount),
-            None => {
-                owners.insert(id, Arc::downgrade(owner));
-                *held = Some(Held { purse: self.clone(), id, amount, soft });
-            }
+            None => *held = Some(Held { amount, soft: budget.soft_of(limit) }),
         }
         drop(state);
         if low {
@@ -242,17 +237,14 @@ impl Purse {
     }
 
     pub fn balance(&self, budget: &Budget) -> Option<Balance> {
-        self.balance_at(budget, Instant::now())
-    }
-
-    fn balance_at(&self, budget: &Budget, now: Instant) -> Option<Balance> {
-        let (limit, now) = (self.most(budget), self.at(now));
+        let (limit, now) = (self.most(budget), self.now());
         self.lock().counter.as_ref().map(|counter| counter.balance(limit, now))
     }
 
-    /// Nano-dollars that are left. Not read yet: all, until `hold` waits for it and then knows.
-    pub fn left(&self, budget: &Budget, now: Instant) -> u64 {
-        self.balance_at(budget, now).map_or(budget.nano_usd, |balance| balance.left)
+    /// Nano-dollars that are left, as far as can be seen without the lock. Not read yet: all, until `hold` waits for it and then
+    /// knows.
+    pub fn left(&self, budget: &Budget) -> u64 {
+        self.most(budget).saturating_sub(self.taken.load(Ordering::Relaxed))
     }
 
     /// Has so much of it been spent that somebody was to be told?
@@ -268,7 +260,8 @@ impl Purse {
     /// As the store that counts for several gateways has it, for whoever looks.
     pub fn observe(&self, spent: u64, reserved: u64) {
         let mut state = self.lock();
-        state.counter = Some(Counter::seen(spent, reserved));
+        state.counter = Some(Counter::observed(spent, reserved));
+        self.taken.store(spent.saturating_add(reserved), Ordering::Relaxed);
         let (limit, budget) = (state.limit, state.budget);
         drop(state);
         if budget.and_then(|budget| budget.soft_of(limit)).is_some_and(|soft| spent >= soft) {
@@ -278,10 +271,12 @@ impl Purse {
 
     /// What the ledger and the last lease say. The first of several readers wins.
     pub fn load(&self, spent: u64, lost: u64, told: Mark) {
-        let until = self.now().saturating_add(as_nanos(self.lease));
+        let now = self.now();
+        let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
         (state.told, state.noted) = (state.told.and(told), state.noted.and(told));
-        state.counter.get_or_insert_with(|| Counter::opened(spent, Some((lost, until))));
+        let counter = state.counter.get_or_insert_with(|| Counter::begun(spent, Some((lost, until))));
+        self.taken.store(counter.taken(now), Ordering::Relaxed);
     }
 
     /// The end of the block that should be leased now, if one should.
@@ -330,15 +325,10 @@ impl Purse {
         let now = self.now();
         let until = now.saturating_add(as_nanos(self.lease));
         let mut state = self.lock();
-        let State { counter, owners, .. } = &mut *state;
-        let Some(counter) = counter else { return 0 };
-        for id in counter.open().collect::<Vec<_>>() {
-            if owners.get(&id).is_some_and(|owner| owner.strong_count() > 0) {
-                counter.renew(id, until);
-            }
-        }
-        owners.retain(|_, owner| owner.strong_count() > 0);
-        counter.expire(now)
+        let Some(counter) = &mut state.counter else { return 0 };
+        let ended = counter.expire_but(now, until, |owner| owner.strong_count() > 0);
+        self.taken.store(counter.taken(now), Ordering::Relaxed);
+        ended
     }
 
     /// How the row reads when nothing is in use any more; `None` while something is.
@@ -385,12 +375,9 @@ impl Purse {
         self.ask();
     }
 
+    /// Budgets keep the real time, in a rehearsal too.
     fn now(&self) -> u64 {
-        self.at(Instant::now())
-    }
-
-    fn at(&self, now: Instant) -> u64 {
-        as_nanos(now.saturating_duration_since(self.epoch))
+        moment::nanos(Instant::now())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -91,6 +91,11 @@ impl Days {
         self.set(day, self.of(day).saturating_sub(taken).saturating_add(used));
     }
 
+    /// Day by day what is more than in `other`.
+    pub fn without(&self, other: &Days) -> Days {
+        Days(self.0.map(|(day, used)| (day, used.saturating_sub(other.of(day)))))
+    }
+
     pub fn of(&self, day: u32) -> u64 {
         self.0.iter().find(|(own, _)| *own == day).map_or(0, |(_, used)| *used)
     }

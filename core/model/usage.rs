@@ -133,6 +133,10 @@ pub enum ServiceTier {
     Priority,
     Fast,
     Batch,
+    /// The usual one, a fast one and a batch, kept within the United States.
+    Us,
+    UsFast,
+    UsBatch,
     /// One that has no prices of its own here.
     Other,
 }
@@ -146,6 +150,9 @@ impl ServiceTier {
             "priority" | "performance" | "on_demand_priority" => ServiceTier::Priority,
             "fast" => ServiceTier::Fast,
             "batch" => ServiceTier::Batch,
+            "us" => ServiceTier::Us,
+            "us_fast" => ServiceTier::UsFast,
+            "us_batch" => ServiceTier::UsBatch,
             _ => ServiceTier::Other,
         }
     }
@@ -157,7 +164,29 @@ impl ServiceTier {
             ServiceTier::Priority => "priority",
             ServiceTier::Fast => "fast",
             ServiceTier::Batch => "batch",
+            ServiceTier::Us => "us",
+            ServiceTier::UsFast => "us_fast",
+            ServiceTier::UsBatch => "us_batch",
             ServiceTier::Other => "other",
+        }
+    }
+
+    /// The same, kept within the United States.
+    pub fn within_us(self) -> ServiceTier {
+        match self {
+            ServiceTier::Fast | ServiceTier::UsFast => ServiceTier::UsFast,
+            ServiceTier::Batch | ServiceTier::UsBatch => ServiceTier::UsBatch,
+            _ => ServiceTier::Us,
+        }
+    }
+
+    /// The same, wherever it is.
+    pub fn anywhere(self) -> ServiceTier {
+        match self {
+            ServiceTier::Us => ServiceTier::Standard,
+            ServiceTier::UsFast => ServiceTier::Fast,
+            ServiceTier::UsBatch => ServiceTier::Batch,
+            other => other,
         }
     }
 }

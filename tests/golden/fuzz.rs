@@ -270,7 +270,7 @@ fn feed(format: Format, what: What, bytes: &[u8], dice: &mut Dice) -> Result<(),
                     let _ = portcullis::codec::codec(client).encode_response(&answer, &view());
                 }
             }
-            let _ = glance(format, Operation::Chat, bytes);
+            let _ = glance(format, Operation::Chat, bytes, true);
             let _ = codec.decode_embeddings_response(bytes);
             let _ = codec.decode_count(bytes);
         }

@@ -549,12 +549,22 @@ pub struct Process {
     dir: Option<tempfile::TempDir>,
     child: std::process::Child,
     log: Arc<Mutex<String>>,
+    /// What it finds in its environment besides, each time that it is started.
+    env: Vec<(String, String)>,
 }
 
 impl Process {
     pub async fn start(config: &str, files: &[(&str, &str)]) -> Process {
         let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
         Process::with(config, &files).await
+    }
+
+    /// The same with more in its environment.
+    pub async fn in_env(config: &str, files: &[(&str, &str)], env: &[(String, String)]) -> Process {
+        let dir = tempfile::tempdir().expect("a folder");
+        files.iter().for_each(|(name, text)| write(dir.path(), name, text));
+        write(dir.path(), "gateway.toml", complete(config));
+        Process::run(dir, env.to_vec()).await
     }
 
     /// The same with files that need not be text.
@@ -564,7 +574,7 @@ impl Process {
             write(dir.path(), name, bytes);
         }
         write(dir.path(), "gateway.toml", complete(config));
-        Process::run(dir).await
+        Process::run(dir, Vec::new()).await
     }
 
     /// Bytes that it has in memory.
@@ -582,9 +592,10 @@ impl Process {
         Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
-    async fn run(dir: tempfile::TempDir) -> Process {
+    async fn run(dir: tempfile::TempDir, env: Vec<(String, String)>) -> Process {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.current_dir(dir.path()).env("PORTCULLIS_LOG", "debug").env_remove("PORTCULLIS_ADMIN_TOKEN");
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         let piped = std::process::Stdio::piped;
         let mut child =
             command.stdin(std::process::Stdio::null()).stdout(piped()).stderr(piped()).spawn().expect("spawn");
@@ -605,7 +616,7 @@ impl Process {
         }
         eventually("the gateway prints its addresses", async || addresses().len() >= 2).await;
         let found = addresses();
-        Process { addr: found[0], admin: found[1], dir: Some(dir), child, log }
+        Process { addr: found[0], admin: found[1], dir: Some(dir), child, log, env }
     }
 
     /// Its folder.
@@ -642,8 +653,8 @@ impl Process {
     }
 
     pub async fn again(&mut self) {
-        let dir = self.dir.take().expect("a folder");
-        *self = Process::run(dir).await;
+        let (dir, env) = (self.dir.take().expect("a folder"), std::mem::take(&mut self.env));
+        *self = Process::run(dir, env).await;
     }
 
     /// The most bytes that it ever had in memory.
@@ -657,16 +668,16 @@ impl Process {
     pub async fn kill_and_restart(&mut self) {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
-        let dir = self.dir.take().expect("a folder");
-        *self = Process::run(dir).await;
+        let (dir, env) = (self.dir.take().expect("a folder"), std::mem::take(&mut self.env));
+        *self = Process::run(dir, env).await;
     }
 
     /// As SIGTERM does, and a new process on the same folder.
     pub async fn restart(&mut self) {
         self.terminate();
         self.child.wait().expect("wait");
-        let dir = self.dir.take().expect("a folder");
-        *self = Process::run(dir).await;
+        let (dir, env) = (self.dir.take().expect("a folder"), std::mem::take(&mut self.env));
+        *self = Process::run(dir, env).await;
     }
 
     pub async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {

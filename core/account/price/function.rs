@@ -73,4 +73,12 @@ impl Bound {
     }
 }
 
-const SERVICES: [ServiceTier; 4] = [ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Fast, ServiceTier::Batch];
+const SERVICES: [ServiceTier; 7] = [
+    ServiceTier::Flex,
+    ServiceTier::Priority,
+    ServiceTier::Fast,
+    ServiceTier::Batch,
+    ServiceTier::Us,
+    ServiceTier::UsFast,
+    ServiceTier::UsBatch,
+];

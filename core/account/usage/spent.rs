@@ -27,23 +27,27 @@ pub(super) struct Memo {
     number: u64,
     /// `false`: what is in the store is still being read, and only what came since stands here.
     whole: bool,
-    spent: HashMap<(Kind, Box<str>), u64>,
+    spent: Spent,
 }
+
+/// Of each kind by its names.
+#[derive(Default)]
+struct Spent([HashMap<Box<str>, u64, foldhash::fast::RandomState>; 8]);
 
 impl Sums {
     /// Nano-dollars of the requests of a scope that began from `from` up to `to`, by whole quarters of an hour. Of a tag that
     /// has more values than an hour may have, those that had no room are left out.
     pub async fn spent(&self, scope: &Scope, from: SystemTime, to: Option<SystemTime>) -> Result<u64> {
         let wanted = (Minute::of(from).within(QUARTER), to.map_or(Minute::MAX, Minute::not_before), from <= UNIX_EPOCH);
-        let key = (Kind::of(scope), Box::from(&**scope.id()));
+        let (kind, id) = (Kind::of(scope), &**scope.id());
         let _still = self.moving.read().await;
         let (mine, number) = {
             let mut state = self.lock();
             let now = Instant::now();
-            state.memos.retain(|memo| now.saturating_duration_since(memo.made) < KEPT);
+            state.memos.retain(|memo| memo.is_kept(now));
             let same = |memo: &&Memo| memo.whole && (memo.from, memo.to, memo.older) == wanted;
             if let Some(memo) = state.memos.iter().find(same) {
-                return Ok(memo.spent.get(&key).copied().unwrap_or(0));
+                return Ok(memo.spent.of(kind, id));
             }
             let within = |key: &[u8]| by::time(key).is_some_and(|at| at >= wanted.0 && at < wanted.1);
             let mine = state.pending.iter().filter(|(key, _)| within(key)).map(|(key, sum)| (key.clone(), *sum));
@@ -52,7 +56,7 @@ impl Sums {
             let number = state.asked;
             if self.node.is_empty() && state.memos.len() < MOST {
                 let (from, to, older) = wanted;
-                state.memos.push(Memo { from, to, older, made: now, number, whole: false, spent: HashMap::new() });
+                state.memos.push(Memo { from, to, older, made: now, number, whole: false, spent: Spent::default() });
             }
             (mine, number)
         };
@@ -66,7 +70,7 @@ impl Sums {
                 return Err(error);
             }
         };
-        let spent = all.get(&key).copied().unwrap_or(0);
+        let spent = all.of(kind, id);
         if let Some(at) = place {
             match all.len() <= MOST_SCOPES {
                 true => state.memos[at].complete(all),
@@ -76,23 +80,19 @@ impl Sums {
         Ok(spent)
     }
 
-    async fn all_spent(
-        &self,
-        mine: &[(Box<[u8]>, Sum)],
-        (from, to, older): (Minute, Minute, bool),
-    ) -> Result<HashMap<(Kind, Box<str>), u64>> {
-        let mut all = HashMap::new();
+    async fn all_spent(&self, mine: &[(Box<[u8]>, Sum)], (from, to, older): (Minute, Minute, bool)) -> Result<Spent> {
+        let mut all = Spent::default();
         for (key, sum) in mine {
             if let Some(Place { by, .. }) = by::split(key) {
-                add(&mut all, &by, sum.cost_nano_usd);
+                all.add(&by, sum.cost_nano_usd);
             }
         }
-        self.stored(from, to, |_, by, sum| add(&mut all, by, sum.cost_nano_usd)).await?;
+        self.stored(from, to, |_, by, sum| all.add(by, sum.cost_nano_usd)).await?;
         if older {
             for kind in KINDS {
                 self.older_still(kind, |id, sum| {
                     let id = if kind == Kind::Target { id.split('/').next().unwrap_or("") } else { id };
-                    put(&mut all, kind, id, sum.cost_nano_usd);
+                    all.put(kind, id, sum.cost_nano_usd);
                 })
                 .await?;
             }
@@ -105,31 +105,51 @@ impl Memo {
     /// What came while it is kept.
     pub fn add(&mut self, at: Minute, by: &By<'_>, cost: Option<i64>) {
         if let Some(cost) = cost.and_then(|cost| u64::try_from(cost).ok()).filter(|_| at >= self.from && at < self.to) {
-            add(&mut self.spent, by, cost);
+            self.spent.add(by, cost);
         }
     }
 
-    fn complete(&mut self, all: HashMap<(Kind, Box<str>), u64>) {
-        for ((kind, id), cost) in all {
-            put(&mut self.spent, kind, &id, cost);
+    pub fn is_kept(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.made) < KEPT
+    }
+
+    fn complete(&mut self, all: Spent) {
+        for (mine, theirs) in self.spent.0.iter_mut().zip(all.0) {
+            for (id, cost) in theirs {
+                let sum = mine.entry(id).or_default();
+                *sum = sum.saturating_add(cost);
+            }
         }
         self.whole = true;
     }
 }
 
-/// A provider stands for its targets.
-fn add(all: &mut HashMap<(Kind, Box<str>), u64>, by: &By<'_>, cost: u64) {
-    if cost == 0 {
-        return;
+impl Spent {
+    fn of(&self, kind: Kind, id: &str) -> u64 {
+        self.0[kind as usize].get(id).copied().unwrap_or(0)
     }
-    for (kind, id) in by.each().filter(|(kind, id)| *kind != Kind::All && !id.is_empty()) {
-        put(all, kind, if kind == Kind::Target { by.provider() } else { id }, cost);
-    }
-}
 
-fn put(all: &mut HashMap<(Kind, Box<str>), u64>, kind: Kind, id: &str, cost: u64) {
-    let spent = all.entry((kind, id.into())).or_default();
-    *spent = spent.saturating_add(cost);
+    fn len(&self) -> usize {
+        self.0.iter().map(HashMap::len).sum()
+    }
+
+    /// A provider stands for its targets.
+    fn add(&mut self, by: &By<'_>, cost: u64) {
+        if cost == 0 {
+            return;
+        }
+        for (kind, id) in by.each().filter(|(kind, id)| *kind != Kind::All && !id.is_empty()) {
+            self.put(kind, if kind == Kind::Target { by.provider() } else { id }, cost);
+        }
+    }
+
+    fn put(&mut self, kind: Kind, id: &str, cost: u64) {
+        let names = &mut self.0[kind as usize];
+        match names.get_mut(id) {
+            Some(sum) => *sum = sum.saturating_add(cost),
+            None => drop(names.insert(id.into(), cost)),
+        }
+    }
 }
 
 /// Those that scopes are.

@@ -228,7 +228,7 @@ pub fn nano(text: &str, shift: i32) -> Result<i64, String> {
 /// Nano-dollars a million tokens, and each: more than any model has ever cost.
 const MOST_MILLION: i64 = 100_000 * 1_000_000_000;
 const MOST_EACH: i64 = 1_000 * 1_000_000_000;
-const EACH: [&str; 7] = [
+const EACH: [&str; 8] = [
     "request",
     "per_image",
     "per_input_image",
@@ -236,5 +236,6 @@ const EACH: [&str; 7] = [
     "per_output_second",
     "per_search",
     "per_search_unit",
+    "per_search_request",
 ];
 const MOST_TOKENS: u64 = 1_000_000_000;

@@ -21,12 +21,11 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, RateFacts, StreamDecoder, StreamEncoder,
+    ClientView, Codec, Dialect, Encoded, Family, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder,
     glance::{FinishAt, Landmarks},
     hosted::Search,
     json,
     ran::Ran,
-    rate,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -122,8 +121,8 @@ impl Codec for AnthropicMessages {
         error::encode(error, request_id)
     }
 
-    fn rate_headers(&self, facts: &RateFacts) -> rate::Headers {
-        rate::dated(facts)
+    fn rates(&self) -> Family {
+        Family::Dated
     }
 
     fn landmarks(&self) -> Option<Landmarks> {
@@ -134,6 +133,7 @@ impl Codec for AnthropicMessages {
             call: None,
             stop: b"\"end_turn\"",
             tools: Some(b"\"tool_use\""),
+            searched: None,
             around: [br#"{"type":"message","content":[],"stop_reason":"#, b"}"],
         })
     }

@@ -144,6 +144,8 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
     let count = |key: &str| native.get(key).and_then(Value::as_u64);
     let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(Value::as_u64);
     let word = |key: &str| native.get(key).and_then(Value::as_str).map(ServiceTier::named);
+    let service = word("speed").filter(|t| *t == ServiceTier::Fast).or_else(|| word("service_tier"));
+    let within_us = native.get("inference_geo").is_some_and(|geo| geo == "us");
     let (read, written) = (count("cache_read_input_tokens"), count("cache_creation_input_tokens"));
     Usage {
         input_tokens: count("input_tokens")
@@ -156,7 +158,10 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
         input_audio_tokens: None,
         output_audio_tokens: None,
         billed: None,
-        service_tier: word("speed").filter(|t| *t == ServiceTier::Fast).or_else(|| word("service_tier")),
+        service_tier: match within_us {
+            true => Some(service.unwrap_or(ServiceTier::Standard).within_us()),
+            false => service,
+        },
         units: Units { web_searches: inner("server_tool_use", "web_search_requests"), ..Units::default() }.boxed(),
         native: Some(Box::new((FORMAT, native))),
     }

@@ -99,6 +99,7 @@ impl Codec for BedrockConverse {
             call: None,
             stop: b"\"end_turn\"",
             tools: Some(b"\"tool_use\""),
+            searched: None,
             around: [br#"{"output":{"message":{"content":[]}},"stopReason":"#, b"}"],
         })
     }

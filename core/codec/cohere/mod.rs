@@ -72,6 +72,7 @@ impl Codec for Cohere {
             call: None,
             stop: b"\"COMPLETE\"",
             tools: Some(b"\"TOOL_CALL\""),
+            searched: None,
             around: [br#"{"message":{},"finish_reason":"#, b"}"],
         })
     }

@@ -147,6 +147,7 @@ impl Codec for Gemini {
             call: Some(b"\"functionCall\""),
             stop: b"\"STOP\"",
             tools: None,
+            searched: Some(b"\"webSearchQueries\""),
             around: [br#"{"candidates":[{"finishReason":"#, b"}]}"],
         })
     }

@@ -113,6 +113,7 @@ impl Codec for OpenaiChat {
             call: None,
             stop: b"\"stop\"",
             tools: Some(b"\"tool_calls\""),
+            searched: None,
             around: [br#"{"choices":[{"message":{},"finish_reason":"#, b"}]}"],
         })
     }

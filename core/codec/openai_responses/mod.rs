@@ -176,6 +176,7 @@ impl Codec for OpenaiResponses {
             call: Some(b"\"call_id\""),
             stop: b"\"completed\"",
             tools: None,
+            searched: Some(b"\"web_search_call\""),
             around: [br#"{"output":[],"status":"#, b"}"],
         })
     }

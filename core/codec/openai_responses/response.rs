@@ -7,8 +7,8 @@ use super::{
     item::Items,
     namespace, search,
     wire::{
-        CONTENT, F, MORE, answer_specific, beside, call_id, finish, item_fields, item_id, marked, parts, plain,
-        refused, response_id, status, take_beside, upstream_shape, usage, usage_value,
+        CONTENT, F, MORE, answer_specific, beside, call_id, finish, is_search, item_fields, item_id, marked, parts,
+        plain, refused, response_id, searched, status, take_beside, upstream_shape, usage, usage_value,
     },
     write::{self, Thought},
 };
@@ -42,12 +42,14 @@ fn answer(value: Value) -> Result<Response> {
     let mut f = Fields::new(value, "")?;
     let list = f.array("output")?.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no output"))?;
     let (mut items, mut called) = (Items::default(), false);
+    let searches = list.iter().filter(|item| is_search(item)).count();
     for (at, item) in list.into_iter().enumerate() {
         let path = format!("output[{at}]");
         called |= item.get("type").and_then(Value::as_str).is_some_and(super::wire::is_call);
         items.read(item, &path)?;
     }
-    let head = Head::take(&mut f)?;
+    let mut head = Head::take(&mut f)?;
+    searched(&mut head.usage, searches);
     let refused = refused(&items.parts);
     let mut parts = std::mem::take(&mut items.parts);
     let mut extra = f.rest_map();

@@ -80,6 +80,22 @@ pub fn is_call(kind: &str) -> bool {
     matches!(kind, "function_call" | "custom_tool_call")
 }
 
+/// Is it a search of the web that its vendor charges? Pages that were opened or looked through are not, nor what failed.
+pub fn is_search(item: &Value) -> bool {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let action = item.get("action").and_then(|action| text(action, "type"));
+    text(item, "type").as_deref() == Some("web_search_call")
+        && action.is_none_or(|action| action == "search")
+        && text(item, "status").as_deref() != Some("failed")
+}
+
+/// Its usage object does not count them.
+pub fn searched(usage: &mut Option<Usage>, searches: usize) {
+    if let (Some(usage), 1..) = (usage, searches) {
+        usage.units_mut().web_searches = Some(searches as u64);
+    }
+}
+
 /// `status` and `incomplete_details.reason` to a finish; `None` while the answer is not over.
 pub fn finish(status: &str, reason: Option<&str>, called: bool, refused: bool) -> Option<Finish> {
     let (reason, raw) = match (status, reason) {

@@ -50,6 +50,8 @@ macro_rules! priced {
             per_search_unit,
             /// Sound that came out of the provider's prompt cache, in tokens. Default: cache_read.
             cache_read_audio,
+            /// USD once for a request in which the provider searched the web, however often.
+            per_search_request,
         }
     };
     (@keys $(#[$doc:meta])* $name:ident { $($(#[$own_doc:meta])* $own:ident: $type:ty,)* }
@@ -117,6 +119,8 @@ pub struct PriceServices {
     pub fast: Option<PriceService>,
     /// Answered within a day.
     pub batch: Option<PriceService>,
+    /// Kept within the United States. Its factor holds for `fast` and `batch` there, too.
+    pub us: Option<PriceService>,
 }
 
 /// Prices and limits from a file, where there are no own ones; it goes before the built-in ones.

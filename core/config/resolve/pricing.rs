@@ -94,13 +94,14 @@ impl Resolver<'_, '_, '_> {
         }
         let prices = self.prices(at, written);
         let tiers = self.tiers(at, raw.tiers);
-        let file::PriceServices { flex, priority, fast, batch } = raw.services.unwrap_or_default();
+        let file::PriceServices { flex, priority, fast, batch, us } = raw.services.unwrap_or_default();
         let mut services = Vec::new();
         for (service, raw) in [
             (ServiceTier::Flex, flex),
             (ServiceTier::Priority, priority),
             (ServiceTier::Fast, fast),
             (ServiceTier::Batch, batch),
+            (ServiceTier::Us, us),
         ] {
             let Some(mut raw) = raw else { continue };
             let at = [at, &path(&["services", service.name()])].concat();

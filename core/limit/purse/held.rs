@@ -1,9 +1,6 @@
 //! What a request holds of a budget until it is settled. The purse counts; this only remembers how much, and in whose name.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Counter, Mark, Purse};
 
@@ -20,11 +17,9 @@ impl Default for Owner {
     }
 }
 
-/// Money that a request holds until it is settled. Dropped without that, it comes back when its lease ends.
+/// Money of one purse that a request holds until it is settled. Forgotten without that, it comes back when its lease ends.
 #[derive(Debug)]
 pub struct Held {
-    pub(super) purse: Arc<Purse>,
-    pub(super) id: u64,
     pub(super) amount: u64,
     /// The threshold that the budget has passed, nano-dollars, for whom it may concern.
     pub(super) soft: Option<u64>,
@@ -34,35 +29,40 @@ impl Held {
     pub fn amount(&self) -> u64 {
         self.amount
     }
+}
 
+impl Purse {
     /// The reservation ends; `used` was spent.
-    pub fn settle(self, used: u64) {
-        let mut state = self.purse.lock();
-        if let Some(counter) = &mut state.counter {
-            counter.settle(self.id, used);
-        }
-        state.owners.remove(&self.id);
-        let (limit, passed) = (state.limit, state.counter.as_ref().map(Counter::spent) >= self.soft);
+    pub fn settle(&self, held: &Held, owner: &Owner, used: u64) {
+        let mut state = self.lock();
+        let limit = state.limit;
+        let Some(counter) = &mut state.counter else { return };
+        counter.settle(owner.id, used);
+        self.note(counter);
+        let passed = held.soft.is_some_and(|soft| counter.spent() >= soft);
         drop(state);
-        if passed && self.soft.is_some() {
-            self.purse.tell(Mark::SOFT, limit);
+        if passed {
+            self.tell(Mark::SOFT, limit);
         }
     }
 
     /// Another scope refused what it was raised for: back to what it was; `None`: it held nothing before.
-    pub fn lower(held: &mut Option<Held>, amount: Option<u64>) {
+    pub fn lower(&self, held: &mut Option<Held>, owner: &Owner, amount: Option<u64>) {
         let Some(own) = held else { return };
-        let mut state = own.purse.lock();
+        let mut state = self.lock();
         if let Some(counter) = &mut state.counter {
-            counter.lower(own.id, amount);
+            counter.lower(owner.id, amount);
+            self.note(counter);
         }
+        drop(state);
         match amount {
             Some(amount) => own.amount = amount,
-            None => {
-                state.owners.remove(&own.id);
-                drop(state);
-                *held = None;
-            }
+            None => *held = None,
         }
+    }
+
+    /// What may have been lost in a kill counts a moment longer here than it does: nobody asked the clock.
+    fn note<O>(&self, counter: &Counter<O>) {
+        self.taken.store(counter.taken(0), Ordering::Relaxed);
     }
 }

@@ -125,8 +125,13 @@ fn eval(server: &Server, text: &str, keys: &[String], args: &[String]) -> Vec<i6
 }
 
 fn take(server: &Server, id: u64, lease: u64, wants: &[Want]) -> Vec<i64> {
+    take_at(server, id, lease, 0, wants)
+}
+
+/// `expected`: what the clock should show, as the gateway knows it.
+fn take_at(server: &Server, id: u64, lease: u64, expected: u64, wants: &[Want]) -> Vec<i64> {
     let mut keys = vec!["{t}:about".to_owned()];
-    let mut args = vec![id.to_string(), lease.to_string()];
+    let mut args = vec![id.to_string(), lease.to_string(), expected.to_string()];
     for want in wants {
         let (form, bound) = COUNTERS[want.counter];
         keys.extend(names(want.counter));
@@ -259,18 +264,21 @@ fn shadowed(model: &mut Model, id: u64, none: &Want, now: u64) -> (u64, u64) {
     }
 }
 
-/// Waits until the server's clock has gone on so far.
-#[allow(clippy::disallowed_methods, reason = "no runtime here: the test waits for a server's clock")]
-fn wait(server: &Server, millis: u64) {
-    let now = || match server.ask(&["TIME"]) {
+fn now(server: &Server) -> u64 {
+    match server.ask(&["TIME"]) {
         Reply::List(parts) => match (&parts[0], &parts[1]) {
             (Reply::Text(s), Reply::Text(us)) => s.parse::<u64>().unwrap() * 1_000 + us.parse::<u64>().unwrap() / 1_000,
             other => panic!("{other:?}"),
         },
         other => panic!("{other:?}"),
-    };
-    let until = now() + millis;
-    while now() <= until {
+    }
+}
+
+/// Waits until the server's clock has gone on so far.
+#[allow(clippy::disallowed_methods, reason = "no runtime here: the test waits for a server's clock")]
+fn wait(server: &Server, millis: u64) {
+    let until = now(server) + millis;
+    while now(server) <= until {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -321,4 +329,67 @@ fn leases_that_ended_while_the_server_was_away_are_given_time() {
     assert_eq!(take(&server, 2, 1_000, &[wanting(MONEY, 900)])[..3], [0, 1, 4], "its owner may live");
     wait(&server, 100);
     assert_eq!(take(&server, 2, 1_000, &[wanting(MONEY, 900)])[..3], [0, 1, 4]);
+}
+
+const HOUR: u64 = 3_600_000;
+/// It holds one a minute.
+const BUCKET: usize = 0;
+
+/// As if the clock had been set since: what lies there is from an hour before or after, and so are the signs of life.
+fn set_back_by(server: &Server, millis: i64) {
+    let moved = |key: &str, field: &str| {
+        let Reply::Text(was) = server.ask(&["HGET", key, field]) else { return };
+        let was = was.parse::<i64>().unwrap();
+        server.ask(&["HSET", key, field, &(was + millis).to_string()]);
+    };
+    moved(&names(BUCKET)[0], "at");
+    moved("{t}:about", "tick");
+    for set in [&names(MONEY)[1], &names(PLACES)[0]] {
+        let Reply::List(held) = server.ask(&["ZRANGE", set, "0", "-1"]) else { continue };
+        for id in held {
+            let Reply::Text(id) = id else { continue };
+            server.ask(&["ZINCRBY", set, &millis.to_string(), &id]);
+        }
+    }
+}
+
+/// Promise 36, of the server's clock: only time that passed fills a bucket, in whatever steps the clock goes.
+#[test]
+fn a_servers_clock_that_is_set_neither_fills_a_bucket_nor_locks_it() {
+    let Some(server) = Server::start(&[]) else { return };
+    // So many milliseconds until there is room.
+    let refused = |expected: u64| {
+        let answer = take_at(&server, 1, HOUR, expected, &[wanting(BUCKET, 1)]);
+        assert!(answer[..3] == [0, 1, 1] && answer[3] <= 60_000, "{answer:?}");
+        answer[3]
+    };
+    assert_eq!(take(&server, 1, HOUR, &[wanting(BUCKET, 1)])[0], 1);
+    // An hour forward, as the gateway that asks can tell: nothing is given for it. Whoever asks next need not know it.
+    set_back_by(&server, -(HOUR as i64));
+    let first = refused(now(&server) - HOUR);
+    wait(&server, 50);
+    assert!(refused(0) <= first - 50, "what passed counts");
+    // An hour back: nothing is given for it, and nobody waits for it.
+    set_back_by(&server, HOUR as i64);
+    let first = refused(0);
+    wait(&server, 50);
+    assert!(refused(0) <= first - 50, "what passed counts");
+}
+
+#[test]
+fn leases_from_before_a_servers_clock_was_set_back_are_given_one_lease_and_no_hour() {
+    let Some(server) = Server::start(&[]) else { return };
+    server.ask(&["HSET", "{t}:about", "tick", &now(&server).to_string()]);
+    for id in [1, 2] {
+        assert_eq!(take(&server, id, 300, &[wanting(MONEY, 400), wanting(PLACES, 1)])[0], 1);
+    }
+    set_back_by(&server, HOUR as i64);
+    assert_eq!(take(&server, 3, 300, &[wanting(MONEY, 400)])[..3], [0, 1, 4], "their owners may live");
+    // One does.
+    let keys: Vec<String> = [PLACES, MONEY].iter().flat_map(|c| [names(*c)[0].clone(), names(*c)[1].clone()]).collect();
+    eval(&server, RENEW, &keys, &["60000", "1", "places", "1", "money"].map(str::to_owned));
+    wait(&server, 350);
+    let answer = take(&server, 3, 60_000, &[wanting(MONEY, 600), wanting(PLACES, 1)]);
+    assert_eq!(answer[0], 1, "the other one's came back: {answer:?}");
+    assert_eq!(money(&server, "reserved"), "1000");
 }

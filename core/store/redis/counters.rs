@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::redis::Value;
@@ -64,7 +64,9 @@ impl Tally {
 
     async fn take_all(&self, claim: &Claim) -> Result<Outcome> {
         let mut keys = vec![self.about.clone()];
-        let mut args = vec![claim.id.to_string(), claim.lease.as_millis().to_string()];
+        let asked = Instant::now();
+        let expected = self.link.time.expected(asked);
+        let mut args = vec![claim.id.to_string(), claim.lease.as_millis().to_string(), expected.to_string()];
         for want in &claim.wants {
             keys.extend(self.names(&want.counter));
             args.push(form(want.counter.form).to_owned());
@@ -74,6 +76,9 @@ impl Tally {
         }
         let answer = self.run(&TAKE, &keys, &args, self.link.config.timeout).await?;
         let at = |at: usize| number(&answer, at).ok_or_else(|| self.odd());
+        // The moment stands last.
+        let moment = if at(0)? == 0 { 4 } else { 1 + 4 * claim.wants.len() };
+        self.link.time.showed(number(&answer, moment), asked);
         if at(0)? == 0 {
             let why = why(at(2)?, at(3)?).ok_or_else(|| self.odd())?;
             let at = usize::try_from(at(1)?).ok().and_then(|n| n.checked_sub(1)).ok_or_else(|| self.odd())?;

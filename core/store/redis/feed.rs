@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::redis::Value;
@@ -86,11 +86,14 @@ impl Feed {
         let gone = GONE.as_millis().to_string();
         let keys = [&self.about, &self.log, &self.alive].map(|name| name.as_bytes());
         let lease = self.link.config.lease.as_millis().to_string();
-        let args = [self.link.id(), &seen, &self.node, &gone, &lease].map(str::as_bytes);
+        let asked = Instant::now();
+        let expected = self.link.time.expected(asked).to_string();
+        let args = [self.link.id(), &seen, &self.node, &gone, &lease, &expected].map(str::as_bytes);
         // What fails here fails for everybody, and is told by the link.
         let Ok(answer) = self.link.run(&SINCE, &keys, &args, ROWS.min(self.link.config.timeout * 2)).await else {
             return;
         };
+        self.link.time.showed(number(&answer, 4), asked);
         let Some(commits) = number(&answer, 0) else { return };
         self.nodes.store(number(&answer, 1).unwrap_or(1).max(1), Ordering::Relaxed);
         if commits < self.seen {

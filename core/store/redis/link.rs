@@ -21,7 +21,10 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::scripts::{self, Lua, text};
+use super::{
+    scripts::{self, Lua, text},
+    time::Time,
+};
 use crate::{
     config::{self, RedisPlace},
     store::{Result, StoreError},
@@ -45,6 +48,7 @@ pub(super) struct Link {
     told: AtomicBool,
     /// Another link tells of outages.
     pub quiet: bool,
+    pub time: Time,
 }
 
 enum Dial {
@@ -75,6 +79,7 @@ impl Link {
             about,
             told: AtomicBool::new(false),
             quiet: false,
+            time: Time::default(),
         })
     }
 

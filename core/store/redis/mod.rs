@@ -32,6 +32,7 @@ mod link;
 mod moving;
 mod promises;
 mod scripts;
+mod time;
 mod volatile;
 
 pub(super) use moving::import;

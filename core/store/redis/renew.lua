@@ -8,7 +8,7 @@ for n = 1, (#ARGV - 1) / 2 do
   local id, form = ARGV[2 * n], ARGV[2 * n + 1]
   if form == 'places' then
     redis.call('ZADD', KEYS[2 * n - 1], 'XX', till, id)
-    redis.call('PEXPIRE', KEYS[2 * n - 1], string.format('%.0f', 2 * lease + 60000))
+    redis.call('PEXPIRE', KEYS[2 * n - 1], string.format('%.0f', 2 * lease + 86400000))
   else
     redis.call('ZADD', KEYS[2 * n], 'XX', till, id)
   end

@@ -12,6 +12,8 @@ pub struct Server {
     child: Option<Child>,
     pub port: u16,
     args: Vec<String>,
+    /// What it finds in its environment besides.
+    env: Vec<(String, String)>,
     pub dir: tempfile::TempDir,
 }
 
@@ -27,18 +29,23 @@ pub enum Reply {
 
 impl Server {
     /// `None`: there is no redis-server here, and that is allowed.
+    pub fn start(args: &[&str]) -> Option<Server> {
+        Server::in_env(args, &[])
+    }
+
+    /// The same with more in its environment.
     #[allow(
         clippy::disallowed_methods,
         clippy::print_stdout,
         reason = "tests are told by their environment what they may skip, and wait on their own threads"
     )]
-    pub fn start(args: &[&str]) -> Option<Server> {
+    pub fn in_env(args: &[&str], env: &[(String, String)]) -> Option<Server> {
         for _ in 0..20 {
             // Somebody else may be given the same port: then another one is tried.
             let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
             let args = args.iter().map(|arg| (*arg).to_owned()).collect();
             let dir = tempfile::tempdir().expect("a folder");
-            let mut server = Server { child: None, port, args, dir };
+            let mut server = Server { child: None, port, args, env: env.to_vec(), dir };
             match server.run() {
                 Ok(true) => return Some(server),
                 Ok(false) => {}
@@ -64,6 +71,7 @@ impl Server {
         let port = self.port.to_string();
         command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
         command.arg("--dir").arg(self.dir.path()).args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let until = Instant::now() + Duration::from_secs(20);
         while Instant::now() < until {

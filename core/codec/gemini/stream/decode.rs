@@ -2,7 +2,7 @@
 //! and whole answers cannot drift apart. Borders between chunks mean nothing: plain text continues the plain text before
 //! it, a signature signs the text before it and ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -66,6 +66,8 @@ pub struct Machine {
     /// Top-level fields already told.
     told: Map<String, Value>,
     usage: Map<String, Value>,
+    /// What it searched the web for: its usage does not count that.
+    searched: BTreeSet<String>,
     choices: BTreeMap<u32, State>,
     half: Half,
 }
@@ -138,8 +140,10 @@ impl Machine {
             .map(str::to_owned);
         let feedback = if blocked.is_some() { chunk.shift_remove("promptFeedback") } else { None };
         self.head(chunk, out);
+        let known = self.searched.len();
         for (position, candidate) in candidates.into_iter().enumerate() {
             if let Value::Object(candidate) = candidate {
+                self.search(&candidate);
                 self.candidate(candidate, position as u32, out);
             }
         }
@@ -149,7 +153,8 @@ impl Machine {
             self.choices.entry(0).or_default().finished = true;
             out.push(Event::Finish { choice: 0, finish });
         }
-        if let Some(usage) = usage {
+        let more = self.searched.len() > known && !self.usage.is_empty();
+        if let Some(usage) = usage.or_else(|| more.then(Map::new)) {
             // The prompt has grown by what a tool of the vendor's gave: another count begins.
             if usage::adds_up(&usage) && usage.get(usage::PROMPT) != self.usage.get(usage::PROMPT) {
                 usage::begin_anew(&mut self.usage);
@@ -157,9 +162,24 @@ impl Machine {
             for (key, value) in usage {
                 self.usage.insert(key, value);
             }
-            out.push(Event::Usage(usage::decode(&self.usage)));
+            let mut usage = usage::decode(&self.usage);
+            if !self.searched.is_empty() {
+                usage.units_mut().web_searches = Some(self.searched.len() as u64);
+            }
+            out.push(Event::Usage(usage));
         }
         Ok(())
+    }
+
+    /// Each query counts once, and empty ones do not: so the vendor bills them.
+    fn search(&mut self, candidate: &Map<String, Value>) {
+        let queries = candidate.get("groundingMetadata").and_then(|found| found.get("webSearchQueries"));
+        let queries = queries.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        for query in queries.filter(|query| !query.trim().is_empty()) {
+            if self.searched.len() < MOST_SEARCHES && !self.searched.contains(query) {
+                self.searched.insert(query.to_owned());
+            }
+        }
     }
 
     /// More of the text that is open.
@@ -424,3 +444,6 @@ impl State {
 fn seconds(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
 }
+
+/// That are told apart in one answer.
+const MOST_SEARCHES: usize = 1_000;

@@ -1,6 +1,8 @@
 //! An upstream's stream to events. Every event names its item; items may be open at the same time, and what a `done` event
 //! repeats is told only where no delta told it. The last event carries the whole answer, which fills what is missing still.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
         error,
         item::Items,
         response::{Head, failed},
-        wire::{F, finish, is_call, take_beside, upstream_shape},
+        wire::{F, finish, is_call, is_search, searched, take_beside, upstream_shape},
     },
     again::{again, is_running},
     open::{Item, Slots},
@@ -43,6 +45,8 @@ struct Answer {
     items: Vec<(u64, Item)>,
     slots: Slots,
     called: bool,
+    /// Of each item that looked for something in the web: is it charged?
+    searches: BTreeMap<u64, bool>,
     alike: Alike,
     half: Half,
 }
@@ -186,6 +190,10 @@ impl Answer {
     fn item(&mut self, index: u64, item: Value, done: bool, out: &mut Vec<Event>) -> Result<()> {
         let kind = super::super::item::kind(&item, "item")?;
         self.called |= is_call(&kind);
+        if kind == "web_search_call" {
+            // What it did is known when it is done.
+            self.searches.insert(index, is_search(&item));
+        }
         let at = match self.items.iter().position(|(i, _)| *i == index) {
             Some(at) => at,
             None => {
@@ -214,7 +222,8 @@ impl Answer {
             item.close(&mut self.slots, out);
         }
         let mut f = Fields::new(response, "response")?;
-        let head = Head::take(&mut f)?;
+        let mut head = Head::take(&mut f)?;
+        searched(&mut head.usage, self.searches.values().filter(|is_search| **is_search).count());
         let mut late = f.rest_map();
         for part in take_beside(&mut late) {
             let index = self.slots.next();

@@ -1,0 +1,35 @@
+//! What is left of a caller's limits, as headers of an answer. Reads one clock; decides nothing.
+
+use std::{sync::LazyLock, time::SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{
+    clock,
+    codec::{Family, RateFact, RateFacts, codec},
+    limit::{Rates, Standing},
+    model::Format,
+};
+
+/// What is left of the caller's limits, in its family's names.
+pub fn put(headers: &mut HeaderMap, format: Format, rates: Rates) {
+    let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
+    let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let facts = RateFacts {
+        requests: rates.requests.map(fact),
+        tokens: rates.tokens.map(fact),
+        input_tokens: rates.input_tokens.map(fact),
+        output_tokens: rates.output_tokens.map(fact),
+        now,
+    };
+    let family = codec(format).rates();
+    family.each(&facts, |kind, part, text| {
+        if let Ok(value) = HeaderValue::from_bytes(text) {
+            headers.insert(RATES[family as usize][kind][part].clone(), value);
+        }
+    });
+}
+
+/// Made once: a name is looked at byte by byte when it is made.
+static RATES: LazyLock<[[[HeaderName; 3]; 4]; 2]> =
+    LazyLock::new(|| Family::ALL.map(|family| family.names().map(|kind| kind.map(HeaderName::from_static))));
