@@ -1,11 +1,13 @@
 //! What usage costs. Whole numbers from the file to the sum: prices in nano-dollars a million tokens, costs in
 //! nano-dollars, rounded once an attempt. Pure: usage and prices in, money out.
 
+mod flat;
 mod function;
 mod version;
 
 use std::time::SystemTime;
 
+pub use flat::Flat;
 pub use function::{Asked, Function};
 pub use version::Version;
 
@@ -23,25 +25,6 @@ pub struct Rates {
     services: Box<[(ServiceTier, Plan)]>,
     /// What makes the cost, where it is no table.
     function: Option<function::Bound>,
-}
-
-/// What short requests cost, for comparing many targets: copied to where they are compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Flat {
-    /// Of longer requests it knows nothing.
-    up_to: u64,
-    input: f64,
-    output: f64,
-    request: f64,
-}
-
-impl Flat {
-    /// As `Rates::about`; `None`: that one has to be asked.
-    #[inline]
-    pub fn about(&self, input_tokens: u64, output_tokens: f64) -> Option<f64> {
-        let tokens = || self.input * input_tokens as f64 + self.output * output_tokens;
-        (input_tokens <= self.up_to).then(|| tokens() / MILLION as f64 + self.request)
-    }
 }
 
 /// The prices of one service.
@@ -146,16 +129,6 @@ impl Rates {
         let kinds = self.usual.kinds(input_tokens);
         let output = if output_tokens > 0.0 { kinds.output? as f64 * output_tokens } else { 0.0 };
         Some((kinds.input? as f64 * input_tokens as f64 + output) / MILLION as f64 + kinds.request as f64)
-    }
-
-    /// What `about` says of short requests, as far as a few numbers can.
-    pub fn flat(&self) -> Flat {
-        let Plan { base, tiers } = &self.usual;
-        let (Some(input), Some(output), None) = (base.input, base.output, &self.function) else {
-            return Flat::default();
-        };
-        let up_to = tiers.first().map_or(u64::MAX, |(above, _)| *above);
-        Flat { up_to, input: input as f64, output: output as f64, request: base.request as f64 }
     }
 
     /// The most that a request of so many tokens can cost, whatever their kinds turn out to be, whichever service answers,
