@@ -211,14 +211,16 @@ impl Lane {
         if self.committed {
             self.output += (frame.len() as u64).saturating_sub(self.wrapping);
             match self.format {
-                Format::Gemini if !WORDS.finish_of_gemini.is_in(frame) && !WORDS.error.is_in(frame) => {
-                    // What it searched for may stand in any frame.
-                    if !(self.searches && WORDS.searches_of_gemini.is_in(frame)) {
-                        if WORDS.usage_of_gemini.is_in(frame) {
-                            self.last_usage = Some(bytes.slice(at));
-                        }
-                        return Ok(true);
+                // What it searched for may stand in any frame.
+                Format::Gemini
+                    if !WORDS.finish_of_gemini.is_in(frame)
+                        && !WORDS.error.is_in(frame)
+                        && !(self.searches && WORDS.searches_of_gemini.is_in(frame)) =>
+                {
+                    if WORDS.usage_of_gemini.is_in(frame) {
+                        self.last_usage = Some(bytes.slice(at));
                     }
+                    return Ok(true);
                 }
                 Format::BedrockConverse => {
                     // Its checksums are looked at, whatever it is.

@@ -94,6 +94,7 @@ impl Plan {
     }
 
     /// Every target once, the best first.
+    #[expect(clippy::mutable_key_type, reason = "told by names, which do not change")]
     fn walk<'p>(
         &'p self,
         live: &Live<'_>,

@@ -298,7 +298,7 @@ fn one_team_that_floods_delays_only_itself() {
 
 #[test]
 fn a_flood_delays_others_by_less_than_a_third_whatever_answers_take() {
-    let long = std::env::var_os("PORTCULLIS_LONG").is_some();
+    let long = crate::config::env::var("PORTCULLIS_LONG").is_some();
     let (floods, seeds) = if long { (&FLOODS[..], 1..9) } else { (&FLOODS[1..], 1..2) };
     let delays = floods.iter().map(|flood| {
         let days: Vec<[Day; 2]> = seeds.clone().map(|seed| flood.days("a flood", seed)).collect();
