@@ -103,26 +103,22 @@ impl Document {
 
     /// The same request with another body.
     pub fn reopened(&self, bytes: Bytes) -> Result<Document> {
-        let inbound = Inbound {
-            model: None,
-            stream: Some(self.stream),
-            version: self.version.as_deref(),
-            counting: self.counting,
-            legacy: self.legacy,
-        };
-        Document::open(self.format, self.operation, bytes, inbound)
+        Document::open(self.format, self.operation, bytes, Inbound { model: None, ..self.inbound() })
     }
 
-    /// The same request with top-level fields of the client's bytes replaced, added or (`None`) left out.
-    pub fn rewritten(&self, patches: &[(&str, Option<Bytes>)]) -> Result<Document> {
-        let inbound = Inbound {
+    fn inbound(&self) -> Inbound<'_> {
+        Inbound {
             model: Some(&self.model),
             stream: Some(self.stream),
             version: self.version.as_deref(),
             counting: self.counting,
             legacy: self.legacy,
-        };
-        Document::open(self.format, self.operation, self.splice(patches).concat().into(), inbound)
+        }
+    }
+
+    /// The same request with top-level fields of the client's bytes replaced, added or (`None`) left out.
+    pub fn rewritten(&self, patches: &[(&str, Option<Bytes>)]) -> Result<Document> {
+        Document::open(self.format, self.operation, self.splice(patches).concat().into(), self.inbound())
     }
 
     /// Upstreams of the same format are told to keep nothing.
@@ -209,13 +205,7 @@ impl Document {
         let decoded = match self.decoded.take() {
             Some(decoded) => decoded,
             None => {
-                let inbound = Inbound {
-                    model: Some(&self.model),
-                    stream: Some(self.stream),
-                    version: self.version.as_deref(),
-                    counting: self.counting,
-                    legacy: self.legacy,
-                };
+                let inbound = self.inbound();
                 Arc::new(match self.operation {
                     operation if operation.is_opaque() => {
                         opaque::as_turns(operation, &self.bytes, &self.model, self.stream)?
