@@ -7,14 +7,15 @@ use super::{
     item::Items,
     namespace, search,
     wire::{
-        CONTENT, F, MORE, answer_specific, beside, call_id, finish, item_fields, item_id, marked, parts, plain,
-        refused, response_id, status, take_beside, upstream_shape, usage, usage_value,
+        CONTENT, F, MORE, answer_specific, beside, call_id, finish, item_fields, item_id, mark, marked, parts, refused,
+        response_id, status, take_beside, upstream_shape, usage, usage_value,
     },
     write::{self, Thought},
 };
 use crate::{
     codec::{
         ClientView, codec,
+        envelope::Envelope,
         json::{Fields, as_i64, parse_upstream},
         written,
     },
@@ -23,9 +24,38 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    let value = parse_upstream(body)?;
+    let value = parse_upstream(without_defaults(body).as_deref().unwrap_or(body))?;
     failed(&value)?;
     answer(value).map_err(upstream_shape)
+}
+
+/// An answer with one note in place of all fields that say what `DEFAULTS` has: of those no tree is built, and who writes the
+/// answer writes them again. `None`: it has none, or is no object.
+pub fn without_defaults(body: &[u8]) -> Option<Vec<u8>> {
+    let envelope = Envelope::fields(body).ok()?;
+    let mut out = Vec::with_capacity(body.len());
+    let mut said = 0u64;
+    for entry in &envelope.fields {
+        let (name, value) = (entry.name(body), &body[entry.value.clone()]);
+        let default = DEFAULTS.iter().position(|(key, _)| key.as_bytes() == name);
+        if let Some(at) = default.filter(|at| DEFAULTS[*at].1.as_bytes() == value) {
+            said |= 1 << at;
+            continue;
+        }
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        out.extend_from_slice(&body[entry.key.clone()]);
+        out.push(b':');
+        out.extend_from_slice(value);
+    }
+    if said == 0 || out.is_empty() {
+        return None;
+    }
+    for piece in [",\"", SAID, "\":"] {
+        out.extend_from_slice(piece.as_bytes());
+    }
+    written::number(said, &mut out);
+    out.push(b'}');
+    Some(out)
 }
 
 /// An answer that says of itself that it is none.
@@ -96,10 +126,6 @@ impl Head {
 }
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
-    Ok(answer_value(response, view).bytes())
-}
-
-fn answer_value(response: &Response, view: &ClientView) -> Told {
     let Response { id, model, created, choices, usage, service_tier, extra } = response;
     let id = response_id(id, &view.request_id);
     let parts = parts(response);
@@ -109,7 +135,8 @@ fn answer_value(response: &Response, view: &ClientView) -> Told {
     let items = Value::Array(output(parts, &id, logprobs, view.echo.as_deref()));
     let mut output = Vec::with_capacity(ROOM);
     written::value(&items, &mut output);
-    frame.over(output, finish, refused(parts), usage.as_ref(), parts.iter().filter_map(stray).collect())
+    let beside = parts.iter().filter_map(stray).collect();
+    Ok(frame.over(output, finish, refused(parts), usage.as_ref(), beside).bytes())
 }
 
 /// What stands around an answer's output, whole or in a stream's lifecycle events.
@@ -124,7 +151,7 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// While it runs: no output, no usage.
-    pub fn running(&self) -> Told {
+    pub fn running(&self) -> Told<'_> {
         self.write("in_progress", Value::Null, b"[]".to_vec(), Value::Null, None)
     }
 
@@ -136,74 +163,105 @@ impl Frame<'_> {
         refused: bool,
         usage: Option<&Usage>,
         beside: Vec<Value>,
-    ) -> Told {
+    ) -> Told<'_> {
         let (word, details) = status(finish, refused);
         let usage = usage.map_or(Value::Null, usage_value);
         self.write(word, details, output, usage, answer_specific(finish, beside))
     }
 
-    fn write(&self, status: &str, details: Value, output: Vec<u8>, usage: Value, specific: Option<Value>) -> Told {
-        let Frame { id, model, created, service_tier, extra, view } = self;
-        let mut out = Map::with_capacity(32);
-        out.insert("id".into(), (*id).into());
-        out.insert("object".into(), "response".into());
+    fn write(
+        &self,
+        status: &'static str,
+        details: Value,
+        output: Vec<u8>,
+        usage: Value,
+        specific: Option<Value>,
+    ) -> Told<'_> {
+        let Frame { id, model, created, service_tier, extra, view } = *self;
         let began = created.unwrap_or(view.now);
-        out.insert("created_at".into(), began.into());
-        out.insert("status".into(), status.into());
-        out.insert("error".into(), Value::Null);
-        out.insert("incomplete_details".into(), details);
-        out.insert("model".into(), if model.is_empty() { &*view.model } else { *model }.into());
-        // Its place; it is long, and written already.
-        out.insert(OUTPUT.into(), Value::Null);
-        out.insert("usage".into(), usage);
+        let over = status != "in_progress";
+        let mut fields = Vec::with_capacity(32);
+        let mut tell = |key, said| fields.push((key, said));
+        tell("id", Said::Word(id));
+        tell("object", Said::Word("response"));
+        tell("created_at", Said::Made(began.into()));
+        tell("status", Said::Word(status));
+        tell("error", Said::Made(Value::Null));
+        tell("incomplete_details", Said::Made(details));
+        tell("model", Said::Word(if model.is_empty() { &view.model } else { model }));
+        tell("output", Said::Written(output));
+        tell("usage", Said::Made(usage));
         if let Some(tier) = service_tier {
-            out.insert("service_tier".into(), (*tier).into());
+            tell("service_tier", Said::Word(tier));
         }
         if let Some(specific) = specific {
-            out.insert(super::wire::SPECIFIC.into(), specific);
+            tell(super::wire::SPECIFIC, Said::Made(specific));
         }
-        plain(extra, &mut out);
-        // What the request said comes back in every answer, and the SDKs' types require the rest.
-        for (key, value) in view.echo.iter().flat_map(|echo| echo.iter()) {
-            if !out.contains_key(key) {
-                out.insert(key.clone(), if key == "tools" { told_tools(value) } else { value.clone() });
+        let mut told = Told { status, fields, said: mark(extra, SAID).and_then(Value::as_u64).unwrap_or(0) };
+        for (key, value) in extra.of(F).into_iter().flatten() {
+            if !key.starts_with('$') && !told.has(key) {
+                told.fields.push((key, Said::Lent(value)));
             }
         }
-        let over = status != "in_progress";
-        out.entry("completed_at").or_insert_with(|| if over { view.now.max(began).into() } else { Value::Null });
-        Told { fields: out, output }
+        // What the request said comes back in every answer, and the SDKs' types require the rest.
+        for (key, value) in view.echo.iter().flat_map(|echo| echo.iter()) {
+            if !told.has(key) {
+                let said = if key == "tools" { Said::Made(told_tools(value)) } else { Said::Lent(value) };
+                told.fields.push((key, said));
+            }
+        }
+        if !told.has("completed_at") {
+            let at = if over { view.now.max(began).into() } else { Value::Null };
+            told.fields.push(("completed_at", Said::Made(at)));
+        }
+        told
     }
 }
 
 /// An answer's fields. What nobody said stands in its bytes as `DEFAULTS` has it.
-pub struct Told {
-    fields: Map<String, Value>,
-    output: Vec<u8>,
+pub struct Told<'a> {
+    pub status: &'static str,
+    /// So few that looking through them is cheaper than a table.
+    fields: Vec<(&'a str, Said<'a>)>,
+    /// Which of `DEFAULTS` the answer itself said.
+    said: u64,
 }
 
-const OUTPUT: &str = "output";
+enum Said<'a> {
+    Word(&'a str),
+    Made(Value),
+    Lent(&'a Value),
+    Written(Vec<u8>),
+}
 
-impl Told {
-    pub fn status(&self) -> Option<&str> {
-        self.fields.get("status").and_then(Value::as_str)
+impl Told<'_> {
+    fn has(&self, key: &str) -> bool {
+        let default = || DEFAULTS.iter().position(|(name, _)| *name == key);
+        self.said > 0 && default().is_some_and(|at| self.said & 1 << at > 0) || self.tells(key)
+    }
+
+    fn tells(&self, key: &str) -> bool {
+        self.fields.iter().any(|(name, _)| *name == key)
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.output.len() + ROOM);
-        for (key, value) in &self.fields {
+        let written = |(_, said): &(&str, Said<'_>)| if let Said::Written(bytes) = said { bytes.len() } else { 0 };
+        let mut out = Vec::with_capacity(ROOM + self.fields.iter().map(written).sum::<usize>());
+        for (key, said) in &self.fields {
             out.push(if out.is_empty() { b'{' } else { b',' });
             written::text(key, &mut out);
             out.push(b':');
-            match key == OUTPUT {
-                true => out.extend_from_slice(&self.output),
-                false => written::value(value, &mut out),
+            match said {
+                Said::Word(word) => written::text(word, &mut out),
+                Said::Made(value) => written::value(value, &mut out),
+                Said::Lent(value) => written::value(value, &mut out),
+                Said::Written(bytes) => out.extend_from_slice(bytes),
             }
         }
-        for (key, value) in DEFAULTS.iter().filter(|(key, _)| !self.fields.contains_key(*key)) {
-            out.extend_from_slice(b",\"");
-            out.extend_from_slice(key.as_bytes());
-            out.extend_from_slice(b"\":");
-            out.extend_from_slice(value.as_bytes());
+        for (key, value) in DEFAULTS.iter().filter(|(key, _)| !self.tells(key)) {
+            for piece in [",\"", key, "\":", value] {
+                out.extend_from_slice(piece.as_bytes());
+            }
         }
         out.push(b'}');
         out
@@ -223,6 +281,9 @@ fn told_tools(tools: &Value) -> Value {
     });
     Value::Array(told.collect())
 }
+
+/// A note of which `DEFAULTS` an answer said, a bit each: what it said itself is not told by what was asked.
+pub const SAID: &str = "$said";
 
 /// What stands around an answer's output.
 const ROOM: usize = 1500;

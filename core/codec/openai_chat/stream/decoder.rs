@@ -96,12 +96,15 @@ impl Chunks {
             return Ok(());
         }
         if let Some((choice, index, text)) = self.alike.read(&frame.event, data.as_bytes()) {
+            if let Some(choice) = self.choices.iter_mut().find(|c| c.index == choice) {
+                choice.grew(index, &text);
+            }
             out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
-            return Ok(());
+            return self.bounded();
         }
         let from = out.len();
         self.long(frame, data, out)?;
-        self.alike.learn(&frame.event, data.as_bytes(), &["content"], &["obfuscation", "p"], &out[from..]);
+        self.alike.learn(&frame.event, data.as_bytes(), &["content", "arguments"], &["obfuscation", "p"], &out[from..]);
         Ok(())
     }
 

@@ -131,8 +131,11 @@ impl Encoder {
         let choice = &mut self.choices[at];
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(&self.head);
-        out.extend_from_slice(format!("{{\"index\":{},\"delta\":", choice.index).as_bytes());
+        out.extend_from_slice(b"{\"index\":");
+        written::number(choice.index.into(), out);
+        out.extend_from_slice(b",\"delta\":");
         let mut fields = std::mem::take(&mut choice.extra);
+        // Nearly all chunks have none.
         let inner: Vec<String> = fields.keys().filter(|k| k.starts_with(MESSAGE)).cloned().collect();
         out.extend_from_slice(delta);
         for key in inner {
@@ -146,7 +149,11 @@ impl Encoder {
         }
         out.extend_from_slice(b",\"logprobs\":");
         written::value(&choice.logprobs.take().unwrap_or_default(), out);
-        for (key, value) in finish.unwrap_or_else(|| Map::from_iter([("finish_reason".to_owned(), Value::Null)])) {
+        if finish.is_none() {
+            out.extend_from_slice(b",\"finish_reason\":null");
+            fields.shift_remove("finish_reason");
+        }
+        for (key, value) in finish.into_iter().flatten() {
             out.push(b',');
             member(&key, &value, out);
             fields.shift_remove(&key);
@@ -594,7 +601,9 @@ fn words(kind: ToolKind) -> (&'static str, &'static str) {
 
 /// `{"name":"text"}`
 fn field(name: &str, text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{{\"{name}\":").as_bytes());
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
     written::text(text, out);
     out.push(b'}');
 }

@@ -1,20 +1,22 @@
 //! An upstream's stream to events. Every event names its item; items may be open at the same time, and what a `done` event
 //! repeats is told only where no delta told it. The last event carries the whole answer, which fills what is missing still.
 
-use serde_json::{Map, Value};
+use std::ops::Range;
+
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     super::{
         error,
         item::Items,
-        response::{Head, failed},
+        response::{self, Head, SAID, failed},
         wire::{F, asks_client, finish, take_beside, upstream_shape},
     },
     again::{again, is_running},
     open::{Item, Slots},
 };
 use crate::{
-    codec::{StreamDecoder, alike::Alike, json::Fields, sse},
+    codec::{StreamDecoder, alike::Alike, envelope::Envelope, json::Fields, sse},
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, Start},
 };
@@ -91,13 +93,43 @@ impl Answer {
             return Ok(());
         }
         let from = out.len();
-        let value: Value = serde_json::from_str(data).map_err(|e| {
+        let short = self.shortened(&frame.event, data.as_bytes());
+        let value = short.as_deref().map_or_else(|| serde_json::from_str(data), serde_json::from_slice);
+        let value: Value = value.map_err(|e| {
             Error::new(Kind::Upstream, "the upstream's stream has an event that is not valid JSON").because(e)
         })?;
         let name = value.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         self.event(&name, value, out).map_err(upstream_shape)?;
         self.alike.learn(&frame.event, data.as_bytes(), &["delta"], &["sequence_number", "obfuscation"], &out[from..]);
         self.bounded()
+    }
+
+    /// A frame that carries the answer, without what is said where nobody says otherwise and without items that have ended.
+    fn shortened(&self, name: &str, frame: &[u8]) -> Option<Vec<u8>> {
+        let last = matches!(name, "response.completed" | "response.incomplete");
+        if !last && name != "response.created" {
+            return None;
+        }
+        let at = Envelope::fields(frame).ok()?.value(frame, "response")?;
+        let answer = &frame[at.clone()];
+        let short = response::without_defaults(answer);
+        let answer = short.as_deref().unwrap_or(answer);
+        let output = if last { self.output_told(answer) } else { None };
+        let (before, after) = match &output {
+            Some(output) => (&answer[..output.start], &answer[output.end..]),
+            None if short.is_none() => return None,
+            None => (answer, &b""[..]),
+        };
+        let nothing: &[u8] = if output.is_some() { b"[]" } else { b"" };
+        Some([&frame[..at.start], before, nothing, after, &frame[at.end..]].concat())
+    }
+
+    /// Where the items stand, if each of them has ended: nothing is read of those any more.
+    fn output_told(&self, answer: &[u8]) -> Option<Range<usize>> {
+        let at = Envelope::fields(answer).ok()?.value(answer, "output")?;
+        let items: Vec<&RawValue> = serde_json::from_slice(&answer[at.clone()]).ok()?;
+        let ended = |n: usize| self.items.get(n).is_some_and(|(at, item)| *at == n as u64 && item.has_ended());
+        (0..items.len()).all(ended).then_some(at)
     }
 
     fn bounded(&self) -> Result<()> {
@@ -206,6 +238,9 @@ impl Answer {
             let index = self.slots.next();
             out.push(Event::PartStart { choice: 0, index, part: crate::model::PartStart::Whole(part) });
             out.push(Event::PartEnd { choice: 0, index });
+        }
+        if self.told.contains_key(SAID) && !late.contains_key(SAID) {
+            late.insert(SAID.to_owned(), 0.into());
         }
         late.retain(|key, value| self.told.get(key) != Some(value));
         if !late.is_empty() {

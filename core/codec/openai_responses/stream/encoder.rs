@@ -12,8 +12,8 @@ use self::frames::{Around, Place};
 use super::{
     super::{
         error,
-        response::{Frame, log_list},
-        wire::{F, item_id, plain, response_id},
+        response::{Frame, SAID, log_list},
+        wire::{F, item_id, response_id},
     },
     told::{Call, Item, Say, State},
 };
@@ -275,7 +275,7 @@ impl Encoder {
         output.push(b']');
         let beside = std::mem::take(&mut self.beside);
         let response = self.frame().over(output, self.finish.as_ref(), self.refused, self.usage.as_ref(), beside);
-        let name = if response.status() == Some("incomplete") { "response.incomplete" } else { "response.completed" };
+        let name = if response.status == "incomplete" { "response.incomplete" } else { "response.completed" };
         let response = response.bytes();
         self.whole_answer(name, &response, out);
         // Not needed by its own vendor's clients, and taken for the end by all.
@@ -322,10 +322,9 @@ impl StreamEncoder for Encoder {
                 none => *none = Some(usage.clone()),
             },
             Event::Extra(extra) => {
-                let mut late = Map::new();
-                plain(extra, &mut late);
-                for (key, value) in late {
-                    self.start.extra.insert(F, &key, value);
+                let late = extra.of(F).into_iter().flatten();
+                for (key, value) in late.filter(|(key, _)| !key.starts_with('$') || *key == SAID) {
+                    self.start.extra.insert(F, key, value.clone());
                 }
             }
             Event::Ping => self.keep_alive(out),

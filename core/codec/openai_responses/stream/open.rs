@@ -89,6 +89,11 @@ impl Item {
         Some(Item::open(kind, &json!({ "id": id })))
     }
 
+    /// All of it was told.
+    pub fn has_ended(&self) -> bool {
+        self.done
+    }
+
     pub fn added(&mut self, item: Value, slots: &mut Slots, out: &mut Vec<Event>) -> Result<()> {
         if let Kind::Call { .. } = self.kind {
             self.begin_call(&item, slots, out);
@@ -340,6 +345,7 @@ impl Item {
                 pieces.len() as u64 == *parts && pieces.iter().all(|p| p.ended && p.place.0 && p.place.1 < *parts)
             }
             (Again::Call { arguments }, Kind::Call { begun: Some(_), sent, .. }) => sent == arguments,
+            (Again::Arguments { arguments }, Kind::Call { begun: Some(_), sent, .. }) => return sent == arguments,
             _ => false,
         };
         if said {
