@@ -121,10 +121,11 @@ impl Lane {
         Err(Error::new(Kind::Upstream, format!("the upstream sent a stream event over {} bytes", self.limit)))
     }
 
-    /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line. `Err` if the terminal
-    /// was not seen.
+    /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line, and the terminal where the
+    /// upstream may leave it out. `Err` if it was not seen and may not lack.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<()> {
-        if !self.held.is_empty() {
+        let unclosed = !self.held.is_empty();
+        if unclosed {
             let rest = std::mem::take(&mut self.held).freeze();
             self.decode(&rest)?;
             self.decode(self.framing.closing())?;
@@ -136,9 +137,17 @@ impl Lane {
         if let Some(frame) = self.last_usage.take() {
             self.decode(&frame)?;
         }
-        let result = self.decoder.finish(&mut self.events);
+        let before = self.ended;
+        self.decoder.finish(&mut self.events)?;
         self.note();
-        result
+        // A client need not know whose streams end without.
+        if self.ended && !before && self.format == Format::OpenaiChat {
+            if unclosed {
+                out.push(Bytes::from_static(self.framing.closing()));
+            }
+            out.push(Bytes::from_static(DONE));
+        }
+        Ok(())
     }
 
     /// Has model output gone by?
@@ -257,6 +266,9 @@ impl Lane {
         }
     }
 }
+
+/// The terminal of Chat Completions.
+const DONE: &[u8] = b"data: [DONE]\n\n";
 
 fn forward(bytes: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if to > from {

@@ -234,6 +234,9 @@ pub struct Provider {
     /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`, and `completions` (legacy
     /// completions go there as they came, not as a chat).
     pub offers: Option<Vec<String>>,
+    /// Its streams of the format `openai_chat` may end without `[DONE]`, once a finish reason was seen. Default: such a stream
+    /// has broken off, unless the catalogue says otherwise.
+    pub open_end: Option<bool>,
     /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
     /// `DELETE /cache`).
     pub passthrough: Option<Vec<String>>,

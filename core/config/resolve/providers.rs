@@ -94,6 +94,7 @@ impl Resolver<'_, '_, '_> {
             timeouts,
             health,
             offers: raw.offers,
+            open_end: raw.open_end,
             passthrough: raw.passthrough,
             handling,
             name,

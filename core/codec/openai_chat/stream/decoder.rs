@@ -85,7 +85,15 @@ impl StreamDecoder for Decoder {
             chunks.end(out);
             return Ok(());
         }
-        Err(Error::new(Kind::Upstream, "the upstream's stream broke off before its end; try again"))
+        Err(Error::new(
+            Kind::Upstream,
+            if finished {
+                "the upstream's stream ended after its finish reason and without `[DONE]`, as one that broke off; if this server \
+                 never sends it, set `open_end = true` for its provider"
+            } else {
+                "the upstream's stream broke off before its end; try again"
+            },
+        ))
     }
 }
 
@@ -156,6 +164,10 @@ impl Chunks {
             out.append(&mut first.out);
         }
         self.usage(told.as_ref(), out);
+        self.bounded()
+    }
+
+    fn bounded(&self) -> Result<()> {
         let held: usize = self.choices.iter().map(|c| c.held).sum();
         if held > self.held {
             return Err(Error::new(Kind::Upstream, format!("the upstream's answer is over {} bytes", self.held)));
