@@ -65,6 +65,8 @@ pub struct Streaming {
     text_bytes: u64,
     /// It ended for a content filter before there was any output.
     filtered: bool,
+    /// What went wrong right behind the first output: the output goes first, however the bytes were cut.
+    late: Option<Box<Error>>,
     /// The upstream said all that it had to say.
     whole: bool,
     idle: Duration,
@@ -149,6 +151,7 @@ impl Streaming {
             terminal: false,
             text_bytes: 0,
             filtered: false,
+            late: None,
             whole: false,
             idle: target.timeouts.idle,
             keep_alive: server.keep_alive,
@@ -186,6 +189,9 @@ impl Streaming {
     /// Takes one frame of the upstream and turns it into what the client gets. Until the first output the caller's
     /// deadline is the only one; then it waits at most the idle timeout.
     pub async fn step(&mut self, exchange: &mut Exchange) -> Result<()> {
+        if let Some(error) = self.late.take() {
+            return Err(*error);
+        }
         let quiet = self.quiet();
         if quiet.is_some_and(|at| at <= clock::now()) {
             self.write_keep_alive();
@@ -233,8 +239,16 @@ impl Streaming {
                         format!("the upstream sent {} bytes without output", self.max_lead),
                     ));
                 }
-                self.take(bytes, exchange).await?;
-                self.judge(exchange)
+                let committed = self.committed;
+                let taken = self.take(bytes, exchange).await.and_then(|()| self.judge(exchange));
+                if self.committed
+                    && !committed
+                    && let Err(error) = taken
+                {
+                    self.late = Some(Box::new(error));
+                    return Ok(());
+                }
+                taken
             }
             Some(None) => Box::pin(self.end(exchange)).await,
         }
@@ -551,11 +565,11 @@ impl Streaming {
         self.text_bytes = 0;
         let next = resume::kept_alive(&mut *self.encoder, self.keep_alive, sink, later.go_on(exchange, &sofar)).await;
         let Some((next, echoes)) = next else { return Ok(false) };
-        let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, .. } = *next;
+        let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, late, .. } = *next;
         let before = self.joint.as_ref().map_or(0, |joint| joint.before()) + before;
         self.joint = Some(Box::new(sofar.joint(before, echoes)));
         (self.answer, self.way, self.target, self.began) = (answer, way, target, began);
-        (self.flight, self.pace, self.idle) = (flight, pace, idle);
+        (self.flight, self.pace, self.idle, self.late) = (flight, pace, idle, late);
         (self.heard, self.patience) = (clock::now(), clock::Patience::default());
         (self.later, self.sofar) = (Some(later), Some(sofar));
         self.pass(raw.unwrap_or_default(), exchange).await?;

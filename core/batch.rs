@@ -1,5 +1,5 @@
-//! Batches that nobody asks for: the gateway asks for them itself, now and then, in their owners' names, so that each is charged
-//! soon after its end. An asking is a request like its owner's own, with a record, and the charge is made where theirs would
+//! Batches, and answers that are made in the background, that nobody asks for: the gateway asks for them itself, now and then, in their
+//! owners' names, so that each is charged soon after its end. An asking is a request like its owner's own, with a record, and the charge is made where theirs would
 //! be, once, whoever was faster. It takes no place of its owner's limits and serves nobody.
 
 use std::{
@@ -124,7 +124,9 @@ impl Watch {
 
 /// Asks for one batch, and for its output where only that tells what was used.
 async fn look(gateway: &Arc<Gateway>, open: &Open) -> Seen {
-    let (status, batch) = ask(gateway, open, Operation::OneBatch, &open.batch).await;
+    let answer = open.is_answer();
+    let operation = if answer { Operation::OneResponse } else { Operation::OneBatch };
+    let (status, batch) = ask(gateway, open, operation, &open.batch).await;
     let old =
         SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(open.since)).is_ok_and(|age| age > GIVEN_UP);
     match status {
@@ -144,6 +146,7 @@ async fn look(gateway: &Arc<Gateway>, open: &Open) -> Seen {
     let told: Value = serde_json::from_slice(&batch).unwrap_or_default();
     match told["status"].as_str() {
         Some("completed" | "expired" | "cancelled") => {}
+        Some("incomplete") if answer => {}
         Some("failed") => return Seen::Settled,
         _ if old => return Seen::Settled,
         _ => return Seen::UnderWay,
@@ -151,6 +154,10 @@ async fn look(gateway: &Arc<Gateway>, open: &Open) -> Seen {
     let claims = &gateway.state.claims;
     if !claims.is_open(open).await.unwrap_or(true) {
         return Seen::Settled;
+    }
+    // It is over, and its charge could not be made.
+    if answer {
+        return Seen::Failed;
     }
     // It did not say what it used: its output does.
     let Some(output) = told["output_file_id"].as_str().filter(|id| !id.is_empty()) else { return Seen::Settled };
@@ -163,17 +170,7 @@ async fn look(gateway: &Arc<Gateway>, open: &Open) -> Seen {
 
 /// The status, and of what is short the body. What is long is read to its end, and not kept.
 async fn ask(gateway: &Arc<Gateway>, open: &Open, operation: Operation, id: &str) -> (u16, Vec<u8>) {
-    let found = Found {
-        operation,
-        format: Format::OpenaiChat,
-        stream: Some(false),
-        model: None,
-        id: Some(id.to_owned()),
-        rest: None,
-        json_array: false,
-        single: false,
-        legacy: false,
-    };
+    let found = Found::kept(operation, Format::OpenaiChat, id);
     let tags = vec![("asked_by".to_owned(), "the gateway".to_owned())];
     let until = clock::now() + PATIENCE;
     let cx = Context::aside(operation, Format::OpenaiChat, owner(gateway, open), tags, until);

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 use serde_json::{Map, Value};
 
 use crate::{
-    codec::{codec, custom, document::Document, pieces::pieces, standin},
+    codec::{codec, document::Document, pieces::pieces},
     context::Context,
     error::{Error, Kind, Result},
     limit::{Class, Reserved},
@@ -90,11 +90,10 @@ impl Call {
                 (written(encoded.body, &overrides), encoded.dropped)
             }
             _ => {
-                let request = document.request()?;
-                customs = custom::names(request);
-                let can = matches!(format, Format::AnthropicMessages | Format::BedrockConverse);
-                stands_in = can && standin::wanted(request, dialect);
-                document.anew(format, dialect, |body| overridden(body, &overrides))?
+                let anew = document.anew(format, dialect, |body| overridden(body, &overrides))?;
+                customs = anew.customs;
+                stands_in = anew.stands_in && matches!(format, Format::AnthropicMessages | Format::BedrockConverse);
+                (anew.body, anew.dropped)
             }
         };
         dropped.extend(beta);

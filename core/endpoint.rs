@@ -126,6 +126,23 @@ pub struct Found {
     pub legacy: bool,
 }
 
+impl Found {
+    /// What is asked of something that is kept, by its id.
+    pub fn kept(operation: Operation, format: Format, id: &str) -> Found {
+        Found {
+            operation,
+            format,
+            stream: Some(false),
+            model: None,
+            id: Some(id.to_owned()),
+            rest: None,
+            json_array: false,
+            single: false,
+            legacy: false,
+        }
+    }
+}
+
 /// Looks a request up. The error is 404 or 405 and comes with the format in which to say so.
 pub fn find(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Found, (Format, Error)> {
     let (prefix, rest) = split_prefix(path);

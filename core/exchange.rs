@@ -89,6 +89,8 @@ pub struct Inner {
     pub max_tokens: Option<u64>,
     /// Of an operation that no codec reads.
     pub opaque: Option<Box<Opaque>>,
+    /// Its answer is made in the background: what that costs is charged with the request that sees its end.
+    pub background: bool,
     /// The answer is to be kept for later requests.
     pub keep: Option<Box<Keep>>,
     /// It flies for others, too, and its answer may be kept for later ones.
@@ -201,6 +203,7 @@ impl Exchange {
                 taken: Vec::new(),
                 max_tokens: None,
                 opaque: None,
+                background: false,
                 keep: None,
                 flight: None,
                 kept: None,
@@ -304,8 +307,7 @@ impl Exchange {
         }
     }
 
-    /// A batch turned out to be over: what it cost is charged with this request, in rows of its own. Call it after the attempt
-    /// has its row.
+    /// A batch turned out to be over: what it cost is charged with this request, in rows behind its attempt's own.
     pub fn charged(&mut self, rows: Vec<Attempt>) {
         for row in rows {
             if let Some(usage) = &row.usage {
@@ -373,9 +375,8 @@ impl Inner {
         }
         let usage = self.record.usage.clone();
         let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
-        let free = usage.is_none()
-            && (!(accepted || lost)
-                || (self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model()));
+        let later = self.background || self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model();
+        let free = usage.is_none() && (later || !(accepted || lost));
         let cost = match (&usage, &target.rates) {
             _ if free => Some(0),
             (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),

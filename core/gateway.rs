@@ -235,6 +235,9 @@ impl Gateway {
         match found.operation {
             Operation::ListModels => return Ok(reply::models(exchange, &runtime.routes)),
             Operation::Stored => {
+                if let Some(reply) = Box::pin(self.in_background(runtime, exchange, found, parts)).await? {
+                    return Ok(reply);
+                }
                 let reading = server::read_body(body, &parts.headers, &runtime.body_limits, &self.state.body_memory);
                 let (place, held) = ((found.id.as_deref(), found.rest.as_deref()), Box::pin(reading).await?);
                 let serving = self.state.stored.serve(&exchange.cx.principal, place, parts, &held.bytes);
@@ -376,7 +379,8 @@ impl Gateway {
         document: &mut Document,
     ) -> Result<Reply> {
         // A text that is too long for its model is read in pieces.
-        let settings = runtime.reads_in_pieces.then(|| runtime.config.models.get(document.model())).flatten();
+        let pieces = runtime.reads_in_pieces && !document.runs_in_background();
+        let settings = pieces.then(|| runtime.config.models.get(document.model())).flatten();
         if let Some(settings) = settings.and_then(|m| m.long_input.as_ref())
             && let Some(cut) = Box::pin(long_input::cut(settings, exchange.cx.operation, document)).await?
         {

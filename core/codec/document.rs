@@ -39,6 +39,8 @@ pub struct Document {
     made: bool,
     /// The gateway keeps the answer, so that no upstream need do it.
     kept_here: bool,
+    /// Its answer is made at the upstream while nobody waits, and asked for later.
+    background: bool,
     /// Fields without a name in the model that a stage set or (null) took out.
     fields: Vec<(Box<str>, Value)>,
 }
@@ -77,6 +79,7 @@ impl Document {
             dirty: Vec::new(),
             made: false,
             kept_here: false,
+            background: false,
             fields: Vec::new(),
         })
     }
@@ -97,32 +100,29 @@ impl Document {
             dirty: Vec::new(),
             made: true,
             kept_here: false,
+            background: false,
             fields: Vec::new(),
         }
     }
 
     /// The same request with another body.
     pub fn reopened(&self, bytes: Bytes) -> Result<Document> {
-        let inbound = Inbound {
-            model: None,
-            stream: Some(self.stream),
-            version: self.version.as_deref(),
-            counting: self.counting,
-            legacy: self.legacy,
-        };
-        Document::open(self.format, self.operation, bytes, inbound)
+        Document::open(self.format, self.operation, bytes, Inbound { model: None, ..self.inbound() })
     }
 
-    /// The same request with top-level fields of the client's bytes replaced, added or (`None`) left out.
-    pub fn rewritten(&self, patches: &[(&str, Option<Bytes>)]) -> Result<Document> {
-        let inbound = Inbound {
+    fn inbound(&self) -> Inbound<'_> {
+        Inbound {
             model: Some(&self.model),
             stream: Some(self.stream),
             version: self.version.as_deref(),
             counting: self.counting,
             legacy: self.legacy,
-        };
-        Document::open(self.format, self.operation, self.splice(patches).concat().into(), inbound)
+        }
+    }
+
+    /// The same request with top-level fields of the client's bytes replaced, added or (`None`) left out.
+    pub fn rewritten(&self, patches: &[(&str, Option<Bytes>)]) -> Result<Document> {
+        Document::open(self.format, self.operation, self.splice(patches).concat().into(), self.inbound())
     }
 
     /// Upstreams of the same format are told to keep nothing.
@@ -209,13 +209,7 @@ impl Document {
         let decoded = match self.decoded.take() {
             Some(decoded) => decoded,
             None => {
-                let inbound = Inbound {
-                    model: Some(&self.model),
-                    stream: Some(self.stream),
-                    version: self.version.as_deref(),
-                    counting: self.counting,
-                    legacy: self.legacy,
-                };
+                let inbound = self.inbound();
                 Arc::new(match self.operation {
                     operation if operation.is_opaque() => {
                         opaque::as_turns(operation, &self.bytes, &self.model, self.stream)?

@@ -47,7 +47,7 @@ impl Envelope {
             let at = simdutf8::compat::from_utf8(body).err().map_or(0, |e| e.valid_up_to());
             return Err(fault(body, at, "it is not valid UTF-8"));
         }
-        let envelope = Envelope { fields: Vec::with_capacity(8), ..Envelope::default() };
+        let envelope = Envelope { fields: Vec::with_capacity(48), ..Envelope::default() };
         Scan { body, at: 0, envelope, notes: true }.object()
     }
 

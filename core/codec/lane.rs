@@ -135,8 +135,8 @@ impl Lane {
         Err(Error::new(Kind::Upstream, format!("the upstream sent a stream event over {} bytes", self.limit)))
     }
 
-    /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line. `Err` if the terminal
-    /// was not seen.
+    /// The upstream closed: what was held goes on if it is a frame that lacks only its empty line, and the terminal where the
+    /// upstream may leave it out. `Err` if it was not seen and may not lack.
     pub fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<()> {
         let unended = !self.held.is_empty() && self.framing != Framing::EventStream;
         if !self.held.is_empty() {
@@ -151,11 +151,16 @@ impl Lane {
         if let Some(frame) = self.last_usage.take() {
             self.decode(&frame)?;
         }
+        let before = self.ended;
         let result = self.decoder.finish(&mut self.events);
         self.note();
-        if result.is_err() && unended {
-            // An error event follows it.
+        // An error event follows it, or the terminal that this upstream leaves out: a client need not know whose streams do.
+        let terminal = result.is_ok() && self.ended && !before && self.format == Format::OpenaiChat;
+        if unended && (result.is_err() || terminal) {
             out.push(Bytes::from_static(self.framing.closing()));
+        }
+        if terminal {
+            out.push(Bytes::from_static(DONE));
         }
         result
     }
@@ -286,6 +291,9 @@ impl Lane {
         }
     }
 }
+
+/// The terminal of Chat Completions.
+const DONE: &[u8] = b"data: [DONE]\n\n";
 
 fn forward(bytes: &Bytes, from: usize, to: usize, out: &mut Vec<Bytes>) {
     if to > from {

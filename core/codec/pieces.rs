@@ -23,17 +23,18 @@ pub fn pieces(body: Map<String, Value>) -> Vec<Bytes> {
     out.done
 }
 
-/// The same, with these texts in the places of their marks. `None`: not every mark stands there once.
-pub fn with_lent(body: Map<String, Value>, texts: Vec<String>) -> Option<Vec<Bytes>> {
-    let mut out = Pieces { lent: texts.into_iter().map(Some).collect(), ..Pieces::default() };
+/// The same, with these texts in the places of their marks, as they stand in JSON between quotes. `None`: not every mark stands
+/// there once.
+pub fn with_lent(body: Map<String, Value>, lent: Vec<Option<Bytes>>) -> Option<Vec<Bytes>> {
+    let mut out = Pieces { lent, ..Pieces::default() };
     out.write(Value::Object(body));
     out.cut();
     (!out.amiss && out.lent.iter().all(Option::is_none)).then_some(out.done)
 }
 
-/// What stands for a text that is lent.
-pub fn mark(number: usize) -> String {
-    format!("{MARK}{number}\0")
+/// The number of the mark that is all of this text.
+pub fn marked(text: &str) -> Option<usize> {
+    text.strip_prefix(MARK)?.strip_suffix('\0')?.parse().ok()
 }
 
 #[derive(Default)]
@@ -41,7 +42,7 @@ struct Pieces {
     done: Vec<Bytes>,
     open: Vec<u8>,
     /// Texts whose marks were not found yet.
-    lent: Vec<Option<String>>,
+    lent: Vec<Option<Bytes>>,
     /// A mark stands there twice.
     amiss: bool,
 }
@@ -110,7 +111,16 @@ impl Pieces {
         while let Some((before, number, after)) = find_mark(text) {
             written::escaped(before, &mut self.open);
             match self.lent.get_mut(number).and_then(Option::take) {
-                Some(lent) => self.text(lent),
+                Some(lent) if lent.len() >= APART => {
+                    self.cut();
+                    self.done.push(lent);
+                }
+                Some(lent) => {
+                    self.open.extend_from_slice(&lent);
+                    if self.open.len() >= PART {
+                        self.cut();
+                    }
+                }
                 None => self.amiss = true,
             }
             text = after;
@@ -172,6 +182,8 @@ fn find_mark(text: &str) -> Option<(&str, usize, &str)> {
 const MARK: &str = "\0lent ";
 /// Shorter ones cost less to copy than to keep apart.
 const LONG: usize = 64 << 10;
+/// Of what need not be written.
+const APART: usize = 16 << 10;
 /// How much of a long text is written at a time.
 const PART: usize = 256 << 10;
 
@@ -201,19 +213,20 @@ mod tests {
         assert!(made.len() > 4 && made.iter().all(|piece| piece.len() < 2 * PART), "{}", made.len());
         assert_eq!(made.concat(), body.to_string().into_bytes());
         // Texts in the places of their marks, each once.
-        let short = "a \"short\" one\n".to_owned();
+        let mark = |number: usize| format!("{MARK}{number}\0");
+        let short = "a \\\"short\\\" one\\n";
         let body = |a: String, b: String| Map::from_iter([("a".to_owned(), json!([a, { "b": b }]))]);
-        let whole = Value::Object(body(format!("data:{long};"), short.clone())).to_string();
-        let place = at(&long);
-        let made = with_lent(body(format!("data:{};", mark(0)), mark(1)), vec![long.clone(), short.clone()]);
+        let lent = || vec![Some(Bytes::from(long.clone())), Some(Bytes::from(short)), None];
+        let whole = format!(r#"{{"a":["data:{long};",{{"b":"{short}"}}]}}"#);
+        let made = with_lent(body(format!("data:{};", mark(0)), mark(1)), lent());
         assert_eq!(made.map(|made| made.concat()), Some(whole.into_bytes()));
         for (a, b) in
             [(mark(0), mark(0)), (mark(0), "none".to_owned()), (mark(0), mark(2)), (mark(0), mark(1) + &*mark(1))]
         {
-            assert_eq!(with_lent(body(a, b), vec![long.clone(), short.clone()]), None);
+            assert_eq!(with_lent(body(a, b), lent()), None);
         }
+        assert_eq!([marked(&mark(7)), marked("\0lent 7"), marked("x")], [Some(7), None, None]);
         let text = long.clone();
-        assert_ne!(place, at(&text));
         let place = at(&text);
         let made = pieces(Map::from_iter([("data".to_owned(), Value::String(text))]));
         assert_eq!(made.iter().map(|piece| piece.as_ptr()).filter(|p| *p == place).count(), 1, "the same bytes");

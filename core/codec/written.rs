@@ -18,18 +18,20 @@ pub fn value(value: &Value, out: &mut Vec<u8>) {
         // As it was written.
         Value::Number(number) => out.extend_from_slice(number.as_str().as_bytes()),
         Value::String(string) => text(string, out),
-        Value::Array(list) => {
-            out.push(b'[');
-            for (n, item) in list.iter().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                self::value(item, out);
-            }
-            out.push(b']');
-        }
+        Value::Array(items) => list(items, out),
         Value::Object(map) => fields(map, out),
     }
+}
+
+pub fn list(items: &[Value], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (n, item) in items.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        value(item, out);
+    }
+    out.push(b']');
 }
 
 fn fields(map: &Map<String, Value>, out: &mut Vec<u8>) {

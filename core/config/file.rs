@@ -231,9 +231,12 @@ pub struct Provider {
     /// It is asked now and then whether it answers. Default: only requests tell.
     pub health: Option<HealthCheck>,
     /// What it offers besides chat and embeddings, in place of what the catalogue says: `rerank`, `moderations`, `images`,
-    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`, and `completions` (legacy
+    /// `speech`, `transcription`, `translation`, `files`, `batches`, `realtime`, `compaction`, `background`, and `completions` (legacy
     /// completions go there as they came, not as a chat).
     pub offers: Option<Vec<String>>,
+    /// Its streams of the format `openai_chat` may end without `[DONE]`, once a finish reason was seen. Default: such a stream
+    /// has broken off, unless the catalogue says otherwise.
+    pub open_end: Option<bool>,
     /// Paths behind `base_url` that `/providers/<name>/*` may reach, in place of the catalogue's (`/tokenize`, `/lora/*`,
     /// `DELETE /cache`).
     pub passthrough: Option<Vec<String>>,

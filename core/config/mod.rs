@@ -210,6 +210,8 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// In place of its row's: `provider::Offers`.
     pub offers: Option<Vec<String>>,
+    /// In place of its row's: streams may end without their terminal.
+    pub open_end: Option<bool>,
     pub passthrough: Option<Vec<String>>,
     pub health: Option<HealthCheck>,
     /// Of all its models.

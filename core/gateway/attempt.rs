@@ -15,7 +15,7 @@ use crate::{
     limit::Reserved,
     media,
     model::Operation,
-    pipeline::{AttemptFlow, Phase},
+    pipeline::{AttemptFlow, Phase, StreamNeed},
     provider::KeyChoice,
     quota::{self, Taken},
     reply,
@@ -83,6 +83,9 @@ impl Gateway {
         }
         if exchange.cx.operation == Operation::Compact {
             target.provider.must_compact(exchange.cx.format)?;
+        }
+        if document.runs_in_background() {
+            begins_in_background(exchange, target)?;
         }
         if media::may_lack(document, target) {
             let (fetcher, memory) = (self.state.transport.fetcher(), &self.state.body_memory);
@@ -297,6 +300,17 @@ impl Gateway {
         };
         call.sign(target, choice, granted.as_ref(), right)
     }
+}
+
+/// Who makes an answer in the background, and that no stage is passed by which looks at answers. Before anything is spent.
+fn begins_in_background(exchange: &mut Exchange, target: &Target) -> Result<()> {
+    target.provider.must_run_in_background(exchange.cx.format)?;
+    if exchange.chain.stream_need() != StreamNeed::None {
+        let text = "a stage looks at answers here, and would not see one that is made in the background: leave `background` out";
+        return Err(Error::unsupported("background", text));
+    }
+    exchange.background = true;
+    Ok(())
 }
 
 /// The clocks of a call to this target that is sent now.

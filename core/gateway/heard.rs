@@ -73,6 +73,7 @@ impl Gateway {
             bodies.heard(&body);
         }
         let mut outcome = match exchange.cx.operation {
+            Operation::Chat if exchange.background => self.begun(exchange, target, &body).await,
             // The upstream's bytes when nobody asked for more.
             Operation::Chat
                 if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
@@ -95,14 +96,15 @@ impl Gateway {
         {
             let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
             // A count comes sooner than any answer.
-            if exchange.cx.operation != Operation::CountTokens {
+            if exchange.cx.operation != Operation::CountTokens && !exchange.background {
                 flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
             }
             flight.succeeded();
         }
         if outcome.is_ok() {
             // Vectors are no output that anybody counts.
-            exchange.size.arrived = if exchange.cx.operation == Operation::Chat { tokens_of(length) } else { 0 };
+            let output = exchange.cx.operation == Operation::Chat && !exchange.background;
+            exchange.size.arrived = if output { tokens_of(length) } else { 0 };
             exchange.took(&target.name, "ok", took);
         }
         if let Ok(Attempted::Answered(reply)) = &mut outcome {

@@ -79,7 +79,8 @@ impl Gateway {
         client: &'a HeaderMap,
     ) -> Option<Box<Beside<'a>>> {
         let hedge = target.care.as_ref()?.hedge?;
-        if exchange.opaque.is_some() || exchange.hedged_already() || is_copy(exchange) {
+        if exchange.opaque.is_some() || document.runs_in_background() || exchange.hedged_already() || is_copy(exchange)
+        {
             return None;
         }
         let why = alone(&runtime.config.rules, exchange.cx.operation, document, target, rest);

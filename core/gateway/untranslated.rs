@@ -3,11 +3,12 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, request::Parts};
 
 use super::{Attempted, Gateway};
 use crate::{
-    auth,
+    auth::{self, Principal},
     call::Waits,
     clock,
     endpoint::Found,
@@ -56,6 +57,41 @@ impl Gateway {
         let principal = exchange.cx.principal.clone();
         let opened = opaque::kept(found, &principal, &self.house(&runtime)).await?;
         self.opened(&runtime, exchange, &HeaderMap::new(), opened).await
+    }
+
+    /// An answer that is made in the background at its upstream, asked for, cancelled or deleted by its owner. `None`: this id is of
+    /// no such answer.
+    pub(super) async fn in_background(
+        &self,
+        runtime: &Arc<Runtime>,
+        exchange: &mut Exchange,
+        found: &Found,
+        parts: &Parts,
+    ) -> Result<Option<Reply>> {
+        let Some(found) = opaque::in_background(found, parts, &exchange.cx.principal, &self.state.seals)? else {
+            return Ok(None);
+        };
+        let inner = &mut **exchange;
+        (inner.cx.operation, inner.record.operation) = (found.operation, found.operation);
+        // Lists of models bind what a caller begins, not what they began.
+        let principal = Principal { models: Arc::default(), ..(*inner.cx.principal).clone() };
+        inner.cx.principal = Arc::new(principal);
+        if exchange.place.is_none() {
+            self.in_turn(runtime, exchange).await?;
+        }
+        self.ask_for(exchange, &found).await.map(Some)
+    }
+
+    /// An answer has begun in the background: what its upstream says of it, with an id for its owner alone.
+    pub(super) async fn begun(&self, exchange: &mut Exchange, target: &Target, body: &Bytes) -> Result<Attempted> {
+        let books = self.books();
+        let told = opaque::begun(body, &exchange.cx.principal, &target.name, books, exchange.cx.now).await?;
+        Ok(Attempted::Answered(Reply::json(told)))
+    }
+
+    fn books(&self) -> Books<'_> {
+        let state = &self.state;
+        Books { seals: &state.seals, objects: &state.objects, claims: &state.claims, home: None }
     }
 
     fn house<'a>(&'a self, runtime: &'a Runtime) -> opaque::House<'a> {
@@ -140,8 +176,8 @@ impl Gateway {
         }
         if through.ended {
             let (operation, principal) = (exchange.cx.operation, exchange.cx.principal.clone());
-            let state = &self.state;
-            let books = Books { seals: &state.seals, objects: &state.objects, claims: &state.claims };
+            let home = exchange.opaque.as_ref().and_then(|opaque| opaque.home.clone());
+            let books = Books { home: home.as_deref(), ..self.books() };
             opaque::finish(&mut through, answers, operation, &principal, target, books).await?;
             through.note(exchange);
             exchange.took(&target.name, "ok", clock::since(began));

@@ -80,6 +80,11 @@ pub enum Operation {
     ListBatches,
     OneBatch,
     CancelBatch,
+    // Of an answer that is made in the background, at its upstream.
+    OneResponse,
+    ResponseItems,
+    CancelResponse,
+    DeleteResponse,
     Passthrough,
     Realtime,
 }
@@ -139,7 +144,13 @@ impl Operation {
                 | Operation::ListBatches
                 | Operation::OneBatch
                 | Operation::CancelBatch
-        )
+        ) || self.is_of_response()
+    }
+
+    /// Looks after an answer that is made in the background.
+    pub const fn is_of_response(self) -> bool {
+        use Operation::{CancelResponse, DeleteResponse, OneResponse, ResponseItems};
+        matches!(self, OneResponse | ResponseItems | CancelResponse | DeleteResponse)
     }
 
     /// Names no model: it goes to a provider.
@@ -154,7 +165,11 @@ impl Operation {
             Operation::CountTokens => "count_tokens",
             Operation::Compact => "compaction",
             Operation::ListModels | Operation::OneModel => "models",
-            Operation::Stored => "stored_responses",
+            Operation::Stored
+            | Operation::OneResponse
+            | Operation::ResponseItems
+            | Operation::CancelResponse
+            | Operation::DeleteResponse => "stored_responses",
             Operation::Rerank => "rerank",
             Operation::Moderations => "moderations",
             Operation::GenerateImage => "image_generation",
@@ -180,6 +195,7 @@ impl Operation {
             Operation::GenerateImage | Operation::EditImage | Operation::VaryImage => Some("images"),
             Operation::Passthrough => None,
             Operation::Compact => Some("compaction"),
+            _ if self.is_of_response() => Some("background"),
             _ => self.is_opaque().then(|| self.name()),
         }
     }

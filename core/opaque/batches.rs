@@ -25,17 +25,21 @@ pub struct Owed {
     pub prices: Arc<PriceList>,
     pub provider: Arc<Provider>,
     pub principal: Arc<Principal>,
+    /// Which makes an answer in the background.
+    pub model: Option<String>,
     /// The batch whose output is fetched, and the file.
     pub output: Option<(String, String)>,
     pub tally: Tally,
 }
 
-/// A batch that will do no more.
+/// A batch, or an answer in the background, that will do no more.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ended {
     id: String,
     model: Option<String>,
     usage: Option<Usage>,
+    /// Which service answered.
+    tier: Option<ServiceTier>,
     /// Requests that were answered.
     answered: u64,
     output: Option<String>,
@@ -54,7 +58,18 @@ impl Ended {
         // Older ones carry nothing but zeros.
         let usage = usage.filter(|u| u.input_tokens.unwrap_or(0) + u.output_tokens.unwrap_or(0) > 0);
         let answered = answered.unwrap_or(u64::from(output.is_some() || usage.is_some()));
-        Some(Ended { id: text("id")?, model: text("model"), usage, answered, output })
+        Some(Ended { id: text("id")?, model: text("model"), usage, tier: Some(ServiceTier::Batch), answered, output })
+    }
+
+    /// The same of an answer that was made in the background. One that failed and tells no usage cost nothing; of any other that is
+    /// unknown.
+    pub fn of_response(answer: &Map<String, Value>) -> Option<Ended> {
+        let text = |name: &str| answer.get(name).and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
+        let status = text("status").filter(|status| !RUNNING.contains(&status.as_str()))?;
+        let usage = answer.get("usage").filter(|usage| usage.is_object()).map(figures);
+        let answered = u64::from(status != "failed" || usage.is_some());
+        let tier = text("service_tier").map(|tier| ServiceTier::named(&tier));
+        Some(Ended { id: text("id")?, model: text("model"), usage, tier, answered, output: None })
     }
 }
 
@@ -109,8 +124,8 @@ impl Owed {
     /// Rows of the ledger for a batch that says what it used. `None`: it does not, or not of which model.
     fn told(&self, ended: &Ended) -> Option<Vec<Attempt>> {
         let mut usage = ended.usage.clone()?;
-        usage.service_tier = Some(ServiceTier::Batch);
-        let model = ended.model.as_deref()?;
+        usage.service_tier = ended.tier.clone();
+        let model = self.model.as_deref().or(ended.model.as_deref())?;
         let name = format!("{}/{model}", self.provider.name);
         let rates = self.prices.find(&name, &self.provider, model);
         let cost = rates.and_then(|rates| rates.cost_together(&usage, ended.answered));
@@ -132,9 +147,15 @@ pub async fn owed(through: &mut Through, exchange: &mut Exchange) -> Vec<Attempt
             (None, Some(file)) => {
                 owed.claims.await_output(tenant, &ended.id, file, now).await.map(|()| (false, Vec::new()))
             }
-            (None, None) if ended.answered == 0 => return Vec::new(),
+            (None, None) if ended.answered == 0 => {
+                if let Err(error) = owed.claims.nothing_owed(tenant, &ended.id).await {
+                    tracing::debug!(%error, "what cost nothing is looked at once more");
+                }
+                return Vec::new();
+            }
             (None, None) => {
-                let rows = vec![row(format!("{}/*", owed.provider.name), ended.usage, None)];
+                let model = owed.model.as_deref().unwrap_or("*");
+                let rows = vec![row(format!("{}/{model}", owed.provider.name), ended.usage, None)];
                 owed.claims.claim(tenant, &ended.id, &id, None, now).await.map(|mine| (mine, rows))
             }
         },
@@ -236,6 +257,8 @@ fn row(target: String, usage: Option<Usage>, cost_nano_usd: Option<i64>) -> Atte
     Attempt { number: 0, target: target.into(), outcome, usage, cost_nano_usd, price: None, estimated: false, took }
 }
 
+/// An answer that is not over.
+const RUNNING: [&str; 2] = ["queued", "in_progress"];
 /// It will use nothing more, and may have used something.
 const OVER: [&str; 3] = ["completed", "expired", "cancelled"];
 /// Of one row: a picture in base64.
@@ -307,6 +330,34 @@ mod tests {
         }
         let long = format!("{{\"x\":\"{}\"}}\n", "y".repeat(LONGEST));
         assert_eq!(counted(&[long, line("m", json!({"input_tokens": 1, "output_tokens": 1}))].concat(), 1 << 20).1, 1);
+    }
+
+    #[test]
+    fn an_answer_in_the_background_is_over_when_it_runs_no_more() {
+        let answer = |more: Value| {
+            let Value::Object(mut all) = json!({"id": "resp_1", "model": "m-2026", "usage": null}) else {
+                unreachable!()
+            };
+            all.extend(more.as_object().expect("an object").clone());
+            Ended::of_response(&all)
+        };
+        assert_eq!([answer(json!({"status": "queued"})), answer(json!({"status": "in_progress"}))], [None, None]);
+        assert_eq!(answer(json!({})), None, "what says nothing of itself is not over");
+        let told = answer(json!({"status": "completed", "service_tier": "flex",
+            "usage": {"input_tokens": 4, "output_tokens": 2}}))
+        .expect("over");
+        assert_eq!(
+            (told.tier, told.answered, told.model.as_deref()),
+            (Some(ServiceTier::named("flex")), 1, Some("m-2026"))
+        );
+        assert_eq!(told.usage.and_then(|usage| usage.output_tokens), Some(2));
+        // What nobody knows is not free; a failure is.
+        for (status, answered) in [("cancelled", 1), ("incomplete", 1), ("failed", 0)] {
+            assert_eq!(
+                answer(json!({"status": status})).map(|over| (over.usage, over.answered)),
+                Some((None, answered))
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     account::Ledger,
     auth::Principal,
-    seal::Tenant,
+    seal::{Tenant, Thing},
     store::{Op, Result, Store, StoreError, Table, hex},
 };
 
@@ -27,6 +27,13 @@ pub struct Open {
     pub user: Option<String>,
     /// Seconds since 1970.
     pub since: u64,
+}
+
+impl Open {
+    /// It is an answer that is made in the background, and no batch.
+    pub fn is_answer(&self) -> bool {
+        self.batch.starts_with(Thing::Response.prefix())
+    }
 }
 
 pub struct Claims {
@@ -121,6 +128,16 @@ impl Claims {
 
     pub async fn is_open(&self, open: &Open) -> Result<bool> {
         Ok(self.store.read(Table::Objects, &open.row).await?.is_some())
+    }
+
+    /// Is it noted as under way? Nobody has seen its end.
+    pub async fn is_under_way(&self, tenant: Tenant<'_>, batch: &str) -> Result<bool> {
+        Ok(self.store.read(Table::Objects, &key(OPEN, tenant, batch)).await?.is_some())
+    }
+
+    /// It is over and cost nothing.
+    pub async fn nothing_owed(&self, tenant: Tenant<'_>, batch: &str) -> Result<()> {
+        self.store.write(vec![Op::remove(Table::Objects, key(OPEN, tenant, batch))]).await
     }
 
     /// There is nothing to charge any more.

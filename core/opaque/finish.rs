@@ -29,10 +29,12 @@ pub struct Books<'a> {
     pub seals: &'a Seals,
     pub objects: &'a Objects,
     pub claims: &'a Claims,
+    /// What the id that was asked for is sealed with, where that is more than its provider.
+    pub home: Option<&'a str>,
 }
 
 /// The fields of an answer, for whoever must change them.
-fn fields(body: &[u8]) -> Result<Map<String, Value>> {
+pub(super) fn fields(body: &[u8]) -> Result<Map<String, Value>> {
     serde_json::from_slice(body)
         .map_err(|e| Error::new(Kind::Upstream, "the upstream answered with something that is not JSON").because(e))
 }
@@ -63,7 +65,7 @@ pub async fn finish(
     target: &Target,
     books: Books<'_>,
 ) -> Result<()> {
-    let Books { seals, objects, claims } = books;
+    let Books { seals, objects, claims, home } = books;
     match answers {
         Answers::Through => {}
         Answers::Ranking if target.provider.lists() => {
@@ -74,12 +76,15 @@ pub async fn finish(
         Answers::Ids(thing) => {
             let mut answer = fields(&through.body())?;
             let tenant = Tenant::of(principal);
-            ids::seal(seals, thing, tenant, &target.provider.name, &mut answer)?;
-            if thing == Thing::Batch {
-                through.batch = Ended::of(&answer);
-            }
+            ids::seal(seals, thing, tenant, home.unwrap_or(&target.provider.name), &mut answer)?;
+            through.batch = match thing {
+                Thing::Batch => Ended::of(&answer),
+                Thing::Response => Ended::of_response(&answer),
+                Thing::File | Thing::Conversation => None,
+            };
             let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
             let kept = match operation {
+                operation if operation.is_of_response() => Ok(()),
                 Operation::DeleteFile => objects.forget(thing, tenant, id).await,
                 _ => objects.keep(thing, tenant, &answer).await,
             };

@@ -3,12 +3,14 @@
 //! is the gateway's own, with every step. Sends nothing and sequences nothing.
 
 pub mod answer;
+mod background;
 pub mod batches;
 pub mod claims;
 mod finish;
 mod form;
 mod head;
 pub mod ids;
+mod kept;
 pub mod objects;
 
 use std::sync::Arc;
@@ -17,15 +19,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts};
 use serde_json::Value;
 
+pub use self::{
+    background::{begun, in_background},
+    finish::{Books, final_word, finish, listed},
+    head::param,
+    kept::kept,
+};
 use self::{
-    batches::{Owed, Tally},
+    batches::Owed,
     claims::Claims,
     form::Form,
     head::{is_json, model_in, named_provider, refuse_form, without_key},
-};
-pub use self::{
-    finish::{Books, final_word, finish, listed},
-    head::param,
 };
 use crate::{
     auth::Principal,
@@ -53,6 +57,8 @@ pub struct Opaque {
     pub upgrade: Option<Upgrade>,
     /// It may see a batch's end.
     pub owed: Option<Box<Owed>>,
+    /// What the id in its path is sealed with, where that is more than a provider: `provider/model`.
+    pub home: Option<Arc<str>>,
     place: Place,
     body: Payload,
 }
@@ -233,6 +239,7 @@ async fn json(operation: Operation, parts: &Parts, body: Incoming, house: &House
         asked,
         upgrade: None,
         owed: None,
+        home: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
@@ -251,6 +258,7 @@ async fn form(operation: Operation, parts: &Parts, body: Incoming, house: &House
         asked,
         upgrade: None,
         owed: None,
+        home: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -270,6 +278,7 @@ async fn upload(parts: &Parts, body: Incoming, house: &House<'_>) -> Result<Open
         asked: Asked::default(),
         upgrade: None,
         owed: None,
+        home: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -297,55 +306,11 @@ async fn batch(parts: &Parts, body: Incoming, principal: &Arc<Principal>, house:
         asked: Asked::default(),
         upgrade: None,
         owed: None,
+        home: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
     Ok(Opened { document, opaque, held: Some(held.permit), format: Format::OpenaiChat })
-}
-
-/// A file or a batch that is there already: where it lives is in its id.
-pub async fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) -> Result<Opened> {
-    let thing = match found.operation {
-        Operation::OneBatch | Operation::CancelBatch => Thing::Batch,
-        _ => Thing::File,
-    };
-    let id = found.id.as_deref().unwrap_or_default();
-    let opened = house.seals.open(thing, Tenant::of(principal), id)?;
-    let owed = match found.operation {
-        Operation::OneBatch | Operation::CancelBatch => owed(&opened.target, principal, None, house),
-        Operation::FileContent => {
-            // Where the store cannot tell, the file is passed all the same: whoever looks at the batch next will see.
-            let batch = house.claims.of_output(Tenant::of(principal), id).await.ok().flatten();
-            batch.and_then(|batch| owed(&opened.target, principal, Some((batch, id.to_owned())), house))
-        }
-        _ => None,
-    };
-    let method = match found.operation {
-        Operation::DeleteFile => Method::DELETE,
-        Operation::CancelBatch => Method::POST,
-        _ => Method::GET,
-    };
-    let answers = if found.operation == Operation::FileContent { Answers::Through } else { Answers::Ids(thing) };
-    let document = of_provider(found.operation, &opened.target, Bytes::from_static(b"{}"))?;
-    let place = Place::Usual { id: Some(opened.id) };
-    let opaque = Opaque { method, answers, asked: Asked::default(), upgrade: None, owed, place, body: Payload::None };
-    Ok(Opened { document, opaque, held: None, format: Format::OpenaiChat })
-}
-
-fn owed(
-    provider: &str,
-    principal: &Arc<Principal>,
-    output: Option<(String, String)>,
-    house: &House<'_>,
-) -> Option<Box<Owed>> {
-    Some(Box::new(Owed {
-        claims: house.claims.clone(),
-        prices: house.routes.prices(),
-        provider: house.routes.provider(provider)?.clone(),
-        principal: principal.clone(),
-        output,
-        tally: Tally::default(),
-    }))
 }
 
 /// A provider's own path. JSON is read for its model and its texts; anything else streams.
@@ -371,7 +336,8 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
         let model = full(model.as_deref().unwrap_or("*"));
         let inbound = Inbound { model: Some(&model), stream: Some(streams), ..Inbound::default() };
         let document = Document::open(provider.format, Operation::Passthrough, held.bytes, inbound)?;
-        let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, place, body: Payload::Document };
+        let opaque =
+            Opaque { method, answers, asked, upgrade: None, owed: None, home: None, place, body: Payload::Document };
         return Ok(Opened { document, opaque, held: Some(held.permit), format: provider.format });
     }
     let upload = Upload::open(body, &parts.headers, streaming(house))?;
@@ -383,7 +349,7 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
     let model = full(in_path.as_deref().unwrap_or("*"));
     let inbound = Inbound { model: Some(&model), stream: Some(false), ..Inbound::default() };
     let document = Document::open(provider.format, Operation::Passthrough, Bytes::from_static(b"{}"), inbound)?;
-    let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, place, body };
+    let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, home: None, place, body };
     Ok(Opened { document, opaque, held: None, format: provider.format })
 }
 
@@ -400,6 +366,7 @@ fn session(parts: &Parts) -> Result<Opened> {
         asked: Asked::default(),
         upgrade: Some(upgrade),
         owed: None,
+        home: None,
         place: Place::Usual { id: None },
         body: Payload::None,
     };

@@ -71,6 +71,8 @@ pub struct Provider {
     /// What the transport worked out about this provider.
     pub memo: Memo,
     offers: Offers,
+    /// In place of the row's.
+    open_end: Option<bool>,
     headers: Vec<(HeaderName, HeaderValue)>,
     keys: Vec<Key>,
 }
@@ -143,6 +145,7 @@ impl Provider {
             http2,
             timeouts,
             offers,
+            open_end,
             passthrough,
             // A matter of the gateway's: it asks.
             health: _,
@@ -152,6 +155,12 @@ impl Provider {
         // Who names a format means that one.
         let also = if format.is_none() { found.also } else { &[] };
         let format = format.unwrap_or(found.format);
+        if open_end.is_some() && format != Format::OpenaiChat {
+            return Err(format!(
+                "provider {name}: `open_end` is about streams of the format `openai_chat`; this one speaks `{}`: leave it out",
+                format.name()
+            ));
+        }
         let base = Base::parse(&places::address(&name, found, base_url, &places)?)?;
         // A key that was asked for and is not there makes an unknown server unusable, one of the catalogue's local ones not.
         let keyed = !keys.is_empty() || (found.name.is_empty() && missing.is_some());
@@ -185,6 +194,7 @@ impl Provider {
             http2,
             timeouts,
             handling,
+            open_end,
             offers: Offers::of(found.name, format, offers, passthrough),
             headers: fixed.iter().map(|(n, v)| headers::fixed(n, v)).collect::<Result<_, _>>()?,
             keys,
@@ -212,7 +222,8 @@ impl Provider {
     }
 
     pub fn dialect(&self, model: &str) -> Dialect {
-        capability::dialect(self.row, self.format, model)
+        let dialect = capability::dialect(self.row, self.format, model);
+        Dialect { terminal_optional: self.open_end.unwrap_or(dialect.terminal_optional), ..dialect }
     }
 
     pub fn capability(&self, model: &str) -> &'static capability::Capability {

@@ -81,6 +81,19 @@ impl Provider {
         Err(Error::unsupported("compaction", text))
     }
 
+    /// Refuses an answer that is to be made in the background where this provider makes none.
+    pub fn must_run_in_background(&self, client: Format) -> Result<()> {
+        if self.speaks(client) == client && self.offers(Operation::OneResponse) {
+            return Ok(());
+        }
+        let text = format!(
+            "{} makes no answers in the background: leave `background` out and stream long answers, or choose a model of a \
+             provider that does",
+            self.name
+        );
+        Err(Error::unsupported("background", text))
+    }
+
     /// Has it the endpoint of legacy completions for this model? Where not, a chat answers them.
     pub fn completes(&self, model: &str) -> bool {
         let Offers { offers, completes, .. } = &self.offers;
@@ -114,6 +127,9 @@ impl Provider {
             Operation::CreateBatch | Operation::ListBatches => "/batches".to_owned(),
             Operation::OneBatch => format!("/batches/{id}"),
             Operation::CancelBatch => format!("/batches/{id}/cancel"),
+            Operation::OneResponse | Operation::DeleteResponse => format!("/responses/{id}"),
+            Operation::ResponseItems => format!("/responses/{id}/input_items"),
+            Operation::CancelResponse => format!("/responses/{id}/cancel"),
             Operation::Realtime => "/realtime".to_owned(),
             _ => return Err(self.lacks(operation)),
         };
@@ -211,7 +227,8 @@ const PLAIN: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'+');
 
-const ALL: [&str; 11] = [
+const ALL: [&str; 12] = [
+    "background",
     "rerank",
     "moderations",
     "images",

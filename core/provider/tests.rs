@@ -732,6 +732,22 @@ fn a_row_that_speaks_two_formats_serves_each_client_in_its_own() {
 }
 
 #[test]
+fn the_configuration_says_whose_streams_end_without_their_terminal() {
+    let of = |name: &str, open_end: Option<bool>, format: Option<Format>| {
+        let base_url = Some("https://house.example/v1".to_owned());
+        let config =
+            config::Provider { name: name.to_owned(), base_url, format, open_end, ..config::Provider::default() };
+        Provider::resolve(config).map(|provider| provider.dialect("m").terminal_optional)
+    };
+    let chat = Some(Format::OpenaiChat);
+    assert_eq!(of("house", None, chat), Ok(false));
+    assert_eq!(of("house", Some(true), chat), Ok(true));
+    assert_eq!((of("perplexity", None, None), of("perplexity", Some(false), None)), (Ok(true), Ok(false)));
+    let refused = of("house", Some(true), Some(Format::AnthropicMessages)).expect_err("of no use there");
+    assert!(refused.contains("open_end") && refused.contains("anthropic_messages"), "{refused}");
+}
+
+#[test]
 fn a_family_that_neither_hears_nor_thinks_lacks_both_and_what_is_not_known_lacks_nothing() {
     let lacks = |model: &str, word: &str| capability::capability(model, Format::OpenaiChat).lacks.contains(&word);
     for (model, hears, thinks) in [

@@ -107,9 +107,10 @@ impl Stored {
         if document.format() != Format::OpenaiResponses {
             return Ok(None);
         }
-        if document.field("background").is_some_and(|v| v == true) {
-            let text = "the gateway runs nothing in the background; leave `background` out, and stream long answers";
-            return Err(Error::unsupported("background", text));
+        let answered = document.operation() == Operation::Chat;
+        let background = answered && document.field("background").is_some_and(|v| v == true);
+        if background {
+            may_run_in_background(document)?;
         }
         let conversation = conversations::named(document.field("conversation"))?;
         let mut joined = None;
@@ -135,9 +136,14 @@ impl Stored {
             }
             Some(_) => return Err(Error::invalid("previous_response_id", "`previous_response_id` must be a string")),
         }
+        if background {
+            // Its upstream keeps it, under an id of its own.
+            document.run_in_background();
+            return Ok(None);
+        }
         // A count, or a conversation that is only compacted, is no answer.
         let by_id = document.field("store").is_none_or(|v| v != false);
-        if document.operation() != Operation::Chat || !by_id && joined.is_none() {
+        if !answered || !by_id && joined.is_none() {
             return Ok(None);
         }
         document.keep_here();
@@ -171,7 +177,7 @@ impl Stored {
             return items::page(&turn.items()?, query).map(|page| page.to_string().into());
         }
         if path.ends_with("/cancel") {
-            let text = format!("`{id}` is complete; only a response that runs in the background can be cancelled");
+            let text = format!("`{id}` is complete: only a response that runs in the background can be cancelled");
             return Err(Error::new(Kind::InvalidRequest, text).with_code("response_not_cancellable"));
         }
         if query.split('&').any(|pair| pair == "stream=true") {
@@ -322,6 +328,23 @@ fn lane(principal: &Principal) -> u32 {
         Tenant::Key(name) => ("key", name).hash(&mut hasher),
     }
     hasher.finish() as u32
+}
+
+/// An answer that nobody waits for: what cannot be said of one.
+fn may_run_in_background(document: &Document) -> Result<()> {
+    if document.stream() {
+        let text = "an answer that is made in the background is asked for by its id: leave `stream` out";
+        return Err(Error::unsupported("stream", text));
+    }
+    if document.field("store").is_some_and(|v| v == false) {
+        let text = "an answer that is made in the background is kept until it is asked for: leave `store` out";
+        return Err(Error::invalid("store", text));
+    }
+    if document.field("conversation").is_some_and(|v| !v.is_null()) {
+        let text = "an answer that is made in the background joins no conversation: leave one of the two out";
+        return Err(Error::unsupported("conversation", text));
+    }
+    Ok(())
 }
 
 /// Another tenant's, one that is too old, none at all: nobody learns which.

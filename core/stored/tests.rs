@@ -129,7 +129,9 @@ async fn what_cannot_be_kept_is_refused_by_name() {
     let stored = in_memory(bounds()).await;
     let who = principal(None, "k");
     for (body, feature) in [
-        (json!({"model": "m", "input": "x", "background": true}), "background"),
+        (json!({"model": "m", "input": "x", "background": true, "stream": true}), "stream"),
+        (json!({"model": "m", "input": "x", "background": true, "store": false}), "store"),
+        (json!({"model": "m", "input": "x", "background": true, "conversation": "conv_1"}), "conversation"),
         (json!({"model": "m", "input": "x", "previous_response_id": 3}), "previous_response_id"),
     ] {
         let error = stored.begin(&who, &mut document(body), &mut None).await.err().unwrap();
@@ -137,7 +139,10 @@ async fn what_cannot_be_kept_is_refused_by_name() {
     }
     let body = Bytes::from_static(br#"{"model":"m","messages":[],"background":true}"#);
     let mut chat = Document::new(Format::OpenaiChat, body, Inbound::default()).unwrap();
-    assert!(stored.begin(&who, &mut chat, &mut None).await.unwrap().is_none());
+    assert!(stored.begin(&who, &mut chat, &mut None).await.unwrap().is_none() && !chat.runs_in_background());
+    // Kept by its upstream, and not here.
+    let mut later = document(json!({"model": "m", "input": "x", "background": true}));
+    assert!(stored.begin(&who, &mut later, &mut None).await.unwrap().is_none() && later.runs_in_background());
 }
 
 #[tokio::test]

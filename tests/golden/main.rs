@@ -12,6 +12,7 @@ mod corpus;
 mod errors;
 mod fuzz;
 mod known;
+mod lent;
 mod meaning;
 mod requests;
 mod streams;

@@ -15,6 +15,7 @@ mod alerts;
 mod asks;
 mod audit;
 mod auth;
+mod background;
 mod bad_input;
 mod bedrock;
 mod budget;

@@ -60,6 +60,82 @@ async fn a_stream_that_dies_is_an_error_never_a_clean_end() {
     assert!(!answer.text().contains("[DONE]"));
 }
 
+/// Many servers never send it. Whose row does not say so has broken off, by contract.
+#[tokio::test]
+async fn a_stream_without_its_terminal_is_whole_only_where_its_provider_may_leave_it_out() {
+    let ask = r#"{"model":"up/m","stream":true,"messages":[{"role":"user","content":"x"}]}"#;
+    let crossed = r#"{"model":"up/m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"x"}]}"#;
+    let whole = FRAMES[..3].concat();
+    let unclosed = whole.trim_end().to_owned();
+    for (open, sent, end, good) in [
+        (false, whole.as_str(), End::Clean, false),
+        (true, &whole, End::Clean, true),
+        (true, &unclosed, End::Clean, true),
+        // Finished or not, a connection that breaks is no end.
+        (true, &whole, End::Cut, false),
+        (true, &FRAMES[..2].concat(), End::Clean, false),
+        // Who sends it gets no second one.
+        (true, &FRAMES.concat(), End::Clean, true),
+    ] {
+        let upstream = Upstream::saying(Say::sse(sent).end(end)).await;
+        let more = if open { "open_end = true\n" } else { "" };
+        let gateway = Gateway::start(&format!("{}{more}", upstream.provider("up", "openai_chat"))).await;
+        let answer = gateway.chat(ask).await;
+        let messages = gateway.post("/v1/messages", crossed).await;
+        let (text, crossed) = (answer.text(), messages.text());
+        let case = format!("{open} {end:?}: {text} {crossed}");
+        assert!(text.contains("hé") && crossed.contains("hé"), "{case}");
+        assert_eq!(
+            [text.matches("data: [DONE]").count(), crossed.matches("\"message_stop\"").count()],
+            [usize::from(good); 2],
+            "{case}"
+        );
+        assert_eq!([text.contains("\"error\""), crossed.contains("event: error")], [!good; 2], "{case}");
+        if good {
+            assert_eq!(text, FRAMES.concat(), "{case}");
+        } else if end == End::Clean && !open {
+            assert!(text.contains("open_end = true"), "it says what to do: {case}");
+        }
+    }
+}
+
+/// What came first goes first, whether it was read together with what went wrong or before it.
+#[tokio::test]
+async fn an_error_behind_the_first_output_is_an_error_event_however_the_bytes_are_cut() {
+    let error = "data: {\"error\":{\"message\":\"it broke\",\"type\":\"server_error\"}}\n\n";
+    let frames = [FRAMES[0], FRAMES[1], error];
+    let together = Say::sse(frames.concat());
+    let apart = Say::frames(&frames, Duration::from_millis(30));
+    let (first, bytewise) = (Say::sse([FRAMES[0], error].concat()), together.clone().bytewise());
+    for (path, marks) in
+        [("/v1/chat/completions", ["\"error\"", "[DONE]"]), ("/v1/messages", ["event: error", "message_stop"])]
+    {
+        let mut told = Vec::new();
+        for say in [together.clone(), apart.clone(), bytewise.clone()] {
+            let (upstream, other) = (Upstream::saying(say).await, Upstream::saying(Say::sse(FRAMES.concat())).await);
+            let config = format!(
+                "{}{}[models.m]\ntargets = [{{ provider = \"up\", model = \"m\" }}, {{ provider = \"other\", model = \"m\" }}]\n",
+                upstream.provider("up", "openai_chat"),
+                other.provider("other", "openai_chat"),
+            );
+            let gateway = Gateway::start(&config).await;
+            let body = r#"{"model":"m","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"x"}]}"#;
+            let answer = gateway.post(path, body).await;
+            let text = answer.text();
+            assert_eq!((answer.status, other.heard().len()), (200, 0), "{path}: {text}");
+            assert!(text.contains("hé") && text.contains(marks[0]), "{path}: {text}");
+            assert!(!text.contains(marks[1]), "{path}: {text}");
+            told.push(text.split(marks[0]).next().unwrap_or_default().to_owned());
+            // Before any output it is a failure like others: the next target answers.
+            upstream.always(first.clone());
+            let answer = gateway.post(path, body).await;
+            assert_eq!((answer.status, other.heard().len()), (200, 1), "{path}: {}", answer.text());
+            assert!(answer.text().contains(marks[1]), "{path}: {}", answer.text());
+        }
+        assert!(told.windows(2).all(|two| two[0] == two[1]), "{path}: {told:#?}");
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_dies_before_its_first_event_is_a_real_5xx() {
     let upstream = Upstream::saying(Say::frames(&FRAMES[..1], Duration::ZERO).end(End::Cut)).await;

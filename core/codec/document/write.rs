@@ -20,6 +20,15 @@ use crate::{
 };
 
 impl Document {
+    /// The upstream makes its answer in the background, and keeps it.
+    pub fn run_in_background(&mut self) {
+        self.background = true;
+    }
+
+    pub fn runs_in_background(&self) -> bool {
+        self.background
+    }
+
     /// For a target of another format: the whole body anew.
     pub fn encode(&mut self, format: Format, dialect: &Dialect) -> Result<Encoded> {
         if self.legacy && !dialect.completions {

@@ -1,15 +1,16 @@
 //! Items off the wire that the model made: messages, reasoning, calls, and those of hosted tools. The same in an answer's
 //! `output` and in the history that a client sends back.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     content::{self, LOGPROBS},
-    wire::{CONTENT, F, ITEM, around, part_extra},
+    plain::{self, Plain},
+    wire::{CONTENT, F, ITEM, around, is_call, is_search, part_extra},
 };
 use crate::{
     codec::{
-        json::{Fields, missing, wrong_type},
+        json::{Fields, missing, parse_upstream, wrong_type},
         signature,
     },
     error::Result,
@@ -21,12 +22,39 @@ use crate::{
 pub struct Items {
     pub parts: Vec<Part>,
     pub logprobs: Vec<Value>,
+    /// There are calls that the client answers.
+    pub called: bool,
+    /// Searches of the web that are charged.
+    pub searches: usize,
 }
 
 impl Items {
+    /// The same of an item as it was written: of one that says no more than most do no tree is built.
+    pub fn read_written(&mut self, item: &&RawValue, path: &str) -> Result<()> {
+        match plain::read(item.get()) {
+            Some(Plain::Message { id, texts }) => {
+                let item: Map<String, Value> = id.map(|id| ("id".to_owned(), id.into())).into_iter().collect();
+                for (at, text) in texts.into_iter().enumerate() {
+                    self.content_part(Part::text(text), &item, at);
+                }
+            }
+            Some(Plain::Call { id, call_id, name, arguments }) => {
+                self.called = true;
+                let fields = id.map(|id| ("id".to_owned(), id.into())).into_iter().collect();
+                self.parts.push(Part::ToolCall(tool_call(&call_id, name, ToolKind::Function, arguments, fields)));
+            }
+            None => {
+                self.read(parse_upstream(item.get().as_bytes())?, path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends what `item` holds.
     pub fn read(&mut self, item: Value, path: &str) -> Result<()> {
         let kind = kind(&item, path)?;
+        self.called |= is_call(&kind);
+        self.searches += usize::from(is_search(&item));
         match kind.as_str() {
             "message" => self.message(item, path)?,
             "reasoning" => self.parts.extend(reasoning(item, path)?),

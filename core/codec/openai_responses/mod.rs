@@ -5,8 +5,10 @@
 mod code;
 mod content;
 mod error;
+mod frame;
 mod item;
 mod namespace;
+mod plain;
 mod request;
 mod response;
 mod search;

@@ -133,14 +133,17 @@ pub fn refused(parts: &[Part]) -> bool {
 }
 
 /// Reads a usage object. `None` when it tells nothing.
-pub fn usage(value: &Value) -> Option<Usage> {
-    let native = value.as_object().filter(|map| !map.is_empty())?;
-    let at = |outer: &str, key: &str| value.get(outer)?.get(key)?.as_number().and_then(as_u64);
-    let top = |key: &str| value.get(key).and_then(Value::as_number).and_then(as_u64);
+pub fn usage(value: Value) -> Option<Usage> {
+    let Value::Object(native) = value else { return None };
+    if native.is_empty() {
+        return None;
+    }
+    let at = |outer: &str, key: &str| native.get(outer)?.get(key)?.as_number().and_then(as_u64);
+    let top = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64);
     let input = top("input_tokens");
     let reasoning = at("output_tokens_details", "reasoning_tokens");
     let cached = at("input_tokens_details", "cached_tokens");
-    Some(Usage {
+    let usage = Usage {
         input_tokens: input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all }),
         output_tokens: output_tokens(input, top("output_tokens"), reasoning, top("total_tokens")),
         cache_read_tokens: cached,
@@ -148,9 +151,9 @@ pub fn usage(value: &Value) -> Option<Usage> {
         reasoning_tokens: reasoning,
         input_audio_tokens: at("input_tokens_details", "audio_tokens"),
         output_audio_tokens: at("output_tokens_details", "audio_tokens"),
-        native: Some(Box::new((F, native.clone()))),
         ..Usage::default()
-    })
+    };
+    Some(Usage { native: Some(Box::new((F, native))), ..usage })
 }
 
 /// The same figures straight from the bytes, without a tree; `None` for anything unusual.

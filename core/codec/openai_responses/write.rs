@@ -1,31 +1,105 @@
 //! Items as this format writes them, for an answer's `output` and for the history that an upstream gets: the one place
-//! where their shapes stand. Streams build theirs with the same functions.
+//! where their shapes stand. Answers and streams have them written straight onto the wire.
 
 use serde_json::{Map, Value, json};
 
-use super::wire::{F, annotation, code_points, plain, text_specific};
+use super::wire::{F, SPECIFIC, annotation, code_points, plain, text_specific};
 use crate::{
-    codec::signature,
+    codec::{signature, written},
     model::{Extra, Media, MediaSource, Signature, Text, ToolCall, ToolKind},
 };
 
+/// Where an object's fields go: into a tree, for what is put together further, or straight onto the wire.
+pub trait Fields {
+    fn text(&mut self, key: &'static str, text: &str);
+    fn value(&mut self, key: &'static str, value: Value);
+    /// Those of `fields` that were not told before; keys that begin with `$` are no fields, where `notes` are among them.
+    fn more(&mut self, fields: Option<&Map<String, Value>>, notes: bool);
+}
+
+impl Fields for Map<String, Value> {
+    fn text(&mut self, key: &'static str, text: &str) {
+        self.insert(key.to_owned(), text.into());
+    }
+
+    fn value(&mut self, key: &'static str, value: Value) {
+        self.insert(key.to_owned(), value);
+    }
+
+    fn more(&mut self, fields: Option<&Map<String, Value>>, notes: bool) {
+        for (key, value) in fields.into_iter().flatten().filter(|(key, _)| !notes || !key.starts_with('$')) {
+            if !self.contains_key(key) {
+                self.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// An object on the wire.
+pub struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    told: Vec<&'static str>,
+}
+
+impl<'a> Object<'a> {
+    pub fn open(out: &'a mut Vec<u8>) -> Object<'a> {
+        out.push(b'{');
+        Object { out, told: Vec::with_capacity(8) }
+    }
+
+    /// What the key's value is written to.
+    pub fn key(&mut self, key: &'static str) -> &mut Vec<u8> {
+        if !self.told.is_empty() {
+            self.out.push(b',');
+        }
+        self.told.push(key);
+        for piece in ["\"", key, "\":"] {
+            self.out.extend_from_slice(piece.as_bytes());
+        }
+        self.out
+    }
+
+    pub fn close(self) {
+        self.out.push(b'}');
+    }
+}
+
+impl Fields for Object<'_> {
+    fn text(&mut self, key: &'static str, text: &str) {
+        written::text(text, self.key(key));
+    }
+
+    fn value(&mut self, key: &'static str, value: Value) {
+        written::value(&value, self.key(key));
+    }
+
+    /// Behind at least one field.
+    fn more(&mut self, fields: Option<&Map<String, Value>>, notes: bool) {
+        for (key, value) in fields.into_iter().flatten().filter(|(key, _)| !notes || !key.starts_with('$')) {
+            if !self.told.contains(&key.as_str()) {
+                self.out.push(b',');
+                written::text(key, self.out);
+                self.out.push(b':');
+                written::value(value, self.out);
+            }
+        }
+    }
+}
+
 /// An `output_text` part. `logprobs`: those that stand on it; answers have the list even when it is empty.
-pub fn output_text(text: &Text, logprobs: Option<Vec<Value>>) -> Value {
+pub fn output_text(text: &Text, logprobs: Option<&[Value]>, out: &mut impl Fields) {
     let Text { text, citations, cache: _, signature, extra } = text;
-    let length = code_points(text);
-    let annotations: Vec<Value> = citations.iter().filter_map(|c| annotation(c, length)).collect();
-    let mut out = Map::new();
-    out.insert("type".into(), "output_text".into());
-    out.insert("annotations".into(), Value::Array(annotations));
+    out.text("type", "output_text");
+    let length = if citations.is_empty() { 0 } else { code_points(text) };
+    out.value("annotations", Value::Array(citations.iter().filter_map(|c| annotation(c, length)).collect()));
     if let Some(logprobs) = logprobs {
-        out.insert("logprobs".into(), Value::Array(logprobs));
+        out.value("logprobs", Value::Array(logprobs.to_vec()));
     }
-    out.insert("text".into(), text.as_str().into());
+    out.text("text", text);
     if let Some(specific) = text_specific(signature.as_ref(), citations) {
-        out.insert(super::wire::SPECIFIC.into(), specific);
+        out.value(SPECIFIC, specific);
     }
-    plain(extra, &mut out);
-    Value::Object(out)
+    out.more(extra.of(F), true);
 }
 
 pub fn refusal(text: &str) -> Value {
@@ -45,20 +119,21 @@ pub fn output_audio(media: &Media, data: &str) -> Value {
     Value::Object(out)
 }
 
-/// A message. `fields`: what its own format said of it.
-pub fn message(id: Option<&str>, status: &str, content: Vec<Value>, fields: Option<&Map<String, Value>>) -> Value {
-    let mut out = Map::new();
+/// A message up to its content, which its writer puts there under `content`.
+pub fn message_head(id: Option<&str>, status: &str, out: &mut impl Fields) {
     if let Some(id) = id {
-        out.insert("id".into(), id.into());
+        out.text("id", id);
     }
-    out.insert("type".into(), "message".into());
+    out.text("type", "message");
     if id.is_some() {
-        out.insert("status".into(), status.into());
+        out.text("status", status);
     }
-    out.insert("content".into(), Value::Array(content));
-    out.insert("role".into(), "assistant".into());
-    more(fields, &mut out);
-    Value::Object(out)
+}
+
+/// The rest of it. `fields`: what its own format said of it.
+pub fn message_tail(fields: Option<&Map<String, Value>>, out: &mut impl Fields) {
+    out.text("role", "assistant");
+    out.more(fields, false);
 }
 
 /// Reasoning that is being put together.
@@ -98,25 +173,30 @@ impl Thought {
 }
 
 /// A call. `call_id` and `arguments` as they are to be told.
-pub fn call(call: &ToolCall, id: Option<&str>, call_id: &str, status: Option<&str>, arguments: &str) -> Value {
+pub fn call(
+    call: &ToolCall,
+    id: Option<&str>,
+    call_id: &str,
+    status: Option<&str>,
+    arguments: &str,
+    out: &mut impl Fields,
+) {
     let ToolCall { id: _, name, kind, arguments: _, signature: _, cache: _, extra } = call;
     let (word, input) = match kind {
         ToolKind::Function => ("function_call", "arguments"),
         ToolKind::Custom => ("custom_tool_call", "input"),
     };
-    let mut out = Map::new();
     if let Some(id) = id {
-        out.insert("id".into(), id.into());
+        out.text("id", id);
     }
-    out.insert("type".into(), word.into());
+    out.text("type", word);
     if let Some(status) = status {
-        out.insert("status".into(), status.into());
+        out.text("status", status);
     }
-    out.insert(input.into(), arguments.into());
-    out.insert("call_id".into(), call_id.into());
-    out.insert("name".into(), name.as_str().into());
-    plain(extra, &mut out);
-    Value::Object(out)
+    out.text(input, arguments);
+    out.text("call_id", call_id);
+    out.text("name", name);
+    out.more(extra.of(F), true);
 }
 
 /// Function arguments are JSON: nothing means `{}`.

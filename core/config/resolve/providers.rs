@@ -94,6 +94,7 @@ impl Resolver<'_, '_, '_> {
             timeouts,
             health,
             offers: raw.offers,
+            open_end: raw.open_end,
             passthrough: raw.passthrough,
             handling,
             name,
@@ -262,7 +263,8 @@ const OURS: [&str; 11] = [
 ];
 
 /// As `provider::Offers` knows them.
-const OFFERS: [&str; 11] = [
+const OFFERS: [&str; 12] = [
+    "background",
     "rerank",
     "moderations",
     "images",

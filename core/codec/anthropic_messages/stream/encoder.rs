@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::{
@@ -14,7 +13,7 @@ use crate::{
     codec::{
         ClientView, StreamEncoder,
         calls::{CUSTOM_HEAD, CUSTOM_TAIL, escape},
-        signature, sse,
+        signature, sse, written,
     },
     error::Error,
     model::{
@@ -170,7 +169,7 @@ impl Encoder {
         if !self.beside.is_empty() {
             event.insert(response::BESIDE.to_owned(), Value::Array(std::mem::take(&mut self.beside)));
         }
-        write("message_delta", &event, out);
+        write("message_delta", &Value::Object(event), out);
         sse::write(Some("message_stop"), br#"{"type":"message_stop"}"#, out);
     }
 }
@@ -358,30 +357,31 @@ impl Waiting {
 
     fn write_delta(&self, delta: Body<'_>, out: &mut Vec<u8>) {
         let Some(index) = self.block else { return };
-        write("content_block_delta", &DeltaEvent { kind: "content_block_delta", index, delta }, out);
+        out.extend_from_slice(b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":");
+        written::number(index.into(), out);
+        let (head, text) = match delta {
+            Body::Text { text } => ("{\"type\":\"text_delta\",\"text\":", text),
+            Body::Thinking { thinking } => ("{\"type\":\"thinking_delta\",\"thinking\":", thinking),
+            Body::Signature { signature } => ("{\"type\":\"signature_delta\",\"signature\":", signature),
+            Body::InputJson { partial_json } => ("{\"type\":\"input_json_delta\",\"partial_json\":", partial_json),
+            Body::Citations { citation } => {
+                out.extend_from_slice(b",\"delta\":{\"type\":\"citations_delta\",\"citation\":");
+                written::value(&citation, out);
+                return out.extend_from_slice(b"}}\n\n");
+            }
+        };
+        out.extend_from_slice(b",\"delta\":");
+        out.extend_from_slice(head.as_bytes());
+        written::text(text, out);
+        out.extend_from_slice(b"}}\n\n");
     }
 }
 
-#[derive(Serialize)]
-struct DeltaEvent<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    index: u32,
-    delta: Body<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type")]
 enum Body<'a> {
-    #[serde(rename = "text_delta")]
     Text { text: &'a str },
-    #[serde(rename = "thinking_delta")]
     Thinking { thinking: &'a str },
-    #[serde(rename = "signature_delta")]
     Signature { signature: &'a str },
-    #[serde(rename = "input_json_delta")]
     InputJson { partial_json: &'a str },
-    #[serde(rename = "citations_delta")]
     Citations { citation: Value },
 }
 
@@ -421,15 +421,11 @@ fn value_is_call(start: &PartStart) -> bool {
     matches!(start, PartStart::Whole(Part::Native { kind, .. }) if kind.ends_with("tool_use"))
 }
 
-fn write(name: &'static str, event: &impl Serialize, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"event: ");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\ndata: ");
-    let before = out.len();
-    if serde_json::to_writer(&mut *out, event).is_err() {
-        // Maps with string keys and plain values always serialise; a frame must stay valid JSON all the same.
-        out.truncate(before);
-        out.extend_from_slice(br#"{"type":"ping"}"#);
-    }
-    out.extend_from_slice(b"\n\n");
+fn write(name: &'static str, event: &Value, out: &mut Vec<u8>) {
+    let mut json = Vec::with_capacity(ROOM);
+    written::value(event, &mut json);
+    sse::write(Some(name), &json, out);
 }
+
+/// Of an event that is no piece of text.
+const ROOM: usize = 256;

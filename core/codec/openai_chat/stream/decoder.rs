@@ -96,7 +96,15 @@ impl StreamDecoder for Decoder {
             chunks.end(out);
             return Ok(());
         }
-        Err(Error::new(Kind::Upstream, "the upstream's stream broke off before its end; try again"))
+        Err(Error::new(
+            Kind::Upstream,
+            if finished {
+                "the upstream's stream ended after its finish reason and without `[DONE]`, as one that broke off; if this server \
+                 never sends it, set `open_end = true` for its provider"
+            } else {
+                "the upstream's stream broke off before its end; try again"
+            },
+        ))
     }
 }
 
@@ -107,12 +115,15 @@ impl Chunks {
             return Ok(());
         }
         if let Some((choice, index, text)) = self.alike.read(&frame.event, data.as_bytes()) {
+            if let Some(choice) = self.choices.iter_mut().find(|c| c.index == choice) {
+                choice.grew(index, &text);
+            }
             out.push(Event::Delta { choice, index, delta: Delta::Text(text) });
-            return Ok(());
+            return self.bounded();
         }
         let from = out.len();
         self.long(frame, data, out)?;
-        self.alike.learn(&frame.event, data.as_bytes(), &["content"], &["obfuscation", "p"], &out[from..]);
+        self.alike.learn(&frame.event, data.as_bytes(), &["content", "arguments"], &["obfuscation", "p"], &out[from..]);
         Ok(())
     }
 
@@ -162,6 +173,10 @@ impl Chunks {
             out.append(&mut first.out);
         }
         self.usage(told.as_ref(), out);
+        self.bounded()
+    }
+
+    fn bounded(&self) -> Result<()> {
         let held: usize = self.choices.iter().map(|c| c.held).sum();
         if held > self.held {
             return Err(Error::new(Kind::Upstream, format!("the upstream's answer is over {} bytes", self.held)));

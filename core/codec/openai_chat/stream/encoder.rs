@@ -129,10 +129,14 @@ impl Encoder {
     /// One chunk with one choice. `finish` holds the finish reason and what goes with it.
     fn chunk(&mut self, at: usize, delta: &[u8], finish: Option<Map<String, Value>>, out: &mut Vec<u8>) {
         let choice = &mut self.choices[at];
+        out.reserve(self.head.len() + delta.len() + AROUND);
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(&self.head);
-        out.extend_from_slice(format!("{{\"index\":{},\"delta\":", choice.index).as_bytes());
+        out.extend_from_slice(b"{\"index\":");
+        written::number(choice.index.into(), out);
+        out.extend_from_slice(b",\"delta\":");
         let mut fields = std::mem::take(&mut choice.extra);
+        // Nearly all chunks have none.
         let inner: Vec<String> = fields.keys().filter(|k| k.starts_with(MESSAGE)).cloned().collect();
         out.extend_from_slice(delta);
         for key in inner {
@@ -146,7 +150,11 @@ impl Encoder {
         }
         out.extend_from_slice(b",\"logprobs\":");
         written::value(&choice.logprobs.take().unwrap_or_default(), out);
-        for (key, value) in finish.unwrap_or_else(|| Map::from_iter([("finish_reason".to_owned(), Value::Null)])) {
+        if finish.is_none() {
+            out.extend_from_slice(b",\"finish_reason\":null");
+            fields.shift_remove("finish_reason");
+        }
+        for (key, value) in finish.into_iter().flatten() {
             out.push(b',');
             member(&key, &value, out);
             fields.shift_remove(&key);
@@ -312,7 +320,7 @@ impl Encoder {
         let at = self.choice(choice);
         let signed_elsewhere = self.choices[at].has_extra_content;
         let Some((_, open)) = self.choices[at].parts.iter_mut().find(|(i, _)| *i == index) else { return };
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(DELTA);
         match (open, delta) {
             (_, Delta::Text(text)) if text.is_empty() => return,
             (Open::Text { block, start: _, length, told, held: _ }, Delta::Text(text)) => {
@@ -592,9 +600,15 @@ fn words(kind: ToolKind) -> (&'static str, &'static str) {
     }
 }
 
+/// What most deltas need, and a chunk around one.
+const DELTA: usize = 64;
+const AROUND: usize = 96;
+
 /// `{"name":"text"}`
 fn field(name: &str, text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{{\"{name}\":").as_bytes());
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
     written::text(text, out);
     out.push(b'}');
 }

@@ -451,6 +451,14 @@ impl Choice {
         Ok(self.calls.len() - 1)
     }
 
+    /// A part was told more, in the usual frame: of a call all is kept.
+    pub fn grew(&mut self, part: u32, more: &str) {
+        if let Some(call) = self.calls.iter_mut().find(|call| call.part == Some(part)) {
+            self.held += more.len();
+            call.arguments.push_str(more);
+        }
+    }
+
     fn arguments(&mut self, at: usize, more: &str) {
         self.held += more.len();
         let call = &mut self.calls[at];

@@ -272,6 +272,17 @@ fn a_stream_that_breaks_off_is_dead() {
     lenient.push(cut.as_bytes(), &mut out).unwrap();
     lenient.finish(&mut out).unwrap();
     assert_eq!(out.last(), Some(&Event::End));
+    // Its last chunk, or the terminal, may lack the empty line; half of a chunk is none.
+    for (text, whole) in [
+        (cut.trim_end().to_owned(), true),
+        (format!("{cut}data: [DONE]"), true),
+        (cut[..cut.len() - 9].to_owned(), false),
+    ] {
+        let mut lenient = CODEC.stream_decoder(&open, crate::codec::sse::MAX_EVENT);
+        let mut out = Vec::new();
+        lenient.push(text.as_bytes(), &mut out).unwrap();
+        assert_eq!((lenient.finish(&mut out).is_ok(), out.last() == Some(&Event::End)), (whole, whole), "{text}");
+    }
     let mut unfinished = CODEC.stream_decoder(&open, crate::codec::sse::MAX_EVENT);
     unfinished.push(format!("data: {}\n\n", chunk(json!({"content": "hi"}))).as_bytes(), &mut out).unwrap();
     assert!(unfinished.finish(&mut out).is_err());

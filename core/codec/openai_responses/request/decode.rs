@@ -168,7 +168,7 @@ fn answers(kind: &str) -> bool {
 
 /// The assistant's items up to here are one turn.
 fn release(said: &mut Items, messages: &mut Vec<Message>, names: &mut Names) {
-    let Items { parts, logprobs: _ } = std::mem::take(said);
+    let Items { parts, logprobs: _, called: _, searches: _ } = std::mem::take(said);
     if parts.is_empty() {
         return;
     }

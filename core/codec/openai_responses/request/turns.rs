@@ -227,7 +227,9 @@ impl Writer<'_> {
                         open.close(&mut self.turns.items);
                     }
                     open.fields = open.fields.take().or_else(|| item_fields(&text.extra).cloned());
-                    open.content.push(write::output_text(text, None));
+                    let mut part = Map::new();
+                    write::output_text(text, None, &mut part);
+                    open.content.push(Value::Object(part));
                 }
                 Part::Refusal(text) => open.content.push(write::refusal(text)),
                 Part::Media(media) => {
@@ -317,13 +319,12 @@ impl Writer<'_> {
             self.call_id(&call.id)
         };
         let own = write::own_id(&call.extra, None).filter(|id| !is_ours(id)).map(str::to_owned);
-        let mut value = write::call(call, own.as_deref(), &id, None, write::arguments(call.kind, &call.arguments));
-        if own.is_none()
-            && let Some(map) = value.as_object_mut()
-        {
-            map.shift_remove("id");
+        let mut item = Map::new();
+        write::call(call, own.as_deref(), &id, None, write::arguments(call.kind, &call.arguments), &mut item);
+        if own.is_none() {
+            item.shift_remove("id");
         }
-        value
+        Value::Object(item)
     }
 }
 
@@ -353,7 +354,11 @@ impl Open {
             // Every server knows this form.
             items.push(json!({"role": "assistant", "content": content[0]["text"]}));
         } else {
-            items.push(write::message(id.as_deref(), "completed", content, Some(&fields)));
+            let mut item = Map::new();
+            write::message_head(id.as_deref(), "completed", &mut item);
+            item.insert("content".to_owned(), Value::Array(content));
+            write::message_tail(Some(&fields), &mut item);
+            items.push(Value::Object(item));
         }
     }
 }

@@ -14,7 +14,9 @@ pub enum Again<'a> {
     Part { at: u64, text: Cow<'a, str>, citations: usize },
     /// A message of so many parts.
     Message { parts: u64 },
-    /// A call's arguments.
+    /// A call's arguments, of which there may be more to say.
+    Arguments { arguments: Cow<'a, str> },
+    /// The same, and that the call has ended.
     Call { arguments: Cow<'a, str> },
 }
 
@@ -30,6 +32,10 @@ pub fn again<'a>(name: &str, frame: &'a str) -> Option<(u64, Again<'a>)> {
             let OutputText { kind: part_kind, text, annotations, logprobs } = part;
             let plain = kind == name && part_kind == "output_text" && logprobs.is_empty();
             plain.then_some((output_index, Again::Part { at, text, citations: annotations.len() }))
+        }
+        "response.function_call_arguments.done" => {
+            let ArgumentsDone { kind, output_index, arguments } = serde_json::from_str(frame).ok()?;
+            (kind == name).then_some((output_index, Again::Arguments { arguments }))
         }
         "response.output_item.done" => {
             let ItemDone { kind, output_index, item } = serde_json::from_str(frame).ok()?;
@@ -58,6 +64,15 @@ struct TextDone<'a> {
     content_index: u64,
     #[serde(borrow)]
     text: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct ArgumentsDone<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    output_index: u64,
+    #[serde(borrow)]
+    arguments: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     super::{
         error,
+        frame::{self, SAID},
         item::Items,
         response::{Head, failed},
         wire::{F, finish, is_call, is_search, searched, take_beside, upstream_shape},
@@ -19,6 +20,7 @@ use crate::{
     codec::{
         StreamDecoder,
         alike::Alike,
+        envelope::Envelope,
         is_error_event,
         json::{Fields, parse_event},
         sse,
@@ -111,11 +113,38 @@ impl Answer {
             return Ok(());
         }
         let from = out.len();
-        let value = parse_event(data, &mut self.half)?;
+        let value = match self.shortened(&frame.event, data.as_bytes()) {
+            Some(value) => value,
+            None => parse_event(data, &mut self.half)?,
+        };
         let name = value.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         self.event(&name, value, out).map_err(upstream_shape)?;
         self.alike.learn(&frame.event, data.as_bytes(), &["delta"], &["sequence_number", "obfuscation"], &out[from..]);
         self.bounded()
+    }
+
+    /// A frame that carries the answer, without what is said where nobody says otherwise and without items that have ended.
+    fn shortened(&self, name: &str, frame: &[u8]) -> Option<Value> {
+        let last = matches!(name, "response.completed" | "response.incomplete");
+        if !last && name != "response.created" {
+            return None;
+        }
+        let envelope = Envelope::fields(frame).ok()?;
+        let kind = &frame[envelope.value(frame, "type")?];
+        let answer = &frame[envelope.value(frame, "response")?];
+        let (mut response, output) = frame::fields(answer)?;
+        // What it is called and what it says it is may differ.
+        if kind.strip_prefix(b"\"")?.strip_suffix(b"\"")? != name.as_bytes() {
+            return None;
+        }
+        if let Some(output) = output.filter(|_| last) {
+            let items: Vec<&RawValue> = serde_json::from_slice(&answer[output.clone()]).ok()?;
+            let ended = |n: usize| self.items.get(n).is_some_and(|(at, item)| *at == n as u64 && item.done);
+            if !(0..items.len()).all(ended) {
+                response.insert("output".to_owned(), serde_json::from_slice(&answer[output]).ok()?);
+            }
+        }
+        Some(Value::Object(Map::from_iter([("response".to_owned(), Value::Object(response))])))
     }
 
     fn bounded(&self) -> Result<()> {
@@ -147,6 +176,7 @@ impl Answer {
         let mut f = Fields::new(response, "response")?;
         let Head { id, model, created, .. } = Head::take(&mut f)?;
         self.told = f.rest_map();
+        frame::note_defaults(&mut self.told);
         // What it will have been is known at the end.
         self.told.shift_remove("service_tier");
         let extra = Extra::new(F, self.told.clone());
@@ -225,10 +255,14 @@ impl Answer {
         let mut head = Head::take(&mut f)?;
         searched(&mut head.usage, self.searches.values().filter(|is_search| **is_search).count());
         let mut late = f.rest_map();
+        frame::note_defaults(&mut late);
         for part in take_beside(&mut late) {
             let index = self.slots.next();
             out.push(Event::PartStart { choice: 0, index, part: crate::model::PartStart::Whole(part) });
             out.push(Event::PartEnd { choice: 0, index });
+        }
+        if self.told.contains_key(SAID) && !late.contains_key(SAID) {
+            late.insert(SAID.to_owned(), 0.into());
         }
         late.retain(|key, value| self.told.get(key) != Some(value));
         if !late.is_empty() {

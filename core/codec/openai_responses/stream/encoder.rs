@@ -6,14 +6,15 @@ mod frames;
 mod parts;
 mod whole;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use self::frames::{Around, Place};
+use self::frames::{Around, CLOSE, Place};
 use super::{
     super::{
         error,
-        response::{Frame, log_list},
-        wire::{F, item_id, plain, response_id},
+        frame::{Frame, SAID},
+        response::log_list,
+        wire::{F, item_id, response_id},
     },
     told::{Call, Item, Say, State},
 };
@@ -89,11 +90,9 @@ impl Encoder {
 
     fn add(&mut self, id: String, state: State, out: &mut Vec<u8>) -> usize {
         let item = Item { id, state, detached: false, done: false, written: Vec::new() };
-        let value = item.added();
         self.items.push(item);
         let index = self.items.len() - 1;
-        let fields = [("output_index".to_owned(), Value::from(index)), ("item".to_owned(), value)];
-        self.emit("response.output_item.added", Value::Object(Map::from_iter(fields)), out);
+        self.item_added(index, out);
         index
     }
 
@@ -274,8 +273,9 @@ impl Encoder {
         }
         output.push(b']');
         let beside = std::mem::take(&mut self.beside);
-        let response = self.frame().over(output, self.finish.as_ref(), self.refused, self.usage.as_ref(), beside);
-        let name = if response.status() == Some("incomplete") { "response.incomplete" } else { "response.completed" };
+        let frame = self.frame();
+        let response = frame.over(output, self.finish.as_ref(), self.refused, self.usage.as_ref(), beside);
+        let name = if response.status == "incomplete" { "response.incomplete" } else { "response.completed" };
         let response = response.bytes();
         self.whole_answer(name, &response, out);
         // Not needed by its own vendor's clients, and taken for the end by all.
@@ -327,10 +327,9 @@ impl StreamEncoder for Encoder {
                 none => *none = Some(usage.clone()),
             },
             Event::Extra(extra) => {
-                let mut late = Map::new();
-                plain(extra, &mut late);
-                for (key, value) in late {
-                    self.start.extra.insert(F, &key, value);
+                let late = extra.of(F).into_iter().flatten();
+                for (key, value) in late.filter(|(key, _)| !key.starts_with('$') || *key == SAID) {
+                    self.start.extra.insert(F, key, value.clone());
                 }
             }
             Event::Ping => self.keep_alive(out),

@@ -37,7 +37,8 @@ pub struct Item {
     kind: Kind,
     /// The fields around the item's parts.
     fields: Map<String, Value>,
-    done: bool,
+    /// All of it was told.
+    pub done: bool,
 }
 
 enum Kind {
@@ -340,6 +341,7 @@ impl Item {
                 pieces.len() as u64 == *parts && pieces.iter().all(|p| p.ended && p.place.0 && p.place.1 < *parts)
             }
             (Again::Call { arguments }, Kind::Call { begun: Some(_), sent, .. }) => sent == arguments,
+            (Again::Arguments { arguments }, Kind::Call { begun: Some(_), sent, .. }) => return sent == arguments,
             _ => false,
         };
         if said {

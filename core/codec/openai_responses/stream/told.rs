@@ -4,9 +4,12 @@ use serde_json::{Map, Value};
 
 use super::super::{
     wire::{annotation, code_points},
-    write::{self, Thought},
+    write::{self, Object, Thought},
 };
-use crate::model::{Citation, Extra, Signature, Text, ToolCall};
+use crate::{
+    codec::written,
+    model::{Citation, Extra, Signature, Text, ToolCall},
+};
 
 pub struct Item {
     pub id: String,
@@ -40,32 +43,48 @@ impl Item {
     }
 
     /// As it begins.
-    pub fn added(&self) -> Value {
+    pub fn write_added(&self, out: &mut Vec<u8>) {
         match &self.state {
-            State::Message { fields, .. } => write::message(Some(&self.id), "in_progress", Vec::new(), Some(fields)),
-            State::Thought(think) => think.whole().value(Some(&self.id), None),
+            State::Message { fields, .. } => write_message(&self.id, "in_progress", &[], fields, out),
             State::Call(Call { call, call_id, .. }) => {
-                write::call(call, Some(&self.id), call_id, Some("in_progress"), &call.arguments)
+                let mut item = Object::open(out);
+                write::call(call, Some(&self.id), call_id, Some("in_progress"), &call.arguments, &mut item);
+                item.close();
             }
-            State::Whole(value) => value.clone(),
+            _ => self.write(out),
         }
     }
 
     /// As it is so far, or became.
-    pub fn value(&self) -> Value {
+    pub fn write(&self, out: &mut Vec<u8>) {
         match &self.state {
-            State::Message { says, fields } => {
-                let content = says.iter().map(Say::value).collect();
-                write::message(Some(&self.id), "completed", content, Some(fields))
-            }
-            State::Thought(think) => think.whole().value(Some(&self.id), None),
+            State::Message { says, fields } => write_message(&self.id, "completed", says, fields, out),
+            State::Thought(think) => written::value(&think.whole().value(Some(&self.id), None), out),
             State::Call(Call { call, call_id, .. }) => {
                 let arguments = write::arguments(call.kind, &call.arguments);
-                write::call(call, Some(&self.id), call_id, Some("completed"), arguments)
+                let mut item = Object::open(out);
+                write::call(call, Some(&self.id), call_id, Some("completed"), arguments, &mut item);
+                item.close();
             }
-            State::Whole(value) => value.clone(),
+            State::Whole(value) => written::value(value, out),
         }
     }
+}
+
+fn write_message(id: &str, status: &str, says: &[Say], fields: &Map<String, Value>, out: &mut Vec<u8>) {
+    let mut item = Object::open(out);
+    write::message_head(Some(id), status, &mut item);
+    let content = item.key("content");
+    content.push(b'[');
+    for (n, say) in says.iter().enumerate() {
+        if n > 0 {
+            content.push(b',');
+        }
+        say.write(content);
+    }
+    content.push(b']');
+    write::message_tail(Some(fields), &mut item);
+    item.close();
 }
 
 /// A part of a message.
@@ -98,11 +117,15 @@ impl Say {
         Say { whole: Some(value), ..Say::default() }
     }
 
-    pub fn value(&self) -> Value {
+    pub fn write(&self, out: &mut Vec<u8>) {
         match &self.whole {
-            Some(value) => value.clone(),
-            None if self.refusal => write::refusal(&self.text.text),
-            None => write::output_text(&self.text, Some(self.logprobs.clone())),
+            Some(value) => written::value(value, out),
+            None if self.refusal => written::value(&write::refusal(&self.text.text), out),
+            None => {
+                let mut part = Object::open(out);
+                write::output_text(&self.text, Some(&self.logprobs), &mut part);
+                part.close();
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The frames of a client's stream, written as they go out: nearly all of them are pieces of text, which differ from the one before
 //! in their number and their text alone.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Encoder;
 use crate::codec::written;
@@ -16,7 +16,7 @@ impl Encoder {
             out.push(b':');
             written::value(value, out);
         }
-        out.extend_from_slice(b"}\n\n");
+        out.extend_from_slice(CLOSE);
     }
 
     /// One that carries the answer as it is so far.
@@ -24,7 +24,7 @@ impl Encoder {
         self.head(name, out);
         out.extend_from_slice(b",\"response\":");
         out.extend_from_slice(response);
-        out.extend_from_slice(b"}\n\n");
+        out.extend_from_slice(CLOSE);
     }
 
     /// What every event begins with.
@@ -34,6 +34,40 @@ impl Encoder {
         }
         written::number(self.sequence, out);
         self.sequence += 1;
+    }
+
+    /// An event of an item, up to where it belongs: its own fields and `CLOSE` come behind.
+    pub(super) fn open(&mut self, name: &'static str, item: usize, place: Place, out: &mut Vec<u8>) {
+        self.head(name, out);
+        if self.around.of != Some((item, place)) {
+            self.around.of = Some((item, place));
+            let written = &mut self.around.written;
+            written.clear();
+            written.extend_from_slice(b",\"item_id\":");
+            written::text(&self.items[item].id, written);
+            written.extend_from_slice(b",\"output_index\":");
+            written::number(item as u64, written);
+            let (key, at) = match place {
+                Place::Content(at) => (",\"content_index\":", at),
+                Place::Summary(at) => (",\"summary_index\":", at),
+                Place::Item => ("", 0),
+            };
+            written.extend_from_slice(key.as_bytes());
+            if !key.is_empty() {
+                written::number(at as u64, written);
+            }
+        }
+        out.extend_from_slice(&self.around.written);
+    }
+
+    /// An item as it begins.
+    pub(super) fn item_added(&mut self, at: usize, out: &mut Vec<u8>) {
+        self.head("response.output_item.added", out);
+        out.extend_from_slice(b",\"output_index\":");
+        written::number(at as u64, out);
+        out.extend_from_slice(b",\"item\":");
+        self.items[at].write_added(out);
+        out.extend_from_slice(CLOSE);
     }
 
     /// A piece of text: what nearly all events are.
@@ -46,37 +80,14 @@ impl Encoder {
         logs: Option<&[Value]>,
         out: &mut Vec<u8>,
     ) {
-        self.head(name, out);
-        if self.around.of != Some((item, place)) {
-            self.around.of = Some((item, place));
-            self.around.written.clear();
-            let mut fields = Map::new();
-            fields.insert("item_id".to_owned(), self.items[item].id.as_str().into());
-            fields.insert("output_index".to_owned(), item.into());
-            match place {
-                Place::Content(at) => drop(fields.insert("content_index".to_owned(), at.into())),
-                Place::Summary(at) => drop(fields.insert("summary_index".to_owned(), at.into())),
-                Place::Item => {}
-            }
-            let fields = written::object(&fields);
-            // Without its brackets.
-            self.around.written.extend_from_slice(&fields[1..fields.len() - 1]);
-        }
-        out.push(b',');
-        out.extend_from_slice(&self.around.written);
+        self.open(name, item, place, out);
         out.extend_from_slice(b",\"delta\":");
         written::text(delta, out);
         if let Some(logs) = logs {
-            out.extend_from_slice(b",\"logprobs\":[");
-            for (n, log) in logs.iter().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                written::value(log, out);
-            }
-            out.push(b']');
+            out.extend_from_slice(b",\"logprobs\":");
+            written::list(logs, out);
         }
-        out.extend_from_slice(b"}\n\n");
+        out.extend_from_slice(CLOSE);
     }
 
     /// An item as it became.
@@ -87,16 +98,21 @@ impl Encoder {
         written::number(at as u64, out);
         out.extend_from_slice(b",\"item\":");
         out.extend_from_slice(&self.items[at].written);
-        out.extend_from_slice(b"}\n\n");
+        out.extend_from_slice(CLOSE);
     }
 
     pub(super) fn write_item(&mut self, at: usize) {
         let item = &mut self.items[at];
         if item.written.is_empty() {
-            written::value(&item.value(), &mut item.written);
+            let mut written = std::mem::take(&mut item.written);
+            item.write(&mut written);
+            item.written = written;
         }
     }
 }
+
+/// The end of every event.
+pub const CLOSE: &[u8] = b"}\n\n";
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Place {
@@ -106,7 +122,7 @@ pub enum Place {
     Item,
 }
 
-/// The fields of a piece of text that say where it belongs. Nearly every event of a stream has those of the one before.
+/// The fields of an event that say where it belongs. Nearly every event of a stream has those of the one before.
 #[derive(Default)]
 pub struct Around {
     of: Option<(usize, Place)>,

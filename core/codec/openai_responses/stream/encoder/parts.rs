@@ -12,9 +12,12 @@ use super::{
         },
         told::{Call, Say, State, Think},
     },
-    Encoder, Place,
+    CLOSE, Encoder, Place,
 };
-use crate::model::{Extra, ToolCall, ToolKind};
+use crate::{
+    codec::written,
+    model::{Extra, ToolCall, ToolKind},
+};
 
 impl Encoder {
     /// A part of the message that is open, or of a new one.
@@ -40,11 +43,9 @@ impl Encoder {
         };
         let State::Message { says, .. } = &mut self.items[item].state else { return };
         let sub = says.len();
-        let empty = say.value();
         says.push(say);
         self.places.push((part, item, sub));
-        let event = json!({"item_id": self.items[item].id, "output_index": item, "content_index": sub, "part": empty});
-        self.emit("response.content_part.added", event, out);
+        self.part("response.content_part.added", item, sub, out);
     }
 
     /// Parts of an open message that have had all.
@@ -60,22 +61,39 @@ impl Encoder {
         if std::mem::replace(&mut say.told, true) {
             return;
         }
-        let (value, text, refusal, whole) = (say.value(), say.text.text.clone(), say.refusal, say.whole.is_some());
-        let logprobs = Value::Array(say.logprobs.clone());
-        let place = json!({"item_id": self.items[item].id, "output_index": item, "content_index": sub});
-        let with = |key: &str, value: Value| {
-            let mut fields = place.clone();
-            fields[key] = value;
-            fields
+        let name = match say {
+            Say { refusal: true, .. } => Some("response.refusal.done"),
+            Say { whole: None, .. } => Some("response.output_text.done"),
+            _ => None,
         };
-        if refusal {
-            self.emit("response.refusal.done", with("refusal", text.into()), out);
-        } else if !whole {
-            let mut fields = with("text", text.into());
-            fields["logprobs"] = logprobs;
-            self.emit("response.output_text.done", fields, out);
+        if let Some(name) = name {
+            self.open(name, item, Place::Content(sub), out);
+            if let Some(Say { text, logprobs, refusal, .. }) = self.said(item, sub) {
+                out.extend_from_slice(if *refusal { b",\"refusal\":" } else { b",\"text\":" });
+                written::text(&text.text, out);
+                if !refusal {
+                    out.extend_from_slice(b",\"logprobs\":");
+                    written::list(logprobs, out);
+                }
+            }
+            out.extend_from_slice(CLOSE);
         }
-        self.emit("response.content_part.done", with("part", value), out);
+        self.part("response.content_part.done", item, sub, out);
+    }
+
+    /// An event that tells a part of a message as it is.
+    fn part(&mut self, name: &'static str, item: usize, sub: usize, out: &mut Vec<u8>) {
+        self.open(name, item, Place::Content(sub), out);
+        if let Some(say) = self.said(item, sub) {
+            out.extend_from_slice(b",\"part\":");
+            say.write(out);
+        }
+        out.extend_from_slice(CLOSE);
+    }
+
+    fn said(&self, item: usize, sub: usize) -> Option<&Say> {
+        let State::Message { says, .. } = &self.items[item].state else { return None };
+        says.get(sub)
     }
 
     pub(super) fn think(&mut self, part: u32, extra: &Extra, out: &mut Vec<u8>) {
@@ -156,13 +174,15 @@ impl Encoder {
             let text = call.arguments.clone();
             self.piece("response.function_call_arguments.delta", item, Place::Item, &text, None, out);
         }
-        let State::Call(Call { call, .. }) = &self.items[item].state else { return };
         let (name, key) = match kind {
-            ToolKind::Function => ("response.function_call_arguments.done", "arguments"),
-            ToolKind::Custom => ("response.custom_tool_call_input.done", "input"),
+            ToolKind::Function => ("response.function_call_arguments.done", ",\"arguments\":"),
+            ToolKind::Custom => ("response.custom_tool_call_input.done", ",\"input\":"),
         };
-        let mut event = json!({"item_id": self.items[item].id, "output_index": item});
-        event[key] = call.arguments.as_str().into();
-        self.emit(name, event, out);
+        self.open(name, item, Place::Item, out);
+        if let State::Call(Call { call, .. }) = &self.items[item].state {
+            out.extend_from_slice(key.as_bytes());
+            written::text(&call.arguments, out);
+        }
+        out.extend_from_slice(CLOSE);
     }
 }
