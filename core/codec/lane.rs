@@ -218,9 +218,9 @@ impl Lane {
             match self.format {
                 // What it searched for may stand in any frame.
                 Format::Gemini
-                    if !WORDS.finish_of_gemini.is_in(frame)
-                        && !WORDS.error.is_in(frame)
-                        && !(self.searches && WORDS.searches_of_gemini.is_in(frame)) =>
+                    if !(WORDS.finish_of_gemini.is_in(frame)
+                        || WORDS.error.is_in(frame)
+                        || self.searches && WORDS.searches_of_gemini.is_in(frame)) =>
                 {
                     if WORDS.usage_of_gemini.is_in(frame) {
                         self.last_usage = Some(bytes.slice(at));

@@ -124,7 +124,7 @@ impl Owed {
     /// Rows of the ledger for a batch that says what it used. `None`: it does not, or not of which model.
     fn told(&self, ended: &Ended) -> Option<Vec<Attempt>> {
         let mut usage = ended.usage.clone()?;
-        usage.service_tier = ended.tier.clone();
+        usage.service_tier = ended.tier;
         let model = self.model.as_deref().or(ended.model.as_deref())?;
         let name = format!("{}/{model}", self.provider.name);
         let rates = self.prices.find(&name, &self.provider, model);

@@ -117,7 +117,7 @@ fn lengthen(value: &mut Value, under: &str, by: usize, number: &mut usize) {
             let line =
                 [" and so on, as texts do", " with a \"word\"\n and an \u{fc}", "\t\\ and \u{1f600}"][*number % 3];
             text.push_str(&line.repeat(by / line.len() + 1));
-            text.push_str(if *number % 7 == 0 { " \n" } else { "." });
+            text.push_str(if number.is_multiple_of(7) { " \n" } else { "." });
         }
         _ => {}
     }

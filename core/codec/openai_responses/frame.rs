@@ -11,9 +11,12 @@ use crate::{
     model::{Extra, Finish, Usage},
 };
 
+/// An answer's fields, and where its items stand.
+type Fields = (Map<String, Value>, Option<Range<usize>>);
+
 /// An answer's fields, with one note in place of all that say what `DEFAULTS` has: of those no tree is built, and who writes the
 /// answer writes them again. Without its items: where those stand. `None`: it is no such object, and is read the long way.
-pub fn fields(answer: &[u8]) -> Option<(Map<String, Value>, Option<Range<usize>>)> {
+pub fn fields(answer: &[u8]) -> Option<Fields> {
     let envelope = Envelope::fields(answer).ok()?;
     let (mut fields, mut output) = (Map::with_capacity(12), None);
     let (mut said, mut other) = (0u64, 0u64);
@@ -47,10 +50,11 @@ pub fn note_defaults(fields: &mut Map<String, Value>) {
     let mut said = fields.get(SAID).and_then(Value::as_u64).unwrap_or(0);
     let before = said;
     fields.retain(|key, value| {
-        let default = DEFAULTS.iter().position(|(name, _)| *name == key.as_str());
-        let Some(at) = default.filter(|at| value.to_string() == DEFAULTS[*at].1) else { return true };
-        said |= 1 << at;
-        false
+        let Some(at) = DEFAULTS.iter().position(|(name, _)| *name == key.as_str()) else { return true };
+        let written = value.to_string();
+        let is_default = written == DEFAULTS[at].1;
+        said |= u64::from(is_default) << at;
+        !is_default
     });
     if said != before {
         fields.insert(SAID.to_owned(), said.into());
