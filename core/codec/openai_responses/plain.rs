@@ -44,17 +44,18 @@ struct Item<'a> {
     arguments: Option<String>,
 }
 
+/// A part of a message. With a field more it would say something more.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text<'a> {
+pub struct Text<'a> {
     #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
+    pub kind: Cow<'a, str>,
     #[serde(borrow)]
-    text: Cow<'a, str>,
+    pub text: Cow<'a, str>,
     #[serde(borrow, default)]
-    annotations: Vec<&'a RawValue>,
+    pub annotations: Vec<&'a RawValue>,
     #[serde(borrow, default)]
-    logprobs: Vec<&'a RawValue>,
+    pub logprobs: Vec<&'a RawValue>,
 }
 
 impl Text<'_> {

@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::plain::Text;
+
 /// What a frame says again.
 pub enum Again<'a> {
     /// A text, at its place in a message.
@@ -29,7 +31,7 @@ pub fn again<'a>(name: &str, frame: &'a str) -> Option<(u64, Again<'a>)> {
         }
         "response.content_part.done" => {
             let PartDone { kind, output_index, content_index: at, part } = serde_json::from_str(frame).ok()?;
-            let OutputText { kind: part_kind, text, annotations, logprobs } = part;
+            let Text { kind: part_kind, text, annotations, logprobs } = part;
             let plain = kind == name && part_kind == "output_text" && logprobs.is_empty();
             plain.then_some((output_index, Again::Part { at, text, citations: annotations.len() }))
         }
@@ -82,21 +84,7 @@ struct PartDone<'a> {
     output_index: u64,
     content_index: u64,
     #[serde(borrow)]
-    part: OutputText<'a>,
-}
-
-/// With a field more it would say something more.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OutputText<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    text: Cow<'a, str>,
-    #[serde(borrow, default)]
-    annotations: Vec<&'a RawValue>,
-    #[serde(borrow, default)]
-    logprobs: Vec<&'a RawValue>,
+    part: Text<'a>,
 }
 
 #[derive(Deserialize)]
