@@ -605,8 +605,9 @@ impl Writer<'_> {
     }
 }
 
-/// Fields that both formats of this vendor have.
-pub const CACHING: [&str; 3] = ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"];
+/// Fields that both formats of this vendor have. A safety identifier stands there only beside a user.
+pub const CACHING: [&str; 4] =
+    ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"];
 
 /// OpenAI's own servers, where its newest fields are known and unknown ones refused.
 pub fn vendor(dialect: &Dialect) -> bool {

@@ -517,6 +517,10 @@ fn embedding_inputs_come_in_four_shapes() {
         assert_eq!(request.single, single);
         assert_eq!(Value::Object(CODEC.encode_embeddings(&request, &Dialect::of("m")).unwrap().body), body);
     }
+    // What only some servers know goes back to them as it came.
+    let body = json!({"model": "m", "input": "a", "encoding_format": "base64_int8"});
+    let request = CODEC.decode_embeddings(body.to_string().as_bytes(), Inbound::default()).unwrap();
+    assert_eq!(Value::Object(CODEC.encode_embeddings(&request, &Dialect::of("m")).unwrap().body), body);
     for input in [json!([]), json!({}), json!([1, "a"]), json!(["a", 1])] {
         let body = json!({"model": "m", "input": input}).to_string();
         let error = CODEC.decode_embeddings(body.as_bytes(), Inbound::default()).unwrap_err();
