@@ -73,7 +73,9 @@ pub fn shared<'a>(extra: &'a Extra, own: Format, keys: &[&'static str]) -> Vec<(
 /// Knobs that are dropped: each is named once.
 pub fn note(extra: &Extra, own: Format, dropped: &mut Vec<&'static str>) {
     let Some(theirs) = fields(extra, own) else { return };
-    for (path, name) in KNOBS {
+    // Answers of this format are kept by the gateway, or not, as their client says.
+    let kept = extra.of(Format::OpenaiResponses).is_some();
+    for (path, name) in KNOBS.into_iter().filter(|(path, _)| !(kept && *path == "store")) {
         if told(theirs, path).is_some_and(|value| asks(path, value)) && !dropped.contains(&name) {
             dropped.push(name);
         }
@@ -121,8 +123,7 @@ fn told<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
 /// What is said to be as it is anyway asks for nothing.
 fn asks(path: &str, value: &Value) -> bool {
     match value {
-        Value::Null => false,
-        Value::Bool(false) => path == "store",
+        Value::Null | Value::Bool(false) => false,
         Value::String(word) => !USUAL.contains(&(path, word)),
         Value::Array(list) => !list.is_empty(),
         Value::Object(fields) => !fields.is_empty() || path == "guardrailConfig",
@@ -262,6 +263,15 @@ mod tests {
             let mut dropped = Vec::new();
             note(&extra(Format::Cohere, quiet), Format::OpenaiChat, &mut dropped);
             assert!(dropped.is_empty(), "{dropped:?}");
+        }
+        for (format, store, named) in [
+            (Format::OpenaiChat, true, true),
+            (Format::OpenaiChat, false, false),
+            (Format::OpenaiResponses, true, false),
+        ] {
+            let mut dropped = Vec::new();
+            note(&extra(format, json!({"store": store})), Format::Gemini, &mut dropped);
+            assert_eq!(dropped.contains(&"store"), named, "{format:?} {store}");
         }
         let mut many = json!({"future\r\nknob é": 1, "seen": null, "guardrailConfig": {}, "$own": 1, "metadata": 1});
         assert_eq!(unknown(&extra(Format::Cohere, many.clone()), Format::Ollama), ["future__knob__"]);

@@ -135,7 +135,9 @@ impl Document {
             }
         }
         for (from, to) in dialect.renames {
-            if let Some(at) = self.envelope.value(&self.bytes, from) {
+            // What a stage changed is written under the new name anyway.
+            let changed = self.edited().any(|key| key == *from);
+            if let Some(at) = self.envelope.value(&self.bytes, from).filter(|_| !changed) {
                 patches.push((from, None));
                 patches.push((to, Some(self.bytes.slice(at))));
             }

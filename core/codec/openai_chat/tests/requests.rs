@@ -264,6 +264,14 @@ fn ids_that_are_too_long_for_openai_are_shortened_in_call_and_result() {
 }
 
 #[test]
+fn a_seed_under_another_name_is_a_seed() {
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "random_seed": 7});
+    let asked = request(&body);
+    assert_eq!(asked.sampling.seed, Some(7));
+    assert_eq!(Value::Object(encoded(&asked, &Dialect::of("m")).body), body, "and goes back as it came");
+}
+
+#[test]
 fn knobs_that_a_provider_refuses_are_dropped_and_noted() {
     let dialect = Dialect { refuses: &["seed", "logit_bias", "user"], max_tokens_field: "max_tokens", ..provider("x") };
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "seed": 1, "logit_bias": {"1": 1},
