@@ -204,7 +204,13 @@ pub fn missing(path: &str) -> Error {
 
 pub fn wrong_type(path: &str, want: &str, got: &Value) -> Error {
     let place = if path.is_empty() { "the body" } else { path };
-    Error::invalid(path, format!("`{place}` must be {want}, not {}", kind(got)))
+    // A number where another one is wanted: which kind it is tells nothing.
+    match got {
+        Value::Number(n) if want.contains("number") && n.as_str().len() < 24 => {
+            Error::invalid(path, format!("`{place}` must be {want}, not {n}"))
+        }
+        _ => Error::invalid(path, format!("`{place}` must be {want}, not {}", kind(got))),
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

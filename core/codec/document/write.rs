@@ -10,13 +10,14 @@ use super::{
     super::{
         Dialect, Encoded, Field, codec,
         envelope::Entry,
+        foreign,
         hosted::{self, Fitted},
     },
     Document,
 };
 use crate::{
     error::{Error, Result},
-    model::{Format, Operation, Request},
+    model::{EmbeddingRequest, Format, Operation, Request},
 };
 
 impl Document {
@@ -36,6 +37,14 @@ impl Document {
             return codec(format).encode_request(&chat, dialect);
         }
         self.fitted(format, dialect, |request| codec(format).encode_request(request, dialect))
+    }
+
+    /// A request for vectors, for a target of another format, and the fields that no format knows.
+    pub fn embeddings_elsewhere(&mut self, format: Format) -> Result<(EmbeddingRequest, Vec<String>)> {
+        let asked = self.embeddings()?;
+        foreign::refuse_vectors(&asked.extra, format)?;
+        let unknown = foreign::unknown(&asked.extra, format);
+        Ok((asked, unknown))
     }
 
     /// What counts the tokens of this request at a target of another format; `None`: it does not count.
@@ -126,7 +135,9 @@ impl Document {
             }
         }
         for (from, to) in dialect.renames {
-            if let Some(at) = self.envelope.value(&self.bytes, from) {
+            // What a stage changed is written under the new name anyway.
+            let changed = self.edited().any(|key| key == *from);
+            if let Some(at) = self.envelope.value(&self.bytes, from).filter(|_| !changed) {
                 patches.push((from, None));
                 patches.push((to, Some(self.bytes.slice(at))));
             }

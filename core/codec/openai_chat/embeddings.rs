@@ -21,23 +21,19 @@ pub fn decode(body: &[u8]) -> Result<EmbeddingRequest> {
     let model = f.required_string("model")?;
     let (inputs, single) = inputs(f.take("input").ok_or_else(|| missing("input"))?)?;
     let dimensions = f.u64("dimensions")?;
-    let encoding = match f.string("encoding_format")?.as_deref() {
-        None | Some("float") => Encoding::Float,
-        Some("base64") => Encoding::Base64,
-        Some(_) => return Err(Error::invalid("encoding_format", "`encoding_format` must be \"float\" or \"base64\"")),
+    let asked = f.string("encoding_format")?;
+    // Some servers of this format have more of them: theirs to read, and no other format's.
+    let (encoding, other) = match asked.as_deref() {
+        None | Some("float") => (Encoding::Float, None),
+        Some("base64") => (Encoding::Base64, None),
+        Some(_) => (Encoding::Float, asked),
     };
     let user = f.string("user")?;
-    Ok(EmbeddingRequest {
-        model,
-        inputs,
-        single,
-        dimensions,
-        encoding,
-        task: None,
-        title: None,
-        user,
-        extra: f.rest(F),
-    })
+    let mut extra = f.rest(F);
+    if let Some(other) = other {
+        extra.insert(F, "encoding_format", other.into());
+    }
+    Ok(EmbeddingRequest { model, inputs, single, dimensions, encoding, task: None, title: None, user, extra })
 }
 
 fn inputs(value: Value) -> Result<(Vec<EmbeddingInput>, bool)> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     assistant, content, messages,
-    wire::{F, FUNCTION, LEGACY, SAFETY_ID, keep, mark, marked, plain, prefixed},
+    wire::{F, FUNCTION, LEGACY, RANDOM_SEED, SAFETY_ID, keep, mark, marked, plain, prefixed},
 };
 use crate::{
     codec::{
@@ -29,7 +29,10 @@ pub fn decode(body: &[u8]) -> Result<Request> {
     let mut tools = decode_list(&mut f, "tools", decode_tool)?;
     tools.extend(decode_list(&mut f, "functions", legacy_tool)?);
     let tool_choice = tool_choice(&mut f)?;
-    let sampling = decode_sampling(&mut f)?;
+    let mut sampling = decode_sampling(&mut f)?;
+    // As one vendor of this format says it.
+    let random = f.i64("random_seed")?.filter(|_| sampling.seed.is_none());
+    sampling.seed = sampling.seed.or(random);
     let completion = f.u64("max_completion_tokens")?;
     let max_tokens = completion.or(f.u64("max_tokens")?);
     let (logprobs, stray_top) = logprobs(&mut f)?;
@@ -70,6 +73,9 @@ pub fn decode(body: &[u8]) -> Result<Request> {
     request.extra = f.rest(F);
     if user.is_none() && safety.is_some() {
         request.extra.insert(F, SAFETY_ID, true.into());
+    }
+    if random.is_some() {
+        request.extra.insert(F, RANDOM_SEED, true.into());
     }
     if let Some(top) = stray_top {
         request.extra.insert(F, "top_logprobs", top.into());
@@ -511,7 +517,9 @@ impl Writer<'_> {
         let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } =
             &request.sampling;
         let bias = logit_bias.clone().map(Value::Object);
-        let seed_key = if self.dialect.provider == "mistral" { "random_seed" } else { "seed" };
+        let renamed = self.dialect.renames.iter().find(|(from, _)| *from == "seed").map(|(_, to)| *to);
+        let own = if marked(&request.extra, RANDOM_SEED) { "random_seed" } else { "seed" };
+        let seed_key = renamed.unwrap_or(own);
         let stop = (!stop.is_empty()).then(|| Value::from(stop.clone()));
         let knobs: [(&'static str, &'static str, Option<Value>); 8] = [
             ("temperature", "temperature", temperature.map(number)),
@@ -605,8 +613,9 @@ impl Writer<'_> {
     }
 }
 
-/// Fields that both formats of this vendor have.
-pub const CACHING: [&str; 3] = ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"];
+/// Fields that both formats of this vendor have. A safety identifier stands there only beside a user.
+pub const CACHING: [&str; 4] =
+    ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"];
 
 /// OpenAI's own servers, where its newest fields are known and unknown ones refused.
 pub fn vendor(dialect: &Dialect) -> bool {

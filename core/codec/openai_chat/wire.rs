@@ -30,6 +30,8 @@ pub const FIELD: &str = "$field";
 pub const TYPE: &str = "$type";
 /// The end-user id came as `safety_identifier`.
 pub const SAFETY_ID: &str = "$safety_identifier";
+/// The seed came as `random_seed`.
+pub const RANDOM_SEED: &str = "$random_seed";
 
 /// Unknown fields that go back as they are.
 pub fn plain(extra: &Extra, out: &mut Map<String, Value>) {

@@ -264,6 +264,14 @@ fn ids_that_are_too_long_for_openai_are_shortened_in_call_and_result() {
 }
 
 #[test]
+fn a_seed_under_another_name_is_a_seed() {
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "random_seed": 7});
+    let asked = request(&body);
+    assert_eq!(asked.sampling.seed, Some(7));
+    assert_eq!(Value::Object(encoded(&asked, &Dialect::of("m")).body), body, "and goes back as it came");
+}
+
+#[test]
 fn knobs_that_a_provider_refuses_are_dropped_and_noted() {
     let dialect = Dialect { refuses: &["seed", "logit_bias", "user"], max_tokens_field: "max_tokens", ..provider("x") };
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "seed": 1, "logit_bias": {"1": 1},
@@ -517,6 +525,10 @@ fn embedding_inputs_come_in_four_shapes() {
         assert_eq!(request.single, single);
         assert_eq!(Value::Object(CODEC.encode_embeddings(&request, &Dialect::of("m")).unwrap().body), body);
     }
+    // What only some servers know goes back to them as it came.
+    let body = json!({"model": "m", "input": "a", "encoding_format": "base64_int8"});
+    let request = CODEC.decode_embeddings(body.to_string().as_bytes(), Inbound::default()).unwrap();
+    assert_eq!(Value::Object(CODEC.encode_embeddings(&request, &Dialect::of("m")).unwrap().body), body);
     for input in [json!([]), json!({}), json!([1, "a"]), json!(["a", 1])] {
         let body = json!({"model": "m", "input": input}).to_string();
         let error = CODEC.decode_embeddings(body.as_bytes(), Inbound::default()).unwrap_err();
