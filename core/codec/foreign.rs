@@ -126,11 +126,25 @@ fn asks(path: &str, value: &Value) -> bool {
         Value::Null | Value::Bool(false) => false,
         Value::String(word) => !USUAL.contains(&(path, word)),
         Value::Array(list) => !list.is_empty(),
+        // What one family's models are told beside its own fields: some of it has a name.
+        Value::Object(fields) if path == ADDITIONAL => fields.keys().any(|key| !NAMED.contains(&key.as_str())),
         Value::Object(fields) => !fields.is_empty() || path == "guardrailConfig",
         _ => true,
     }
 }
 
+const ADDITIONAL: &str = "additionalModelRequestFields";
+/// Fields in there that are read.
+const NAMED: [&str; 8] = [
+    "thinking",
+    "reasoning_config",
+    "reasoning_effort",
+    "reasoningConfig",
+    "output_config",
+    "inferenceConfig",
+    "top_k",
+    "topK",
+];
 /// What is so when nothing is said.
 const USUAL: [(&str, &str); 3] =
     [("truncation", "disabled"), ("reasoning.context", "auto"), ("reasoning.mode", "standard")];
@@ -225,7 +239,7 @@ const KNOBS: [(&str, &str); 50] = [
     ("guardrailConfig", "guardrail_config"),
     ("performanceConfig", "performance_config"),
     ("promptVariables", "prompt_variables"),
-    ("additionalModelRequestFields", "additional_model_request_fields"),
+    (ADDITIONAL, "additional_model_request_fields"),
     ("additionalModelResponseFieldPaths", "additional_model_response_field_paths"),
     // Cohere, Ollama
     ("safety_mode", "safety_mode"),
@@ -256,6 +270,7 @@ mod tests {
         assert!(dropped.is_empty());
         for quiet in [
             json!({"truncation": "disabled"}),
+            json!({"additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 2000}, "top_k": 5}}),
             json!({"reasoning": {"mode": "standard", "context": "auto", "effort": "low"}}),
             json!({"priority": null}),
             json!({"raw_prompting": false}),
