@@ -505,8 +505,7 @@ impl Gateway {
                 break;
             }
             // Whose provider would refuse is not asked.
-            let outlook = self.state.health.outlook(target);
-            if !outlook.open {
+            if let Some(outlook) = self.state.health.closed(target) {
                 exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
                 errors.push(route::spent(target, outlook.resets_in, outlook.unpaid));
                 continue;

@@ -6,6 +6,7 @@ mod frame;
 mod gate;
 mod keeper;
 mod meter;
+mod room;
 mod seat;
 mod shared;
 mod shown;
@@ -43,8 +44,9 @@ use crate::{
 };
 
 pub use self::{
+    room::Room,
     seat::Slot,
-    take::{At, Refused, Room, Taken},
+    take::{At, Refused, Taken},
     view::Row,
 };
 
@@ -120,6 +122,12 @@ struct KeyGate {
     print: [u8; 16],
     model: Option<Arc<str>>,
     gate: Arc<Gate>,
+}
+
+impl KeyGate {
+    fn fits(&self, print: [u8; 16], model: &str) -> bool {
+        self.print == print && self.model.as_deref().is_none_or(|own| own == model)
+    }
 }
 
 impl Outlook {
@@ -227,19 +235,35 @@ impl Quotas {
         self.view(clock::now()).look(at)
     }
 
+    /// How it stands, if it may not be asked now: told at a glance of most that may.
+    pub fn closed(&self, at: At<'_>) -> Option<Outlook> {
+        if self.is_idle() {
+            return None;
+        }
+        let view = self.view(clock::now());
+        if view.brief(at.slot, false) == Brief::Open {
+            return None;
+        }
+        Some(view.look(at)).filter(|outlook| !outlook.open)
+    }
+
     /// For who looks at many targets: one moment for all of them.
     pub fn view(&self, now: Instant) -> View {
         View { registry: self.registry.load(), now: self.pace.now(now) }
     }
 
-    /// Until a key may be used for a model again; `None`: it may be used now.
-    pub fn key_rests(&self, provider: &Provider, index: usize, model: &str) -> Option<Duration> {
+    /// Until this one of its provider's keys may be used for a target again; `None`: it may be used now.
+    pub fn key_rests(&self, at: At<'_>, index: usize, now: Instant) -> Option<Duration> {
         if self.is_idle() {
             return None;
         }
-        let registry = self.registry.load();
-        let keys = registry.keys.get(&provider.name)?;
-        let outlook = of_key(keys, provider.fingerprint(index)?, model, self.now());
+        let (registry, now) = (self.registry.load(), self.pace.now(now));
+        let (keys, print) = (registry.seats.find(at).1?, at.provider.fingerprint(index)?);
+        let mut mine = keys.iter().filter(|key| key.fits(print, at.model));
+        if mine.all(|key| key.gate.brief(now, false) == Brief::Open) {
+            return None;
+        }
+        let outlook = of_key(keys, print, at.model, now);
         (!outlook.open).then(|| outlook.resets_in.unwrap_or(Duration::ZERO))
     }
 
@@ -406,7 +430,7 @@ fn of_keys(keys: &[KeyGate], at: At<'_>, now: Millis) -> Outlook {
 }
 
 fn of_key(keys: &[KeyGate], print: [u8; 16], model: &str, now: Millis) -> Outlook {
-    let mine = keys.iter().filter(|key| key.print == print && key.model.as_deref().is_none_or(|own| own == model));
+    let mine = keys.iter().filter(|key| key.fits(print, model));
     mine.fold(Outlook::FREE, |all, key| all.and(key.gate.outlook(now)))
 }
 
