@@ -247,8 +247,9 @@ impl Gateway {
             Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
             _ => {
+                let mut body = body;
                 if exchange.place.is_none() {
-                    Box::pin(self.in_turn(runtime, exchange)).await?;
+                    Box::pin(self.in_turn_unread(runtime, exchange, &mut body)).await?;
                 }
                 return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await;
             }
