@@ -156,7 +156,7 @@ impl Meter {
         }
         state.next += 1;
         let id = state.next;
-        let result = match state.counter.hold(id, amount, bound, 0, u64::MAX) {
+        let result = match state.counter.hold_of((id, true, || ()), amount, bound, 0, u64::MAX) {
             Ok(()) => {
                 if opens {
                     state.opener = Some(id);

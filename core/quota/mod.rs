@@ -34,6 +34,7 @@ use self::{
     meter::{Meter, Meters},
     seat::Seats,
     shown::Reading,
+    view::key_name,
 };
 use crate::{
     clock,
@@ -241,7 +242,7 @@ impl Quotas {
             return None;
         }
         let view = self.view(clock::now());
-        if view.brief(at.slot, false) == Brief::Open {
+        if view.brief(at.slot, false, &mut None) == Brief::Open {
             return None;
         }
         Some(view.look(at)).filter(|outlook| !outlook.open)
@@ -283,14 +284,24 @@ impl Quotas {
 }
 
 impl View {
-    /// Of a target that remembers its places: what can be told at a glance. `closely`: also what is left.
+    /// Of a target that remembers its places: what can be told at a glance. `closely`: also what is left. `last`: whose keys were
+    /// looked at last, told by where they lie, and whether all were open.
     #[inline]
-    pub fn brief(&self, slot: &Slot, closely: bool) -> Brief {
+    pub fn brief(&self, slot: &Slot, closely: bool, last: &mut Option<(usize, bool)>) -> Brief {
         let Some((target, keys)) = self.registry.seats.known(slot) else { return Brief::Unsure };
-        if let Some(keys) = keys
-            && (closely || !keys.iter().all(|key| key.gate.brief(self.now, false) == Brief::Open))
-        {
-            return Brief::Unsure;
+        if let Some(keys) = keys {
+            if closely {
+                return Brief::Unsure;
+            }
+            let here = keys.as_ptr().addr();
+            let open = match *last {
+                Some((whose, open)) if whose == here => open,
+                _ => keys.iter().all(|key| key.gate.brief(self.now, false) == Brief::Open),
+            };
+            *last = Some((here, open));
+            if !open {
+                return Brief::Unsure;
+            }
         }
         target.map_or(Brief::Open, |gate| gate.brief(self.now, closely))
     }
@@ -432,12 +443,6 @@ fn of_keys(keys: &[KeyGate], at: At<'_>, now: Millis) -> Outlook {
 fn of_key(keys: &[KeyGate], print: [u8; 16], model: &str, now: Millis) -> Outlook {
     let mine = keys.iter().filter(|key| key.fits(print, model));
     mine.fold(Outlook::FREE, |all, key| all.and(key.gate.outlook(now)))
-}
-
-/// As messages and rows call it: not the key, but enough to tell it from others.
-fn key_name(provider: &str, print: &[u8; 16]) -> Arc<str> {
-    let print: String = print.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{provider}#{print}").into()
 }
 
 const A_DAY: Duration = Duration::from_secs(86_400);

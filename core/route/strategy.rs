@@ -107,7 +107,6 @@ impl Plan {
         let several = self.groups.len() > 1;
         let mut seen: HashSet<Named<'_>, foldhash::fast::RandomState> = HashSet::default();
         let (mut closed, mut ejected) = (Vec::new(), Vec::new());
-        // Of all groups, as targets are counted.
         let mut standings: Vec<Option<Standing>> = Vec::new();
         let (now, mut before) = (live.health.now(now), 0);
         for (turn, group) in self.groups.iter().enumerate() {
