@@ -247,8 +247,9 @@ impl Gateway {
             Operation::Chat | Operation::Embeddings | Operation::CountTokens | Operation::Compact => {}
             // What no codec reads goes the same way; boxed, because it is rare.
             _ => {
+                let mut body = body;
                 if exchange.place.is_none() {
-                    Box::pin(self.in_turn(runtime, exchange)).await?;
+                    Box::pin(self.in_turn_unread(runtime, exchange, &mut body)).await?;
                 }
                 return Box::pin(self.opaque(runtime, exchange, found, parts, body)).await;
             }
@@ -505,8 +506,7 @@ impl Gateway {
                 break;
             }
             // Whose provider would refuse is not asked.
-            let outlook = self.state.health.outlook(target);
-            if !outlook.open {
+            if let Some(outlook) = self.state.health.closed(target) {
                 exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
                 errors.push(route::spent(target, outlook.resets_in, outlook.unpaid));
                 continue;

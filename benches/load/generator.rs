@@ -24,6 +24,7 @@ pub struct Load {
     request: Rc<Vec<u8>>,
     connections: usize,
     what: What,
+    sessions: bool,
 }
 
 /// A round's counts.
@@ -62,8 +63,9 @@ impl Load {
             )
         };
         let key = if subject.key.is_empty() { "sk-bench-0000000000000000000000000000000000" } else { &subject.key };
+        let session = if scenario.sessions { format!("x-session-id: {SESSION}\r\n") } else { String::new() };
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\nauthorization: Bearer {key}\r\nanthropic-version: 2023-06-01\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\nauthorization: Bearer {key}\r\nanthropic-version: 2023-06-01\r\n{session}content-length: {}\r\n\r\n{body}",
             body.len()
         );
         Load {
@@ -71,7 +73,17 @@ impl Load {
             request: Rc::new(request.into_bytes()),
             connections: scenario.connections,
             what: scenario.what,
+            sessions: scenario.sessions,
         }
+    }
+
+    /// The same request of another session.
+    fn in_session(&self, at: usize) -> Rc<Vec<u8>> {
+        let mut request = self.request.to_vec();
+        if let Some(from) = memchr::memmem::find(&request, SESSION.as_bytes()) {
+            request[from..from + SESSION.len()].copy_from_slice(format!("{at:08}").as_bytes());
+        }
+        Rc::new(request)
     }
 
     pub async fn run(&self, length: Duration) -> Outcome {
@@ -79,7 +91,8 @@ impl Load {
         let outcome = Rc::new(RefCell::new(Outcome::default()));
         let tasks = LocalSet::new();
         for at in 0..self.connections {
-            let (addr, request, outcome, what) = (self.addr, self.request.clone(), outcome.clone(), self.what);
+            let (addr, outcome, what) = (self.addr, outcome.clone(), self.what);
+            let request = if self.sessions { self.in_session(at) } else { self.request.clone() };
             let share = self.connections as u32;
             tasks.spawn_local(async move {
                 let Ok(mut socket) = TcpStream::connect(addr).await else {
@@ -116,6 +129,9 @@ async fn closed(socket: &mut TcpStream, request: &[u8], outcome: &RefCell<Outcom
         note(outcome, sent);
     }
 }
+
+/// Eight digits of a connection's own stand in its place.
+const SESSION: &str = "session.";
 
 /// Latency counts from when the request was due, so a stall is not left out.
 async fn open(

@@ -30,6 +30,8 @@ struct Scenario {
     translated: bool,
     connections: usize,
     what: What,
+    /// Each connection is a session of its own, and says so.
+    sessions: bool,
     /// Which gateways take part.
     subjects: &'static [Kind],
 }
@@ -55,15 +57,17 @@ const PASS: &[Kind] = &[
 ];
 const TRANSLATE: &[Kind] = &[Kind::Nginx, Kind::Forwarder, Kind::GatewayFull, Kind::GatewayNoScript];
 const POLICY: &[Kind] = &[Kind::Nginx, Kind::GatewayOpen, Kind::GatewayNoScript, Kind::GatewayPolicy];
+const ROUTED: &[Kind] = &[Kind::Nginx, Kind::GatewayPlain, Kind::GatewayRouted];
 const REDACT: &[Kind] = &[Kind::Nginx, Kind::GatewayFull, Kind::GatewayRedact];
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "chat_1kb_passthrough",
         prompt: 1 << 10,
         translated: false,
         connections: 64,
         what: What::Closed,
+        sessions: false,
         subjects: PASS,
     },
     Scenario {
@@ -72,6 +76,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: false,
         connections: 64,
         what: What::Closed,
+        sessions: false,
         subjects: PASS,
     },
     Scenario {
@@ -80,6 +85,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: false,
         connections: 16,
         what: What::Closed,
+        sessions: false,
         subjects: PASS,
     },
     Scenario {
@@ -88,6 +94,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: true,
         connections: 64,
         what: What::Closed,
+        sessions: false,
         subjects: TRANSLATE,
     },
     Scenario {
@@ -96,6 +103,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: true,
         connections: 64,
         what: What::Closed,
+        sessions: false,
         subjects: TRANSLATE,
     },
     Scenario {
@@ -104,6 +112,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: false,
         connections: 64,
         what: What::Closed,
+        sessions: false,
         subjects: REDACT,
     },
     // Identity, limits and budgets of seven scopes at once, and the gateway without any of it.
@@ -113,7 +122,19 @@ const SCENARIOS: [Scenario; 9] = [
         translated: false,
         connections: 64,
         what: What::Closed,
+        sessions: false,
         subjects: POLICY,
+    },
+    // Choosing among four targets by latency and session, with quotas, places, a priority and a hedge that never fires; beside the same
+    // gateway with one target and none of that.
+    Scenario {
+        name: "chat_1kb_routed",
+        prompt: 1 << 10,
+        translated: false,
+        connections: 64,
+        what: What::Closed,
+        sessions: true,
+        subjects: ROUTED,
     },
     Scenario {
         name: "latency_2000_rps",
@@ -121,6 +142,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: false,
         connections: 64,
         what: What::Open(2000),
+        sessions: false,
         subjects: PASS,
     },
     Scenario {
@@ -129,6 +151,7 @@ const SCENARIOS: [Scenario; 9] = [
         translated: false,
         connections: 2000,
         what: What::Streams(2000),
+        sessions: false,
         subjects: PASS,
     },
 ];
@@ -247,7 +270,7 @@ fn report(scenario: &Scenario, subjects: &[Subject], samples: &mut [Vec<Sample>]
     println!("## {}  (CPU µs a {unit})", scenario.name);
     println!("| subject | CPU µs median [min] | × nginx | {unit}s/s | p50 µs | p99 µs | RSS MiB (idle) | errors |");
     println!("|---|---|---|---|---|---|---|---|");
-    for (subject, rows) in subjects.iter().zip(samples) {
+    for (subject, rows) in subjects.iter().zip(&mut *samples) {
         let pick = |f: fn(&Sample) -> f64| -> Vec<f64> { rows.iter().map(f).collect() };
         let (mut cpu, mut rate, mut p50, mut p99) =
             (pick(|s| s.cpu_us), pick(|s| s.rate), pick(|s| s.p50_us), pick(|s| s.p99_us));
@@ -273,7 +296,18 @@ fn report(scenario: &Scenario, subjects: &[Subject], samples: &mut [Vec<Sample>]
             subject.idle_kib as f64 / 1024.0,
         );
     }
+    if let Some(added) = added(subjects, samples) {
+        println!("routing adds {added:.1} µs a {unit} (by its ratio to the neighbouring nginx rounds)");
+    }
     println!();
+}
+
+/// What choosing, quotas, places and the like add to a request.
+fn added(subjects: &[Subject], samples: &[Vec<Sample>]) -> Option<f64> {
+    let of = |kind| subjects.iter().position(|s| s.kind == kind).map(|at| &samples[at]);
+    let ratio = |kind| Some(quantile(&mut of(kind)?.iter().filter_map(|s| s.ratio).collect::<Vec<f64>>(), 0.5));
+    let nginx = quantile(&mut of(Kind::Nginx)?.iter().map(|s| s.cpu_us).collect::<Vec<f64>>(), 0.5);
+    Some((ratio(Kind::GatewayRouted)? - ratio(Kind::GatewayPlain)?) * nginx)
 }
 
 fn quantile(values: &mut [f64], q: f64) -> f64 {

@@ -24,6 +24,10 @@ pub enum Kind {
     GatewayOpen,
     /// No script; the key's user, team and organisation, the model, the provider and a tag, each with limits and a budget.
     GatewayPolicy,
+    /// No script; a key of a team, one target, a provider with two keys.
+    GatewayPlain,
+    /// The same with four targets, and all that routing offers beside.
+    GatewayRouted,
 }
 
 impl Kind {
@@ -38,6 +42,8 @@ impl Kind {
             Kind::GatewayNoScript => "portcullis, key, no script",
             Kind::GatewayOpen => "portcullis, no key, no script",
             Kind::GatewayPolicy => "portcullis, limits and budgets of every scope",
+            Kind::GatewayPlain => "portcullis, key, one target",
+            Kind::GatewayRouted => "portcullis, four targets, all of routing",
         }
     }
 }
@@ -146,19 +152,31 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
     let (addr, admin) = (free(), free());
     let full = matches!(kind, Kind::GatewayFull | Kind::GatewayRedact);
     let policy = kind == Kind::GatewayPolicy;
+    let (plain, routed) = (kind == Kind::GatewayPlain, kind == Kind::GatewayRouted);
     let config = format!(
         "[server]\nlisten = \"{addr}\"\n[admin]\nlisten = \"{admin}\"\n[store]\nkind = \"sled\"\npath = \"data\"\n[auth]\nrequired = {}\n\
-         [providers.up]\nbase_url = \"http://{upstream}/v1\"\nformat = \"openai_chat\"\nauth = \"none\"\n\
-         {}[models.auto]\ntargets = [{{ provider = \"up\", model = \"gpt-4o\" }}]\n{}",
+         [providers.up]\nbase_url = \"http://{upstream}/v1\"\nformat = \"openai_chat\"\n\
+         {}[models.auto]\n{}\n{}",
         kind != Kind::GatewayOpen,
-        if policy { BOUND } else { "" },
         match kind {
+            _ if policy => format!("auth = \"none\"\n{BOUND}"),
+            _ if plain => KEYS.to_owned(),
+            _ if routed => format!("{KEYS}quota = {QUOTA}\n"),
+            _ => "auth = \"none\"\n".to_owned(),
+        },
+        if routed { routes() } else { "targets = [{ provider = \"up\", model = \"gpt-4o\" }]".to_owned() },
+        match kind {
+            _ if plain => "[teams.bench]\n".to_owned(),
+            _ if routed => "[teams.bench]\npriority = \"high\"\nshare = 2\n".to_owned(),
             _ if policy => format!("{BOUND}{}", POLICY.replace("BOUND", BOUND)),
             _ if full => FULL.to_owned(),
             _ => String::new(),
         },
     );
     std::fs::write(dir.path().join("gateway.toml"), config).expect("written");
+    for name in ["one.key", "two.key"] {
+        std::fs::write(dir.path().join(name), format!("sk-{name}")).expect("written");
+    }
     if kind == Kind::Gateway || full {
         std::fs::create_dir(dir.path().join("scripts")).expect("a folder");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/route.rhai");
@@ -184,7 +202,7 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
     let kept = dir.path().join("data/first-key");
     let key = match kind {
         Kind::GatewayOpen => String::new(),
-        _ if full => {
+        _ if full || plain || routed => {
             first_key(&kept);
             made_key(admin, r#"{"name":"bench","team":"bench"}"#)
         }
@@ -195,6 +213,19 @@ fn gateway(kind: Kind, upstream: SocketAddr) -> Subject {
         _ => first_key(&kept),
     };
     Subject { kind, addr, key, idle_kib: 0, child: Some(child), _dir: Some(dir) }
+}
+
+const KEYS: &str = "auth = \"bearer\"\nkeys = [\"file:one.key\", \"file:two.key\"]\n";
+/// Never used up.
+const QUOTA: &str = "{ requests = 100000000000, tokens = 100000000000000, per = \"month\" }";
+
+/// Four targets of the same upstream under everything that an alias offers.
+fn routes() -> String {
+    let target = |model| format!("{{ provider = \"up\", model = \"{model}\", quota = {QUOTA}, concurrency = 1000 }}");
+    let targets = ["gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini"].map(target).join(",\n  ");
+    format!(
+        "strategy = \"least_latency\"\nsticky = \"session\"\nhedge = {{ after = \"30s\", max = 1 }}\ntargets = [\n  {targets}\n]"
+    )
 }
 
 /// Limits and a budget that are kept but never reached.

@@ -120,7 +120,8 @@ impl Gateway {
             let limits = (&self.state.limits, &runtime.config.rules);
             reserve(exchange, seen, target, &self.state.estimates, limits).await?
         };
-        let room = self.state.health.quotas.room(target.at());
+        let quotas = &self.state.health.quotas;
+        let room = if quotas.is_idle() { None } else { quotas.room(target.at(), clock::now()) };
         let shorter = room.and_then(|room| reserve::shortened(exchange, seen, target, &self.state.estimates, room));
         let max_tokens = match (max_tokens, shorter) {
             (Some(own), Some(shorter)) => Some(own.min(shorter)),
@@ -150,16 +151,16 @@ impl Gateway {
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
-            let quotas = &self.state.health.quotas;
-            let closed = |index| quotas.key_rests(&target.provider, index, &target.model);
-            let choice = self.state.keys.pick_open(&target.provider, &target.model, &tried, clock::now(), &closed);
+            let now = clock::now();
+            let closed = |index| quotas.key_rests(target.at(), index, now);
+            let choice = self.state.keys.pick_open(&target.provider, &target.model, &tried, now, &closed);
             match choice {
                 KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
                 KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
                 KeyChoice::Open | KeyChoice::Key(_) => {}
             }
             let key = if let KeyChoice::Key(index) = choice { Some(index) } else { None };
-            let taken = match self.grant(exchange, document, target, key).await {
+            let taken = match self.grant(exchange, document, target, key, now).await {
                 Ok(taken) => taken,
                 // Another key may have something left.
                 Err(refused) if refused.key && key.is_some() => {
@@ -245,20 +246,24 @@ impl Gateway {
         self.state.health.quotas.heard(target.at(), key, mine, error);
     }
 
-    /// What the provider grants for one more attempt; boxed, because few have quotas.
+    /// What the provider grants for one more attempt; boxed where somebody has to be waited for.
     pub(super) async fn grant(
         &self,
         exchange: &mut Exchange,
         document: &Document,
         target: &Arc<Target>,
         key: Option<usize>,
+        now: Instant,
     ) -> std::result::Result<Option<Taken>, quota::Refused> {
         let quotas = &self.state.health.quotas;
-        if !quotas.binds(target.at()) || !exchange.cx.operation.spends() {
+        if quotas.is_idle() || !exchange.cx.operation.spends() {
             return Ok(None);
         }
-        let need = || reserve::at_most(exchange, document, target, &self.state.estimates);
-        Box::pin(quotas.take(target.at(), key, need)).await
+        let mut need = || reserve::at_most(exchange, document, target, &self.state.estimates);
+        match quotas.take_at_once(target.at(), key, now, &mut need) {
+            Some(result) => result,
+            None => Box::pin(quotas.take(target.at(), key, need)).await,
+        }
     }
 
     /// One call: sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the

@@ -197,7 +197,7 @@ impl Gateway {
                 return None;
             }
             let health = &self.state.health;
-            let fit = health.is_healthy(&target.name, now) && health.outlook(target).open;
+            let fit = health.is_healthy(&target.name, now) && health.closed(target).is_none();
             if !fit || rules.providers.contains_key(&*target.provider.name) {
                 continue;
             }
@@ -246,13 +246,14 @@ impl Gateway {
             }
         }
         let quotas = &self.state.health.quotas;
-        let closed = |index| quotas.key_rests(&target.provider, index, &target.model);
-        let choice = match self.state.keys.pick_open(&target.provider, &target.model, &[], clock::now(), &closed) {
+        let now = clock::now();
+        let closed = |index| quotas.key_rests(target.at(), index, now);
+        let choice = match self.state.keys.pick_open(&target.provider, &target.model, &[], now, &closed) {
             KeyChoice::Resting(wait) => return Err(route::keys_rest(target, wait)),
             KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
             choice => choice,
         };
-        let taken = match self.grant(exchange, &own, target, key_of(choice)).await {
+        let taken = match self.grant(exchange, &own, target, key_of(choice), now).await {
             Ok(taken) => taken,
             Err(refused) => return Err(route::spent(target, Some(refused.wait), refused.unpaid)),
         };

@@ -1,7 +1,9 @@
 //! Whose turn it is, at the gateway and at targets that have a bound. Whoever finds room goes on at once; what is done for those
 //! who wait lies in boxes, off the common way. Orders nobody: that is `queue`'s.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use futures_util::future::{Either, select};
 
 use super::Gateway;
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
     queue::{self, Gate, Owner, Patience, Place, Shed},
     route::{Flight, Target},
     runtime::Runtime,
+    server::{Client, Incoming},
 };
 
 /// How far a request's targets have been gone through.
@@ -57,6 +60,20 @@ impl Gateway {
         Ok(())
     }
 
+    /// The same for a body that is not read whole before it goes on: who left is noticed all the same.
+    pub(super) async fn in_turn_unread(
+        &self,
+        runtime: &Runtime,
+        exchange: &mut Exchange,
+        body: &mut Incoming,
+    ) -> Result<()> {
+        let (turn, gone) = (pin!(self.in_turn(runtime, exchange)), pin!(body.wait(&self.state.body_memory)));
+        match select(turn, gone).await {
+            Either::Left((turn, _)) => turn,
+            Either::Right((gone, _)) => Err(gone),
+        }
+    }
+
     /// Step 8: the next target that has room, in the plan's order; when none is left but those that are full, the first of
     /// them where a place becomes free. `None`: all were visited.
     pub(super) async fn turn(
@@ -98,6 +115,8 @@ impl Gateway {
         let gates: Vec<&Arc<Gate>> = among.iter().filter_map(places).collect();
         let owner = owner(&exchange.cx);
         let patience = Patience::new(&runtime.config.overload, exchange.cx.deadline);
+        // What of an upload was not read goes to the target; until then nobody reads.
+        let _watched = exchange.opaque.as_ref().and_then(|opaque| opaque.client.as_ref()).map(Client::watch);
         match queue::first(&gates, &owner, patience).await {
             Ok((n, place, took)) => {
                 let at = among[n];

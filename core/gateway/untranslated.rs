@@ -42,7 +42,9 @@ impl Gateway {
                 .await
                 .map(Reply::json);
         }
-        let opened = opaque::open(found, parts, body, &principal, &self.house(runtime)).await?;
+        let client = body.client().clone();
+        let mut opened = opaque::open(found, parts, body, &principal, &self.house(runtime)).await?;
+        opened.opaque.client = Some(client);
         let mut reply = self.opened(runtime, exchange, &parts.headers, opened).await?;
         if let Reply::Session(session) = &mut reply {
             let credential = auth::credential(&parts.headers, parts.uri.query());

@@ -65,7 +65,8 @@ pub async fn kept(found: &Found, principal: &Arc<Principal>, house: &House<'_>) 
     let document = of_provider(found.operation, provider, Bytes::from_static(b"{}"))?;
     let home = model.map(|_| opened.target.as_str().into());
     let (place, body) = (Place::Usual { id: Some(opened.id) }, Payload::None);
-    let opaque = Opaque { method, answers, asked: Asked::default(), upgrade: None, owed, home, place, body };
+    let opaque =
+        Opaque { method, answers, asked: Asked::default(), upgrade: None, owed, home, client: None, place, body };
     Ok(Opened { document, opaque, held: None, format: found.format })
 }
 

@@ -44,7 +44,7 @@ use crate::{
     provider::{Provider, Transport},
     route::{Table, Target},
     seal::{Seals, Tenant, Thing, not_found},
-    server::{BodyLimits, BodyMemory, BodyPermit, Incoming, Upgrade, Upload, read_body},
+    server::{BodyLimits, BodyMemory, BodyPermit, Client, Incoming, Upgrade, Upload, read_body},
     upstream::Flow,
 };
 
@@ -59,6 +59,8 @@ pub struct Opaque {
     pub owed: Option<Box<Owed>>,
     /// What the id in its path is sealed with, where that is more than a provider: `provider/model`.
     pub home: Option<Arc<str>>,
+    /// Who sends its body, as long as that is on its way.
+    pub client: Option<Client>,
     place: Place,
     body: Payload,
 }
@@ -240,6 +242,7 @@ async fn json(operation: Operation, parts: &Parts, body: Incoming, house: &House
         upgrade: None,
         owed: None,
         home: None,
+        client: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
@@ -259,6 +262,7 @@ async fn form(operation: Operation, parts: &Parts, body: Incoming, house: &House
         upgrade: None,
         owed: None,
         home: None,
+        client: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -279,6 +283,7 @@ async fn upload(parts: &Parts, body: Incoming, house: &House<'_>) -> Result<Open
         upgrade: None,
         owed: None,
         home: None,
+        client: None,
         place: Place::Usual { id: None },
         body: Payload::Form(Box::new(form)),
     };
@@ -307,6 +312,7 @@ async fn batch(parts: &Parts, body: Incoming, principal: &Arc<Principal>, house:
         upgrade: None,
         owed: None,
         home: None,
+        client: None,
         place: Place::Usual { id: None },
         body: Payload::Document,
     };
@@ -336,8 +342,17 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
         let model = full(model.as_deref().unwrap_or("*"));
         let inbound = Inbound { model: Some(&model), stream: Some(streams), ..Inbound::default() };
         let document = Document::open(provider.format, Operation::Passthrough, held.bytes, inbound)?;
-        let opaque =
-            Opaque { method, answers, asked, upgrade: None, owed: None, home: None, place, body: Payload::Document };
+        let opaque = Opaque {
+            method,
+            answers,
+            asked,
+            upgrade: None,
+            owed: None,
+            home: None,
+            client: None,
+            place,
+            body: Payload::Document,
+        };
         return Ok(Opened { document, opaque, held: Some(held.permit), format: provider.format });
     }
     let upload = Upload::open(body, &parts.headers, streaming(house))?;
@@ -349,7 +364,7 @@ async fn raw(found: &Found, parts: &Parts, body: Incoming, house: &House<'_>) ->
     let model = full(in_path.as_deref().unwrap_or("*"));
     let inbound = Inbound { model: Some(&model), stream: Some(false), ..Inbound::default() };
     let document = Document::open(provider.format, Operation::Passthrough, Bytes::from_static(b"{}"), inbound)?;
-    let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, home: None, place, body };
+    let opaque = Opaque { method, answers, asked, upgrade: None, owed: None, home: None, client: None, place, body };
     Ok(Opened { document, opaque, held: None, format: provider.format })
 }
 
@@ -367,6 +382,7 @@ fn session(parts: &Parts) -> Result<Opened> {
         upgrade: Some(upgrade),
         owed: None,
         home: None,
+        client: None,
         place: Place::Usual { id: None },
         body: Payload::None,
     };

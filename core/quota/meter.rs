@@ -2,7 +2,10 @@
 //! arithmetic is that of budgets (`limit::budget`); what is left and when it returns is read without a lock.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ pub struct Meter {
     lasts: Option<Duration>,
     /// What anybody may read.
     shown: Shown,
+    /// The attempt that opened the window, until it is answered; 0: there is none. Others need not look closer.
+    opening: AtomicU64,
     state: Mutex<State>,
     /// A block was leased, or the counter was read.
     pub granted: Notify,
@@ -93,6 +98,7 @@ impl Meter {
             every: quota.every.clone(),
             lasts: quota.every.lasts(),
             shown: Shown::all(quota.bound),
+            opening: AtomicU64::new(0),
             state: Mutex::new(state),
             granted: Notify::new(),
         }
@@ -120,8 +126,8 @@ impl Meter {
         self.shown.brief(now, closely, self.lasts)
     }
 
-    /// Reserves `amount`.
-    pub fn hold(&self, amount: u64, now: Millis) -> Result<Hold, Lack> {
+    /// Reserves `amount`; and says whether it is time to lease the next block.
+    pub fn hold(&self, amount: u64, now: Millis) -> Result<(Hold, bool), Lack> {
         let mut guard = self.lock();
         let state = &mut *guard;
         if !state.read {
@@ -150,12 +156,13 @@ impl Meter {
         }
         state.next += 1;
         let id = state.next;
-        let result = match state.counter.hold(id, amount, bound, 0, u64::MAX) {
+        let result = match state.counter.hold_of((id, true, || ()), amount, bound, 0, u64::MAX) {
             Ok(()) => {
                 if opens {
                     state.opener = Some(id);
                 }
-                Ok(Hold { id, number: state.number, amount })
+                let low = state.stale || state.counter.wants(bound, 0, 0).is_some();
+                Ok((Hold { id, number: state.number, amount }, low))
             }
             Err(Short::Block) => {
                 state.waiting = state.waiting.saturating_add(amount);
@@ -184,8 +191,12 @@ impl Meter {
 
     /// The provider has answered: if this attempt opened the window, the provider's own is open by now.
     pub fn answered(&self, hold: Hold, now: Millis) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
+        if self.opening.load(Ordering::Acquire) == hold.id {
+            self.opened(&mut self.lock(), hold, now);
+        }
+    }
+
+    fn opened(&self, state: &mut State, hold: Hold, now: Millis) {
         if state.opener != Some(hold.id) || !self.is_current(state, hold) {
             return;
         }
@@ -199,9 +210,9 @@ impl Meter {
 
     /// The reservation ends; `used` was used. In a window that is over by now it changes nothing any more.
     pub fn settle(&self, hold: Hold, used: u64, now: Millis) {
-        self.answered(hold, now);
         let mut guard = self.lock();
         let state = &mut *guard;
+        self.opened(state, hold, now);
         if self.is_current(state, hold) {
             state.counter.settle(hold.id, used);
             self.show(state);
@@ -336,12 +347,6 @@ impl Meter {
         std::mem::take(&mut state.reframed).then_some(state.frame).flatten()
     }
 
-    /// Is it time to lease the next block?
-    pub fn is_low(&self) -> bool {
-        let state = self.lock();
-        state.stale || state.counter.wants(self.bound(), 0, 0).is_some()
-    }
-
     /// Without a store there is nothing to lease.
     pub fn grant_all(&self) {
         let mut state = self.lock();
@@ -360,6 +365,7 @@ impl Meter {
     }
 
     fn show(&self, state: &State) {
+        self.opening.store(state.opener.unwrap_or(0), Ordering::Release);
         self.shown.show(state.frame, state.counter.balance(self.bound(), 0).left);
     }
 

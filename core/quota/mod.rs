@@ -6,6 +6,7 @@ mod frame;
 mod gate;
 mod keeper;
 mod meter;
+mod room;
 mod seat;
 mod shared;
 mod shown;
@@ -33,6 +34,7 @@ use self::{
     meter::{Meter, Meters},
     seat::Seats,
     shown::Reading,
+    view::key_name,
 };
 use crate::{
     clock,
@@ -43,8 +45,9 @@ use crate::{
 };
 
 pub use self::{
+    room::Room,
     seat::Slot,
-    take::{At, Refused, Room, Taken},
+    take::{At, Refused, Taken},
     view::Row,
 };
 
@@ -120,6 +123,12 @@ struct KeyGate {
     print: [u8; 16],
     model: Option<Arc<str>>,
     gate: Arc<Gate>,
+}
+
+impl KeyGate {
+    fn fits(&self, print: [u8; 16], model: &str) -> bool {
+        self.print == print && self.model.as_deref().is_none_or(|own| own == model)
+    }
 }
 
 impl Outlook {
@@ -227,19 +236,35 @@ impl Quotas {
         self.view(clock::now()).look(at)
     }
 
+    /// How it stands, if it may not be asked now: told at a glance of most that may.
+    pub fn closed(&self, at: At<'_>) -> Option<Outlook> {
+        if self.is_idle() {
+            return None;
+        }
+        let view = self.view(clock::now());
+        if view.brief(at.slot, false, &mut None) == Brief::Open {
+            return None;
+        }
+        Some(view.look(at)).filter(|outlook| !outlook.open)
+    }
+
     /// For who looks at many targets: one moment for all of them.
     pub fn view(&self, now: Instant) -> View {
         View { registry: self.registry.load(), now: self.pace.now(now) }
     }
 
-    /// Until a key may be used for a model again; `None`: it may be used now.
-    pub fn key_rests(&self, provider: &Provider, index: usize, model: &str) -> Option<Duration> {
+    /// Until this one of its provider's keys may be used for a target again; `None`: it may be used now.
+    pub fn key_rests(&self, at: At<'_>, index: usize, now: Instant) -> Option<Duration> {
         if self.is_idle() {
             return None;
         }
-        let registry = self.registry.load();
-        let keys = registry.keys.get(&provider.name)?;
-        let outlook = of_key(keys, provider.fingerprint(index)?, model, self.now());
+        let (registry, now) = (self.registry.load(), self.pace.now(now));
+        let (keys, print) = (registry.seats.find(at).1?, at.provider.fingerprint(index)?);
+        let mut mine = keys.iter().filter(|key| key.fits(print, at.model));
+        if mine.all(|key| key.gate.brief(now, false) == Brief::Open) {
+            return None;
+        }
+        let outlook = of_key(keys, print, at.model, now);
         (!outlook.open).then(|| outlook.resets_in.unwrap_or(Duration::ZERO))
     }
 
@@ -259,14 +284,24 @@ impl Quotas {
 }
 
 impl View {
-    /// Of a target that remembers its places: what can be told at a glance. `closely`: also what is left.
+    /// Of a target that remembers its places: what can be told at a glance. `closely`: also what is left. `last`: whose keys were
+    /// looked at last, told by where they lie, and whether all were open.
     #[inline]
-    pub fn brief(&self, slot: &Slot, closely: bool) -> Brief {
+    pub fn brief(&self, slot: &Slot, closely: bool, last: &mut Option<(usize, bool)>) -> Brief {
         let Some((target, keys)) = self.registry.seats.known(slot) else { return Brief::Unsure };
-        if let Some(keys) = keys
-            && (closely || !keys.iter().all(|key| key.gate.brief(self.now, false) == Brief::Open))
-        {
-            return Brief::Unsure;
+        if let Some(keys) = keys {
+            if closely {
+                return Brief::Unsure;
+            }
+            let here = keys.as_ptr().addr();
+            let open = match *last {
+                Some((whose, open)) if whose == here => open,
+                _ => keys.iter().all(|key| key.gate.brief(self.now, false) == Brief::Open),
+            };
+            *last = Some((here, open));
+            if !open {
+                return Brief::Unsure;
+            }
         }
         target.map_or(Brief::Open, |gate| gate.brief(self.now, closely))
     }
@@ -406,14 +441,8 @@ fn of_keys(keys: &[KeyGate], at: At<'_>, now: Millis) -> Outlook {
 }
 
 fn of_key(keys: &[KeyGate], print: [u8; 16], model: &str, now: Millis) -> Outlook {
-    let mine = keys.iter().filter(|key| key.print == print && key.model.as_deref().is_none_or(|own| own == model));
+    let mine = keys.iter().filter(|key| key.fits(print, model));
     mine.fold(Outlook::FREE, |all, key| all.and(key.gate.outlook(now)))
-}
-
-/// As messages and rows call it: not the key, but enough to tell it from others.
-fn key_name(provider: &str, print: &[u8; 16]) -> Arc<str> {
-    let print: String = print.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("{provider}#{print}").into()
 }
 
 const A_DAY: Duration = Duration::from_secs(86_400);

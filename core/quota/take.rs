@@ -1,7 +1,10 @@
 //! Before an attempt: all that it may use of every quota that binds it, or nothing and when to come back. After it: what it used,
 //! and what the provider said. A value that is dropped without a word counts as used whole.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     KeyGate, Quotas,
@@ -55,6 +58,66 @@ pub struct Refused {
 }
 
 impl Quotas {
+    /// The right to one attempt at `now`, as far as nobody has to be waited for: no block of the store's, and no other gateway.
+    /// `None`: `take` is to be asked instead, and nothing is held. Otherwise as it.
+    pub fn take_at_once(
+        self: &Arc<Self>,
+        at: At<'_>,
+        key: Option<usize>,
+        now: Instant,
+        need: &mut impl FnMut() -> Need,
+    ) -> Option<Result<Option<Taken>, Refused>> {
+        if self.is_idle() {
+            return Some(Ok(None));
+        }
+        if self.desk.is_some() {
+            return None;
+        }
+        let (registry, now) = (self.registry.load(), self.pace.now(now));
+        let (own, keys) = registry.gates(at, key);
+        let gates = || own.map(|gate| (false, gate)).into_iter().chain(keys.clone().map(|gate| (true, gate)));
+        let (mut count, mut measured) = (None, false);
+        for (_, gate) in gates() {
+            count = Some(count.unwrap_or(0) + gate.meters.len());
+            measured |= gate.meters.iter().any(|meter| meter.unit != Unit::Requests);
+        }
+        let Some(count) = count else { return Some(Ok(None)) };
+        let (held, probes) = (Vec::with_capacity(count), Vec::new());
+        let mut taken = Taken { attempt: 0, held, shared: None, probes, quotas: self.clone() };
+        for (of_key, gate) in gates() {
+            match gate.enter(now) {
+                Pass::Open => {}
+                Pass::Probe => taken.probes.push(gate.clone()),
+                Pass::Closed(wait) => {
+                    return Some(Err(Refused { wait, key: of_key, away: false, unpaid: gate.is_unpaid() }));
+                }
+            }
+        }
+        if count == 0 {
+            return Some(Ok((!taken.probes.is_empty()).then_some(taken)));
+        }
+        // Only who counts tokens or money has them estimated.
+        let need = if measured { need() } else { Need::default() };
+        let mut low = false;
+        for (of_key, gate) in gates() {
+            for meter in &*gate.meters {
+                match meter.hold(amount(meter.unit, need), now) {
+                    Ok((hold, near)) => {
+                        low |= near;
+                        taken.held.push((meter.clone(), hold));
+                    }
+                    Err(Lack::Block) => return None,
+                    Err(Lack::Closed(wait)) => return Some(Err(Refused::of(wait, of_key))),
+                    Err(Lack::Held) => return Some(Err(Refused::of(SOON, of_key))),
+                }
+            }
+        }
+        if low && self.store.is_some() {
+            self.wanted.notify_one();
+        }
+        Some(Ok(Some(taken)))
+    }
+
     /// The right to one attempt, with a key of the provider's. `None`: nothing binds it.
     pub async fn take(
         self: &Arc<Self>,
@@ -65,7 +128,11 @@ impl Quotas {
         if self.is_idle() {
             return Ok(None);
         }
-        let gates = self.gates(at, key);
+        let gates: [Vec<Arc<Gate>>; 2] = {
+            let registry = self.registry.load();
+            let (own, keys) = registry.gates(at, key);
+            [own.cloned().into_iter().collect(), keys.cloned().collect()]
+        };
         if gates.iter().all(Vec::is_empty) {
             return Ok(None);
         }
@@ -112,15 +179,15 @@ impl Quotas {
                 // From here on no grant is missed.
                 granted.as_mut().enable();
                 match meter.hold(amount, self.now()) {
-                    Ok(hold) => {
+                    Ok((hold, low)) => {
                         held.push((meter.clone(), hold));
-                        if self.store.is_some() && meter.is_low() {
+                        if self.store.is_some() && low {
                             self.wanted.notify_one();
                         }
                         break;
                     }
-                    Err(Lack::Closed(wait)) => return Err(Refused { wait, key: *of_key, away: false, unpaid: false }),
-                    Err(Lack::Held) => return Err(Refused { wait: SOON, key: *of_key, away: false, unpaid: false }),
+                    Err(Lack::Closed(wait)) => return Err(Refused::of(wait, *of_key)),
+                    Err(Lack::Held) => return Err(Refused::of(SOON, *of_key)),
                     Err(Lack::Block) if self.store.is_none() => meter.grant_all(),
                     Err(Lack::Block) => {
                         self.wanted.notify_one();
@@ -132,47 +199,6 @@ impl Quotas {
             }
         }
         Ok(())
-    }
-
-    /// Those of the target, and those of the key.
-    fn gates(&self, at: At<'_>, key: Option<usize>) -> [Vec<Arc<Gate>>; 2] {
-        let registry = self.registry.load();
-        let own = registry.targets.get(at.name).cloned().into_iter().collect();
-        let print = key.and_then(|index| at.provider.fingerprint(index));
-        let keys = registry.keys.get(&at.provider.name).zip(print).into_iter().flat_map(|(keys, print)| {
-            let fits =
-                move |key: &&KeyGate| key.print == print && key.model.as_deref().is_none_or(|model| model == at.model);
-            keys.iter().filter(fits).map(|key| key.gate.clone())
-        });
-        [own, keys.collect()]
-    }
-
-    /// Is there anything to take for this target?
-    pub fn binds(&self, at: At<'_>) -> bool {
-        if self.is_idle() {
-            return false;
-        }
-        let registry = self.registry.load();
-        registry.targets.contains_key(at.name) || registry.keys.contains_key(&at.provider.name)
-    }
-
-    /// What an attempt at this target may use at most, as far as tokens and money are counted; `None`: they are not.
-    pub fn room(&self, at: At<'_>) -> Option<Room> {
-        if self.is_idle() {
-            return None;
-        }
-        let (registry, now) = (self.registry.load(), self.now());
-        let mut room: Option<Room> = None;
-        if let Some(gate) = registry.targets.get(at.name) {
-            room = Room::of(gate, now);
-        }
-        // The key that has the most: which one it will be is not known yet.
-        let keys = registry.keys.get(&at.provider.name).into_iter().flatten();
-        let roomiest = keys.filter_map(|key| Room::of(&key.gate, now)).reduce(Room::or);
-        match (room, roomiest) {
-            (Some(own), Some(key)) => Some(own.and(key)),
-            (own, key) => own.or(key),
-        }
     }
 
     /// What came of an attempt, for those who count and those who wait. Costs nothing where there is nothing to know.
@@ -261,58 +287,6 @@ impl Quotas {
     }
 }
 
-/// What is left of what is measured; `u64::MAX`: nobody counts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
-    pub input: u64,
-    pub output: u64,
-    pub tokens: u64,
-    pub nano_usd: u64,
-}
-
-impl Room {
-    fn of(gate: &Gate, now: Millis) -> Option<Room> {
-        let all = Room { input: u64::MAX, output: u64::MAX, tokens: u64::MAX, nano_usd: u64::MAX };
-        let room = gate.meters.iter().fold(all, |mut room, meter| {
-            let left = meter.read(now).left;
-            let of = match meter.unit {
-                Unit::Requests => return room,
-                Unit::InputTokens => &mut room.input,
-                Unit::OutputTokens => &mut room.output,
-                Unit::Tokens => &mut room.tokens,
-                Unit::Usd => &mut room.nano_usd,
-            };
-            *of = left.min(*of);
-            room
-        });
-        (room != all).then_some(room)
-    }
-
-    fn and(self, other: Room) -> Room {
-        self.each(other, u64::min)
-    }
-
-    fn or(self, other: Room) -> Room {
-        self.each(other, u64::max)
-    }
-
-    fn each(self, other: Room, of: fn(u64, u64) -> u64) -> Room {
-        Room {
-            input: of(self.input, other.input),
-            output: of(self.output, other.output),
-            tokens: of(self.tokens, other.tokens),
-            nano_usd: of(self.nano_usd, other.nano_usd),
-        }
-    }
-
-    pub fn holds(&self, need: Need) -> bool {
-        need.input_tokens <= self.input
-            && need.output_tokens <= self.output
-            && need.input_tokens.saturating_add(need.output_tokens) <= self.tokens
-            && need.nano_usd <= self.nano_usd
-    }
-}
-
 /// Whose gate.
 #[derive(Debug, Clone, Copy)]
 enum Place<'a> {
@@ -386,7 +360,27 @@ impl Drop for Taken {
     }
 }
 
+impl Refused {
+    fn of(wait: Duration, key: bool) -> Refused {
+        Refused { wait, key, away: false, unpaid: false }
+    }
+}
+
 impl super::Registry {
+    /// That of the target, and those of the key.
+    fn gates<'r>(
+        &'r self,
+        at: At<'r>,
+        key: Option<usize>,
+    ) -> (Option<&'r Arc<Gate>>, impl Iterator<Item = &'r Arc<Gate>> + Clone) {
+        let (own, keys) = self.seats.find(at);
+        let print = key.and_then(|index| at.provider.fingerprint(index));
+        let keys = keys.zip(print).into_iter().flat_map(move |(keys, print)| {
+            keys.iter().filter(move |key| key.fits(print, at.model)).map(|key| &key.gate)
+        });
+        (own, keys)
+    }
+
     /// Names can be callers' words: what is open and has no quota goes first.
     fn make_room(&mut self, now: Millis) {
         if self.targets.len() + self.keys.values().map(Vec::len).sum::<usize>() < MOST {

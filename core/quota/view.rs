@@ -41,7 +41,7 @@ impl Quotas {
         }
         for (provider, keys) in &registry.keys {
             for key in keys {
-                let whose = Scope::ProviderKey(super::key_name(provider, &key.print));
+                let whose = Scope::ProviderKey(key_name(provider, &key.print));
                 of_gate((whose, key.model.clone()), &key.gate, now, &mut rows);
             }
         }
@@ -115,4 +115,10 @@ fn of_meter(
 
 fn at(millis: Millis) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(millis)
+}
+
+/// As messages and rows call it: not the key, but enough to tell it from others.
+pub fn key_name(provider: &str, print: &[u8; 16]) -> Arc<str> {
+    let print: String = print.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{provider}#{print}").into()
 }

@@ -150,6 +150,11 @@ impl Health {
         self.quotas.look(target.at())
     }
 
+    /// Why its provider may not be asked now; `None`: it may. The same for who wants to know no more.
+    pub fn closed(&self, target: &Target) -> Option<Outlook> {
+        self.quotas.closed(target.at())
+    }
+
     /// Of targets that fare so, for a rehearsal.
     pub fn told<'a>(
         fares: impl IntoIterator<Item = (&'a Arc<str>, &'a Fares)> + Clone,

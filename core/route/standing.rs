@@ -34,7 +34,9 @@ impl Quotas for quota::Quotas {
 
     fn standings(&self, targets: &[Arc<Target>], now: Instant, closely: bool, out: &mut Vec<Option<Standing>>) {
         let view = self.view(now);
-        let of = |target: &Arc<Target>| match view.brief(&target.at_hand.quota, closely) {
+        // Targets of one provider often stand together, and its keys are the same for all of them.
+        let mut keys = None;
+        let of = |target: &Arc<Target>| match view.brief(&target.at_hand.quota, closely, &mut keys) {
             Brief::Open => None,
             Brief::Left(share_left, resets_in) => Some(Standing { open: true, share_left, resets_in }),
             Brief::Unsure => standing(view.look(target.at())).filter(|standing| closely || !standing.open),

@@ -43,22 +43,36 @@ pub fn lot(name: &str) -> u64 {
     mix(hash(name, SEED))
 }
 
-/// Where a session's target stands among `targets`: the one that wins its draw, `weighted` in proportion to the weights.
-pub fn rendezvous<'t>(stick: u64, weighted: bool, targets: impl Iterator<Item = (usize, &'t AtHand)>) -> Option<usize> {
-    let (mut best, mut least) = (None, f64::INFINITY);
-    for (at, target) in targets {
-        let draw = unit(mix(stick ^ target.lot));
-        // How early this one's clock rings, at the least: no logarithm is nearer to zero.
-        let mut time = 1.0 - draw;
-        if weighted {
-            // The first of several clocks that run at these speeds. One of no weight never rings.
-            let speed = f64::from(target.weight);
-            if target.weight == 0 || time >= least * speed {
-                continue;
+/// Where a session's target stands among `targets`: the one of those that are `near` which wins its draw, `weighted` in proportion
+/// to the weights. Who would not win anyway is not asked whether it is near.
+pub fn rendezvous<'t>(
+    stick: u64,
+    weighted: bool,
+    targets: impl Iterator<Item = &'t AtHand>,
+    near: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let mut best = None;
+    if !weighted {
+        let mut most = 0;
+        for (at, target) in targets.enumerate() {
+            // As `unit` has it, in whole numbers.
+            let draw = (mix(stick ^ target.lot) >> 11) + 1;
+            if draw > most && near(at) {
+                (best, most) = (Some(at), draw);
             }
-            time = -draw.ln() / speed;
         }
-        if time < least || best.is_none() {
+        return best;
+    }
+    let mut least = f64::INFINITY;
+    for (at, target) in targets.enumerate() {
+        let draw = unit(mix(stick ^ target.lot));
+        // The first of several clocks that run at these speeds; no logarithm is nearer to zero than this. One of no weight never rings.
+        let speed = f64::from(target.weight);
+        if target.weight == 0 || 1.0 - draw >= least * speed {
+            continue;
+        }
+        let time = -draw.ln() / speed;
+        if (time < least || best.is_none()) && near(at) {
             (best, least) = (Some(at), time);
         }
     }

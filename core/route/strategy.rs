@@ -77,19 +77,21 @@ impl Plan {
         self.leave_out_unfit(profile, live.estimates);
         let count = self.targets().count();
         let mut order = Vec::with_capacity(count);
-        self.walk(live, profile, now, |_, stand, _| order.push(stand.at));
+        self.walk(live, profile, now, |_, stand, _, _| order.push(stand.at));
         let mut all: Vec<Option<Arc<Target>>> = Vec::with_capacity(count);
         for group in std::mem::take(&mut self.groups) {
             all.extend(group.targets.into_iter().map(Some));
         }
-        order.into_iter().filter_map(|at| all.get_mut(at as usize)?.take()).collect()
+        let mut ordered = Vec::with_capacity(count);
+        ordered.extend(order.into_iter().filter_map(|at| all.get_mut(at as usize)?.take()));
+        ordered
     }
 
     /// The same, with the reason for each place.
     pub fn rank(&mut self, live: &Live<'_>, profile: &Profile, now: Instant) -> Vec<Ranked> {
         self.leave_out_unfit(profile, live.estimates);
         let mut out = Vec::with_capacity(self.targets().count());
-        self.walk(live, profile, now, |group, stand, place| out.push(stand.ranked(group, place)));
+        self.walk(live, profile, now, |group, stand, place, standing| out.push(stand.ranked(group, place, standing)));
         out
     }
 
@@ -100,11 +102,12 @@ impl Plan {
         live: &Live<'_>,
         profile: &Profile,
         now: Instant,
-        mut put: impl FnMut(&'p Group, &Stand<'p>, Place),
+        mut put: impl FnMut(&'p Group, &Stand<'p>, Place, Option<Standing>),
     ) {
         let several = self.groups.len() > 1;
         let mut seen: HashSet<Named<'_>, foldhash::fast::RandomState> = HashSet::default();
-        let (mut closed, mut ejected, mut standings) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut closed, mut ejected) = (Vec::new(), Vec::new());
+        let mut standings: Vec<Option<Standing>> = Vec::new();
         let (now, mut before) = (live.health.now(now), 0);
         for (turn, group) in self.groups.iter().enumerate() {
             // Each group draws for itself, so that two aliases of the same weights do not always agree.
@@ -112,7 +115,6 @@ impl Plan {
             let answer =
                 (group.strategy == Strategy::LeastLatency).then(|| (profile.stream, profile.expected_output(None)));
             let scene = Scene { group, live, profile, now, seed, stick: profile.stick(group.sticky), answer };
-            standings.clear();
             if let Some(quotas) = live.quotas {
                 let closely = group.strategy == Strategy::Quota;
                 quotas.standings(&group.targets, now.instant, closely, &mut standings);
@@ -122,8 +124,9 @@ impl Plan {
                 if several && !seen.insert(Named(target)) {
                     continue;
                 }
-                let (glance, standing) = (scene.look(target), standings.get(n).copied().flatten());
-                let stand = scene.stand(target, before + n as u32, &glance, standing);
+                let (glance, at) = (scene.look(target), before + n as u32);
+                let standing: Option<Standing> = standings.get(at as usize).copied().flatten();
+                let stand = scene.stand(target, at, &glance, standing);
                 if !glance.healthy {
                     ejected.push((group, stand));
                 } else if standing.is_some_and(|standing| !standing.open) {
@@ -143,11 +146,13 @@ impl Plan {
                 let usual = mean(field.iter().filter_map(|stand| stand.output));
                 field.iter_mut().chain(&mut late).for_each(|stand| stand.score = scene.cost(stand, usual));
             }
-            scene.arrange(&field, |stand, place| put(group, stand, place));
-            late.iter().for_each(|stand| put(group, stand, Place::HeldBack));
+            let standing = |stand: &Stand<'_>| standings.get(stand.at as usize).copied().flatten();
+            scene.arrange(&field, |stand, place| put(group, stand, place, standing(stand)));
+            late.iter().for_each(|stand| put(group, stand, Place::HeldBack, standing(stand)));
         }
-        closed.iter().for_each(|(group, stand)| put(group, stand, Place::Closed));
-        ejected.iter().for_each(|(group, stand)| put(group, stand, Place::Ejected));
+        let standing = |stand: &Stand<'_>| standings.get(stand.at as usize).copied().flatten();
+        closed.iter().for_each(|(group, stand)| put(group, stand, Place::Closed, standing(stand)));
+        ejected.iter().for_each(|(group, stand)| put(group, stand, Place::Ejected, standing(stand)));
     }
 
     /// Every target of the plan, in the order of writing.
@@ -206,7 +211,6 @@ struct Stand<'t> {
     in_flight: u64,
     expected: Option<f32>,
     output: Option<f32>,
-    standing: Option<Standing>,
     /// Of its requests while it warms up; 1: all.
     share: f32,
     /// What the strategy goes by, the lower the better.
@@ -225,17 +229,17 @@ enum Place {
 }
 
 impl Stand<'_> {
-    fn ranked(&self, group: &Group, place: Place) -> Ranked {
+    fn ranked(&self, group: &Group, place: Place, standing: Option<Standing>) -> Ranked {
         let lot = if let Place::Field { lot, .. } = place { lot } else { Lot::NotDrawn };
         let why = match (place, group.strategy) {
             (Place::Ejected, _) => Why::Ejected,
-            (Place::Closed, _) => Why::Closed(self.standing.and_then(|standing| standing.resets_in)),
+            (Place::Closed, _) => Why::Closed(standing.and_then(|standing| standing.resets_in)),
             (_, Strategy::First) => Why::Listed,
             (_, Strategy::Weighted) => Why::Weight(matches!(place, Place::Field { drawn: true, .. })),
             (_, Strategy::LeastLatency) => Why::Latency(self.expected, self.in_flight, lot),
             (_, Strategy::LeastBusy) => Why::Busy(self.in_flight),
             (_, Strategy::LeastCost) => Why::Cost(Some(self.score).filter(|score| score.is_finite())),
-            (_, Strategy::Quota) => Why::Quota(self.standing),
+            (_, Strategy::Quota) => Why::Quota(standing),
         };
         let stuck = group.sticky.filter(|_| matches!(place, Place::Field { stuck: true, .. }));
         let held_back = matches!(place, Place::HeldBack).then_some(self.share);
@@ -272,7 +276,7 @@ impl<'a> Scene<'a> {
                 }
             },
         };
-        Stand { target, in_flight, expected, output, standing, share, score, at }
+        Stand { target, in_flight, expected, output, share, score, at }
     }
 
     /// Nano-dollars; infinite: nobody knows. `usual`: tokens of an answer, on the average of those that are known.
@@ -311,10 +315,13 @@ impl<'a> Scene<'a> {
             two = Some((better, worse));
         }
         let stuck = self.stick.and_then(|stick| {
+            if self.group.strategy == Strategy::First {
+                return None;
+            }
             let near = self.near(field);
             let weighted = self.group.strategy == Strategy::Weighted;
-            let all = field.iter().enumerate().filter(|(_, stand)| near(stand));
-            sticky::rendezvous(stick, weighted, all.map(|(at, stand)| (at, &stand.target.at_hand)))
+            let all = field.iter().map(|stand| &stand.target.at_hand);
+            sticky::rendezvous(stick, weighted, all, |at| near(&field[at]))
         });
         if let Some(stuck) = stuck {
             lead(&mut order, stuck as u64);
@@ -366,14 +373,16 @@ impl<'a> Scene<'a> {
 
     /// What a session may keep to: whatever is not clearly worse than the others.
     fn near<'s>(&self, field: &[Stand<'s>]) -> impl Fn(&Stand<'s>) -> bool + use<'s, 'a, '_> {
-        let least = |of: &dyn Fn(&Stand<'s>) -> f32| field.iter().map(of).fold(f32::INFINITY, f32::min);
+        fn least<'s>(field: &[Stand<'s>], of: impl Fn(&Stand<'s>) -> f32) -> f32 {
+            field.iter().map(of).fold(f32::INFINITY, f32::min)
+        }
         let (best, others) = match self.group.strategy {
             Strategy::First | Strategy::Weighted | Strategy::Quota => (0.0, 1),
-            Strategy::LeastLatency => (least(&|stand| stand.expected.unwrap_or(f32::INFINITY)), 1),
+            Strategy::LeastLatency => (least(field, |stand| stand.expected.unwrap_or(f32::INFINITY)), 1),
             Strategy::LeastBusy => {
                 (field.iter().map(|stand| stand.in_flight as f32).sum(), field.len().saturating_sub(1))
             }
-            Strategy::LeastCost => (least(&|stand| stand.score), 1),
+            Strategy::LeastCost => (least(field, |stand| stand.score), 1),
         };
         move |stand| match self.group.strategy {
             Strategy::First => false,

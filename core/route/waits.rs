@@ -19,15 +19,22 @@ pub struct Waits {
 struct Ring {
     times: Vec<u32>,
     next: usize,
+    /// What was told last, of which percentage, and how many answers came since.
+    told: Option<(u8, u32)>,
+    news: u32,
 }
 
 impl Waits {
     /// An answer, or for how long there was none when it was no longer waited for.
     pub fn note(&self, target: &Arc<str>, stream: bool, time: Duration) {
-        if self.entries.len() >= MOST {
-            self.entries.clear();
-        }
-        let entry = self.entries.entry((target.clone(), stream)).or_default().clone();
+        let key = (target.clone(), stream);
+        let known = self.entries.get(&key).map(|entry| entry.clone());
+        let entry = known.unwrap_or_else(|| {
+            if self.entries.len() >= MOST {
+                self.entries.clear();
+            }
+            self.entries.entry(key).or_default().clone()
+        });
         let mut ring = entry.lock().unwrap_or_else(PoisonError::into_inner);
         let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let at = ring.next;
@@ -36,23 +43,32 @@ impl Waits {
             None => ring.times.push(millis),
         }
         ring.next = (at + 1) % KEPT;
+        ring.news = ring.news.saturating_add(1);
     }
 
     /// So many of a hundred answers were there after this time; `None`: too few are known.
     pub fn percentile(&self, target: &Arc<str>, stream: bool, percent: u8) -> Option<Duration> {
         let entry = self.entries.get(&(target.clone(), stream))?.clone();
-        let mut times = entry.lock().unwrap_or_else(PoisonError::into_inner).times.clone();
-        if times.len() < ENOUGH {
+        let mut ring = entry.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.times.len() < ENOUGH {
             return None;
         }
+        if let Some((_, millis)) = ring.told.filter(|(of, _)| *of == percent && ring.news < NEWS) {
+            return Some(Duration::from_millis(u64::from(millis)));
+        }
+        let mut times = ring.times.clone();
         let at = (times.len() * usize::from(percent.min(100))).div_ceil(100).max(1) - 1;
         let (_, time, _) = times.select_nth_unstable(at);
-        Some(Duration::from_millis(u64::from(*time)))
+        let time = *time;
+        (ring.told, ring.news) = (Some((percent, time)), 0);
+        Some(Duration::from_millis(u64::from(time)))
     }
 }
 
 /// Answers that are remembered of each target.
 const KEPT: usize = 64;
+/// It is told anew when so many more are known.
+const NEWS: u32 = 4;
 /// Fewer say nothing of the slowest twentieth.
 const ENOUGH: usize = 20;
 /// Targets; names can be made up by callers.

@@ -18,10 +18,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    service::{Service, service_fn},
-};
+use hyper::service::{Service, service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::{self, Builder},
@@ -33,6 +30,7 @@ use super::{
     App, Body, BoxError, Peer,
     edge::{Edge, Wire},
     executor::{StreamExecutor, Turn},
+    incoming::Incoming,
 };
 use crate::config;
 
@@ -48,6 +46,9 @@ pub struct Shared {
     http2: AtomicBool,
     /// The answer went out before the request was read: see `Edge::poll_shutdown`.
     linger: AtomicBool,
+    /// Requests that wait with their bodies unread: see `Edge::poll_flush`.
+    pub(super) watched: AtomicUsize,
+    draining: CancellationToken,
 }
 
 impl Shared {
@@ -63,6 +64,11 @@ impl Shared {
 
     pub fn lingers(&self) -> bool {
         self.linger.load(Ordering::Relaxed)
+    }
+
+    /// HTTP/2 reads its connection whatever requests do.
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) > 0 && !self.http2.load(Ordering::Relaxed)
     }
 
     fn enter(self: &Arc<Self>) -> Live {
@@ -132,32 +138,23 @@ pub async fn run<A: App>(
     config: Arc<config::Server>,
     signals: Signals,
 ) {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Shared { draining: signals.draining.clone(), ..Shared::default() });
     let io = TokioIo::new(Edge::new(wire, shared.clone(), config.write_stall));
-    // A request counts one reference, not one for each of these.
-    let host = Arc::new(Host { app, peer, shared: shared.clone(), draining: signals.draining.clone() });
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let here = shared.clone();
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let asked = Asked {
             http2: request.version() == Version::HTTP_2,
             has_body: !request.body().is_end_stream(),
-            live: host.shared.enter(),
+            live: here.enter(),
         };
+        let request = request.map(|body| Incoming::new(body, here.clone()));
         // It is large: made in its box, where neither hyper moves it nor an idle connection keeps its room.
         let room = Box::new_uninit();
-        let answer = Box::into_pin(Box::write(room, host.app.clone().call(host.peer.clone(), request)));
-        let host = host.clone();
-        async move { Ok::<_, Infallible>(answered(&host, asked, answer.await)) }
+        let answer = Box::into_pin(Box::write(room, app.clone().call(peer.clone(), request)));
+        async move { Ok::<_, Infallible>(answered(asked, answer.await)) }
     });
     let connection = pin!(builder.serve_connection_with_upgrades(io, service));
     watch(connection, &shared, &config, &signals).await;
-}
-
-/// What the requests of a connection have in common.
-struct Host<A> {
-    app: Arc<A>,
-    peer: Peer,
-    shared: Arc<Shared>,
-    draining: CancellationToken,
 }
 
 /// What of a request its answer's head depends on.
@@ -167,14 +164,14 @@ struct Asked {
     live: Live,
 }
 
-fn answered<A>(host: &Host<A>, asked: Asked, response: http::Response<Body>) -> http::Response<Tracked> {
+fn answered(asked: Asked, response: http::Response<Body>) -> http::Response<Tracked> {
     let Asked { http2, has_body, live } = asked;
     let (mut head, body) = response.into_parts();
     if !http2 {
         if has_body && head.status.as_u16() >= 400 {
             live.0.linger.store(true, Ordering::Relaxed);
         }
-        if host.draining.is_cancelled() {
+        if live.0.draining.is_cancelled() {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -262,7 +259,7 @@ trait Graceful: Future {
 
 impl<I, S, B> Graceful for auto::UpgradeableConnection<'_, I, S, StreamExecutor>
 where
-    S: Service<http::Request<Incoming>, Response = http::Response<B>>,
+    S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>>,
     S::Future: 'static,
     S::Error: Into<BoxError>,
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,

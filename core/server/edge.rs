@@ -1,6 +1,7 @@
-//! The socket as hyper sees it: cuts a client that reads nothing, and lets one that still sends read our answer.
+//! The socket as hyper sees it: cuts a client that reads nothing, lets one that still sends read our answer, and notices one that
+//! hangs up while nobody reads what it sends.
 //!
-//! Holds no HTTP. The clock runs only while a write is pending.
+//! Holds no HTTP. The clock runs only while a write is pending, and the socket is looked at only while a request has it watched.
 
 use std::{
     io,
@@ -31,6 +32,8 @@ pub struct Edge {
     /// The timer runs.
     waiting: bool,
     closing: Closing,
+    /// Ends when the client hangs up.
+    lookout: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 enum Closing {
@@ -44,7 +47,7 @@ enum Closing {
 
 impl Edge {
     pub fn new(wire: Wire, shared: Arc<Shared>, stall: Duration) -> Self {
-        Edge { wire, shared, stall, timer: None, waiting: false, closing: Closing::Open }
+        Edge { wire, shared, stall, timer: None, waiting: false, closing: Closing::Open, lookout: None }
     }
 
     fn expired(&mut self, cx: &mut Context<'_>, after: Duration) -> bool {
@@ -70,6 +73,16 @@ impl Edge {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading")));
         }
         Poll::Pending
+    }
+
+    /// The client hung up, with what it sent still unread.
+    #[cold]
+    fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
+        let socket = match &self.wire {
+            Either::Left(socket) => socket,
+            Either::Right(stream) => stream.get_ref().0,
+        };
+        self.lookout.get_or_insert_with(|| lookout(socket)).as_mut().poll(cx).is_ready()
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -117,7 +130,16 @@ impl AsyncWrite for Edge {
         self.wire.is_write_vectored()
     }
 
+    /// hyper comes by here whenever its connection is polled, also while it reads nothing.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.is_watched() {
+            if self.is_left(cx) {
+                tracing::debug!("the client left while its request waited");
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client left")));
+            }
+        } else if self.lookout.is_some() {
+            self.lookout = None;
+        }
         let polled = Pin::new(&mut self.wire).poll_flush(cx);
         self.paced(cx, polled)
     }
@@ -134,6 +156,35 @@ impl AsyncWrite for Edge {
         self.closing = Closing::Closed;
         Poll::Ready(Ok(()))
     }
+}
+
+/// Ends when the other side is closed, whether what came before was read or not. The socket's own readiness only tells that
+/// something is unread; so this is a second handle to it, with a readiness of its own that may be put back.
+#[cfg(unix)]
+fn lookout(socket: &TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    use std::{future::pending, os::fd::AsFd};
+
+    use tokio::io::Interest;
+
+    let again = socket.as_fd().try_clone_to_owned().map(std::net::TcpStream::from).and_then(TcpStream::from_std);
+    Box::pin(async move {
+        // Where there are no more handles it is noticed when the turn comes.
+        let Ok(socket) = again else { return pending().await };
+        loop {
+            match socket.ready(Interest::READABLE).await {
+                Ok(ready) if ready.is_read_closed() => return,
+                Ok(_) => {
+                    let _ = socket.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
+                Err(_) => return pending().await,
+            }
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn lookout(_: &TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(std::future::pending())
 }
 
 /// How long a client may go on sending after a refusal.

@@ -8,6 +8,7 @@ mod connection;
 mod drain;
 mod edge;
 mod executor;
+mod incoming;
 mod listener;
 mod read;
 mod tls;
@@ -21,11 +22,11 @@ mod tests;
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-pub use hyper::body::Incoming;
 
 pub use self::{
     body::{Body, BoxError},
     drain::{DrainReport, serve},
+    incoming::{Client, Incoming, Watched},
     listener::Listener,
     read::{BodyHeld, BodyLimits, BodyMemory, BodyPermit, read_body},
     tls::Certificates,

@@ -99,7 +99,13 @@ impl BodyPermit {
         if total > self.bytes { self.grow(total - self.bytes) } else { Ok(()) }
     }
 
-    fn shrink_to(&mut self, total: u64) {
+    /// Only as long as others have half of the memory left for what must be held.
+    pub(super) fn grow_spare(&mut self, by: u64) -> bool {
+        let half = self.memory.limit.load(Ordering::Relaxed) / 2;
+        self.memory.used.load(Ordering::Relaxed).saturating_add(by) <= half && self.grow(by).is_ok()
+    }
+
+    pub(super) fn shrink_to(&mut self, total: u64) {
         if total < self.bytes {
             self.memory.used.fetch_sub(self.bytes - total, Ordering::Relaxed);
             self.bytes = total;

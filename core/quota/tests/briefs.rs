@@ -39,7 +39,7 @@ fn a_glance_says_what_a_close_look_says() {
                 let close = view.look(world.at());
                 closed += u32::from(!close.open);
                 for closely in [false, true] {
-                    match view.brief(&world.slot, closely) {
+                    match view.brief(&world.slot, closely, &mut None) {
                         Brief::Open => {
                             assert!(close.open, "{close:?}");
                             assert!(!closely || close.left == u64::MAX, "{close:?}");

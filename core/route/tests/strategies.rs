@@ -347,14 +347,14 @@ fn a_session_keeps_to_the_target_whose_clock_rings_first() {
                 }
             };
             let rings = plan.targets().map(|target| time(target)).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
-            let found = sticky::rendezvous(stick, weighted, plan.targets().enumerate().map(|(at, t)| (at, &t.at_hand)));
+            let found = sticky::rendezvous(stick, weighted, plan.targets().map(|t| &t.at_hand), |_| true);
             assert_eq!(found, rings.map(|(at, _)| at));
         }
     }
     let none: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 0)).collect();
     let table = built(alias(Strategy::Weighted, &none, &[]));
     let all: Vec<_> = table.targets().cloned().collect();
-    assert_eq!(sticky::rendezvous(1, true, all.iter().enumerate().map(|(at, t)| (at, &t.at_hand))), None);
+    assert_eq!(sticky::rendezvous(1, true, all.iter().map(|t| &t.at_hand), |_| true), None);
 }
 
 fn session(n: u64) -> Profile {
