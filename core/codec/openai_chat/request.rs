@@ -12,7 +12,7 @@ use super::{
 use crate::{
     codec::{
         Dialect, Encoded, foreign,
-        json::{Fields, as_i64, missing, number, parse, wrong_type},
+        json::{Fields, Item, as_i64, missing, nth, number, tape, wrong_type},
         signature,
     },
     error::{Error, Result},
@@ -23,9 +23,10 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Request> {
-    let mut f = Fields::new(parse(body)?, "")?;
+    let mut body = tape(body)?;
+    let mut f = Fields::new(body.item(), "")?;
     let model = f.required_string("model")?;
-    let messages = decode_messages(f.array("messages")?.ok_or_else(|| missing("messages"))?)?;
+    let messages = decode_messages(f.items("messages")?.ok_or_else(|| missing("messages"))?)?;
     let mut tools = decode_list(&mut f, "tools", decode_tool)?;
     tools.extend(decode_list(&mut f, "functions", legacy_tool)?);
     let tool_choice = tool_choice(&mut f)?;
@@ -262,7 +263,7 @@ struct Calls {
     open: Vec<(String, String)>,
 }
 
-fn decode_messages(items: Vec<Value>) -> Result<Vec<Message>> {
+fn decode_messages(items: Vec<Item>) -> Result<Vec<Message>> {
     if items.is_empty() {
         return Err(Error::invalid("messages", "`messages` must hold at least one message"));
     }
@@ -270,8 +271,8 @@ fn decode_messages(items: Vec<Value>) -> Result<Vec<Message>> {
     items.into_iter().enumerate().map(|(i, item)| decode_message(item, i, &mut calls)).collect()
 }
 
-fn decode_message(value: Value, at: usize, calls: &mut Calls) -> Result<Message> {
-    let mut f = Fields::new(value, format!("messages[{at}]"))?;
+fn decode_message(value: Item, at: usize, calls: &mut Calls) -> Result<Message> {
+    let mut f = Fields::new(value, nth("messages", at))?;
     let role = f.required_string("role")?;
     let name = f.string("name")?;
     let (role, parts) = match role.as_str() {
@@ -298,7 +299,7 @@ fn decode_message(value: Value, at: usize, calls: &mut Calls) -> Result<Message>
 
 fn required_content(f: &mut Fields) -> Result<Vec<Part>> {
     let path = f.path("content");
-    content::decode(f.take("content").ok_or_else(|| missing(&path))?, &path)
+    content::decode(f.item("content").ok_or_else(|| missing(&path))?, &path)
 }
 
 fn assistant_parts(f: &mut Fields, at: usize, calls: &mut Calls) -> Result<Vec<Part>> {
