@@ -58,7 +58,7 @@ pub fn note_defaults(fields: &mut Map<String, Value>) {
             Value::Object(map) => map.len() <= 2,
             _ => true,
         };
-        let is_default = short && value.to_string() == DEFAULTS[at].1;
+        let is_default = short && serde_json::to_string(value).is_ok_and(|text| text == DEFAULTS[at].1);
         said |= u64::from(is_default) << at;
         !is_default
     });
