@@ -126,17 +126,21 @@ fn asks(path: &str, value: &Value) -> bool {
         Value::Null | Value::Bool(false) => false,
         Value::String(word) => !USUAL.contains(&(path, word)),
         Value::Array(list) => !list.is_empty(),
-        // What one family's models are told beside its own fields: some of it has a name.
-        Value::Object(fields) if path == ADDITIONAL => fields.keys().any(|key| !NAMED.contains(&key.as_str())),
+        // What models and templates are told beside the wire's own fields: some of it has a name.
+        Value::Object(fields) if path == ADDITIONAL || path == TEMPLATE => {
+            fields.keys().any(|key| !NAMED.contains(&key.as_str()))
+        }
         Value::Object(fields) => !fields.is_empty() || path == "guardrailConfig",
         _ => true,
     }
 }
 
 const ADDITIONAL: &str = "additionalModelRequestFields";
+const TEMPLATE: &str = "chat_template_kwargs";
 /// Fields in there that are read.
-const NAMED: [&str; 8] = [
+const NAMED: [&str; 9] = [
     "thinking",
+    "enable_thinking",
     "reasoning_config",
     "reasoning_effort",
     "reasoningConfig",
@@ -160,13 +164,14 @@ const ABILITIES: [(&str, &str, &str); 3] = [
 ];
 
 /// What is read in another place, or is about the call and not the answer.
-const ELSEWHERE: [&str; 26] = [
+const ELSEWHERE: [&str; 27] = [
     "stream_options",
     "top_logprobs",
     "response_format",
     "reasoning",
     "include_reasoning",
     "thinking",
+    "enable_thinking",
     "modalities",
     "include",
     "background",
@@ -209,7 +214,7 @@ const KNOBS: [(&str, &str); 50] = [
     ("min_p", "min_p"),
     ("top_a", "top_a"),
     ("repetition_penalty", "repetition_penalty"),
-    ("chat_template_kwargs", "chat_template_kwargs"),
+    (TEMPLATE, TEMPLATE),
     ("guided_json", "guided_json"),
     ("guided_regex", "guided_regex"),
     ("guided_choice", "guided_choice"),

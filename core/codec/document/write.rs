@@ -143,7 +143,13 @@ impl Document {
             }
         }
         if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
-            let own = Dialect { native_schema: true, ..dialect.clone() };
+            // Of a server in no row nothing is known: what its client wrote is what it takes.
+            let own = Dialect {
+                native_schema: true,
+                developer_role: dialect.developer_role || dialect.assumed,
+                media_urls: dialect.media_urls || dialect.assumed,
+                ..dialect.clone()
+            };
             let Encoded { mut body, dropped: missing } = self.encode(self.format, &own)?;
             dropped.extend(missing.into_iter().filter(|knob| !patches.iter().any(|(k, _)| k == knob)));
             for key in self.edited() {

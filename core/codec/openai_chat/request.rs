@@ -44,7 +44,7 @@ pub fn decode(body: &[u8]) -> Result<Request> {
     let effort = f.string("reasoning_effort")?;
     let reasoning = match effort {
         Some(effort) => Some(ReasoningAsk { effort: Some(effort), ..ReasoningAsk::default() }),
-        None => loose_reasoning(f.peek("reasoning"), f.peek("thinking")),
+        None => told_loosely(|key| f.peek(key)),
     };
     let (user, safety) = (f.string("user")?, f.peek_str("safety_identifier").map(str::to_owned));
     let (include_usage, stream_options) = stream_options(&mut f)?;
@@ -150,6 +150,20 @@ fn output(format: &Value) -> Result<Option<Output>> {
         _ => None,
     })
 }
+
+/// How much to think, as servers of this format say it beside the vendor's own word.
+fn told_loosely<'a>(field: impl Fn(&str) -> Option<&'a Value>) -> Option<ReasoningAsk> {
+    loose_reasoning(field("reasoning"), field("thinking")).or_else(|| {
+        // Of models whose template has a switch (Qwen), bare or among what the template is told.
+        let template = |key: &str| field("chat_template_kwargs")?.get(key);
+        let switch =
+            [field(SWITCH), template(SWITCH), template("thinking")].into_iter().flatten().find_map(Value::as_bool);
+        let budget = if switch? { -1 } else { 0 };
+        Some(ReasoningAsk { effort: None, budget: Some(budget), show: None })
+    })
+}
+
+const SWITCH: &str = "enable_thinking";
 
 /// OpenRouter's `reasoning` and the `thinking` of several servers. They stay with the unknown fields as well.
 fn loose_reasoning(reasoning: Option<&Value>, thinking: Option<&Value>) -> Option<ReasoningAsk> {
@@ -355,7 +369,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     w.rest(request)?;
     w.reasoning(request);
     if let Some(fields) = request.extra.of(F) {
-        for key in ["reasoning", "thinking", "response_format"] {
+        for key in ["reasoning", "thinking", SWITCH, "response_format"] {
             // Written above in these words if they still hold; else an edit took their place.
             if fields.contains_key(key) && !w.body.contains_key(key) {
                 w.body.insert(key.into(), Value::Null);
@@ -570,10 +584,9 @@ impl Writer<'_> {
 
     fn reasoning(&mut self, request: &Request) {
         let Some(ask) = &request.reasoning else { return };
-        let (reasoning, thinking) = (mark(&request.extra, "reasoning"), mark(&request.extra, "thinking"));
-        if loose_reasoning(reasoning, thinking).as_ref() == Some(ask) {
-            for (key, value) in [("reasoning", reasoning), ("thinking", thinking)] {
-                self.knob("reasoning", key, value.cloned());
+        if told_loosely(|key| mark(&request.extra, key)).as_ref() == Some(ask) {
+            for key in ["reasoning", "thinking", SWITCH] {
+                self.knob("reasoning", key, mark(&request.extra, key).cloned());
             }
             return;
         }
