@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::request::Parts;
+use http::{HeaderName, request::Parts};
 use serde_json::{Map, Value};
 
 pub use self::facts::{Allowance, Funds, Rank, Reserve, Seats, Share, Weighed};
@@ -319,8 +319,14 @@ fn tags(text: &str) -> Vec<(String, String)> {
 }
 
 /// Headers in which agents and applications name a session.
-pub const SESSION_HEADERS: [&str; 6] =
-    ["x-portcullis-session-id", "x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
+pub static SESSION_HEADERS: [HeaderName; 6] = [
+    HeaderName::from_static("x-portcullis-session-id"),
+    HeaderName::from_static("x-session-id"),
+    HeaderName::from_static("session-id"),
+    HeaderName::from_static("session_id"),
+    HeaderName::from_static("x-session-affinity"),
+    HeaderName::from_static("conversation_id"),
+];
 
 /// Request headers that no stage sees.
 const HIDDEN: [&str; 7] = [

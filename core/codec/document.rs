@@ -327,7 +327,7 @@ impl Document {
     /// How long the answer may become, as stages left it; reads no more of the body than the fields that say so. A field
     /// that is written twice says nothing: upstreams differ in which one they take.
     pub fn output_bound(&self) -> OutputBound {
-        let written = || codec(self.format).output_bound(&|name| self.field(name));
+        let written = || *self.envelope.bound.get_or_init(|| codec(self.format).output_bound(&|name| self.field(name)));
         if let Some(request) = &self.decoded {
             // How many answers a completion makes is not only in `n`.
             let least = if self.legacy { written().choices } else { 1 };

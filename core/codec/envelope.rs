@@ -4,9 +4,9 @@
 //! The pass checks the JSON grammar (tokens, nesting, commas, numbers) and the depth, but not escapes and control
 //! characters inside strings: whoever decodes a field meets those. A test compares it with serde_json.
 
-use std::ops::Range;
+use std::{ops::Range, sync::OnceLock};
 
-use super::signature::WRAPPED;
+use super::{OutputBound, signature::WRAPPED};
 use crate::error::{Error, Kind, Result};
 
 /// Spans of one JSON object's top-level fields, in order of appearance.
@@ -30,6 +30,8 @@ pub struct Envelope {
     pub carries: bool,
     /// The same, but in fields that other servers of the format write, too (`reasoning_content`): those may want them back.
     pub shares: bool,
+    /// What these fields say of the answer's length, once somebody has asked.
+    pub bound: OnceLock<OutputBound>,
 }
 
 /// Where a top-level field stands: its key with quotes, and its value.

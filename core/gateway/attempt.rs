@@ -187,8 +187,9 @@ impl Gateway {
                 None => self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await,
                 Some(beside) => {
                     let proof = (choice, right);
+                    let room = Box::new_uninit();
                     let race = self.race(runtime, exchange, &mut call, proof, document, target, flight, beside);
-                    match Box::pin(race).await {
+                    match Box::into_pin(Box::write(room, race)).await {
                         Race::Alone(result) => result,
                         Race::Over(result) => return result,
                     }

@@ -8,7 +8,7 @@ mod look;
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Instant};
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
 use self::look::Look;
@@ -134,13 +134,16 @@ impl Gateway {
             let runner = runners.swap_remove(at);
             match came {
                 Ok(incoming) => {
-                    self.state.waits.note(&runner.target.name, stream, clock::since(runner.waits.began));
+                    if let After::Percentile(_) = beside.hedge.after {
+                        self.state.waits.note(&runner.target.name, stream, clock::since(runner.waits.began));
+                    }
                     self.cancel(exchange, &runner, runners, stream);
                     return match runner.own {
                         None => {
                             let waits = runner.waits;
+                            let room = Box::new_uninit();
                             let heard = self.heard(runtime, exchange, incoming, call, document, target, flight, waits);
-                            Race::Alone(Box::pin(heard).await)
+                            Race::Alone(Box::into_pin(Box::write(room, heard)).await)
                         }
                         Some(_) => {
                             // The first one's flight ends: it was neither well nor ill.
@@ -174,7 +177,8 @@ impl Gateway {
         (number, waits, look): (u32, Waits, Look),
     ) -> Result<Runner<'a>> {
         let sealed = self.signed(call, target, (choice, right), waits.until).await?;
-        let coming = look.at(&self.state.transport, &self.state.body_memory, sealed, target.clone()).boxed();
+        let (room, memory) = (Box::new_uninit(), &self.state.body_memory);
+        let coming = Box::into_pin(Box::write(room, look.at(&self.state.transport, memory, sealed, target.clone())));
         Ok(Runner { target: target.clone(), number, waits, choice, coming, own: None })
     }
 

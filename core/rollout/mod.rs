@@ -164,7 +164,7 @@ impl Rollout {
         let credential = auth::credential(&parts.headers, parts.uri.query());
         let session = match self.rules.sticky {
             Sticky::Key => None,
-            Sticky::Session => Some(SESSION_HEADERS.iter().find_map(|name| parts.headers.get(*name))?),
+            Sticky::Session => Some(SESSION_HEADERS.iter().find_map(|name| parts.headers.get(name))?),
         };
         if session.is_none() && credential.is_none() {
             return None;

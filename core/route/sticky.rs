@@ -14,7 +14,7 @@ use crate::{
 pub fn session(cx: &Context, document: &Document, client: &HeaderMap) -> Option<u64> {
     let tenant = cx.principal.tenant();
     let of = |id: &str| (!id.is_empty()).then(|| stick(tenant, id));
-    let header = SESSION_HEADERS.iter().find_map(|name| client.get(*name)).and_then(|value| value.to_str().ok());
+    let header = SESSION_HEADERS.iter().find_map(|name| client.get(name)).and_then(|value| value.to_str().ok());
     let tag = || cx.tags.iter().find(|(name, _)| name == "session").map(|(_, id)| id.as_str());
     if let Some(found) = header.or_else(tag).and_then(of) {
         return Some(found);

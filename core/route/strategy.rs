@@ -78,10 +78,10 @@ impl Plan {
         let count = self.targets().count();
         let mut order = Vec::with_capacity(count);
         self.walk(live, profile, now, |_, stand, _, _| order.push(stand.at));
-        let mut all: Vec<Option<Arc<Target>>> = Vec::with_capacity(count);
-        for group in std::mem::take(&mut self.groups) {
-            all.extend(group.targets.into_iter().map(Some));
-        }
+        let mut groups = std::mem::take(&mut self.groups).into_iter().map(|group| group.targets);
+        // Most plans are one group, whose list is at hand.
+        let mut all: Vec<Option<Arc<Target>>> = groups.next().unwrap_or_default().into_iter().map(Some).collect();
+        all.extend(groups.flatten().map(Some));
         let mut ordered = Vec::with_capacity(count);
         ordered.extend(order.into_iter().filter_map(|at| all.get_mut(at as usize)?.take()));
         ordered

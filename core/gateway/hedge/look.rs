@@ -1,7 +1,7 @@
 //! One runner of a race: its call is sent, and read as far as its first output, or whole where it does not stream. What was read comes
 //! again when it is heard. Touches nothing of the request.
 
-use std::{sync::Arc, time::Instant};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use futures_util::{StreamExt, stream};
 use http_body::Frame;
@@ -35,7 +35,8 @@ impl Look {
         target: Arc<Target>,
     ) -> Result<Incoming> {
         let Look { stream, spoken, until, whole, limit } = self;
-        let mut incoming = transport::before(until, Box::pin(transport.send(sealed, &target))).await??;
+        let sending = pin!(transport.send(sealed, &target));
+        let mut incoming = transport::before(until, sending).await??;
         if !incoming.status.is_success() {
             return Err(transport::refusal(incoming, &target, spoken, until).await);
         }
@@ -45,7 +46,8 @@ impl Look {
         }
         let mut share = memory.permit();
         let mut grow = |by| share.grow(by);
-        let body = transport::before(whole, incoming.body.collect(limit as u64, &mut grow)).await??;
+        let reading = pin!(incoming.body.collect(limit as u64, &mut grow));
+        let body = transport::before(whole, reading).await??;
         Ok(Incoming { body: Answer::bytes(body), ..incoming })
     }
 }
