@@ -26,7 +26,7 @@ pub enum Said<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new() -> Self {
-        Draft { fields: Vec::new() }
+        Draft { fields: Vec::with_capacity(8) }
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -43,6 +43,13 @@ impl<'a> Draft<'a> {
         match self.fields.iter_mut().find(|(name, _)| *name == key) {
             Some(field) => field.1 = said,
             None => self.fields.push((key, said)),
+        }
+    }
+
+    /// Nothing is said of an empty list.
+    pub fn put_list(&mut self, key: &'static str, list: Vec<Said<'a>>) {
+        if !list.is_empty() {
+            self.put(key, list);
         }
     }
 

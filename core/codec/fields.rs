@@ -345,7 +345,7 @@ pub fn nth(path: &str, at: usize) -> String {
 
 impl<'t> Inner<'t> {
     fn of(object: Node<'t>) -> Self {
-        let mut members: Vec<Member<'t>> = Vec::with_capacity(8);
+        let mut members: Vec<Member<'t>> = Vec::with_capacity(object.most_members().min(32));
         // A bit for each beginning and length: two keys that are the same have the same one.
         let mut seen = 0u128;
         for (key, node) in object.members() {

@@ -118,7 +118,7 @@ impl<'t> Node<'t> {
         match raw.as_bytes().first() {
             Some(b'"') => self.text().map_or(Value::Null, |text| Value::String(text.into_owned())),
             Some(b'{') => {
-                let mut map = Map::new();
+                let mut map = Map::with_capacity(self.most_members().min(16));
                 for (key, value) in self.members() {
                     map.insert(key.to_owned(), value.tree());
                 }
@@ -134,6 +134,11 @@ impl<'t> Node<'t> {
                 None => serde_json::from_str(raw).unwrap_or_default(),
             },
         }
+    }
+
+    /// More it cannot have.
+    pub fn most_members(self) -> usize {
+        (self.mark().next - self.at) as usize / 2
     }
 
     fn mark(self) -> Mark {
@@ -234,7 +239,7 @@ impl Reader<'_> {
         self.byte(b'"')?;
         let mut escaped = false;
         loop {
-            self.at += odd(self.body.get(self.at..)?)?;
+            self.at += written::odd(self.body.get(self.at..)?)?;
             match self.body[self.at] {
                 b'"' => {
                     self.at += 1;
@@ -309,31 +314,8 @@ impl Reader<'_> {
     }
 }
 
-/// Where the first quote, backslash or control character stands: eight bytes at a time, and a long text by stretches.
-#[inline]
-fn odd(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, _) = bytes.as_chunks::<8>();
-    for (n, word) in words.iter().take(SHORT / 8).enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let (quote, slash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
-        // The high bit of the first byte that is one of them is set; those before it are not.
-        let found = (word.wrapping_sub(ONES * 0x20) & !word)
-            | (quote.wrapping_sub(ONES) & !quote)
-            | (slash.wrapping_sub(ONES) & !slash);
-        let found = found & (ONES << 7);
-        if found != 0 {
-            return Some(n * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let seen = words.len().min(SHORT / 8) * 8;
-    written::odd(&bytes[seen..]).map(|at| seen + at)
-}
-
 /// serde_json stops at 128.
 const MOST_DEPTH: usize = 120;
-/// Bytes of a text that are looked at before it is a long one.
-const SHORT: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -85,11 +85,8 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         message.put("tool_plan", plan);
     }
     let called = !calls.is_empty();
-    for (key, list) in [("content", content), ("tool_calls", calls)] {
-        if !list.is_empty() {
-            message.put(key, list);
-        }
-    }
+    message.put_list("content", content);
+    message.put_list("tool_calls", calls);
     for (key, list) in [("citations", citations), (BESIDE, beside)] {
         if !list.is_empty() {
             message.put(key, Value::Array(list));

@@ -18,7 +18,7 @@ use crate::{
     codec::{
         ClientView,
         draft::{self, Draft, Said},
-        json::parse_upstream,
+        json::{Item, tape_upstream},
     },
     error::Result,
     model::{
@@ -28,16 +28,12 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    let mut value = parse_upstream(body)?;
-    if let Value::Array(list) = &mut value {
-        // A list of chunks: what the streaming path answers without `alt=sse`.
-        let chunks = std::mem::take(list);
-        return whole(chunks);
-    }
-    whole(vec![value])
+    let mut body = tape_upstream(body)?;
+    // A list of chunks: what the streaming path answers without `alt=sse`.
+    whole(body.item().items().unwrap_or_else(|one| vec![one]))
 }
 
-fn whole(chunks: Vec<Value>) -> Result<Response> {
+fn whole(chunks: Vec<Item>) -> Result<Response> {
     let mut machine = Machine::default();
     let mut events = Vec::new();
     for chunk in chunks {

@@ -1,13 +1,16 @@
 //! Words and small shapes that both directions of the Gemini wire share: finish reasons, call ids, base64, signatures,
 //! MIME types. No knowledge of whole bodies lives here.
 
-use std::hash::Hasher;
+use std::{borrow::Cow, hash::Hasher};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    codec::{json::Fields, signature},
+    codec::{
+        json::{Fields, Item},
+        signature,
+    },
     error::{Error, Result},
     model::{FinishReason, Format, MediaKind, Signature},
 };
@@ -276,13 +279,6 @@ pub fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-pub fn take_object(map: &mut Map<String, Value>, key: &str) -> Option<Map<String, Value>> {
-    match map.get(key) {
-        Some(Value::Object(_)) => map.shift_remove(key).map(object),
-        _ => None,
-    }
-}
-
 pub fn take_array(map: &mut Map<String, Value>, key: &str) -> Vec<Value> {
     match map.get(key) {
         Some(Value::Array(_)) => match map.shift_remove(key) {
@@ -293,12 +289,31 @@ pub fn take_array(map: &mut Map<String, Value>, key: &str) -> Vec<Value> {
     }
 }
 
-pub fn take_string(map: &mut Map<String, Value>, key: &str) -> Option<String> {
-    match map.get(key) {
-        Some(Value::String(_)) => match map.shift_remove(key) {
-            Some(Value::String(s)) => Some(s),
-            _ => None,
-        },
-        _ => None,
+/// Upstreams are not lectured: what is no list or no object is left out.
+pub fn items(item: Option<Item>) -> Vec<Item> {
+    item.and_then(|item| item.items().ok()).unwrap_or_default()
+}
+
+pub fn fields(item: Option<Item>) -> Option<Fields> {
+    Fields::new(item.filter(Item::is_object)?, "").ok()
+}
+
+/// The text of a part that says nothing else.
+pub fn only_text<'t>(part: &'t Item) -> Option<Cow<'t, str>> {
+    match part {
+        Item::Tree(value) => {
+            let text = value.as_object().filter(|part| part.len() == 1)?.get("text")?;
+            text.as_str().map(Cow::Borrowed)
+        }
+        Item::Read(node) => {
+            let mut members = node.members();
+            let (Some(("text", text)), None) = (members.next(), members.next()) else { return None };
+            text.text()
+        }
     }
+}
+
+/// RFC 3339 to Unix seconds.
+pub fn seconds(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
 }

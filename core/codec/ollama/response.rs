@@ -1,8 +1,6 @@
 //! Answers, both ways, whole and as lines: a message that grows, and a last one with the figures. No client of the gateway
 //! speaks this format; answers in it are what the built-in upstream gives.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -62,36 +60,30 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let Response { id: _, model, created, choices, usage, service_tier: _, extra } = response;
     let choice = choices.first();
     let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
-    let (mut text, mut thinking, mut images, mut calls) = (Cow::Borrowed(""), String::new(), Vec::new(), Vec::new());
-    let mut say = |words: &'_ str| text.to_mut().push_str(words);
+    let (mut text, mut thinking, mut images, mut calls) = (String::new(), String::new(), Vec::new(), Vec::new());
     for (index, part) in parts.iter().enumerate() {
         match part {
-            Part::Text(t) => say(&t.text),
-            Part::Refusal(t) => say(t),
+            Part::Text(t) => text.push_str(&t.text),
+            Part::Refusal(t) => text.push_str(t),
             Part::Reasoning(r) => thinking.push_str(&r.text),
             Part::ToolCall(call) => {
                 let id = call_id(&call.id, index).into();
                 calls.push(wire::told_call(id, &call.name, &call.arguments, call.kind).into());
             }
-            Part::Media(media) => images.extend(wire::image(media)),
+            Part::Media(media) => images.extend(wire::image(media).map(Said::Tree)),
             Part::ToolResult(_) | Part::Native { .. } => {}
         }
     }
     let mut message = Draft::new();
     message.put("role", "assistant");
-    message.put("content", Said::Text(text));
-    if !images.is_empty() {
-        message.put("images", Value::Array(images));
-    }
-    if !calls.is_empty() {
-        message.put("tool_calls", calls);
-    }
+    message.put("content", text);
+    message.put_list("images", images);
+    message.put_list("tool_calls", calls);
     if !thinking.is_empty() {
         message.put("thinking", thinking);
     }
     let mut out = Draft::new();
-    out.put("model", if model.is_empty() { view.model.as_str() } else { model });
-    out.put("created_at", wire::time(created.unwrap_or(view.now)));
+    out.take(&mut head(model, *created, view));
     out.put("message", message);
     if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).and_then(logprobs::write) {
         out.put("logprobs", logprobs);

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::wire::{F, SPECIFIC, answer_specific, mark, status, usage_value};
+use super::wire::{F, SPECIFIC, answer_specific, mark, status, told_usage};
 use crate::{
     codec::{ClientView, json, tape::Node, written},
     model::{Extra, Finish, Usage},
@@ -80,7 +80,7 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     /// While it runs: no output, no usage.
     pub fn running(&self) -> Told<'_> {
-        self.write("in_progress", Value::Null, b"[]".to_vec(), Value::Null, None)
+        self.write("in_progress", Value::Null, b"[]".to_vec(), Said::Made(Value::Null), None)
     }
 
     /// `output`: the items' list as it is written.
@@ -93,7 +93,7 @@ impl Frame<'_> {
         beside: Vec<Value>,
     ) -> Told<'_> {
         let (word, details) = status(finish, refused);
-        let usage = usage.map_or(Value::Null, usage_value);
+        let usage = usage.map_or(Said::Made(Value::Null), |usage| Said::Written(told_usage(usage).bytes()));
         self.write(word, details, output, usage, answer_specific(finish, beside))
     }
 
@@ -102,7 +102,7 @@ impl Frame<'_> {
         status: &'static str,
         details: Value,
         output: Vec<u8>,
-        usage: Value,
+        usage: Said<'static>,
         specific: Option<Value>,
     ) -> Told<'_> {
         let Frame { id, model, created, service_tier, extra, view } = *self;
@@ -118,7 +118,7 @@ impl Frame<'_> {
         tell("incomplete_details", Said::Made(details));
         tell("model", Said::Word(if model.is_empty() { &view.model } else { model }));
         tell("output", Said::Written(output));
-        tell("usage", Said::Made(usage));
+        tell("usage", usage);
         if let Some(tier) = service_tier {
             tell("service_tier", Said::Word(tier));
         }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 pub use crate::codec::openai_chat::wire::{code_points, data_url_of, kind_of, sniff, source, upstream_shape};
 use crate::{
     codec::{
+        draft::Draft,
         figures::{Figure, figures},
         json::{Fields, Item, as_u64},
         openai_chat::wire::{made_id, output_tokens},
@@ -191,35 +192,34 @@ pub fn read_usage(object: &[u8]) -> Option<Usage> {
     Some(top)
 }
 
-/// Writes a usage object: the native one as it was, else with every field that the SDKs' types require.
-pub fn usage_value(usage: &Usage) -> Value {
+/// A usage object: the native one as it was, else with every field that the SDKs' types require.
+pub fn told_usage(usage: &Usage) -> Draft<'_> {
+    let mut out = Draft::new();
     if let Some((F, native)) = usage.native.as_deref() {
-        return Value::Object(native.clone());
+        out.add(Some(native));
+        return out;
     }
     let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
-    let mut read = Map::new();
-    read.insert("cached_tokens".into(), usage.cache_read_tokens.unwrap_or(0).into());
-    let mut written = Map::new();
-    written.insert("reasoning_tokens".into(), usage.reasoning_tokens.unwrap_or(0).into());
-    let more = [
+    let (mut read, mut written) = (Draft::new(), Draft::new());
+    read.put("cached_tokens", usage.cache_read_tokens.unwrap_or(0));
+    written.put("reasoning_tokens", usage.reasoning_tokens.unwrap_or(0));
+    for (details, key, figure) in [
         (&mut read, "cache_write_tokens", usage.cache_write_tokens),
         (&mut written, "audio_tokens", usage.output_audio_tokens),
-    ];
-    for (map, key, figure) in more {
+    ] {
         if let Some(figure) = figure {
-            map.insert(key.into(), figure.into());
+            details.put(key, figure);
         }
     }
     if let Some(figure) = usage.input_audio_tokens {
-        read.insert("audio_tokens".into(), figure.into());
+        read.put("audio_tokens", figure);
     }
-    json!({
-        "input_tokens": input,
-        "input_tokens_details": read,
-        "output_tokens": output,
-        "output_tokens_details": written,
-        "total_tokens": input.saturating_add(output),
-    })
+    out.put("input_tokens", input);
+    out.put("input_tokens_details", read);
+    out.put("output_tokens", output);
+    out.put("output_tokens_details", written);
+    out.put("total_tokens", input.saturating_add(output));
+    out
 }
 
 /// An annotation of an answer's text.

@@ -15,10 +15,10 @@ use crate::{
             error, grounding, logprobs,
             request::parts,
             usage,
-            wire::{GEMINI, finish_reason, make_id, take_array, take_object, take_string},
+            wire::{GEMINI, fields, finish_reason, items, make_id, only_text, seconds},
         },
         is_error_event,
-        json::{as_u64, parse_event},
+        json::{Fields, Item, parse_event},
         sse,
         surrogate::Half,
     },
@@ -123,27 +123,22 @@ impl Machine {
     }
 
     /// One `GenerateContentResponse`.
-    pub fn chunk(&mut self, chunk: Value, out: &mut Vec<Event>) -> Result<()> {
-        let Value::Object(mut chunk) = chunk else {
+    pub fn chunk<'t>(&mut self, chunk: impl Into<Item<'t>>, out: &mut Vec<Event>) -> Result<()> {
+        let Ok(mut chunk) = Fields::new(chunk, "") else {
             return Err(Error::new(Kind::Upstream, "the upstream's answer is not an object"));
         };
-        if chunk.contains_key("error") {
-            return Err(error::decode_value(&Value::Object(chunk), None));
+        if chunk.peek("error").is_some() {
+            return Err(error::decode_value(&Value::Object(chunk.rest_map()), None));
         }
-        let candidates = take_array(&mut chunk, "candidates");
-        let usage = take_object(&mut chunk, "usageMetadata");
-        let blocked = chunk
-            .get("promptFeedback")
-            .and_then(|f| f.get("blockReason"))
-            .and_then(Value::as_str)
-            .filter(|_| candidates.is_empty())
-            .map(str::to_owned);
-        let feedback = if blocked.is_some() { chunk.shift_remove("promptFeedback") } else { None };
+        let candidates = items(chunk.item("candidates"));
+        let usage = fields(chunk.item("usageMetadata")).map(Fields::rest_map);
+        let reason = chunk.peek("promptFeedback").and_then(|f| f.get("blockReason")).and_then(Value::as_str);
+        let blocked = reason.filter(|_| candidates.is_empty()).map(str::to_owned);
+        let feedback = if blocked.is_some() { chunk.take("promptFeedback") } else { None };
         self.head(chunk, out);
         let known = self.searched.len();
         for (position, candidate) in candidates.into_iter().enumerate() {
-            if let Value::Object(candidate) = candidate {
-                self.search(&candidate);
+            if let Some(candidate) = fields(Some(candidate)) {
                 self.candidate(candidate, position as u32, out);
             }
         }
@@ -159,8 +154,10 @@ impl Machine {
             if usage::adds_up(&usage) && usage.get(usage::PROMPT) != self.usage.get(usage::PROMPT) {
                 usage::begin_anew(&mut self.usage);
             }
-            for (key, value) in usage {
-                self.usage.insert(key, value);
+            if self.usage.is_empty() {
+                self.usage = usage;
+            } else {
+                self.usage.extend(usage);
             }
             let mut usage = usage::decode(&self.usage);
             if !self.searched.is_empty() {
@@ -190,10 +187,11 @@ impl Machine {
         }
     }
 
-    fn head(&mut self, mut chunk: Map<String, Value>, out: &mut Vec<Event>) {
-        let id = take_string(&mut chunk, "responseId").unwrap_or_default();
-        let model = take_string(&mut chunk, "modelVersion").unwrap_or_default();
-        chunk.retain(|key, value| !value.is_null() && self.told.get(key) != Some(value));
+    fn head(&mut self, mut chunk: Fields, out: &mut Vec<Event>) {
+        let mut text = |key: &str| chunk.item(key).and_then(|item| item.string().ok()).unwrap_or_default();
+        let (id, model) = (text("responseId"), text("modelVersion"));
+        let mut chunk = chunk.rest_map();
+        chunk.retain(|key, value| self.told.get(key) != Some(value));
         let created = chunk.get("createTime").and_then(Value::as_str).and_then(seconds);
         for (key, value) in &chunk {
             self.told.insert(key.clone(), value.clone());
@@ -208,25 +206,27 @@ impl Machine {
         }
     }
 
-    fn candidate(&mut self, mut candidate: Map<String, Value>, position: u32, out: &mut Vec<Event>) {
-        let named = candidate.shift_remove("index").as_ref().and_then(Value::as_number).and_then(as_u64);
+    fn candidate(&mut self, mut candidate: Fields, position: u32, out: &mut Vec<Event>) {
+        let named = candidate.item("index").and_then(|index| index.whole());
         let choice = named.map_or(position, |i| i as u32);
-        let state = self.choices.entry(choice).or_default();
-        let mut content = take_object(&mut candidate, "content").unwrap_or_default();
-        let mut sink = Sink { choice, out };
-        let given = match content.get("parts") {
-            // The list may be left out around a single part, as in requests.
-            Some(Value::Object(_)) => content.shift_remove("parts").into_iter().collect(),
-            _ => take_array(&mut content, "parts"),
+        let content = fields(candidate.item("content"));
+        // The list may be left out around a single part, as in requests.
+        let given = match content.and_then(|mut content| content.item("parts")) {
+            Some(part) if part.is_object() => vec![part],
+            parts => items(parts),
         };
+        let reason = candidate.item("finishReason").and_then(|reason| reason.string().ok());
+        let reason = reason.filter(|r| r != "FINISH_REASON_UNSPECIFIED");
+        let message = candidate.take("finishMessage");
+        let logprobs = candidate.take("logprobsResult").as_ref().and_then(logprobs::decode);
+        let candidate = candidate.rest_map();
+        self.search(&candidate);
+        let state = self.choices.entry(choice).or_default();
+        let mut sink = Sink { choice, out };
         for part in given {
             state.part(part, &self.id, &mut sink);
         }
         state.cite(&candidate, &mut sink);
-        let reason = take_string(&mut candidate, "finishReason").filter(|r| r != "FINISH_REASON_UNSPECIFIED");
-        let message = candidate.shift_remove("finishMessage").filter(|m| !m.is_null());
-        let logprobs = candidate.shift_remove("logprobsResult").as_ref().and_then(logprobs::decode);
-        candidate.retain(|_, value| !value.is_null());
         if reason.is_some() {
             state.close(&mut sink);
         }
@@ -289,10 +289,11 @@ impl Sink<'_> {
 }
 
 impl State {
-    fn part(&mut self, value: Value, seed: &str, sink: &mut Sink<'_>) {
-        if let Some(Value::String(text)) = value.as_object().filter(|p| p.len() == 1).and_then(|p| p.get("text")) {
-            return self.text(OpenKind::Text, text, None, sink);
+    fn part(&mut self, part: Item, seed: &str, sink: &mut Sink<'_>) {
+        if let Some(text) = only_text(&part) {
+            return self.text(OpenKind::Text, &text, None, sink);
         }
+        let value = part.tree();
         if let Some(call) = value.get("functionCall").filter(|c| {
             self.partial.is_some()
                 || c.get("partialArgs").is_some()
@@ -438,11 +439,6 @@ impl State {
             }
         }
     }
-}
-
-/// RFC 3339 to Unix seconds.
-fn seconds(text: &str) -> Option<i64> {
-    text.parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
 }
 
 /// That are told apart in one answer.
