@@ -1,37 +1,31 @@
 //! An upstream's stream on its way to the client: bytes in the fast lane, or events through the stages. `gateway.rs`
 //! drives it to the commit, the response body drives it to the end. Decides nothing about targets.
 
+mod delivery;
 mod pace;
 pub mod resume;
+mod staged;
 
-use std::{
-    borrow::Cow,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use self::{
     pace::{Pace, Verdict},
     resume::{Joint, Sofar},
+    staged::observe,
 };
 use crate::{
-    account::estimate::tokens_of,
-    auth::cut::Watch,
     call::Call,
     clock,
-    codec::{Dialect, StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, said, standin},
+    codec::{Dialect, StreamDecoder, StreamEncoder, codec, custom, lane::Lane, ran, standin},
     config::Server,
     error::{Error, Kind, Result},
     exchange::Exchange,
     gateway::resume::Later,
-    generated::Sink,
-    model::{Event, FinishReason, Format, fold::unfold},
-    pipeline::{Candidate, EndFlow, EventFlow, StreamNeed},
-    reply,
+    model::{Event, FinishReason, Format},
+    pipeline::{Candidate, StreamNeed},
     route::{Flight, Target, cause::TOO_SLOW},
-    stored::Keep,
     transport,
     upstream::Answer,
 };
@@ -354,316 +348,11 @@ impl Streaming {
         self.whole = true;
         Ok(())
     }
-
-    /// Events through the stages to the client's bytes. What passed before a stage refused goes on.
-    async fn pass(&mut self, events: Vec<Event>, exchange: &mut Exchange) -> Result<()> {
-        let mut bytes = Vec::new();
-        let result = self.pass_to(events, exchange, &mut bytes).await;
-        if !bytes.is_empty() {
-            self.out.push(bytes.into());
-        }
-        result
-    }
-
-    async fn pass_to(&mut self, mut events: Vec<Event>, exchange: &mut Exchange, bytes: &mut Vec<u8>) -> Result<()> {
-        if let Some(raw) = &mut self.raw {
-            for event in &events {
-                if event.commits() {
-                    self.first_output.get_or_insert_with(clock::now);
-                    self.ready = true;
-                }
-                self.terminal |= *event == Event::End;
-                if let Event::Delta { delta, .. } = event {
-                    self.text_bytes += delta.text_bytes();
-                }
-            }
-            raw.append(&mut events);
-            if self.ready {
-                self.commit();
-            }
-            return Ok(());
-        }
-        let mut joined = Vec::new();
-        if let Some(joint) = &mut self.joint {
-            events.into_iter().for_each(|event| joint.join(event, &mut joined));
-            events = joined;
-        }
-        let mut staged = Vec::new();
-        for mut event in events {
-            if self.ended {
-                break;
-            }
-            match &event {
-                Event::Start(start) => exchange.served(start.service_tier.as_deref()),
-                Event::Usage(usage) => exchange.used(usage),
-                Event::Finish { finish, .. } => {
-                    self.filtered |= finish.reason == FinishReason::ContentFilter && self.first_output.is_none();
-                    exchange.finished(finish.reason);
-                }
-                Event::Delta { delta, .. } => self.text_bytes += delta.text_bytes(),
-                _ => {}
-            }
-            if event.commits() && self.first_output.is_none() {
-                self.first_output = Some(clock::now());
-            }
-            if matches!(event, Event::End) {
-                self.terminal = true;
-                continue;
-            }
-            if let Some(sofar) = &mut self.sofar {
-                sofar.see(&event);
-            }
-            if let (Event::Usage(usage), Some(joint)) = (&mut event, &self.joint) {
-                *usage = joint.told(usage);
-            }
-            let inner = &mut **exchange;
-            match inner.chain.event(&mut inner.cx, event, &mut staged).await? {
-                EventFlow::Continue => self.write(&mut staged, bytes),
-                // The stage left a clean end; nothing of the upstream is wanted any more.
-                EventFlow::Stop(_) => {
-                    self.write(&mut staged, bytes);
-                    exchange.finished(FinishReason::ContentFilter);
-                    self.encoder.finish(bytes);
-                    self.committed = true;
-                    self.ended = true;
-                    // Dropping the answer cancels the upstream.
-                    self.answer = None;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What stages held back until the end, and the terminal.
-    async fn flush(&mut self, exchange: &mut Exchange) -> Result<()> {
-        let mut staged = Vec::new();
-        let inner = &mut **exchange;
-        if let EndFlow::Next(reason) = inner.chain.end(&mut inner.cx, &mut staged).await? {
-            if !self.committed {
-                self.next = Some(reason);
-                return Ok(());
-            }
-            // A keep-alive has gone out: there is no other target any more, so this answer is delivered and marked.
-            if let Some(response) = inner.chain.unmet(&mut inner.cx, &self.target).await? {
-                inner.record.tags.push(reply::quality_unmet());
-                staged.extend(unfold(&response));
-            }
-        }
-        let mut bytes = Vec::new();
-        self.write(&mut staged, &mut bytes);
-        self.encoder.finish(&mut bytes);
-        self.out.push(bytes.into());
-        self.committed = true;
-        self.ended = true;
-        Ok(())
-    }
-
-    fn write(&mut self, staged: &mut Vec<Event>, bytes: &mut Vec<u8>) {
-        for event in staged.drain(..).filter(|e| *e != Event::End) {
-            if event.commits() {
-                self.commit();
-            }
-            self.encoder.push(&event, bytes);
-        }
-    }
-
-    fn write_keep_alive(&mut self) {
-        let mut bytes = Vec::new();
-        self.encoder.keep_alive(&mut bytes);
-        self.told = clock::now();
-        // A framing may have none.
-        if !bytes.is_empty() {
-            self.out.push(bytes.into());
-            self.committed = true;
-        }
-    }
-
-    /// The rest of the stream, from the commit to the end: the response body runs this.
-    pub async fn run(
-        self: Box<Self>,
-        exchange: Exchange,
-        sink: Sink,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let request_id = exchange.cx.id.clone();
-        let principal = exchange.cx.principal.clone();
-        let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
-        // The upstream's own error event, for a client of its format.
-        let mut own = None;
-        let mut live = Live { streaming: self, exchange: Some(exchange) };
-        let failed = loop {
-            let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
-            if exchange.keep.is_some()
-                && let Some(answer) = streaming.out.iter().rev().find_map(Keep::seen)
-                && let Some(keep) = exchange.keep.take()
-            {
-                Box::pin(keep.answered(&answer)).await;
-            }
-            if streaming.ended {
-                exchange.landed(None);
-            }
-            let handed = watch.over(cut.as_mut(), streaming.hand_over(&sink)).await;
-            if handed.is_ok() && streaming.ended {
-                break None;
-            }
-            let stepped = match handed {
-                Ok(()) => watch.over_pinned(cut.as_mut(), pin!(streaming.step(exchange))).await.flatten(),
-                Err(cut) => Err(cut),
-            };
-            if let Err(error) = stepped {
-                let mut error = said::named(error);
-                // Nothing more is to be paid for, however slowly the client reads.
-                streaming.answer = None;
-                if streaming.goes_on_after(exchange, &error) {
-                    let resumed = Box::pin(streaming.resume(exchange, &error, &sink));
-                    match watch.over(cut.as_mut(), resumed).await.flatten() {
-                        Ok(true) => continue,
-                        Ok(false) => {}
-                        Err(second) => error = second,
-                    }
-                }
-                // Stages may reword it; an answer in its place would come too late.
-                let said = error.message.clone();
-                let inner = &mut **exchange;
-                Box::pin(inner.chain.error(&mut inner.cx, &mut error)).await;
-                if let Way::Lane(lane) = &mut streaming.way {
-                    own = lane.last_words(&error).filter(|_| error.message == said);
-                }
-                break Some(error);
-            }
-        };
-        if let Some(error) = &failed {
-            let told = own.unwrap_or_else(|| {
-                let mut bytes = Vec::new();
-                live.streaming.encoder.error(error, &request_id, &mut bytes);
-                bytes.into()
-            });
-            live.streaming.out.push(told);
-            sink.send(std::mem::take(&mut live.streaming.out)).await;
-        }
-        live.settle(failed);
-        Ok(())
-    }
-
-    /// May another target go on with it?
-    fn goes_on_after(&self, exchange: &Exchange, error: &Error) -> bool {
-        let plain = self.sofar.as_ref().is_some_and(|sofar| sofar.is_plain());
-        plain && !self.terminal && self.later.as_ref().is_some_and(|later| later.may_help(exchange, error))
-    }
-
-    /// Another target goes on from the text so far. `false`: none did. An error is the second stream's own.
-    async fn resume(&mut self, exchange: &mut Exchange, error: &Error, sink: &Sink) -> Result<bool> {
-        let (Some(mut later), Some(sofar)) = (self.later.take(), self.sofar.take()) else { return Ok(false) };
-        // What was used so far has its row, and the target hears how it fared.
-        self.note_usage(exchange);
-        let before = exchange.size.arrived;
-        if let Some((gateway, _)) = &later.by {
-            exchange.broke_off(&self.target.name, error.code(), self.began, &gateway.state.estimates);
-        }
-        if let Some(mut flight) = self.flight.take() {
-            flight.failed(error, clock::now());
-        }
-        self.text_bytes = 0;
-        let next = resume::kept_alive(&mut *self.encoder, self.keep_alive, sink, later.go_on(exchange, &sofar)).await;
-        let Some((next, echoes)) = next else { return Ok(false) };
-        let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, late, .. } = *next;
-        let before = self.joint.as_ref().map_or(0, |joint| joint.before()) + before;
-        self.joint = Some(Box::new(sofar.joint(before, echoes)));
-        (self.answer, self.way, self.target, self.began) = (answer, way, target, began);
-        (self.flight, self.pace, self.idle, self.late) = (flight, pace, idle, late);
-        (self.heard, self.patience) = (clock::now(), clock::Patience::default());
-        (self.later, self.sofar) = (Some(later), Some(sofar));
-        self.pass(raw.unwrap_or_default(), exchange).await?;
-        if ended && !self.ended {
-            self.flush(exchange).await?;
-            self.whole = true;
-        }
-        Ok(true)
-    }
-
-    /// Gives the client what is ready. The time that it takes to read is not the upstream's silence.
-    async fn hand_over(&mut self, sink: &Sink) {
-        let frames = std::mem::take(&mut self.out);
-        if frames.is_empty() {
-            return;
-        }
-        // Where stages hold nothing back, what is handed over was heard just now.
-        let began = if self.holds_back { clock::now() } else { self.heard };
-        sink.send(frames).await;
-        self.told = clock::now();
-        self.heard += self.told - began;
-    }
-
-    /// What is known of its usage, for the ledger.
-    pub fn note_usage(&mut self, exchange: &mut Exchange) {
-        if let Way::Lane(lane) = &mut self.way {
-            self.text_bytes = lane.text_bytes();
-            if let Some(usage) = lane.usage() {
-                exchange.used(usage);
-            }
-            exchange.served(lane.service_tier());
-            if let Some(reason) = lane.finish_reason() {
-                exchange.finished(reason);
-            }
-        }
-        exchange.size.arrived = tokens_of(self.text_bytes);
-        exchange.size.cut |= !self.whole;
-    }
 }
 
 fn too_slow() -> Error {
     let message = "the upstream is slower than `min_speed`; try again, or choose another model";
     Error::new(Kind::UpstreamTimeout, message).with_code(TOO_SLOW)
-}
-
-/// Shows events to stages that only look on.
-async fn observe(events: Vec<Event>, exchange: &mut Exchange) {
-    let mut unused = Vec::new();
-    for event in events.into_iter().filter(|e| *e != Event::End) {
-        let inner = &mut **exchange;
-        let _ = inner.chain.event(&mut inner.cx, event, &mut unused).await;
-        unused.clear();
-    }
-}
-
-/// A stream being delivered, with its owner: when the client leaves, what arrived is counted before the exchange goes.
-struct Live {
-    streaming: Box<Streaming>,
-    exchange: Option<Exchange>,
-}
-
-impl Live {
-    fn settle(&mut self, failed: Option<Error>) {
-        let Some(mut exchange) = self.exchange.take() else { return };
-        self.streaming.note_usage(&mut exchange);
-        if let Some(error) = &failed {
-            exchange.record.error_code = Some(error.code().to_owned());
-            exchange.crashed(error);
-        }
-        if let Some(mut flight) = self.streaming.flight.take() {
-            match &failed {
-                Some(error) => flight.failed(error, clock::now()),
-                None => {
-                    let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
-                    let lasted = self.streaming.first_output.map_or(Duration::ZERO, clock::since);
-                    flight.streamed(counted.unwrap_or(exchange.size.arrived), lasted);
-                    flight.succeeded();
-                }
-            }
-        }
-        let outcome: Cow<'static, str> = failed.map_or("ok".into(), |e| e.code().to_owned().into());
-        exchange.attempted(&self.streaming.target.name, outcome, self.streaming.began);
-        exchange.settle(200);
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        if let Some(mut exchange) = self.exchange.take() {
-            self.streaming.note_usage(&mut exchange);
-            exchange.attempted(&self.streaming.target.name, "client_gone", self.streaming.began);
-            // The exchange's own drop hands it to the settle queue.
-        }
-    }
 }
 
 /// How long an upstream may take to close after its terminal, so that its connection can be used again.

@@ -1,6 +1,6 @@
 //! What goes upstream, but for the key: URL, headers and body for one target. After `sign` nothing changes.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Uri};
@@ -39,7 +39,7 @@ pub struct Call {
     /// The upstream was asked for a usage chunk.
     pub asks_usage: bool,
     /// Knobs that this target cannot take.
-    pub dropped: Vec<&'static str>,
+    pub dropped: Vec<Cow<'static, str>>,
     /// Tools with free text, which this upstream calls with JSON: their calls are turned back.
     pub customs: Vec<String>,
     /// A tool stands in for the output schema: its call is the answer.
@@ -69,7 +69,7 @@ impl Call {
         // One format alone has to be asked for usage.
         let asked = format == Format::OpenaiChat && dialect.stream_options;
         let asks_usage = stream && cx.operation == Operation::Chat && asked;
-        let (mut customs, mut stands_in) = (Vec::new(), false);
+        let (mut customs, mut stands_in, mut unknown) = (Vec::new(), false, Vec::new());
         let (overrides, beta) = provider.overrides(cx.operation, client, same_format);
         let (body, mut dropped) = match (cx.operation, same_format) {
             (_, true) => {
@@ -77,7 +77,9 @@ impl Call {
                 document.patch_with(dialect, asks_usage, &overrides)?
             }
             (Operation::Embeddings, false) => {
-                let encoded = codec(format).encode_embeddings(&document.embeddings()?, dialect)?;
+                let asked;
+                (asked, unknown) = document.embeddings_elsewhere(format)?;
+                let encoded = codec(format).encode_embeddings(&asked, dialect)?;
                 (pieces(encoded.body), encoded.dropped)
             }
             (Operation::CountTokens, false) => match document.encode_count(format, dialect)? {
@@ -91,12 +93,14 @@ impl Call {
             }
             _ => {
                 let anew = document.anew(format, dialect, |body| overridden(body, &overrides))?;
-                customs = anew.customs;
+                (customs, unknown) = (anew.customs, anew.unknown);
                 stands_in = anew.stands_in && matches!(format, Format::AnthropicMessages | Format::BedrockConverse);
                 (anew.body, anew.dropped)
             }
         };
         dropped.extend(beta);
+        let names = dropped.into_iter().map(Cow::Borrowed);
+        let dropped = names.chain(unknown.into_iter().map(Cow::Owned)).collect();
         let mut headers = provider.headers(client, same_format, stream);
         headers.extend(extra);
         let trace = TraceContext::from_header(client.get(&TRACEPARENT));
@@ -172,7 +176,7 @@ impl Call {
         }
         let names = self.dropped.join(", ");
         let message = format!("{} cannot take {names}; leave it out, or choose another model", target.name);
-        Err(Error::new(Kind::Unsupported, message).with_code("unsupported_parameter").at(self.dropped[0]))
+        Err(Error::new(Kind::Unsupported, message).with_code("unsupported_parameter").at(self.dropped[0].clone()))
     }
 
     /// Puts the proof on it: a key, or the token that was granted. The permit gives the right to, which is used up here. With

@@ -156,7 +156,7 @@ pub enum Step {
     /// An attempt ended.
     Attempt { number: u32, target: Arc<str>, outcome: Cow<'static, str>, took: Duration },
     /// Something of the request or answer that a format could not say.
-    Dropped { what: &'static str },
+    Dropped { what: Cow<'static, str> },
     /// Explained requests: the names that a stage chose.
     Chosen { names: Vec<Arc<str>> },
     /// Explained requests: what the caller's limits leave it.

@@ -80,7 +80,7 @@ pub struct Inner {
     pub spent: Option<Usage>,
     pub wire: Wire,
     /// Knobs that the target could not take.
-    pub dropped: Vec<&'static str>,
+    pub dropped: Vec<Cow<'static, str>>,
     /// Parameters that were held to the caller's caps.
     pub capped: Vec<&'static str>,
     /// A budget refused what was asked for, and it went to a cheaper model.

@@ -407,7 +407,6 @@ const LONG: &[(&str, &str)] = &[
     ("core/route/table.rs", "every way in which a name leads to targets, in the order in which they are tried"),
     ("core/route/health.rs", "how a target fares, and what one visit to it says of that"),
     ("core/cli/serve.rs", "all that runs, put together in the order in which it begins and ends"),
-    ("core/answer.rs", "one stream, from its upstream's first byte to its client's last"),
     ("core/codec/envelope.rs", "one pass over a body, one state"),
     ("core/gateway.rs", "the way of a request, read from top to bottom in one file"),
     ("core/codec/openai_chat/assistant.rs", "one direction of one format, read beside its wire documentation"),

@@ -48,7 +48,7 @@ use crate::{
     script::Scripts,
     seal::Seals,
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
-    store::{Directory, Store},
+    store::{self, Directory, Store},
     stored::Stored,
     telemetry::{self, Ring, metrics},
     token::Tokens,
@@ -67,6 +67,7 @@ Example:
   OPENAI_API_KEY=sk-… portcullis serve --config gateway.toml";
 
 pub fn run(_: &Args, place: &Place) -> anyhow::Result<Exit> {
+    store::reserve_statistics();
     let _logs = telemetry::logs::init(env::log_filter(&env::var).as_deref()).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build()?;
     runtime.block_on(async {

@@ -23,7 +23,7 @@ pub struct Dialect {
     pub short_tool_ids: bool,
     /// Parameter knobs that this provider refuses, by canonical name (`seed`, `frequency_penalty`, `logit_bias`, …).
     pub refuses: &'static [&'static str],
-    /// Fields of an embeddings request under this provider's own name.
+    /// Fields of a request under this provider's own name: of embeddings, and a seed.
     pub renames: &'static [(&'static str, &'static str)],
     /// Features that this target lacks, by name (`images`, `documents`, `audio`, `tools`, `json_schema`, `n`, `logprobs`, …).
     pub lacks: &'static [&'static str],

@@ -215,6 +215,14 @@ fn a_server_of_which_nothing_is_known_gets_its_format_as_its_client_wrote_it() {
     assert_eq!(known["messages"][1]["tool_calls"][0].get("extra_content"), None);
     let unknown = Dialect { assumed: true, ..quirks };
     assert_eq!(document(body).patch(&unknown, false).expect("patched").0.concat(), body.as_bytes());
+    // The same when a stage has changed the turns.
+    let edited = body.replace(r#""reasoning_content":"hm""#, r#""reasoning":"hm""#);
+    let mut doc = document(&edited);
+    doc.edit(Field::Messages).expect("edited").messages.push(Message::text(Role::User, "more"));
+    let named = Dialect { reasoning_field: Some("reasoning_content"), ..unknown.clone() };
+    let sent = joined(doc.patch(&named, false).expect("patched").0);
+    assert_eq!((&sent["messages"][0]["role"], &sent["messages"][1]["reasoning"]), (&json!("developer"), &json!("hm")));
+    assert_eq!((sent["messages"][1].get("reasoning_content"), &sent["messages"][2]["content"]), (None, &json!("more")));
     // What this gateway alone writes is no server's.
     let carried = body.replace(r#""reasoning_content":"hm""#, r#""thinking_blocks":[]"#);
     let sent = joined(document(&carried).patch(&unknown, false).expect("patched").0);

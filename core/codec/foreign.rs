@@ -28,12 +28,32 @@ pub fn refuse(extra: &Extra, own: Format, gives: &[&str]) -> Result<()> {
             format!("this model does not answer in `{mime}`; ask for JSON or plain text, or choose another model");
         return Err(Error::unsupported("response_mime_type", message));
     }
+    let shape = ["response_format.type", "$text.format.type"].iter().find_map(|path| told(theirs, path)?.as_str());
+    if let Some(kind) = shape.filter(|kind| !SHAPES.contains(kind)) {
+        let kind: String = kind.chars().take(LONGEST_NAME).collect();
+        let message = format!(
+            "this model does not bind its answer to a `{kind}`; ask for a JSON schema, or choose another model"
+        );
+        return Err(Error::unsupported("response_format", message));
+    }
     for (key, feature, message) in ABILITIES {
         if theirs.contains_key(key) {
             return Err(Error::unsupported(feature, message));
         }
     }
     Ok(())
+}
+
+/// Vectors of other numbers than floats, which one format's servers make: no client of it could read others.
+pub fn refuse_vectors(extra: &Extra, own: Format) -> Result<()> {
+    let Some(theirs) = fields(extra, own) else { return Ok(()) };
+    let kinds = theirs.get("embedding_types").and_then(Value::as_array);
+    let whole = kinds.is_none_or(|kinds| kinds.iter().all(|kind| kind == "float"));
+    if whole && !theirs.contains_key("encoding_format") {
+        return Ok(());
+    }
+    let message = "this target makes vectors of floats only; ask for `float` or `base64`, or choose another model";
+    Err(Error::unsupported("encoding_format", message))
 }
 
 /// Is an answer of this kind asked for, beside text?
@@ -53,12 +73,45 @@ pub fn shared<'a>(extra: &'a Extra, own: Format, keys: &[&'static str]) -> Vec<(
 /// Knobs that are dropped: each is named once.
 pub fn note(extra: &Extra, own: Format, dropped: &mut Vec<&'static str>) {
     let Some(theirs) = fields(extra, own) else { return };
-    for (path, name) in KNOBS {
+    // Answers of this format are kept by the gateway, or not, as their client says.
+    let kept = extra.of(Format::OpenaiResponses).is_some();
+    for (path, name) in KNOBS.into_iter().filter(|(path, _)| !(kept && *path == "store")) {
         if told(theirs, path).is_some_and(|value| asks(path, value)) && !dropped.contains(&name) {
             dropped.push(name);
         }
     }
 }
+
+/// Fields that no page of their family's tells of and this gateway has no name for: by the names that their caller gave them,
+/// as far as those can stand in a header. So many of them; of the others only how many there are.
+pub fn unknown(extra: &Extra, own: Format) -> Vec<String> {
+    let Some(theirs) = fields(extra, own) else { return Vec::new() };
+    let known = |key: &str| {
+        let first = |path: &'static str| path.split('.').next().unwrap_or(path);
+        key.starts_with('$')
+            || ELSEWHERE.contains(&key)
+            || KNOBS.iter().any(|(path, _)| first(path) == key)
+            || ABILITIES.iter().any(|(path, ..)| *path == key)
+    };
+    let mut names: Vec<String> = theirs
+        .iter()
+        .filter(|(key, value)| !value.is_null() && !known(key))
+        .map(|(key, _)| key.chars().take(LONGEST_NAME).map(|c| if plain(c) { c } else { '_' }).collect())
+        .collect();
+    if let Some(more) = names.len().checked_sub(MOST_NAMES).filter(|more| *more > 0) {
+        names.truncate(MOST_NAMES);
+        names.push(format!("{more}_more"));
+    }
+    names
+}
+
+/// Names of fields are made of these.
+fn plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-.".contains(c)
+}
+
+const MOST_NAMES: usize = 16;
+const LONGEST_NAME: usize = 64;
 
 /// The value at a path of keys with dots between them.
 fn told<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
@@ -70,15 +123,37 @@ fn told<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
 /// What is said to be as it is anyway asks for nothing.
 fn asks(path: &str, value: &Value) -> bool {
     match value {
-        Value::Null => false,
-        Value::Bool(false) => path == "store",
-        Value::String(word) => path != "truncation" || word != "disabled",
+        Value::Null | Value::Bool(false) => false,
+        Value::String(word) => !USUAL.contains(&(path, word)),
         Value::Array(list) => !list.is_empty(),
+        // What models and templates are told beside the wire's own fields: some of it has a name.
+        Value::Object(fields) if path == ADDITIONAL || path == TEMPLATE => {
+            fields.keys().any(|key| !NAMED.contains(&key.as_str()))
+        }
         Value::Object(fields) => !fields.is_empty() || path == "guardrailConfig",
         _ => true,
     }
 }
 
+const ADDITIONAL: &str = "additionalModelRequestFields";
+const TEMPLATE: &str = "chat_template_kwargs";
+/// Fields in there that are read.
+const NAMED: [&str; 9] = [
+    "thinking",
+    "enable_thinking",
+    "reasoning_config",
+    "reasoning_effort",
+    "reasoningConfig",
+    "output_config",
+    "inferenceConfig",
+    "top_k",
+    "topK",
+];
+/// What is so when nothing is said.
+const USUAL: [(&str, &str); 3] =
+    [("truncation", "disabled"), ("reasoning.context", "auto"), ("reasoning.mode", "standard")];
+/// Of an answer, that the canonical model has a name for.
+const SHAPES: [&str; 3] = ["text", "json_object", "json_schema"];
 const SEARCH: &str =
     "this model's web search, if it has one, is a tool of its own; choose a model of your format's vendor";
 const CACHED: &str = "content cached at one vendor cannot be read by another; send the content itself";
@@ -88,8 +163,39 @@ const ABILITIES: [(&str, &str, &str); 3] = [
     ("cached_content", "cached_content", CACHED),
 ];
 
+/// What is read in another place, or is about the call and not the answer.
+const ELSEWHERE: [&str; 27] = [
+    "stream_options",
+    "top_logprobs",
+    "response_format",
+    "reasoning",
+    "include_reasoning",
+    "thinking",
+    "enable_thinking",
+    "modalities",
+    "include",
+    "background",
+    "previous_response_id",
+    "conversation",
+    "output_config",
+    "output_format",
+    "metadata",
+    "anthropic_version",
+    "generationConfig",
+    "toolConfig",
+    "inferenceConfig",
+    "outputConfig",
+    "serviceTier",
+    "strict_tools",
+    "input_type",
+    "embedding_types",
+    "echo",
+    "best_of",
+    "logprobs",
+];
+
 /// (its own family's word, the name under which it is told)
-const KNOBS: [(&str, &str); 45] = [
+const KNOBS: [(&str, &str); 50] = [
     // OpenAI
     ("prediction", "prediction"),
     ("store", "store"),
@@ -99,13 +205,16 @@ const KNOBS: [(&str, &str); 45] = [
     ("moderation", "moderation"),
     ("audio", "audio"),
     ("max_tool_calls", "max_tool_calls"),
+    ("safety_identifier", "safety_identifier"),
+    ("reasoning.context", "reasoning.context"),
+    ("reasoning.mode", "reasoning.mode"),
     ("truncation", "truncation"),
     ("context_management", "context_management"),
     // Servers that speak its format
     ("min_p", "min_p"),
     ("top_a", "top_a"),
     ("repetition_penalty", "repetition_penalty"),
-    ("chat_template_kwargs", "chat_template_kwargs"),
+    (TEMPLATE, TEMPLATE),
     ("guided_json", "guided_json"),
     ("guided_regex", "guided_regex"),
     ("guided_choice", "guided_choice"),
@@ -122,18 +231,20 @@ const KNOBS: [(&str, &str); 45] = [
     ("inference_geo", "inference_geo"),
     ("container", "container"),
     ("diagnostics", "diagnostics"),
+    ("output_config.task_budget", "task_budget"),
     // Gemini
     ("safetySettings", "safety_settings"),
     ("labels", "labels"),
     ("generationConfig.mediaResolution", "media_resolution"),
     ("generationConfig.speechConfig", "speech_config"),
     ("generationConfig.imageConfig", "image_config"),
+    ("generationConfig.enableEnhancedCivicAnswers", "enable_enhanced_civic_answers"),
     ("toolConfig.retrievalConfig", "retrieval_config"),
     // Bedrock
     ("guardrailConfig", "guardrail_config"),
     ("performanceConfig", "performance_config"),
     ("promptVariables", "prompt_variables"),
-    ("additionalModelRequestFields", "additional_model_request_fields"),
+    (ADDITIONAL, "additional_model_request_fields"),
     ("additionalModelResponseFieldPaths", "additional_model_response_field_paths"),
     // Cohere, Ollama
     ("safety_mode", "safety_mode"),
@@ -162,11 +273,42 @@ mod tests {
         let mut dropped = Vec::new();
         note(&guarded, Format::BedrockConverse, &mut dropped);
         assert!(dropped.is_empty());
-        for quiet in [json!({"truncation": "disabled"}), json!({"priority": null}), json!({"raw_prompting": false})] {
+        for quiet in [
+            json!({"truncation": "disabled"}),
+            json!({"additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 2000}, "top_k": 5}}),
+            json!({"reasoning": {"mode": "standard", "context": "auto", "effort": "low"}}),
+            json!({"priority": null}),
+            json!({"raw_prompting": false}),
+        ] {
             let mut dropped = Vec::new();
             note(&extra(Format::Cohere, quiet), Format::OpenaiChat, &mut dropped);
             assert!(dropped.is_empty(), "{dropped:?}");
         }
+        for (format, store, named) in [
+            (Format::OpenaiChat, true, true),
+            (Format::OpenaiChat, false, false),
+            (Format::OpenaiResponses, true, false),
+        ] {
+            let mut dropped = Vec::new();
+            note(&extra(format, json!({"store": store})), Format::Gemini, &mut dropped);
+            assert_eq!(dropped.contains(&"store"), named, "{format:?} {store}");
+        }
+        let mut many = json!({"future\r\nknob é": 1, "seen": null, "guardrailConfig": {}, "$own": 1, "metadata": 1});
+        assert_eq!(unknown(&extra(Format::Cohere, many.clone()), Format::Ollama), ["future__knob__"]);
+        assert!(unknown(&extra(Format::Cohere, many.clone()), Format::Cohere).is_empty());
+        (0..20).for_each(|n| many[format!("{}{n}", "x".repeat(90))] = 1.into());
+        let names = unknown(&extra(Format::Cohere, many), Format::Ollama);
+        assert_eq!((names.len(), names.last().map(String::as_str)), (17, Some("5_more")));
+        assert!(names.iter().all(|name| name.len() <= 64));
+        for (format, asked) in [
+            (Format::OpenaiChat, json!({"encoding_format": "base64_int8"})),
+            (Format::Cohere, json!({"embedding_types": ["float", "int8"]})),
+        ] {
+            let refused = refuse_vectors(&extra(format, asked.clone()), Format::Gemini).expect_err("refused");
+            assert_eq!(refused.param.as_deref(), Some("encoding_format"));
+            assert!(refuse_vectors(&extra(format, asked), format).is_ok());
+        }
+        assert!(refuse_vectors(&extra(Format::Cohere, json!({"embedding_types": ["float"]})), Format::Gemini).is_ok());
         let nested = extra(Format::Gemini, json!({"generationConfig": {"mediaResolution": "x"}, "labels": {"a": "b"}}));
         let mut dropped = Vec::new();
         note(&nested, Format::OpenaiResponses, &mut dropped);
@@ -182,6 +324,8 @@ mod tests {
             (json!({"generationConfig": {"responseModalities": ["IMAGE"]}}), "image_output"),
             (json!({"web_search_options": {}}), "web_search"),
             (json!({"cachedContent": "x"}), "cached_content"),
+            (json!({"response_format": {"type": "grammar"}}), "response_format"),
+            (json!({"$text": {"format": {"type": "lark"}}}), "response_format"),
         ] {
             let asked = extra(Format::OpenaiChat, asked);
             let error = refuse(&asked, Format::Cohere, &[]).expect_err("refused");

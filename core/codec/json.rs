@@ -1,18 +1,16 @@
-//! Reading JSON objects field by field: what is known is taken, what is left is kept as `Extra`, and every error names
-//! the path of the field at fault.
+//! Reading JSON: bodies parsed or looked through, numbers as they are meant, and the words for what is wrong.
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
+pub use super::fields::{Fields, Item, nth};
 use super::{
     long,
     surrogate::{self, Half},
+    tape::Tape,
 };
-use crate::{
-    error::{Error, Kind, Result},
-    model::{Extra, Format},
-};
+use crate::error::{Error, Kind, Result};
 
 /// Parses a client's body. The error says line and column.
 pub fn parse(body: &[u8]) -> Result<Value> {
@@ -43,134 +41,42 @@ pub fn parse_event(data: &str, half: &mut Half) -> Result<Value> {
         .map_err(|e| Error::new(Kind::Upstream, "the upstream's stream has an event that is not valid JSON").because(e))
 }
 
+/// What an upstream sent, on a tape; what is not for one is parsed, and told by its tree.
+pub fn tape_upstream(body: &[u8]) -> Result<Body<'_>> {
+    match Tape::read(body) {
+        Some(tape) => Ok(Body::Read(tape)),
+        None => parse_upstream(body).map(Body::Tree),
+    }
+}
+
+/// The same of a client's body.
+pub fn tape(body: &[u8]) -> Result<Body<'_>> {
+    match Tape::read(body) {
+        Some(tape) => Ok(Body::Read(tape)),
+        None => parse(body).map(Body::Tree),
+    }
+}
+
+/// A body that was looked through.
+pub enum Body<'a> {
+    Read(Tape<'a>),
+    Tree(Value),
+}
+
+impl Body<'_> {
+    pub fn item(&mut self) -> Item<'_> {
+        match self {
+            Body::Read(tape) => Item::Read(tape.root()),
+            Body::Tree(value) => Item::Tree(value.take()),
+        }
+    }
+}
+
 /// What a parser refused, read once more without halves of characters; `None`: there are none.
 fn mended(json: &[u8], half: Option<&mut Half>) -> Option<serde_json::Result<Value>> {
     match surrogate::mended(json, half) {
         Cow::Borrowed(_) => None,
         Cow::Owned(json) => Some(serde_json::from_slice(&json)),
-    }
-}
-
-/// An object being taken apart. Taken fields leave nothing behind; explicit nulls count as absent.
-pub struct Fields {
-    map: Map<String, Value>,
-    path: String,
-}
-
-impl Fields {
-    /// `path` is where this object stands in the body; empty at the top.
-    pub fn new(value: Value, path: impl Into<String>) -> Result<Self> {
-        let path = path.into();
-        match value {
-            Value::Object(map) => Ok(Fields { map, path }),
-            other => Err(wrong_type(&path, "an object", &other)),
-        }
-    }
-
-    pub fn path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
-    }
-
-    pub fn own_path(&self) -> &str {
-        &self.path
-    }
-
-    /// Any value that is present and not null.
-    pub fn take(&mut self, key: &str) -> Option<Value> {
-        self.map.get_mut(key).map(Value::take).filter(|v| !v.is_null())
-    }
-
-    /// The first of several spellings (`maxOutputTokens`, `max_output_tokens`).
-    pub fn take_any(&mut self, keys: &[&str]) -> Option<Value> {
-        keys.iter().find_map(|k| self.take(k))
-    }
-
-    /// Puts a value back, for `rest` to find.
-    pub fn put(&mut self, key: &str, value: Value) {
-        self.map.insert(key.to_owned(), value);
-    }
-
-    pub fn peek(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|v| !v.is_null())
-    }
-
-    pub fn peek_str(&self, key: &str) -> Option<&str> {
-        self.peek(key).and_then(Value::as_str)
-    }
-
-    pub fn string(&mut self, key: &str) -> Result<Option<String>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::String(s)) => Ok(Some(s)),
-            Some(other) => Err(wrong_type(&self.path(key), "a string", &other)),
-        }
-    }
-
-    pub fn required_string(&mut self, key: &str) -> Result<String> {
-        self.string(key)?.ok_or_else(|| missing(&self.path(key)))
-    }
-
-    pub fn bool(&mut self, key: &str) -> Result<Option<bool>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Bool(b)) => Ok(Some(b)),
-            Some(other) => Err(wrong_type(&self.path(key), "a boolean", &other)),
-        }
-    }
-
-    pub fn u64(&mut self, key: &str) -> Result<Option<u64>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Number(n)) if as_u64(&n).is_some() => Ok(as_u64(&n)),
-            Some(other) => Err(wrong_type(&self.path(key), "a whole number of 0 or more", &other)),
-        }
-    }
-
-    pub fn i64(&mut self, key: &str) -> Result<Option<i64>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Number(n)) if as_i64(&n).is_some() => Ok(as_i64(&n)),
-            Some(other) => Err(wrong_type(&self.path(key), "a whole number", &other)),
-        }
-    }
-
-    pub fn f64(&mut self, key: &str) -> Result<Option<f64>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Number(n)) if n.as_f64().is_some_and(f64::is_finite) => Ok(n.as_f64()),
-            Some(other) => Err(wrong_type(&self.path(key), "a number", &other)),
-        }
-    }
-
-    pub fn array(&mut self, key: &str) -> Result<Option<Vec<Value>>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Array(a)) => Ok(Some(a)),
-            Some(other) => Err(wrong_type(&self.path(key), "an array", &other)),
-        }
-    }
-
-    pub fn object(&mut self, key: &str) -> Result<Option<Fields>> {
-        let path = self.path(key);
-        self.take(key).map(|v| Fields::new(v, path)).transpose()
-    }
-
-    pub fn map(&mut self, key: &str) -> Result<Option<Map<String, Value>>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Object(m)) => Ok(Some(m)),
-            Some(other) => Err(wrong_type(&self.path(key), "an object", &other)),
-        }
-    }
-
-    /// What nobody asked for.
-    pub fn rest(self, format: Format) -> Extra {
-        Extra::new(format, self.rest_map())
-    }
-
-    pub fn rest_map(mut self) -> Map<String, Value> {
-        self.map.retain(|_, v| !v.is_null());
-        self.map
     }
 }
 
@@ -204,7 +110,13 @@ pub fn missing(path: &str) -> Error {
 
 pub fn wrong_type(path: &str, want: &str, got: &Value) -> Error {
     let place = if path.is_empty() { "the body" } else { path };
-    Error::invalid(path, format!("`{place}` must be {want}, not {}", kind(got)))
+    // A number where another one is wanted: which kind it is tells nothing.
+    match got {
+        Value::Number(n) if want.contains("number") && n.as_str().len() < 24 => {
+            Error::invalid(path, format!("`{place}` must be {want}, not {n}"))
+        }
+        _ => Error::invalid(path, format!("`{place}` must be {want}, not {}", kind(got))),
+    }
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -78,7 +78,7 @@ fn put_back(value: &mut Value, texts: &mut [String]) {
 }
 
 /// A text between its quotes, without its escapes. `None`: it is not valid.
-fn resolved(raw: &[u8]) -> Option<String> {
+pub fn resolved(raw: &[u8]) -> Option<String> {
     let mut rest = simdutf8::basic::from_utf8(raw).ok()?;
     if raw.iter().any(|b| *b < b' ') {
         return None;
@@ -118,6 +118,26 @@ fn resolved(raw: &[u8]) -> Option<String> {
     }
     out.push_str(rest);
     Some(out)
+}
+
+/// How long the escape is at the beginning of this; both halves of a character are one. `None`: it is not valid.
+pub fn escape(text: &[u8]) -> Option<usize> {
+    match text.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' => match digits(text.get(2..6)?)? {
+            0xd800..0xdc00 => {
+                let second = digits(text.get(6..12)?.strip_prefix(b"\\u")?)?;
+                (0xdc00..0xe000).contains(&second).then_some(12)
+            }
+            0xdc00..0xe000 => None,
+            _ => Some(6),
+        },
+        _ => None,
+    }
+}
+
+fn digits(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }
 
 /// The four digits behind the `u` at the beginning.

@@ -11,8 +11,10 @@ pub mod cohere;
 pub mod custom;
 mod dialect;
 pub mod document;
+mod draft;
 pub mod envelope;
 pub mod eventstream;
+mod fields;
 mod figures;
 mod foreign;
 pub mod framing;
@@ -41,6 +43,7 @@ pub mod skim;
 pub mod sse;
 pub mod standin;
 mod surrogate;
+mod tape;
 pub mod written;
 
 use std::sync::Arc;

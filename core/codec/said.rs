@@ -27,6 +27,11 @@ pub fn named(mut error: Error) -> Error {
         (error.kind, error.status) = (Kind::UpstreamRateLimited, None);
         return error.with_code(QUOTA);
     }
+    if refused && fault.status == 400 && said.is(&KEY) {
+        let message = "the upstream refused the gateway's own credentials; check this provider's key";
+        (error.kind, error.status, error.message) = (Kind::UpstreamAuth, None, message.to_owned());
+        return error.with_code("upstream_auth_error");
+    }
     if refused && said.is(&LONG) {
         return error.with_code(CONTEXT);
     }
@@ -115,8 +120,17 @@ const LONG: Words = Words {
         // Gemini
         "input token count",
         "exceeds the maximum number of tokens",
+        "input tokens exceed",
         // Cohere
         "too many tokens",
+        // Perplexity
+        "length of all messages is too long",
+        // Moonshot
+        "exceeded model token limit",
+        // Z.ai
+        "prompt exceeds max length",
+        // Alibaba
+        "range of input length should be",
         // xAI
         "maximum prompt length",
         // Mistral
@@ -125,6 +139,7 @@ const LONG: Words = Words {
         "exceeds the available context size",
         "exceeds the context length",
         "exceeds maximum context",
+        "prompt too long",
         // TGI
         "`inputs` tokens",
     ],
@@ -164,6 +179,13 @@ const POLICIES: [&str; 8] = [
     "data_inspection_failed",
     "datainspectionfailed",
 ];
+
+/// Of the gateway's own key, said with a status that means the request.
+const KEY: Words = Words {
+    codes: &["invalid_api_key", "api_key_invalid"],
+    // xAI
+    messages: &["incorrect api key provided"],
+};
 
 const SPENT: Words = Words {
     codes: &[QUOTA, "billing_error", "servicequotaexceededexception", "billing_hard_limit_reached"],
@@ -205,6 +227,8 @@ mod tests {
             "Input is too long for requested model.",
             "too many tokens: total number of tokens in the prompt cannot exceed 4081",
             "the request exceeds the available context size, try increasing it",
+            "prompt too long; exceeded max context length by 11 tokens",
+            "The total length of all messages is too long.",
         ] {
             let error = named(refused(400, None, said));
             assert_eq!((error.code(), error.status(), error.kind), (CONTEXT, 400, Kind::UpstreamRefused), "{said}");
@@ -242,6 +266,16 @@ mod tests {
         let fault = UpstreamFault { status: 402, ..UpstreamFault::default() };
         let unpaid = named(Error::new(Kind::UpstreamAuth, "pay").from_upstream(fault));
         assert_eq!((unpaid.status(), unpaid.code()), (429, QUOTA));
+    }
+
+    #[test]
+    fn a_key_that_is_refused_as_a_bad_request_is_the_gateways_own_fault() {
+        let error =
+            named(refused(400, None, "Incorrect API key provided: sk-12***89. You can obtain an API key elsewhere."));
+        assert_eq!((error.kind, error.status(), error.code()), (Kind::UpstreamAuth, 502, "upstream_auth_error"));
+        assert!(!error.message.contains("sk-"), "{}", error.message);
+        let about = refused(422, None, "field `key`: incorrect api key provided in the example");
+        assert_eq!(named(about).kind, Kind::UpstreamRefused);
     }
 
     #[test]

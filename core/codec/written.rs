@@ -97,7 +97,7 @@ pub fn is_plain(text: &str) -> bool {
 }
 
 /// Where the first byte stands that cannot stand so. A stretch is looked at as a whole, without a branch a byte.
-fn odd(bytes: &[u8]) -> Option<usize> {
+pub fn odd(bytes: &[u8]) -> Option<usize> {
     let is_odd = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
     let (stretches, rest) = bytes.as_chunks::<STRETCH>();
     for (n, stretch) in stretches.iter().enumerate() {

@@ -262,7 +262,7 @@ impl Way<'_> {
             Ok(call) => {
                 call.refuse_dropping(target)?;
                 if decision.targets.is_empty() {
-                    call.dropped.iter().for_each(|what| cx.trace.push(Step::Dropped { what }));
+                    call.dropped.iter().for_each(|what| cx.trace.push(Step::Dropped { what: what.clone() }));
                 }
             }
             // Nothing is fetched here, so what it would make of it is not known.

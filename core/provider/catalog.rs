@@ -85,7 +85,7 @@ pub struct Quirks {
     pub prefill: Option<&'static str>,
     pub echoes: bool,
     pub refuses: &'static [&'static str],
-    /// Fields of an embeddings request that it calls otherwise.
+    /// Fields of a request that it calls otherwise: of embeddings, and a seed.
     pub renames: &'static [(&'static str, &'static str)],
     /// The tool by which it searches the web, and all those of its format that it runs, where that is known.
     pub search: Option<&'static str>,

@@ -42,7 +42,7 @@ pub use directory::Directory;
 pub use export::Header;
 pub use files::Files;
 pub use memory::Memory;
-pub use open::quiet_panics;
+pub use open::{quiet_panics, reserve_statistics};
 pub use tables::Table;
 pub use volatile::Volatile;
 

@@ -16,17 +16,26 @@ use crate::{
     rehearse::{Outcome, Scene},
 };
 
-/// Nothing: the case passes.
+/// Nothing: the case passes. What else is known stands behind the first difference.
 pub fn judge(expect: &Expect, scene: &Scene, outcome: &Outcome) -> Vec<String> {
     let seen = Seen::of(scene, outcome);
     let mut failures = Vec::new();
     for (key, want) in &expect.0 {
         let got = actual(key, want, outcome, &seen);
         if let Err(got) = got {
-            failures.push(format!("expected {key} {}, got {}{}", short(want), short(&got), why(outcome, &seen)));
+            let why = if failures.is_empty() { why(outcome, &seen) } else { String::new() };
+            failures.push(format!("expected {key} {}, got {}{why}", short(want), short(&got)));
         }
     }
     failures
+}
+
+/// What went wrong in a stage, with its place.
+pub fn fault(outcome: &Outcome) -> Option<String> {
+    outcome.trace.steps.iter().find_map(|step| match step {
+        Step::Stage { verdict: Verdict::Failed(why), .. } => Some(why.to_string()),
+        _ => None,
+    })
 }
 
 /// `Err`: what came instead.
@@ -257,11 +266,7 @@ fn matched(how: &str, what: &str, got: &str) -> bool {
 
 /// What else is known of a case that came out otherwise.
 fn why(outcome: &Outcome, seen: &Seen) -> String {
-    let fault = outcome.trace.steps.iter().find_map(|step| match step {
-        Step::Stage { verdict: Verdict::Failed(why), .. } => Some(why.to_string()),
-        _ => None,
-    });
-    match (fault, &seen.error) {
+    match (fault(outcome), &seen.error) {
         (Some(fault), _) => format!(" ({fault})"),
         (None, Some(error)) => format!(" ({}: {})", outcome.status, error.message),
         (None, None) => String::new(),

@@ -40,6 +40,9 @@ pub struct Outcome {
     pub name: String,
     /// One line for each expectation that was not met, with the actual value.
     pub failures: Vec<String>,
+    /// The slip of a stage that it fails by, told in its failures too.
+    #[serde(skip)]
+    pub fault: Option<String>,
     /// Of real time.
     #[serde(skip)]
     pub took: Duration,
@@ -79,10 +82,23 @@ struct Job<'a> {
     case: &'a Case,
 }
 
+/// What is wrong with a case.
+#[derive(Default)]
+struct Found {
+    failures: Vec<String>,
+    fault: Option<String>,
+}
+
+impl From<String> for Found {
+    fn from(why: String) -> Self {
+        Found { failures: vec![why], fault: None }
+    }
+}
+
 /// What a worker found out about a job.
 struct Done {
     job: usize,
-    failures: Vec<String>,
+    found: Found,
     ran: std::collections::BTreeSet<u32>,
     took: Duration,
 }
@@ -108,12 +124,13 @@ pub fn run(config: &Config, subjects: &[Subject], options: &Options) -> Vec<Resu
     for done in work(config, subjects, &jobs, options) {
         let Job { subject, tests, case } = &jobs[done.job];
         let Ok(report) = &mut reports[*subject] else { continue };
-        let Done { failures, ran, took, .. } = done;
+        let Done { found: Found { failures, fault }, ran, took, .. } = done;
         report.outcomes.push(Outcome {
             file: (*tests).to_owned(),
             line: case.line,
             name: case.name.clone(),
             failures,
+            fault,
             took,
         });
         if options.coverage
@@ -162,24 +179,24 @@ fn worker(
         let Some(job) = jobs.get(at) else { return };
         let began = Instant::now();
         let mut ran = std::collections::BTreeSet::new();
-        let failures = if late(options.until) {
-            vec!["it was not run: the cases before it took too long".to_owned()]
+        let found = if late(options.until) {
+            "it was not run: the cases before it took too long".to_owned().into()
         } else {
             match &runtime {
-                Err(error) => vec![format!("no thread could be made ready: {error}")],
+                Err(error) => format!("no thread could be made ready: {error}").into(),
                 Ok(runtime) => {
                     let stand = stands[job.subject].get_or_insert_with(|| subjects[job.subject].stand(config));
-                    let failures = play(runtime, stand, job.case, false, options.until);
+                    let found = play(runtime, stand, job.case, false, options.until);
                     if options.coverage {
                         cover::take();
                         play(runtime, stand, job.case, true, options.until);
                         ran = cover::take();
                     }
-                    failures
+                    found
                 }
             }
         };
-        let finished = Done { job: at, failures, ran, took: began.elapsed() };
+        let finished = Done { job: at, found, ran, took: began.elapsed() };
         done.lock().unwrap_or_else(PoisonError::into_inner).push(finished);
     }
 }
@@ -191,28 +208,30 @@ fn play(
     case: &Case,
     marked: bool,
     until: Option<Instant>,
-) -> Vec<String> {
+) -> Found {
     let house: Arc<House> = match stand.house(case, marked) {
         Ok(house) => house,
-        Err(why) => return vec![why],
+        Err(why) => return why.into(),
     };
     let ways = if marked { vec![Pieces::AsTold] } else { ways(case) };
     for pieces in ways {
         if late(until) {
-            return vec!["it was not run to its end: the cases before a change goes live take too long".to_owned()];
+            return "it was not run to its end: the cases before a change goes live take too long".to_owned().into();
         }
         let mut scene = case.scene.clone();
         scene.answers.pieces = pieces;
-        let failures = match runtime.block_on(rehearse::play(&house, &scene)) {
-            Err(why) => vec![why],
-            Ok(outcome) => judge::judge(&case.expect, &scene, &outcome),
+        let Found { failures, fault } = match runtime.block_on(rehearse::play(&house, &scene)) {
+            Err(why) => why.into(),
+            Ok(outcome) => {
+                Found { failures: judge::judge(&case.expect, &scene, &outcome), fault: judge::fault(&outcome) }
+            }
         };
         if !failures.is_empty() {
             let way = told_way(pieces);
-            return failures.into_iter().map(|failure| format!("{failure}{way}")).collect();
+            return Found { failures: failures.into_iter().map(|failure| format!("{failure}{way}")).collect(), fault };
         }
     }
-    Vec::new()
+    Found::default()
 }
 
 fn late(until: Option<Instant>) -> bool {
@@ -259,13 +278,30 @@ pub fn gate(config: &Config, plugins: &Plugins) -> Vec<Problem> {
     let mut problems = Vec::new();
     for report in run(config, &subjects, &options) {
         match report {
-            Ok(report) => problems.extend(report.outcomes.into_iter().filter(|o| !o.failures.is_empty()).map(|o| {
-                problem(&o.file, o.line, format!("the case \"{}\" fails: {}", o.name, o.failures.join("; ")))
-            })),
+            Ok(report) => problems.extend(told_once(report.outcomes)),
             Err(mut more) => problems.append(&mut more),
         }
     }
     problems
+}
+
+/// Of cases that fail by one slip of their stage the first is told, and how many others do.
+fn told_once(outcomes: Vec<Outcome>) -> Vec<Problem> {
+    let failed: Vec<Outcome> = outcomes.into_iter().filter(|outcome| !outcome.failures.is_empty()).collect();
+    let alike = |outcome: &Outcome, other: &Outcome| outcome.fault.is_some() && outcome.fault == other.fault;
+    let first = |at: usize| !failed[..at].iter().any(|before| alike(&failed[at], before));
+    let told = |at: usize| {
+        let outcome = &failed[at];
+        let others = failed[at + 1..].iter().filter(|other| alike(outcome, other)).count();
+        let others = match others {
+            0 => String::new(),
+            1 => "; one more case fails by it".to_owned(),
+            n => format!("; {n} more cases fail by it"),
+        };
+        let why = outcome.failures.join("; ");
+        problem(&outcome.file, outcome.line, format!("the case \"{}\" fails: {why}{others}", outcome.name))
+    };
+    (0..failed.len()).filter(|at| first(*at)).map(told).collect()
 }
 
 pub fn problem(file: &str, line: u32, message: String) -> Problem {

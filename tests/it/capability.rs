@@ -55,6 +55,54 @@ async fn a_knob_is_dropped_and_named_or_refused_by_a_strict_model() {
 }
 
 #[tokio::test]
+async fn a_field_that_no_format_knows_goes_to_its_own_format_and_is_named_elsewhere() {
+    let (chat, claude) = (Upstream::saying(Say::json(OPENAI)).await, Upstream::saying(Say::json(CLAUDE)).await);
+    let config = format!(
+        "{}{}[models.strict]\nstrict = true\ntargets = [{{ provider = \"c\", model = \"claude-sonnet-4-5\" }}]\n",
+        row("a", "openai", &chat),
+        row("c", "anthropic", &claude)
+    );
+    let gateway = gateway(&config).await;
+    let body = |model: &str| {
+        json!({"model": model, "seed": 7, "future_knob": {"x": 1}, "odd name é,x": true, "unset": null,
+            "messages": [{"role": "user", "content": "hi"}]})
+        .to_string()
+    };
+    let answer = gateway.chat(&body("a/gpt-4.1")).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, None));
+    assert_eq!(chat.last().json()["future_knob"], json!({"x": 1}));
+    let answer = gateway.chat(&body("c/claude-sonnet-4-5")).await;
+    let named = answer.header("x-portcullis-dropped-params");
+    assert_eq!((answer.status, named), (200, Some("seed,future_knob,odd_name___x")));
+    let strict = body("strict").replace("\"seed\":7,", "");
+    let answer = gateway.chat(&strict).await;
+    let error = &answer.json()["error"];
+    assert_eq!(
+        (answer.status, &error["code"], &error["param"]),
+        (400, &json!("unsupported_parameter"), &json!("future_knob"))
+    );
+    assert_eq!(claude.heard().len(), 1, "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_seed_reaches_a_provider_that_calls_it_otherwise() {
+    let upstream = Upstream::saying(Say::json(OPENAI)).await;
+    let gateway = gateway(&row("m", "mistral", &upstream)).await;
+    let chat = r#"{"model":"m/mistral-small","seed":7,"messages":[{"role":"user","content":"hi"}]}"#;
+    let gemini = r#"{"contents":[{"role":"user","parts":[{"text":"hi"}]}],"generationConfig":{"seed":7}}"#;
+    let answers =
+        [gateway.chat(chat).await, gateway.post("/v1beta/models/m/mistral-small:generateContent", gemini).await];
+    for answer in answers {
+        assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, None));
+    }
+    for heard in upstream.heard() {
+        let sent = heard.json();
+        assert_eq!((&sent["random_seed"], sent.get("seed")), (&json!(7), None), "{sent}");
+    }
+    assert_eq!(upstream.heard().len(), 2);
+}
+
+#[tokio::test]
 async fn a_feature_passes_the_target_over_and_is_refused_where_none_has_it() {
     let (text, images) = (Upstream::saying(Say::json(OPENAI)).await, Upstream::saying(Say::json(OPENAI)).await);
     let config = format!(

@@ -99,6 +99,7 @@ mod tests {
             line: 3,
             name: name.into(),
             failures: failures.iter().map(|f| (*f).to_owned()).collect(),
+            fault: None,
             took: std::time::Duration::from_millis(12),
         };
         let outcomes = vec![outcome("fine", &[]), outcome("<b> & \"c\"", &["expected \"x\u{1}\"", "and\nmore"])];

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{
-    json::{self, Fields},
+    json::{self, Fields, Item},
     wire::{self, FORMAT},
 };
 use crate::{
@@ -14,17 +14,25 @@ use crate::{
 };
 
 /// `content`: a string or a list of blocks.
-pub fn decode_all(content: Value, path: &str) -> Result<Vec<Part>> {
-    match content {
-        Value::String(text) => Ok(vec![Part::text(text)]),
-        Value::Array(blocks) => {
-            blocks.into_iter().enumerate().map(|(i, block)| decode(block, &format!("{path}[{i}]"))).collect()
-        }
-        other => Err(json::wrong_type(path, "a string or an array of content blocks", &other)),
-    }
+pub fn decode_all<'t>(content: impl Into<Item<'t>>, path: &str) -> Result<Vec<Part>> {
+    let blocks = match content.into().string() {
+        Ok(text) => return Ok(vec![Part::text(text)]),
+        Err(other) => other.items(),
+    };
+    let blocks =
+        blocks.map_err(|other| json::wrong_type(path, "a string or an array of content blocks", &other.tree()))?;
+    blocks.into_iter().enumerate().map(|(i, block)| decode(block, &json::nth(path, i))).collect()
 }
 
-pub fn decode(block: Value, path: &str) -> Result<Part> {
+pub fn decode<'t>(block: impl Into<Item<'t>>, path: &str) -> Result<Part> {
+    let block = block.into();
+    match block.word("type").as_deref() {
+        Some("text") => return text(Fields::new(block, path)?).map(Part::Text),
+        Some("tool_use") => return tool_use(Fields::new(block, path)?).map(Part::ToolCall),
+        Some("tool_result") => return tool_result(Fields::new(block, path)?).map(Part::ToolResult),
+        _ => {}
+    }
+    let block = block.tree();
     let kind = match block.get("type") {
         Some(Value::String(kind)) => kind.clone(),
         None if block.is_object() => return Err(json::missing(&format!("{path}.type"))),
@@ -34,11 +42,8 @@ pub fn decode(block: Value, path: &str) -> Result<Part> {
     let known_source =
         || block.pointer("/source/type").and_then(Value::as_str).is_some_and(|source| SOURCES.contains(&source));
     match kind.as_str() {
-        "text" => text(Fields::new(block, path)?).map(Part::Text),
         "thinking" => thinking(Fields::new(block, path)?).map(Part::Reasoning),
         "redacted_thinking" => redacted(Fields::new(block, path)?).map(Part::Reasoning),
-        "tool_use" => tool_use(Fields::new(block, path)?).map(Part::ToolCall),
-        "tool_result" => tool_result(Fields::new(block, path)?).map(Part::ToolResult),
         "image" if known_source() => media(Fields::new(block, path)?, MediaKind::Image).map(Part::Media),
         "document" if known_source() => media(Fields::new(block, path)?, MediaKind::Document).map(Part::Media),
         "search_result" => search_result(Fields::new(block, path)?).map(Part::Media),
@@ -50,7 +55,7 @@ pub fn decode(block: Value, path: &str) -> Result<Part> {
 }
 
 fn text(mut fields: Fields) -> Result<Text> {
-    fields.take("type");
+    fields.skip("type");
     let citations = match fields.peek("citations") {
         Some(Value::Array(_)) => fields.array("citations")?.unwrap_or_default(),
         _ => Vec::new(),
@@ -85,7 +90,7 @@ fn redacted(mut fields: Fields) -> Result<Reasoning> {
 }
 
 fn tool_use(mut fields: Fields) -> Result<ToolCall> {
-    fields.take("type");
+    fields.skip("type");
     let id = fields.required_string("id")?;
     let (id, signature) = signature::split_id(&id);
     Ok(ToolCall {
@@ -100,14 +105,14 @@ fn tool_use(mut fields: Fields) -> Result<ToolCall> {
 }
 
 fn tool_result(mut fields: Fields) -> Result<ToolResult> {
-    fields.take("type");
+    fields.skip("type");
     let id = fields.required_string("tool_use_id")?;
     let path = fields.path("content");
     Ok(ToolResult {
         call_id: signature::split_id(&id).0.to_owned(),
         name: None,
         kind: ToolKind::Function,
-        parts: fields.take("content").map(|content| decode_all(content, &path)).transpose()?.unwrap_or_default(),
+        parts: fields.item("content").map(|content| decode_all(content, &path)).transpose()?.unwrap_or_default(),
         object: None,
         is_error: fields.bool("is_error")?,
         cache: wire::take_cache(&mut fields)?,

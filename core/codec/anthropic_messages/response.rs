@@ -1,7 +1,7 @@
 //! Whole answers, both ways. The wire has one choice, no log probabilities, and content blocks of known types only:
 //! parts that no block can say travel beside the content in `portcullis_native`, where SDKs do not trip over them.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     ClientView, block,
@@ -9,27 +9,30 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{signature, written},
+    codec::{
+        draft::{self, Draft, Said},
+        signature,
+    },
     error::{Error, Kind, Result},
     model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Signature, Text, ToolCall, ToolKind},
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    let value = json::parse_upstream(body)?;
-    if value.get("type").and_then(Value::as_str) == Some("error") {
-        return Err(super::error::decode_event(&value));
-    }
-    message(value).map_err(wire::upstream_fault)
+    let mut body = json::tape_upstream(body)?;
+    message(body.item()).map_err(wire::upstream_fault)
 }
 
-fn message(value: Value) -> Result<Response> {
-    let mut f = Fields::new(value, "")?;
-    if !matches!(f.peek_str("type"), Some("message") | None) || f.peek("content").is_none() {
-        return Err(Error::new(Kind::Upstream, "the upstream's answer is not a message"));
+fn message(body: json::Item) -> Result<Response> {
+    let mut f = Fields::new(body, "")?;
+    let no_message = || Error::new(Kind::Upstream, "the upstream's answer is not a message");
+    match f.peek_str("type") {
+        Some("error") => return Err(super::error::decode_event(&Value::Object(f.rest_map()))),
+        Some("message") | None => {}
+        Some(_) => return Err(no_message()),
     }
-    f.take("type");
-    f.take("role");
-    let content = f.take("content").unwrap_or_default();
+    f.skip("type");
+    f.skip("role");
+    let content = f.item("content").ok_or_else(no_message)?;
     let stop_reason = f.string("stop_reason")?;
     let stop_sequence = f.string("stop_sequence")?;
     let details = f.take("stop_details");
@@ -65,67 +68,71 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let choice = choices.first();
     let (mut content, mut beside) = (Vec::new(), Vec::new());
     for (index, part) in choice.map(|c| c.parts.as_slice()).unwrap_or_default().iter().enumerate() {
-        encode_part(part, &call_seed(&id, index), &mut content, &mut beside);
+        encode_part(part, &|| call_seed(&id, index), &mut content, &mut beside);
     }
-    let mut out = Map::new();
-    out.insert("id".to_owned(), id.into());
-    out.insert("type".to_owned(), "message".into());
-    out.insert("role".to_owned(), "assistant".into());
-    out.insert("model".to_owned(), if model.is_empty() { view.model.as_str() } else { model.as_str() }.into());
-    out.insert("content".to_owned(), Value::Array(content));
+    let mut out = Draft::new();
+    out.put("id", id.as_str());
+    out.put("type", "message");
+    out.put("role", "assistant");
+    out.put("model", if model.is_empty() { view.model.as_str() } else { model.as_str() });
+    out.put("content", content);
     stop_fields(choice, &mut out);
-    out.insert("usage".to_owned(), Value::Object(wire::write_usage(usage.as_ref())));
+    out.put("usage", wire::told_usage(usage.as_ref()));
     if !beside.is_empty() {
-        out.insert(BESIDE.to_owned(), Value::Array(beside));
+        out.put(BESIDE, Value::Array(beside));
     }
-    block::give_back(&mut out, extra);
-    Ok(written::object(&out))
+    out.add(extra.of(FORMAT));
+    Ok(out.bytes())
 }
 
-fn stop_fields(choice: Option<&Choice>, out: &mut Map<String, Value>) {
+fn stop_fields<'a>(choice: Option<&'a Choice>, out: &mut Draft<'a>) {
     let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
     let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let finish = choice.and_then(|c| c.finish.as_ref());
     let word = finish.map(|finish| wire::stop_reason(finish, called, refused));
-    out.insert("stop_reason".to_owned(), word.map_or(Value::Null, Value::from));
-    let sequence = finish.and_then(|f| f.stop_sequence.clone());
-    out.insert("stop_sequence".to_owned(), sequence.map_or(Value::Null, Value::from));
+    out.put("stop_reason", word);
+    out.put("stop_sequence", finish.and_then(|f| f.stop_sequence.as_deref()));
     if let (Some(finish), Some(word)) = (finish, word) {
-        out.insert("stop_details".to_owned(), wire::stop_details(finish, word));
+        out.put("stop_details", wire::stop_details(finish, word));
     }
 }
 
-fn encode_part(part: &Part, seed: &str, content: &mut Vec<Value>, beside: &mut Vec<Value>) {
+fn encode_part<'a>(part: &'a Part, seed: &dyn Fn() -> String, content: &mut Vec<Said<'a>>, beside: &mut Vec<Value>) {
     match part {
         Part::Text(text) if text.text.is_empty() && text.citations.is_empty() && text.signature.is_none() => {}
-        Part::Text(text) => content.push(text_block(text)),
-        Part::Refusal(text) => content.push(json!({"type": "text", "text": text})),
-        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning)),
+        Part::Text(text) => content.push(text_block(text).into()),
+        Part::Refusal(text) => {
+            let mut block = Draft::new();
+            block.put("type", "text");
+            block.put("text", text.as_str());
+            content.push(block.into());
+        }
+        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning).into_iter().map(Said::Tree)),
         Part::ToolCall(call) => {
             if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
-                content.push(sealed_block(sealed));
+                content.push(sealed_block(sealed).into());
             }
-            content.push(call_block(call, seed));
+            content.push(call_block(call, seed).into());
         }
-        Part::Native { format: FORMAT, kind: _, value } => content.push(value.clone()),
+        Part::Native { format: FORMAT, kind: _, value } => content.push(Said::Lent(value)),
         Part::Native { .. } | Part::Media(_) | Part::ToolResult(_) => beside.extend(beside_content(part)),
     }
 }
 
-fn text_block(text: &Text) -> Value {
+fn text_block(text: &Text) -> Draft<'_> {
     let Text { text, citations, cache: _, signature, extra } = text;
-    let mut block = Map::new();
-    block.insert("type".to_owned(), "text".into());
-    block.insert("text".to_owned(), text.as_str().into());
+    let mut block = Draft::new();
+    block.put("type", "text");
+    block.put("text", text.as_str());
     if !citations.is_empty() {
-        block.insert("citations".to_owned(), citations.iter().map(wire::write_citation).collect());
+        block.put("citations", Value::Array(citations.iter().map(wire::write_citation).collect()));
     }
     if let Some(signature) = signature {
-        block.insert("signature".to_owned(), signature::write(signature, FORMAT).into());
+        block.put("signature", signature::write(signature, FORMAT));
     }
-    block::give_back(&mut block, extra);
-    Value::Object(block)
+    block.add(extra.of(FORMAT));
+    block
 }
 
 /// Readable thinking, then sealed thinking: two block types of this wire.
@@ -149,15 +156,18 @@ fn sealed_block(sealed: &Signature) -> Value {
     json!({"type": "redacted_thinking", "data": signature::write(sealed, FORMAT)})
 }
 
-fn call_block(call: &ToolCall, seed: &str) -> Value {
+fn call_block<'a>(call: &'a ToolCall, seed: &dyn Fn() -> String) -> Draft<'a> {
     let ToolCall { id, name, kind, arguments, signature, cache: _, extra } = call;
-    let mut block = Map::new();
-    block.insert("type".to_owned(), "tool_use".into());
-    block.insert("id".to_owned(), call_id(id, seed, signature.as_ref()).into());
-    block.insert("name".to_owned(), name.as_str().into());
-    block.insert("input".to_owned(), wire::tool_input(arguments, *kind == ToolKind::Custom));
-    block::give_back(&mut block, extra);
-    Value::Object(block)
+    let mut block = Draft::new();
+    block.put("type", "tool_use");
+    let seed = if id.is_empty() { seed() } else { String::new() };
+    block.put("id", call_id(id, &seed, signature.as_ref()));
+    block.put("name", name.as_str());
+    let custom = *kind == ToolKind::Custom;
+    let input = if custom { None } else { draft::input(arguments) };
+    block.put("input", input.unwrap_or_else(|| wire::tool_input(arguments, custom).into()));
+    block.add(extra.of(FORMAT));
+    block
 }
 
 /// What an id is made from when the upstream gave none: whole and streamed answers make the same.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::Fields;
 use crate::{
-    codec::signature,
+    codec::{draft::Draft, signature},
     error::{Error, Kind, Result},
     model::{CacheHint, Citation, Finish, FinishReason, Format, ServiceTier, Signature, Units, Usage},
 };
@@ -168,11 +168,11 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
 }
 
 /// The wire has no word for "unknown": clients require both counts, so they get 0 there and the record stays honest.
-pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
-    let mut out = Map::new();
+pub fn told_usage(usage: Option<&Usage>) -> Draft<'_> {
+    let mut out = Draft::new();
     let Some(usage) = usage else {
-        out.insert("input_tokens".to_owned(), 0.into());
-        out.insert("output_tokens".to_owned(), 0.into());
+        out.put("input_tokens", 0u64);
+        out.put("output_tokens", 0u64);
         return out;
     };
     let Usage {
@@ -190,31 +190,34 @@ pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
         native,
     } = usage;
     if let Some((FORMAT, native)) = native.as_deref() {
-        return native.clone();
+        out.add(Some(native));
+        return out;
     }
     let cached = read.unwrap_or(0).saturating_add(written.unwrap_or(0));
-    out.insert("input_tokens".to_owned(), input_tokens.unwrap_or(0).saturating_sub(cached).into());
+    out.put("input_tokens", input_tokens.unwrap_or(0).saturating_sub(cached));
     if let Some(written) = written {
-        out.insert("cache_creation_input_tokens".to_owned(), (*written).into());
+        out.put("cache_creation_input_tokens", *written);
     }
     if let Some(read) = read {
-        out.insert("cache_read_input_tokens".to_owned(), (*read).into());
+        out.put("cache_read_input_tokens", *read);
     }
     if let Some(hour) = hour {
         let short = written.unwrap_or(0).saturating_sub(*hour);
-        out.insert(
-            "cache_creation".to_owned(),
-            json!({"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}),
-        );
+        out.put("cache_creation", json!({"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}));
     }
-    out.insert("output_tokens".to_owned(), output_tokens.unwrap_or(0).into());
+    out.put("output_tokens", output_tokens.unwrap_or(0));
     if let Some(thinking) = reasoning_tokens {
-        out.insert("output_tokens_details".to_owned(), json!({"thinking_tokens": thinking}));
+        out.put("output_tokens_details", json!({"thinking_tokens": thinking}));
     }
     if let Some(searches) = units.as_deref().and_then(|u| u.web_searches) {
-        out.insert("server_tool_use".to_owned(), json!({"web_search_requests": searches}));
+        out.put("server_tool_use", json!({"web_search_requests": searches}));
     }
     out
+}
+
+/// The same as a tree.
+pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
+    told_usage(usage).tree()
 }
 
 /// Message ids begin with `msg_`.

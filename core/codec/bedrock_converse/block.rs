@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    json::{self, Fields},
+    json::{self, Fields, Item},
     wire::{self, FORMAT},
 };
 use crate::{
@@ -24,12 +24,16 @@ pub enum Turn {
 }
 
 /// A list of blocks. Cache points become hints on what stands before them.
-pub fn decode_all(content: Value, path: &str, turn: Turn) -> Result<Vec<Part>> {
-    let Value::Array(blocks) = content else {
-        return Err(json::wrong_type(path, "an array of content blocks", &content));
-    };
+pub fn decode_all<'t>(content: impl Into<Item<'t>>, path: &str, turn: Turn) -> Result<Vec<Part>> {
+    let blocks = content.into().items();
+    let blocks = blocks.map_err(|other| json::wrong_type(path, "an array of content blocks", &other.tree()))?;
     let mut parts: Vec<Part> = Vec::with_capacity(blocks.len());
     for (i, block) in blocks.into_iter().enumerate() {
+        if let Some(part) = short(&block, &json::nth(path, i), turn)? {
+            parts.push(part);
+            continue;
+        }
+        let block = block.tree();
         if let Some(point) = block.get("cachePoint").filter(|point| point.is_object())
             && let Some(slot) = parts.last_mut().and_then(cache_slot).filter(|slot| slot.is_none())
         {
@@ -39,6 +43,19 @@ pub fn decode_all(content: Value, path: &str, turn: Turn) -> Result<Vec<Part>> {
         parts.push(decode(block, &format!("{path}[{i}]"), turn)?);
     }
     Ok(parts)
+}
+
+/// A block of one member that says a text or makes a call, straight from the tape.
+fn short(block: &Item, path: &str, turn: Turn) -> Result<Option<Part>> {
+    let Item::Read(block) = block else { return Ok(None) };
+    let mut members = block.members();
+    Ok(match (members.next(), members.next()) {
+        (Some(("text", text)), None) => text.text().map(Part::text),
+        (Some(("toolUse", call)), None) if turn == Turn::Model && call.member("type").is_none() => {
+            Some(Part::ToolCall(tool_use(Fields::new(call, [path, ".toolUse"].concat())?)?))
+        }
+        _ => None,
+    })
 }
 
 fn cache_slot(part: &mut Part) -> Option<&mut Option<CacheHint>> {

@@ -10,7 +10,11 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{calls, mime, signature, written},
+    codec::{
+        calls,
+        draft::{self, Draft, Said},
+        mime, signature,
+    },
     error::{Error, Kind, Result},
     model::{
         Choice, Extra, Media, MediaKind, MediaSource, Part, Reasoning, Response, Signature, Text, ToolCall, ToolKind,
@@ -18,16 +22,17 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    message(json::parse_upstream(body)?).map_err(wire::upstream_fault)
+    let mut body = json::tape_upstream(body)?;
+    message(body.item()).map_err(wire::upstream_fault)
 }
 
-fn message(value: Value) -> Result<Response> {
-    let mut f = Fields::new(value, "")?;
+fn message(body: json::Item) -> Result<Response> {
+    let mut f = Fields::new(body, "")?;
     let Some(mut output) = f.object("output")? else {
         return Err(Error::new(Kind::Upstream, "the upstream's answer has no `output`"));
     };
     let mut message = output.object("message")?.ok_or_else(|| json::missing("output.message"))?;
-    let content = message.take("content").ok_or_else(|| json::missing("output.message.content"))?;
+    let content = message.item("content").ok_or_else(|| json::missing("output.message.content"))?;
     let parts = block::decode_all(content, "output.message.content", Turn::Model)?;
     let called = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     let choice = Choice {
@@ -47,21 +52,33 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
     let (mut content, mut beside) = (Vec::new(), Vec::new());
     for (index, part) in parts.iter().enumerate() {
-        encode_part(part, &call_seed(id, view, index), &mut content, &mut beside);
+        encode_part(part, &|| call_seed(id, view, index), &mut content, &mut beside);
     }
     let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let finish = choice.and_then(|c| c.finish.as_ref());
-    let mut out = Map::new();
-    out.insert("output".to_owned(), json!({"message": {"role": "assistant", "content": content}}));
-    out.insert("stopReason".to_owned(), wire::stop_reason(finish, called, refused).into());
-    out.insert("usage".to_owned(), Value::Object(wire::write_usage(usage.as_ref())));
-    block::give_back(&mut out, extra);
-    add_beside(&mut out, beside);
+    let (mut out, mut output, mut message) = (Draft::new(), Draft::new(), Draft::new());
+    message.put("role", "assistant");
+    message.put("content", content);
+    output.put("message", message);
+    out.put("output", output);
+    out.put("stopReason", wire::stop_reason(finish, called, refused));
+    out.put("usage", wire::told_usage(usage.as_ref()));
+    out.add(extra.of(FORMAT));
+    if !beside.is_empty() {
+        let own = extra.of(FORMAT).and_then(|own| own.get(FIELDS));
+        let mut fields = own.map(|own| (FIELDS.to_owned(), own.clone())).into_iter().collect();
+        add_beside(&mut fields, beside);
+        out.take(&mut fields);
+    }
     // Clients require it; a codec has no clock.
-    out.entry("metrics").or_insert_with(|| json!({"latencyMs": 0}));
-    put_tier(&mut out, service_tier.as_deref());
-    Ok(written::object(&out))
+    if !out.has("metrics") {
+        out.put("metrics", Said::Raw(r#"{"latencyMs":0}"#));
+    }
+    if let Some(tier) = service_tier.as_deref().filter(|_| !out.has("serviceTier")) {
+        out.put("serviceTier", json!({"type": tier}));
+    }
+    Ok(out.bytes())
 }
 
 pub fn put_tier(out: &mut Map<String, Value>, tier: Option<&str>) {
@@ -81,26 +98,37 @@ pub fn add_beside(out: &mut Map<String, Value>, beside: Vec<Value>) {
     }
 }
 
-fn encode_part(part: &Part, seed: &str, content: &mut Vec<Value>, beside: &mut Vec<Value>) {
+fn encode_part<'a>(part: &'a Part, seed: &dyn Fn() -> String, content: &mut Vec<Said<'a>>, beside: &mut Vec<Value>) {
     match part {
-        Part::Text(text) => content.extend(text_blocks(text)),
-        Part::Refusal(text) => content.push(json!({"text": text})),
-        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning)),
+        Part::Text(text) => match plain_text(text) {
+            Some(block) => content.push(block.into()),
+            None => content.extend(text_blocks(text).into_iter().map(Said::Tree)),
+        },
+        Part::Refusal(text) => content.push(json!({"text": text}).into()),
+        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning).into_iter().map(Said::Tree)),
         Part::ToolCall(call) => {
             if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
-                content.push(sealed_block(sealed));
+                content.push(sealed_block(sealed).into());
             }
-            content.push(call_block(call, seed));
+            content.push(call_block(call, seed).into());
         }
         Part::Media(media) => match image(media) {
             Some((format, data)) => {
-                content.push(json!({"image": {"format": format, "source": {"bytes": data}}}));
+                content.push(json!({"image": {"format": format, "source": {"bytes": data}}}).into());
             }
             None => beside.extend(beside_content(part)),
         },
-        Part::Native { format: FORMAT, kind: _, value } => content.push(value.clone()),
+        Part::Native { format: FORMAT, kind: _, value } => content.push(Said::Lent(value)),
         Part::Native { .. } | Part::ToolResult(_) => beside.extend(beside_content(part)),
     }
+}
+
+/// The block of a text that has nothing with it.
+fn plain_text(text: &Text) -> Option<Draft<'_>> {
+    let Text { text, citations, cache: _, signature, extra } = text;
+    let mut block = Draft::new();
+    block.put("text", text.as_str());
+    (!text.is_empty() && citations.is_empty() && signature.is_none() && extra.of(FORMAT).is_none()).then_some(block)
 }
 
 fn text_blocks(text: &Text) -> Vec<Value> {
@@ -148,14 +176,18 @@ fn reasoning_text(text: &str, signature: Option<&Signature>) -> Value {
     json!({"reasoningContent": {"reasoningText": inner}})
 }
 
-fn call_block(call: &ToolCall, seed: &str) -> Value {
+fn call_block<'a>(call: &'a ToolCall, seed: &dyn Fn() -> String) -> Draft<'a> {
     let ToolCall { id, name, kind, arguments, signature, cache: _, extra } = call;
-    let mut out = Map::new();
-    out.insert("toolUseId".to_owned(), call_id(id, seed, signature.as_ref()).into());
-    out.insert("name".to_owned(), name.as_str().into());
-    out.insert("input".to_owned(), calls::tool_input(arguments, *kind == ToolKind::Custom));
-    block::give_back(&mut out, extra);
-    json!({"toolUse": out})
+    let (mut out, mut inner) = (Draft::new(), Draft::new());
+    let seed = if id.is_empty() { seed() } else { String::new() };
+    inner.put("toolUseId", call_id(id, &seed, signature.as_ref()));
+    inner.put("name", name.as_str());
+    let custom = *kind == ToolKind::Custom;
+    let input = if custom { None } else { draft::input(arguments) };
+    inner.put("input", input.unwrap_or_else(|| calls::tool_input(arguments, custom).into()));
+    inner.add(extra.of(FORMAT));
+    out.put("toolUse", inner);
+    out
 }
 
 /// What an id is made from when the upstream gave none: whole and streamed answers make the same.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    codec::{calls, signature},
+    codec::{calls, draft::Draft, signature},
     error::{Error, Kind},
     model::{CacheHint, Citation, Finish, FinishReason, Format, MediaKind, Signature, Usage},
 };
@@ -141,35 +141,40 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
 }
 
 /// The wire has no word for "unknown": clients require the counts, so they get 0 there and the record stays honest.
-pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
+pub fn told_usage(usage: Option<&Usage>) -> Draft<'_> {
+    let mut out = Draft::new();
     let unknown = Usage::default();
-    let usage = usage.unwrap_or(&unknown);
-    if let Some((FORMAT, native)) = usage.native.as_deref() {
-        return native.clone();
+    if let Some((FORMAT, native)) = usage.and_then(|usage| usage.native.as_deref()) {
+        out.add(Some(native));
+        return out;
     }
+    let usage = usage.unwrap_or(&unknown);
     let (read, written) = (usage.cache_read_tokens, usage.cache_write_tokens);
     let cached = read.unwrap_or(0).saturating_add(written.unwrap_or(0));
     let input = usage.input_tokens.unwrap_or(0);
     let output = usage.output_tokens.unwrap_or(0);
-    let mut out = Map::new();
-    let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
-    put("inputTokens", input.saturating_sub(cached).into());
-    put("outputTokens", output.into());
-    put("totalTokens", input.max(cached).saturating_add(output).into());
+    out.put("inputTokens", input.saturating_sub(cached));
+    out.put("outputTokens", output);
+    out.put("totalTokens", input.max(cached).saturating_add(output));
     if let Some(read) = read {
-        put("cacheReadInputTokens", read.into());
+        out.put("cacheReadInputTokens", read);
     }
     if let Some(written) = written {
-        put("cacheWriteInputTokens", written.into());
+        out.put("cacheWriteInputTokens", written);
     }
     if let Some(hour) = usage.cache_write_1h_tokens {
         let short = written.unwrap_or(0).saturating_sub(hour);
-        put("cacheDetails", json!([{"ttl": "5m", "inputTokens": short}, {"ttl": "1h", "inputTokens": hour}]));
+        out.put("cacheDetails", json!([{"ttl": "5m", "inputTokens": short}, {"ttl": "1h", "inputTokens": hour}]));
     }
     if let Some(reasoning) = usage.reasoning_tokens {
-        put(DETAILS, json!({"reasoningTokens": reasoning}));
+        out.put(DETAILS, json!({"reasoningTokens": reasoning}));
     }
     out
+}
+
+/// The same as a tree.
+pub fn write_usage(usage: Option<&Usage>) -> Map<String, Value> {
+    told_usage(usage).tree()
 }
 
 /// Not the vendor's: its clients pass over it, and the figure is not lost.

@@ -10,30 +10,35 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{calls, signature, written},
+    codec::{
+        calls,
+        draft::{Draft, Said},
+        signature,
+    },
     error::{Error, Kind, Result},
     model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Text, ToolCall, ToolKind},
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    message(json::parse_upstream(body)?).map_err(wire::upstream_fault)
+    let mut body = json::tape_upstream(body)?;
+    message(body.item()).map_err(wire::upstream_fault)
 }
 
-fn message(value: Value) -> Result<Response> {
-    let mut f = Fields::new(value, "")?;
-    if !f.peek("message").is_some_and(Value::is_object) {
+fn message(body: json::Item) -> Result<Response> {
+    let mut f = Fields::new(body, "")?;
+    let Some(message) = f.item("message").filter(json::Item::is_object) else {
         return Err(Error::new(Kind::Upstream, "the upstream's answer holds no message"));
-    }
-    let Some(mut message) = f.object("message")? else { return Err(json::missing("message")) };
+    };
+    let mut message = Fields::new(message, "message")?;
     let plan = message.string("tool_plan")?.filter(|plan| !plan.is_empty());
     let mut parts: Vec<Part> = plan.map(wire::plan).into_iter().collect();
     let plans = parts.len();
-    if let Some(content) = message.take("content") {
+    if let Some(content) = message.item("content") {
         parts.extend(wire::read_content(content, "message.content")?);
     }
     wire::place_citations(&mut parts, plans, message.array("citations")?.unwrap_or_default());
-    for (i, call) in message.array("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
-        let mut call = wire::read_call(call, &format!("message.tool_calls[{i}]"))?;
+    for (i, call) in message.items("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
+        let mut call = wire::read_call(call, &json::nth("message.tool_calls", i))?;
         if call.arguments.is_empty() {
             call.arguments = "{}".to_owned();
         }
@@ -65,51 +70,56 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
             }
             Part::Text(text) => {
                 citations.extend(text.citations.iter().map(|c| wire::write_citation(c, content.len())));
-                content.push(text_item(text));
+                content.push(text_item(text).into());
             }
-            Part::Refusal(text) => content.push(json!({"type": "text", "text": text})),
-            Part::Reasoning(reasoning) => content.push(thinking_item(reasoning)),
-            Part::ToolCall(call) => calls.push(call_item(call, &call_seed(&id, index))),
-            Part::Native { format: FORMAT, kind: _, value } => content.push(value.clone()),
+            Part::Refusal(text) => content.push(json!({"type": "text", "text": text}).into()),
+            Part::Reasoning(reasoning) => content.push(thinking_item(reasoning).into()),
+            Part::ToolCall(call) => calls.push(call_item(call, &|| call_seed(&id, index)).into()),
+            Part::Native { format: FORMAT, kind: _, value } => content.push(Said::Lent(value)),
             other => beside.extend(beside_content(other)),
         }
     }
-    let mut message = Map::new();
-    message.insert("role".to_owned(), "assistant".into());
+    let mut message = Draft::new();
+    message.put("role", "assistant");
     if !plan.is_empty() {
-        message.insert("tool_plan".to_owned(), plan.into());
+        message.put("tool_plan", plan);
     }
     let called = !calls.is_empty();
-    for (key, list) in [("content", content), ("tool_calls", calls), ("citations", citations), (BESIDE, beside)] {
+    for (key, list) in [("content", content), ("tool_calls", calls)] {
         if !list.is_empty() {
-            message.insert(key.to_owned(), Value::Array(list));
+            message.put(key, list);
+        }
+    }
+    for (key, list) in [("citations", citations), (BESIDE, beside)] {
+        if !list.is_empty() {
+            message.put(key, Value::Array(list));
         }
     }
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let word = wire::finish_reason(choice.and_then(|c| c.finish.as_ref()), called, refused);
-    let mut out = Map::new();
-    out.insert("id".to_owned(), id.into());
-    out.insert("message".to_owned(), Value::Object(message));
-    out.insert("finish_reason".to_owned(), word.into());
+    let mut out = Draft::new();
+    out.put("id", id.as_str());
+    out.put("message", message);
+    out.put("finish_reason", word);
     if let Some(usage) = usage {
-        out.insert("usage".to_owned(), Value::Object(wire::write_usage(usage)));
+        out.put("usage", wire::told_usage(usage));
     }
-    wire::give_back(&mut out, extra);
-    if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).filter(|_| !out.contains_key("logprobs")) {
-        out.insert("logprobs".to_owned(), logprobs::write(logprobs).into());
+    out.add(extra.of(FORMAT));
+    if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).filter(|_| !out.has("logprobs")) {
+        out.put("logprobs", Value::Array(logprobs::write(logprobs)));
     }
-    Ok(written::object(&out))
+    Ok(out.bytes())
 }
 
-fn text_item(text: &Text) -> Value {
-    let mut out = Map::new();
-    out.insert("type".to_owned(), "text".into());
-    out.insert("text".to_owned(), text.text.as_str().into());
+fn text_item(text: &Text) -> Draft<'_> {
+    let mut out = Draft::new();
+    out.put("type", "text");
+    out.put("text", text.text.as_str());
     if let Some(signed) = &text.signature {
-        out.insert("signature".to_owned(), signature::write(signed, FORMAT).into());
+        out.put("signature", signature::write(signed, FORMAT));
     }
-    wire::give_back(&mut out, &text.extra);
-    Value::Object(out)
+    out.add(text.extra.of(FORMAT));
+    out
 }
 
 fn thinking_item(reasoning: &Reasoning) -> Value {
@@ -125,14 +135,16 @@ fn thinking_item(reasoning: &Reasoning) -> Value {
     Value::Object(out)
 }
 
-fn call_item(call: &ToolCall, seed: &str) -> Value {
+fn call_item<'a>(call: &'a ToolCall, seed: &dyn Fn() -> String) -> Draft<'a> {
     let ToolCall { id, name, kind, arguments, signature, cache: _, extra } = call;
-    let made = call_id(id, seed, signature.as_ref());
+    let seed = if id.is_empty() { seed() } else { String::new() };
+    let made = call_id(id, &seed, signature.as_ref());
     let beside = signature::beside_call(id, signature.as_ref());
-    if *kind == ToolKind::Custom {
-        return wire::write_call(&made, name, &json!({"input": arguments}).to_string(), beside, extra);
-    }
-    wire::write_call(&made, name, arguments, beside, extra)
+    let arguments = match kind {
+        ToolKind::Custom => json!({"input": arguments}).to_string().into(),
+        ToolKind::Function => arguments.as_str().into(),
+    };
+    wire::told_call(made.into(), name, arguments, beside, extra)
 }
 
 pub fn answer_id(id: &str, view: &ClientView) -> String {

@@ -1,11 +1,14 @@
 //! The small words of the wire that requests, answers and streams share: finish reasons, usage, citations, content, tool
 //! calls. Each in both directions, next to each other.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::{
     codec::{
-        json::{self, Fields},
+        draft::{Draft, Said},
+        json::{self, Fields, Item},
         signature,
     },
     error::{Error, Kind, Result},
@@ -27,27 +30,27 @@ pub fn upstream_fault(error: Error) -> Error {
 }
 
 /// `content`: a string or a list of `text`, `thinking` and `image_url`.
-pub fn read_content(content: Value, path: &str) -> Result<Vec<Part>> {
-    match content {
-        Value::String(text) => Ok(vec![Part::text(text)]),
-        Value::Array(items) => {
-            items.into_iter().enumerate().map(|(i, item)| read_item(item, &format!("{path}[{i}]"))).collect()
-        }
-        other => Err(json::wrong_type(path, "a string or an array of content", &other)),
-    }
+pub fn read_content<'t>(content: impl Into<Item<'t>>, path: &str) -> Result<Vec<Part>> {
+    let items = match content.into().string() {
+        Ok(text) => return Ok(vec![Part::text(text)]),
+        Err(other) => other.items(),
+    };
+    let items = items.map_err(|other| json::wrong_type(path, "a string or an array of content", &other.tree()))?;
+    items.into_iter().enumerate().map(|(i, item)| read_item(item, &json::nth(path, i))).collect()
 }
 
-fn read_item(item: Value, path: &str) -> Result<Part> {
-    let kind = match item.get("type") {
-        Some(Value::String(kind)) => kind.clone(),
-        _ if item.is_string() => return Ok(Part::text(item.as_str().unwrap_or_default())),
-        _ => return Err(json::missing(&format!("{path}.type"))),
+fn read_item(item: Item, path: &str) -> Result<Part> {
+    let item = match item.string() {
+        Ok(text) => return Ok(Part::text(text)),
+        Err(other) => other,
     };
+    let kind = item.word("type").map(|kind| kind.into_owned());
+    let kind = kind.ok_or_else(|| json::missing(&format!("{path}.type")))?;
     let mut f = match kind.as_str() {
         "text" | "thinking" | "image_url" | "document" => Fields::new(item, path)?,
-        _ => return Ok(Part::Native { format: FORMAT, kind, value: item }),
+        _ => return Ok(Part::Native { format: FORMAT, kind, value: item.tree() }),
     };
-    f.take("type");
+    f.skip("type");
     match kind.as_str() {
         "text" => {
             let signature = read_signature(f.string("signature")?);
@@ -144,9 +147,9 @@ pub fn is_plan(extra: &Extra) -> bool {
     extra.of(FORMAT).is_some_and(|kept| kept.contains_key(PLAN))
 }
 
-pub fn read_call(value: Value, path: &str) -> Result<ToolCall> {
+pub fn read_call<'t>(value: impl Into<Item<'t>>, path: &str) -> Result<ToolCall> {
     let mut f = Fields::new(value, path)?;
-    f.take("type");
+    f.skip("type");
     let path = f.path("function");
     let mut function = f.object("function")?.ok_or_else(|| json::missing(&path))?;
     let id = f.string("id")?.unwrap_or_default();
@@ -165,17 +168,30 @@ pub fn read_call(value: Value, path: &str) -> Result<ToolCall> {
 }
 
 /// `signed`: this wire has no place for it, but for the call itself.
-pub fn write_call(id: &str, name: &str, arguments: &str, signed: Option<&Signature>, extra: &Extra) -> Value {
-    let arguments = if arguments.trim().is_empty() { "{}" } else { arguments };
-    let mut out = Map::new();
-    out.insert("id".to_owned(), id.into());
-    out.insert("type".to_owned(), "function".into());
-    out.insert("function".to_owned(), json!({"name": name, "arguments": arguments}));
+pub fn told_call<'a>(
+    id: Cow<'a, str>,
+    name: &'a str,
+    arguments: Cow<'a, str>,
+    signed: Option<&Signature>,
+    extra: &'a Extra,
+) -> Draft<'a> {
+    let arguments = if arguments.trim().is_empty() { "{}".into() } else { arguments };
+    let (mut out, mut function) = (Draft::new(), Draft::new());
+    out.put("id", Said::Text(id));
+    out.put("type", "function");
+    function.put("name", name);
+    function.put("arguments", Said::Text(arguments));
+    out.put("function", function);
     if let Some(signed) = signed {
-        out.insert("signature".to_owned(), signature::write(signed, FORMAT).into());
+        out.put("signature", signature::write(signed, FORMAT));
     }
-    give_back(&mut out, extra);
-    Value::Object(out)
+    out.add(extra.of(FORMAT));
+    out
+}
+
+/// The same as a tree.
+pub fn write_call(id: &str, name: &str, arguments: &str, signed: Option<&Signature>, extra: &Extra) -> Value {
+    Value::Object(told_call(id.into(), name, arguments.into(), signed, extra).tree())
 }
 
 /// `start` and `end` count characters of the answer's text, as in the model.
@@ -290,26 +306,33 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
     }
 }
 
-pub fn write_usage(usage: &Usage) -> Map<String, Value> {
+pub fn told_usage(usage: &Usage) -> Draft<'_> {
+    let mut out = Draft::new();
     if let Some((FORMAT, native)) = usage.native.as_deref() {
-        return native.clone();
+        out.add(Some(native));
+        return out;
     }
-    let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
-    let mut tokens = Map::new();
-    tokens.insert("input_tokens".to_owned(), input.into());
-    tokens.insert("output_tokens".to_owned(), output.into());
+    let (mut billed, mut tokens) = (Draft::new(), Draft::new());
+    for counts in [&mut billed, &mut tokens] {
+        counts.put("input_tokens", usage.input_tokens.unwrap_or(0));
+        counts.put("output_tokens", usage.output_tokens.unwrap_or(0));
+    }
     if let Some(reasoning) = usage.reasoning_tokens {
-        tokens.insert("reasoning_tokens".to_owned(), reasoning.into());
+        tokens.put("reasoning_tokens", reasoning);
     }
-    let mut out = Map::new();
-    out.insert("billed_units".to_owned(), json!({"input_tokens": input, "output_tokens": output}));
-    out.insert("tokens".to_owned(), Value::Object(tokens));
+    out.put("billed_units", billed);
+    out.put("tokens", tokens);
     for (key, count) in [("cached_tokens", usage.cache_read_tokens), (WRITTEN, usage.cache_write_tokens)] {
         if let Some(count) = count {
-            out.insert(key.to_owned(), count.into());
+            out.put(key, count);
         }
     }
     out
+}
+
+/// The same as a tree.
+pub fn write_usage(usage: &Usage) -> Map<String, Value> {
+    told_usage(usage).tree()
 }
 
 /// Not the vendor's, which has no figure for it.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     super::{
-        Dialect, Encoded, codec, custom,
+        Dialect, Encoded, codec, custom, foreign,
         pieces::{self, pieces},
         standin,
     },
@@ -28,6 +28,8 @@ pub struct Anew {
     pub body: Vec<Bytes>,
     /// Knobs that the target cannot take.
     pub dropped: Vec<&'static str>,
+    /// Fields that no format knows, likewise.
+    pub unknown: Vec<String>,
     /// Tools with free text.
     pub customs: Vec<String>,
     /// A tool stands in for the output schema, where the format's models need one.
@@ -44,11 +46,12 @@ impl Document {
         }
         let asked = self.request()?;
         let (customs, stands_in) = (custom::names(asked), standin::wanted(asked, dialect));
+        let unknown = foreign::unknown(&asked.extra, format);
         let Encoded { mut body, dropped } = self.encode(format, dialect)?;
         // The body as it came and as it goes are there: a third copy of what is long is not kept beside them.
         self.release();
         more(&mut body);
-        Ok(Anew { body: pieces(body), dropped, customs, stands_in })
+        Ok(Anew { body: pieces(body), dropped, unknown, customs, stands_in })
     }
 
     /// The same with marks; `None`: there is nothing long, or something is not as it should be.
@@ -60,10 +63,11 @@ impl Document {
         let mut request = codec(self.format).decode_request(&body, self.inbound()).ok()?;
         place(&mut request, &mut texts)?;
         let (customs, stands_in) = (custom::names(&request), standin::wanted(&request, dialect));
+        let unknown = foreign::unknown(&request.extra, format);
         let mut marked = Document { decoded: Some(Arc::new(request)), ..self.clone() };
         let Encoded { mut body, dropped } = marked.encode(format, dialect).ok()?;
         more(&mut body);
-        Some(Anew { body: pieces::with_lent(body, texts)?, dropped, customs, stands_in })
+        Some(Anew { body: pieces::with_lent(body, texts)?, dropped, unknown, customs, stands_in })
     }
 }
 

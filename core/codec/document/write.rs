@@ -10,13 +10,14 @@ use super::{
     super::{
         Dialect, Encoded, Field, codec,
         envelope::Entry,
+        foreign,
         hosted::{self, Fitted},
     },
     Document,
 };
 use crate::{
     error::{Error, Result},
-    model::{Format, Operation, Request},
+    model::{EmbeddingRequest, Format, Operation, Request},
 };
 
 impl Document {
@@ -36,6 +37,14 @@ impl Document {
             return codec(format).encode_request(&chat, dialect);
         }
         self.fitted(format, dialect, |request| codec(format).encode_request(request, dialect))
+    }
+
+    /// A request for vectors, for a target of another format, and the fields that no format knows.
+    pub fn embeddings_elsewhere(&mut self, format: Format) -> Result<(EmbeddingRequest, Vec<String>)> {
+        let asked = self.embeddings()?;
+        foreign::refuse_vectors(&asked.extra, format)?;
+        let unknown = foreign::unknown(&asked.extra, format);
+        Ok((asked, unknown))
     }
 
     /// What counts the tokens of this request at a target of another format; `None`: it does not count.
@@ -126,13 +135,21 @@ impl Document {
             }
         }
         for (from, to) in dialect.renames {
-            if let Some(at) = self.envelope.value(&self.bytes, from) {
+            // What a stage changed is written under the new name anyway.
+            let changed = self.edited().any(|key| key == *from);
+            if let Some(at) = self.envelope.value(&self.bytes, from).filter(|_| !changed) {
                 patches.push((from, None));
                 patches.push((to, Some(self.bytes.slice(at))));
             }
         }
         if !self.dirty.is_empty() && self.operation != Operation::Embeddings {
-            let own = Dialect { native_schema: true, ..dialect.clone() };
+            // Of a server in no row nothing is known: what its client wrote is what it takes.
+            let own = Dialect {
+                native_schema: true,
+                developer_role: dialect.developer_role || dialect.assumed,
+                media_urls: dialect.media_urls || dialect.assumed,
+                ..dialect.clone()
+            };
             let Encoded { mut body, dropped: missing } = self.encode(self.format, &own)?;
             dropped.extend(missing.into_iter().filter(|knob| !patches.iter().any(|(k, _)| k == knob)));
             for key in self.edited() {

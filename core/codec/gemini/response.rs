@@ -6,16 +6,24 @@ use serde_json::{Map, Value, json};
 use super::{
     grounding::{self, Cited},
     logprobs,
-    request::{encode::function_call, parts::INNER},
+    request::{
+        encode::{function_call, is_told},
+        parts::INNER,
+    },
     stream::decode::Machine,
     usage,
     wire::{GEMINI, fill, finish_word, write_sealed, write_signature},
 };
 use crate::{
-    codec::{ClientView, json::parse_upstream, written},
+    codec::{
+        ClientView,
+        draft::{self, Draft, Said},
+        json::parse_upstream,
+    },
     error::Result,
     model::{
-        Choice, Extra, Finish, FinishReason, Media, MediaSource, Part, Reasoning, Response, Signature, Text, fold::Fold,
+        Choice, Extra, Finish, FinishReason, Media, MediaSource, Part, Reasoning, Response, Signature, Text, ToolCall,
+        ToolKind, fold::Fold,
     },
 };
 
@@ -46,19 +54,20 @@ fn whole(chunks: Vec<Value>) -> Result<Response> {
 }
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
-    let Response { id: _, model: _, created: _, choices, usage, service_tier: _, extra: _ } = response;
-    let mut out = Map::new();
+    let Response { id, model, created, choices, usage, service_tier: _, extra } = response;
+    let mut out = Draft::new();
     let blocked = choices.iter().find_map(prompt_feedback).filter(|_| choices.iter().all(|c| c.parts.is_empty()));
     if let Some(feedback) = blocked {
-        out.insert("promptFeedback".to_owned(), feedback.clone());
+        out.put("promptFeedback", Said::Lent(feedback));
     } else {
-        out.insert("candidates".to_owned(), Value::Array(choices.iter().map(candidate).collect()));
+        out.put("candidates", choices.iter().map(|choice| candidate(choice).into()).collect::<Vec<Said<'_>>>());
     }
     if let Some(usage) = usage {
-        out.insert("usageMetadata".to_owned(), usage::encode(usage));
+        out.put("usageMetadata", usage::told(usage));
     }
-    Head::of(response, view).put(&mut out);
-    Ok(written::object(&out))
+    let or = |own: &'_ str, other: &'_ str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
+    put_head(&or(id, &view.request_id), &or(model, &view.model), *created, extra, &mut out);
+    Ok(out.bytes())
 }
 
 /// The feedback of a prompt that was refused before any candidate was made.
@@ -70,37 +79,78 @@ pub fn feedback_of(finish: &Finish) -> Option<&Value> {
     finish.details.as_ref()?.get("promptFeedback")
 }
 
-fn candidate(choice: &Choice) -> Value {
+fn candidate(choice: &Choice) -> Draft<'_> {
     let Choice { index, parts, finish, logprobs, extra } = choice;
-    let mut out = Map::new();
+    let mut out = Draft::new();
     let mut written = Vec::new();
     let mut natives = Vec::new();
     for part in parts {
-        match foreign_native(part) {
-            Some(native) => natives.push(native),
-            None => write_part(part, &mut written),
+        match (foreign_native(part), short(part)) {
+            (Some(native), _) => natives.push(native),
+            (None, Some(short)) => written.push(short.into()),
+            (None, None) => {
+                let mut long = Vec::new();
+                write_part(part, &mut long);
+                written.extend(long.into_iter().map(Said::Tree));
+            }
         }
     }
-    out.insert("content".to_owned(), content(written));
+    let mut content = Draft::new();
+    if !written.is_empty() {
+        content.put("parts", written);
+    }
+    content.put("role", "model");
+    out.put("content", content);
     if let Some(finish) = finish {
         let refused = parts.iter().any(|part| matches!(part, Part::Refusal(_)));
-        put_finish(finish, refused, &mut out);
+        let mut ends = Map::new();
+        put_finish(finish, refused, &mut ends);
+        ends.into_iter().for_each(|(key, value)| out.put(key, value));
     }
-    out.insert("index".to_owned(), json!(index));
+    out.put("index", u64::from(*index));
     let kept = extra.of(GEMINI);
     if !has_sources(kept)
         && let Some(metadata) = sources(parts)
     {
-        out.insert("groundingMetadata".to_owned(), metadata);
+        out.put("groundingMetadata", metadata);
     }
     if let Some(logprobs) = logprobs.as_ref().and_then(logprobs::encode) {
-        out.insert("logprobsResult".to_owned(), logprobs);
+        out.put("logprobsResult", logprobs);
     }
-    fill(&mut out, kept);
+    out.add(kept);
     if !natives.is_empty() {
-        out.insert(NATIVE.to_owned(), Value::Array(natives));
+        out.put(NATIVE, Value::Array(natives));
     }
-    Value::Object(out)
+    out
+}
+
+/// A part that says a text or makes a call, and nothing more.
+fn short(part: &Part) -> Option<Draft<'_>> {
+    let mut out = Draft::new();
+    match part {
+        Part::Text(Text { text, signature: None, extra, .. }) if !text.is_empty() && extra.of(GEMINI).is_none() => {
+            out.put("text", text.as_str());
+        }
+        Part::ToolCall(ToolCall {
+            id,
+            name,
+            kind: ToolKind::Function,
+            arguments,
+            signature: None,
+            cache: _,
+            extra,
+        }) if extra.of(GEMINI).is_none() => {
+            let mut call = Draft::new();
+            if is_told(id) {
+                call.put("id", id.as_str());
+            }
+            call.put("name", name.as_str());
+            call.put("args", draft::input(arguments)?);
+            out.put("functionCall", call);
+        }
+        _ => return None,
+    }
+    Some(out)
 }
 
 /// The candidate's field for parts of other formats: official SDKs leave out candidate fields they do not know.
@@ -136,6 +186,9 @@ pub fn put_finish(finish: &Finish, refused: bool, out: &mut Map<String, Value>) 
 }
 
 fn sources(parts: &[Part]) -> Option<Value> {
+    if !parts.iter().any(|part| matches!(part, Part::Text(text) if !text.citations.is_empty())) {
+        return None;
+    }
     let mut text = String::new();
     let mut points = 0;
     let mut cited = Vec::new();
@@ -224,27 +277,31 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn of(response: &Response, view: &ClientView) -> Self {
-        Head::new(&response.id, &response.model, response.created, &response.extra, view)
-    }
-
     pub fn new(id: &str, model: &str, created: Option<i64>, extra: &Extra, view: &ClientView) -> Self {
         let or = |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
         Head { id: or(id, &view.request_id), model: or(model, &view.model), created, extra: extra.clone() }
     }
 
     pub fn put(&self, out: &mut Map<String, Value>) {
-        out.insert("modelVersion".to_owned(), json!(self.model));
-        let own = self.extra.of(GEMINI);
-        let time = self.created.and_then(|s| jiff::Timestamp::from_second(s).ok());
-        if let Some(time) = time.filter(|_| !own.is_some_and(|k| k.contains_key("createTime"))) {
-            out.insert("createTime".to_owned(), json!(time.to_string()));
+        let mut head = Draft::new();
+        put_head(&self.id, &self.model, self.created, &self.extra, &mut head);
+        for (key, value) in head.tree() {
+            out.entry(key).or_insert(value);
         }
-        if !self.id.is_empty() {
-            out.insert("responseId".to_owned(), json!(self.id));
-        }
-        fill(out, own);
     }
+}
+
+fn put_head<'a>(id: &str, model: &str, created: Option<i64>, extra: &'a Extra, out: &mut Draft<'a>) {
+    out.put("modelVersion", model.to_owned());
+    let own = extra.of(GEMINI);
+    let time = created.and_then(|s| jiff::Timestamp::from_second(s).ok());
+    if let Some(time) = time.filter(|_| !own.is_some_and(|k| k.contains_key("createTime"))) {
+        out.put("createTime", time.to_string());
+    }
+    if !id.is_empty() {
+        out.put("responseId", id.to_owned());
+    }
+    out.add(own);
 }
 
 impl Head {

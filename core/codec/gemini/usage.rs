@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::wire::GEMINI;
 use crate::{
-    codec::json::as_u64,
+    codec::{draft::Draft, json::as_u64},
     model::{ServiceTier, Units, Usage},
 };
 
@@ -72,14 +72,15 @@ fn modality(native: &Map<String, Value>, key: &str, name: &str) -> Option<u64> {
         .and_then(as_u64)
 }
 
-pub fn encode(usage: &Usage) -> Value {
+pub fn told(usage: &Usage) -> Draft<'_> {
+    let mut out = Draft::new();
     if let Some((GEMINI, native)) = usage.native.as_deref() {
-        return Value::Object(native.clone());
+        out.add(Some(native));
+        return out;
     }
-    let mut out = Map::new();
-    let mut put = |key: &str, value: Option<u64>| {
+    let mut put = |key: &'static str, value: Option<u64>| {
         if let Some(value) = value {
-            out.insert(key.to_owned(), json!(value));
+            out.put(key, value);
         }
     };
     put("promptTokenCount", usage.input_tokens);
@@ -98,8 +99,13 @@ pub fn encode(usage: &Usage) -> Value {
             .filter_map(|(name, tokens)| Some(json!({ "modality": name, "tokenCount": tokens? })))
             .collect();
         if !details.is_empty() {
-            out.insert(key.to_owned(), details.into());
+            out.put(key, Value::Array(details));
         }
     }
-    Value::Object(out)
+    out
+}
+
+/// The same as a tree.
+pub fn encode(usage: &Usage) -> Value {
+    Value::Object(told(usage).tree())
 }

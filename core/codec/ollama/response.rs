@@ -1,6 +1,8 @@
 //! Answers, both ways, whole and as lines: a message that grows, and a last one with the figures. No client of the gateway
 //! speaks this format; answers in it are what the built-in upstream gives.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -13,7 +15,9 @@ use crate::{
     codec::{
         StreamDecoder, StreamEncoder,
         alike::{Alike, Mould},
-        calls, ndjson,
+        calls,
+        draft::{Draft, Said},
+        ndjson,
         serial::Serial,
         written,
     },
@@ -22,19 +26,19 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    let value = json::parse_upstream(body)?;
-    if value.get("error").is_some_and(|e| !e.is_null()) {
-        return Err(error::decode_line(&value));
-    }
-    whole(value).map_err(wire::upstream_fault)
+    let mut body = json::tape_upstream(body)?;
+    whole(body.item()).map_err(wire::upstream_fault)
 }
 
-fn whole(value: Value) -> Result<Response> {
-    let mut f = Fields::new(value, "")?;
+fn whole(body: json::Item) -> Result<Response> {
+    let mut f = Fields::new(body, "")?;
+    if f.peek("error").is_some() {
+        return Err(error::decode_line(&Value::Object(f.rest_map())));
+    }
     let Some(mut message) = f.object("message")? else {
         return Err(Error::new(Kind::Upstream, "the upstream's answer holds no message"));
     };
-    message.take("role");
+    message.skip("role");
     let mut parts = wire::read_parts(&mut message, 0)?;
     for part in &mut parts {
         if let Part::Text(text) = part
@@ -44,7 +48,7 @@ fn whole(value: Value) -> Result<Response> {
         }
     }
     let called = parts.iter().any(|p| matches!(p, Part::ToolCall(_)));
-    f.take("done");
+    f.skip("done");
     let raw = f.string("done_reason")?.unwrap_or_else(|| "stop".to_owned());
     let (finish, logprobs) = (Some(wire::read_finish(&raw, called)), logprobs::take(&mut f)?);
     let choice = Choice { parts, finish, logprobs, ..Choice::default() };
@@ -57,38 +61,47 @@ fn whole(value: Value) -> Result<Response> {
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let Response { id: _, model, created, choices, usage, service_tier: _, extra } = response;
     let choice = choices.first();
-    let (mut text, mut thinking, mut images, mut calls) = (String::new(), String::new(), Vec::new(), Vec::new());
-    for (index, part) in choice.map(|c| c.parts.as_slice()).unwrap_or_default().iter().enumerate() {
+    let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
+    let (mut text, mut thinking, mut images, mut calls) = (Cow::Borrowed(""), String::new(), Vec::new(), Vec::new());
+    let mut say = |words: &'_ str| text.to_mut().push_str(words);
+    for (index, part) in parts.iter().enumerate() {
         match part {
-            Part::Text(t) => text.push_str(&t.text),
-            Part::Refusal(t) => text.push_str(t),
+            Part::Text(t) => say(&t.text),
+            Part::Refusal(t) => say(t),
             Part::Reasoning(r) => thinking.push_str(&r.text),
             Part::ToolCall(call) => {
-                calls.push(wire::write_call(&call_id(&call.id, index), &call.name, &call.arguments, call.kind));
+                let id = call_id(&call.id, index).into();
+                calls.push(wire::told_call(id, &call.name, &call.arguments, call.kind).into());
             }
             Part::Media(media) => images.extend(wire::image(media)),
             Part::ToolResult(_) | Part::Native { .. } => {}
         }
     }
-    let mut message = json!({"role": "assistant", "content": text});
-    for (key, value) in [("images", Value::Array(images)), ("tool_calls", Value::Array(calls))] {
-        if value.as_array().is_some_and(|list| !list.is_empty()) {
-            message[key] = value;
-        }
+    let mut message = Draft::new();
+    message.put("role", "assistant");
+    message.put("content", Said::Text(text));
+    if !images.is_empty() {
+        message.put("images", Value::Array(images));
+    }
+    if !calls.is_empty() {
+        message.put("tool_calls", calls);
     }
     if !thinking.is_empty() {
-        message["thinking"] = thinking.into();
+        message.put("thinking", thinking);
     }
-    let mut out = head(model, *created, view);
-    out.insert("message".to_owned(), message);
+    let mut out = Draft::new();
+    out.put("model", if model.is_empty() { view.model.as_str() } else { model });
+    out.put("created_at", wire::time(created.unwrap_or(view.now)));
+    out.put("message", message);
     if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).and_then(logprobs::write) {
-        out.insert("logprobs".to_owned(), logprobs);
+        out.put("logprobs", logprobs);
     }
-    let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let reason = wire::done_reason(choice.and_then(|c| c.finish.as_ref()), refused);
-    end(reason, usage.as_ref(), extra, &mut out);
-    Ok(written::object(&out))
+    let mut last = Map::new();
+    end(reason, usage.as_ref(), extra, &mut last);
+    out.take(&mut last);
+    Ok(out.bytes())
 }
 
 fn head(model: &str, created: Option<i64>, view: &ClientView) -> Map<String, Value> {

@@ -1,11 +1,14 @@
 //! The small words of the wire that requests, answers and streams share: finish reasons, figures, messages, tool calls, times.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
 
 use crate::{
     codec::{
         calls,
-        json::{self, Fields},
+        draft::{self, Draft, Said},
+        json::{self, Fields, Item},
         mime,
     },
     error::{Error, Kind, Result},
@@ -41,16 +44,16 @@ pub fn read_parts(f: &mut Fields, seen: usize) -> Result<Vec<Part>> {
         parts.push(Part::Media(Media::new(MediaKind::Image, mime, MediaSource::Base64(data))));
     }
     let path = f.path("tool_calls");
-    for (i, call) in f.array("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
-        parts.push(Part::ToolCall(read_call(call, &format!("{path}[{i}]"), seen + i)?));
+    for (i, call) in f.items("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
+        parts.push(Part::ToolCall(read_call(call, &json::nth(&path, i), seen + i)?));
     }
     Ok(parts)
 }
 
 /// Older servers give no ids: one is made that is the same each time.
-pub fn read_call(value: Value, path: &str, ordinal: usize) -> Result<ToolCall> {
+pub fn read_call<'t>(value: impl Into<Item<'t>>, path: &str, ordinal: usize) -> Result<ToolCall> {
     let mut f = Fields::new(value, path)?;
-    f.take("type");
+    f.skip("type");
     let path = f.path("function");
     let mut function = f.object("function")?.ok_or_else(|| json::missing(&path))?;
     let name = function.required_string("name")?;
@@ -65,9 +68,21 @@ pub fn read_call(value: Value, path: &str, ordinal: usize) -> Result<ToolCall> {
 }
 
 /// Arguments are an object here.
+pub fn told_call<'a>(id: Cow<'a, str>, name: &'a str, arguments: &'a str, kind: ToolKind) -> Draft<'a> {
+    let custom = kind == ToolKind::Custom;
+    let input = if custom { None } else { draft::input(arguments) };
+    let (mut out, mut function) = (Draft::new(), Draft::new());
+    out.put("id", Said::Text(id));
+    out.put("type", "function");
+    function.put("name", name);
+    function.put("arguments", input.unwrap_or_else(|| calls::tool_input(arguments, custom).into()));
+    out.put("function", function);
+    out
+}
+
+/// The same as a tree.
 pub fn write_call(id: &str, name: &str, arguments: &str, kind: ToolKind) -> Value {
-    let arguments = calls::tool_input(arguments, kind == ToolKind::Custom);
-    json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+    Value::Object(told_call(id.into(), name, arguments, kind).tree())
 }
 
 /// It says `stop` where calls were made.

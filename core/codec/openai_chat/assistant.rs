@@ -2,7 +2,7 @@
 //! What the wire has no field for is written where clients of other gateways look for it (`reasoning_content`,
 //! `thinking_blocks`, `provider_specific_fields`) and read back from there. Upstream requests are `messages.rs`.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use serde_json::{Map, Value, json};
 
@@ -10,12 +10,13 @@ use super::{
     content, details,
     wire::{
         F, FIELD, FUNCTION, LEGACY, MESSAGE, annotation, citation, code_points, data_url_of, made_id, mark, marked,
-        plain, prefixed, sniff, source, thought_signature,
+        plain, sniff, source, thought_signature,
     },
 };
 use crate::{
     codec::{
-        json::{Fields, as_u64},
+        draft::{Draft, Said},
+        json::{Fields, as_u64, nth},
         signature,
     },
     error::Result,
@@ -29,7 +30,7 @@ pub fn decode(f: &mut Fields) -> Result<Vec<Part>> {
     let mut specific = specific_of(f);
     let mut parts = reasoning(f)?;
     let mut texts = Vec::new();
-    if let Some(value) = f.take("content") {
+    if let Some(value) = f.item("content") {
         for part in content::decode(value, &f.path("content"))? {
             match part {
                 Part::Text(text) if text.text.is_empty() => {}
@@ -46,8 +47,8 @@ pub fn decode(f: &mut Fields) -> Result<Vec<Part>> {
         parts.push(Part::Refusal(text));
     }
     images(f, &mut parts);
-    for (i, call) in f.array("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
-        let path = format!("{}[{i}]", f.path("tool_calls"));
+    for (i, call) in f.items("tool_calls")?.unwrap_or_default().into_iter().enumerate() {
+        let path = nth(&f.path("tool_calls"), i);
         parts.push(content::tool_call(call, path)?);
     }
     legacy_call(f, &mut parts)?;
@@ -340,21 +341,26 @@ pub struct Around<'a> {
 }
 
 /// The message of a choice.
-pub fn encode(parts: &[Part], around: &Around<'_>) -> Value {
-    let mut out = Map::new();
-    let mut specific = Map::new();
-    out.insert("role".into(), "assistant".into());
+pub fn encode<'a>(parts: &'a [Part], around: &Around<'a>) -> Draft<'a> {
+    let mut out = Draft::new();
+    let (mut more, mut specific) = (Map::new(), Map::new());
+    out.put("role", "assistant");
     let texts: Vec<&Text> = parts.iter().filter_map(|p| if let Part::Text(t) = p { Some(t) } else { None }).collect();
     let refusal: String =
         parts.iter().filter_map(|p| if let Part::Refusal(t) = p { Some(t.as_str()) } else { None }).collect();
-    let content: String = texts.iter().map(|t| t.text.as_str()).collect();
     let bare = texts.is_empty() && parts.iter().any(|p| !matches!(p, Part::Reasoning(_)));
-    out.insert("content".into(), if bare { Value::Null } else { content.into() });
-    out.insert("refusal".into(), if refusal.is_empty() { Value::Null } else { refusal.into() });
-    write_reasoning(parts, &mut out);
-    write_texts(&texts, around.extra, &mut out, &mut specific);
+    match texts.as_slice() {
+        [] if bare => out.put("content", Value::Null),
+        [only] => out.put("content", only.text.as_str()),
+        texts => out.put("content", texts.iter().map(|t| t.text.as_str()).collect::<String>()),
+    }
+    out.put("refusal", if refusal.is_empty() { Said::Tree(Value::Null) } else { refusal.into() });
+    write_reasoning(parts, &mut more);
+    write_texts(&texts, around.extra, &mut more, &mut specific);
+    out.take(&mut more);
     write_calls(parts, around, &mut out);
-    write_media(parts, around, &mut out, &mut specific);
+    write_media(parts, around, &mut more, &mut specific);
+    out.take(&mut more);
     let kinds: Vec<&str> = parts.iter().map(kind_name).collect();
     if let Some(order) = order(&kinds) {
         specific.insert("order".into(), order);
@@ -365,10 +371,10 @@ pub fn encode(parts: &[Part], around: &Around<'_>) -> Value {
         }
     }
     if !specific.is_empty() {
-        out.insert("provider_specific_fields".into(), Value::Object(specific));
+        out.put("provider_specific_fields", Value::Object(specific));
     }
-    prefixed(around.extra, MESSAGE, &mut out);
-    Value::Object(out)
+    out.add_behind(MESSAGE, around.extra.of(F));
+    out
 }
 
 fn write_reasoning(parts: &[Part], out: &mut Map<String, Value>) {
@@ -461,23 +467,24 @@ pub fn citation_rest(citation: &Citation, block: usize, annotation: Option<usize
     Some(out)
 }
 
-fn write_calls(parts: &[Part], around: &Around<'_>, out: &mut Map<String, Value>) {
-    let mut calls = Vec::new();
+fn write_calls<'a>(parts: &'a [Part], around: &Around<'_>, out: &mut Draft<'a>) {
+    let (mut calls, mut old) = (Vec::new(), false);
     for part in parts {
         match part {
-            Part::ToolCall(call) if marked(&call.extra, LEGACY) && !out.contains_key("function_call") => {
-                out.insert("function_call".into(), json!({"name": call.name, "arguments": call.arguments}));
+            Part::ToolCall(call) if marked(&call.extra, LEGACY) && !old => {
+                old = true;
+                out.put("function_call", json!({"name": call.name, "arguments": call.arguments}));
             }
             Part::ToolCall(call) => {
                 let id = call_id(call, around.answer, around.choice, calls.len());
-                calls.push(Value::Object(told_call(call, &id, arguments(call))));
+                calls.push(call_told(call, id.into(), arguments(call)).into());
             }
-            Part::Native { format: F, kind: _, value } if value.get("id").is_some() => calls.push(value.clone()),
+            Part::Native { format: F, kind: _, value } if value.get("id").is_some() => calls.push(Said::Lent(value)),
             _ => {}
         }
     }
     if !calls.is_empty() {
-        out.insert("tool_calls".into(), Value::Array(calls));
+        out.put("tool_calls", calls);
     }
 }
 
@@ -503,30 +510,39 @@ pub fn arguments(call: &ToolCall) -> &str {
     }
 }
 
-pub fn call_value(call: &ToolCall, id: &str, arguments: &str) -> Map<String, Value> {
-    let mut inner = Map::new();
-    inner.insert("name".into(), call.name.as_str().into());
+/// `id` and `arguments` as they are to be told.
+fn call_draft<'a>(call: &'a ToolCall, id: Cow<'a, str>, arguments: &'a str) -> Draft<'a> {
+    let mut inner = Draft::new();
+    inner.put("name", call.name.as_str());
     let (kind, input) = match call.kind {
         ToolKind::Function => ("function", "arguments"),
         ToolKind::Custom => ("custom", "input"),
     };
-    inner.insert(input.into(), arguments.into());
-    prefixed(&call.extra, FUNCTION, &mut inner);
-    let mut out = Map::new();
-    out.insert("id".into(), id.into());
-    out.insert("type".into(), kind.into());
-    out.insert(kind.into(), Value::Object(inner));
-    plain(&call.extra, &mut out);
+    inner.put(input, arguments);
+    inner.add_behind(FUNCTION, call.extra.of(F));
+    let mut out = Draft::new();
+    out.put("id", Said::Text(id));
+    out.put("type", kind);
+    out.put(kind, inner);
+    out.add_plain(call.extra.of(F));
     out
 }
 
+pub fn call_value(call: &ToolCall, id: &str, arguments: &str) -> Map<String, Value> {
+    call_draft(call, id.into(), arguments).tree()
+}
+
 /// The same as clients see it: a thought signature that is not in its id stands where its vendor's compatible API has it.
-pub fn told_call(call: &ToolCall, id: &str, arguments: &str) -> Map<String, Value> {
-    let mut out = call_value(call, id, arguments);
+fn call_told<'a>(call: &'a ToolCall, id: Cow<'a, str>, arguments: &'a str) -> Draft<'a> {
+    let mut out = call_draft(call, id, arguments);
     if let Some(signed) = signature::beside_call(&call.id, call.signature.as_ref()).filter(|_| !is_signed(call)) {
-        out.insert("extra_content".into(), json!({"google": {"thought_signature": signed.data}}));
+        out.put("extra_content", json!({"google": {"thought_signature": signed.data}}));
     }
     out
+}
+
+pub fn told_call(call: &ToolCall, id: &str, arguments: &str) -> Map<String, Value> {
+    call_told(call, id.into(), arguments).tree()
 }
 
 fn write_media(parts: &[Part], around: &Around<'_>, out: &mut Map<String, Value>, specific: &mut Map<String, Value>) {

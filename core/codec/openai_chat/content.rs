@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::wire::{F, FIELD, FUNCTION, INNER, TYPE, keep, kind_of, source, take_thought_signature};
 use crate::{
     codec::{
-        json::{Fields, missing, wrong_type},
+        json::{Fields, Item, missing, nth, wrong_type},
         mime, signature,
     },
     error::Result,
@@ -14,21 +14,21 @@ use crate::{
 };
 
 /// A string, or an array of parts.
-pub fn decode(value: Value, path: &str) -> Result<Vec<Part>> {
-    match value {
-        Value::String(text) => Ok(vec![Part::text(text)]),
-        Value::Array(items) => {
-            items.into_iter().enumerate().map(|(i, item)| part(item, format!("{path}[{i}]"))).collect()
-        }
-        other => Err(wrong_type(path, "a string or an array of parts", &other)),
-    }
+pub fn decode<'t>(value: impl Into<Item<'t>>, path: &str) -> Result<Vec<Part>> {
+    let items = match value.into().string() {
+        Ok(text) => return Ok(vec![Part::text(text)]),
+        Err(other) => other.items(),
+    };
+    let items = items.map_err(|other| wrong_type(path, "a string or an array of parts", &other.tree()))?;
+    items.into_iter().enumerate().map(|(i, item)| part(item, nth(path, i))).collect()
 }
 
-fn part(value: Value, path: String) -> Result<Part> {
-    if let Value::String(text) = value {
-        return Ok(Part::text(text));
-    }
-    let kind = value.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+fn part(value: Item, path: String) -> Result<Part> {
+    let value = match value.string() {
+        Ok(text) => return Ok(Part::text(text)),
+        Err(other) => other,
+    };
+    let kind = value.word("type").unwrap_or_default().into_owned();
     match kind.as_str() {
         "text" | "refusal" | "thinking" | "image_url" | "input_audio" | "file" | "file_url" | "video_url"
         | "audio_url" => {}
@@ -36,10 +36,10 @@ fn part(value: Value, path: String) -> Result<Part> {
             let f = Fields::new(value, path)?;
             return Err(missing(&f.path("type")));
         }
-        _ => return Ok(Part::Native { format: F, kind, value }),
+        _ => return Ok(Part::Native { format: F, kind, value: value.tree() }),
     }
     let mut f = Fields::new(value, path)?;
-    f.take("type");
+    f.skip("type");
     match kind.as_str() {
         "text" => {
             let text = f.required_string("text")?;
@@ -160,14 +160,15 @@ fn file(inner: &mut Fields) -> Result<Media> {
 }
 
 /// One entry of `tool_calls`.
-pub fn tool_call(value: Value, path: String) -> Result<Part> {
-    let kind = value.get("type").and_then(Value::as_str).unwrap_or("function").to_owned();
-    if kind != "function" && kind != "custom" && value.get("function").is_none() {
-        return Ok(Part::Native { format: F, kind, value });
+pub fn tool_call<'t>(value: impl Into<Item<'t>>, path: String) -> Result<Part> {
+    let value = value.into();
+    let kind = value.word("type").unwrap_or("function".into()).into_owned();
+    if kind != "function" && kind != "custom" && !value.has("function") {
+        return Ok(Part::Native { format: F, kind, value: value.tree() });
     }
     let mut f = Fields::new(value, path)?;
-    f.take("type");
-    f.take("index");
+    f.skip("type");
+    f.skip("index");
     let id = f.string("id")?.unwrap_or_default();
     let (id, in_id) = signature::split_id(&id);
     let beside = take_thought_signature(&mut f);

@@ -21,23 +21,19 @@ pub fn decode(body: &[u8]) -> Result<EmbeddingRequest> {
     let model = f.required_string("model")?;
     let (inputs, single) = inputs(f.take("input").ok_or_else(|| missing("input"))?)?;
     let dimensions = f.u64("dimensions")?;
-    let encoding = match f.string("encoding_format")?.as_deref() {
-        None | Some("float") => Encoding::Float,
-        Some("base64") => Encoding::Base64,
-        Some(_) => return Err(Error::invalid("encoding_format", "`encoding_format` must be \"float\" or \"base64\"")),
+    let asked = f.string("encoding_format")?;
+    // Some servers of this format have more of them: theirs to read, and no other format's.
+    let (encoding, other) = match asked.as_deref() {
+        None | Some("float") => (Encoding::Float, None),
+        Some("base64") => (Encoding::Base64, None),
+        Some(_) => (Encoding::Float, asked),
     };
     let user = f.string("user")?;
-    Ok(EmbeddingRequest {
-        model,
-        inputs,
-        single,
-        dimensions,
-        encoding,
-        task: None,
-        title: None,
-        user,
-        extra: f.rest(F),
-    })
+    let mut extra = f.rest(F);
+    if let Some(other) = other {
+        extra.insert(F, "encoding_format", other.into());
+    }
+    Ok(EmbeddingRequest { model, inputs, single, dimensions, encoding, task: None, title: None, user, extra })
 }
 
 fn inputs(value: Value) -> Result<(Vec<EmbeddingInput>, bool)> {
@@ -124,7 +120,7 @@ pub fn decode_response(body: &[u8]) -> Result<EmbeddingResponse> {
     let mut f = Fields::new(value, "").map_err(upstream_shape)?;
     f.take("object");
     let model = f.string("model").map_err(upstream_shape)?.unwrap_or_default();
-    let usage = f.take("usage").as_ref().and_then(usage);
+    let usage = f.take("usage").and_then(usage);
     let data = f.array("data").map_err(upstream_shape)?;
     let data = data.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no embeddings"))?;
     let mut rows = Vec::with_capacity(data.len());

@@ -237,6 +237,9 @@ impl Writer<'_> {
             return;
         }
         let Some(field) = self.dialect.reasoning_field else { return self.note("reasoning") };
+        // A server in no row gets it where its client had it.
+        let said = |r: &&Reasoning| mark(&r.extra, FIELD).is_some_and(|place| place == "reasoning");
+        let field = if self.dialect.assumed && all.iter().any(said) { "reasoning" } else { field };
         let verbatim = marked(extra, "reasoning_details");
         if self.dialect.provider == "litellm" {
             let blocks: Vec<Value> = all.iter().filter(|r| anthropic(r)).flat_map(|r| anthropic_blocks(r)).collect();

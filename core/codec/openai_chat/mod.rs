@@ -147,7 +147,7 @@ impl Codec for OpenaiChat {
             Field::MaxTokens => &["max_completion_tokens", "max_tokens"],
             Field::N => &["n"],
             Field::Logprobs => &["logprobs", "top_logprobs"],
-            Field::Reasoning => &["reasoning_effort", "reasoning", "thinking"],
+            Field::Reasoning => &["reasoning_effort", "reasoning", "thinking", "enable_thinking"],
             Field::User => &["user", "safety_identifier"],
             Field::Metadata => &["metadata"],
             Field::ServiceTier => &["service_tier"],

@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     assistant, content, messages,
-    wire::{F, FUNCTION, LEGACY, SAFETY_ID, keep, mark, marked, plain, prefixed},
+    wire::{F, FUNCTION, LEGACY, RANDOM_SEED, SAFETY_ID, keep, mark, marked, plain, prefixed},
 };
 use crate::{
     codec::{
         Dialect, Encoded, foreign,
-        json::{Fields, as_i64, missing, number, parse, wrong_type},
+        json::{Fields, Item, as_i64, missing, nth, number, tape, wrong_type},
         signature,
     },
     error::{Error, Result},
@@ -23,13 +23,17 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Request> {
-    let mut f = Fields::new(parse(body)?, "")?;
+    let mut body = tape(body)?;
+    let mut f = Fields::new(body.item(), "")?;
     let model = f.required_string("model")?;
-    let messages = decode_messages(f.array("messages")?.ok_or_else(|| missing("messages"))?)?;
+    let messages = decode_messages(f.items("messages")?.ok_or_else(|| missing("messages"))?)?;
     let mut tools = decode_list(&mut f, "tools", decode_tool)?;
     tools.extend(decode_list(&mut f, "functions", legacy_tool)?);
     let tool_choice = tool_choice(&mut f)?;
-    let sampling = decode_sampling(&mut f)?;
+    let mut sampling = decode_sampling(&mut f)?;
+    // As one vendor of this format says it.
+    let random = f.i64("random_seed")?.filter(|_| sampling.seed.is_none());
+    sampling.seed = sampling.seed.or(random);
     let completion = f.u64("max_completion_tokens")?;
     let max_tokens = completion.or(f.u64("max_tokens")?);
     let (logprobs, stray_top) = logprobs(&mut f)?;
@@ -40,7 +44,7 @@ pub fn decode(body: &[u8]) -> Result<Request> {
     let effort = f.string("reasoning_effort")?;
     let reasoning = match effort {
         Some(effort) => Some(ReasoningAsk { effort: Some(effort), ..ReasoningAsk::default() }),
-        None => loose_reasoning(f.peek("reasoning"), f.peek("thinking")),
+        None => told_loosely(|key| f.peek(key)),
     };
     let (user, safety) = (f.string("user")?, f.peek_str("safety_identifier").map(str::to_owned));
     let (include_usage, stream_options) = stream_options(&mut f)?;
@@ -70,6 +74,9 @@ pub fn decode(body: &[u8]) -> Result<Request> {
     request.extra = f.rest(F);
     if user.is_none() && safety.is_some() {
         request.extra.insert(F, SAFETY_ID, true.into());
+    }
+    if random.is_some() {
+        request.extra.insert(F, RANDOM_SEED, true.into());
     }
     if let Some(top) = stray_top {
         request.extra.insert(F, "top_logprobs", top.into());
@@ -143,6 +150,20 @@ fn output(format: &Value) -> Result<Option<Output>> {
         _ => None,
     })
 }
+
+/// How much to think, as servers of this format say it beside the vendor's own word.
+fn told_loosely<'a>(field: impl Fn(&str) -> Option<&'a Value>) -> Option<ReasoningAsk> {
+    loose_reasoning(field("reasoning"), field("thinking")).or_else(|| {
+        // Of models whose template has a switch (Qwen), bare or among what the template is told.
+        let template = |key: &str| field("chat_template_kwargs")?.get(key);
+        let switch =
+            [field(SWITCH), template(SWITCH), template("thinking")].into_iter().flatten().find_map(Value::as_bool);
+        let budget = if switch? { -1 } else { 0 };
+        Some(ReasoningAsk { effort: None, budget: Some(budget), show: None })
+    })
+}
+
+const SWITCH: &str = "enable_thinking";
 
 /// OpenRouter's `reasoning` and the `thinking` of several servers. They stay with the unknown fields as well.
 fn loose_reasoning(reasoning: Option<&Value>, thinking: Option<&Value>) -> Option<ReasoningAsk> {
@@ -256,7 +277,7 @@ struct Calls {
     open: Vec<(String, String)>,
 }
 
-fn decode_messages(items: Vec<Value>) -> Result<Vec<Message>> {
+fn decode_messages(items: Vec<Item>) -> Result<Vec<Message>> {
     if items.is_empty() {
         return Err(Error::invalid("messages", "`messages` must hold at least one message"));
     }
@@ -264,8 +285,8 @@ fn decode_messages(items: Vec<Value>) -> Result<Vec<Message>> {
     items.into_iter().enumerate().map(|(i, item)| decode_message(item, i, &mut calls)).collect()
 }
 
-fn decode_message(value: Value, at: usize, calls: &mut Calls) -> Result<Message> {
-    let mut f = Fields::new(value, format!("messages[{at}]"))?;
+fn decode_message(value: Item, at: usize, calls: &mut Calls) -> Result<Message> {
+    let mut f = Fields::new(value, nth("messages", at))?;
     let role = f.required_string("role")?;
     let name = f.string("name")?;
     let (role, parts) = match role.as_str() {
@@ -292,7 +313,7 @@ fn decode_message(value: Value, at: usize, calls: &mut Calls) -> Result<Message>
 
 fn required_content(f: &mut Fields) -> Result<Vec<Part>> {
     let path = f.path("content");
-    content::decode(f.take("content").ok_or_else(|| missing(&path))?, &path)
+    content::decode(f.item("content").ok_or_else(|| missing(&path))?, &path)
 }
 
 fn assistant_parts(f: &mut Fields, at: usize, calls: &mut Calls) -> Result<Vec<Part>> {
@@ -348,7 +369,7 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     w.rest(request)?;
     w.reasoning(request);
     if let Some(fields) = request.extra.of(F) {
-        for key in ["reasoning", "thinking", "response_format"] {
+        for key in ["reasoning", "thinking", SWITCH, "response_format"] {
             // Written above in these words if they still hold; else an edit took their place.
             if fields.contains_key(key) && !w.body.contains_key(key) {
                 w.body.insert(key.into(), Value::Null);
@@ -511,7 +532,9 @@ impl Writer<'_> {
         let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } =
             &request.sampling;
         let bias = logit_bias.clone().map(Value::Object);
-        let seed_key = if self.dialect.provider == "mistral" { "random_seed" } else { "seed" };
+        let renamed = self.dialect.renames.iter().find(|(from, _)| *from == "seed").map(|(_, to)| *to);
+        let own = if marked(&request.extra, RANDOM_SEED) { "random_seed" } else { "seed" };
+        let seed_key = renamed.unwrap_or(own);
         let stop = (!stop.is_empty()).then(|| Value::from(stop.clone()));
         let knobs: [(&'static str, &'static str, Option<Value>); 8] = [
             ("temperature", "temperature", temperature.map(number)),
@@ -561,10 +584,9 @@ impl Writer<'_> {
 
     fn reasoning(&mut self, request: &Request) {
         let Some(ask) = &request.reasoning else { return };
-        let (reasoning, thinking) = (mark(&request.extra, "reasoning"), mark(&request.extra, "thinking"));
-        if loose_reasoning(reasoning, thinking).as_ref() == Some(ask) {
-            for (key, value) in [("reasoning", reasoning), ("thinking", thinking)] {
-                self.knob("reasoning", key, value.cloned());
+        if told_loosely(|key| mark(&request.extra, key)).as_ref() == Some(ask) {
+            for key in ["reasoning", "thinking", SWITCH] {
+                self.knob("reasoning", key, mark(&request.extra, key).cloned());
             }
             return;
         }
@@ -605,8 +627,9 @@ impl Writer<'_> {
     }
 }
 
-/// Fields that both formats of this vendor have.
-pub const CACHING: [&str; 3] = ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"];
+/// Fields that both formats of this vendor have. A safety identifier stands there only beside a user.
+pub const CACHING: [&str; 4] =
+    ["prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "safety_identifier"];
 
 /// OpenAI's own servers, where its newest fields are known and unknown ones refused.
 pub fn vendor(dialect: &Dialect) -> bool {

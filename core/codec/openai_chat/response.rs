@@ -5,38 +5,38 @@ use serde_json::{Map, Value};
 use super::{
     assistant::{self, Around},
     wire::{
-        F, FIELD, LEGACY, MESSAGE, finish, finish_word, keep, mark, marked, native_finish, plain, upstream_shape,
-        usage, usage_value,
+        F, FIELD, LEGACY, MESSAGE, finish, finish_word, keep, mark, marked, native_finish, told_usage, upstream_shape,
+        usage,
     },
 };
 use crate::{
     codec::{
         ClientView,
-        json::{Fields, as_i64, as_u64, parse_upstream},
-        written,
+        draft::{Draft, Said},
+        json::{Fields, Item, as_i64, nth, tape_upstream},
     },
     error::{Error, Kind, Result},
     model::{Choice, Citation, Extra, Finish, Part, Response},
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    let value = parse_upstream(body)?;
-    // Some servers answer 200 and put the error into the body.
-    if value.get("error").is_some_and(|e| !e.is_null()) {
-        return Err(super::error::in_answer(&value));
-    }
-    answer(value).map_err(upstream_shape)
+    let mut body = tape_upstream(body)?;
+    answer(body.item()).map_err(upstream_shape)
 }
 
-fn answer(value: Value) -> Result<Response> {
-    let mut f = Fields::new(value, "")?;
-    f.take("object");
+fn answer(body: Item) -> Result<Response> {
+    let mut f = Fields::new(body, "")?;
+    // Some servers answer 200 and put the error into the body.
+    if f.peek("error").is_some() {
+        return Err(super::error::in_answer(&Value::Object(f.rest_map())));
+    }
+    f.skip("object");
     let id = f.string("id")?.unwrap_or_default();
     let model = f.string("model")?.unwrap_or_default();
     let created = created(f.take("created"));
     let service_tier = f.string("service_tier")?.filter(|s| !s.is_empty());
-    let usage = f.take("usage").as_ref().and_then(usage).or_else(|| usage(f.peek("x_groq")?.get("usage")?));
-    let list = f.array("choices")?;
+    let usage = f.take("usage").and_then(usage).or_else(|| usage(f.peek("x_groq")?.get("usage")?.clone()));
+    let list = f.items("choices")?;
     let list = list.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no choices"))?;
     let mut choices = Vec::with_capacity(list.len());
     for (i, value) in list.into_iter().enumerate() {
@@ -53,17 +53,17 @@ pub fn created(value: Option<Value>) -> Option<i64> {
     value.as_ref().and_then(Value::as_number).and_then(as_i64).filter(|n| *n != 0)
 }
 
-fn choice(value: Value, at: usize) -> Result<Choice> {
-    let mut f = Fields::new(value, format!("choices[{at}]"))?;
+fn choice(value: Item, at: usize) -> Result<Choice> {
+    let mut f = Fields::new(value, nth("choices", at))?;
     if let Some(error) = f.peek("error") {
         return Err(super::error::in_answer(error));
     }
-    let index = f.take("index").as_ref().and_then(Value::as_number).and_then(as_u64);
+    let index = f.item("index").and_then(|n| n.whole());
     let index = index.and_then(|n| u32::try_from(n).ok()).unwrap_or(at as u32);
     let raw = f.string("finish_reason")?;
     let logprobs = f.take("logprobs").filter(tells);
     let mut message = f.object("message")?.unwrap_or(Fields::new(Value::Object(Map::new()), f.path("message"))?);
-    message.take("role");
+    message.skip("role");
     // Of a legacy completion the text stands in the choice itself.
     if let Some(text) = f.string("text")? {
         message.put("content", text.into());
@@ -139,35 +139,34 @@ fn attach(choice: &mut Choice, sources: Vec<Citation>) {
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let Response { id, model, created, choices, usage, service_tier, extra } = response;
-    let mut out = Map::new();
+    let mut out = Draft::new();
     let id = if id.is_empty() { format!("chatcmpl-{}", view.request_id) } else { id.clone() };
-    out.insert("id".into(), id.as_str().into());
-    out.insert("object".into(), "chat.completion".into());
+    out.put("id", id.as_str());
+    out.put("object", "chat.completion");
     let now = created.unwrap_or(view.now);
-    out.insert("created".into(), now.into());
-    let model = if model.is_empty() { &view.model } else { model };
-    out.insert("model".into(), model.as_str().into());
-    out.insert("choices".into(), choices.iter().map(|c| choice_value(c, &id, now)).collect());
-    if let Some(usage) = usage.as_ref().and_then(usage_value) {
-        out.insert("usage".into(), usage);
+    out.put("created", Value::from(now));
+    out.put("model", if model.is_empty() { view.model.as_str() } else { model.as_str() });
+    out.put("choices", choices.iter().map(|c| choice_draft(c, &id, now).into()).collect::<Vec<Said<'_>>>());
+    if let Some(usage) = usage.as_ref().and_then(told_usage) {
+        out.put("usage", usage);
     }
     if let Some(tier) = service_tier {
-        out.insert("service_tier".into(), tier.as_str().into());
+        out.put("service_tier", tier.as_str());
     }
-    plain(extra, &mut out);
-    Ok(written::object(&out))
+    out.add_plain(extra.of(F));
+    Ok(out.bytes())
 }
 
-fn choice_value(choice: &Choice, answer: &str, now: i64) -> Value {
+fn choice_draft<'a>(choice: &'a Choice, answer: &'a str, now: i64) -> Draft<'a> {
     let Choice { index, parts, finish, logprobs, extra } = choice;
     let around = Around { answer, choice: *index, now, extra };
-    let mut out = Map::new();
-    out.insert("index".into(), (*index).into());
-    out.insert("message".into(), assistant::encode(parts, &around));
-    out.insert("logprobs".into(), logprobs.clone().unwrap_or_default());
-    write_finish(finish.as_ref(), legacy(parts), &mut out);
-    plain(extra, &mut out);
-    Value::Object(out)
+    let mut out = Draft::new();
+    out.put("index", u64::from(*index));
+    out.put("message", assistant::encode(parts, &around));
+    out.put("logprobs", logprobs.as_ref().map_or(Said::Tree(Value::Null), Said::Lent));
+    put_finish(finish.as_ref(), legacy(parts), &mut out);
+    out.add_plain(extra.of(F));
+    out
 }
 
 fn legacy(parts: &[Part]) -> bool {
@@ -175,14 +174,17 @@ fn legacy(parts: &[Part]) -> bool {
 }
 
 pub fn write_finish(finish: Option<&Finish>, legacy: bool, out: &mut Map<String, Value>) {
-    let Some(finish) = finish else {
-        out.insert("finish_reason".into(), Value::Null);
-        return;
-    };
+    let mut told = Draft::new();
+    put_finish(finish, legacy, &mut told);
+    out.extend(told.tree());
+}
+
+fn put_finish<'a>(finish: Option<&'a Finish>, legacy: bool, out: &mut Draft<'a>) {
+    let Some(finish) = finish else { return out.put("finish_reason", Value::Null) };
     let word = finish_word(finish, legacy);
-    out.insert("finish_reason".into(), word.into());
+    out.put("finish_reason", word);
     if let Some(native) = native_finish(finish, word) {
-        out.insert("native_finish_reason".into(), native.into());
+        out.put("native_finish_reason", native);
     }
     let mut specific = Map::new();
     if let Some(sequence) = &finish.stop_sequence {
@@ -192,7 +194,7 @@ pub fn write_finish(finish: Option<&Finish>, legacy: bool, out: &mut Map<String,
         specific.insert("stop_details".into(), details.clone());
     }
     if !specific.is_empty() {
-        out.insert("provider_specific_fields".into(), Value::Object(specific));
+        out.put("provider_specific_fields", Value::Object(specific));
     }
 }
 

@@ -127,7 +127,7 @@ mod tests {
             r#"{"cache_read_input_tokens":4,"cache_creation_input_tokens":5}"#,
         ] {
             let value = serde_json::from_str(object).expect("json");
-            let slow = wire::usage(&value).map(|u| Usage { native: None, ..u });
+            let slow = wire::usage(value).map(|u| Usage { native: None, ..u });
             assert_eq!(read(object.as_bytes()), slow, "{object}");
         }
         assert_eq!(read(br#"{"prompt_tokens":3.0}"#), None);

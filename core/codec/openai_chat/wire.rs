@@ -12,7 +12,10 @@ use base64::{
 use serde_json::{Map, Value};
 
 use crate::{
-    codec::json::{Fields, as_u64},
+    codec::{
+        draft::Draft,
+        json::{Fields, as_u64},
+    },
     error::{Error, Kind},
     model::{Citation, Extra, Finish, FinishReason, Format, MediaKind, MediaSource, Signature, Units, Usage},
 };
@@ -30,6 +33,8 @@ pub const FIELD: &str = "$field";
 pub const TYPE: &str = "$type";
 /// The end-user id came as `safety_identifier`.
 pub const SAFETY_ID: &str = "$safety_identifier";
+/// The seed came as `random_seed`.
+pub const RANDOM_SEED: &str = "$random_seed";
 
 /// Unknown fields that go back as they are.
 pub fn plain(extra: &Extra, out: &mut Map<String, Value>) {
@@ -107,11 +112,12 @@ pub fn native_finish<'a>(finish: &'a Finish, word: &str) -> Option<&'a str> {
 }
 
 /// Reads a usage object. `None` when it tells nothing.
-pub fn usage(value: &Value) -> Option<Usage> {
-    let native = value.as_object()?;
+pub fn usage(value: Value) -> Option<Usage> {
+    let Value::Object(native) = value else { return None };
     let at = |path: &[&str]| {
-        let mut value = value;
-        for key in path {
+        let (first, rest) = path.split_first()?;
+        let mut value = native.get(*first)?;
+        for key in rest {
             value = value.get(key)?;
         }
         value.as_number().and_then(as_u64)
@@ -149,9 +155,9 @@ pub fn usage(value: &Value) -> Option<Usage> {
             ..Units::default()
         }
         .boxed(),
-        native: Some(Box::new((F, native.clone()))),
+        native: None,
     };
-    (!native.is_empty()).then_some(usage)
+    (!native.is_empty()).then(|| Usage { native: Some(Box::new((F, native))), ..usage })
 }
 
 /// Completion tokens include reasoning at OpenAI; xAI and Google's compatible API leave it out, which the total shows.
@@ -167,36 +173,42 @@ pub fn output_tokens(
     Some(if hidden > 0 && explained { output + hidden } else { output })
 }
 
-/// Writes a usage object: the native one as it was, else built from what is known.
-pub fn usage_value(usage: &Usage) -> Option<Value> {
+/// A usage object: the native one as it was, else built from what is known.
+pub fn told_usage(usage: &Usage) -> Option<Draft<'_>> {
+    let mut out = Draft::new();
     if let Some((F, native)) = usage.native.as_deref() {
-        return Some(Value::Object(native.clone()));
+        out.add(Some(native));
+        return Some(out);
     }
-    let mut out = Map::new();
-    let put = |out: &mut Map<String, Value>, key: &str, value: Option<u64>| {
+    let put = |out: &mut Draft<'_>, key: &'static str, value: Option<u64>| {
         if let Some(value) = value {
-            out.insert(key.to_owned(), value.into());
+            out.put(key, value);
         }
     };
     put(&mut out, "prompt_tokens", usage.input_tokens);
     put(&mut out, "completion_tokens", usage.output_tokens);
     put(&mut out, "total_tokens", usage.total_tokens());
-    let mut details = Map::new();
+    let mut details = Draft::new();
     put(&mut details, "cached_tokens", usage.cache_read_tokens);
     put(&mut details, "cache_write_tokens", usage.cache_write_tokens);
     put(&mut details, "audio_tokens", usage.input_audio_tokens);
     put(&mut details, "image_tokens", usage.units().input_image_tokens);
     if !details.is_empty() {
-        out.insert("prompt_tokens_details".to_owned(), Value::Object(details));
+        out.put("prompt_tokens_details", details);
     }
-    let mut details = Map::new();
+    let mut details = Draft::new();
     put(&mut details, "reasoning_tokens", usage.reasoning_tokens);
     put(&mut details, "audio_tokens", usage.output_audio_tokens);
     put(&mut details, "image_tokens", usage.units().output_image_tokens);
     if !details.is_empty() {
-        out.insert("completion_tokens_details".to_owned(), Value::Object(details));
+        out.put("completion_tokens_details", details);
     }
-    (!out.is_empty()).then_some(Value::Object(out))
+    (!out.is_empty()).then_some(out)
+}
+
+/// The same as a tree.
+pub fn usage_value(usage: &Usage) -> Option<Value> {
+    told_usage(usage).map(|told| Value::Object(told.tree()))
 }
 
 /// The source in a URL field: a `data:` URL becomes its bytes and its mime type.

@@ -1,48 +1,50 @@
 //! What stands around an answer's output: in a whole answer, and in the events of a stream that carry it. Twenty fields that nearly
 //! always say the same: those are read as one note, and written from a table.
 
-use std::ops::Range;
-
 use serde_json::{Map, Value};
 
 use super::wire::{F, SPECIFIC, answer_specific, mark, status, usage_value};
 use crate::{
-    codec::{ClientView, envelope::Envelope, written},
+    codec::{ClientView, json, tape::Node, written},
     model::{Extra, Finish, Usage},
 };
 
-/// An answer's fields, and where its items stand.
-type Fields = (Map<String, Value>, Option<Range<usize>>);
-
 /// An answer's fields, with one note in place of all that say what `DEFAULTS` has: of those no tree is built, and who writes the
-/// answer writes them again. Without its items: where those stand. `None`: it is no such object, and is read the long way.
-pub fn fields(answer: &[u8]) -> Option<Fields> {
-    let envelope = Envelope::fields(answer).ok()?;
-    let (mut fields, mut output) = (Map::with_capacity(12), None);
-    let (mut said, mut other) = (0u64, 0u64);
-    for entry in &envelope.fields {
-        let (name, value) = (std::str::from_utf8(entry.name(answer)).ok()?, &answer[entry.value.clone()]);
-        let default = DEFAULTS.iter().position(|(key, _)| *key == name);
-        match default {
-            _ if name == "output" => output = Some(entry.value.clone()),
-            // Who says nothing is told what was asked.
-            Some(at) if DEFAULTS[at].1.as_bytes() == value => said |= u64::from(value != b"null") << at,
-            // Said nothing, and what every answer is.
-            None if value == b"null" || name == "object" => {}
-            _ => {
-                other |= default.map_or(0, |at| 1 << at);
-                fields.insert(name.to_owned(), serde_json::from_slice(value).ok()?);
-            }
-        }
-    }
-    // One that is there twice means what its last one says.
-    if said & other > 0 {
-        return None;
-    }
+/// answer writes them again. Without its items: those stand beside. `None`: it is no object, and is read the long way.
+pub fn fields<'t>(answer: Node<'t>) -> Option<(Map<String, Value>, Option<Node<'t>>)> {
+    let mut f = json::Fields::new(answer, "").ok()?;
+    let said = sift(&mut f);
+    let output = match f.item("output") {
+        Some(json::Item::Read(output)) => Some(output),
+        Some(json::Item::Tree(_)) => return None,
+        None => None,
+    };
+    f.skip("object");
+    let mut fields = f.rest_map();
+    note(said, &mut fields);
+    Some((fields, output))
+}
+
+/// Takes the fields away that say what `DEFAULTS` has: a bit for each of them.
+pub fn sift(f: &mut json::Fields) -> u64 {
+    // They nearly always come in one order.
+    let (mut said, mut next) = (0u64, 0);
+    f.sift(|name, value| {
+        let mut rest = (next..DEFAULTS.len()).chain(0..next);
+        let Some(at) = rest.find(|at| DEFAULTS[*at].0 == name) else { return false };
+        next = at + 1;
+        let default = DEFAULTS[at].1 == value;
+        // Who says nothing is told what was asked.
+        said |= u64::from(default && value != "null") << at;
+        default
+    });
+    said
+}
+
+pub fn note(said: u64, fields: &mut Map<String, Value>) {
     if said > 0 {
         fields.insert(SAID.to_owned(), said.into());
     }
-    Some((fields, output))
 }
 
 /// The same note in place of such fields of a tree, whichever way it was read.
@@ -51,13 +53,17 @@ pub fn note_defaults(fields: &mut Map<String, Value>) {
     let before = said;
     fields.retain(|key, value| {
         let Some(at) = DEFAULTS.iter().position(|(name, _)| *name == key.as_str()) else { return true };
-        let written = value.to_string();
-        let is_default = written == DEFAULTS[at].1;
+        let short = match value {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.len() <= 2,
+            _ => true,
+        };
+        let is_default = short && serde_json::to_string(value).is_ok_and(|text| text == DEFAULTS[at].1);
         said |= u64::from(is_default) << at;
         !is_default
     });
     if said != before {
-        fields.insert(SAID.to_owned(), said.into());
+        note(said, fields);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Items off the wire that the model made: messages, reasoning, calls, and those of hosted tools. The same in an answer's
 //! `output` and in the history that a client sends back.
 
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use super::{
     content::{self, LOGPROBS},
@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     codec::{
-        json::{Fields, missing, parse_upstream, wrong_type},
+        json::{self, Fields, missing, wrong_type},
         signature,
     },
     error::Result,
-    model::{Extra, Media, MediaKind, MediaSource, Part, Reasoning, Signature, ToolCall, ToolKind},
+    model::{Extra, Media, MediaKind, MediaSource, Part, Reasoning, Signature, Text, ToolCall, ToolKind},
 };
 
 /// Items and the parts they become, with the log probabilities that stood in them.
@@ -29,13 +29,18 @@ pub struct Items {
 }
 
 impl Items {
-    /// The same of an item as it was written: of one that says no more than most do no tree is built.
-    pub fn read_written(&mut self, item: &&RawValue, path: &str) -> Result<()> {
-        match plain::read(item.get()) {
+    /// The same: of an item that says no more than most do no tree is built.
+    pub fn read_item(&mut self, item: json::Item, path: impl Fn() -> String) -> Result<()> {
+        let plain = match &item {
+            json::Item::Read(node) => plain::read(*node),
+            json::Item::Tree(_) => None,
+        };
+        match plain {
             Some(Plain::Message { id, texts }) => {
-                let item: Map<String, Value> = id.map(|id| ("id".to_owned(), id.into())).into_iter().collect();
+                let mut item: Map<String, Value> = id.map(|id| ("id".to_owned(), id.into())).into_iter().collect();
                 for (at, text) in texts.into_iter().enumerate() {
-                    self.content_part(Part::text(text), &item, at);
+                    let extra = part_extra(std::mem::take(&mut item), at, Map::new());
+                    self.parts.push(Part::Text(Text { text, extra, ..Text::default() }));
                 }
             }
             Some(Plain::Call { id, call_id, name, arguments }) => {
@@ -44,7 +49,7 @@ impl Items {
                 self.parts.push(Part::ToolCall(tool_call(&call_id, name, ToolKind::Function, arguments, fields)));
             }
             None => {
-                self.read(parse_upstream(item.get().as_bytes())?, path)?;
+                self.read(item.tree(), &path())?;
             }
         }
         Ok(())
@@ -71,15 +76,15 @@ impl Items {
         let mut f = Fields::new(item, path)?;
         let content = f.take("content");
         let parts = content::decode(content.ok_or_else(|| missing(&f.path("content")))?, &f.path("content"))?;
-        let item = around(f.rest_map());
+        let mut item = around(f.rest_map());
         for (at, part) in parts.into_iter().enumerate() {
-            self.content_part(part, &item, at);
+            self.content_part(part, std::mem::take(&mut item), at);
         }
         Ok(())
     }
 
     /// One part of a message, with the marks that hold the message together.
-    pub fn content_part(&mut self, part: Part, item: &Map<String, Value>, at: usize) {
+    fn content_part(&mut self, part: Part, item: Map<String, Value>, at: usize) {
         self.parts.push(match part {
             Part::Text(mut text) => {
                 let mut own = text.extra.of(F).cloned().unwrap_or_default();
@@ -91,7 +96,7 @@ impl Items {
             }
             Part::Media(mut media) => {
                 let own = media.extra.of(F).cloned().unwrap_or_default();
-                media.extra = part_extra(&Map::new(), at, own);
+                media.extra = part_extra(Map::new(), at, own);
                 Part::Media(media)
             }
             other => other,
@@ -144,7 +149,7 @@ pub fn reasoning_extra(fields: &Map<String, Value>, at: usize, raw: bool) -> Ext
     if raw {
         own.insert(CONTENT.to_owned(), true.into());
     }
-    part_extra(fields, at, own)
+    part_extra(fields.clone(), at, own)
 }
 
 fn call(item: Value, path: &str, kind: &str) -> Result<Part> {

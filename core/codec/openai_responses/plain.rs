@@ -3,8 +3,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::codec::tape::Node;
 
 /// What such an item says.
 pub enum Plain {
@@ -13,13 +15,27 @@ pub enum Plain {
 }
 
 /// `None`: it says more, or is no item.
-pub fn read(item: &str) -> Option<Plain> {
-    let Item { id, kind, _status: _, _role: _, content, call_id, name, arguments } = serde_json::from_str(item).ok()?;
-    match (&*kind, content, call_id, name, arguments) {
-        ("message", Some(content), None, None, None) => {
-            let text = |part: Text<'_>| part.is_plain().then(|| part.text.into_owned());
-            Some(Plain::Message { id, texts: content.into_iter().map(text).collect::<Option<_>>()? })
+pub fn read(item: Node<'_>) -> Option<Plain> {
+    let (mut kind, mut id, mut texts) = (None, None, None);
+    let (mut call_id, mut name, mut arguments) = (None, None, None);
+    for (key, value) in item.members() {
+        let twice = match key {
+            "type" => kind.replace(value.text()?).is_some(),
+            "status" | "role" => false,
+            "id" => id.replace(if value.is_null() { None } else { Some(value.text()?.into_owned()) }).is_some(),
+            "content" => texts.replace(value.items()?.map(plain_text).collect::<Option<Vec<_>>>()?).is_some(),
+            "call_id" => call_id.replace(value.text()?.into_owned()).is_some(),
+            "name" => name.replace(value.text()?.into_owned()).is_some(),
+            "arguments" => arguments.replace(value.text()?.into_owned()).is_some(),
+            _ => return None,
+        };
+        if twice {
+            return None;
         }
+    }
+    let id = id.flatten();
+    match (kind.as_deref()?, texts, call_id, name, arguments) {
+        ("message", Some(texts), None, None, None) => Some(Plain::Message { id, texts }),
         ("function_call", None, Some(call_id), Some(name), Some(arguments)) => {
             Some(Plain::Call { id, call_id, name, arguments })
         }
@@ -27,21 +43,21 @@ pub fn read(item: &str) -> Option<Plain> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Item<'a> {
-    id: Option<String>,
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(rename = "status")]
-    _status: Option<IgnoredAny>,
-    #[serde(rename = "role")]
-    _role: Option<IgnoredAny>,
-    #[serde(borrow)]
-    content: Option<Vec<Text<'a>>>,
-    call_id: Option<String>,
-    name: Option<String>,
-    arguments: Option<String>,
+/// What a part says that is a text and nothing more.
+fn plain_text(part: Node<'_>) -> Option<String> {
+    let (mut kind, mut text) = (false, None);
+    for (key, value) in part.members() {
+        let plain = match key {
+            "type" => !std::mem::replace(&mut kind, true) && value.raw() == "\"output_text\"",
+            "text" => text.replace(value.text()?).is_none(),
+            "annotations" | "logprobs" => value.items()?.next().is_none(),
+            _ => false,
+        };
+        if !plain {
+            return None;
+        }
+    }
+    text.filter(|_| kind).map(Cow::into_owned)
 }
 
 /// A part of a message. With a field more it would say something more.
@@ -58,17 +74,12 @@ pub struct Text<'a> {
     pub logprobs: Vec<&'a RawValue>,
 }
 
-impl Text<'_> {
-    fn is_plain(&self) -> bool {
-        self.kind == "output_text" && self.annotations.is_empty() && self.logprobs.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::super::item::Items;
+    use crate::codec::tape::Tape;
 
     #[test]
     fn an_item_that_is_read_without_a_tree_says_what_its_tree_says() {
@@ -95,10 +106,12 @@ mod tests {
             json!({"id": "x"}),
             json!(7),
         ] {
-            let written = serde_json::value::to_raw_value(&item).expect("JSON");
-            read += usize::from(super::read(written.get()).is_some());
+            let written = item.to_string();
+            let tape = Tape::read(written.as_bytes()).expect("JSON");
+            read += usize::from(super::read(tape.root()).is_some());
             let (mut short, mut long) = (Items::default(), Items::default());
-            let ends = (short.read_written(&&*written, "output[0]"), long.read(item.clone(), "output[0]"));
+            let path = || "output[0]".to_owned();
+            let ends = (short.read_item(tape.root().into(), path), long.read(item.clone(), "output[0]"));
             assert_eq!(ends.0.is_ok(), ends.1.is_ok(), "{item}");
             assert_eq!((short.parts, short.logprobs, short.called), (long.parts, long.logprobs, long.called), "{item}");
         }

@@ -1,6 +1,6 @@
 //! Whole answers, both ways.
 
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use super::{
     error,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     codec::{
         ClientView, codec,
-        json::{Fields, as_i64, parse_upstream, wrong_type},
+        json::{Fields, Item, tape_upstream, wrong_type},
         signature, written,
     },
     error::{Error, Kind, Result},
@@ -24,21 +24,8 @@ use crate::{
 };
 
 pub fn decode(body: &[u8]) -> Result<Response> {
-    if let Some((fields, Some(output))) = frame::fields(body)
-        && let Ok(list) = serde_json::from_slice::<Vec<&RawValue>>(&body[output])
-    {
-        let fields = Value::Object(fields);
-        failed(&fields)?;
-        return answer(fields, &list, Items::read_written).map_err(upstream_shape);
-    }
-    let mut value = parse_upstream(body)?;
-    failed(&value)?;
-    match value.get_mut("output").map(Value::take) {
-        Some(Value::Array(list)) => answer(value, &list, |items, item, path| items.read(item.clone(), path)),
-        None | Some(Value::Null) => Err(Error::new(Kind::Upstream, "the upstream's answer has no output")),
-        Some(other) => Err(wrong_type("output", "an array", &other)),
-    }
-    .map_err(upstream_shape)
+    let mut body = tape_upstream(body)?;
+    answer(body.item()).map_err(upstream_shape)
 }
 
 /// An answer that says of itself that it is none.
@@ -51,18 +38,28 @@ pub fn failed(value: &Value) -> Result<()> {
     }
 }
 
-fn answer<I>(fields: Value, list: &[I], read: impl Fn(&mut Items, &I, &str) -> Result<()>) -> Result<Response> {
-    let mut f = Fields::new(fields, "")?;
-    let mut items = Items::default();
-    for (at, item) in list.iter().enumerate() {
-        read(&mut items, item, &format!("output[{at}]"))?;
+fn answer(body: Item) -> Result<Response> {
+    let mut f = Fields::new(body, "")?;
+    if f.peek("error").is_some() || matches!(f.peek_str("status"), Some("failed" | "cancelled")) {
+        return Err(error::in_answer(&Value::Object(f.rest_map())));
     }
+    let list = match f.item("output").map(Item::items) {
+        Some(Ok(list)) => list,
+        Some(Err(other)) => return Err(wrong_type("output", "an array", &other.tree())),
+        None => return Err(Error::new(Kind::Upstream, "the upstream's answer has no output")),
+    };
+    let mut items = Items::default();
+    for (at, item) in list.into_iter().enumerate() {
+        items.read_item(item, || format!("output[{at}]"))?;
+    }
+    let said = frame::sift(&mut f);
     let called = items.called;
     let mut head = Head::take(&mut f)?;
     searched(&mut head.usage, items.searches);
     let refused = refused(&items.parts);
     let mut parts = std::mem::take(&mut items.parts);
     let mut extra = f.rest_map();
+    frame::note(said, &mut extra);
     frame::note_defaults(&mut extra);
     parts.extend(take_beside(&mut extra));
     let finish = finish(&head.status, head.reason.as_deref(), called, refused);
@@ -91,19 +88,17 @@ pub struct Head {
 impl Head {
     pub fn take(f: &mut Fields) -> Result<Head> {
         for key in ["object", "error", "output"] {
-            f.take(key);
+            f.skip(key);
         }
-        let reason = match f.take("incomplete_details") {
-            Some(Value::Object(details)) => details.get("reason").and_then(Value::as_str).map(str::to_owned),
-            _ => None,
-        };
+        let details = f.item("incomplete_details");
+        let reason = details.and_then(|details| details.word("reason").map(|reason| reason.into_owned()));
         Ok(Head {
             id: f.string("id")?.unwrap_or_default(),
             model: f.string("model")?.unwrap_or_default(),
-            created: f.take("created_at").as_ref().and_then(Value::as_number).and_then(as_i64).filter(|n| *n != 0),
+            created: f.item("created_at").and_then(|item| item.signed()).filter(|n| *n != 0),
             status: f.string("status")?.unwrap_or_default(),
             reason,
-            usage: f.take("usage").and_then(usage),
+            usage: f.item("usage").and_then(usage),
         })
     }
 }

@@ -10,7 +10,7 @@ pub use crate::codec::openai_chat::wire::{code_points, data_url_of, kind_of, sni
 use crate::{
     codec::{
         figures::{Figure, figures},
-        json::{Fields, as_u64},
+        json::{Fields, Item, as_u64},
         openai_chat::wire::{made_id, output_tokens},
         signature,
     },
@@ -62,12 +62,12 @@ pub fn around(mut fields: Map<String, Value>) -> Map<String, Value> {
 }
 
 /// Marks for the part at `at` of an item.
-pub fn part_extra(item: &Map<String, Value>, at: usize, own: Map<String, Value>) -> Extra {
+pub fn part_extra(item: Map<String, Value>, at: usize, own: Map<String, Value>) -> Extra {
     let mut extra = Extra::new(F, own);
     if at > 0 {
         extra.insert(F, MORE, true.into());
     } else if !item.is_empty() {
-        extra.insert(F, ITEM, Value::Object(item.clone()));
+        extra.insert(F, ITEM, Value::Object(item));
     }
     extra
 }
@@ -133,10 +133,17 @@ pub fn refused(parts: &[Part]) -> bool {
 }
 
 /// Reads a usage object. `None` when it tells nothing.
-pub fn usage(value: Value) -> Option<Usage> {
-    let Value::Object(native) = value else { return None };
+pub fn usage(item: Item) -> Option<Usage> {
+    let told = match &item {
+        Item::Read(node) => read_usage(node.raw().as_bytes()),
+        Item::Tree(_) => None,
+    };
+    let Value::Object(native) = item.tree() else { return None };
     if native.is_empty() {
         return None;
+    }
+    if let Some(usage) = told {
+        return Some(Usage { native: Some(Box::new((F, native))), ..usage });
     }
     let at = |outer: &str, key: &str| native.get(outer)?.get(key)?.as_number().and_then(as_u64);
     let top = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64);

@@ -15,7 +15,8 @@ use crate::{
 };
 
 pub fn decode(body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
-    let mut f = Fields::new(json::parse(body)?, "")?;
+    let mut body = json::tape(body)?;
+    let mut f = Fields::new(body.item(), "")?;
     let named = f.string("model")?;
     let model = inbound.model.map(str::to_owned).or(named).ok_or_else(|| json::missing("model"))?;
     let max_tokens = f.u64("max_tokens")?;
@@ -58,22 +59,22 @@ pub fn decode(body: &[u8], inbound: Inbound<'_>) -> Result<Request> {
 }
 
 fn system(f: &mut Fields) -> Result<Vec<Message>> {
-    let parts = match f.take("system") {
+    let parts = match f.item("system") {
         None => return Ok(Vec::new()),
-        Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),
+        Some(item) if item.text().is_some_and(|text| text.is_empty()) => return Ok(Vec::new()),
         Some(content) => block::decode_all(content, "system")?,
     };
     Ok(if parts.is_empty() { Vec::new() } else { vec![Message::new(Role::System, parts)] })
 }
 
 fn turns(f: &mut Fields, out: &mut Vec<Message>) -> Result<()> {
-    let messages = f.array("messages")?.ok_or_else(|| json::missing("messages"))?;
+    let messages = f.items("messages")?.ok_or_else(|| json::missing("messages"))?;
     if messages.is_empty() {
         return Err(Error::invalid("messages", "`messages` must hold at least one message"));
     }
     let mut names = HashMap::new();
     for (i, message) in messages.into_iter().enumerate() {
-        turn(Fields::new(message, format!("messages[{i}]"))?, &mut names, out)?;
+        turn(Fields::new(message, json::nth("messages", i))?, &mut names, out)?;
     }
     Ok(())
 }
@@ -93,7 +94,7 @@ fn turn(mut f: Fields, names: &mut HashMap<String, String>, out: &mut Vec<Messag
         }
     };
     let path = f.path("content");
-    let content = f.take("content").ok_or_else(|| json::missing(&path))?;
+    let content = f.item("content").ok_or_else(|| json::missing(&path))?;
     let mut parts = block::decode_all(content, &path)?;
     for part in &parts {
         if let Part::ToolCall(call) = part {

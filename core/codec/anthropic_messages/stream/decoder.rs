@@ -99,6 +99,9 @@ impl State {
 
     fn long(&mut self, frame: &sse::Frame, out: &mut Vec<Event>) -> Result<()> {
         let mut data = json::parse_event(&frame.data, &mut self.half)?;
+        if !data.is_object() {
+            return Err(Error::new(Kind::Upstream, "the upstream's stream has an event that is not a JSON object"));
+        }
         let kind = data.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         match kind.as_str() {
             "message_start" => self.start(data["message"].take(), out),

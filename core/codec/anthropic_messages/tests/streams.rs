@@ -167,6 +167,21 @@ fn usage_that_comes_first_stands_in_the_message_start() {
 }
 
 #[test]
+fn an_event_that_is_no_object_is_the_upstreams_fault() {
+    for kind in ["message_start", "content_block_start", "content_block_delta", "message_delta", "message_stop"] {
+        for data in ["\"message\"", "7", "[{}]", "true", "null"] {
+            let (events, error) = read(&format!("event: {kind}\ndata: {data}\n\n"));
+            let error = error.expect("an error");
+            assert!(
+                error.kind == Kind::Upstream && error.message.contains("not a JSON object"),
+                "{kind} {data}: {error:?}"
+            );
+            assert_eq!(events, [], "{kind} {data}");
+        }
+    }
+}
+
+#[test]
 fn a_block_is_made_only_when_there_is_something_in_it() {
     let bytes =
         write(&[began(), start(0, PartStart::Text { extra: Extra::default() }), end(0), finish(FinishReason::Length)]);

@@ -92,7 +92,11 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     }
     put("toolConfig", tool_config);
     put("additionalModelRequestFields", additional.fields);
-    put("outputConfig", output_config(output.as_ref().filter(|_| !stands_in), kept("outputConfig"), dialect)?);
+    let mut config = output_config(output.as_ref().filter(|_| !stands_in), kept("outputConfig"), dialect)?;
+    if let Some(effort) = additional.effort {
+        config.insert("effort".to_owned(), effort.into());
+    }
+    put("outputConfig", config);
     put("requestMetadata", strings(metadata, &mut dropped));
     let mut tier = kept("serviceTier");
     match service_tier.as_deref() {

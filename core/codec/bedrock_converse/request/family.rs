@@ -91,6 +91,8 @@ pub struct Written {
     pub fields: Map<String, Value>,
     /// A model of this maker is told to think, which binds other knobs.
     pub thinking: Option<knobs::Thinking>,
+    /// For `outputConfig`, where nobody's own field is known.
+    pub effort: Option<String>,
 }
 
 /// `kept`: the fields as a caller of this format sent them. `lacks_thinking`: see `knobs::thinking`.
@@ -102,7 +104,7 @@ pub fn write(
     dropped: &mut Vec<&'static str>,
 ) -> Written {
     let (family, was, mut fields) = (Family::of(&dialect.model), read(&kept), kept);
-    let mut thinking = None;
+    let (mut thinking, mut common) = (None, None);
     if was.reasoning != request.reasoning {
         for key in ["thinking", "reasoning_config", "reasoning_effort", "reasoningConfig"] {
             fields.shift_remove(key);
@@ -138,7 +140,10 @@ pub fn write(
                 }
                 _ => dropped.push("reasoning_effort"),
             },
-            (Some(_), Family::Other) => dropped.push("reasoning_effort"),
+            (Some(ask), Family::Other) => match effort(ask) {
+                Some(word) if word != "none" && unknown(dialect) => common = Some(exact(ask, word)),
+                _ => dropped.push("reasoning_effort"),
+            },
         }
     }
     if was.top_k != request.sampling.top_k {
@@ -155,7 +160,18 @@ pub fn write(
             (Some(_), _) => dropped.push("top_k"),
         }
     }
-    Written { fields, thinking }
+    Written { fields, thinking, effort: common }
+}
+
+/// Its name is no maker's, as a profile's is, and nothing is known of what it lacks.
+fn unknown(dialect: &Dialect) -> bool {
+    let made = ["imported-model", "custom-model", "."].iter().any(|what| dialect.model.contains(what));
+    !made && !dialect.lacks.contains(&"reasoning")
+}
+
+/// The wire's common field has two words more.
+fn exact(ask: &ReasoningAsk, word: &'static str) -> String {
+    ask.effort.as_deref().filter(|effort| ["xhigh", "max"].contains(effort)).unwrap_or(word).to_owned()
 }
 
 /// One of the three words that these models know, or `none`.

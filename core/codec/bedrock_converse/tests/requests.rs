@@ -184,7 +184,10 @@ fn models_of_each_maker_are_told_to_think_in_their_own_words() {
     assert_eq!(body["additionalModelRequestFields"], json!({"reasoning_effort": "high"}));
     assert_eq!(dropped, ["top_k"]);
     let (body, dropped) = encode(&request, "arn:aws:bedrock:eu-west-1:1:application-inference-profile/x");
-    assert_eq!((&body["additionalModelRequestFields"], dropped), (&Value::Null, vec!["reasoning_effort", "top_k"]));
+    assert_eq!((&body["additionalModelRequestFields"], dropped), (&Value::Null, vec!["top_k"]));
+    assert_eq!(body["outputConfig"], json!({"effort": "high"}), "whose it is is not known: the field that all have");
+    let (body, dropped) = encode(&request, "meta.llama3-1-8b-instruct-v1:0");
+    assert_eq!((&body["outputConfig"], dropped), (&Value::Null, vec!["reasoning_effort", "top_k"]));
 }
 
 #[test]

@@ -305,7 +305,7 @@ impl State {
 }
 
 /// A delta's object; lists and nothing are no pieces.
-fn inner(message: Option<Fields>, key: &str) -> Result<Option<Fields>> {
+fn inner<'t>(message: Option<Fields<'t>>, key: &str) -> Result<Option<Fields<'t>>> {
     let Some(mut message) = message else { return Ok(None) };
     if message.peek(key).is_some_and(Value::is_object) { message.object(key) } else { Ok(None) }
 }

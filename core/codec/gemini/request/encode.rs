@@ -395,7 +395,7 @@ fn response_object(text: &str, object: Option<&Map<String, Value>>, is_error: Op
 /// `functionCall` as this wire writes it. Ids made here stay here.
 pub fn function_call(call: &ToolCall, id: &str, signature: Option<&Signature>) -> Value {
     let mut out = Map::new();
-    if !id.is_empty() && !id.starts_with(MADE_ID) {
+    if is_told(id) {
         out.insert("id".to_owned(), json!(id));
     }
     out.insert("name".to_owned(), json!(call.name));
@@ -408,7 +408,13 @@ pub fn function_call(call: &ToolCall, id: &str, signature: Option<&Signature>) -
     if let Some(Value::Object(inner)) = kept.as_mut().and_then(|k| k.shift_remove(INNER)) {
         fill(&mut out, Some(&inner));
     }
-    finish_part(json!({ "functionCall": out }), signature, kept.as_ref())
+    let call = Map::from_iter([("functionCall".to_owned(), Value::Object(out))]);
+    finish_part(Value::Object(call), signature, kept.as_ref())
+}
+
+/// Not one that was made here, which stands for nothing there.
+pub fn is_told(id: &str) -> bool {
+    !id.is_empty() && !id.starts_with(MADE_ID)
 }
 
 /// Adds the signature, if it is this family's, and what the part came with.

@@ -97,7 +97,7 @@ fn media(mut data: Fields, part: Fields, inline: bool, signature: Option<Signatu
     };
     let kind = match (&mime, &source) {
         (Some(mime), _) => media_kind(mime),
-        (None, MediaSource::Url(url)) if url.contains("youtube.com/") || url.contains("youtu.be/") => MediaKind::Video,
+        (None, MediaSource::File { id, .. }) if is_film(id) => MediaKind::Video,
         (None, MediaSource::Url(url)) => mime_of_url(url).map_or(MediaKind::Document, media_kind),
         (None, _) => MediaKind::Document,
     };
@@ -132,11 +132,19 @@ fn media(mut data: Fields, part: Fields, inline: bool, signature: Option<Signatu
 /// Where unknown fields of `inlineData`, `fileData`, `functionCall` and `functionResponse` themselves are kept.
 pub const INNER: &str = "#inner";
 
-/// Files at the provider: other formats cannot fetch them.
+/// Files at the provider, and films of its sister: others cannot fetch them.
 fn lives_here(uri: &str) -> bool {
-    uri.starts_with("gs://")
+    is_film(uri)
+        || uri.starts_with("gs://")
         || uri.starts_with("files/")
         || (uri.starts_with("https://generativelanguage.googleapis.com/") && uri.contains("/files/"))
+}
+
+/// A page of YouTube's stands for its film here.
+fn is_film(uri: &str) -> bool {
+    let Some(place) = uri.strip_prefix("https://").or_else(|| uri.strip_prefix("http://")) else { return false };
+    let host = place.split('/').next().unwrap_or_default();
+    ["youtu.be", "youtube.com", "www.youtube.com", "m.youtube.com"].contains(&host)
 }
 
 fn detail_word(resolution: &Value) -> Option<String> {

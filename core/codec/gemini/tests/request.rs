@@ -312,6 +312,18 @@ fn media_find_their_place() {
 }
 
 #[test]
+fn a_film_is_named_by_its_page_and_fetched_by_nobody_else() {
+    let body =
+        json!({ "contents": [{ "role": "user", "parts": [{ "fileData": { "fileUri": "https://youtu.be/abc" } }] }] });
+    let request = decode(&body);
+    let [Part::Media(film)] = request.messages[0].parts.as_slice() else { unreachable!("{request:?}") };
+    assert_eq!(film.kind, MediaKind::Video);
+    let dialect = Dialect { media_urls: false, ..Dialect::of("gemini-2.5-flash") };
+    let again = Gemini.encode_request(&request, &dialect).unwrap().body;
+    assert_eq!(again["contents"], body["contents"]);
+}
+
+#[test]
 fn unreachable_media_are_refused_by_name() {
     let dialect = Dialect { media_urls: false, ..Dialect::of("gemini-2.5-flash") };
     let request =

@@ -138,7 +138,7 @@ impl Chunks {
         let value = parse_event(data, &mut self.half)?;
         let error = value.get("error").is_some_and(|e| !e.is_null());
         if error || frame.event == "error" {
-            self.usage(value.get("usage"), out);
+            self.usage(value.get("usage").cloned(), out);
             return Err(error::in_answer(&value));
         }
         self.chunk(value, out).map_err(upstream_shape)
@@ -172,7 +172,7 @@ impl Chunks {
             });
             out.append(&mut first.out);
         }
-        self.usage(told.as_ref(), out);
+        self.usage(told, out);
         self.bounded()
     }
 
@@ -244,7 +244,7 @@ impl Chunks {
         result
     }
 
-    fn usage(&mut self, told: Option<&Value>, out: &mut Vec<Event>) {
+    fn usage(&mut self, told: Option<Value>, out: &mut Vec<Event>) {
         let Some(usage) = told.and_then(usage) else { return };
         if self.usage.as_ref() != Some(&usage) {
             out.push(Event::Usage(usage.clone()));

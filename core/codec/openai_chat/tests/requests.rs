@@ -264,6 +264,34 @@ fn ids_that_are_too_long_for_openai_are_shortened_in_call_and_result() {
 }
 
 #[test]
+fn a_templates_switch_says_whether_to_think() {
+    let base = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
+    for (key, value, budget) in [
+        ("enable_thinking", json!(false), 0),
+        ("enable_thinking", json!(true), -1),
+        ("chat_template_kwargs", json!({"thinking": false, "x": 1}), 0),
+        ("chat_template_kwargs", json!({"enable_thinking": true}), -1),
+    ] {
+        let mut body = base.clone();
+        body[key] = value;
+        let mut asked = request(&body);
+        assert_eq!(asked.reasoning.as_ref().and_then(|ask| ask.budget), Some(budget), "{body}");
+        assert_eq!(Value::Object(encoded(&asked, &Dialect::of("m")).body), body, "and goes back as it came");
+        asked.reasoning = Some(ReasoningAsk { effort: Some("low".to_owned()), ..ReasoningAsk::default() });
+        let changed = encoded(&asked, &Dialect::of("m")).body;
+        assert_eq!((&changed["reasoning_effort"], changed.get("enable_thinking")), (&json!("low"), None));
+    }
+}
+
+#[test]
+fn a_seed_under_another_name_is_a_seed() {
+    let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "random_seed": 7});
+    let asked = request(&body);
+    assert_eq!(asked.sampling.seed, Some(7));
+    assert_eq!(Value::Object(encoded(&asked, &Dialect::of("m")).body), body, "and goes back as it came");
+}
+
+#[test]
 fn knobs_that_a_provider_refuses_are_dropped_and_noted() {
     let dialect = Dialect { refuses: &["seed", "logit_bias", "user"], max_tokens_field: "max_tokens", ..provider("x") };
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "seed": 1, "logit_bias": {"1": 1},
@@ -517,6 +545,10 @@ fn embedding_inputs_come_in_four_shapes() {
         assert_eq!(request.single, single);
         assert_eq!(Value::Object(CODEC.encode_embeddings(&request, &Dialect::of("m")).unwrap().body), body);
     }
+    // What only some servers know goes back to them as it came.
+    let body = json!({"model": "m", "input": "a", "encoding_format": "base64_int8"});
+    let request = CODEC.decode_embeddings(body.to_string().as_bytes(), Inbound::default()).unwrap();
+    assert_eq!(Value::Object(CODEC.encode_embeddings(&request, &Dialect::of("m")).unwrap().body), body);
     for input in [json!([]), json!({}), json!([1, "a"]), json!(["a", 1])] {
         let body = json!({"model": "m", "input": input}).to_string();
         let error = CODEC.decode_embeddings(body.as_bytes(), Inbound::default()).unwrap_err();

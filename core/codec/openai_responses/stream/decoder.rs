@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, value::RawValue};
+use serde_json::{Map, Value};
 
 use super::{
     super::{
@@ -20,11 +20,11 @@ use crate::{
     codec::{
         StreamDecoder,
         alike::Alike,
-        envelope::Envelope,
         is_error_event,
         json::{Fields, parse_event},
         sse,
         surrogate::Half,
+        tape::Tape,
     },
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, Start},
@@ -129,19 +129,17 @@ impl Answer {
         if !last && name != "response.created" {
             return None;
         }
-        let envelope = Envelope::fields(frame).ok()?;
-        let kind = &frame[envelope.value(frame, "type")?];
-        let answer = &frame[envelope.value(frame, "response")?];
-        let (mut response, output) = frame::fields(answer)?;
+        let tape = Tape::read(frame)?;
+        let frame = tape.root();
+        let (mut response, output) = frame::fields(frame.member("response")?)?;
         // What it is called and what it says it is may differ.
-        if kind.strip_prefix(b"\"")?.strip_suffix(b"\"")? != name.as_bytes() {
+        if frame.member("type")?.text()? != name {
             return None;
         }
         if let Some(output) = output.filter(|_| last) {
-            let items: Vec<&RawValue> = serde_json::from_slice(&answer[output.clone()]).ok()?;
             let ended = |n: usize| self.items.get(n).is_some_and(|(at, item)| *at == n as u64 && item.done);
-            if !(0..items.len()).all(ended) {
-                response.insert("output".to_owned(), serde_json::from_slice(&answer[output]).ok()?);
+            if !(0..output.items()?.count()).all(ended) {
+                response.insert("output".to_owned(), output.tree());
             }
         }
         Some(Value::Object(Map::from_iter([("response".to_owned(), Value::Object(response))])))

@@ -180,7 +180,7 @@ impl Item {
             slots.refused = true;
             PartStart::Refusal
         } else {
-            PartStart::Text { extra: part_extra(&self.fields, at, Map::new()) }
+            PartStart::Text { extra: part_extra(self.fields.clone(), at, Map::new()) }
         };
         let part = slots.next();
         out.push(Event::PartStart { choice: 0, index: part, part: start });
@@ -367,7 +367,7 @@ impl Item {
             let mut part = content::part(part, format!("content[{at}]"))?;
             if let Part::Media(media) = &mut part {
                 let own = media.extra.of(F).cloned().unwrap_or_default();
-                media.extra = part_extra(&Map::new(), at, own);
+                media.extra = part_extra(Map::new(), at, own);
             }
             out.push(Event::PartStart { choice: 0, index, part: PartStart::Whole(part) });
             out.push(Event::PartEnd { choice: 0, index });

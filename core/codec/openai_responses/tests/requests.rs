@@ -41,6 +41,12 @@ fn what_others_ask_for_has_its_own_words_here_or_is_named() {
     assert_eq!((&sent["prompt_cache_key"], dropped), (&json!("k"), vec!["prediction"]));
     let (sent, dropped) = encode(&request, "xai");
     assert_eq!((sent.get("prompt_cache_key"), dropped), (None, vec!["prediction", "prompt_cache_key"]));
+    let both =
+        json!({"model": "m", "messages": [{"role": "user", "content": "x"}], "user": "u", "safety_identifier": "s"});
+    request = OpenaiChat.decode_request(both.to_string().as_bytes(), Inbound::default()).unwrap();
+    let (sent, dropped) = encode(&request, "openai");
+    assert_eq!((&sent["user"], &sent["safety_identifier"], dropped.len()), (&json!("u"), &json!("s"), 0));
+    assert_eq!(encode(&request, "xai").1, ["safety_identifier"], "named where it has no place");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn usage_is_read_the_same_from_bytes_and_from_a_tree() {
         r#"{"input_tokens":30,"input_tokens_details":{"cached_tokens":7,"cache_write_tokens":2},"output_tokens":12,"output_tokens_details":{"reasoning_tokens":10},"total_tokens":42,"cost":0.5}"#,
         r#"{"input_tokens":3,"input_tokens_details":{"cached_tokens":9},"output_tokens":null}"#,
     ] {
-        let slow = super::super::wire::usage(serde_json::from_str(object).unwrap());
+        let slow = super::super::wire::usage(serde_json::from_str::<Value>(object).unwrap().into());
         let slow = slow.map(|usage| crate::model::Usage { native: None, ..usage });
         assert_eq!(OpenaiResponses.read_usage(object.as_bytes()), slow, "{object}");
     }
