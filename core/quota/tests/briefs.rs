@@ -36,6 +36,9 @@ fn a_glance_says_what_a_close_look_says() {
                     _ => {}
                 }
                 let view = world.quotas.view(clock::now());
+                // What was remembered of the keys says what they say.
+                let (mut last, fresh) = (None, view.brief(&world.slot, false, &mut None));
+                assert_eq!([(); 2].map(|()| view.brief(&world.slot, false, &mut last)), [fresh; 2]);
                 let close = view.look(world.at());
                 closed += u32::from(!close.open);
                 for closely in [false, true] {
