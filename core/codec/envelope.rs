@@ -372,34 +372,16 @@ impl<'a> Scan<'a> {
     }
 
     fn number(&mut self) -> Result<()> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
+        match past_number(self.body, self.at) {
+            Ok(end) => {
+                self.at = end;
+                Ok(())
             }
-            self.digits()?;
+            Err(at) => {
+                self.at = at;
+                Err(self.fault("expected a digit"))
+            }
         }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> Result<()> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if self.at == start { Err(self.fault("expected a digit")) } else { Ok(()) }
     }
 
     fn literal(&mut self, word: &[u8]) -> Result<()> {
@@ -447,6 +429,24 @@ fn quote(bytes: &[u8]) -> Option<usize> {
         at += 8;
     }
     memchr::memchr(b'"', &bytes[at..]).map(|more| at + more)
+}
+
+/// Where the JSON number that begins at `from` ends; `Err`: where a digit is missing.
+pub(super) fn past_number(body: &[u8], from: usize) -> Result<usize, usize> {
+    let byte = |at: usize| body.get(at).copied();
+    let digits = |from: usize| {
+        let most = body[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if most == 0 { Err(from) } else { Ok(from + most) }
+    };
+    let mut at = from + usize::from(byte(from) == Some(b'-'));
+    at = if byte(at) == Some(b'0') { at + 1 } else { digits(at)? };
+    if byte(at) == Some(b'.') {
+        at = digits(at + 1)?;
+    }
+    if matches!(byte(at), Some(b'e' | b'E')) {
+        at = digits(at + 1 + usize::from(matches!(byte(at + 1), Some(b'+' | b'-'))))?;
+    }
+    Ok(at)
 }
 
 /// Does this end with an odd number of backslashes?

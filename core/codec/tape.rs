@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{long, written};
+use super::{envelope::past_number, long, written};
 
 /// The text and its marks: a container's are followed by those of what it holds, a key's by that of its value.
 pub struct Tape<'a> {
@@ -258,35 +258,9 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Option<()> {
         let start = self.at;
-        if self.peek()? == b'-' {
-            self.at += 1;
-        }
-        if self.peek()? == b'0' {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
+        self.at = past_number(self.body, start).ok()?;
         self.mark(start, false);
         Some(())
-    }
-
-    fn digits(&mut self) -> Option<()> {
-        let start = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        (self.at > start).then_some(())
     }
 
     fn word(&mut self, word: &[u8]) -> Option<()> {
