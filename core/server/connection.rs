@@ -32,7 +32,7 @@ use super::{
     executor::{StreamExecutor, Turn},
     incoming::Incoming,
 };
-use crate::config;
+use crate::{config, wakes::Ear};
 
 /// What a connection's parts tell each other.
 #[derive(Debug, Default)]
@@ -147,7 +147,7 @@ pub async fn run<A: App>(
             has_body: !request.body().is_end_stream(),
             live: here.enter(),
         };
-        let request = request.map(|body| Incoming::new(body, here.clone()));
+        let request = request.map(|body| Incoming::new(body, asked.http2, here.clone()));
         // It is large: made in its box, where neither hyper moves it nor an idle connection keeps its room.
         let room = Box::new_uninit();
         let answer = Box::into_pin(Box::write(room, app.clone().call(peer.clone(), request)));
@@ -315,6 +315,7 @@ async fn watch<C: Graceful>(mut connection: Pin<&mut C>, shared: &Shared, config
     let mut clock = Clock { opened, idle: None, head: None };
     let mut bell = Bell::of(Waker::noop());
     let mut waker = Waker::from(bell.clone());
+    let mut ear = Ear::default();
     poll_fn(|cx: &mut Context<'_>| {
         // A task's waker is the same all its life.
         if !bell.task.will_wake(cx.waker()) {
@@ -324,7 +325,7 @@ async fn watch<C: Graceful>(mut connection: Pin<&mut C>, shared: &Shared, config
         let mut own = Context::from_waker(&waker);
         let mut look = false;
         loop {
-            if connection.as_mut().poll(cx).is_ready() {
+            if connection.as_mut().poll(&mut Context::from_waker(ear.of(cx.waker()))).is_ready() {
                 return Poll::Ready(());
             }
             if state == State::Late && shared.served.load(Ordering::Relaxed) {

@@ -18,10 +18,11 @@ use super::{
     connection::Shared,
     read::{BodyMemory, BodyPermit, broken},
 };
-use crate::error::Error;
+use crate::{error::Error, wakes};
 
 pub struct Incoming {
     body: hyper::body::Incoming,
+    http2: bool,
     client: Client,
     ahead: Option<Box<Ahead>>,
 }
@@ -33,8 +34,8 @@ struct Ahead {
 }
 
 impl Incoming {
-    pub(super) fn new(body: hyper::body::Incoming, shared: Arc<Shared>) -> Incoming {
-        Incoming { body, client: Client(shared), ahead: None }
+    pub(super) fn new(body: hyper::body::Incoming, http2: bool, shared: Arc<Shared>) -> Incoming {
+        Incoming { body, http2, client: Client(shared), ahead: None }
     }
 
     pub fn client(&self) -> &Client {
@@ -81,7 +82,7 @@ impl Body for Incoming {
             }
             self.ahead = None;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        if self.http2 { Pin::new(&mut self.body).poll_frame(cx) } else { wakes::poll_frame(&mut self.body, cx) }
     }
 
     fn is_end_stream(&self) -> bool {

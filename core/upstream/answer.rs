@@ -15,7 +15,10 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::{fault, lease::Lease};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    wakes,
+};
 
 pub struct Answer {
     source: Source,
@@ -66,8 +69,11 @@ impl Answer {
                     self.source = Source::Done;
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Source::Network(body, _) => ready!(Pin::new(body).poll_frame(cx))
-                    .map(|frame| frame.map_err(|cause| fault::in_body(&self.host, cause))),
+                Source::Network(body, lease) => ready!(match lease {
+                    Lease::Http1(_) => wakes::poll_frame(body, cx),
+                    Lease::Http2(_) => Pin::new(body).poll_frame(cx),
+                })
+                .map(|frame| frame.map_err(|cause| fault::in_body(&self.host, cause))),
                 Source::Body(body) => ready!(body.as_mut().poll_frame(cx)),
             };
             match polled {

@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
+    task::Context,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ use super::{
     fault,
     lease::{Held, Http1, Lease, Ride, Shard},
 };
-use crate::error::Result;
+use crate::{error::Result, wakes::Ear};
 
 /// What two calls must have in common to share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -235,7 +236,7 @@ impl Origin {
             .handshake(io)
             .await
             .map_err(|cause| fault::before_head(&place.name, cause))?;
-        let connection = Http1 { sender, driver: drive(connection), forward, patience: IDLE };
+        let connection = Http1 { sender, driver: drive(heard(connection)), forward, patience: IDLE };
         Ok(Lease::Http1(Held { connection: Some(connection), origin: self.clone(), reused: false }))
     }
 
@@ -271,6 +272,12 @@ async fn with_settings(
         polled
     })
     .await
+}
+
+/// Drives an HTTP/1.1 connection, which need not know who takes the last of an answer.
+async fn heard<C: Future>(connection: C) -> C::Output {
+    let (mut connection, mut ear) = (pin!(connection), Ear::default());
+    poll_fn(|cx| connection.as_mut().poll(&mut Context::from_waker(ear.of(cx.waker())))).await
 }
 
 fn drive<C, E>(connection: C) -> AbortHandle

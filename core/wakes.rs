@@ -1,0 +1,98 @@
+//! Wakes of a connection that have nothing to tell it.
+//!
+//! hyper (1.12) wakes the task of an HTTP/1.1 connection whenever somebody takes a piece of a body from it, so that it reads on. It
+//! does so with the last piece, too, when there is nothing left to read: the whole task is asked once more for nothing, twice a request
+//! with one connection on each side. So such connections are polled with a waker of their own ([`Ear`]), which does not hear
+//! what [`poll_frame`] does on its thread while it takes what ends a body of known length.
+//!
+//! HTTP/2 needs each of these wakes: they open windows.
+
+use std::{
+    cell::Cell,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+
+thread_local! {
+    /// A piece is being taken on this thread.
+    static TAKING: Cell<bool> = const { Cell::new(false) };
+    /// Who was to be woken for it.
+    static UNHEARD: Cell<Option<Waker>> = const { Cell::new(None) };
+}
+
+/// What a connection's task hears by.
+pub struct Ear {
+    task: Waker,
+    waker: Waker,
+}
+
+impl Default for Ear {
+    fn default() -> Self {
+        Ear { task: Waker::noop().clone(), waker: Waker::noop().clone() }
+    }
+}
+
+impl Ear {
+    /// The waker to poll an HTTP/1.1 connection with.
+    pub fn of(&mut self, task: &Waker) -> &Waker {
+        // A task's waker is the same all its life.
+        if !self.task.will_wake(task) {
+            self.task = task.clone();
+            self.waker = Waker::from(Arc::new(Heard(task.clone())));
+        }
+        &self.waker
+    }
+}
+
+struct Heard(Waker);
+
+impl Wake for Heard {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !TAKING.get() {
+            return self.0.wake_by_ref();
+        }
+        if let Some(other) = UNHEARD.replace(Some(self.0.clone())) {
+            other.wake();
+        }
+    }
+}
+
+struct Taking;
+
+impl Taking {
+    fn begin() -> Self {
+        TAKING.set(true);
+        Taking
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        TAKING.set(false);
+    }
+}
+
+/// The next piece of a body that came over HTTP/1.1.
+pub fn poll_frame(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    // The end of one that does not say its length is only known when it is there.
+    if body.size_hint().exact().is_none() {
+        return Pin::new(body).poll_frame(cx);
+    }
+    let taking = Taking::begin();
+    let polled = Pin::new(&mut *body).poll_frame(cx);
+    drop(taking);
+    let over = matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
+    if let Some(task) = UNHEARD.take().filter(|_| !over) {
+        task.wake();
+    }
+    polled
+}
