@@ -17,6 +17,7 @@ pub mod hints;
 pub mod facts;
 pub mod clock;
 pub mod wakes;
+pub mod gather;
 pub mod context;
 pub mod exchange;
 pub mod error;

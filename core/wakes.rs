@@ -96,3 +96,66 @@ pub fn poll_frame(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hype
     }
     polled
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use http_body_util::Empty;
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        task::yield_now,
+    };
+
+    use super::*;
+
+    async fn settled() {
+        for _ in 0..16 {
+            yield_now().await;
+        }
+    }
+
+    /// A connection hears that a piece was taken when there is more to read, and not when it was the last one.
+    #[tokio::test]
+    async fn the_last_piece_wakes_nobody() {
+        let (ours, mut theirs) = duplex(1 << 10);
+        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.expect("a connection");
+        let polls = Arc::new(AtomicUsize::new(0));
+        let counted = polls.clone();
+        tokio::spawn(async move {
+            let (mut connection, mut ear) = (pin!(connection), Ear::default());
+            poll_fn(|cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                connection.as_mut().poll(&mut Context::from_waker(ear.of(cx.waker())))
+            })
+            .await
+        });
+        let asked = tokio::spawn(async move {
+            let answer = sender.send_request(http::Request::new(Empty::<Bytes>::new())).await;
+            (sender, answer.expect("an answer"))
+        });
+        let mut head = [0; 256];
+        assert!(theirs.read(&mut head).await.expect("a request") > 0);
+        theirs.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\non").await.expect("written");
+        let (_sender, mut answer) = asked.await.expect("ran");
+        let mut takes = Vec::new();
+        for (piece, next) in [("on", "ly"), ("ly", "")] {
+            settled().await;
+            let before = polls.load(Ordering::Relaxed);
+            let taken = poll_fn(|cx| poll_frame(answer.body_mut(), cx)).await.expect("a piece").expect("whole");
+            assert_eq!(taken.into_data().expect("data"), piece);
+            settled().await;
+            takes.push(polls.load(Ordering::Relaxed) - before);
+            theirs.write_all(next.as_bytes()).await.expect("written");
+        }
+        assert!(takes[0] > 0, "it reads on");
+        assert_eq!(takes[1], 0, "there is nothing to read");
+        assert!(poll_fn(|cx| poll_frame(answer.body_mut(), cx)).await.is_none());
+    }
+}

@@ -20,9 +20,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::connection::Shared;
+use crate::gather::Gather;
 
 /// Cleartext or TLS.
-pub type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub type Wire = Either<Gather, Box<TlsStream<TcpStream>>>;
 
 pub struct Edge {
     wire: Wire,
@@ -79,7 +80,7 @@ impl Edge {
     #[cold]
     fn is_left(&mut self, cx: &mut Context<'_>) -> bool {
         let socket = match &self.wire {
-            Either::Left(socket) => socket,
+            Either::Left(socket) => &socket.0,
             Either::Right(stream) => stream.get_ref().0,
         };
         self.lookout.get_or_insert_with(|| lookout(socket)).as_mut().poll(cx).is_ready()

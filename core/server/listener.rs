@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use super::{Certificates, Peer, edge::Wire};
+use crate::gather::Gather;
 
 /// Bound, not yet serving: connections wait in the kernel's queue until [`super::serve`] runs.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ fn of_one_connection(error: &io::Error) -> bool {
 /// Cleartext as it is, or the TLS handshake under its own timeout. `None`: the peer did not manage.
 pub async fn shake_hands(socket: TcpStream, addr: SocketAddr, tls: Option<Arc<Certificates>>) -> Option<(Wire, Peer)> {
     let Some(tls) = tls else {
-        return Some((Either::Left(socket), Peer { addr, tls: false, client_cert: None }));
+        return Some((Either::Left(Gather(socket)), Peer { addr, tls: false, client_cert: None }));
     };
     match timeout(HANDSHAKE, TlsAcceptor::from(tls.current()).accept(socket)).await {
         Ok(Ok(stream)) => {

@@ -28,13 +28,16 @@ use super::{
     fault,
     proxy::{Proxy, ProxyConfig},
 };
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    gather::Gather,
+};
 
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 /// Plain sockets stay what they are: the common case pays no dynamic call.
-pub type Wire = Either<TcpStream, Box<dyn Io>>;
+pub type Wire = Either<Gather, Box<dyn Io>>;
 
 /// A call's destination, checked.
 #[derive(Debug)]
@@ -134,7 +137,7 @@ impl Connector {
                     self.secure(place, socket).await
                 } else {
                     let http2 = place.http2 == Some(true);
-                    Ok(Connected { wire: Either::Left(socket), http2, forward: None })
+                    Ok(Connected { wire: Either::Left(Gather(socket)), http2, forward: None })
                 }
             }
             Some(proxy) => self.through(proxy, place, end).await,
