@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    connection::Shared,
+    connection::{AT_ONCE, Shared},
     read::{BodyMemory, BodyPermit, broken},
 };
 use crate::{error::Error, wakes};
@@ -50,8 +50,8 @@ impl Incoming {
             let ahead = self.ahead.get_or_insert_with(|| {
                 Box::new(Ahead { bytes: BytesMut::with_capacity(announced), held: memory.permit() })
             });
-            // A step of its size is asked for first: what was read cannot be put back.
-            if ahead.bytes.len() + STEP > AHEAD || !ahead.held.grow_spare(STEP as u64) {
+            // As much as hyper hands over is asked for first: what was read cannot be put back.
+            if ahead.bytes.len() + AT_ONCE > AHEAD || !ahead.held.grow_spare(AT_ONCE as u64) {
                 break;
             }
             match poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
@@ -128,6 +128,4 @@ impl Drop for Watched {
 
 /// As much of one body may be in memory before its turn comes: what is found of a form's fields is looked for as far.
 const AHEAD: usize = 8 << 20;
-/// hyper hands over no more than it reads at once.
-const STEP: usize = 64 << 10;
 const PIECE: usize = 64 << 10;

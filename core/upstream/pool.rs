@@ -6,12 +6,12 @@
 use std::{
     fmt,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
-    task::Context,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -218,7 +218,7 @@ impl Origin {
                 .await
                 .map_err(|cause| fault::not_http2(&place.name, cause))?;
             let allowed = Arc::new(AtomicUsize::new(SHARD_STREAMS));
-            let driver = drive(with_settings(connection, allowed.clone()));
+            let driver = drive(Box::pin(with_settings(connection, allowed.clone())));
             let shard = Arc::new(Shard {
                 sender,
                 allowed,
@@ -236,7 +236,7 @@ impl Origin {
             .handshake(io)
             .await
             .map_err(|cause| fault::before_head(&place.name, cause))?;
-        let connection = Http1 { sender, driver: drive(heard(connection)), forward, patience: IDLE };
+        let connection = Http1 { sender, driver: drive(connection), forward, patience: IDLE };
         Ok(Lease::Http1(Held { connection: Some(connection), origin: self.clone(), reused: false }))
     }
 
@@ -274,24 +274,37 @@ async fn with_settings(
     .await
 }
 
-/// Drives an HTTP/1.1 connection, which need not know who takes the last of an answer.
-async fn heard<C: Future>(connection: C) -> C::Output {
-    let (mut connection, mut ear) = (pin!(connection), Ear::default());
-    poll_fn(|cx| connection.as_mut().poll(&mut Context::from_waker(ear.of(cx.waker())))).await
-}
-
 fn drive<C, E>(connection: C) -> AbortHandle
 where
-    C: Future<Output = std::result::Result<(), E>> + Send + 'static,
+    C: Future<Output = std::result::Result<(), E>> + Send + Unpin + 'static,
     E: fmt::Display,
 {
-    let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            // Who waits for an answer gets the error itself.
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
-    driver.abort_handle()
+    tokio::spawn(Driven { connection, ear: Ear::default() }).abort_handle()
+}
+
+/// A connection, which over HTTP/1.1 need not know who takes the last of an answer. No `async fn`: that would have room for
+/// the connection twice, once as what it was given and once as what it polls.
+struct Driven<C> {
+    connection: C,
+    ear: Ear,
+}
+
+impl<C, E> Future for Driven<C>
+where
+    C: Future<Output = std::result::Result<(), E>> + Unpin,
+    E: fmt::Display,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Driven { connection, ear } = &mut *self;
+        Pin::new(connection).poll(&mut Context::from_waker(ear.of(cx.waker()))).map(|ended| {
+            if let Err(error) = ended {
+                // Who waits for an answer gets the error itself.
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        })
+    }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

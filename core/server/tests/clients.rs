@@ -61,6 +61,8 @@ async fn a_head_over_the_limit_is_431() {
     let server = start(quick(), |_, _| async { Response::new("hello".into()) });
     let long = format!("GET / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "x".repeat(80 << 10));
     assert!(talk(server.addr, long).await.starts_with("HTTP/1.1 431"));
+    let longer = format!("GET / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "x".repeat(200 << 10));
+    assert!(talk(server.addr, longer).await.starts_with("HTTP/1.1 431"));
     let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(200));
     assert!(talk(server.addr, many).await.starts_with("HTTP/1.1 431"));
     let mut sender = http2(server.addr).await;
