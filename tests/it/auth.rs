@@ -414,3 +414,15 @@ async fn nobody_is_asked_upstream_before_the_key_is_known() {
     }
     assert!(upstream.heard().is_empty());
 }
+
+#[tokio::test]
+async fn probes_want_no_key_and_may_ask_for_the_head_alone() {
+    let gateway = Gateway::start("[auth]\nrequired = true\n").await;
+    for path in ["/health/live", "/health/ready"] {
+        for port in [gateway.addr, gateway.admin] {
+            let own = port.to_string();
+            let head = request(port, "HEAD", path, &[("host", own.as_str())], b"").await;
+            assert!(head.status == 200 && head.body.is_empty(), "{path}: {}", head.status);
+        }
+    }
+}
