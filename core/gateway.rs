@@ -215,6 +215,9 @@ impl Gateway {
             (known, _) => known?,
         };
         exchange.identify(principal.clone());
+        if principal.is_anybody() {
+            auth::local::refuse_pages(&parts.headers)?;
+        }
         principal.admits(found.operation, Some(from))?;
         // What still runs when its key is revoked may be cut.
         let (cut, rest) = (pin!(principal.is_cut()), pin!(self.admitted(runtime, exchange, found, parts, body)));

@@ -76,10 +76,10 @@ impl Reply {
     }
 }
 
-/// `/health/live` and `/health/ready` on the data port.
+/// `/health/live` and `/health/ready` on the data port; probes that want no body ask with HEAD.
 pub fn health(parts: &Parts, ready: impl FnOnce() -> (bool, Value)) -> Option<Response<Body>> {
     let path = parts.uri.path();
-    if !path.starts_with("/health/") || parts.method != Method::GET {
+    if !path.starts_with("/health/") || !(parts.method == Method::GET || parts.method == Method::HEAD) {
         return None;
     }
     let (ok, body) = match path {

@@ -3,10 +3,7 @@
 //! the local user is the owner: the local user's own tools, not a web page in the local user's browser, which can reach
 //! loopback too (foreign origins, names rebound to 127.0.0.1). What somebody may do there stands in `auth::permission`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::SystemTime,
-};
+use std::{net::SocketAddr, time::SystemTime};
 
 use aws_lc_rs::digest;
 use http::{HeaderMap, HeaderName, header, request::Parts};
@@ -14,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     audit,
-    auth::{Keys, credential::TOKEN_PREFIX, permission::Actor},
+    auth::{Keys, credential::TOKEN_PREFIX, local::is_loopback, permission::Actor},
     config::Secret,
     error::{Error, Kind, Result},
 };
@@ -117,12 +114,4 @@ fn host(request: &Parts) -> Option<String> {
         (Some(host), _) | (None, Some(host)) => Some(host.to_owned()),
         (None, None) => None,
     }
-}
-
-fn is_loopback(authority: &str) -> bool {
-    let name = match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
-        None => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

@@ -341,8 +341,8 @@ fn matches(pattern: &str, path: &str) -> Option<[String; 2]> {
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return Some([id, other]),
-            (Some("{id}"), Some(segment)) if !segment.is_empty() => id = decode(segment)?,
-            (Some("{other}"), Some(segment)) if !segment.is_empty() => other = decode(segment)?,
+            (Some("{id}"), Some(segment)) if !segment.is_empty() => id = unescaped(segment)?,
+            (Some("{other}"), Some(segment)) if !segment.is_empty() => other = unescaped(segment)?,
             (Some(a), Some(b)) if a == b => {}
             _ => return None,
         }
@@ -353,6 +353,8 @@ fn parse_query(route: &Route, query: Option<&str>) -> Result<Vec<(String, String
     let mut pairs: Vec<(String, String)> = Vec::new();
     for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // Of a query alone: in a path a plus is a plus.
+        let decode = |text: &str| unescaped(&text.replace('+', " "));
         let both = decode(name).zip(decode(value));
         let (name, value) = both.ok_or_else(|| Error::new(Kind::InvalidRequest, "the query is not UTF-8"))?;
         if !route.query.iter().any(|(known, _)| *known == name) {
@@ -371,9 +373,8 @@ fn parse_query(route: &Route, query: Option<&str>) -> Result<Vec<(String, String
     Ok(pairs)
 }
 
-fn decode(text: &str) -> Option<String> {
-    let text = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&text).decode_utf8().ok().map(|t| t.into_owned())
+fn unescaped(text: &str) -> Option<String> {
+    percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|t| t.into_owned())
 }
 
 /// Requests to models are larger than what operators write.

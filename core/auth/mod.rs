@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod identities;
 pub mod jwt;
 pub mod keys;
+pub mod local;
 pub mod permission;
 mod revision;
 mod row;
@@ -69,6 +70,11 @@ impl Principal {
     /// What scopes caches, kv, records and ids: the team, or the key itself when it has none.
     pub fn tenant(&self) -> &str {
         self.team.as_deref().unwrap_or(&self.key_id)
+    }
+
+    /// The open gateway's caller without a key.
+    pub fn is_anybody(&self) -> bool {
+        self.key_id.is_empty()
     }
 
     /// May this caller use a model by this name (an alias, or `provider/model`)?

@@ -3,15 +3,18 @@
 //! would have to be counted, or a bounded part of what was left when it answered last; never more.
 
 use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,7 +27,7 @@ use crate::{
     error::Result,
     store::{
         Counters, Store, StoreError,
-        counters::{Claim, Counter, Held, Id, Left, Outcome, Settled, Standing},
+        counters::{Claim, Counter, Form, Held, Id, Left, Outcome, Settled, Standing},
     },
 };
 
@@ -38,6 +41,27 @@ pub struct Fleet {
     away: AtomicBool,
     queue: mpsc::UnboundedSender<Ended>,
     renewals: mpsc::UnboundedSender<(Vec<Held>, Duration)>,
+    unwritten: Mutex<Unwritten>,
+    wrote: Notify,
+}
+
+/// What was handed in and the store does not know yet: a client that asks again at once must not be refused for its own last
+/// request.
+#[derive(Debug, Default)]
+struct Unwritten {
+    handed: u64,
+    written: u64,
+    /// By a hash of the counter's name.
+    behind: HashMap<u64, Behind>,
+}
+
+#[derive(Debug, Default)]
+struct Behind {
+    /// Which of those handed in was its last.
+    last: u64,
+    ended: u32,
+    /// Requests that ask once more when that is written: no more than ended.
+    waiting: u32,
 }
 
 /// What is still to be written down.
@@ -78,6 +102,8 @@ impl Fleet {
             away: AtomicBool::new(false),
             queue,
             renewals,
+            unwritten: Mutex::default(),
+            wrote: Notify::new(),
         });
         // Of this process: batches are numbered within it.
         let sender = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
@@ -88,7 +114,14 @@ impl Fleet {
     }
 
     async fn ask(&self, claim: &Claim) -> std::result::Result<Outcome, Down> {
-        match self.counters.take(claim).await {
+        let mut answer = self.counters.take(claim).await;
+        if let Ok(Outcome::Refused { at, .. }) = &answer
+            && let Some(want) = claim.wants.get(*at)
+            && self.is_behind(&want.counter).await
+        {
+            answer = self.counters.take(claim).await;
+        }
+        match answer {
             Ok(outcome) => {
                 self.answers();
                 if let (OnOutage::Lease(_), Outcome::Taken(left)) = (self.policy, &outcome) {
@@ -126,7 +159,55 @@ impl Fleet {
         }
         let held = claim.wants.iter().filter(|want| want.counter.form.has_lease());
         let settled = held.map(|want| Settled { id: claim.id, counter: want.counter.clone(), had: 0, used: None });
-        let _ = self.queue.send(Ended { settled: settled.collect(), parts: Vec::new() });
+        self.hand_in(Ended { settled: settled.collect(), parts: Vec::new() });
+    }
+
+    fn hand_in(&self, ended: Ended) {
+        let mut unwritten = self.unwritten();
+        unwritten.handed += 1;
+        let last = unwritten.handed;
+        for item in &ended.settled {
+            let behind = unwritten.behind.entry(hash(&item.counter)).or_default();
+            behind.last = last;
+            behind.ended = behind.ended.saturating_add(1);
+        }
+        // Under the lock: they are written in this order.
+        let _ = self.queue.send(ended);
+    }
+
+    fn wrote(&self, count: u64) {
+        let mut unwritten = self.unwritten();
+        unwritten.written += count;
+        let written = unwritten.written;
+        unwritten.behind.retain(|_, behind| behind.last > written);
+        drop(unwritten);
+        self.wrote.notify_waiters();
+    }
+
+    /// The store refused by what it did not know of this gateway's own requests: `true` when it does.
+    async fn is_behind(&self, counter: &Counter) -> bool {
+        let last = match self.unwritten().behind.get_mut(&hash(counter)) {
+            Some(behind) if behind.waiting < behind.ended => {
+                behind.waiting += 1;
+                behind.last
+            }
+            _ => return false,
+        };
+        let written = async {
+            loop {
+                let mut wrote = pin!(self.wrote.notified());
+                wrote.as_mut().enable();
+                if self.unwritten().written >= last {
+                    return;
+                }
+                wrote.await;
+            }
+        };
+        tokio::time::timeout(SOON, written).await.is_ok()
+    }
+
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It did not answer; `true`: for the first time.
@@ -148,7 +229,7 @@ impl Fleet {
         }
     }
 
-    fn outage(&self) -> std::sync::MutexGuard<'_, Outage> {
+    fn outage(&self) -> MutexGuard<'_, Outage> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -170,7 +251,7 @@ impl Shared for Fleet {
         }
         // What was used as it was taken is counted already.
         settled.retain(|item| item.counter.form.has_lease() || item.used != Some(item.had));
-        let _ = self.queue.send(Ended { settled, parts });
+        self.hand_in(Ended { settled, parts });
     }
 
     fn renew(&self, held: Vec<Held>, lease: Duration) {
@@ -200,8 +281,10 @@ impl Books {
                 },
                 first = self.queue.recv() => {
                     let Some(first) = first else { return };
-                    // A moment, so that those who end together are written down together.
-                    tokio::time::sleep(TOGETHER).await;
+                    // A moment, so that those who end together are written down together; but others wait for places.
+                    if !first.settled.iter().any(|item| item.counter.form == Form::Places) {
+                        tokio::time::sleep(TOGETHER).await;
+                    }
                     let mut batch = vec![first];
                     while batch.len() < MOST_TOGETHER && let Ok(more) = self.queue.try_recv() {
                         batch.push(more);
@@ -216,6 +299,7 @@ impl Books {
 
     /// The same batch again and again, until it is taken: then it counts, once.
     async fn write(&mut self, number: u64, batch: Vec<Ended>, stop: &CancellationToken) {
+        let count = batch.len() as u64;
         let mut settled = Vec::new();
         let mut parts = Vec::new();
         for ended in batch {
@@ -242,14 +326,24 @@ impl Books {
             tokio::time::sleep(rest).await;
             rest = (rest * 2).min(RETRY_MOST);
         }
-        if let Some(fleet) = self.fleet.upgrade().filter(|_| !parts.is_empty()) {
+        let Some(fleet) = self.fleet.upgrade() else { return };
+        if !parts.is_empty() {
             fleet.outage().known(&parts);
         }
+        fleet.wrote(count);
     }
+}
+
+fn hash(counter: &Counter) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    counter.name.hash(&mut hasher);
+    hasher.finish()
 }
 
 const TOGETHER: Duration = Duration::from_millis(5);
 const MOST_TOGETHER: usize = 256;
+/// Who was refused waits so long for what is on its way to the store.
+const SOON: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(1);
 /// At the end of the process, for a store that does not answer.

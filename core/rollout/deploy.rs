@@ -104,7 +104,14 @@ impl Deploy {
     }
 
     fn take_up(&self, standing: &mut Standing, by: By) -> Outcome {
-        let loaded = self.load(None);
+        let mut loaded = self.load(None);
+        let running = self.gateway.runtime.load();
+        // A full disk and a save that broke off leave nothing; so does nobody who means to change something.
+        if loaded.config.sources.own.trim().is_empty() && !running.config.sources.own.trim().is_empty() {
+            let text = "is empty, as a save that broke off leaves it; what ran goes on";
+            loaded.problems.push(loaded.config.problem("", text));
+        }
+        drop(running);
         let version = loaded.config.version.clone();
         if loaded.problems.is_empty() {
             let known = self.known(standing, &version);

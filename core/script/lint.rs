@@ -42,6 +42,11 @@ pub fn check(ast: &AST, book: &Book<'_>) -> Vec<Problem> {
 /// A function that was meant for a hook, and a file without one: nothing would ever run. `imported`: others take their functions
 /// from it.
 pub fn unheard(ast: &AST, imported: bool, book: &Book<'_>, problems: &mut Vec<Problem>) {
+    // Who takes a script out of use removes it or comments it out; a full disk and a save that broke off leave nothing.
+    if !imported && book.source.trim().is_empty() {
+        let text = "is empty, as a save that broke off leaves it: remove the file, or leave a comment in it";
+        problems.push(book.problem(Position::NONE, text.to_owned()));
+    }
     let mut called: HashSet<String> = HashSet::new();
     ast.walk(&mut |path: &[ASTNode<'_>]| {
         if let Some((call, _)) = call(path).or_else(|| method(path)) {

@@ -84,14 +84,17 @@ impl BodyPermit {
         let before = self.memory.used.fetch_add(by, Ordering::Relaxed);
         if before.saturating_add(by) > limit {
             self.memory.used.fetch_sub(by, Ordering::Relaxed);
-            return Err(Error::new(
-                Kind::Overloaded,
-                "the gateway holds as many bodies as its memory allows; retry in a second",
-            )
-            .retry_after(Duration::from_secs(1)));
+            return Err(full());
         }
         self.bytes += by;
         Ok(())
+    }
+
+    /// 503 when so much more has no room now. Holds nothing.
+    fn has_room(&self, more: u64) -> Result<()> {
+        let limit = self.memory.limit.load(Ordering::Relaxed);
+        let used = self.memory.used.load(Ordering::Relaxed);
+        if used.saturating_add(more) > limit { Err(full()) } else { Ok(()) }
     }
 
     /// At least this much in all.
@@ -152,7 +155,8 @@ where
     if announced > limits.max_body {
         return Err(too_large(limits));
     }
-    permit.grow(announced)?;
+    // Held as it comes: who announces much and sends little keeps nobody else out.
+    permit.has_room(announced)?;
     let raw = collect(body, limits, &mut permit).await?;
     let bytes = match encoding {
         None => raw,
@@ -321,6 +325,11 @@ async fn inflate(
         // The input is memory and never waits: others must have their turn.
         tokio::task::consume_budget().await;
     }
+}
+
+fn full() -> Error {
+    Error::new(Kind::Overloaded, "the gateway holds as many bodies as its memory allows; retry in a second")
+        .retry_after(Duration::from_secs(1))
 }
 
 pub(super) fn too_large(limits: &BodyLimits) -> Error {

@@ -314,7 +314,10 @@ impl Keep {
         let start = memchr::memrchr(b'\n', &piece[..last]).map_or(0, |at| at + 1);
         let end = memchr::memchr(b'\n', &piece[last..]).map_or(piece.len(), |at| last + at);
         let data = piece[start..end].strip_prefix(b"data:")?;
-        let response = Envelope::fields(data).ok()?.value(data, "response")?;
+        let fields = Envelope::fields(data).ok()?;
+        // Events before it repeat the caller's own words, which may be these.
+        fields.value(data, "type").filter(|at| ENDINGS.contains(&&data[at.clone()]))?;
+        let response = fields.value(data, "response")?;
         // A copy: the piece may hold much more.
         Some(Bytes::copy_from_slice(&data[response]))
     }

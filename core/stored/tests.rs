@@ -352,6 +352,8 @@ fn a_streams_last_event_is_the_answer() {
         Keep::seen(&Bytes::from_static(b"event: response.created\ndata: {\"type\":\"response.created\"}\n\n")),
         None
     );
+    let echoed = br#"data: {"type":"response.created","response":{"id":"resp_1","user":"response.completed"}}"#;
+    assert_eq!(Keep::seen(&Bytes::from_static(echoed)), None, "the caller said so, not the event");
 }
 
 #[test]

@@ -367,6 +367,36 @@ async fn an_open_gateway_still_refuses_a_virtual_key_that_is_not_good() {
 }
 
 #[tokio::test]
+async fn an_open_gateway_serves_no_web_page_from_elsewhere() {
+    let gateway = Gateway::start("").await;
+    let (_, key) = gateway.key("{\"name\": \"page\"}").await;
+    for (name, value, status) in [
+        ("origin", "https://evil.example", 403),
+        // A page without a name, and a name that was made to point here.
+        ("origin", "null", 403),
+        ("origin", "http://rebound.example:8080", 403),
+        ("sec-fetch-site", "cross-site", 403),
+        ("origin", "http://localhost:3000", 200),
+        ("origin", "http://[::1]:3000", 200),
+        ("origin", "vscode-webview://panel", 200),
+        ("sec-fetch-site", "same-origin", 200),
+    ] {
+        for family in FAMILIES {
+            let body = family.body("mock", false, "x");
+            let headers = [(name, value), ("content-type", "text/plain")];
+            let answer = gateway.post_with(&family.path("mock", false), &headers, &body).await;
+            assert_eq!(answer.status, status, "{name}: {value}: {}", answer.text());
+            if status == 403 {
+                assert_eq!(family.error(&answer).code, "local_only");
+            }
+        }
+        let headers = [(name, value), ("x-api-key", key.as_str())];
+        let answer = gateway.post_with("/v1/chat/completions", &headers, &Openai.body("mock", false, "x")).await;
+        assert_eq!(answer.status, 200, "a page that has a key may use it: {}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn an_open_gateway_starts_on_loopback_only() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = "[server]\nlisten = \"0.0.0.0:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[store]\nkind = \"memory\"\n[auth]\nrequired = false\n";
@@ -383,4 +413,16 @@ async fn nobody_is_asked_upstream_before_the_key_is_known() {
         assert_eq!(family.ask(&gateway, "up/m", false).await.status, 401);
     }
     assert!(upstream.heard().is_empty());
+}
+
+#[tokio::test]
+async fn probes_want_no_key_and_may_ask_for_the_head_alone() {
+    let gateway = Gateway::start("[auth]\nrequired = true\n").await;
+    for path in ["/health/live", "/health/ready"] {
+        for port in [gateway.addr, gateway.admin] {
+            let own = port.to_string();
+            let head = request(port, "HEAD", path, &[("host", own.as_str())], b"").await;
+            assert!(head.status == 200 && head.body.is_empty(), "{path}: {}", head.status);
+        }
+    }
 }

@@ -90,6 +90,27 @@ async fn three_gateways_admit_exactly_what_a_budget_and_a_limit_hold() {
     println!("{rounds} rounds of {calls} calls at three gateways: 37 or 41 admitted in each, and not one more");
 }
 
+/// What a request gave back is on its way to Redis when its client asks again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_one_after_another_is_not_refused_for_what_has_ended() {
+    let Some(server) = Server::start(&[]) else { return };
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    for (name, team) in [
+        ("place", "limits = { concurrent = 1 }"),
+        // One request may use nearly all of it, and uses next to nothing.
+        ("tokens", "limits = { output_tokens_per_minute = 1200 }"),
+    ] {
+        let config = house(&server, &upstream, team, "").replace("[store]", &format!("[store]\nprefix = \"{name}\""));
+        let gateway = gateway(&config).await;
+        let (_, key) = gateway.key(r#"{"name":"ana","team":"research"}"#).await;
+        for n in 0..40 {
+            let answer = ask(&gateway, &key).await;
+            assert_eq!(answer.status, 200, "{name}, request {n}: {}", answer.text());
+        }
+        gateway.stop().await;
+    }
+}
+
 /// A day's limit begins anew there.
 async fn before_midnight() {
     let left = || 86_400 - std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() % 86_400;

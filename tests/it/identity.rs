@@ -606,3 +606,12 @@ async fn with_an_admin_token_its_holder_is_the_owner_and_scoped_tokens_come_in_b
     assert_eq!(get(Some(token), "/api/v1/keys").await.status, 401);
     assert_eq!(get(Some(&format!("sk-pca-{}", "A".repeat(43))), "/api/v1/keys").await.status, 401);
 }
+
+#[tokio::test]
+async fn a_plus_in_a_path_is_a_plus() {
+    let gateway = Gateway::start("").await;
+    assert_eq!(gateway.admin("POST", "/api/v1/teams", r#"{"name": "r+d"}"#).await.status, 201);
+    for path in ["/api/v1/teams/r+d", "/api/v1/teams/r%2Bd"] {
+        assert_eq!(gateway.admin("GET", path, "").await.json()["name"], "r+d", "{path}");
+    }
+}

@@ -69,13 +69,16 @@ async fn a_script_written_in_place_is_taken_up_whole() {
 #[tokio::test]
 async fn a_broken_file_never_goes_live_and_the_status_names_file_and_line() {
     let script = "fn request(request, context) { return respond(\"good\"); }";
-    let breaks: [(&str, &str, u64, &str); 6] = [
+    let breaks: [(&str, &str, u64, &str); 8] = [
         ("scripts/a.rhai", "fn request(request, context) {\n  let x = ;\n}", 2, ""),
         ("scripts/a.rhai", "fn request(request) { }", 1, "request"),
         ("scripts/a.rhai", "fn event(event, context) {\n  return skip();\n}", 2, "skip"),
         ("scripts/a.rhai", "fn response(response, context) { }", 1, "STREAM"),
         ("gateway.toml", "[server]\nlisten = \"127.0.0.1:0\"\nmax_boddy = \"1MiB\"\n", 3, "max_body"),
         ("gateway.toml", "[server\n", 1, ""),
+        // What a full disk leaves of a file that is saved in place.
+        ("gateway.toml", "", 1, "empty"),
+        ("scripts/a.rhai", "", 1, "empty"),
     ];
     for (file, text, line, word) in breaks {
         let gateway = Gateway::with("", &[("scripts/a.rhai", script)]).await;

@@ -41,6 +41,13 @@ fn a_file_whose_functions_nobody_would_ever_call_is_refused() {
 }
 
 #[test]
+fn a_script_that_lost_its_text_is_no_script() {
+    for text in ["", " \n"] {
+        assert!(problem(text).starts_with("1: is empty, as a save that broke off"), "{}", problem(text));
+    }
+}
+
+#[test]
 fn a_syntax_error_has_line_column_and_a_caret() {
     let found = problems("fn request(request, context) {\n    let x = ;\n}");
     assert_eq!((found[0].file.as_str(), found[0].line), ("scripts/a.rhai", 2));

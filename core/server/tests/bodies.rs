@@ -122,6 +122,25 @@ async fn memory_is_shared_by_all_bodies_and_given_back() {
 }
 
 #[tokio::test]
+async fn bodies_that_announce_much_and_trickle_leave_the_memory_to_others() {
+    let memory = BodyMemory::new(1000);
+    let server = start(quick(), echo(limits(900), memory.clone()));
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\nbegun").await.unwrap();
+        slow.push(socket);
+    }
+    while memory.used() < 15 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(memory.used(), 15, "what came, not what was announced");
+    let body = Full::new(Bytes::from(vec![b'x'; 800]));
+    let held = read_body(body, &HeaderMap::new(), &limits(900), &memory).await.unwrap();
+    assert_eq!(held.bytes.len(), 800);
+}
+
+#[tokio::test]
 async fn unpacked_bytes_count_as_memory() {
     let memory = BodyMemory::new(1 << 20);
     let packed = packed(GzipEncoder::new(&vec![b'x'; 900_000][..])).await;
