@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderName, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, request::Parts};
 use serde_json::{Map, Value};
 
 pub use self::facts::{Allowance, Funds, Rank, Reserve, Seats, Share, Weighed};
@@ -318,15 +318,18 @@ fn tags(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
+/// What a request says of its session, in the first of `SESSION_HEADERS` that it has: one look at each of its headers instead of a
+/// search for each name.
+pub fn session_of(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let rank = |name: &HeaderName| SESSION_HEADERS.iter().position(|known| *known == name.as_str());
+    let found = headers.iter().filter_map(|(name, value)| Some((rank(name)?, value)));
+    // Of several values the first.
+    found.reduce(|best, next| if next.0 < best.0 { next } else { best }).map(|(_, value)| value)
+}
+
 /// Headers in which agents and applications name a session.
-pub static SESSION_HEADERS: [HeaderName; 6] = [
-    HeaderName::from_static("x-portcullis-session-id"),
-    HeaderName::from_static("x-session-id"),
-    HeaderName::from_static("session-id"),
-    HeaderName::from_static("session_id"),
-    HeaderName::from_static("x-session-affinity"),
-    HeaderName::from_static("conversation_id"),
-];
+const SESSION_HEADERS: [&str; 6] =
+    ["x-portcullis-session-id", "x-session-id", "session-id", "session_id", "x-session-affinity", "conversation_id"];
 
 /// Request headers that no stage sees.
 const HIDDEN: [&str; 7] = [

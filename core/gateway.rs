@@ -499,8 +499,9 @@ impl Gateway {
             if exchange.was_beside(&target.name) {
                 continue;
             }
+            let now = clock::now();
             // What would fail for want of time says nothing about the target.
-            if exchange.cx.deadline.is_some_and(|at| at <= clock::now()) {
+            if exchange.cx.deadline.is_some_and(|at| at <= now) {
                 exchange.cx.trace.passed_over(target, "no time is left");
                 break;
             }
@@ -509,13 +510,13 @@ impl Gateway {
                 break;
             }
             // Whose provider would refuse is not asked.
-            if let Some(outlook) = self.state.health.closed(target) {
+            if let Some(outlook) = self.state.health.closed(target, now) {
                 exchange.cx.trace.passed_over(target, "its quota is used up, or its provider said to wait");
                 errors.push(route::spent(target, outlook.resets_in, outlook.unpaid));
                 continue;
             }
             // Health is read when the attempt starts, not when it was planned.
-            let flight = match self.enter(exchange, target) {
+            let flight = match self.enter(exchange, target, now) {
                 Ok(flight) => flight.at(place),
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");

@@ -51,7 +51,7 @@ pub async fn reserve(
     let elsewhere =
         if rules.providers.is_empty() { Need::default() } else { inner.used_elsewhere(&target.provider.name) };
     let permit = inner.permit.as_mut().ok_or_else(no_permit)?;
-    let input = inner.size.tokens(&target.name, estimates);
+    let input = inner.size.tokens_at((&target.name, &target.at_hand.ratio), estimates);
     let asked = inner.opaque.as_ref().map(|o| o.asked);
     let unpriced = inner.bounds.unpriced();
     let funds = unpriced.map(|unpriced| Funds { unpriced, left: permit.left(elsewhere).unwrap_or(u64::MAX) });
@@ -75,7 +75,7 @@ pub async fn reserve(
 /// What an attempt may use at most, for quotas: tokens by their bounds, money by the dearest.
 pub fn at_most(exchange: &mut Exchange, document: &Document, target: &Target, estimates: &Estimates) -> Need {
     let inner = &mut **exchange;
-    let input = inner.size.tokens(&target.name, estimates);
+    let input = inner.size.tokens_at((&target.name, &target.at_hand.ratio), estimates);
     let opaque = inner.opaque.as_ref().map(|o| o.asked);
     let Wanted { longest, .. } = wanted(document, target, inner.cx.operation, opaque, input, Need::default(), None);
     most(document, target, input, longest, opaque)
@@ -103,7 +103,7 @@ pub fn shortened(
         return None;
     }
     let answer = Answer::of(document, target, inner.cx.operation);
-    let input = inner.size.tokens(&target.name, estimates);
+    let input = inner.size.tokens_at((&target.name, &target.at_hand.ratio), estimates);
     let fits =
         |output: u64| room.holds(self::most(document, target, input, output.saturating_mul(answer.choices), None));
     if answer.asked.is_some() || fits(answer.most) {

@@ -201,7 +201,12 @@ async fn heard(mut body: Frames) -> Result<Bytes> {
 }
 
 /// Waits until a deadline. What is ready at once needs no timer. Large futures are handed over pinned: moving them costs.
-pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
+pub fn before<F: Future>(until: Instant, future: F) -> impl Future<Output = Result<F::Output>> {
+    before_when(|| true, until, future)
+}
+
+/// The same once it is `timed`: before that whoever polls it looks at the clock.
+pub async fn before_when<F: Future>(timed: impl Fn() -> bool, until: Instant, future: F) -> Result<F::Output> {
     let mut future = pin!(future);
     let mut timer = pin!(None);
     poll_fn(|cx| {
@@ -209,6 +214,9 @@ pub async fn before<F: Future>(until: Instant, future: F) -> Result<F::Output> {
             return Poll::Ready(Ok(output));
         }
         if timer.is_none() {
+            if !timed() {
+                return Poll::Pending;
+            }
             // The deadline holds also for one who never rests.
             timer.set(Some(unconstrained(clock::sleep_until(until))));
         }

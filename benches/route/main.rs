@@ -1,7 +1,7 @@
 //! What a choice among 100 targets costs, by strategy, and what a place and a turn cost while 10,000 stand in line; without
 //! sockets. One thread; times are what passes for one call, at the median, after a second of warmth.
 //!
-//! `cargo bench --bench route [-- --calls N]`
+//! `cargo bench --bench route [-- --calls N --only WORD]`; `--only` keeps the strategies whose name has that word (for a profiler).
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a bench prints its table")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what it feeds itself is right, or the bench is wrong")]
@@ -28,12 +28,13 @@ const TARGETS: usize = 100;
 const STRATEGIES: [&str; 6] = ["first", "weighted", "least_latency", "least_busy", "least_cost", "quota"];
 
 fn main() {
-    // Cargo adds `--bench`.
-    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
-    let mut calls = 100_000;
-    if arguments.next_if(|argument| argument == "--calls").is_some() {
-        calls = arguments.next().and_then(|n| n.parse().ok()).expect("--calls N");
-    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let said = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        Some(arguments.get(at + 1).unwrap_or_else(|| panic!("{flag} wants a word")))
+    };
+    let calls = said("--calls").map_or(100_000, |n| n.parse().expect("--calls N"));
+    let only = said("--only");
     let header = || println!("{:<28} {:>9} {:>9} {:>9}", "", "calls", "p50 µs", "p99 µs");
     header();
     for strategy in STRATEGIES {
@@ -41,11 +42,17 @@ fn main() {
             if sticky && strategy == "first" {
                 continue;
             }
+            let name = if sticky { format!("{strategy}, sticky") } else { strategy.to_owned() };
+            if only.is_some_and(|only| !name.contains(only.as_str())) {
+                continue;
+            }
             let (table, config) = table(strategy, sticky);
             let times = choose(&table, &config, calls);
-            let name = if sticky { format!("{strategy}, sticky") } else { strategy.to_owned() };
             println!("{name:<28} {:>9} {:>9.2} {:>9.2}   aim {AIM}", times.len(), at(&times, 50), at(&times, 99));
         }
+    }
+    if only.is_some() {
+        return;
     }
     println!();
     header();

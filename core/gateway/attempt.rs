@@ -5,7 +5,11 @@ use std::{pin::pin, sync::Arc, time::Instant};
 
 use http::HeaderMap;
 
-use super::{Attempted, Gateway, hedge::Race, turns::is_copy};
+use super::{
+    Attempted, Gateway,
+    hedge::{Beside, Race},
+    turns::is_copy,
+};
 use crate::{
     call::{Call, Waits},
     clock,
@@ -92,9 +96,9 @@ impl Gateway {
             let settings = &runtime.config.media;
             Box::pin(media::bring(exchange, document, target, fetcher, memory, settings)).await?;
         }
-        // Few aliases hedge; what a race needs is boxed, and made before a stage changes the request for this target.
-        let mut beside = match target.care {
-            Some(_) => self.hedges(runtime, exchange, document, target, rest, client),
+        // Few aliases hedge.
+        let hedge = match target.care {
+            Some(_) => self.hedges(runtime, exchange, document, target, rest),
             None => None,
         };
         let next = exchange.cx.attempt + 1;
@@ -121,7 +125,8 @@ impl Gateway {
             reserve(exchange, seen, target, &self.state.estimates, limits).await?
         };
         let quotas = &self.state.health.quotas;
-        let room = if quotas.is_idle() { None } else { quotas.room(target.at(), clock::now()) };
+        let mut now = clock::now();
+        let room = quotas.view_of_any(now).and_then(|view| view.room(target.at()));
         let shorter = room.and_then(|room| reserve::shortened(exchange, seen, target, &self.state.estimates, room));
         let max_tokens = match (max_tokens, shorter) {
             (Some(own), Some(shorter)) => Some(own.min(shorter)),
@@ -132,7 +137,11 @@ impl Gateway {
         }
         exchange.max_tokens = max_tokens;
         let mut right = Some(reserved);
-        let document = own.as_mut().unwrap_or(document);
+        // What others are asked beside is what it was before a stage changed it for this target.
+        let (document, unchanged) = match &mut own {
+            Some(own) => (own, Some(&*document)),
+            None => (document, None),
+        };
         let mut call = match &exchange.opaque {
             Some(opaque) => Call::opaque(&exchange.cx, opaque, document, target, client, extra)?,
             None => Call::prepare(&exchange.cx, document, exchange.wire.single, target, client, extra)?,
@@ -151,21 +160,23 @@ impl Gateway {
         let mut tried = Vec::new();
         let (mut last, mut renewed): (Option<Error>, bool) = (None, false);
         loop {
-            let now = clock::now();
-            let closed = |index| quotas.key_rests(target.at(), index, now);
-            let choice = self.state.keys.pick_open(&target.provider, &target.model, &tried, now, &closed);
-            match choice {
-                KeyChoice::Resting(wait) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
-                KeyChoice::Refused(_) => return Err(route::keys_refused(target)),
-                KeyChoice::Open | KeyChoice::Key(_) => {}
-            }
-            let key = if let KeyChoice::Key(index) = choice { Some(index) } else { None };
-            let taken = match self.grant(exchange, document, target, key, now).await {
+            let (choice, granted) = match self.key_at_once(exchange, document, target, &tried, now) {
+                (KeyChoice::Resting(wait), _) => return Err(last.unwrap_or_else(|| route::keys_rest(target, wait))),
+                (KeyChoice::Refused(_), _) => return Err(route::keys_refused(target)),
+                (choice, granted) => (choice, granted),
+            };
+            let key = key_of(choice);
+            let granted = match granted {
+                Some(granted) => granted,
+                None => Box::pin(self.grant(exchange, document, target, key)).await,
+            };
+            let taken = match granted {
                 Ok(taken) => taken,
                 // Another key may have something left.
                 Err(refused) if refused.key && key.is_some() => {
                     tried.extend(key);
                     last.get_or_insert_with(|| route::denied(target, &refused));
+                    now = clock::now();
                     continue;
                 }
                 Err(refused) => {
@@ -181,19 +192,34 @@ impl Gateway {
             };
             exchange.cx.attempt += 1;
             let taken = taken.map(|taken| taken.sent(exchange.cx.attempt));
-            exchange.taken.extend(taken);
+            if let Some(taken) = taken {
+                // Nearly every request makes one attempt.
+                exchange.taken.reserve_exact(1);
+                exchange.taken.push(taken);
+            }
             let (began, number) = (exchange.begins(target, document), exchange.cx.attempt);
-            let result = match &mut beside {
-                None => self.send(runtime, exchange, &mut call, (choice, right), document, target, flight).await,
-                Some(beside) => {
-                    let proof = (choice, right);
-                    let room = Box::new_uninit();
-                    let race = self.race(runtime, exchange, &mut call, proof, document, target, flight, beside);
-                    match Box::into_pin(Box::write(room, race)).await {
-                        Race::Alone(result) => result,
+            let proof = (choice, right);
+            let sent = match hedge {
+                None if exchange.cx.operation == Operation::Realtime => {
+                    let opened = self.session(runtime, exchange, &mut call, proof, document, target, flight);
+                    Sent::Session(Box::pin(opened).await)
+                }
+                None => Sent::Call(self.send(exchange, &mut call, proof, document, target).await),
+                Some(hedge) => {
+                    let beside = Beside { hedge, rest, client, document: unchanged.unwrap_or(document) };
+                    let race = self.race(runtime, exchange, &mut call, proof, document, target, flight, &beside);
+                    match race.await {
+                        Race::Alone(sent) => Sent::Call(sent),
                         Race::Over(result) => return result,
                     }
                 }
+            };
+            let result = match sent {
+                Sent::Call(Ok((incoming, waits))) => {
+                    self.heard(runtime, exchange, incoming, &call, document, target, flight, waits).await
+                }
+                Sent::Call(Err(error)) => Err(error),
+                Sent::Session(result) => result,
             };
             let result = result.map_err(said::named);
             self.quota_heard(exchange, target, key, number, result.as_ref().err());
@@ -230,7 +256,7 @@ impl Gateway {
             if !another || exchange.cx.attempt as usize >= route::MAX_ATTEMPTS || exchange.body_is_gone() {
                 return Err(error);
             }
-            last = Some(error);
+            (last, now) = (Some(error), clock::now());
         }
     }
 
@@ -247,49 +273,57 @@ impl Gateway {
         self.state.health.quotas.heard(target.at(), key, mine, error);
     }
 
-    /// What the provider grants for one more attempt; boxed where somebody has to be waited for.
+    /// The next key for an attempt at `now`, and what the provider grants with it; `None`: somebody has to be waited for.
+    pub(super) fn key_at_once(
+        &self,
+        exchange: &mut Exchange,
+        document: &Document,
+        target: &Arc<Target>,
+        tried: &[usize],
+        now: Instant,
+    ) -> (KeyChoice, Option<Granted>) {
+        let quotas = &self.state.health.quotas;
+        let view = quotas.view_of_any(now);
+        let closed = |index| view.as_ref()?.key_rests(target.at(), index);
+        let choice = self.state.keys.pick_open(&target.provider, &target.model, tried, now, &closed);
+        let granted = match (&view, choice) {
+            (Some(view), KeyChoice::Open | KeyChoice::Key(_)) if exchange.cx.operation.spends() => {
+                let mut need = || reserve::at_most(exchange, document, target, &self.state.estimates);
+                quotas.take_at_once(view, target.at(), key_of(choice), &mut need)
+            }
+            _ => Some(Ok(None)),
+        };
+        (choice, granted)
+    }
+
+    /// What the provider grants for one more attempt with this key.
     pub(super) async fn grant(
         &self,
         exchange: &mut Exchange,
         document: &Document,
         target: &Arc<Target>,
         key: Option<usize>,
-        now: Instant,
-    ) -> std::result::Result<Option<Taken>, quota::Refused> {
-        let quotas = &self.state.health.quotas;
-        if quotas.is_idle() || !exchange.cx.operation.spends() {
-            return Ok(None);
-        }
-        let mut need = || reserve::at_most(exchange, document, target, &self.state.estimates);
-        match quotas.take_at_once(target.at(), key, now, &mut need) {
-            Some(result) => result,
-            None => Box::pin(quotas.take(target.at(), key, need)).await,
-        }
+    ) -> Granted {
+        let need = || reserve::at_most(exchange, document, target, &self.state.estimates);
+        self.state.health.quotas.take(target.at(), key, need).await
     }
 
-    /// One call: sign, send; then the answer, whole or as a stream up to its commit. `flight` stays with the
-    /// caller when the call fails.
-    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
+    /// One call: sign, send, and wait for the head of its answer.
     async fn send(
         &self,
-        runtime: &Runtime,
         exchange: &mut Exchange,
         call: &mut Call,
-        (choice, right): (KeyChoice, Reserved),
+        proof: (KeyChoice, Reserved),
         document: &Document,
         target: &Arc<Target>,
-        flight: &mut Option<Flight>,
-    ) -> Result<Attempted> {
+    ) -> Result<(transport::Incoming, Waits)> {
         let waits = waits(exchange, target, document.stream());
-        let outgoing = self.signed(call, target, (choice, right), waits.until).await?;
-        if exchange.cx.operation == Operation::Realtime {
-            return Box::pin(self.session(runtime, exchange, outgoing, target, flight, waits)).await;
-        }
+        let outgoing = self.signed(call, target, proof, waits.until).await?;
         let sending = pin!(self.state.transport.send(outgoing, target));
         let sent = transport::before(waits.until, sending).await?;
         // A body that broke off while it streamed is its client's doing.
         let incoming = sent.map_err(|e| exchange.body_fault().unwrap_or(e))?;
-        self.heard(runtime, exchange, incoming, call, document, target, flight, waits).await
+        Ok((incoming, waits))
     }
 
     /// The call with its proof on it: a key, or a token that may have to be fetched.
@@ -308,6 +342,15 @@ impl Gateway {
     }
 }
 
+/// What quotas say to one more attempt.
+pub(super) type Granted = std::result::Result<Option<Taken>, quota::Refused>;
+
+/// What came of a call.
+enum Sent {
+    Call(Result<(transport::Incoming, Waits)>),
+    Session(Result<Attempted>),
+}
+
 /// Who makes an answer in the background, and that no stage is passed by which looks at answers. Before anything is spent.
 fn begins_in_background(exchange: &mut Exchange, target: &Target) -> Result<()> {
     target.provider.must_run_in_background(exchange.cx.format)?;
@@ -317,6 +360,10 @@ fn begins_in_background(exchange: &mut Exchange, target: &Target) -> Result<()> 
     }
     exchange.background = true;
     Ok(())
+}
+
+pub(super) fn key_of(choice: KeyChoice) -> Option<usize> {
+    if let KeyChoice::Key(index) = choice { Some(index) } else { None }
 }
 
 /// The clocks of a call to this target that is sent now.

@@ -94,7 +94,7 @@ impl Later {
             if exchange.was_beside(&target.name) {
                 continue;
             }
-            if gateway.state.health.closed(&target).is_some() {
+            if gateway.state.health.closed(&target, clock::now()).is_some() {
                 exchange.cx.trace.passed_over(&target, "its quota is used up, or its provider said to wait");
                 continue;
             }

@@ -1,7 +1,11 @@
 //! Whose turn it is, at the gateway and at targets that have a bound. Whoever finds room goes on at once; what is done for those
 //! who wait lies in boxes, off the common way. Orders nobody: that is `queue`'s.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::{Either, select};
 
@@ -45,8 +49,8 @@ impl Gateway {
     }
 
     /// Its health lets this request in; a copy of one is counted apart from those that somebody waits for.
-    pub(super) fn enter(&self, exchange: &Exchange, target: &Target) -> Result<Flight, Duration> {
-        let (health, now) = (&self.state.health, clock::now());
+    pub(super) fn enter(&self, exchange: &Exchange, target: &Target, now: Instant) -> Result<Flight, Duration> {
+        let health = &self.state.health;
         if is_copy(exchange) { health.enter_copy(target, now) } else { health.enter(target, now) }
     }
 

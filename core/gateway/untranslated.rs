@@ -6,16 +6,19 @@ use std::{borrow::Cow, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, request::Parts};
 
-use super::{Attempted, Gateway};
+use super::{Attempted, Gateway, attempt::waits};
 use crate::{
     auth::{self, Principal},
-    call::Waits,
+    call::{Call, Waits},
     clock,
+    codec::document::Document,
     endpoint::Found,
     error::{Error, Kind, Result},
     exchange::Exchange,
+    limit::Reserved,
     model::Operation,
     opaque::{self, Answers, Books, answer::Through},
+    provider::KeyChoice,
     realtime::{Guard, Session},
     reply::Reply,
     route::{Flight, Target},
@@ -123,15 +126,19 @@ impl Gateway {
     }
 
     /// The upstream's side of a realtime session; the client's is answered when it is open.
+    #[expect(clippy::too_many_arguments, reason = "the whole state of one call; a struct would be used once")]
     pub(super) async fn session(
         &self,
         runtime: &Runtime,
         exchange: &mut Exchange,
-        outgoing: transport::Sealed,
+        call: &mut Call,
+        proof: (KeyChoice, Reserved),
+        document: &Document,
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
-        Waits { began, until, .. }: Waits,
     ) -> Result<Attempted> {
+        let Waits { began, until, .. } = waits(exchange, target, document.stream());
+        let outgoing = self.signed(call, target, proof, until).await?;
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);
         let upstream = match transport::before(until, opening).await?? {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{Every, Quota, Scope, Unit},
-    limit::budget::{Counter, Short},
+    limit::budget::{Short, Sums},
 };
 
 #[derive(Debug)]
@@ -45,7 +45,9 @@ struct State {
     number: u64,
     /// Who opened it, until that attempt was answered.
     opener: Option<u64>,
-    counter: Counter,
+    sums: Sums,
+    /// Holds that are neither settled nor released: who took one knows what it is.
+    holds: u64,
     /// It was read from the store, or there is none.
     read: bool,
     /// What all who wait for a block need together.
@@ -88,6 +90,13 @@ pub struct Written {
     pub unanswered: bool,
 }
 
+impl State {
+    /// Of another window, or as somebody else has counted: nobody holds anything of it.
+    fn begin(&mut self, sums: Sums) {
+        (self.sums, self.holds) = (sums, 0);
+    }
+}
+
 impl Meter {
     /// `kept`: by a store, which is to be asked first.
     pub fn new(whose: Scope, quota: &Quota, kept: bool) -> Meter {
@@ -120,6 +129,12 @@ impl Meter {
         self.shown.read(now, self.lasts)
     }
 
+    /// What is left, as `read` has it.
+    #[inline]
+    pub fn left(&self, now: Millis) -> u64 {
+        self.shown.left(now).unwrap_or_else(|| self.read(now).left)
+    }
+
     /// The same for who looks at many.
     #[inline]
     pub fn brief(&self, now: Millis, closely: bool) -> Brief {
@@ -137,7 +152,7 @@ impl Meter {
         let mut frame = self.roll(state, now);
         let fresh = frame.is_none();
         // A window that nobody has used yet begins with who does.
-        if matches!(self.every, Every::Use(_)) && state.counter.spent() == 0 && state.counter.at_rest() {
+        if matches!(self.every, Every::Use(_)) && state.sums.spent() == 0 && state.holds == 0 {
             frame = None;
         }
         let opens = frame.is_none();
@@ -156,12 +171,13 @@ impl Meter {
         }
         state.next += 1;
         let id = state.next;
-        let result = match state.counter.hold_of((id, true, || ()), amount, bound, 0, u64::MAX) {
+        let result = match state.sums.take(amount, amount, bound, 0) {
             Ok(()) => {
+                state.holds += 1;
                 if opens {
                     state.opener = Some(id);
                 }
-                let low = state.stale || state.counter.wants(bound, 0, 0).is_some();
+                let low = state.stale || state.sums.wants(bound, 0, 0).is_some();
                 Ok((Hold { id, number: state.number, amount }, low))
             }
             Err(Short::Block) => {
@@ -171,7 +187,11 @@ impl Meter {
             Err(Short::Held) => Err(Lack::Held),
             Err(Short::Spent) => Err(closed),
         };
-        self.show(state);
+        if opens {
+            self.show(state)
+        } else {
+            self.show_left(state)
+        }
         result
     }
 
@@ -182,40 +202,42 @@ impl Meter {
         if !self.is_current(state, hold) {
             return;
         }
-        state.counter.lower(hold.id, None);
+        state.sums.give_back(hold.amount);
+        state.holds = state.holds.saturating_sub(1);
         if state.opener == Some(hold.id) {
             state.opener = None;
         }
-        self.show(state);
+        self.show_left(state);
     }
 
     /// The provider has answered: if this attempt opened the window, the provider's own is open by now.
-    pub fn answered(&self, hold: Hold, now: Millis) {
+    pub fn answered(&self, hold: Hold, now: impl FnOnce() -> Millis) {
         if self.opening.load(Ordering::Acquire) == hold.id {
             self.opened(&mut self.lock(), hold, now);
         }
     }
 
-    fn opened(&self, state: &mut State, hold: Hold, now: Millis) {
+    fn opened(&self, state: &mut State, hold: Hold, now: impl FnOnce() -> Millis) {
         if state.opener != Some(hold.id) || !self.is_current(state, hold) {
             return;
         }
         state.opener = None;
         if let Some(frame) = &mut state.frame {
-            frame.answered(&self.every, now);
+            frame.answered(&self.every, now());
             state.stale = true;
         }
         self.show(state);
     }
 
     /// The reservation ends; `used` was used. In a window that is over by now it changes nothing any more.
-    pub fn settle(&self, hold: Hold, used: u64, now: Millis) {
+    pub fn settle(&self, hold: Hold, used: u64, now: impl FnOnce() -> Millis) {
         let mut guard = self.lock();
         let state = &mut *guard;
         self.opened(state, hold, now);
         if self.is_current(state, hold) {
-            state.counter.settle(hold.id, used);
-            self.show(state);
+            state.sums.settle(hold.amount, used);
+            state.holds = state.holds.saturating_sub(1);
+            self.show_left(state);
         }
     }
 
@@ -229,7 +251,8 @@ impl Meter {
             && frame.phase(now) == Phase::Past
         {
             // Who still holds something of it is answered by `is_current`.
-            (state.frame, state.opener, state.counter, state.stale) = (None, None, Counter::default(), true);
+            (state.frame, state.opener, state.stale) = (None, None, true);
+            state.begin(Sums::default());
         }
         state.frame
     }
@@ -261,7 +284,8 @@ impl Meter {
                 frame.shift((now as i64).saturating_sub(frame.start as i64));
             }
             if frame.phase(now) != Phase::Past {
-                (state.frame, state.counter) = (Some(frame), Counter::opened(ceiling, None));
+                state.frame = Some(frame);
+                state.begin(Sums::of(ceiling, 0));
             }
         }
         self.show(state);
@@ -284,13 +308,13 @@ impl Meter {
         let Some(frame) = self.roll(state, now) else {
             return std::mem::take(&mut state.stale).then_some((None, 0));
         };
-        let wants = state.counter.wants(self.bound(), 0, state.waiting);
+        let wants = state.sums.wants(self.bound(), 0, state.waiting);
         if wants.is_none() && !state.stale {
             return None;
         }
         state.stale = false;
-        let ceiling = state.counter.ceiling().max(wants.unwrap_or(0));
-        let unanswered = state.opener.is_some() || (state.counter.spent() == 0 && state.counter.at_rest());
+        let ceiling = state.sums.ceiling().max(wants.unwrap_or(0));
+        let unanswered = state.opener.is_some() || (state.sums.spent() == 0 && state.holds == 0);
         Some((Some(Written { frame, ceiling, open: true, unanswered }), state.number))
     }
 
@@ -300,7 +324,7 @@ impl Meter {
         let state = &mut *guard;
         state.waiting = 0;
         if state.frame.is_some() && state.number == number {
-            state.counter.granted(ceiling);
+            state.sums.granted(ceiling);
         }
         self.show(state);
         drop(guard);
@@ -316,8 +340,8 @@ impl Meter {
     pub fn at_rest(&self) -> Option<Written> {
         let state = self.lock();
         let frame = state.frame?;
-        let counter = &state.counter;
-        let used = if counter.at_rest() { counter.spent() } else { counter.ceiling() };
+        let sums = &state.sums;
+        let used = if state.holds == 0 { sums.spent() } else { sums.ceiling() };
         Some(Written { frame, ceiling: used, open: false, unanswered: false })
     }
 
@@ -325,7 +349,8 @@ impl Meter {
     pub fn observe(&self, frame: Option<Frame>, used: u64) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        (state.read, state.frame, state.counter) = (true, frame, Counter::seen(used, 0));
+        (state.read, state.frame) = (true, frame);
+        state.begin(Sums::of(used, 0));
         self.show(state);
     }
 
@@ -351,7 +376,7 @@ impl Meter {
     pub fn grant_all(&self) {
         let mut state = self.lock();
         state.waiting = 0;
-        state.counter.granted(u64::MAX);
+        state.sums.granted(u64::MAX);
     }
 
     /// In a rehearsal: so much is left of it.
@@ -359,14 +384,24 @@ impl Meter {
         let mut state = self.lock();
         let used = self.bound().saturating_sub(left);
         if runs || used > 0 {
-            (state.frame, state.counter) = (Some(Frame::of(&self.every, now)), Counter::opened(used, None));
+            state.frame = Some(Frame::of(&self.every, now));
+            state.begin(Sums::of(used, 0));
         }
         self.show(&state);
     }
 
     fn show(&self, state: &State) {
         self.opening.store(state.opener.unwrap_or(0), Ordering::Release);
-        self.shown.show(state.frame, state.counter.balance(self.bound(), 0).left);
+        self.shown.show(state.frame, state.sums.left(self.bound(), 0));
+    }
+
+    /// The same where the window is the one that was shown last.
+    fn show_left(&self, state: &State) {
+        if self.shown.show_left(state.sums.left(self.bound(), 0)) {
+            self.opening.store(state.opener.unwrap_or(0), Ordering::Release);
+        } else {
+            self.show(state);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -237,11 +237,11 @@ impl Quotas {
     }
 
     /// How it stands, if it may not be asked now: told at a glance of most that may.
-    pub fn closed(&self, at: At<'_>) -> Option<Outlook> {
+    pub fn closed(&self, at: At<'_>, now: Instant) -> Option<Outlook> {
         if self.is_idle() {
             return None;
         }
-        let view = self.view(clock::now());
+        let view = self.view(now);
         if view.brief(at.slot, false, &mut None) == Brief::Open {
             return None;
         }
@@ -253,19 +253,9 @@ impl Quotas {
         View { registry: self.registry.load(), now: self.pace.now(now) }
     }
 
-    /// Until this one of its provider's keys may be used for a target again; `None`: it may be used now.
-    pub fn key_rests(&self, at: At<'_>, index: usize, now: Instant) -> Option<Duration> {
-        if self.is_idle() {
-            return None;
-        }
-        let (registry, now) = (self.registry.load(), self.pace.now(now));
-        let (keys, print) = (registry.seats.find(at).1?, at.provider.fingerprint(index)?);
-        let mut mine = keys.iter().filter(|key| key.fits(print, at.model));
-        if mine.all(|key| key.gate.brief(now, false) == Brief::Open) {
-            return None;
-        }
-        let outlook = of_key(keys, print, at.model, now);
-        (!outlook.open).then(|| outlook.resets_in.unwrap_or(Duration::ZERO))
+    /// The same where there is something to look at; `None`: there is not.
+    pub fn view_of_any(&self, now: Instant) -> Option<View> {
+        (!self.is_idle()).then(|| self.view(now))
     }
 
     pub(crate) fn now(&self) -> Millis {
@@ -304,6 +294,17 @@ impl View {
             }
         }
         target.map_or(Brief::Open, |gate| gate.brief(self.now, closely))
+    }
+
+    /// Until this one of its provider's keys may be used for a target again; `None`: it may be used now.
+    pub fn key_rests(&self, at: At<'_>, index: usize) -> Option<Duration> {
+        let (keys, print) = (self.registry.seats.find(at).1?, at.provider.fingerprint(index)?);
+        let mut mine = keys.iter().filter(|key| key.fits(print, at.model));
+        if mine.all(|key| key.gate.brief(self.now, false) == Brief::Open) {
+            return None;
+        }
+        let outlook = of_key(keys, print, at.model, self.now);
+        (!outlook.open).then(|| outlook.resets_in.unwrap_or(Duration::ZERO))
     }
 
     /// As `Quotas::look`.

@@ -1,19 +1,13 @@
 //! What one attempt may use at most: what is left of the quotas that count tokens or money. Read without a lock; whether it is still there
 //! is decided when it is taken.
 
-use std::time::Instant;
-
-use super::{At, Quotas, frame::Millis, gate::Gate};
+use super::{At, View, frame::Millis, gate::Gate};
 use crate::{config::Unit, limit::Need};
 
-impl Quotas {
-    /// What an attempt at this target may use at most at `now`, as far as tokens and money are counted; `None`: they are not.
-    pub fn room(&self, at: At<'_>, now: Instant) -> Option<Room> {
-        if self.is_idle() {
-            return None;
-        }
-        let (registry, now) = (self.registry.load(), self.pace.now(now));
-        let (own, keys) = registry.seats.find(at);
+impl View {
+    /// What an attempt at this target may use at most, as far as tokens and money are counted; `None`: they are not.
+    pub fn room(&self, at: At<'_>) -> Option<Room> {
+        let (now, (own, keys)) = (self.now, self.registry.seats.find(at));
         let room = own.and_then(|gate| Room::of(gate, now));
         // The key that has the most: which one it will be is not known yet.
         let keys = keys.into_iter().flat_map(|keys| keys.iter());
@@ -45,7 +39,7 @@ impl Room {
                 Unit::Tokens => &mut room.tokens,
                 Unit::Usd => &mut room.nano_usd,
             };
-            *of = meter.read(now).left.min(*of);
+            *of = meter.left(now).min(*of);
             room
         });
         (room != all).then_some(room)

@@ -2,7 +2,7 @@
 //! different moments may not belong together, so nothing is decided by it: `Meter::hold` decides.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -24,8 +24,6 @@ pub struct Shown {
     open_until: AtomicU64,
     /// When all of it is there again; zero: it is.
     returns: AtomicU64,
-    /// The part that is left.
-    share: AtomicU32,
 }
 
 /// What is left of a quota, and when all of it is there again.
@@ -54,7 +52,6 @@ impl Shown {
             over: zero(),
             open_until: AtomicU64::new(if bound == 0 { 0 } else { Millis::MAX }),
             returns: zero(),
-            share: AtomicU32::new(1f32.to_bits()),
         }
     }
 
@@ -69,11 +66,10 @@ impl Shown {
     /// After each change of the window or of what is left, under the meter's lock.
     pub fn show(&self, frame: Option<Frame>, left: u64) {
         let bound = self.bound();
-        let share = left.min(bound) as f64 / bound.max(1) as f64;
-        let (open_until, returns, share) = match frame {
-            None => (if bound == 0 { 0 } else { Millis::MAX }, 0, 1.0),
-            Some(frame) if left == 0 => (0, frame.returns(), 0.0),
-            Some(frame) => (frame.closes(), frame.returns(), share as f32),
+        let (open_until, returns) = match frame {
+            None => (if bound == 0 { 0 } else { Millis::MAX }, 0),
+            Some(frame) if left == 0 => (0, frame.returns()),
+            Some(frame) => (frame.closes(), frame.returns()),
         };
         let Frame { start, ends, over } = frame.unwrap_or(Frame { start: 0, ends: 0, over: 0 });
         self.left.store(left, Ordering::Relaxed);
@@ -81,8 +77,24 @@ impl Shown {
         self.over.store(over, Ordering::Relaxed);
         self.start.store(start, Ordering::Release);
         self.returns.store(returns, Ordering::Relaxed);
-        self.share.store(share.to_bits(), Ordering::Relaxed);
         self.open_until.store(open_until, Ordering::Release);
+    }
+
+    /// After a change of what is left in the window that was shown last, under the same lock. `false`: that changes more than this.
+    #[inline]
+    pub fn show_left(&self, left: u64) -> bool {
+        let same = left > 0 && self.open_until.load(Ordering::Relaxed) > 0;
+        if same {
+            self.left.store(left, Ordering::Release);
+        }
+        same
+    }
+
+    /// What is left; `None`: `read` knows.
+    #[inline]
+    pub fn left(&self, now: Millis) -> Option<u64> {
+        let known = now < self.open_until.load(Ordering::Acquire);
+        known.then(|| self.left.load(Ordering::Relaxed).min(self.bound()))
     }
 
     /// `lasts`: as long as a window does.
@@ -115,12 +127,13 @@ impl Shown {
         if !closely {
             return Brief::Open;
         }
-        let share = f32::from_bits(self.share.load(Ordering::Relaxed));
-        let resets_in = match self.returns.load(Ordering::Relaxed) {
+        let returns = self.returns.load(Ordering::Relaxed);
+        if returns == 0 {
             // A window that is not open yet is as good as one that has just begun.
-            0 => lasts,
-            returns => Some(Duration::from_millis(returns.saturating_sub(now))),
-        };
-        Brief::Left(share, resets_in)
+            return Brief::Left(1.0, lasts);
+        }
+        let (left, bound) = (self.left.load(Ordering::Relaxed), self.bound());
+        let share = left.min(bound) as f64 / bound.max(1) as f64;
+        Brief::Left(share as f32, Some(Duration::from_millis(returns.saturating_sub(now))))
     }
 }

@@ -1,13 +1,10 @@
 //! Before an attempt: all that it may use of every quota that binds it, or nothing and when to come back. After it: what it used,
 //! and what the provider said. A value that is dropped without a word counts as used whole.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    KeyGate, Quotas,
+    KeyGate, Quotas, View,
     frame::Millis,
     gate::{Gate, Pass, Told},
     meter::{Hold, Lack, Meter},
@@ -38,12 +35,17 @@ pub struct At<'a> {
 pub struct Taken {
     /// Its number in the request; 0: it was not sent yet, and what is dropped then is given back.
     attempt: u32,
-    held: Vec<(Arc<Meter>, Hold)>,
+    /// Those whose closing it was to find out about, by their places: a bit each.
+    probes: u8,
+    gates: Gates<Arc<Gate>>,
+    /// Of the gates' meters, in their order; fewer than those where it got no further.
+    holds: Vec<Hold>,
     shared: Option<Claimed>,
-    /// Those whose closing it was to find out about.
-    probes: Vec<Arc<Gate>>,
     quotas: Arc<Quotas>,
 }
+
+/// All that bind an attempt: its target's, its key's, and its key's for this model.
+type Gates<G> = [Option<G>; 3];
 
 /// Nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,53 +60,44 @@ pub struct Refused {
 }
 
 impl Quotas {
-    /// The right to one attempt at `now`, as far as nobody has to be waited for: no block of the store's, and no other gateway.
-    /// `None`: `take` is to be asked instead, and nothing is held. Otherwise as it.
+    /// The right to one attempt at the view's moment, as far as nobody has to be waited for: no block of the store's, and no other
+    /// gateway. `None`: `take` is to be asked instead, and nothing is held. Otherwise as it.
     pub fn take_at_once(
         self: &Arc<Self>,
+        View { registry, now }: &View,
         at: At<'_>,
         key: Option<usize>,
-        now: Instant,
         need: &mut impl FnMut() -> Need,
     ) -> Option<Result<Option<Taken>, Refused>> {
-        if self.is_idle() {
-            return Some(Ok(None));
-        }
         if self.desk.is_some() {
             return None;
         }
-        let (registry, now) = (self.registry.load(), self.pace.now(now));
-        let (own, keys) = registry.gates(at, key);
-        let gates = || own.map(|gate| (false, gate)).into_iter().chain(keys.clone().map(|gate| (true, gate)));
+        let now = *now;
+        let gates = registry.gates(at, key);
+        let binding = || gates.iter().enumerate().filter_map(|(n, gate)| Some((n > 0, gate.as_ref()?)));
         let (mut count, mut measured) = (None, false);
-        for (_, gate) in gates() {
+        for (_, gate) in binding() {
             count = Some(count.unwrap_or(0) + gate.meters.len());
             measured |= gate.meters.iter().any(|meter| meter.unit != Unit::Requests);
         }
         let Some(count) = count else { return Some(Ok(None)) };
-        let (held, probes) = (Vec::with_capacity(count), Vec::new());
-        let mut taken = Taken { attempt: 0, held, shared: None, probes, quotas: self.clone() };
-        for (of_key, gate) in gates() {
-            match gate.enter(now) {
-                Pass::Open => {}
-                Pass::Probe => taken.probes.push(gate.clone()),
-                Pass::Closed(wait) => {
-                    return Some(Err(Refused { wait, key: of_key, away: false, unpaid: gate.is_unpaid() }));
-                }
-            }
+        let mut taken = Taken::of(self, gates.map(Option::<&Arc<Gate>>::cloned));
+        taken.holds.reserve_exact(count);
+        if let Err(refused) = taken.enter(|| now) {
+            return Some(Err(refused));
         }
         if count == 0 {
-            return Some(Ok((!taken.probes.is_empty()).then_some(taken)));
+            return Some(Ok((taken.probes != 0).then_some(taken)));
         }
         // Only who counts tokens or money has them estimated.
         let need = if measured { need() } else { Need::default() };
         let mut low = false;
-        for (of_key, gate) in gates() {
+        for (of_key, gate) in binding() {
             for meter in &*gate.meters {
                 match meter.hold(amount(meter.unit, need), now) {
                     Ok((hold, near)) => {
                         low |= near;
-                        taken.held.push((meter.clone(), hold));
+                        taken.holds.push(hold);
                     }
                     Err(Lack::Block) => return None,
                     Err(Lack::Closed(wait)) => return Some(Err(Refused::of(wait, of_key))),
@@ -128,48 +121,29 @@ impl Quotas {
         if self.is_idle() {
             return Ok(None);
         }
-        let gates: [Vec<Arc<Gate>>; 2] = {
-            let registry = self.registry.load();
-            let (own, keys) = registry.gates(at, key);
-            [own.cloned().into_iter().collect(), keys.cloned().collect()]
-        };
-        if gates.iter().all(Vec::is_empty) {
+        let gates = self.registry.load().gates(at, key).map(Option::<&Arc<Gate>>::cloned);
+        if gates.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let mut taken = Taken { attempt: 0, held: Vec::new(), shared: None, probes: Vec::new(), quotas: self.clone() };
-        for (of_key, gates) in gates.iter().enumerate() {
-            for gate in gates {
-                match gate.enter(self.now()) {
-                    Pass::Open => {}
-                    Pass::Probe => taken.probes.push(gate.clone()),
-                    Pass::Closed(wait) => {
-                        return Err(Refused { wait, key: of_key == 1, away: false, unpaid: gate.is_unpaid() });
-                    }
-                }
-            }
-        }
+        let mut taken = Taken::of(self, gates);
+        taken.enter(|| self.now())?;
         let mut meters: Vec<(bool, Arc<Meter>)> = Vec::new();
-        for (of_key, gates) in gates.iter().enumerate() {
-            meters.extend(gates.iter().flat_map(|gate| gate.meters.iter().map(|meter| (of_key == 1, meter.clone()))));
+        for (n, gate) in taken.gates.iter().enumerate() {
+            meters.extend(gate.iter().flat_map(|gate| gate.meters.iter().map(|meter| (n > 0, meter.clone()))));
         }
         if meters.is_empty() {
-            return Ok((!taken.probes.is_empty()).then_some(taken));
+            return Ok((taken.probes != 0).then_some(taken));
         }
         // Only who counts tokens or money has them estimated.
         let need = if meters.iter().all(|(_, meter)| meter.unit == Unit::Requests) { Need::default() } else { need() };
         let result = match &self.desk {
             Some(desk) => self.claim(desk, &meters, need).await.map(|claimed| taken.shared = Some(claimed)),
-            None => self.hold(&meters, need, &mut taken.held).await,
+            None => self.hold(&meters, need, &mut taken.holds).await,
         };
         result.map(|()| Some(taken))
     }
 
-    async fn hold(
-        &self,
-        meters: &[(bool, Arc<Meter>)],
-        need: Need,
-        held: &mut Vec<(Arc<Meter>, Hold)>,
-    ) -> Result<(), Refused> {
+    async fn hold(&self, meters: &[(bool, Arc<Meter>)], need: Need, holds: &mut Vec<Hold>) -> Result<(), Refused> {
         let until = clock::now() + PATIENCE;
         for (of_key, meter) in meters {
             let amount = amount(meter.unit, need);
@@ -180,7 +154,7 @@ impl Quotas {
                 granted.as_mut().enable();
                 match meter.hold(amount, self.now()) {
                     Ok((hold, low)) => {
-                        held.push((meter.clone(), hold));
+                        holds.push(hold);
                         if self.store.is_some() && low {
                             self.wanted.notify_one();
                         }
@@ -305,15 +279,43 @@ impl Taken {
         self.attempt
     }
 
+    fn of(quotas: &Arc<Quotas>, gates: Gates<Arc<Gate>>) -> Taken {
+        Taken { attempt: 0, probes: 0, gates, holds: Vec::new(), shared: None, quotas: quotas.clone() }
+    }
+
+    /// All of its gates, or the first that is closed.
+    fn enter(&mut self, now: impl Fn() -> Millis) -> Result<(), Refused> {
+        for (n, gate) in self.gates.iter().enumerate() {
+            let Some(gate) = gate else { continue };
+            match gate.enter(now()) {
+                Pass::Open => {}
+                Pass::Probe => self.probes |= 1 << n,
+                Pass::Closed(wait) => {
+                    return Err(Refused { wait, key: n > 0, away: false, unpaid: gate.is_unpaid() });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What it holds, with whose it is.
+    fn held(&self) -> impl Iterator<Item = (&Arc<Meter>, Hold)> {
+        self.gates.iter().flatten().flat_map(|gate| gate.meters.iter()).zip(self.holds.iter().copied())
+    }
+
+    fn probed(&self) -> impl Iterator<Item = &Arc<Gate>> {
+        self.gates.iter().enumerate().filter(|(n, _)| self.probes & 1 << n != 0).filter_map(|(_, gate)| gate.as_ref())
+    }
+
     /// The provider has answered, so its window is open; `open`: and it has not told to wait.
     fn answered(&self, open: bool) {
-        let now = self.quotas.now();
-        self.held.iter().for_each(|(meter, hold)| meter.answered(*hold, now));
+        let now = || self.quotas.now();
+        self.held().for_each(|(meter, hold)| meter.answered(hold, now));
         if let Some(claimed) = &self.shared {
-            claimed.answered(now);
+            claimed.answered(now());
         }
-        if open && !self.probes.is_empty() {
-            self.probes.iter().for_each(|gate| gate.opened());
+        if open && self.probes != 0 {
+            self.probed().for_each(|gate| gate.opened());
             self.quotas.wanted.notify_one();
         }
     }
@@ -324,11 +326,18 @@ impl Taken {
     }
 
     fn give_up(&mut self) {
-        self.probes.drain(..).for_each(|gate| gate.unproven());
-        self.held.drain(..).for_each(|(meter, hold)| meter.release(hold));
+        self.probed().for_each(|gate| gate.unproven());
+        self.held().for_each(|(meter, hold)| meter.release(hold));
+        self.forget();
         if let Some(claimed) = self.shared.take() {
             claimed.settle(|_, _| 0);
         }
+    }
+
+    /// Nothing is held any more.
+    fn forget(&mut self) {
+        self.probes = 0;
+        self.holds.clear();
     }
 
     /// What the attempt used. `None`: nobody knows, and what was reserved counts.
@@ -337,17 +346,16 @@ impl Taken {
     }
 
     fn end(&mut self, used: Option<Need>) {
-        let now = self.quotas.now();
+        let now = || self.quotas.now();
         let of = |unit: Unit, held: u64| match used {
             _ if unit == Unit::Requests => held,
             Some(used) => amount(unit, used),
             None => held,
         };
         // A probe that was answered has opened its gate long since.
-        self.probes.drain(..).for_each(|gate| gate.unproven());
-        for (meter, hold) in self.held.drain(..) {
-            meter.settle(hold, of(meter.unit, hold.amount), now);
-        }
+        self.probed().for_each(|gate| gate.unproven());
+        self.held().for_each(|(meter, hold)| meter.settle(hold, of(meter.unit, hold.amount), now));
+        self.forget();
         if let Some(claimed) = self.shared.take() {
             claimed.settle(of);
         }
@@ -367,18 +375,14 @@ impl Refused {
 }
 
 impl super::Registry {
-    /// That of the target, and those of the key.
-    fn gates<'r>(
-        &'r self,
-        at: At<'r>,
-        key: Option<usize>,
-    ) -> (Option<&'r Arc<Gate>>, impl Iterator<Item = &'r Arc<Gate>> + Clone) {
+    fn gates<'r>(&'r self, at: At<'r>, key: Option<usize>) -> Gates<&'r Arc<Gate>> {
         let (own, keys) = self.seats.find(at);
-        let print = key.and_then(|index| at.provider.fingerprint(index));
-        let keys = keys.zip(print).into_iter().flat_map(move |(keys, print)| {
-            keys.iter().filter(move |key| key.fits(print, at.model)).map(|key| &key.gate)
-        });
-        (own, keys)
+        let mut gates = [own, None, None];
+        let Some((keys, print)) = keys.zip(key.and_then(|index| at.provider.fingerprint(index))) else { return gates };
+        // No key has two for the same model.
+        let mine = keys.iter().filter(|key| key.fits(print, at.model)).map(|key| &key.gate);
+        gates[1..].iter_mut().zip(mine).for_each(|(place, gate)| *place = Some(gate));
+        gates
     }
 
     /// Names can be callers' words: what is open and has no quota goes first.

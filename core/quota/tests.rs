@@ -78,7 +78,10 @@ impl World {
     async fn take(&self, key: Option<usize>, tokens: u64) -> Result<Taken, Refused> {
         let mut need = || Need { input_tokens: tokens, output_tokens: 0, nano_usd: 0 };
         // As the gateway does.
-        let result = match self.quotas.take_at_once(self.at(), key, clock::now(), &mut need) {
+        let view = self.quotas.view(clock::now());
+        let at_once = self.quotas.take_at_once(&view, self.at(), key, &mut need);
+        drop(view);
+        let result = match at_once {
             Some(result) => result,
             None => self.quotas.take(self.at(), key, need).await,
         };
@@ -309,14 +312,14 @@ fn each_key_has_its_own_quota_and_its_own_closing() {
         for _ in 0..2 {
             world.take(Some(0), 1).await.unwrap().settle(None);
         }
-        let rests = |key| world.quotas.key_rests(world.at(), key, clock::now());
+        let rests = |key| world.quotas.view(clock::now()).key_rests(world.at(), key);
         assert!(rests(0).is_some() && rests(1).is_none());
         assert!(world.take(Some(0), 1).await.unwrap_err().key);
         assert_eq!((world.look().open, world.look().left), (true, 2));
         world.refuse(Some(1), Some(Duration::from_secs(20)), None);
         assert_eq!(rests(1), Some(Duration::from_secs(20)));
         let other = At { model: "other", ..world.at() };
-        assert_eq!(world.quotas.key_rests(other, 1, clock::now()), None, "the provider spoke of one model");
+        assert_eq!(world.quotas.view(clock::now()).key_rests(other, 1), None, "the provider spoke of one model");
         let look = world.look();
         assert_eq!((look.open, look.resets_in), (false, Some(Duration::from_secs(20))), "the first key that returns");
     });
@@ -395,7 +398,7 @@ fn a_clock_that_jumps_neither_locks_out_nor_refills() {
     meter.shift(by);
     let moved = began.saturating_add_signed(by);
     assert_eq!(meter.read(moved).returns.unwrap() - moved, left);
-    meter.settle(hold, 1, moved);
+    meter.settle(hold, 1, || moved);
     assert_eq!(meter.read(moved).left, 1, "what was under way finds its window");
 }
 

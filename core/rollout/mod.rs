@@ -37,7 +37,7 @@ use self::{
 use crate::{
     auth,
     config::{self, Sticky},
-    context::SESSION_HEADERS,
+    context::session_of,
     runtime::Runtime,
 };
 
@@ -164,7 +164,7 @@ impl Rollout {
         let credential = auth::credential(&parts.headers, parts.uri.query());
         let session = match self.rules.sticky {
             Sticky::Key => None,
-            Sticky::Session => Some(SESSION_HEADERS.iter().find_map(|name| parts.headers.get(name))?),
+            Sticky::Session => Some(session_of(&parts.headers)?),
         };
         if session.is_none() && credential.is_none() {
             return None;

@@ -151,8 +151,8 @@ impl Health {
     }
 
     /// Why its provider may not be asked now; `None`: it may. The same for who wants to know no more.
-    pub fn closed(&self, target: &Target) -> Option<Outlook> {
-        self.quotas.closed(target.at())
+    pub fn closed(&self, target: &Target, now: Instant) -> Option<Outlook> {
+        self.quotas.closed(target.at(), now)
     }
 
     /// Of targets that fare so, for a rehearsal.

@@ -12,6 +12,7 @@ pub mod probe;
 mod profile;
 mod rehearsed;
 pub mod retry;
+mod scene;
 pub mod split;
 mod standing;
 mod stats;
@@ -40,9 +41,10 @@ pub use self::{
     price::PriceList,
     profile::Profile,
     rehearsed::{Cast, Own},
+    scene::share,
     split::{Drawn, Experiment, sticks},
     standing::{Quotas, Standing},
-    strategy::{Live, Order, share},
+    strategy::{Live, Order},
     table::Table,
     waits::Waits,
     why::{Ranked, Why},

@@ -4,17 +4,16 @@
 
 use http::HeaderMap;
 
-use super::AtHand;
 use crate::{
     codec::document::Document,
-    context::{Context, SESSION_HEADERS},
+    context::{Context, session_of},
 };
 
 /// What ties a request to others of its caller; `None`: it says nothing of a session.
 pub fn session(cx: &Context, document: &Document, client: &HeaderMap) -> Option<u64> {
     let tenant = cx.principal.tenant();
     let of = |id: &str| (!id.is_empty()).then(|| stick(tenant, id));
-    let header = SESSION_HEADERS.iter().find_map(|name| client.get(name)).and_then(|value| value.to_str().ok());
+    let header = session_of(client).and_then(|value| value.to_str().ok());
     let tag = || cx.tags.iter().find(|(name, _)| name == "session").map(|(_, id)| id.as_str());
     if let Some(found) = header.or_else(tag).and_then(of) {
         return Some(found);
@@ -43,36 +42,32 @@ pub fn lot(name: &str) -> u64 {
     mix(hash(name, SEED))
 }
 
-/// Where a session's target stands among `targets`: the one of those that are `near` which wins its draw, `weighted` in proportion
-/// to the weights. Who would not win anyway is not asked whether it is near.
-pub fn rendezvous<'t>(
-    stick: u64,
-    weighted: bool,
-    targets: impl Iterator<Item = &'t AtHand>,
-    near: impl Fn(usize) -> bool,
-) -> Option<usize> {
-    let mut best = None;
-    if !weighted {
-        let mut most = 0;
-        for (at, target) in targets.enumerate() {
-            // As `unit` has it, in whole numbers.
-            let draw = (mix(stick ^ target.lot) >> 11) + 1;
-            if draw > most && near(at) {
-                (best, most) = (Some(at), draw);
-            }
+/// Where a session's target stands among targets with these lots: the one of those that are `near` which wins its draw. Who would not
+/// win anyway is not asked whether it is near.
+pub fn rendezvous(stick: u64, lots: impl Iterator<Item = u64>, near: impl Fn(usize) -> bool) -> Option<usize> {
+    let (mut best, mut most) = (None, 0);
+    for (at, lot) in lots.enumerate() {
+        // As `unit` has it, in whole numbers.
+        let draw = (mix(stick ^ lot) >> 11) + 1;
+        if draw > most && near(at) {
+            (best, most) = (Some(at), draw);
         }
-        return best;
     }
-    let mut least = f64::INFINITY;
-    for (at, target) in targets.enumerate() {
-        let draw = unit(mix(stick ^ target.lot));
-        // The first of several clocks that run at these speeds; no logarithm is nearer to zero than this. One of no weight never rings.
-        let speed = f64::from(target.weight);
-        if target.weight == 0 || 1.0 - draw >= least * speed {
+    best
+}
+
+/// The same in proportion to their weights; who has none wins nothing.
+pub fn weighted(stick: u64, all: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+    let (mut best, mut least) = (None, f64::INFINITY);
+    for (at, (lot, weight)) in all.enumerate() {
+        let draw = unit(mix(stick ^ lot));
+        // The first of several clocks that run at these speeds; no logarithm is nearer to zero than this.
+        let speed = f64::from(weight);
+        if weight == 0 || 1.0 - draw >= least * speed {
             continue;
         }
         let time = -draw.ln() / speed;
-        if (time < least || best.is_none()) && near(at) {
+        if time < least || best.is_none() {
             (best, least) = (Some(at), time);
         }
     }

@@ -2,9 +2,11 @@
 //! shows. No prompt text and no secret ever stands in a record.
 
 mod facts;
+mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub(super) use self::text::text;
 use crate::{
     account::{Attempt, Record, price::write_usd},
     context::{Step, Trace, Verdict},
@@ -420,29 +422,4 @@ pub(super) fn number(mut n: u64, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&digits[at..]);
-}
-
-/// Runs of plain bytes go over as they are; a line break never stands in a row.
-pub(super) fn text(value: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    let bytes = value.as_bytes();
-    let mut from = 0;
-    // Nearly every text is plain: one look without a branch a byte.
-    let odd = bytes.iter().fold(false, |odd, byte| odd | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\'));
-    for (at, byte) in bytes.iter().enumerate().take(if odd { bytes.len() } else { 0 }) {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[from..at]);
-        from = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            other => out.extend_from_slice(format!("\\u{other:04x}").as_bytes()),
-        }
-    }
-    out.extend_from_slice(&bytes[from..]);
-    out.push(b'"');
 }

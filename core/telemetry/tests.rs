@@ -218,6 +218,20 @@ fn what_is_no_token_of_text_is_told_where_it_is_known() {
 }
 
 #[test]
+fn an_odd_byte_of_a_row_is_escaped_wherever_it_stands() {
+    for (length, odd) in
+        (1..20).flat_map(|length| ['"', '\\', '\n', '\u{1}', '\u{1f}', ' ', 'é'].map(|odd| (length, odd)))
+    {
+        for at in 0..length {
+            let said: String = (0..length).map(|n| if n == at { odd } else { 'a' }).collect();
+            let mut row = Vec::new();
+            row::text(&said, &mut row);
+            assert_eq!(serde_json::from_slice::<String>(&row).unwrap(), said);
+        }
+    }
+}
+
+#[test]
 fn the_ring_forgets_the_oldest_and_pages_backwards() {
     let ring = Ring::new(10);
     let stamp = row::Stamp::of(SystemTime::UNIX_EPOCH);

@@ -1,7 +1,12 @@
 //! One runner of a race: its call is sent, and read as far as its first output, or whole where it does not stream. What was read comes
 //! again when it is heard. Touches nothing of the request.
 
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::{
+    ops::Deref,
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 use futures_util::{StreamExt, stream};
 use http_body::Frame;
@@ -27,27 +32,31 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// `early`: as long as it is set, somebody else looks at the clock, and no timer of its own is needed.
     pub async fn at(
         self,
         transport: &Transport,
         memory: &BodyMemory,
         sealed: Sealed,
-        target: Arc<Target>,
+        target: impl Deref<Target = Target>,
+        early: &AtomicBool,
     ) -> Result<Incoming> {
+        let timed = || !early.load(Ordering::Relaxed);
         let Look { stream, spoken, until, whole, limit } = self;
         let sending = pin!(transport.send(sealed, &target));
-        let mut incoming = transport::before(until, sending).await??;
+        let mut incoming = transport::before_when(timed, until, sending).await??;
         if !incoming.status.is_success() {
             return Err(transport::refusal(incoming, &target, spoken, until).await);
         }
         if stream && transport::stream_of(&incoming.headers, &target, spoken.0).is_some() {
-            incoming.body = transport::before(until, begun(incoming.body, &target, spoken.0, limit)).await??;
+            incoming.body =
+                transport::before_when(timed, until, begun(incoming.body, &target, spoken.0, limit)).await??;
             return Ok(incoming);
         }
         let mut share = memory.permit();
         let mut grow = |by| share.grow(by);
         let reading = pin!(incoming.body.collect(limit as u64, &mut grow));
-        let body = transport::before(whole, reading).await??;
+        let body = transport::before_when(timed, whole, reading).await??;
         Ok(Incoming { body: Answer::bytes(body), ..incoming })
     }
 }

@@ -347,14 +347,17 @@ fn a_session_keeps_to_the_target_whose_clock_rings_first() {
                 }
             };
             let rings = plan.targets().map(|target| time(target)).enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
-            let found = sticky::rendezvous(stick, weighted, plan.targets().map(|t| &t.at_hand), |_| true);
+            let lots = plan.targets().map(|t| t.at_hand.lot);
+            let found = match weighted {
+                true => sticky::weighted(stick, lots.zip(plan.targets().map(|t| t.at_hand.weight))),
+                false => sticky::rendezvous(stick, lots, |_| true),
+            };
             assert_eq!(found, rings.map(|(at, _)| at));
         }
     }
     let none: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 0)).collect();
     let table = built(alias(Strategy::Weighted, &none, &[]));
-    let all: Vec<_> = table.targets().cloned().collect();
-    assert_eq!(sticky::rendezvous(1, true, all.iter().map(|t| &t.at_hand), |_| true), None);
+    assert_eq!(sticky::weighted(1, table.targets().map(|t| (t.at_hand.lot, t.at_hand.weight))), None);
 }
 
 fn session(n: u64) -> Profile {
@@ -701,6 +704,7 @@ fn a_session_is_found_where_callers_name_it_and_belongs_to_its_tenant() {
     assert!(s.is_some());
     for same in [
         of(&[("x-session-id", "s")], r#","user":"u""#, &[("session", "t")], "k"),
+        of(&[("conversation_id", "t"), ("session_id", "s"), ("x-session-affinity", "u")], "", &[], "k"),
         of(&[], r#","user":"u""#, &[("session", "s")], "k"),
         of(&[], r#","prompt_cache_key":"s","user":"u""#, &[], "k"),
         of(&[], r#","metadata":{"session_id":"s"},"user":"u""#, &[], "k"),
