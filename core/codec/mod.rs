@@ -56,7 +56,7 @@ pub use rate::{Family, RateFact, RateFacts};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Media, Request, Response, Usage},
+    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Media, Request, Response, Signature, Usage},
 };
 
 /// The codec of a format.
@@ -159,6 +159,10 @@ pub trait Codec: Send + Sync {
     /// What a part that only this format understands says was run, and what came of it.
     fn ran(&self, _kind: &str, _part: &Value) -> Vec<ran::Ran> {
         Vec::new()
+    }
+    /// The signature of such a part: its upstream wants it back, also from a client that is told of the part in its own words.
+    fn ran_signature(&self, _part: &Value) -> Option<Signature> {
+        None
     }
     /// What a part of a past turn says of something else that its provider called by itself, and what came of it: in plain text, for
     /// the models of others.
