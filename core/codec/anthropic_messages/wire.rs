@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::Fields;
 use crate::{
-    codec::{draft::Draft, signature},
+    codec::{draft::Draft, json::whole, signature},
     error::{Error, Kind, Result},
     model::{CacheHint, Citation, Finish, FinishReason, Format, ServiceTier, Signature, Units, Usage},
 };
@@ -141,8 +141,8 @@ const WORDS: [(&str, FinishReason); 8] = [
 
 /// The wire's `input_tokens` leaves cached ones out; the model's has them in.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(Value::as_u64);
-    let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(Value::as_u64);
+    let count = |key: &str| native.get(key).and_then(whole);
+    let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(whole);
     let word = |key: &str| native.get(key).and_then(Value::as_str).map(ServiceTier::named);
     let service = word("speed").filter(|t| *t == ServiceTier::Fast).or_else(|| word("service_tier"));
     let within_us = native.get("inference_geo").is_some_and(|geo| geo == "us");
@@ -210,7 +210,7 @@ pub fn told_usage(usage: Option<&Usage>) -> Draft<'_> {
         out.put("output_tokens_details", json!({"thinking_tokens": thinking}));
     }
     if let Some(searches) = units.as_deref().and_then(|u| u.web_searches) {
-        out.put("server_tool_use", json!({"web_search_requests": searches}));
+        out.put("server_tool_use", json!({"web_search_requests": searches, "web_fetch_requests": 0}));
     }
     out
 }

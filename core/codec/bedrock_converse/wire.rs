@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    codec::{calls, draft::Draft, signature},
+    codec::{calls, draft::Draft, json::whole, signature},
     error::{Error, Kind},
     model::{CacheHint, Citation, Finish, FinishReason, Format, MediaKind, Signature, Usage},
 };
@@ -120,7 +120,7 @@ const WORDS: [(&str, FinishReason); 9] = [
 
 /// The wire's `inputTokens` leaves cached ones out; the model's has them in.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(Value::as_u64);
+    let count = |key: &str| native.get(key).and_then(whole);
     let (read, written) = (count("cacheReadInputTokens"), count("cacheWriteInputTokens"));
     let details = native.get("cacheDetails").and_then(Value::as_array);
     let hour = |details: &Vec<Value>| {

@@ -287,7 +287,7 @@ const WORDS: [(&str, FinishReason); 7] = [
 /// `tokens` are what was read and written, the vendor's own prompt around the caller's included, and `cached_tokens` are of
 /// those; `billed_units` are what is paid for.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let of = |object: &str, key: &str| native.get(object).and_then(|o| o.get(key)).and_then(Value::as_u64);
+    let of = |object: &str, key: &str| native.get(object).and_then(|o| o.get(key)).and_then(json::whole);
     let count = |key: &str| of("tokens", key).or_else(|| of("billed_units", key));
     let reasoning = of("tokens", "reasoning_tokens");
     let billed = native.get("billed_units").is_some_and(Value::is_object).then(|| Billed {
@@ -298,8 +298,8 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
         input_tokens: count("input_tokens"),
         output_tokens: count("output_tokens"),
         reasoning_tokens: reasoning,
-        cache_read_tokens: native.get("cached_tokens").and_then(Value::as_u64),
-        cache_write_tokens: native.get(WRITTEN).and_then(Value::as_u64),
+        cache_read_tokens: native.get("cached_tokens").and_then(json::whole),
+        cache_write_tokens: native.get(WRITTEN).and_then(json::whole),
         billed,
         native: Some(Box::new((FORMAT, native))),
         ..Usage::default()

@@ -131,6 +131,13 @@ fn pictures_of_a_result_go_into_the_turn_that_follows() {
     let call = ToolCall {
         id: String::new(),
         name: "chart".into(),
+    let floats = json!({"tokens": {"input_tokens": 5.0, "output_tokens": 2.0}, "cached_tokens": 3.0});
+    let usage = Cohere.read_usage(floats.to_string().as_bytes()).expect("usage");
+    assert_eq!(
+        (usage.total_tokens(), usage.cache_read_tokens),
+        (Some(7), Some(3)),
+        "its schema says numbers, not integers"
+    );
         kind: ToolKind::Function,
         arguments: String::new(),
         signature: None,
