@@ -223,8 +223,9 @@ pub fn read_citation(value: Value) -> Citation {
     }
 }
 
-/// `content`: the index of the text that it stands on.
-pub fn write_citation(citation: &Citation, content: usize) -> Value {
+/// `content`: the index of the text that it stands on, `before` what the answer's texts before that one count, `said` the text.
+/// One that names no place stands on all of it.
+pub fn write_citation(citation: &Citation, content: usize, before: u64, said: &str) -> Value {
     let Citation { url, title, file, cited_text, start, end, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
@@ -236,10 +237,16 @@ pub fn write_citation(citation: &Citation, content: usize) -> Value {
         }
     }
     let id = file.as_deref().or(url.as_deref()).or(title.as_deref()).unwrap_or("source");
+    let (start, end) = match (start, end) {
+        (Some(start), Some(end)) => (*start, *end),
+        _ => (before, before + said.chars().count() as u64),
+    };
+    let (skip, length) = (start.saturating_sub(before) as usize, end.saturating_sub(start) as usize);
+    let text: String = said.chars().skip(skip).take(length).collect();
     json!({
-        "start": start.unwrap_or(0),
-        "end": end.unwrap_or(0),
-        "text": "",
+        "start": start,
+        "end": end,
+        "text": text,
         "sources": [{"type": "document", "id": id, "document": document}],
         "content_index": content,
         "type": "TEXT_CONTENT",
