@@ -91,6 +91,11 @@ pub fn as_u64(n: &Number) -> Option<u64> {
     n.as_u64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && (0.0..9e15).contains(f)).map(|f| f as u64))
 }
 
+/// The same of a value; `None` of what is no number.
+pub fn whole(value: &Value) -> Option<u64> {
+    value.as_number().and_then(as_u64)
+}
+
 pub fn as_i64(n: &Number) -> Option<i64> {
     n.as_i64().or_else(|| n.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64))
 }

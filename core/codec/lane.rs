@@ -141,8 +141,13 @@ impl Lane {
         let unended = !self.held.is_empty() && self.framing != Framing::EventStream;
         if !self.held.is_empty() {
             let rest = std::mem::take(&mut self.held).freeze();
-            self.decode(&rest)?;
-            self.decode(self.framing.closing())?;
+            let read = self.decode(&rest).and_then(|()| self.decode(self.framing.closing()));
+            if let Err(error) = read {
+                if unended && error.upstream.is_some() {
+                    self.failed = Some([&rest[..], self.framing.closing()].concat().into());
+                }
+                return Err(error);
+            }
             // Half of an event-stream frame is nothing that a client could read.
             if unended {
                 out.push(rest);

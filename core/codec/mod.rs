@@ -7,6 +7,7 @@ mod alike;
 pub mod anthropic_messages;
 pub mod bedrock_converse;
 pub mod calls;
+mod cited;
 pub mod cohere;
 pub mod custom;
 mod dialect;
@@ -56,7 +57,7 @@ pub use rate::{Family, RateFact, RateFacts};
 
 use crate::{
     error::{Error, Kind, Result},
-    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Media, Request, Response, Usage},
+    model::{EmbeddingRequest, EmbeddingResponse, Event, Format, Media, Request, Response, Signature, Usage},
 };
 
 /// The codec of a format.
@@ -159,6 +160,14 @@ pub trait Codec: Send + Sync {
     /// What a part that only this format understands says was run, and what came of it.
     fn ran(&self, _kind: &str, _part: &Value) -> Vec<ran::Ran> {
         Vec::new()
+    }
+    /// Where in the caller's documents a citation of this format points.
+    fn cited_place(&self, _citation: &Value) -> Option<cited::Place> {
+        None
+    }
+    /// The signature of such a part: its upstream wants it back, also from a client that is told of the part in its own words.
+    fn ran_signature(&self, _part: &Value) -> Option<Signature> {
+        None
     }
     /// What a part of a past turn says of something else that its provider called by itself, and what came of it: in plain text, for
     /// the models of others.

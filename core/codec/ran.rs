@@ -5,7 +5,7 @@
 use super::{StreamDecoder, codec};
 use crate::{
     error::Result,
-    model::{Event, Format, Part, PartStart, Response},
+    model::{Delta, Event, Extra, Format, Part, PartStart, Reasoning, Response, Signature},
 };
 
 /// A piece of what a block says.
@@ -29,6 +29,14 @@ fn of(part: &Part) -> Vec<Ran> {
     match part {
         Part::Native { format, kind, value } => codec(*format).ran(kind, value),
         _ => Vec::new(),
+    }
+}
+
+/// Its provider's proof, which stands before the client's own blocks as sealed reasoning: every client sends that back.
+fn proof(part: &Part) -> Option<Signature> {
+    match part {
+        Part::Native { format, value, .. } => codec(*format).ran_signature(value),
+        _ => None,
     }
 }
 
@@ -79,6 +87,9 @@ pub fn translate(response: &mut Response, to: Format) {
             if ran.is_empty() {
                 parts.push(part);
                 continue;
+            }
+            if let Some(sealed) = proof(&part) {
+                parts.push(Part::Reasoning(Reasoning { sealed: Some(sealed), ..Reasoning::default() }));
             }
             hold(&mut held, ran, &mut number);
         }
@@ -173,6 +184,9 @@ impl Restored {
                 if ran.is_empty() {
                     return self.start(choice, index, PartStart::Whole(part), out);
                 }
+                if let Some(sealed) = proof(&part) {
+                    self.seal(choice, sealed, out);
+                }
                 hold(&mut self.held, ran, &mut self.named);
                 self.choice = choice;
                 self.moved.push((choice, index, None));
@@ -210,6 +224,13 @@ impl Restored {
             self.moved.push((choice, theirs, Some(index)));
         }
         out.push(Event::PartStart { choice, index, part });
+    }
+
+    fn seal(&mut self, choice: u32, sealed: Signature, out: &mut Vec<Event>) {
+        let index = self.number(choice);
+        out.push(Event::PartStart { choice, index, part: PartStart::Reasoning { extra: Extra::default() } });
+        out.push(Event::Delta { choice, index, delta: Delta::Sealed(sealed) });
+        out.push(Event::PartEnd { choice, index });
     }
 
     fn number(&mut self, choice: u32) -> u32 {

@@ -22,6 +22,19 @@ fn gemini() -> Response {
     codec(Format::Gemini).decode_response(body.to_string().as_bytes()).expect("an answer")
 }
 
+/// The same, as its newest models sign such parts.
+fn signed() -> Response {
+    let mut signed = gemini();
+    for part in &mut signed.choices[0].parts {
+        if let Part::Native { value, .. } = part
+            && value.get("executableCode").is_some()
+        {
+            value["thoughtSignature"] = "c2lnbmVk".into();
+        }
+    }
+    signed
+}
+
 fn view() -> ClientView {
     ClientView { model: "m".into(), request_id: "req_1".into(), ..ClientView::default() }
 }
@@ -72,6 +85,17 @@ fn an_answers_code_is_told_in_the_clients_own_blocks() {
 }
 
 #[test]
+fn a_signature_of_code_stands_before_the_clients_own_blocks() {
+    let anthropic = told(signed(), Format::AnthropicMessages);
+    let sealed = json!({"type": "redacted_thinking", "data": "pc1:gemini:c2lnbmVk"});
+    assert_eq!((&anthropic["content"][1], &anthropic["content"][4]), (&sealed, &sealed));
+    assert_eq!(anthropic["content"][2]["type"], "server_tool_use");
+    let responses = told(signed(), Format::OpenaiResponses);
+    assert_eq!(responses["output"][1]["encrypted_content"], "pc1:gemini:c2lnbmVk", "{responses}");
+    assert_eq!(responses["output"][2]["type"], "code_interpreter_call");
+}
+
+#[test]
 fn each_family_reads_what_another_one_was_told() {
     let original: Vec<Ran> = gemini().choices[0].parts.iter().flat_map(of).collect();
     for to in [Format::AnthropicMessages, Format::OpenaiResponses, Format::Gemini] {
@@ -108,9 +132,9 @@ impl StreamDecoder for Told {
 #[test]
 fn a_stream_folds_to_the_same_answer() {
     for to in [Format::AnthropicMessages, Format::OpenaiResponses, Format::Cohere, Format::OpenaiChat] {
-        let mut whole = gemini();
+        let mut whole = signed();
         translate(&mut whole, to);
-        let events = unfold(&gemini());
+        let events = unfold(&signed());
         let count = events.len();
         let (mut decoder, mut out) = (restored(to, Box::new(Told(events))), Vec::new());
         (0..count).for_each(|_| decoder.push(b"x", &mut out).expect("events"));

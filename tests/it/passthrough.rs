@@ -60,6 +60,16 @@ async fn a_stream_that_dies_is_an_error_never_a_clean_end() {
     assert!(!answer.text().contains("[DONE]"));
 }
 
+#[tokio::test]
+async fn an_error_event_that_lacks_its_empty_line_goes_on_as_it_came() {
+    let ask = r#"{"model":"up/m","stream":true,"messages":[{"role":"user","content":"x"}]}"#;
+    let error = "event: error\ndata: {\"error\":{\"message\":\"no tool was called\",\"type\":\"invalid_request_error\",\"status_code\":400}}";
+    let sent = format!("{}{error}", FRAMES[..2].concat());
+    let upstream = Upstream::saying(Say::sse(&sent)).await;
+    let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
+    assert_eq!(gateway.chat(ask).await.text(), format!("{sent}\n\n"));
+}
+
 /// Many servers never send it. Whose row does not say so has broken off, by contract.
 #[tokio::test]
 async fn a_stream_without_its_terminal_is_whole_only_where_its_provider_may_leave_it_out() {

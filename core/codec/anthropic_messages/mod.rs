@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ClientView, Codec, Dialect, Encoded, Family, Field, Inbound, ModelCard, StreamDecoder, StreamEncoder,
+    cited::Place,
     glance::{FinishAt, Landmarks},
     hosted::Search,
     json,
@@ -75,6 +76,10 @@ impl Codec for AnthropicMessages {
 
     fn ran(&self, kind: &str, part: &Value) -> Vec<Ran> {
         code::read(kind, part)
+    }
+
+    fn cited_place(&self, citation: &Value) -> Option<Place> {
+        wire::cited_place(citation)
     }
 
     fn past_call(&self, kind: &str, part: &Value) -> Option<String> {

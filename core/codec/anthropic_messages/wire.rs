@@ -5,7 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::json::Fields;
 use crate::{
-    codec::{draft::Draft, signature},
+    codec::{
+        cited::{self, Place, Unit},
+        draft::Draft,
+        json::whole,
+        signature,
+    },
     error::{Error, Kind, Result},
     model::{CacheHint, Citation, Finish, FinishReason, Format, ServiceTier, Signature, Units, Usage},
 };
@@ -62,10 +67,39 @@ pub fn read_citation(value: Value) -> Citation {
     }
 }
 
+/// A citation's place in a document of the caller's.
+pub fn cited_place(citation: &Value) -> Option<Place> {
+    let kind = citation.get("type")?.as_str()?;
+    let (_, unit, start, end) = PLACES.into_iter().find(|(name, ..)| *name == kind)?;
+    let figure = |key: &str| citation.get(key).and_then(whole);
+    Some(Place { unit, document: figure("document_index")?, start: figure(start)?, end: figure(end)? })
+}
+
+/// Kinds of places, and the fields that tell them.
+const PLACES: [(&str, Unit, &str, &str); 3] = [
+    ("char_location", Unit::Char, "start_char_index", "end_char_index"),
+    ("page_location", Unit::Page, "start_page_number", "end_page_number"),
+    ("content_block_location", Unit::Block, "start_block_index", "end_block_index"),
+];
+
 pub fn write_citation(citation: &Citation) -> Value {
     let Citation { url, title, file, cited_text, start, end, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
+    }
+    let place = cited::place(citation);
+    let kind = place.and_then(|place| PLACES.into_iter().find(|(_, unit, ..)| *unit == place.unit));
+    if let (Some(place), Some((kind, _, start, end))) = (place, kind) {
+        return json!({
+            "type": kind,
+            "cited_text": cited_text.as_deref().unwrap_or_default(),
+            "document_index": place.document,
+            "document_title": title,
+            start: place.start,
+            end: place.end,
+            "file_id": file,
+            "encrypted_index": "",
+        });
     }
     let mut out = Map::new();
     out.insert("type".to_owned(), "web_search_result_location".into());
@@ -141,8 +175,8 @@ const WORDS: [(&str, FinishReason); 8] = [
 
 /// The wire's `input_tokens` leaves cached ones out; the model's has them in.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(Value::as_u64);
-    let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(Value::as_u64);
+    let count = |key: &str| native.get(key).and_then(whole);
+    let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(whole);
     let word = |key: &str| native.get(key).and_then(Value::as_str).map(ServiceTier::named);
     let service = word("speed").filter(|t| *t == ServiceTier::Fast).or_else(|| word("service_tier"));
     let within_us = native.get("inference_geo").is_some_and(|geo| geo == "us");
@@ -210,7 +244,7 @@ pub fn told_usage(usage: Option<&Usage>) -> Draft<'_> {
         out.put("output_tokens_details", json!({"thinking_tokens": thinking}));
     }
     if let Some(searches) = units.as_deref().and_then(|u| u.web_searches) {
-        out.put("server_tool_use", json!({"web_search_requests": searches}));
+        out.put("server_tool_use", json!({"web_search_requests": searches, "web_fetch_requests": 0}));
     }
     out
 }

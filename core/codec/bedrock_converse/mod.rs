@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
+    cited::Place,
     glance::{FinishAt, Landmarks},
     hosted::Search,
     json,
@@ -61,6 +62,10 @@ impl Codec for BedrockConverse {
 
     fn ran(&self, kind: &str, part: &Value) -> Vec<Ran> {
         hosted::ran(kind, part)
+    }
+
+    fn cited_place(&self, citation: &Value) -> Option<Place> {
+        wire::cited_place(citation)
     }
 
     fn decode_response(&self, body: &[u8]) -> Result<Response> {

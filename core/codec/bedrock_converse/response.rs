@@ -13,7 +13,9 @@ use crate::{
     codec::{
         calls,
         draft::{self, Draft, Said},
-        mime, signature,
+        mime,
+        openai_chat::wire::tier_word,
+        signature,
     },
     error::{Error, Kind, Result},
     model::{
@@ -76,14 +78,14 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.put("metrics", Said::Raw(r#"{"latencyMs":0}"#));
     }
     if let Some(tier) = service_tier.as_deref().filter(|_| !out.has("serviceTier")) {
-        out.put("serviceTier", json!({"type": tier}));
+        out.put("serviceTier", json!({"type": tier_word(tier)}));
     }
     Ok(out.bytes())
 }
 
 pub fn put_tier(out: &mut Map<String, Value>, tier: Option<&str>) {
     if let Some(tier) = tier.filter(|_| !out.contains_key("serviceTier")) {
-        out.insert("serviceTier".to_owned(), json!({"type": tier}));
+        out.insert("serviceTier".to_owned(), json!({"type": tier_word(tier)}));
     }
 }
 

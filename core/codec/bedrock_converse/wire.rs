@@ -4,7 +4,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    codec::{calls, draft::Draft, signature},
+    codec::{
+        calls,
+        cited::{self, Place, Unit},
+        draft::Draft,
+        json::whole,
+        signature,
+    },
     error::{Error, Kind},
     model::{CacheHint, Citation, Finish, FinishReason, Format, MediaKind, Signature, Usage},
 };
@@ -47,7 +53,18 @@ pub fn read_citation(value: Value) -> Citation {
     Citation { url, title, file, cited_text, start: None, end: None, native: Some((FORMAT, value)) }
 }
 
-/// Of another family: a source on the web, with what is known of it.
+/// A citation's place in a document of the caller's.
+pub fn cited_place(citation: &Value) -> Option<Place> {
+    let (name, location) = citation.get("location")?.as_object()?.iter().next()?;
+    let (_, unit) = PLACES.into_iter().find(|(known, _)| *known == name)?;
+    let figure = |key: &str| location.get(key).and_then(whole);
+    Some(Place { unit, document: figure("documentIndex")?, start: figure("start")?, end: figure("end")? })
+}
+
+const PLACES: [(&str, Unit); 3] =
+    [("documentChar", Unit::Char), ("documentPage", Unit::Page), ("documentChunk", Unit::Block)];
+
+/// Of another family: a source on the web or a place in a document, with what is known of it.
 pub fn write_citation(citation: &Citation) -> Value {
     let Citation { url, title, file, cited_text, start: _, end: _, native } = citation;
     if let Some((FORMAT, value)) = native {
@@ -65,6 +82,12 @@ pub fn write_citation(citation: &Citation) -> Value {
     }
     if let Some(url) = url {
         out.insert("location".to_owned(), json!({"web": {"url": url}}));
+    } else if let Some(place) = cited::place(citation)
+        && let Some((name, _)) = PLACES.into_iter().find(|(_, unit)| *unit == place.unit)
+    {
+        let Place { unit: _, document, start, end } = place;
+        let told = json!({"documentIndex": document, "start": start, "end": end});
+        out.insert("location".to_owned(), json!({ name: told }));
     }
     Value::Object(out)
 }
@@ -120,7 +143,7 @@ const WORDS: [(&str, FinishReason); 9] = [
 
 /// The wire's `inputTokens` leaves cached ones out; the model's has them in.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(Value::as_u64);
+    let count = |key: &str| native.get(key).and_then(whole);
     let (read, written) = (count("cacheReadInputTokens"), count("cacheWriteInputTokens"));
     let details = native.get("cacheDetails").and_then(Value::as_array);
     let hour = |details: &Vec<Value>| {

@@ -61,15 +61,17 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     let choice = choices.first();
     let parts = choice.map(|c| c.parts.as_slice()).unwrap_or_default();
     let (mut content, mut calls, mut citations, mut beside) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut plan = String::new();
+    let (mut plan, mut before) = (String::new(), 0);
     for (index, part) in parts.iter().enumerate() {
         match part {
             Part::Text(text) if wire::is_plan(&text.extra) && content.is_empty() => {
                 plan.push_str(&text.text);
-                citations.extend(text.citations.iter().map(|c| wire::write_citation(c, 0)));
+                citations.extend(text.citations.iter().map(|c| wire::write_citation(c, 0, 0, &text.text)));
             }
             Part::Text(text) => {
-                citations.extend(text.citations.iter().map(|c| wire::write_citation(c, content.len())));
+                let cite = |c| wire::write_citation(c, content.len(), before, &text.text);
+                citations.extend(text.citations.iter().map(cite));
+                before += text.text.chars().count() as u64;
                 content.push(text_item(text).into());
             }
             Part::Refusal(text) => content.push(json!({"type": "text", "text": text}).into()),

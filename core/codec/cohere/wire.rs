@@ -223,8 +223,9 @@ pub fn read_citation(value: Value) -> Citation {
     }
 }
 
-/// `content`: the index of the text that it stands on.
-pub fn write_citation(citation: &Citation, content: usize) -> Value {
+/// `content`: the index of the text that it stands on, `before` what the answer's texts before that one count, `said` the text.
+/// One that names no place stands on all of it.
+pub fn write_citation(citation: &Citation, content: usize, before: u64, said: &str) -> Value {
     let Citation { url, title, file, cited_text, start, end, native } = citation;
     if let Some((FORMAT, value)) = native {
         return value.clone();
@@ -236,10 +237,16 @@ pub fn write_citation(citation: &Citation, content: usize) -> Value {
         }
     }
     let id = file.as_deref().or(url.as_deref()).or(title.as_deref()).unwrap_or("source");
+    let (start, end) = match (start, end) {
+        (Some(start), Some(end)) => (*start, *end),
+        _ => (before, before + said.chars().count() as u64),
+    };
+    let (skip, length) = (start.saturating_sub(before) as usize, end.saturating_sub(start) as usize);
+    let text: String = said.chars().skip(skip).take(length).collect();
     json!({
-        "start": start.unwrap_or(0),
-        "end": end.unwrap_or(0),
-        "text": "",
+        "start": start,
+        "end": end,
+        "text": text,
         "sources": [{"type": "document", "id": id, "document": document}],
         "content_index": content,
         "type": "TEXT_CONTENT",
@@ -287,7 +294,7 @@ const WORDS: [(&str, FinishReason); 7] = [
 /// `tokens` are what was read and written, the vendor's own prompt around the caller's included, and `cached_tokens` are of
 /// those; `billed_units` are what is paid for.
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let of = |object: &str, key: &str| native.get(object).and_then(|o| o.get(key)).and_then(Value::as_u64);
+    let of = |object: &str, key: &str| native.get(object).and_then(|o| o.get(key)).and_then(json::whole);
     let count = |key: &str| of("tokens", key).or_else(|| of("billed_units", key));
     let reasoning = of("tokens", "reasoning_tokens");
     let billed = native.get("billed_units").is_some_and(Value::is_object).then(|| Billed {
@@ -298,8 +305,8 @@ pub fn read_usage(native: Map<String, Value>) -> Usage {
         input_tokens: count("input_tokens"),
         output_tokens: count("output_tokens"),
         reasoning_tokens: reasoning,
-        cache_read_tokens: native.get("cached_tokens").and_then(Value::as_u64),
-        cache_write_tokens: native.get(WRITTEN).and_then(Value::as_u64),
+        cache_read_tokens: native.get("cached_tokens").and_then(json::whole),
+        cache_write_tokens: native.get(WRITTEN).and_then(json::whole),
         billed,
         native: Some(Box::new((FORMAT, native))),
         ..Usage::default()

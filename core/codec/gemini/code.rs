@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::codec::ran::{self, Ran};
+use super::wire::GEMINI;
+use crate::{
+    codec::ran::{self, Ran},
+    model::Signature,
+};
 
 pub fn is_tool(kind: &str) -> bool {
     kind == "codeExecution"
@@ -22,6 +26,11 @@ pub fn read(part: &Value) -> Vec<Ran> {
     let Some(result) = inner(["codeExecutionResult", "code_execution_result"]) else { return Vec::new() };
     let failed = !matches!(text(result, "outcome").as_str(), "" | "OUTCOME_OK" | "OUTCOME_UNSPECIFIED");
     vec![Ran::Output { id: text(result, "id"), text: text(result, "output"), failed }]
+}
+
+pub fn signature(part: &Value) -> Option<Signature> {
+    let data = part.get("thoughtSignature").or_else(|| part.get("thought_signature")).and_then(Value::as_str);
+    data.filter(|data| !data.is_empty()).map(|data| Signature { origin: GEMINI, data: data.to_owned() })
 }
 
 /// Calls of other tools that the vendor made.

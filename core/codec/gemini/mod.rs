@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response},
+    model::{EmbeddingRequest, EmbeddingResponse, Format, Request, Response, Signature},
 };
 
 pub struct Gemini;
@@ -66,6 +66,10 @@ impl Codec for Gemini {
 
     fn ran(&self, _kind: &str, part: &Value) -> Vec<Ran> {
         code::read(part)
+    }
+
+    fn ran_signature(&self, part: &Value) -> Option<Signature> {
+        code::signature(part)
     }
 
     fn past_call(&self, _kind: &str, part: &Value) -> Option<String> {

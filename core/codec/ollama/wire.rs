@@ -125,7 +125,7 @@ pub fn take_usage(f: &mut Fields) -> Option<Usage> {
 }
 
 pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(Value::as_u64);
+    let count = |key: &str| native.get(key).and_then(json::whole);
     let other = |key: &str| native.get(OTHERS).and_then(|o| o.get(key)).and_then(Value::as_u64);
     Usage {
         input_tokens: count("prompt_eval_count"),

@@ -40,7 +40,8 @@ pub fn decode(f: &mut Fields) -> Result<Vec<Part>> {
         }
     }
     let mut texts = split_texts(texts, specific.remove("text_blocks"));
-    text_signatures(&mut texts, f, specific.remove("text_signatures"));
+    let signed = specific.remove("text_signatures").or_else(|| joined_signature(&mut specific));
+    text_signatures(&mut texts, f, signed);
     citations(&mut texts, f.take("annotations"), specific.remove("citations"));
     parts.extend(texts.into_iter().map(Part::Text));
     if let Some(text) = f.string("refusal")?.filter(|t| !t.is_empty()) {
@@ -148,6 +149,13 @@ fn split_texts(texts: Vec<Text>, lengths: Option<Value>) -> Vec<Text> {
     }
     let mut rest = only.text.chars();
     lengths.iter().map(|n| Text { text: rest.by_ref().take(*n).collect(), ..Text::default() }).collect()
+}
+
+/// A stream tells a signature in a delta of its own: so it stands in a message that a client joined from deltas.
+fn joined_signature(specific: &mut Map<String, Value>) -> Option<Value> {
+    let block = specific.remove("text_block");
+    let signature = specific.remove("text_signature")?;
+    Some(json!([{"text_block": block, "signature": signature}]))
 }
 
 fn text_signatures(texts: &mut Vec<Text>, f: &Fields, ours: Option<Value>) {

@@ -182,10 +182,13 @@ pub fn encode_response(response: &EmbeddingResponse, view: &ClientView) -> Resul
     Ok(out)
 }
 
-/// `total_tokens` is part of this shape even though nothing is generated.
+/// `total_tokens` is part of this shape even though nothing is generated, and no figure says that.
 fn embedding_usage(usage: &crate::model::Usage) -> Option<Value> {
     let mut value = usage_value(usage)?;
     let map = value.as_object_mut()?;
+    if usage.output_tokens.is_none() {
+        map.shift_remove("completion_tokens");
+    }
     if let Some(prompt) = map.get("prompt_tokens").cloned()
         && !map.contains_key("total_tokens")
     {

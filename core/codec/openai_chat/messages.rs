@@ -246,7 +246,11 @@ impl Writer<'_> {
             if !blocks.is_empty() {
                 out.insert("thinking_blocks".into(), Value::Array(blocks));
             }
-        } else if self.dialect.provider == "openrouter" && !verbatim {
+        } else if (self.dialect.provider == "openrouter"
+            || self.dialect.assumed && all.iter().any(|r| details::told(r)))
+            && !verbatim
+        {
+            // A server in no row gave such a list: so it knows it.
             let mut list = Vec::new();
             for r in &all {
                 list.extend(details::of(r, list.len()));
@@ -256,7 +260,8 @@ impl Writer<'_> {
             }
         }
         let carried = verbatim || out.contains_key("thinking_blocks") || out.contains_key("reasoning_details");
-        let own = |r: &&&Reasoning| r.sealed.is_none() && (r.signature.is_none() || carried);
+        let ours = |r: &Reasoning| r.signature.as_ref().is_none_or(|signature| signature.origin == F);
+        let own = |r: &&&Reasoning| r.sealed.is_none() && (ours(r) || carried);
         let text: String = all.iter().filter(own).map(|r| r.text.as_str()).collect();
         let sealed = |r: &&Reasoning| carried && r.sealed.as_ref().is_some_and(|s| s.origin == F);
         if !all.iter().all(|r| own(&r) || sealed(r)) {

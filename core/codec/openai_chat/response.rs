@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::{
     assistant::{self, Around},
     wire::{
-        F, FIELD, LEGACY, MESSAGE, finish, finish_word, keep, mark, marked, native_finish, told_usage, upstream_shape,
-        usage,
+        F, FIELD, LEGACY, MESSAGE, finish, finish_word, keep, mark, marked, native_finish, tier_word, told_usage,
+        upstream_shape, usage,
     },
 };
 use crate::{
@@ -151,7 +151,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
         out.put("usage", usage);
     }
     if let Some(tier) = service_tier {
-        out.put("service_tier", tier.as_str());
+        out.put("service_tier", tier_word(tier));
     }
     out.add_plain(extra.of(F));
     Ok(out.bytes())

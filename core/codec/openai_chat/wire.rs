@@ -185,9 +185,14 @@ pub fn told_usage(usage: &Usage) -> Option<Draft<'_>> {
             out.put(key, value);
         }
     };
-    put(&mut out, "prompt_tokens", usage.input_tokens);
-    put(&mut out, "completion_tokens", usage.output_tokens);
-    put(&mut out, "total_tokens", usage.total_tokens());
+    // The SDKs' types want all three, also of a prompt that was refused.
+    let (input, output) = (usage.input_tokens, usage.output_tokens);
+    if input.is_some() || output.is_some() {
+        let (input, output) = (input.unwrap_or(0), output.unwrap_or(0));
+        out.put("prompt_tokens", input);
+        out.put("completion_tokens", output);
+        out.put("total_tokens", input.saturating_add(output));
+    }
     let mut details = Draft::new();
     put(&mut details, "cached_tokens", usage.cache_read_tokens);
     put(&mut details, "cache_write_tokens", usage.cache_write_tokens);
@@ -204,6 +209,11 @@ pub fn told_usage(usage: &Usage) -> Option<Draft<'_>> {
         out.put("completion_tokens_details", details);
     }
     (!out.is_empty()).then_some(out)
+}
+
+/// Anthropic's word for the usual tier in OpenAI's and Bedrock's.
+pub fn tier_word(tier: &str) -> &str {
+    if tier == "standard" { "default" } else { tier }
 }
 
 /// The same as a tree.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::wire::{F, SPECIFIC, answer_specific, mark, status, told_usage};
 use crate::{
-    codec::{ClientView, json, tape::Node, written},
+    codec::{ClientView, json, openai_chat::wire::tier_word, tape::Node, written},
     model::{Extra, Finish, Usage},
 };
 
@@ -120,7 +120,7 @@ impl Frame<'_> {
         tell("output", Said::Written(output));
         tell("usage", usage);
         if let Some(tier) = service_tier {
-            tell("service_tier", Said::Word(tier));
+            tell("service_tier", Said::Word(tier_word(tier)));
         }
         if let Some(specific) = specific {
             tell(SPECIFIC, Said::Made(specific));

@@ -202,17 +202,12 @@ pub fn told_usage(usage: &Usage) -> Draft<'_> {
     let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));
     let (mut read, mut written) = (Draft::new(), Draft::new());
     read.put("cached_tokens", usage.cache_read_tokens.unwrap_or(0));
+    read.put("cache_write_tokens", usage.cache_write_tokens.unwrap_or(0));
     written.put("reasoning_tokens", usage.reasoning_tokens.unwrap_or(0));
-    for (details, key, figure) in [
-        (&mut read, "cache_write_tokens", usage.cache_write_tokens),
-        (&mut written, "audio_tokens", usage.output_audio_tokens),
-    ] {
+    for (details, figure) in [(&mut written, usage.output_audio_tokens), (&mut read, usage.input_audio_tokens)] {
         if let Some(figure) = figure {
-            details.put(key, figure);
+            details.put("audio_tokens", figure);
         }
-    }
-    if let Some(figure) = usage.input_audio_tokens {
-        read.put("audio_tokens", figure);
     }
     out.put("input_tokens", input);
     out.put("input_tokens_details", read);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    codec::{ClientView, Codec, anthropic_messages::AnthropicMessages},
+    codec::{ClientView, Codec, anthropic_messages::AnthropicMessages, codec},
     error::Kind,
     model::{
         Choice, Citation, Extra, Finish, FinishReason, Format, Part, Reasoning, Response, Signature, Text, ToolCall,
@@ -127,6 +127,37 @@ fn url_citations_of_others_become_citations_that_come_back_as_theirs() {
     let again = AnthropicMessages.decode_response(body.to_string().as_bytes()).expect("decodes");
     let Part::Text(text) = &again.choices[0].parts[0] else { unreachable!() };
     assert_eq!(text.citations, [Citation { native: None, ..citation }]);
+}
+
+#[test]
+fn a_place_in_a_document_has_the_same_words_at_bedrock() {
+    for (here, there) in [
+        (
+            json!({"type": "page_location", "cited_text": "green", "document_index": 1, "document_title": "D",
+                "start_page_number": 2, "end_page_number": 3}),
+            json!({"documentPage": {"documentIndex": 1, "start": 2, "end": 3}}),
+        ),
+        (
+            json!({"type": "char_location", "cited_text": "green", "document_index": 0, "document_title": "D",
+                "start_char_index": 4, "end_char_index": 9}),
+            json!({"documentChar": {"documentIndex": 0, "start": 4, "end": 9}}),
+        ),
+    ] {
+        let content = json!([{"type": "text", "text": "it is", "citations": [here]}]);
+        let body = json!({"id": "m", "type": "message", "role": "assistant", "model": "c", "content": content,
+            "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}});
+        let told = AnthropicMessages.decode_response(body.to_string().as_bytes()).expect("decodes");
+        let bedrock = codec(Format::BedrockConverse);
+        let bytes = bedrock.encode_response(&told, &ClientView::default()).expect("written");
+        let value: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let cited = &value["output"]["message"]["content"][0]["citationsContent"]["citations"][0];
+        assert_eq!(cited, &json!({"title": "D", "sourceContent": [{"text": "green"}], "location": there}));
+        let back = written(&bedrock.decode_response(&bytes).expect("decodes"));
+        let mut same = here.clone();
+        same["file_id"] = Value::Null;
+        same["encrypted_index"] = json!("");
+        assert_eq!(back["content"][0]["citations"][0], same);
+    }
 }
 
 #[test]

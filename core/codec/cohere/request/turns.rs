@@ -211,7 +211,7 @@ impl Writer<'_> {
                     if native.len() < text.citations.len() {
                         self.dropped.push("citations");
                     }
-                    citations.extend(native.into_iter().map(|c| wire::write_citation(c, content.len() - 1)));
+                    citations.extend(native.into_iter().map(|c| wire::write_citation(c, content.len() - 1, 0, "")));
                 }
                 Part::Refusal(text) => content.push(json!({"type": "text", "text": text})),
                 // What another family has signed or sealed is nothing to this one.

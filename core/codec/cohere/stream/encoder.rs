@@ -16,7 +16,7 @@ use crate::{
         signature, sse, written,
     },
     error::Error,
-    model::{Delta, Event, Extra, Finish, Part, PartStart, ToolKind, Usage},
+    model::{Citation, Delta, Event, Extra, Finish, Part, PartStart, ToolKind, Usage},
 };
 
 pub struct Encoder {
@@ -69,6 +69,10 @@ struct Writer {
     content: u64,
     calls: u64,
     citations: u64,
+    /// Citations of the open text, the text, and what the texts before it count: where they stand is known when it is over.
+    held: Vec<Citation>,
+    said: String,
+    before: u64,
     refused: bool,
     /// Of the text that follows.
     logprobs: Option<Value>,
@@ -90,6 +94,9 @@ impl Writer {
                 self.part_start(*index, part, out);
             }
             Event::Delta { choice, index, delta: Delta::Text(text) } => {
+                if matches!(self.part, Some(PartStart::Text { .. })) {
+                    self.said.push_str(text);
+                }
                 if self.mould.pour(*choice, *index, text, out) {
                     return;
                 }
@@ -182,12 +189,7 @@ impl Writer {
             (PartStart::Text { .. }, Delta::Text(text)) if self.is_plan => {
                 write("tool-plan-delta", None, json!({"message": {"tool_plan": text}}), out);
             }
-            (PartStart::Text { .. }, Delta::Citation(citation)) => {
-                let value = wire::write_citation(citation, self.content as usize);
-                write("citation-start", Some(self.citations), json!({"message": {"citations": value}}), out);
-                write("citation-end", Some(self.citations), Value::Null, out);
-                self.citations += 1;
-            }
+            (PartStart::Text { .. }, Delta::Citation(citation)) => self.held.push(citation.clone()),
             (PartStart::Text { .. } | PartStart::Refusal, Delta::Text(text)) => {
                 let delta = content(json!({"text": text}));
                 match self.logprobs.take() {
@@ -223,7 +225,22 @@ impl Writer {
         write("tool-call-delta", Some(self.calls), json!({"message": {"tool_calls": call}}), out);
     }
 
+    /// What was said of sources while the text was open.
+    fn cite(&mut self, out: &mut Vec<u8>) {
+        for citation in std::mem::take(&mut self.held) {
+            let value = wire::write_citation(&citation, self.content as usize, self.before, &self.said);
+            write("citation-start", Some(self.citations), json!({"message": {"citations": value}}), out);
+            write("citation-end", Some(self.citations), Value::Null, out);
+            self.citations += 1;
+        }
+        if !self.is_plan {
+            self.before += self.said.chars().count() as u64;
+        }
+        self.said.clear();
+    }
+
     fn part_end(&mut self, out: &mut Vec<u8>) {
+        self.cite(out);
         match self.part.take() {
             None => {}
             Some(PartStart::Text { .. }) if self.is_plan => {}

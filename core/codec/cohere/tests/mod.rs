@@ -7,8 +7,9 @@ use crate::{
     codec::sse::MAX_EVENT,
     error::Kind,
     model::{
-        Billed, Delta, EmbeddingInput, Event, Extra, FinishReason, LogprobsAsk, Media, MediaKind, MediaSource, Message,
-        Part, PartStart, ReasoningAsk, Role, Signature, Tool, ToolCall, ToolChoice, ToolKind, ToolResult,
+        Billed, Choice, Citation, Delta, EmbeddingInput, Event, Extra, FinishReason, LogprobsAsk, Media, MediaKind,
+        MediaSource, Message, Part, PartStart, ReasoningAsk, Role, Signature, Text, Tool, ToolCall, ToolChoice,
+        ToolKind, ToolResult,
         fold::{Fold, unfold},
         tool::Function,
     },
@@ -100,6 +101,26 @@ fn plain(value: &Value) -> Value {
 }
 
 #[test]
+fn a_citation_names_the_words_that_it_stands_on() {
+    let cite = |start, end| Citation { url: Some("https://e.org".into()), start, end, ..Citation::default() };
+    let text = |said: &str, cited| Part::Text(Text { text: said.into(), citations: vec![cited], ..Text::default() });
+    let parts = vec![text("Grüße. ", cite(Some(2), Some(5))), text("Es regnet.", cite(None, None))];
+    let response = Response { choices: vec![Choice { parts, ..Choice::default() }], ..Response::default() };
+    let bytes = Cohere.encode_response(&response, &view()).expect("written");
+    let whole: Value = serde_json::from_slice(&bytes).expect("JSON");
+    let (mut stream, mut encoder) = (Vec::new(), Cohere.stream_encoder(&view()));
+    unfold(&response).iter().for_each(|event| encoder.push(event, &mut stream));
+    let stream = String::from_utf8(stream).expect("text");
+    let told = whole["message"]["citations"].as_array().expect("citations");
+    for (citation, (start, end, words)) in told.iter().zip([(2, 5, "üße"), (7, 17, "Es regnet.")]) {
+        let place = (&citation["start"], &citation["end"], &citation["text"]);
+        assert_eq!(place, (&json!(start), &json!(end), &json!(words)));
+        assert!(stream.contains(&citation.to_string()), "{stream}");
+    }
+    assert_eq!(told.len(), 2);
+}
+
+#[test]
 fn what_was_read_is_told_and_what_is_billed_is_kept_beside_it() {
     let native = json!({"billed_units": {"input_tokens": 12, "output_tokens": 10},
         "tokens": {"input_tokens": 614, "output_tokens": 13, "reasoning_tokens": 4}, "cached_tokens": 480});
@@ -110,6 +131,13 @@ fn what_was_read_is_told_and_what_is_billed_is_kept_beside_it() {
     let tokens = json!({"tokens": {"input_tokens": 5, "output_tokens": 2}});
     let usage = Cohere.read_usage(tokens.to_string().as_bytes()).expect("usage");
     assert_eq!((usage.total_tokens(), usage.billed), (Some(7), None), "where nothing else is told");
+    let floats = json!({"tokens": {"input_tokens": 5.0, "output_tokens": 2.0}, "cached_tokens": 3.0});
+    let usage = Cohere.read_usage(floats.to_string().as_bytes()).expect("usage");
+    assert_eq!(
+        (usage.total_tokens(), usage.cache_read_tokens),
+        (Some(7), Some(3)),
+        "its schema says numbers, not integers"
+    );
 }
 
 #[test]

@@ -207,7 +207,8 @@ pub fn result_text(object: &Map<String, Value>) -> (String, Option<bool>) {
             _ => {}
         }
     }
-    (serde_json::to_string(object).unwrap_or_default(), None)
+    let failed = object.len() == 1 && object.get("error").is_some_and(|error| !error.is_null());
+    (serde_json::to_string(object).unwrap_or_default(), failed.then_some(true))
 }
 
 /// Adds a part to a model turn. Plain text continues plain text; a signature with no text of its own signs what stands

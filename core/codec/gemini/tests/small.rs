@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    codec::gemini::request::parts::result_text,
     error::Kind,
     model::{EmbeddingInput, Message, Part, Role},
 };
@@ -171,4 +172,13 @@ fn model_names_tell_their_generation() {
     ] {
         assert_eq!(wire::is_gemini_3(name), new, "{name}");
     }
+}
+
+#[test]
+fn a_result_that_is_nothing_but_an_error_failed_whatever_the_error_is() {
+    let failed = |response: Value| result_text(response.as_object().expect("an object")).1;
+    assert_eq!(failed(json!({ "error": { "code": 1 } })), Some(true));
+    assert_eq!(failed(json!({ "error": "no" })), Some(true));
+    assert_eq!(failed(json!({ "error": null })), None);
+    assert_eq!(failed(json!({ "error": "late", "found": 1 })), None);
 }

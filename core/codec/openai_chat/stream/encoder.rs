@@ -7,7 +7,7 @@ use super::super::{
     assistant::{self, Around, Place, call_id, citation_rest, media_value, native_value, told_call},
     details,
     response::{reasoning_field, write_finish},
-    wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, usage_value},
+    wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, tier_word, usage_value},
 };
 use crate::{
     codec::{ClientView, StreamEncoder, signature, sse, written},
@@ -101,7 +101,7 @@ impl Encoder {
         let mut head =
             json!({"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": model});
         if let Some(tier) = service_tier {
-            head["service_tier"] = tier.as_str().into();
+            head["service_tier"] = tier_word(tier).into();
         }
         plain(extra, &mut self.late);
         // Of the unknown ones these are told in every chunk.

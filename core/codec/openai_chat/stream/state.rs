@@ -203,6 +203,11 @@ impl Choice {
     }
 
     fn new_part(&mut self, start: PartStart) -> u32 {
+        self.begin_waiting();
+        self.numbered(start)
+    }
+
+    fn numbered(&mut self, start: PartStart) -> u32 {
         let index = self.parts;
         self.parts += 1;
         self.out.push(Event::PartStart { choice: self.index, index, part: start });
@@ -403,8 +408,9 @@ impl Choice {
             call.id = id.to_owned();
             call.signature = call.signature.take().or(in_id);
         }
-        if call.name.is_empty() {
-            call.name = name.unwrap_or_default();
+        // A name may come in pieces, before the arguments; what repeats it is none.
+        if let Some(more) = name.filter(|more| call.part.is_none() && *more != call.name) {
+            call.name.push_str(&more);
         }
         match (call.part, signed) {
             (None, Some(signed)) => drop(call.signature.insert(signed)),
@@ -437,6 +443,7 @@ impl Choice {
             return Err(Error::new(Kind::Upstream, format!("the upstream's answer calls more than {MAX_CALLS} tools")));
         }
         self.close_flow();
+        self.begin_waiting();
         self.calls.push(Call {
             wire,
             id: String::new(),
@@ -467,8 +474,17 @@ impl Choice {
         match part {
             Some(_) if ended || more.is_empty() => {}
             Some(part) => self.delta(part, Delta::Text(more.to_owned())),
-            None if named => self.begin_call(at),
+            None if named && !more.is_empty() => self.begin_call(at),
             None => {}
+        }
+    }
+
+    /// Calls whose names are whole because something else begins.
+    fn begin_waiting(&mut self) {
+        for at in 0..self.calls.len() {
+            if self.calls[at].part.is_none() && !self.calls[at].name.is_empty() {
+                self.begin_call(at);
+            }
         }
     }
 
@@ -484,7 +500,7 @@ impl Choice {
             extra: call.extra.clone(),
         };
         let arguments = call.arguments.clone();
-        let part = self.new_part(start);
+        let part = self.numbered(start);
         self.calls[at].part = Some(part);
         if !arguments.is_empty() {
             self.delta(part, Delta::Text(arguments));

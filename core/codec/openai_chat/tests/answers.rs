@@ -214,6 +214,17 @@ fn usage_of_another_format_is_built_and_unknown_figures_stay_away() {
             "prompt_tokens_details": {"cached_tokens": 6}, "completion_tokens_details": {"reasoning_tokens": 3}})
     );
     assert!(written(&of(vec![])).get("usage").is_none());
+    // A prompt that was refused was read: the SDKs' types want the other figures too.
+    let refused = Usage { input_tokens: Some(10), ..Usage::default() };
+    let told = written(&Response { usage: Some(refused), ..of(vec![]) });
+    assert_eq!(told["usage"], json!({"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10}));
+}
+
+#[test]
+fn the_usual_tier_has_this_formats_word() {
+    let told =
+        |tier: &str| written(&Response { service_tier: Some(tier.to_owned()), ..of(vec![]) })["service_tier"].take();
+    assert_eq!([told("standard"), told("priority")], ["default", "priority"]);
 }
 
 #[test]

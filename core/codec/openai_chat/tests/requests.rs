@@ -397,6 +397,40 @@ fn encrypted_reasoning_goes_back_to_the_provider_that_gave_it_and_to_nobody_else
 }
 
 #[test]
+fn a_signature_of_an_unknown_vendor_goes_back_to_the_provider_that_gave_it() {
+    let detail = json!({"type": "reasoning.text", "text": "hm", "format": "other-v1", "id": "t1"});
+    let mut signed = detail.clone();
+    signed["signature"] = json!("c2ln");
+    let message = json!({"role": "assistant", "content": "answer", "reasoning_details": [signed]});
+    let reasoning = request(&json!({"model": "m", "messages": [message]})).messages.remove(0).parts.remove(0);
+    let Part::Reasoning(Reasoning { text, signature, .. }) = reasoning else { panic!("reasoning") };
+    // As a client of another format gives it back.
+    let reasoning = Reasoning { text, signature, ..Reasoning::default() };
+    let turn = of(vec![Message::new(Role::Assistant, vec![Part::Reasoning(reasoning), Part::text("answer")])]);
+    let openrouter = Dialect { reasoning_field: Some("reasoning"), ..provider("openrouter") };
+    let mut back = signed.clone();
+    back["index"] = json!(0);
+    assert_eq!(encoded(&turn, &openrouter).body["messages"][0]["reasoning_details"], json!([back]));
+    // It came from a server that is in no row, and goes back there as well.
+    let unknown = Dialect { reasoning_field: Some("reasoning_content"), assumed: true, ..provider("house") };
+    let told = encoded(&turn, &unknown);
+    assert_eq!(told.body["messages"][0]["reasoning_details"], json!([back]));
+    assert_eq!(told.body["messages"][0]["reasoning_content"], "hm");
+    let elsewhere = encoded(&turn, &Dialect { reasoning_field: Some("reasoning"), ..provider("groq") });
+    assert_eq!(elsewhere.body["messages"][0], json!({"role": "assistant", "content": "answer", "reasoning": "hm"}));
+}
+
+#[test]
+fn a_signature_of_a_text_comes_back_in_a_message_joined_from_deltas() {
+    let told = json!({"text_signature": "pc1:gemini:c2ln"});
+    let message = json!({"role": "assistant", "content": "answer", "provider_specific_fields": told});
+    let request = request(&json!({"model": "m", "messages": [message]}));
+    let Part::Text(text) = &request.messages[0].parts[0] else { panic!("a text") };
+    assert_eq!(text.signature, Some(Signature { origin: Format::Gemini, data: "c2ln".into() }));
+    assert!(request.messages[0].extra.is_empty());
+}
+
+#[test]
 fn history_that_a_client_sends_back_is_read_in_full() {
     let request = request(&json!({"model": "m", "messages": [{
         "role": "assistant",

@@ -73,6 +73,31 @@ fn a_repeated_id_and_a_late_name_are_one_call() {
 }
 
 #[test]
+fn a_name_in_pieces_is_whole_before_the_arguments() {
+    let name = |piece: &str| json!({"index": 0, "function": {"name": piece, "arguments": ""}});
+    let begins = chunk(json!({"tool_calls": [call(json!(0), json!("a"), json!("get_"), "")]}));
+    let goes_on = chunk(json!({"tool_calls": [name("weather")]}));
+    let arguments = chunk(json!({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}));
+    let parts = parts(&[begins, goes_on, arguments, last("tool_calls")]);
+    assert_eq!(calls(&parts), [("a", "get_weather", "{}")]);
+}
+
+#[test]
+fn calls_without_arguments_keep_their_order_and_their_place_before_what_follows() {
+    let bare = |index: u64, id: &str, name: &str| json!({"index": index, "id": id, "type": "function", "function": {"name": name}});
+    let parts = parts(&[
+        chunk(json!({"tool_calls": [bare(0, "a", "f")]})),
+        chunk(json!({"tool_calls": [bare(1, "b", "g")]})),
+        chunk(json!({"tool_calls": [{"index": 1, "function": {"arguments": "{\"y\":2}"}}]})),
+        chunk(json!({"tool_calls": [bare(2, "c", "h")]})),
+        chunk(json!({"content": "so"})),
+        last("tool_calls"),
+    ]);
+    assert_eq!(calls(&parts), [("a", "f", ""), ("b", "g", "{\"y\":2}"), ("c", "h", "")]);
+    assert_eq!(parts.last(), Some(&Part::text("so")));
+}
+
+#[test]
 fn a_finished_call_ends_where_the_next_begins() {
     let all = events(&sse(&[
         chunk(json!({"tool_calls": [call(json!(0), json!("a"), json!("f"), "{}")]})),
