@@ -14,9 +14,11 @@ pub struct Draft<'a> {
 }
 
 pub enum Said<'a> {
+    Null,
     Text(Cow<'a, str>),
     Number(u64),
-    Tree(Value),
+    /// Boxed: a tree is larger than all the others.
+    Tree(Box<Value>),
     Lent(&'a Value),
     /// JSON as it is written.
     Raw(&'a str),
@@ -82,6 +84,15 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The same, of what nobody else keeps.
+    pub fn fill(&mut self, more: Map<String, Value>) {
+        for (key, value) in more {
+            if !self.has(&key) {
+                self.fields.push((Cow::Owned(key), value.into()));
+            }
+        }
+    }
+
     /// What was put together as a tree.
     pub fn take(&mut self, more: &mut Map<String, Value>) {
         for (key, value) in std::mem::take(more) {
@@ -100,7 +111,7 @@ impl<'a> Draft<'a> {
         self.fields.into_iter().map(|(key, said)| (key.into_owned(), said.tree())).collect()
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         for (n, (key, said)) in self.fields.iter().enumerate() {
             if n > 0 {
@@ -122,6 +133,7 @@ impl<'a> Draft<'a> {
 impl Said<'_> {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
+            Said::Null => out.extend_from_slice(b"null"),
             Said::Text(text) => written::text(text, out),
             Said::Number(number) => written::number(*number, out),
             Said::Tree(value) => written::value(value, out),
@@ -143,9 +155,10 @@ impl Said<'_> {
 
     fn tree(self) -> Value {
         match self {
+            Said::Null => Value::Null,
             Said::Text(text) => Value::String(text.into_owned()),
             Said::Number(number) => number.into(),
-            Said::Tree(value) => value,
+            Said::Tree(value) => *value,
             Said::Lent(value) => value.clone(),
             Said::Raw(raw) => serde_json::from_str(raw).unwrap_or_default(),
             Said::List(list) => Value::Array(list.into_iter().map(Said::tree).collect()),
@@ -156,7 +169,7 @@ impl Said<'_> {
     fn room(&self) -> usize {
         match self {
             Said::Text(text) => text.len(),
-            Said::Lent(Value::String(text)) | Said::Tree(Value::String(text)) => text.len(),
+            Said::Lent(Value::String(text)) => text.len(),
             Said::Raw(raw) => raw.len(),
             Said::List(list) => list.iter().map(Said::room).sum(),
             Said::Object(object) => object.room(),
@@ -192,7 +205,11 @@ impl From<u64> for Said<'_> {
 
 impl From<Value> for Said<'_> {
     fn from(value: Value) -> Self {
-        Said::Tree(value)
+        match value {
+            Value::Null => Said::Null,
+            Value::String(text) => Said::Text(Cow::Owned(text)),
+            other => Said::Tree(Box::new(other)),
+        }
     }
 }
 
@@ -210,7 +227,7 @@ impl<'a> From<Vec<Said<'a>>> for Said<'a> {
 
 impl<'a> From<Option<&'a str>> for Said<'a> {
     fn from(text: Option<&'a str>) -> Self {
-        text.map_or(Said::Tree(Value::Null), Said::from)
+        text.map_or(Said::Null, Said::from)
     }
 }
 

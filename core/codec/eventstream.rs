@@ -181,8 +181,37 @@ fn write_frame(said: Said, name: &str, payload: &[u8], out: &mut Vec<u8>) -> Opt
         }
     };
     header(":message-type", kind, out)?;
-    let headers = u32::try_from(out.len() - before - PRELUDE).ok()?;
+    let headers = out.len() - before - PRELUDE;
     out.extend_from_slice(payload);
+    seal(before, headers, out)
+}
+
+/// What the frames of one kind begin with, made once for many of them.
+pub struct Head(Vec<u8>);
+
+impl Head {
+    /// Of events with this name.
+    pub fn event(name: &str) -> Head {
+        let mut frame = Vec::with_capacity(ROOM);
+        write(Said::Event, name, b"", &mut frame);
+        frame.truncate(frame.len().saturating_sub(4));
+        Head(frame)
+    }
+
+    /// Appends a frame. `payload` appends its JSON.
+    pub fn write(&self, out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
+        let before = out.len();
+        out.extend_from_slice(&self.0);
+        payload(out);
+        if seal(before, self.0.len().saturating_sub(PRELUDE), out).is_none() {
+            out.truncate(before);
+        }
+    }
+}
+
+/// Lengths and checksums of the frame that begins at `before` and is complete but for them.
+fn seal(before: usize, headers: usize, out: &mut Vec<u8>) -> Option<()> {
+    let headers = u32::try_from(headers).ok()?;
     let whole = u32::try_from(out.len() - before + 4).ok()?;
     let prelude = &mut out[before..before + PRELUDE];
     prelude[..4].copy_from_slice(&whole.to_be_bytes());

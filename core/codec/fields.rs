@@ -32,21 +32,21 @@ struct Member<'t> {
     /// `None`: it was taken, or put there.
     node: Option<Node<'t>>,
     /// What was put there, or looked at.
-    tree: OnceCell<Value>,
+    tree: OnceCell<Box<Value>>,
 }
 
 impl Member<'_> {
     fn peek(&self) -> Option<&Value> {
         match self.node {
             Some(node) if node.is_null() => None,
-            Some(node) => Some(self.tree.get_or_init(|| node.tree())),
-            None => self.tree.get().filter(|v| !v.is_null()),
+            Some(node) => Some(self.tree.get_or_init(|| Box::new(node.tree()))),
+            None => self.tree.get().map(Box::as_ref).filter(|v| !v.is_null()),
         }
     }
 
     fn take(&mut self) -> Option<Value> {
         let (node, tree) = (self.node.take(), self.tree.take());
-        tree.or_else(|| node.map(Node::tree)).filter(|v| !v.is_null())
+        tree.map(|tree| *tree).or_else(|| node.map(Node::tree)).filter(|v| !v.is_null())
     }
 }
 
@@ -87,6 +87,14 @@ impl<'t> Item<'t> {
         match self {
             Item::Tree(value) => value.is_object(),
             Item::Read(node) => node.is_object(),
+        }
+    }
+
+    /// As JSON: as it came, if it was read.
+    pub fn written(&self) -> Cow<'t, str> {
+        match self {
+            Item::Tree(value) => value.to_string().into(),
+            Item::Read(node) => node.raw().into(),
         }
     }
 
@@ -215,8 +223,8 @@ impl<'t> Fields<'t> {
                 map.insert(key.to_owned(), value);
             }
             Inner::Read(members) => match members.iter_mut().find(|m| m.key == key) {
-                Some(member) => (member.node, member.tree) = (None, value.into()),
-                None => members.push(Member { key: key.to_owned().into(), node: None, tree: value.into() }),
+                Some(member) => (member.node, member.tree) = (None, Box::new(value).into()),
+                None => members.push(Member { key: key.to_owned().into(), node: None, tree: Box::new(value).into() }),
             },
         }
     }
@@ -297,6 +305,14 @@ impl<'t> Fields<'t> {
         self.item(key).map(|v| Fields::new(v, path)).transpose()
     }
 
+    /// An object as it is written.
+    pub fn written(&mut self, key: &str) -> Result<Option<Cow<'t, str>>> {
+        match self.item(key) {
+            Some(item) if !item.is_object() => Err(wrong_type(&self.path(key), "an object", &item.tree())),
+            item => Ok(item.map(|item| item.written())),
+        }
+    }
+
     pub fn map(&mut self, key: &str) -> Result<Option<Map<String, Value>>> {
         match self.take(key) {
             None => Ok(None),
@@ -345,11 +361,13 @@ pub fn nth(path: &str, at: usize) -> String {
 
 impl<'t> Inner<'t> {
     fn of(object: Node<'t>) -> Self {
-        let mut members: Vec<Member<'t>> = Vec::with_capacity(object.most_members().min(32));
-        // A bit for each beginning and length: two keys that are the same have the same one.
+        let mut members: Vec<Member<'t>> = Vec::with_capacity(object.most_members().min(MOST_MEMBERS));
+        // A bit for each length and ends: two keys that are the same have the same one.
         let mut seen = 0u128;
         for (key, node) in object.members() {
-            let bit = 1 << ((key.len() + 8 * usize::from(key.as_bytes().first().copied().unwrap_or(0))) % 128);
+            let end = |byte: Option<&u8>| u32::from(byte.copied().unwrap_or(0));
+            let (first, last) = (end(key.as_bytes().first()), end(key.as_bytes().last()));
+            let bit = 1 << ((key.len() as u32 * 37 + first * 101 + last * 29) % 128);
             // Of one that is there twice the last word counts. What has very many is a table.
             let known = seen & bit != 0 && members.iter().any(|m| m.key == key);
             if known || members.len() == MOST_MEMBERS {

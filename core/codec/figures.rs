@@ -1,18 +1,63 @@
-//! The whole numbers of a small object (a usage), read from its bytes in one pass: no tree, no table of fields. Knows no
-//! names; what is unusual is said, and somebody slower reads it.
+//! What a small object (a usage) says, read from its bytes in one pass: no tree, no table of fields. Knows no names.
 
-/// A member's value, as far as it matters here.
+use std::borrow::Cow;
+
+use serde_json::{Map, Number, Value};
+
+use super::{json::as_u64, written};
+use crate::model::{Format, Native, Usage};
+
+/// A usage as `read` understands it, with the object as `format` wrote it.
+pub fn usage(format: Format, object: Cow<'_, str>, read: impl Fn(&[u8]) -> Option<Usage>) -> Usage {
+    let usage = read(object.as_bytes()).unwrap_or_default();
+    Usage { native: Some(Native::new(format, object)), ..usage }
+}
+
+/// The same of an object that is a tree.
+pub fn usage_of(format: Format, object: &Map<String, Value>, read: impl Fn(&[u8]) -> Option<Usage>) -> Usage {
+    usage(format, String::from_utf8(written::object(object)).unwrap_or_default().into(), read)
+}
+
+/// Has the object any member?
+pub fn tells(object: &str) -> bool {
+    object.strip_prefix('{').is_some_and(|members| !members.trim_start().starts_with('}'))
+}
+
+/// A member's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Figure {
+pub enum Figure<'a> {
     Whole(u64),
     Null,
-    /// A fraction, a text, a list.
-    Other,
+    /// Between its quotes, as it is written.
+    Text(&'a [u8]),
+    /// Its members come next.
+    Object,
+    /// As it is written: a fraction, a list, `true`.
+    Other(&'a [u8]),
+}
+
+impl Figure<'_> {
+    /// A text without escapes.
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            Figure::Text(text) if !text.contains(&b'\\') => std::str::from_utf8(text).ok(),
+            _ => None,
+        }
+    }
+
+    /// A whole number of 0 or more, also one that is written `5.0`.
+    pub fn whole(self) -> Option<u64> {
+        match self {
+            Figure::Whole(number) => Some(number),
+            Figure::Other(written) => serde_json::from_slice::<Number>(written).ok().as_ref().and_then(as_u64),
+            Figure::Null | Figure::Text(_) | Figure::Object => None,
+        }
+    }
 }
 
 /// Shows every member of `object`, and those of the objects directly in it: the outer key (empty at the top), the key, the
-/// value. `None` when the object cannot be read, or as soon as `see` says so.
-pub fn figures<'a>(object: &'a [u8], mut see: impl FnMut(&'a [u8], &'a [u8], Figure) -> Option<()>) -> Option<()> {
+/// value. `None` when the object cannot be read.
+pub fn figures<'a>(object: &'a [u8], mut see: impl FnMut(&'a [u8], &'a [u8], Figure<'a>)) -> Option<()> {
     let mut cursor = Cursor { bytes: object, at: 0 };
     cursor.members(b"", &mut see, true)
 }
@@ -26,7 +71,7 @@ impl<'a> Cursor<'a> {
     fn members(
         &mut self,
         outer: &'a [u8],
-        see: &mut impl FnMut(&'a [u8], &'a [u8], Figure) -> Option<()>,
+        see: &mut impl FnMut(&'a [u8], &'a [u8], Figure<'a>),
         top: bool,
     ) -> Option<()> {
         self.expect(b'{')?;
@@ -40,11 +85,11 @@ impl<'a> Cursor<'a> {
             self.next()?;
             self.expect(b':')?;
             match self.next()? {
-                b'{' if top => self.members(key, see, false)?,
-                _ => {
-                    let figure = self.figure()?;
-                    see(outer, key, figure)?;
+                b'{' if top => {
+                    see(b"", key, Figure::Object);
+                    self.members(key, see, false)?;
                 }
+                _ => see(outer, key, self.figure()?),
             }
             match self.next()? {
                 b',' => self.at += 1,
@@ -57,32 +102,25 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn figure(&mut self) -> Option<Figure> {
+    fn figure(&mut self) -> Option<Figure<'a>> {
         let start = self.at;
         match self.bytes[start] {
-            b'0'..=b'9' => {
-                let mut number = 0u64;
-                while let Some(digit @ b'0'..=b'9') = self.bytes.get(self.at) {
-                    number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
-                    self.at += 1;
-                }
-                if matches!(self.bytes.get(self.at), Some(b'.' | b'e' | b'E')) {
-                    self.scalar();
-                    return Some(Figure::Other);
-                }
-                Some(Figure::Whole(number))
-            }
-            b'n' => {
-                self.scalar();
-                (&self.bytes[start..self.at] == b"null").then_some(Figure::Null)
-            }
-            b'{' | b'[' => self.skip().map(|()| Figure::Other),
-            b'"' => self.text().map(|_| Figure::Other),
-            _ => {
-                self.scalar();
-                (self.at > start).then_some(Figure::Other)
-            }
+            b'"' => return self.text().map(Figure::Text),
+            b'{' | b'[' => self.skip()?,
+            _ => self.scalar(),
         }
+        let written = &self.bytes[start..self.at];
+        if written.is_empty() {
+            return None;
+        }
+        // Longer ones might be too large.
+        let digits = written.len() < 19 && written.iter().all(u8::is_ascii_digit);
+        Some(match written {
+            b"null" => Figure::Null,
+            _ if digits => Figure::Whole(written.iter().fold(0, |all, digit| all * 10 + u64::from(digit - b'0'))),
+            _ if written.starts_with(b"nu") => return None,
+            _ => Figure::Other(written),
+        })
     }
 
     /// To the end of a number or a word.
@@ -117,7 +155,8 @@ impl<'a> Cursor<'a> {
         self.expect(b'"')?;
         let start = self.at;
         loop {
-            match self.bytes.get(self.at)? {
+            self.at += written::odd(self.bytes.get(self.at..)?)?;
+            match self.bytes[self.at] {
                 b'"' => {
                     self.at += 1;
                     return Some(&self.bytes[start..self.at - 1]);
@@ -147,13 +186,10 @@ impl<'a> Cursor<'a> {
 mod tests {
     use super::*;
 
-    fn read(object: &str) -> Option<Vec<(String, Figure)>> {
+    fn read(object: &str) -> Option<Vec<(String, Figure<'_>)>> {
         let mut seen = Vec::new();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        figures(object.as_bytes(), |outer, key, figure| {
-            seen.push((format!("{}/{}", text(outer), text(key)), figure));
-            Some(())
-        })?;
+        figures(object.as_bytes(), |outer, key, figure| seen.push((format!("{}/{}", text(outer), text(key)), figure)))?;
         Some(seen)
     }
 
@@ -163,10 +199,43 @@ mod tests {
             r#"{ "a" : 12, "b": {"c":0 , "d": null}, "e":[{"x":"}]\""}], "f\"g":1.5, "h":{}, "i":"t", "j":-1 }"#;
         let seen = read(object).expect("readable");
         let names: Vec<&str> = seen.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["/a", "b/c", "b/d", "/e", "/f\\\"g", "/i", "/j"]);
-        let figures: Vec<Figure> = seen.iter().map(|(_, figure)| *figure).collect();
-        let other = Figure::Other;
-        assert_eq!(figures, [Figure::Whole(12), Figure::Whole(0), Figure::Null, other, other, other, other]);
+        assert_eq!(names, ["/a", "/b", "b/c", "b/d", "/e", "/f\\\"g", "/h", "/i", "/j"]);
+        let figures: Vec<Figure<'_>> = seen.iter().map(|(_, figure)| *figure).collect();
+        let other = |written: &'static str| Figure::Other(written.as_bytes());
+        assert_eq!(
+            figures,
+            [
+                Figure::Whole(12),
+                Figure::Object,
+                Figure::Whole(0),
+                Figure::Null,
+                other("[{\"x\":\"}]\\\"\"}]"),
+                other("1.5"),
+                Figure::Object,
+                Figure::Text(b"t"),
+                other("-1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn whole_numbers_are_told_from_others() {
+        for (written, whole) in [
+            ("0", Some(0)),
+            ("5.0", Some(5)),
+            ("1e3", Some(1000)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("99999999999999999999", None),
+            ("1.5", None),
+            ("-1", None),
+            ("null", None),
+            ("true", None),
+            ("\"7\"", None),
+            ("[7]", None),
+        ] {
+            let object = format!("{{\"a\":{written}}}");
+            assert_eq!(read(&object).map(|seen| seen[0].1.whole()), Some(whole), "{written}");
+        }
     }
 
     #[test]
@@ -176,6 +245,5 @@ mod tests {
         {
             assert_eq!(read(broken), None, "{broken}");
         }
-        assert_eq!(read("{\"a\":99999999999999999999}"), None, "no number of ours");
     }
 }

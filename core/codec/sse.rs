@@ -14,7 +14,9 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Decoder {
     line: Vec<u8>,
+    /// Its name is the last frame's, until this one is named.
     frame: Frame,
+    named: bool,
     has_data: bool,
     /// The last byte was CR: an LF that follows belongs to it.
     after_cr: bool,
@@ -32,7 +34,15 @@ impl Default for Decoder {
 impl Decoder {
     /// `limit`: the most bytes one event may have.
     pub fn new(limit: usize) -> Self {
-        Decoder { line: Vec::new(), frame: Frame::default(), has_data: false, after_cr: false, started: false, limit }
+        Decoder {
+            line: Vec::new(),
+            frame: Frame::default(),
+            named: false,
+            has_data: false,
+            after_cr: false,
+            started: false,
+            limit,
+        }
     }
 
     /// Calls `each` for every frame that `bytes` completes.
@@ -85,17 +95,16 @@ impl Decoder {
         let line = if self.started { line } else { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) };
         self.started = true;
         if line.is_empty() {
+            if !std::mem::take(&mut self.named) {
+                self.frame.event.clear();
+            }
             let told = if std::mem::take(&mut self.has_data) { each(&self.frame) } else { Ok(()) };
             // Their room is kept for the next one, unless this one was far longer than most.
-            self.frame.event.clear();
             self.frame.data.clear();
             self.frame.data.shrink_to(ROOM);
             return told;
         }
-        let (name, value) = match memchr::memchr(b':', line) {
-            Some(at) => (&line[..at], line[at + 1..].strip_prefix(b" ").unwrap_or(&line[at + 1..])),
-            None => (line, &b""[..]),
-        };
+        let (name, value) = field(line);
         match name {
             b"data" => {
                 if self.frame.data.len() + value.len() > self.limit {
@@ -107,12 +116,30 @@ impl Decoder {
                 add(value, &mut self.frame.data);
             }
             b"event" => {
-                self.frame.event.clear();
-                add(value, &mut self.frame.event);
+                self.named = true;
+                // Most frames are called as the one before.
+                if value != self.frame.event.as_bytes() {
+                    self.frame.event.clear();
+                    add(value, &mut self.frame.event);
+                }
             }
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// A line's name and value.
+fn field(line: &[u8]) -> (&[u8], &[u8]) {
+    // As nearly all are written.
+    for name in [&b"data"[..], b"event"] {
+        if let Some(value) = line.strip_prefix(name).and_then(|rest| rest.strip_prefix(b": ")) {
+            return (name, value);
+        }
+    }
+    match memchr::memchr(b':', line) {
+        Some(at) => (&line[..at], line[at + 1..].strip_prefix(b" ").unwrap_or(&line[at + 1..])),
+        None => (line, b""),
     }
 }
 

@@ -155,31 +155,28 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// One value with all below it.
     fn value(&mut self) -> Option<()> {
-        // The containers that are open.
-        let mut open: Vec<u32> = Vec::with_capacity(16);
+        // The containers that are open, and whether the last one is an object.
+        let (mut open, mut depth, mut object) = ([0u32; MOST_DEPTH], 0, false);
         loop {
             // A value starts here.
             self.space();
-            let first = self.peek()?;
-            match first {
-                b'"' => self.text()?,
-                b'{' | b'[' => {
-                    if open.len() == MOST_DEPTH {
-                        return None;
-                    }
-                    open.push(self.marks.len() as u32);
+            match self.peek()? {
+                b'"' => {
+                    self.text()?;
+                }
+                first @ (b'{' | b'[') => {
+                    *open.get_mut(depth)? = self.marks.len() as u32;
+                    (depth, object) = (depth + 1, first == b'{');
                     self.mark(self.at, false);
                     self.at += 1;
                     self.space();
-                    let close = if first == b'{' { b'}' } else { b']' };
+                    let close = if object { b'}' } else { b']' };
                     if self.peek()? != close {
-                        if first == b'{' {
+                        if object {
                             self.key()?;
                         }
                         continue;
                     }
-                    self.at += 1;
-                    self.close(open.pop()?);
                 }
                 b't' => self.word(b"true")?,
                 b'f' => self.word(b"false")?,
@@ -188,8 +185,9 @@ impl Reader<'_> {
             }
             // A value ended here: what closes is closed, until the next one.
             loop {
-                let Some(last) = open.last().copied() else { return Some(()) };
-                let object = self.body[self.marks[last as usize].start as usize] == b'{';
+                if depth == 0 {
+                    return Some(());
+                }
                 self.space();
                 match self.peek()? {
                     b',' => {
@@ -205,8 +203,9 @@ impl Reader<'_> {
                     _ => return None,
                 }
                 self.at += 1;
-                open.pop();
-                self.close(last);
+                depth -= 1;
+                self.close(open[depth]);
+                object = depth > 0 && self.body[self.marks[open[depth - 1] as usize].start as usize] == b'{';
             }
         }
     }
@@ -225,16 +224,16 @@ impl Reader<'_> {
 
     /// A key and its colon. One with escapes is not read here.
     fn key(&mut self) -> Option<()> {
-        let mark = self.marks.len();
-        self.text()?;
-        if self.marks[mark].escaped {
+        if self.text()? {
             return None;
         }
         self.space();
         self.byte(b':')
     }
 
-    fn text(&mut self) -> Option<()> {
+    /// Are there escapes in it?
+    #[inline(always)]
+    fn text(&mut self) -> Option<bool> {
         let start = self.at;
         self.byte(b'"')?;
         let mut escaped = false;
@@ -244,7 +243,7 @@ impl Reader<'_> {
                 b'"' => {
                     self.at += 1;
                     self.mark(start, escaped);
-                    return Some(());
+                    return Some(escaped);
                 }
                 b'\\' => {
                     escaped = true;

@@ -23,7 +23,7 @@ pub use part::{
 pub use request::{LogprobsAsk, Output, ReasoningAsk, Request, Sampling};
 pub use response::{Choice, Finish, FinishReason, Response};
 pub use tool::{Tool, ToolChoice};
-pub use usage::{Billed, ServiceTier, UNITS, Units, Usage};
+pub use usage::{Billed, Native, ServiceTier, UNITS, Units, Usage};
 
 #[cfg(test)]
 mod tests;

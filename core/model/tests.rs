@@ -1,7 +1,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Choice, Citation, Delta, Event, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part,
+    Choice, Citation, Delta, Event, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Native, Part,
     PartStart, Reasoning, Response, ServiceTier, Signature, Start, Text, ToolCall, ToolKind, UNITS, Units, Usage,
     fold::{Fold, unfold},
 };
@@ -111,7 +111,7 @@ fn logprobs_grow() {
 
 #[test]
 fn later_usage_replaces_what_it_knows_and_nothing_else() {
-    let native = |value| Some(Box::new((Format::AnthropicMessages, map(value))));
+    let native = |value| Some(Native::of(Format::AnthropicMessages, &map(value)));
     let mut usage = Usage {
         input_tokens: Some(9),
         output_tokens: Some(1),

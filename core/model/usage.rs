@@ -1,6 +1,6 @@
 //! What an answer cost in tokens. Unknown is `None`, never zero.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::Format;
@@ -25,7 +25,61 @@ pub struct Usage {
     /// What is counted besides; boxed, as most answers have none of it.
     pub units: Option<Box<Units>>,
     /// The usage object as its own format wrote it: given back to that format as it was.
-    pub native: Option<Box<(Format, Map<String, Value>)>>,
+    pub native: Option<Native>,
+}
+
+/// A usage object in its format's own JSON. Only that format looks into it, and only to give it back: so it is kept as it is written.
+#[derive(Debug, Clone)]
+pub struct Native {
+    pub format: Format,
+    text: Box<str>,
+}
+
+impl Native {
+    /// `object`: a JSON object.
+    pub fn new(format: Format, object: impl Into<Box<str>>) -> Self {
+        Native { format, text: object.into() }
+    }
+
+    pub fn of(format: Format, object: &Map<String, Value>) -> Self {
+        Native::new(format, serde_json::to_string(object).unwrap_or_default())
+    }
+
+    /// What it says; nothing, if that is no object.
+    pub fn object(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// Takes over every field that `later` says something of, if it is of the same format; else it is that one.
+    fn merge(&mut self, later: &Native) {
+        if self.format != later.format {
+            *self = later.clone();
+        } else if self.text != later.text {
+            let mut all = self.object();
+            all.extend(later.object().into_iter().filter(|(_, value)| !value.is_null()));
+            *self = Native::of(self.format, &all);
+        }
+    }
+}
+
+/// White space and the order of fields say nothing.
+impl PartialEq for Native {
+    fn eq(&self, other: &Native) -> bool {
+        self.format == other.format && (self.text == other.text || self.object() == other.object())
+    }
+}
+
+impl Serialize for Native {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.format, self.object()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Native {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Native, D::Error> {
+        let (format, object) = <(Format, Map<String, Value>)>::deserialize(deserializer)?;
+        Ok(Native::of(format, &object))
+    }
 }
 
 /// Tokens that a vendor charges: its own prompt around the caller's is not among them.
@@ -202,13 +256,31 @@ impl Usage {
         self.units.get_or_insert_default()
     }
 
+    /// The usage object as `format` itself wrote it.
+    pub fn native_of(&self, format: Format) -> Option<Map<String, Value>> {
+        self.native.as_ref().filter(|native| native.format == format).map(Native::object)
+    }
+
     /// Without the wire's own object, which is as large as the wire likes.
     pub fn figures(&self) -> Usage {
         Usage { native: None, units: self.units.clone(), ..*self }
     }
 
+    /// Adds to what a writer of `format` was told: another format's own object says nothing to it.
+    pub fn hear(told: &mut Option<Usage>, later: &Usage, format: Format) {
+        let native = later.native.as_ref().filter(|native| native.format == format);
+        let told = told.get_or_insert_default();
+        told.merge_figures(later);
+        told.merge_native(native);
+    }
+
     /// Takes over every figure that `later` knows: streams report cumulatively and in pieces.
     pub fn merge(&mut self, later: &Usage) {
+        self.merge_figures(later);
+        self.merge_native(later.native.as_ref());
+    }
+
+    fn merge_figures(&mut self, later: &Usage) {
         let Usage {
             input_tokens,
             output_tokens,
@@ -221,7 +293,7 @@ impl Usage {
             billed,
             service_tier,
             units,
-            native,
+            native: _,
         } = later;
         let take = |mine: &mut Option<u64>, theirs: &Option<u64>| {
             if theirs.is_some() {
@@ -243,17 +315,13 @@ impl Usage {
                 take(mine, &theirs);
             }
         }
-        if let Some(theirs) = native {
-            match self.native.as_deref_mut() {
-                Some((f, mine)) if *f == theirs.0 => {
-                    for (k, v) in &theirs.1 {
-                        if !v.is_null() {
-                            mine.insert(k.clone(), v.clone());
-                        }
-                    }
-                }
-                _ => self.native = Some(theirs.clone()),
-            }
+    }
+
+    fn merge_native(&mut self, later: Option<&Native>) {
+        match (&mut self.native, later) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (none @ None, Some(theirs)) => *none = Some(theirs.clone()),
+            (_, None) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     cache::{Given, weight},
     model::{
-        Choice, Citation, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part, Reasoning,
+        Choice, Citation, Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Native, Part, Reasoning,
         Response, Signature, Text, ToolCall, ToolKind, ToolResult, Usage,
     },
 };
@@ -97,7 +97,7 @@ fn full() -> Response {
     ];
     let mut usage = Usage { input_tokens: Some(3), output_tokens: Some(4), ..Usage::default() };
     usage.units_mut().web_searches = Some(2);
-    usage.native = Some(Box::new((Format::Cohere, Map::from_iter([("billed".to_owned(), json!(1))]))));
+    usage.native = Some(Native::new(Format::Cohere, r#"{"billed":1}"#));
     let finish = Finish {
         stop_sequence: Some("\n".into()),
         details: Some(json!({"why": "so"})),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codec::{
         draft::{self, Draft, Said},
-        signature,
+        figures, signature,
     },
     error::{Error, Kind, Result},
     model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Signature, Text, ToolCall, ToolKind},
@@ -36,7 +36,9 @@ fn message(body: json::Item) -> Result<Response> {
     let stop_reason = f.string("stop_reason")?;
     let stop_sequence = f.string("stop_sequence")?;
     let details = f.take("stop_details");
-    let usage = f.map("usage")?.map(wire::read_usage);
+    let usage = f.written("usage")?;
+    let service_tier = usage.as_ref().and_then(|usage| wire::service_tier(usage.as_bytes()));
+    let usage = usage.map(|usage| figures::usage(FORMAT, usage, wire::read_usage));
     let parts = block::decode_all(content, "content")?;
     let called = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     let choice = Choice {
@@ -51,15 +53,10 @@ fn message(body: json::Item) -> Result<Response> {
         model: f.string("model")?.unwrap_or_default(),
         created: None,
         choices: vec![choice],
-        service_tier: usage.as_ref().and_then(service_tier),
+        service_tier,
         usage,
         extra: f.rest(FORMAT),
     })
-}
-
-/// The wire tells the tier inside the usage.
-pub fn service_tier(usage: &crate::model::Usage) -> Option<String> {
-    usage.native.as_deref()?.1.get("service_tier")?.as_str().map(str::to_owned)
 }
 
 pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
@@ -108,7 +105,7 @@ fn encode_part<'a>(part: &'a Part, seed: &dyn Fn() -> String, content: &mut Vec<
             block.put("text", text.as_str());
             content.push(block.into());
         }
-        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning).into_iter().map(Said::Tree)),
+        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning).into_iter().map(Said::from)),
         Part::ToolCall(call) => {
             if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
                 content.push(sealed_block(sealed).into());

@@ -8,6 +8,7 @@ use crate::{
     codec::{
         cited::{self, Place, Unit},
         draft::Draft,
+        figures::figures,
         json::whole,
         signature,
     },
@@ -174,31 +175,41 @@ const WORDS: [(&str, FinishReason); 8] = [
 ];
 
 /// The wire's `input_tokens` leaves cached ones out; the model's has them in.
-pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(whole);
-    let inner = |outer: &str, key: &str| native.get(outer).and_then(|v| v.get(key)).and_then(whole);
-    let word = |key: &str| native.get(key).and_then(Value::as_str).map(ServiceTier::named);
-    let service = word("speed").filter(|t| *t == ServiceTier::Fast).or_else(|| word("service_tier"));
-    let within_us = native.get("inference_geo").is_some_and(|geo| geo == "us");
-    let (read, written) = (count("cache_read_input_tokens"), count("cache_creation_input_tokens"));
-    Usage {
-        input_tokens: count("input_tokens")
-            .map(|n| n.saturating_add(read.unwrap_or(0)).saturating_add(written.unwrap_or(0))),
-        output_tokens: count("output_tokens"),
-        cache_read_tokens: read,
-        cache_write_tokens: written,
-        cache_write_1h_tokens: inner("cache_creation", "ephemeral_1h_input_tokens"),
-        reasoning_tokens: inner("output_tokens_details", "thinking_tokens"),
-        input_audio_tokens: None,
-        output_audio_tokens: None,
-        billed: None,
-        service_tier: match within_us {
-            true => Some(service.unwrap_or(ServiceTier::Standard).within_us()),
-            false => service,
-        },
-        units: Units { web_searches: inner("server_tool_use", "web_search_requests"), ..Units::default() }.boxed(),
-        native: Some(Box::new((FORMAT, native))),
-    }
+pub fn read_usage(object: &[u8]) -> Option<Usage> {
+    let (mut out, mut searches, mut speed, mut tier, mut within_us) = (Usage::default(), None, None, None, false);
+    figures(object, |outer, key, figure| match (outer, key) {
+        (b"", b"input_tokens") => out.input_tokens = figure.whole(),
+        (b"", b"output_tokens") => out.output_tokens = figure.whole(),
+        (b"", b"cache_read_input_tokens") => out.cache_read_tokens = figure.whole(),
+        (b"", b"cache_creation_input_tokens") => out.cache_write_tokens = figure.whole(),
+        (b"cache_creation", b"ephemeral_1h_input_tokens") => out.cache_write_1h_tokens = figure.whole(),
+        (b"output_tokens_details", b"thinking_tokens") => out.reasoning_tokens = figure.whole(),
+        (b"server_tool_use", b"web_search_requests") => searches = figure.whole(),
+        (b"", b"speed") => speed = figure.word().map(ServiceTier::named),
+        (b"", b"service_tier") => tier = figure.word().map(ServiceTier::named),
+        (b"", b"inference_geo") => within_us = figure.word() == Some("us"),
+        _ => {}
+    })?;
+    let service = speed.filter(|speed| *speed == ServiceTier::Fast).or(tier);
+    out.service_tier = match within_us {
+        true => Some(service.unwrap_or(ServiceTier::Standard).within_us()),
+        false => service,
+    };
+    let cached = out.cache_read_tokens.unwrap_or(0).saturating_add(out.cache_write_tokens.unwrap_or(0));
+    out.input_tokens = out.input_tokens.map(|fresh| fresh.saturating_add(cached));
+    out.units = Units { web_searches: searches, ..Units::default() }.boxed();
+    Some(out)
+}
+
+/// The service that it names, in its own word.
+pub fn service_tier(object: &[u8]) -> Option<String> {
+    let mut tier = None;
+    figures(object, |outer, key, figure| {
+        if (outer, key) == (b"", b"service_tier") {
+            tier = figure.word().map(str::to_owned);
+        }
+    })?;
+    tier
 }
 
 /// The wire has no word for "unknown": clients require both counts, so they get 0 there and the record stays honest.
@@ -223,8 +234,8 @@ pub fn told_usage(usage: Option<&Usage>) -> Draft<'_> {
         units,
         native,
     } = usage;
-    if let Some((FORMAT, native)) = native.as_deref() {
-        out.add(Some(native));
+    if let Some(native) = native.as_ref().filter(|native| native.format == FORMAT) {
+        out.take(&mut native.object());
         return out;
     }
     let cached = read.unwrap_or(0).saturating_add(written.unwrap_or(0));

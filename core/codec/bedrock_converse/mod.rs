@@ -14,7 +14,7 @@ mod wire;
 mod tests;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     ClientView, Codec, Dialect, Encoded, Field, Inbound, ModelCard, OutputBound, StreamDecoder, StreamEncoder,
@@ -110,7 +110,7 @@ impl Codec for BedrockConverse {
     }
 
     fn read_usage(&self, object: &[u8]) -> Option<Usage> {
-        serde_json::from_slice::<Map<String, Value>>(object).ok().map(wire::read_usage)
+        wire::read_usage(object)
     }
 
     fn prefills(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::{
     codec::{
         calls,
         draft::{self, Draft, Said},
-        mime,
+        figures, mime,
         openai_chat::wire::tier_word,
         signature,
     },
@@ -44,7 +44,7 @@ fn message(body: json::Item) -> Result<Response> {
         logprobs: None,
         extra: Extra::default(),
     };
-    let usage = f.map("usage")?.map(wire::read_usage);
+    let usage = f.written("usage")?.map(|usage| figures::usage(FORMAT, usage, wire::read_usage));
     Ok(Response { choices: vec![choice], usage, extra: f.rest(FORMAT), ..Response::default() })
 }
 
@@ -104,10 +104,10 @@ fn encode_part<'a>(part: &'a Part, seed: &dyn Fn() -> String, content: &mut Vec<
     match part {
         Part::Text(text) => match plain_text(text) {
             Some(block) => content.push(block.into()),
-            None => content.extend(text_blocks(text).into_iter().map(Said::Tree)),
+            None => content.extend(text_blocks(text).into_iter().map(Said::from)),
         },
         Part::Refusal(text) => content.push(json!({"text": text}).into()),
-        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning).into_iter().map(Said::Tree)),
+        Part::Reasoning(reasoning) => content.extend(reasoning_blocks(reasoning).into_iter().map(Said::from)),
         Part::ToolCall(call) => {
             if let Some(sealed) = signature::beside_call(&call.id, call.signature.as_ref()) {
                 content.push(sealed_block(sealed).into());

@@ -8,6 +8,7 @@ use crate::{
         calls,
         cited::{self, Place, Unit},
         draft::Draft,
+        figures::{Figure, figures},
         json::whole,
         signature,
     },
@@ -142,33 +143,36 @@ const WORDS: [(&str, FinishReason); 9] = [
 ];
 
 /// The wire's `inputTokens` leaves cached ones out; the model's has them in.
-pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(whole);
-    let (read, written) = (count("cacheReadInputTokens"), count("cacheWriteInputTokens"));
-    let details = native.get("cacheDetails").and_then(Value::as_array);
-    let hour = |details: &Vec<Value>| {
-        let of_hour = details.iter().filter(|d| d.get("ttl").is_some_and(|ttl| ttl == "1h"));
-        of_hour.filter_map(|d| d.get("inputTokens").and_then(Value::as_u64)).fold(0, u64::saturating_add)
-    };
-    Usage {
-        input_tokens: count("inputTokens")
-            .map(|n| n.saturating_add(read.unwrap_or(0)).saturating_add(written.unwrap_or(0))),
-        output_tokens: count("outputTokens"),
-        cache_read_tokens: read,
-        cache_write_tokens: written,
-        cache_write_1h_tokens: details.map(hour),
-        reasoning_tokens: native.get(DETAILS).and_then(|d| d.get("reasoningTokens")).and_then(Value::as_u64),
-        native: Some(Box::new((FORMAT, native))),
-        ..Usage::default()
-    }
+pub fn read_usage(object: &[u8]) -> Option<Usage> {
+    let mut out = Usage::default();
+    figures(object, |outer, key, figure| match (outer, key) {
+        (b"", b"inputTokens") => out.input_tokens = figure.whole(),
+        (b"", b"outputTokens") => out.output_tokens = figure.whole(),
+        (b"", b"cacheReadInputTokens") => out.cache_read_tokens = figure.whole(),
+        (b"", b"cacheWriteInputTokens") => out.cache_write_tokens = figure.whole(),
+        (b"", b"cacheDetails") => out.cache_write_1h_tokens = of_hour(figure),
+        (outer, b"reasoningTokens") if outer == DETAILS.as_bytes() => out.reasoning_tokens = figure.whole(),
+        _ => {}
+    })?;
+    let cached = out.cache_read_tokens.unwrap_or(0).saturating_add(out.cache_write_tokens.unwrap_or(0));
+    out.input_tokens = out.input_tokens.map(|fresh| fresh.saturating_add(cached));
+    Some(out)
+}
+
+/// Of what was written to the cache, that which stays for an hour.
+fn of_hour(details: Figure<'_>) -> Option<u64> {
+    let Figure::Other(list) = details else { return None };
+    let details: Vec<Value> = serde_json::from_slice(list).ok()?;
+    let hour = details.iter().filter(|detail| detail.get("ttl").is_some_and(|ttl| ttl == "1h"));
+    Some(hour.filter_map(|detail| detail.get("inputTokens").and_then(Value::as_u64)).fold(0, u64::saturating_add))
 }
 
 /// The wire has no word for "unknown": clients require the counts, so they get 0 there and the record stays honest.
 pub fn told_usage(usage: Option<&Usage>) -> Draft<'_> {
     let mut out = Draft::new();
     let unknown = Usage::default();
-    if let Some((FORMAT, native)) = usage.and_then(|usage| usage.native.as_deref()) {
-        out.add(Some(native));
+    if let Some(mut native) = usage.and_then(|usage| usage.native_of(FORMAT)) {
+        out.take(&mut native);
         return out;
     }
     let usage = usage.unwrap_or(&unknown);

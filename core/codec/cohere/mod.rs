@@ -78,7 +78,7 @@ impl Codec for Cohere {
     }
 
     fn read_usage(&self, object: &[u8]) -> Option<Usage> {
-        serde_json::from_slice::<Map<String, Value>>(object).ok().map(wire::read_usage)
+        wire::read_usage(object)
     }
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {

@@ -13,7 +13,7 @@ use crate::{
     codec::{
         calls,
         draft::{Draft, Said},
-        signature,
+        figures, signature,
     },
     error::{Error, Kind, Result},
     model::{Choice, Extra, Media, MediaSource, Part, Reasoning, Response, Text, ToolCall, ToolKind},
@@ -50,7 +50,7 @@ fn message(body: json::Item) -> Result<Response> {
     let called = parts.iter().any(|part| matches!(part, Part::ToolCall(_)));
     let finish = f.string("finish_reason")?.map(|raw| wire::read_finish(&raw, called));
     let choice = Choice { parts, finish, logprobs, ..Choice::default() };
-    let usage = f.map("usage")?.map(wire::read_usage);
+    let usage = f.written("usage")?.map(|usage| figures::usage(FORMAT, usage, wire::read_usage));
     let id = f.string("id")?.unwrap_or_default();
     Ok(Response { id, choices: vec![choice], usage, extra: f.rest(FORMAT), ..Response::default() })
 }

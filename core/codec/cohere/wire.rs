@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     codec::{
         draft::{Draft, Said},
+        figures::{Figure, figures},
         json::{self, Fields, Item},
         signature,
     },
@@ -293,30 +294,29 @@ const WORDS: [(&str, FinishReason); 7] = [
 
 /// `tokens` are what was read and written, the vendor's own prompt around the caller's included, and `cached_tokens` are of
 /// those; `billed_units` are what is paid for.
-pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let of = |object: &str, key: &str| native.get(object).and_then(|o| o.get(key)).and_then(json::whole);
-    let count = |key: &str| of("tokens", key).or_else(|| of("billed_units", key));
-    let reasoning = of("tokens", "reasoning_tokens");
-    let billed = native.get("billed_units").is_some_and(Value::is_object).then(|| Billed {
-        input_tokens: of("billed_units", "input_tokens"),
-        output_tokens: of("billed_units", "output_tokens"),
-    });
-    Usage {
-        input_tokens: count("input_tokens"),
-        output_tokens: count("output_tokens"),
-        reasoning_tokens: reasoning,
-        cache_read_tokens: native.get("cached_tokens").and_then(json::whole),
-        cache_write_tokens: native.get(WRITTEN).and_then(json::whole),
-        billed,
-        native: Some(Box::new((FORMAT, native))),
-        ..Usage::default()
-    }
+pub fn read_usage(object: &[u8]) -> Option<Usage> {
+    let (mut out, mut billed) = (Usage::default(), None::<Billed>);
+    figures(object, |outer, key, figure| match (outer, key) {
+        (b"tokens", b"input_tokens") => out.input_tokens = figure.whole(),
+        (b"tokens", b"output_tokens") => out.output_tokens = figure.whole(),
+        (b"tokens", b"reasoning_tokens") => out.reasoning_tokens = figure.whole(),
+        (b"", b"cached_tokens") => out.cache_read_tokens = figure.whole(),
+        (b"", key) if key == WRITTEN.as_bytes() => out.cache_write_tokens = figure.whole(),
+        (b"", b"billed_units") => billed = (figure == Figure::Object).then(Billed::default),
+        (b"billed_units", b"input_tokens") => billed.get_or_insert_default().input_tokens = figure.whole(),
+        (b"billed_units", b"output_tokens") => billed.get_or_insert_default().output_tokens = figure.whole(),
+        _ => {}
+    })?;
+    out.input_tokens = out.input_tokens.or(billed.and_then(|billed| billed.input_tokens));
+    out.output_tokens = out.output_tokens.or(billed.and_then(|billed| billed.output_tokens));
+    out.billed = billed;
+    Some(out)
 }
 
 pub fn told_usage(usage: &Usage) -> Draft<'_> {
     let mut out = Draft::new();
-    if let Some((FORMAT, native)) = usage.native.as_deref() {
-        out.add(Some(native));
+    if let Some(mut native) = usage.native_of(FORMAT) {
+        out.take(&mut native);
         return out;
     }
     let (mut billed, mut tokens) = (Draft::new(), Draft::new());

@@ -156,7 +156,8 @@ pub fn decode_response(body: &[u8]) -> Result<EmbeddingResponse> {
     if vectors.is_empty() {
         return Err(Error::new(Kind::Upstream, "the upstream's answer holds no embeddings"));
     }
-    let usage = answer.shift_remove("usageMetadata").map(object).map(|native| usage::decode(&native));
+    let usage =
+        answer.shift_remove("usageMetadata").map(object).map(|native| usage::decode(Value::Object(native).into()));
     Ok(EmbeddingResponse { model: String::new(), vectors, usage, extra: Extra::new(GEMINI, answer) })
 }
 
@@ -184,9 +185,9 @@ pub fn encode_response(response: &EmbeddingResponse, view: &ClientView) -> Resul
 }
 
 fn usage_of(usage: &Usage) -> Value {
-    match usage.native.as_deref() {
-        Some((GEMINI, native)) => Value::Object(native.clone()),
-        _ => usage
+    match usage.native_of(GEMINI) {
+        Some(native) => Value::Object(native),
+        None => usage
             .input_tokens
             .map_or_else(|| json!({}), |tokens| json!({ "promptTokenCount": tokens, "totalTokenCount": tokens })),
     }

@@ -12,7 +12,7 @@ use super::{
     },
     stream::decode::Machine,
     usage,
-    wire::{GEMINI, fill, finish_word, write_sealed, write_signature},
+    wire::{GEMINI, fill, finish_word, time, write_sealed, write_signature},
 };
 use crate::{
     codec::{
@@ -61,8 +61,10 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     if let Some(usage) = usage {
         out.put("usageMetadata", usage::told(usage));
     }
-    let or = |own: &'_ str, other: &'_ str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
-    put_head(&or(id, &view.request_id), &or(model, &view.model), *created, extra, &mut out);
+    let id = if id.is_empty() { &view.request_id } else { id };
+    let model = if model.is_empty() { &view.model } else { model };
+    let created = created.and_then(time);
+    put_head(id, model, created.as_deref(), extra, &mut out);
     Ok(out.bytes())
 }
 
@@ -81,27 +83,15 @@ fn candidate(choice: &Choice) -> Draft<'_> {
     let mut written = Vec::new();
     let mut natives = Vec::new();
     for part in parts {
-        match (foreign_native(part), short(part)) {
-            (Some(native), _) => natives.push(native),
-            (None, Some(short)) => written.push(short.into()),
-            (None, None) => {
-                let mut long = Vec::new();
-                write_part(part, &mut long);
-                written.extend(long.into_iter().map(Said::Tree));
-            }
+        match foreign_native(part) {
+            Some(native) => natives.push(native),
+            None => tell_part(part, &mut written),
         }
     }
-    let mut content = Draft::new();
-    if !written.is_empty() {
-        content.put("parts", written);
-    }
-    content.put("role", "model");
-    out.put("content", content);
+    out.put("content", content(written));
     if let Some(finish) = finish {
         let refused = parts.iter().any(|part| matches!(part, Part::Refusal(_)));
-        let mut ends = Map::new();
-        put_finish(finish, refused, &mut ends);
-        ends.into_iter().for_each(|(key, value)| out.put(key, value));
+        put_finish(finish, refused, &mut out);
     }
     out.put("index", u64::from(*index));
     let kept = extra.of(GEMINI);
@@ -118,6 +108,18 @@ fn candidate(choice: &Choice) -> Draft<'_> {
         out.put(NATIVE, Value::Array(natives));
     }
     out
+}
+
+/// A part of an answer for a Gemini client.
+pub fn tell_part<'a>(part: &'a Part, out: &mut Vec<Said<'a>>) {
+    match short(part) {
+        Some(short) => out.push(short.into()),
+        None => {
+            let mut long = Vec::new();
+            write_part(part, &mut long);
+            out.extend(long.into_iter().map(Said::from));
+        }
+    }
 }
 
 /// A part that says a text or makes a call, and nothing more.
@@ -167,17 +169,20 @@ pub fn has_sources(kept: Option<&Map<String, Value>>) -> bool {
     kept.is_some_and(|k| k.contains_key("groundingMetadata") || k.contains_key("citationMetadata"))
 }
 
-pub fn content(parts: Vec<Value>) -> Value {
-    if parts.is_empty() { json!({ "role": "model" }) } else { json!({ "parts": parts, "role": "model" }) }
+pub fn content(parts: Vec<Said<'_>>) -> Draft<'_> {
+    let mut out = Draft::new();
+    out.put_list("parts", parts);
+    out.put("role", "model");
+    out
 }
 
 /// The wire has no refusal parts: a refused answer says so in its reason, or it would pass for an ordinary one.
-pub fn put_finish(finish: &Finish, refused: bool, out: &mut Map<String, Value>) {
+pub fn put_finish<'a>(finish: &'a Finish, refused: bool, out: &mut Draft<'a>) {
     let Finish { reason, raw, stop_sequence: _, details } = finish;
     let reason = if refused && *reason == FinishReason::Stop { FinishReason::ContentFilter } else { *reason };
-    out.insert("finishReason".to_owned(), json!(finish_word(reason, raw)));
+    out.put("finishReason", finish_word(reason, raw));
     if let Some(message) = details.as_ref().and_then(|d| d.get("finishMessage")) {
-        out.insert("finishMessage".to_owned(), message.clone());
+        out.put("finishMessage", Said::Lent(message));
     }
 }
 
@@ -199,8 +204,8 @@ fn sources(parts: &[Part]) -> Option<Value> {
     grounding::encode(&text, &cited)
 }
 
-/// A part of an answer for a Gemini client. Foreign signatures travel tagged; a sealed block is a thought without text.
-pub fn write_part(part: &Part, out: &mut Vec<Value>) {
+/// The same of one that says more. Foreign signatures travel tagged; a sealed block is a thought without text.
+fn write_part(part: &Part, out: &mut Vec<Value>) {
     match part {
         Part::Text(Text { text, citations: _, cache: _, signature, extra }) => {
             if !text.is_empty() || signature.is_some() || extra.of(GEMINI).is_some() {
@@ -263,44 +268,38 @@ fn write_media(media: &Media, out: &mut Vec<Value>) {
     out.push(signed(value, media.signature.as_ref(), &media.extra));
 }
 
+fn put_head<'a>(id: &'a str, model: &'a str, created: Option<&'a str>, extra: &'a Extra, out: &mut Draft<'a>) {
+    out.put("modelVersion", model);
+    let own = extra.of(GEMINI);
+    if let Some(created) = created.filter(|_| !own.is_some_and(|k| k.contains_key("createTime"))) {
+        out.put("createTime", created);
+    }
+    if !id.is_empty() {
+        out.put("responseId", id);
+    }
+    out.add(own);
+}
+
 /// What every chunk says of the answer as a whole.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     id: String,
     model: String,
-    created: Option<i64>,
+    /// As this wire writes it.
+    created: Option<String>,
     extra: Extra,
 }
 
 impl Head {
     pub fn new(id: &str, model: &str, created: Option<i64>, extra: &Extra, view: &ClientView) -> Self {
         let or = |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
-        Head { id: or(id, &view.request_id), model: or(model, &view.model), created, extra: extra.clone() }
+        let (id, model) = (or(id, &view.request_id), or(model, &view.model));
+        Head { id, model, created: created.and_then(time), extra: extra.clone() }
     }
 
-    pub fn put(&self, out: &mut Map<String, Value>) {
-        let mut head = Draft::new();
-        put_head(&self.id, &self.model, self.created, &self.extra, &mut head);
-        for (key, value) in head.tree() {
-            out.entry(key).or_insert(value);
-        }
+    pub fn put<'a>(&'a self, out: &mut Draft<'a>) {
+        put_head(&self.id, &self.model, self.created.as_deref(), &self.extra, out);
     }
-}
-
-fn put_head<'a>(id: &str, model: &str, created: Option<i64>, extra: &'a Extra, out: &mut Draft<'a>) {
-    out.put("modelVersion", model.to_owned());
-    let own = extra.of(GEMINI);
-    let time = created.and_then(|s| jiff::Timestamp::from_second(s).ok());
-    if let Some(time) = time.filter(|_| !own.is_some_and(|k| k.contains_key("createTime"))) {
-        out.put("createTime", time.to_string());
-    }
-    if !id.is_empty() {
-        out.put("responseId", id.to_owned());
-    }
-    out.add(own);
-}
-
-impl Head {
     /// Fields that arrived late: later chunks tell them.
     pub fn add(&mut self, extra: &Extra) {
         for (key, value) in extra.of(GEMINI).into_iter().flatten() {

@@ -5,45 +5,127 @@ use serde_json::{Map, Value, json};
 
 use super::wire::GEMINI;
 use crate::{
-    codec::{draft::Draft, json::as_u64},
+    codec::{
+        draft::Draft,
+        figures::{self, Figure, figures},
+        json::{Item, as_u64},
+        tape::Tape,
+    },
     model::{ServiceTier, Units, Usage},
 };
 
-pub fn decode(native: &Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64);
+/// Reads a usage object.
+pub fn decode(object: Item) -> Usage {
+    figures::usage(GEMINI, object.written(), read)
+}
+
+fn read(object: &[u8]) -> Option<Usage> {
+    let (mut prompt, mut tools, mut answer, mut thoughts, mut cached) = (None, None, None, None, None);
+    let (mut sound, mut spoken, mut traffic, mut service) = (None, None, None, None);
+    let mut units = Units::default();
+    figures(object, |outer, key, figure| {
+        if !outer.is_empty() {
+            return;
+        }
+        match key {
+            b"promptTokenCount" => prompt = figure.whole(),
+            b"toolUsePromptTokenCount" => tools = figure.whole(),
+            b"candidatesTokenCount" => answer = figure.whole(),
+            b"thoughtsTokenCount" => thoughts = figure.whole(),
+            b"cachedContentTokenCount" => cached = figure.whole(),
+            b"promptTokensDetails" => [sound, units.input_image_tokens] = details(figure),
+            b"candidatesTokensDetails" => [spoken, units.output_image_tokens] = details(figure),
+            b"cacheTokensDetails" => [units.cache_read_audio_tokens, _] = details(figure),
+            b"trafficType" => traffic = figure.word().map(ServiceTier::named),
+            b"serviceTier" => service = figure.word().map(ServiceTier::named),
+            _ => {}
+        }
+    })?;
     let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
         (None, None) => None,
         (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
     };
-    let thoughts = count("thoughtsTokenCount");
-    Usage {
-        input_tokens: sum(count("promptTokenCount"), count("toolUsePromptTokenCount")),
-        output_tokens: sum(count("candidatesTokenCount"), thoughts),
-        cache_read_tokens: count("cachedContentTokenCount"),
+    Some(Usage {
+        input_tokens: sum(prompt, tools),
+        output_tokens: sum(answer, thoughts),
+        cache_read_tokens: cached,
         cache_write_tokens: None,
         cache_write_1h_tokens: None,
         reasoning_tokens: thoughts,
-        input_audio_tokens: modality(native, "promptTokensDetails", "AUDIO"),
-        output_audio_tokens: modality(native, "candidatesTokensDetails", "AUDIO"),
+        input_audio_tokens: sound,
+        output_audio_tokens: spoken,
         billed: None,
-        service_tier: ["trafficType", "serviceTier"]
-            .iter()
-            .find_map(|key| native.get(*key)?.as_str().map(ServiceTier::named)),
-        units: Units {
-            input_image_tokens: modality(native, "promptTokensDetails", "IMAGE"),
-            output_image_tokens: modality(native, "candidatesTokensDetails", "IMAGE"),
-            cache_read_audio_tokens: modality(native, "cacheTokensDetails", "AUDIO"),
-            ..Units::default()
-        }
-        .boxed(),
-        native: Some(Box::new((GEMINI, native.clone()))),
+        service_tier: traffic.or(service),
+        units: units.boxed(),
+        native: None,
+    })
+}
+
+/// Tokens of sound and of pictures.
+fn details(list: Figure<'_>) -> [Option<u64>; 2] {
+    let mut out = [None; 2];
+    let Figure::Other(list) = list else { return out };
+    let Some(tape) = Tape::read(list) else { return out };
+    for detail in tape.root().items().into_iter().flatten() {
+        let place = match detail.member("modality").map(|modality| modality.raw()) {
+            Some("\"AUDIO\"") => &mut out[0],
+            Some("\"IMAGE\"") => &mut out[1],
+            _ => continue,
+        };
+        // The first of a kind counts.
+        *place = place.or_else(|| Item::Read(detail.member("tokenCount")?).whole());
+    }
+    out
+}
+
+/// What an answer told of its usage so far, chunk by chunk: the object as it is written.
+#[derive(Debug, Default)]
+pub struct Told(Option<String>);
+
+impl Told {
+    pub fn is_empty(&self) -> bool {
+        !self.0.as_deref().is_some_and(figures::tells)
+    }
+
+    /// What all of it says, with what the next chunk tells.
+    pub fn add(&mut self, more: Option<Item>) -> Usage {
+        let more = more.map(|more| more.written().into_owned());
+        let all = match (self.0.take(), more) {
+            (known, None) => known.unwrap_or_default(),
+            (None, Some(more)) => more,
+            (Some(known), Some(more)) if says_as_much(&more, &known) => more,
+            (Some(known), Some(more)) => joined(&known, &more),
+        };
+        let usage = figures::usage(GEMINI, all.as_str().into(), read);
+        self.0 = Some(all);
+        usage
     }
 }
 
-pub const PROMPT: &str = "promptTokenCount";
+/// Does it say something of each field that was told, and of no other? Then it is all that counts.
+fn says_as_much(more: &str, known: &str) -> bool {
+    let (Some(more), Some(known)) = (Tape::read(more.as_bytes()), Tape::read(known.as_bytes())) else { return false };
+    let said = more.root().members().map(|(key, value)| (!value.is_null()).then_some(key));
+    said.eq(known.root().members().map(|(key, _)| Some(key)))
+}
+
+/// Later figures replace earlier ones.
+fn joined(known: &str, more: &str) -> String {
+    let object = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let (mut known, mut more) = (object(known), object(more));
+    more.retain(|_, value| !value.is_null());
+    // The prompt has grown by what a tool of the vendor's gave: another count begins.
+    if adds_up(&more) && more.get(PROMPT) != known.get(PROMPT) {
+        begin_anew(&mut known);
+    }
+    known.extend(more);
+    Value::Object(known).to_string()
+}
+
+const PROMPT: &str = "promptTokenCount";
 
 /// Do these figures add up by themselves? Others are told in pieces.
-pub fn adds_up(native: &Map<String, Value>) -> bool {
+fn adds_up(native: &Map<String, Value>) -> bool {
     let count = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64).unwrap_or(0);
     let parts = [PROMPT, "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"];
     let sum = parts.into_iter().map(count).fold(0, u64::saturating_add);
@@ -51,7 +133,7 @@ pub fn adds_up(native: &Map<String, Value>) -> bool {
 }
 
 /// What was told before counts no more. It stays there as nothing, because whoever reads the stream puts its figures together.
-pub fn begin_anew(native: &mut Map<String, Value>) {
+fn begin_anew(native: &mut Map<String, Value>) {
     for value in native.values_mut() {
         match value {
             Value::Number(_) => *value = 0.into(),
@@ -61,21 +143,11 @@ pub fn begin_anew(native: &mut Map<String, Value>) {
     }
 }
 
-fn modality(native: &Map<String, Value>, key: &str, name: &str) -> Option<u64> {
-    native
-        .get(key)?
-        .as_array()?
-        .iter()
-        .find(|d| d.get("modality").and_then(Value::as_str) == Some(name))?
-        .get("tokenCount")?
-        .as_number()
-        .and_then(as_u64)
-}
-
 pub fn told(usage: &Usage) -> Draft<'_> {
     let mut out = Draft::new();
-    if let Some((GEMINI, native)) = usage.native.as_deref() {
-        out.add(Some(native));
+    if let Some(mut native) = usage.native_of(GEMINI) {
+        native.retain(|_, value| !value.is_null());
+        out.take(&mut native);
         return out;
     }
     let mut put = |key: &'static str, value: Option<u64>| {
@@ -94,18 +166,12 @@ pub fn told(usage: &Usage) -> Draft<'_> {
         ("promptTokensDetails", usage.input_audio_tokens, units.input_image_tokens),
         ("candidatesTokensDetails", usage.output_audio_tokens, units.output_image_tokens),
     ] {
-        let details: Vec<Value> = [("AUDIO", sound), ("IMAGE", pictures)]
-            .into_iter()
-            .filter_map(|(name, tokens)| Some(json!({ "modality": name, "tokenCount": tokens? })))
-            .collect();
-        if !details.is_empty() {
-            out.put(key, Value::Array(details));
-        }
+        let told =
+            [("AUDIO", sound), ("IMAGE", pictures)].into_iter().filter_map(|(name, tokens)| Some((name, tokens?)));
+        out.put_list(
+            key,
+            told.map(|(name, tokens)| json!({ "modality": name, "tokenCount": tokens }).into()).collect(),
+        );
     }
     out
-}
-
-/// The same as a tree.
-pub fn encode(usage: &Usage) -> Value {
-    Value::Object(told(usage).tree())
 }

@@ -313,7 +313,31 @@ pub fn only_text<'t>(part: &'t Item) -> Option<Cow<'t, str>> {
     }
 }
 
-/// RFC 3339 to Unix seconds.
+/// The call of a part that says nothing else: its id, its name, its arguments.
+pub fn only_call<'t>(part: &Item<'t>) -> Option<(String, String, String)> {
+    let Item::Read(node) = part else { return None };
+    let mut members = node.members();
+    let (Some(("functionCall", call)), None) = (members.next(), members.next()) else { return None };
+    let (mut id, mut name, mut arguments) = (None, None, None);
+    for (key, value) in call.members() {
+        let twice = match key {
+            "id" => id.replace(value.text()?.into_owned()).is_some(),
+            "name" => name.replace(value.text()?.into_owned()).is_some(),
+            "args" if value.is_object() => arguments.replace(value.tree().to_string()).is_some(),
+            _ => true,
+        };
+        if twice {
+            return None;
+        }
+    }
+    Some((id.unwrap_or_default(), name?, arguments?))
+}
+
+/// RFC 3339 to Unix seconds, and back.
 pub fn seconds(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(|t| t.as_second())
+}
+
+pub fn time(seconds: i64) -> Option<String> {
+    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
 }

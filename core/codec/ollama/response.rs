@@ -1,7 +1,7 @@
 //! Answers, both ways, whole and as lines: a message that grows, and a last one with the figures. No client of the gateway
 //! speaks this format; answers in it are what the built-in upstream gives.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::{
     ClientView, error, forced,
@@ -17,7 +17,6 @@ use crate::{
         draft::{Draft, Said},
         ndjson,
         serial::Serial,
-        written,
     },
     error::{Error, Kind, Result},
     model::{Choice, Delta, Event, Extra, Finish, Part, PartStart, Response, Start, ToolKind, Usage},
@@ -70,7 +69,7 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
                 let id = call_id(&call.id, index).into();
                 calls.push(wire::told_call(id, &call.name, &call.arguments, call.kind).into());
             }
-            Part::Media(media) => images.extend(wire::image(media).map(Said::Tree)),
+            Part::Media(media) => images.extend(wire::image(media).map(Said::from)),
             Part::ToolResult(_) | Part::Native { .. } => {}
         }
     }
@@ -82,34 +81,15 @@ pub fn encode(response: &Response, view: &ClientView) -> Result<Vec<u8>> {
     if !thinking.is_empty() {
         message.put("thinking", thinking);
     }
-    let mut out = Draft::new();
-    out.take(&mut head(model, *created, view));
+    let mut out = wire::head(model, *created, view);
     out.put("message", message);
     if let Some(logprobs) = choice.and_then(|c| c.logprobs.as_ref()).and_then(logprobs::write) {
         out.put("logprobs", logprobs);
     }
     let refused = parts.iter().any(|p| matches!(p, Part::Refusal(_)));
     let reason = wire::done_reason(choice.and_then(|c| c.finish.as_ref()), refused);
-    let mut last = Map::new();
-    end(reason, usage.as_ref(), extra, &mut last);
-    out.take(&mut last);
+    wire::end(reason, usage.as_ref(), extra, &mut out);
     Ok(out.bytes())
-}
-
-fn head(model: &str, created: Option<i64>, view: &ClientView) -> Map<String, Value> {
-    let mut out = Map::new();
-    out.insert("model".to_owned(), if model.is_empty() { view.model.as_str() } else { model }.into());
-    out.insert("created_at".to_owned(), wire::time(created.unwrap_or(view.now)).into());
-    out
-}
-
-fn end(reason: String, usage: Option<&Usage>, extra: &Extra, out: &mut Map<String, Value>) {
-    out.insert("done".to_owned(), true.into());
-    out.insert("done_reason".to_owned(), reason.into());
-    out.extend(usage.map(wire::write_usage).unwrap_or_default());
-    for (key, value) in extra.of(FORMAT).into_iter().flatten() {
-        out.entry(key).or_insert_with(|| value.clone());
-    }
 }
 
 fn call_id(id: &str, index: usize) -> String {
@@ -371,10 +351,7 @@ impl Writer {
             }
             Event::PartEnd { .. } => self.close(out),
             Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, FORMAT),
             Event::Extra(extra) => {
                 for (key, value) in extra.of(FORMAT).into_iter().flatten() {
                     self.extra.insert(FORMAT, key, value.clone());
@@ -387,12 +364,20 @@ impl Writer {
         }
     }
 
-    fn line(&mut self, message: &Value, out: &mut Vec<u8>) {
-        let mut line = head(&self.start.model, self.start.created, &self.view);
-        line.insert("message".to_owned(), message.clone());
-        line.extend(self.logprobs.take().map(|logprobs| ("logprobs".to_owned(), logprobs)));
-        line.insert("done".to_owned(), false.into());
-        write(line, out);
+    /// `more`: what the message says beside its text.
+    fn line<'a>(&mut self, text: &'a str, more: Option<(&'static str, Said<'a>)>, out: &mut Vec<u8>) {
+        let logprobs = self.logprobs.take();
+        let mut line = wire::head(&self.start.model, self.start.created, &self.view);
+        let mut message = said(text);
+        if let Some((key, more)) = more {
+            message.put(key, more);
+        }
+        line.put("message", message);
+        if let Some(logprobs) = logprobs {
+            line.put("logprobs", logprobs);
+        }
+        line.put("done", Value::Bool(false));
+        write(&line, out);
     }
 
     fn begin(&mut self, index: u32, part: &PartStart, out: &mut Vec<u8>) {
@@ -408,7 +393,7 @@ impl Writer {
                 if let Part::Media(media) = whole
                     && let Some(image) = wire::image(media)
                 {
-                    self.line(&json!({"role": "assistant", "content": "", "images": [image]}), out);
+                    self.line("", Some(("images", vec![image.into()].into())), out);
                 }
                 None
             }
@@ -416,33 +401,39 @@ impl Writer {
     }
 
     fn piece(&mut self, text: &str, out: &mut Vec<u8>) {
-        let message = match &mut self.open {
-            Some(Open::Text) => json!({"role": "assistant", "content": text}),
-            Some(Open::Reasoning) => json!({"role": "assistant", "content": "", "thinking": text}),
-            Some(Open::Call { arguments, .. }) => return arguments.push_str(text),
-            None => return,
-        };
-        self.line(&message, out);
+        match &mut self.open {
+            Some(Open::Text) => self.line(text, None, out),
+            Some(Open::Reasoning) => self.line("", Some(("thinking", text.into())), out),
+            Some(Open::Call { arguments, .. }) => arguments.push_str(text),
+            None => {}
+        }
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
         if let Some(Open::Call { id, name, kind, arguments }) = self.open.take() {
-            let call = wire::write_call(&id, &name, &arguments, kind);
-            self.line(&json!({"role": "assistant", "content": "", "tool_calls": [call]}), out);
+            let call = wire::told_call(id.into(), &name, &arguments, kind);
+            self.line("", Some(("tool_calls", vec![call.into()].into())), out);
         }
     }
 
     fn end(&mut self, out: &mut Vec<u8>) {
         self.done = true;
-        let mut line = head(&self.start.model, self.start.created, &self.view);
-        line.insert("message".to_owned(), json!({"role": "assistant", "content": ""}));
+        let mut line = wire::head(&self.start.model, self.start.created, &self.view);
+        line.put("message", said(""));
         let reason = wire::done_reason(self.finish.as_ref(), self.refused);
-        end(reason, self.usage.as_ref(), &self.extra, &mut line);
-        write(line, out);
+        wire::end(reason, self.usage.as_ref(), &self.extra, &mut line);
+        write(&line, out);
     }
 }
 
-fn write(line: Map<String, Value>, out: &mut Vec<u8>) {
-    written::value(&Value::Object(line), out);
+fn said(text: &str) -> Draft<'_> {
+    let mut message = Draft::new();
+    message.put("role", "assistant");
+    message.put("content", text);
+    message
+}
+
+fn write(line: &Draft<'_>, out: &mut Vec<u8>) {
+    line.write(out);
     out.push(b'\n');
 }

@@ -2,17 +2,20 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     codec::{
-        calls,
+        ClientView, calls,
         draft::{self, Draft, Said},
+        figures::{self, figures},
         json::{self, Fields, Item},
         mime,
     },
     error::{Error, Kind, Result},
-    model::{Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part, Reasoning, ToolCall, ToolKind, Usage},
+    model::{
+        Extra, Finish, FinishReason, Format, Media, MediaKind, MediaSource, Part, Reasoning, ToolCall, ToolKind, Usage,
+    },
 };
 
 pub const FORMAT: Format = Format::Ollama;
@@ -115,46 +118,71 @@ pub fn done_reason(finish: Option<&Finish>, refused: bool) -> String {
 
 /// Takes the figures of a last message out of it.
 pub fn take_usage(f: &mut Fields) -> Option<Usage> {
-    let mut native = Map::new();
+    let mut object = String::with_capacity(256);
     for key in FIGURES {
-        if let Some(value) = f.take(key) {
-            native.insert(key.to_owned(), value);
+        if let Some(figure) = f.item(key) {
+            object.push(if object.is_empty() { '{' } else { ',' });
+            for piece in ["\"", key, "\":", &figure.written()] {
+                object.push_str(piece);
+            }
         }
     }
-    (!native.is_empty()).then(|| read_usage(native))
+    if object.is_empty() {
+        return None;
+    }
+    object.push('}');
+    Some(figures::usage(FORMAT, object.into(), read_usage))
 }
 
-pub fn read_usage(native: Map<String, Value>) -> Usage {
-    let count = |key: &str| native.get(key).and_then(json::whole);
-    let other = |key: &str| native.get(OTHERS).and_then(|o| o.get(key)).and_then(Value::as_u64);
-    Usage {
-        input_tokens: count("prompt_eval_count"),
-        output_tokens: count("eval_count"),
-        cache_read_tokens: other("cache_read"),
-        cache_write_tokens: other("cache_write"),
-        reasoning_tokens: other("reasoning"),
-        native: Some(Box::new((FORMAT, native))),
-        ..Usage::default()
-    }
+fn read_usage(object: &[u8]) -> Option<Usage> {
+    let mut out = Usage::default();
+    figures(object, |outer, key, figure| match (outer, key) {
+        (b"", b"prompt_eval_count") => out.input_tokens = figure.whole(),
+        (b"", b"eval_count") => out.output_tokens = figure.whole(),
+        (outer, b"cache_read") if outer == OTHERS.as_bytes() => out.cache_read_tokens = figure.whole(),
+        (outer, b"cache_write") if outer == OTHERS.as_bytes() => out.cache_write_tokens = figure.whole(),
+        (outer, b"reasoning") if outer == OTHERS.as_bytes() => out.reasoning_tokens = figure.whole(),
+        _ => {}
+    })?;
+    Some(out)
 }
 
-pub fn write_usage(usage: &Usage) -> Map<String, Value> {
-    if let Some((FORMAT, native)) = usage.native.as_deref() {
-        return native.clone();
+pub fn tell_usage(usage: &Usage, out: &mut Draft<'_>) {
+    if let Some(mut native) = usage.native_of(FORMAT) {
+        return out.take(&mut native);
     }
-    let counts = |list: &[(&str, Option<u64>)]| -> Map<String, Value> {
-        list.iter().filter_map(|(key, count)| Some(((*key).to_owned(), (*count)?.into()))).collect()
+    let count = |out: &mut Draft<'_>, key: &'static str, count: Option<u64>| {
+        if let Some(count) = count {
+            out.put(key, count);
+        }
     };
-    let mut out = counts(&[("prompt_eval_count", usage.input_tokens), ("eval_count", usage.output_tokens)]);
-    let others = counts(&[
-        ("cache_read", usage.cache_read_tokens),
-        ("cache_write", usage.cache_write_tokens),
-        ("reasoning", usage.reasoning_tokens),
-    ]);
+    count(out, "prompt_eval_count", usage.input_tokens);
+    count(out, "eval_count", usage.output_tokens);
+    let mut others = Draft::new();
+    count(&mut others, "cache_read", usage.cache_read_tokens);
+    count(&mut others, "cache_write", usage.cache_write_tokens);
+    count(&mut others, "reasoning", usage.reasoning_tokens);
     if !others.is_empty() {
-        out.insert(OTHERS.to_owned(), Value::Object(others));
+        out.put(OTHERS, others);
     }
+}
+
+/// What a line begins with.
+pub fn head<'a>(model: &'a str, created: Option<i64>, view: &'a ClientView) -> Draft<'a> {
+    let mut out = Draft::new();
+    out.put("model", if model.is_empty() { view.model.as_str() } else { model });
+    out.put("created_at", time(created.unwrap_or(view.now)));
     out
+}
+
+/// What the last one ends with.
+pub fn end<'a>(reason: String, usage: Option<&'a Usage>, extra: &'a Extra, out: &mut Draft<'a>) {
+    out.put("done", Value::Bool(true));
+    out.put("done_reason", reason);
+    if let Some(usage) = usage {
+        tell_usage(usage, out);
+    }
+    out.add(extra.of(FORMAT));
 }
 
 /// Counts, and times in nanoseconds.

@@ -362,7 +362,7 @@ pub fn encode<'a>(parts: &'a [Part], around: &Around<'a>) -> Draft<'a> {
         [only] => out.put("content", only.text.as_str()),
         texts => out.put("content", texts.iter().map(|t| t.text.as_str()).collect::<String>()),
     }
-    out.put("refusal", if refusal.is_empty() { Said::Tree(Value::Null) } else { refusal.into() });
+    out.put("refusal", if refusal.is_empty() { Said::Null } else { refusal.into() });
     write_reasoning(parts, &mut more);
     write_texts(&texts, around.extra, &mut more, &mut specific);
     out.take(&mut more);

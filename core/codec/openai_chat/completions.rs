@@ -130,10 +130,7 @@ impl StreamEncoder for Encoder {
             }
             Event::ChoiceExtra { choice, logprobs, extra } => self.beside(*choice, logprobs, extra, out),
             Event::Finish { choice, finish } => self.piece(*choice, "", Some(finish), out),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, F),
             Event::Ping => self.keep_alive(out),
             _ => {}
         }

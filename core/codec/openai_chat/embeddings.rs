@@ -120,7 +120,7 @@ pub fn decode_response(body: &[u8]) -> Result<EmbeddingResponse> {
     let mut f = Fields::new(value, "").map_err(upstream_shape)?;
     f.take("object");
     let model = f.string("model").map_err(upstream_shape)?.unwrap_or_default();
-    let usage = f.take("usage").and_then(usage);
+    let usage = f.item("usage").and_then(usage);
     let data = f.array("data").map_err(upstream_shape)?;
     let data = data.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no embeddings"))?;
     let mut rows = Vec::with_capacity(data.len());

@@ -35,7 +35,7 @@ fn answer(body: Item) -> Result<Response> {
     let model = f.string("model")?.unwrap_or_default();
     let created = created(f.take("created"));
     let service_tier = f.string("service_tier")?.filter(|s| !s.is_empty());
-    let usage = f.take("usage").and_then(usage).or_else(|| usage(f.peek("x_groq")?.get("usage")?.clone()));
+    let usage = f.item("usage").and_then(usage).or_else(|| usage(f.peek("x_groq")?.get("usage")?.clone().into()));
     let list = f.items("choices")?;
     let list = list.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no choices"))?;
     let mut choices = Vec::with_capacity(list.len());
@@ -163,7 +163,7 @@ fn choice_draft<'a>(choice: &'a Choice, answer: &'a str, now: i64) -> Draft<'a> 
     let mut out = Draft::new();
     out.put("index", u64::from(*index));
     out.put("message", assistant::encode(parts, &around));
-    out.put("logprobs", logprobs.as_ref().map_or(Said::Tree(Value::Null), Said::Lent));
+    out.put("logprobs", logprobs.as_ref().map_or(Said::Null, Said::Lent));
     put_finish(finish.as_ref(), legacy(parts), &mut out);
     out.add_plain(extra.of(F));
     out

@@ -14,10 +14,11 @@ use serde_json::{Map, Value};
 use crate::{
     codec::{
         draft::Draft,
-        json::{Fields, as_u64},
+        figures,
+        json::{Fields, Item, as_u64},
     },
     error::{Error, Kind},
-    model::{Citation, Extra, Finish, FinishReason, Format, MediaKind, MediaSource, Signature, Units, Usage},
+    model::{Citation, Extra, Finish, FinishReason, Format, MediaKind, MediaSource, Signature, Usage},
 };
 
 pub const F: Format = Format::OpenaiChat;
@@ -112,52 +113,9 @@ pub fn native_finish<'a>(finish: &'a Finish, word: &str) -> Option<&'a str> {
 }
 
 /// Reads a usage object. `None` when it tells nothing.
-pub fn usage(value: Value) -> Option<Usage> {
-    let Value::Object(native) = value else { return None };
-    let at = |path: &[&str]| {
-        let (first, rest) = path.split_first()?;
-        let mut value = native.get(*first)?;
-        for key in rest {
-            value = value.get(key)?;
-        }
-        value.as_number().and_then(as_u64)
-    };
-    let first = |paths: &[&[&str]]| paths.iter().find_map(|p| at(p));
-    let completion = at(&["completion_tokens"]);
-    // Who generates nothing may tell the total alone.
-    let input = at(&["prompt_tokens"]).or_else(|| at(&["total_tokens"]).filter(|_| completion.is_none()));
-    let reasoning = at(&["completion_tokens_details", "reasoning_tokens"]);
-    let cached = first(&[
-        &["prompt_tokens_details", "cached_tokens"],
-        &["prompt_cache_hit_tokens"],
-        &["cache_read_input_tokens"],
-        &["cached_tokens"],
-    ]);
-    let usage = Usage {
-        // More cached than all: this server leaves them out (Grok at Azure).
-        input_tokens: input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all }),
-        output_tokens: output_tokens(input, completion, reasoning, at(&["total_tokens"])),
-        cache_read_tokens: cached,
-        cache_write_tokens: first(&[
-            &["prompt_tokens_details", "cache_write_tokens"],
-            &["cache_creation_input_tokens"],
-        ]),
-        cache_write_1h_tokens: None,
-        reasoning_tokens: reasoning,
-        input_audio_tokens: at(&["prompt_tokens_details", "audio_tokens"]),
-        output_audio_tokens: at(&["completion_tokens_details", "audio_tokens"]),
-        billed: None,
-        service_tier: None,
-        units: Units {
-            input_image_tokens: at(&["prompt_tokens_details", "image_tokens"]),
-            output_image_tokens: at(&["completion_tokens_details", "image_tokens"]),
-            web_searches: first(&[&["server_tool_use", "web_search_requests"], &["num_search_queries"]]),
-            ..Units::default()
-        }
-        .boxed(),
-        native: None,
-    };
-    (!native.is_empty()).then(|| Usage { native: Some(Box::new((F, native))), ..usage })
+pub fn usage(item: Item) -> Option<Usage> {
+    let object = Some(item).filter(Item::is_object)?.written();
+    figures::tells(&object).then(|| figures::usage(F, object, super::usage::read))
 }
 
 /// Completion tokens include reasoning at OpenAI; xAI and Google's compatible API leave it out, which the total shows.
@@ -176,8 +134,8 @@ pub fn output_tokens(
 /// A usage object: the native one as it was, else built from what is known.
 pub fn told_usage(usage: &Usage) -> Option<Draft<'_>> {
     let mut out = Draft::new();
-    if let Some((F, native)) = usage.native.as_deref() {
-        out.add(Some(native));
+    if let Some(mut native) = usage.native_of(F) {
+        out.take(&mut native);
         return Some(out);
     }
     let put = |out: &mut Draft<'_>, key: &'static str, value: Option<u64>| {

@@ -5,33 +5,32 @@ use serde_json::{Map, Value};
 
 use super::wire::{F, SPECIFIC, answer_specific, mark, status, told_usage};
 use crate::{
-    codec::{ClientView, json, openai_chat::wire::tier_word, tape::Node, written},
+    codec::{ClientView, json::Fields, openai_chat::wire::tier_word, written},
     model::{Extra, Finish, Usage},
 };
 
-/// An answer's fields, with one note in place of all that say what `DEFAULTS` has: of those no tree is built, and who writes the
-/// answer writes them again. Without its items: those stand beside. `None`: it is no object, and is read the long way.
-pub fn fields<'t>(answer: Node<'t>) -> Option<(Map<String, Value>, Option<Node<'t>>)> {
-    let mut f = json::Fields::new(answer, "").ok()?;
+/// What is left of an answer's fields, with one note in place of all that say what `DEFAULTS` has: of those no tree is built, and who
+/// writes the answer writes them again.
+pub fn rest(mut f: Fields) -> Map<String, Value> {
     let said = sift(&mut f);
-    let output = match f.item("output") {
-        Some(json::Item::Read(output)) => Some(output),
-        Some(json::Item::Tree(_)) => return None,
-        None => None,
-    };
-    f.skip("object");
     let mut fields = f.rest_map();
-    note(said, &mut fields);
-    Some((fields, output))
+    if said > 0 {
+        fields.insert(SAID.to_owned(), said.into());
+    }
+    // Those of a tree.
+    note_defaults(&mut fields);
+    fields
 }
 
 /// Takes the fields away that say what `DEFAULTS` has: a bit for each of them.
-pub fn sift(f: &mut json::Fields) -> u64 {
+fn sift(f: &mut Fields) -> u64 {
     // They nearly always come in one order.
     let (mut said, mut next) = (0u64, 0);
     f.sift(|name, value| {
-        let mut rest = (next..DEFAULTS.len()).chain(0..next);
-        let Some(at) = rest.find(|at| DEFAULTS[*at].0 == name) else { return false };
+        let named = |(default, _): &(&str, &str)| *default == name;
+        let (before, behind) = DEFAULTS.split_at(next);
+        let at = behind.iter().position(named).map(|at| next + at).or_else(|| before.iter().position(named));
+        let Some(at) = at else { return false };
         next = at + 1;
         let default = DEFAULTS[at].1 == value;
         // Who says nothing is told what was asked.
@@ -41,14 +40,8 @@ pub fn sift(f: &mut json::Fields) -> u64 {
     said
 }
 
-pub fn note(said: u64, fields: &mut Map<String, Value>) {
-    if said > 0 {
-        fields.insert(SAID.to_owned(), said.into());
-    }
-}
-
-/// The same note in place of such fields of a tree, whichever way it was read.
-pub fn note_defaults(fields: &mut Map<String, Value>) {
+/// The same note in place of such fields of a tree.
+fn note_defaults(fields: &mut Map<String, Value>) {
     let mut said = fields.get(SAID).and_then(Value::as_u64).unwrap_or(0);
     let before = said;
     fields.retain(|key, value| {
@@ -63,7 +56,7 @@ pub fn note_defaults(fields: &mut Map<String, Value>) {
         !is_default
     });
     if said != before {
-        note(said, fields);
+        fields.insert(SAID.to_owned(), said.into());
     }
 }
 
@@ -175,9 +168,12 @@ impl Told<'_> {
     pub fn bytes(&self) -> Vec<u8> {
         let written = |(_, said): &(&str, Said<'_>)| if let Said::Written(bytes) = said { bytes.len() } else { 0 };
         let mut out = Vec::with_capacity(ROOM + self.fields.iter().map(written).sum::<usize>());
-        for (key, said) in &self.fields {
+        for (n, (key, said)) in self.fields.iter().enumerate() {
             out.push(if out.is_empty() { b'{' } else { b',' });
-            written::text(key, &mut out);
+            match n < OWN {
+                true => ["\"", key, "\""].iter().for_each(|piece| out.extend_from_slice(piece.as_bytes())),
+                false => written::text(key, &mut out),
+            }
             out.push(b':');
             match said {
                 Said::Word(word) => written::text(word, &mut out),
@@ -186,7 +182,8 @@ impl Told<'_> {
                 Said::Written(bytes) => out.extend_from_slice(bytes),
             }
         }
-        for (key, value) in DEFAULTS.iter().filter(|(key, _)| !self.tells(key)) {
+        let others = &self.fields[OWN..];
+        for (key, value) in DEFAULTS.iter().filter(|(key, _)| others.iter().all(|(other, _)| other != key)) {
             for piece in [",\"", key, "\":", value] {
                 out.extend_from_slice(piece.as_bytes());
             }
@@ -212,6 +209,9 @@ fn told_tools(tools: &Value) -> Value {
 
 /// A note of which `DEFAULTS` an answer said, a bit each: what it said itself is not told by what was asked.
 pub const SAID: &str = "$said";
+
+/// The first fields of each answer, `id` to `usage`: none of them has a default.
+const OWN: usize = 9;
 
 /// What stands around an answer's output.
 pub const ROOM: usize = 1500;

@@ -28,21 +28,16 @@ pub fn decode(body: &[u8]) -> Result<Response> {
     answer(body.item()).map_err(upstream_shape)
 }
 
-/// An answer that says of itself that it is none.
-pub fn failed(value: &Value) -> Result<()> {
-    let error = value.get("error").is_some_and(|e| !e.is_null());
-    match value.get("status").and_then(Value::as_str) {
-        Some("failed" | "cancelled") => Err(error::in_answer(value)),
-        _ if error => Err(error::in_answer(value)),
-        _ => Ok(()),
-    }
-}
-
-fn answer(body: Item) -> Result<Response> {
-    let mut f = Fields::new(body, "")?;
+/// An answer that says of itself that it is none is an error.
+pub fn sound(f: Fields<'_>) -> Result<Fields<'_>> {
     if f.peek("error").is_some() || matches!(f.peek_str("status"), Some("failed" | "cancelled")) {
         return Err(error::in_answer(&Value::Object(f.rest_map())));
     }
+    Ok(f)
+}
+
+fn answer(body: Item) -> Result<Response> {
+    let mut f = sound(Fields::new(body, "")?)?;
     let list = match f.item("output").map(Item::items) {
         Some(Ok(list)) => list,
         Some(Err(other)) => return Err(wrong_type("output", "an array", &other.tree())),
@@ -52,15 +47,12 @@ fn answer(body: Item) -> Result<Response> {
     for (at, item) in list.into_iter().enumerate() {
         items.read_item(item, || format!("output[{at}]"))?;
     }
-    let said = frame::sift(&mut f);
     let called = items.called;
     let mut head = Head::take(&mut f)?;
     searched(&mut head.usage, items.searches);
     let refused = refused(&items.parts);
     let mut parts = std::mem::take(&mut items.parts);
-    let mut extra = f.rest_map();
-    frame::note(said, &mut extra);
-    frame::note_defaults(&mut extra);
+    let mut extra = frame::rest(f);
     parts.extend(take_beside(&mut extra));
     let finish = finish(&head.status, head.reason.as_deref(), called, refused);
     let choice = Choice { index: 0, parts, finish, logprobs: items.logprobs(), extra: Extra::default() };

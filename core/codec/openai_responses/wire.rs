@@ -10,7 +10,7 @@ pub use crate::codec::openai_chat::wire::{code_points, data_url_of, kind_of, sni
 use crate::{
     codec::{
         draft::Draft,
-        figures::{Figure, figures},
+        figures::{self, figures},
         json::{Fields, Item, as_u64},
         openai_chat::wire::{made_id, output_tokens},
         signature,
@@ -135,68 +135,34 @@ pub fn refused(parts: &[Part]) -> bool {
 
 /// Reads a usage object. `None` when it tells nothing.
 pub fn usage(item: Item) -> Option<Usage> {
-    let told = match &item {
-        Item::Read(node) => read_usage(node.raw().as_bytes()),
-        Item::Tree(_) => None,
-    };
-    let Value::Object(native) = item.tree() else { return None };
-    if native.is_empty() {
-        return None;
-    }
-    if let Some(usage) = told {
-        return Some(Usage { native: Some(Box::new((F, native))), ..usage });
-    }
-    let at = |outer: &str, key: &str| native.get(outer)?.get(key)?.as_number().and_then(as_u64);
-    let top = |key: &str| native.get(key).and_then(Value::as_number).and_then(as_u64);
-    let input = top("input_tokens");
-    let reasoning = at("output_tokens_details", "reasoning_tokens");
-    let cached = at("input_tokens_details", "cached_tokens");
-    let usage = Usage {
-        input_tokens: input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all }),
-        output_tokens: output_tokens(input, top("output_tokens"), reasoning, top("total_tokens")),
-        cache_read_tokens: cached,
-        cache_write_tokens: at("input_tokens_details", "cache_write_tokens"),
-        reasoning_tokens: reasoning,
-        input_audio_tokens: at("input_tokens_details", "audio_tokens"),
-        output_audio_tokens: at("output_tokens_details", "audio_tokens"),
-        ..Usage::default()
-    };
-    Some(Usage { native: Some(Box::new((F, native))), ..usage })
+    let object = Some(item).filter(Item::is_object)?.written();
+    figures::tells(&object).then(|| figures::usage(F, object, read_usage))
 }
 
-/// The same figures straight from the bytes, without a tree; `None` for anything unusual.
 pub fn read_usage(object: &[u8]) -> Option<Usage> {
-    let (mut top, mut total) = (Usage::default(), None);
-    figures(object, |outer, key, figure| {
-        let place = match (outer, key) {
-            (b"", b"input_tokens") => &mut top.input_tokens,
-            (b"", b"output_tokens") => &mut top.output_tokens,
-            (b"", b"total_tokens") => &mut total,
-            (b"input_tokens_details", b"cached_tokens") => &mut top.cache_read_tokens,
-            (b"input_tokens_details", b"cache_write_tokens") => &mut top.cache_write_tokens,
-            (b"input_tokens_details", b"audio_tokens") => &mut top.input_audio_tokens,
-            (b"output_tokens_details", b"reasoning_tokens") => &mut top.reasoning_tokens,
-            (b"output_tokens_details", b"audio_tokens") => &mut top.output_audio_tokens,
-            _ => return Some(()),
-        };
-        *place = match figure {
-            Figure::Whole(number) => Some(number),
-            Figure::Null => None,
-            Figure::Other => return None,
-        };
-        Some(())
+    let (mut out, mut total) = (Usage::default(), None);
+    figures(object, |outer, key, figure| match (outer, key) {
+        (b"", b"input_tokens") => out.input_tokens = figure.whole(),
+        (b"", b"output_tokens") => out.output_tokens = figure.whole(),
+        (b"", b"total_tokens") => total = figure.whole(),
+        (b"input_tokens_details", b"cached_tokens") => out.cache_read_tokens = figure.whole(),
+        (b"input_tokens_details", b"cache_write_tokens") => out.cache_write_tokens = figure.whole(),
+        (b"input_tokens_details", b"audio_tokens") => out.input_audio_tokens = figure.whole(),
+        (b"output_tokens_details", b"reasoning_tokens") => out.reasoning_tokens = figure.whole(),
+        (b"output_tokens_details", b"audio_tokens") => out.output_audio_tokens = figure.whole(),
+        _ => {}
     })?;
-    let (input, cached) = (top.input_tokens, top.cache_read_tokens);
-    top.output_tokens = output_tokens(input, top.output_tokens, top.reasoning_tokens, total);
-    top.input_tokens = input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all });
-    Some(top)
+    let (input, cached) = (out.input_tokens, out.cache_read_tokens);
+    out.output_tokens = output_tokens(input, out.output_tokens, out.reasoning_tokens, total);
+    out.input_tokens = input.map(|all| if cached.is_some_and(|c| c > all) { all + cached.unwrap_or(0) } else { all });
+    Some(out)
 }
 
 /// A usage object: the native one as it was, else with every field that the SDKs' types require.
 pub fn told_usage(usage: &Usage) -> Draft<'_> {
     let mut out = Draft::new();
-    if let Some((F, native)) = usage.native.as_deref() {
-        out.add(Some(native));
+    if let Some(mut native) = usage.native_of(F) {
+        out.take(&mut native);
         return out;
     }
     let (input, output) = (usage.input_tokens.unwrap_or(0), usage.output_tokens.unwrap_or(0));

@@ -4,11 +4,11 @@
 use serde_json::{Map, Value};
 
 use super::super::{
-    block, error, json, response,
+    block, error, json,
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, alike::Alike, is_error_event, sse, surrogate::Half},
+    codec::{StreamDecoder, alike::Alike, figures, is_error_event, sse, surrogate::Half},
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, PartStart, Signature, Start},
 };
@@ -141,12 +141,14 @@ impl State {
             f.take(known);
         }
         let usage = f.map("usage").map_err(wire::upstream_fault)?;
+        let tier = usage.as_ref().and_then(|usage| usage.get("service_tier")?.as_str());
+        let service_tier = tier.map(str::to_owned);
         let usage = usage.map(|usage| self.merge_usage(usage));
         out.push(Event::Start(Start {
             id: f.string("id").map_err(wire::upstream_fault)?.unwrap_or_default(),
             model: f.string("model").map_err(wire::upstream_fault)?.unwrap_or_default(),
             created: None,
-            service_tier: usage.as_ref().and_then(response::service_tier),
+            service_tier,
             extra: f.rest(FORMAT),
         }));
         out.extend(usage.map(Event::Usage));
@@ -159,7 +161,7 @@ impl State {
                 self.usage.insert(key, value);
             }
         }
-        wire::read_usage(self.usage.clone())
+        figures::usage_of(FORMAT, &self.usage, wire::read_usage)
     }
 
     fn begin(&mut self, index: u64, value: Value, out: &mut Vec<Event>) -> Result<()> {

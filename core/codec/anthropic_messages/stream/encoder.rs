@@ -184,10 +184,7 @@ impl StreamEncoder for Encoder {
         }
         match event {
             Event::Start(start) => self.start = start.clone(),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, FORMAT),
             // One answer is all this wire has.
             Event::PartStart { choice: 0, index, part } => {
                 self.message_start(out);

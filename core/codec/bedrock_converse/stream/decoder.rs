@@ -15,6 +15,7 @@ use crate::{
         StreamDecoder,
         alike::Alike,
         eventstream::{self, Frame, Said},
+        figures,
     },
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Media, MediaKind, MediaSource, Part, PartStart, Start, ToolKind},
@@ -166,8 +167,8 @@ impl State {
                 Ok(())
             }
             "metadata" => {
-                if let Some(usage) = data.map("usage")? {
-                    out.push(Event::Usage(wire::read_usage(usage)));
+                if let Some(usage) = data.written("usage")? {
+                    out.push(Event::Usage(figures::usage(FORMAT, usage, wire::read_usage)));
                 }
                 self.extra(data, out);
                 // Figures for an answer that has no end are no end.

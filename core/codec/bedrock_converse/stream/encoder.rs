@@ -11,7 +11,7 @@ use crate::{
     codec::{
         ClientView, StreamEncoder,
         calls::{CUSTOM_HEAD, CUSTOM_TAIL, escape},
-        eventstream::{self, Said},
+        eventstream::{self, Head, Said},
         serial::Serial,
         signature, written,
     },
@@ -84,6 +84,8 @@ struct Writer {
     block: u32,
     called: bool,
     refused: bool,
+    /// What nearly all frames begin with.
+    delta_head: Option<Head>,
 }
 
 impl Writer {
@@ -105,10 +107,7 @@ impl Writer {
                 self.message_start(out);
                 self.finish = Some(finish.clone());
             }
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, FORMAT),
             Event::Extra(extra) => self.add_extra(extra),
             // Nobody needs to hear of those.
             Event::Ping | Event::End | Event::Finish { .. } | Event::ChoiceExtra { .. } => {}
@@ -185,15 +184,16 @@ impl Writer {
             _ => return false,
         };
         self.open = true;
-        let mut payload = Vec::with_capacity(text.len() + ROOM);
-        payload.extend_from_slice(b"{\"contentBlockIndex\":");
-        written::number(self.block.into(), &mut payload);
-        payload.extend_from_slice(b",\"delta\":");
-        payload.extend_from_slice(before.as_bytes());
-        written::text(text, &mut payload);
-        payload.extend_from_slice(after.as_bytes());
-        payload.push(b'}');
-        eventstream::write(Said::Event, "contentBlockDelta", &payload, out);
+        let head = self.delta_head.get_or_insert_with(|| Head::event("contentBlockDelta"));
+        head.write(out, |payload| {
+            payload.extend_from_slice(b"{\"contentBlockIndex\":");
+            written::number(self.block.into(), payload);
+            payload.extend_from_slice(b",\"delta\":");
+            payload.extend_from_slice(before.as_bytes());
+            written::text(text, payload);
+            payload.extend_from_slice(after.as_bytes());
+            payload.push(b'}');
+        });
         true
     }
 

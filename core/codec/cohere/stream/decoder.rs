@@ -10,7 +10,7 @@ use super::super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{StreamDecoder, alike::Alike, is_error_event, sse, surrogate::Half},
+    codec::{StreamDecoder, alike::Alike, figures, is_error_event, sse, surrogate::Half},
     error::{Error, Kind, Result},
     model::{Delta, Event, Extra, Part, PartStart, Start},
 };
@@ -291,8 +291,8 @@ impl State {
         if let Some(raw) = raw {
             out.push(Event::Finish { choice: 0, finish: wire::read_finish(&raw, self.called) });
         }
-        if let Some(usage) = delta.map("usage")? {
-            out.push(Event::Usage(wire::read_usage(usage)));
+        if let Some(usage) = delta.written("usage")? {
+            out.push(Event::Usage(figures::usage(FORMAT, usage, wire::read_usage)));
         }
         let extra = delta.rest(FORMAT);
         if !extra.is_empty() {

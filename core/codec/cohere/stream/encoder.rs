@@ -114,10 +114,7 @@ impl Writer {
             Event::Delta { delta, .. } => self.delta(delta, out),
             Event::PartEnd { .. } => self.part_end(out),
             Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, FORMAT),
             Event::Extra(extra) => self.add_extra(extra),
             Event::ChoiceExtra { choice: 0, logprobs, .. } => {
                 self.logprobs = logprobs.as_ref().and_then(logprobs::joined)

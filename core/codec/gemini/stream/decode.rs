@@ -15,7 +15,7 @@ use crate::{
             error, grounding, logprobs,
             request::parts,
             usage,
-            wire::{GEMINI, fields, finish_reason, items, make_id, only_text, seconds},
+            wire::{GEMINI, fields, finish_reason, items, make_id, only_call, only_text, seconds},
         },
         is_error_event,
         json::{Fields, Item, parse_event},
@@ -23,7 +23,9 @@ use crate::{
         surrogate::Half,
     },
     error::{Error, Kind, Result},
-    model::{Citation, Delta, Event, Extra, Finish, FinishReason, Part, PartStart, Signature, Start},
+    model::{
+        Citation, Delta, Event, Extra, Finish, FinishReason, Part, PartStart, Signature, Start, ToolCall, ToolKind,
+    },
 };
 
 /// The decoder of a stream of server-sent events.
@@ -65,7 +67,7 @@ pub struct Machine {
     id: String,
     /// Top-level fields already told.
     told: Map<String, Value>,
-    usage: Map<String, Value>,
+    usage: usage::Told,
     /// What it searched the web for: its usage does not count that.
     searched: BTreeSet<String>,
     choices: BTreeMap<u32, State>,
@@ -131,7 +133,7 @@ impl Machine {
             return Err(error::decode_value(&Value::Object(chunk.rest_map()), None));
         }
         let candidates = items(chunk.item("candidates"));
-        let usage = fields(chunk.item("usageMetadata")).map(Fields::rest_map);
+        let usage = chunk.item("usageMetadata").filter(Item::is_object);
         let reason = chunk.peek("promptFeedback").and_then(|f| f.get("blockReason")).and_then(Value::as_str);
         let blocked = reason.filter(|_| candidates.is_empty()).map(str::to_owned);
         let feedback = if blocked.is_some() { chunk.take("promptFeedback") } else { None };
@@ -149,17 +151,8 @@ impl Machine {
             out.push(Event::Finish { choice: 0, finish });
         }
         let more = self.searched.len() > known && !self.usage.is_empty();
-        if let Some(usage) = usage.or_else(|| more.then(Map::new)) {
-            // The prompt has grown by what a tool of the vendor's gave: another count begins.
-            if usage::adds_up(&usage) && usage.get(usage::PROMPT) != self.usage.get(usage::PROMPT) {
-                usage::begin_anew(&mut self.usage);
-            }
-            if self.usage.is_empty() {
-                self.usage = usage;
-            } else {
-                self.usage.extend(usage);
-            }
-            let mut usage = usage::decode(&self.usage);
+        if usage.is_some() || more {
+            let mut usage = self.usage.add(usage);
             if !self.searched.is_empty() {
                 usage.units_mut().web_searches = Some(self.searched.len() as u64);
             }
@@ -293,6 +286,11 @@ impl State {
         if let Some(text) = only_text(&part) {
             return self.text(OpenKind::Text, &text, None, sink);
         }
+        if let Some((id, name, arguments)) = only_call(&part).filter(|_| self.partial.is_none()) {
+            let extra = Extra::default();
+            let (kind, signature, cache) = (ToolKind::Function, None, None);
+            return self.call(ToolCall { id, name, kind, arguments, signature, cache, extra }, seed, sink);
+        }
         let value = part.tree();
         if let Some(call) = value.get("functionCall").filter(|c| {
             self.partial.is_some()
@@ -321,25 +319,22 @@ impl State {
                 }
                 self.seal();
             }
-            Ok(Part::ToolCall(call)) => {
-                // Without an answer's id, the arguments keep equal calls of different turns apart.
-                let seed = if seed.is_empty() { &call.arguments } else { seed };
-                let id = if call.id.is_empty() { make_id(seed, self.calls, &call.name) } else { call.id };
-                self.calls += 1;
-                let start = PartStart::ToolCall {
-                    id,
-                    name: call.name,
-                    kind: call.kind,
-                    signature: call.signature,
-                    extra: call.extra,
-                };
-                self.open(OpenKind::Call, start, sink);
-                self.fill(&call.arguments, None, sink);
-                self.close(sink);
-            }
+            Ok(Part::ToolCall(call)) => self.call(call, seed, sink),
             Ok(whole) => self.whole(whole, sink),
             Err(_) => self.whole(Part::Native { format: GEMINI, kind: "part".to_owned(), value }, sink),
         }
+    }
+
+    fn call(&mut self, call: ToolCall, seed: &str, sink: &mut Sink<'_>) {
+        // Without an answer's id, the arguments keep equal calls of different turns apart.
+        let seed = if seed.is_empty() { &call.arguments } else { seed };
+        let id = if call.id.is_empty() { make_id(seed, self.calls, &call.name) } else { call.id };
+        self.calls += 1;
+        let start =
+            PartStart::ToolCall { id, name: call.name, kind: call.kind, signature: call.signature, extra: call.extra };
+        self.open(OpenKind::Call, start, sink);
+        self.fill(&call.arguments, None, sink);
+        self.close(sink);
     }
 
     fn text(&mut self, kind: OpenKind, text: &str, signature: Option<Signature>, sink: &mut Sink<'_>) {

@@ -10,13 +10,14 @@ use crate::{
     codec::{
         ClientView, StreamEncoder,
         alike::Mould,
+        draft::{Draft, Said},
         gemini::{
             error as errors,
             grounding::{self, Cited},
             logprobs,
-            response::{Head, NATIVE, content, feedback_of, foreign_native, has_sources, put_finish, write_part},
+            response::{Head, NATIVE, content, feedback_of, foreign_native, has_sources, put_finish, tell_part},
             usage,
-            wire::{GEMINI, fill, write_sealed, write_signature},
+            wire::{GEMINI, write_sealed, write_signature},
         },
         sse, written,
     },
@@ -127,7 +128,7 @@ impl Encoder {
             state.cited.extend(t.citations.iter().cloned().map(|c| (c, index)));
         }
         let mut parts = Vec::new();
-        write_part(part, &mut parts);
+        tell_part(part, &mut parts);
         if !parts.is_empty() {
             self.parts(choice, parts, out);
         }
@@ -161,7 +162,8 @@ impl Encoder {
     fn delta(&mut self, choice: u32, index: u32, delta: &Delta, out: &mut Vec<u8>) {
         let state = self.choices.entry(choice).or_default();
         let Some(open) = state.open.get_mut(&index) else { return };
-        let part = match (open, delta) {
+        let mut part = Draft::new();
+        match (open, delta) {
             (Open::Call(call), Delta::Text(text)) => {
                 call.arguments.push_str(text);
                 return;
@@ -171,16 +173,14 @@ impl Encoder {
                 return;
             }
             (Open::Text { extra, wrote, .. }, Delta::Text(text)) => {
-                let mut part = Map::new();
-                part.insert("text".to_owned(), json!(text));
+                part.put("text", text.as_str());
                 if !std::mem::replace(wrote, true) {
-                    fill(&mut part, Some(extra));
+                    part.fill(extra.clone());
                 }
                 state.say(text);
                 if let Some(place) = state.places.get_mut(&index) {
                     place.1 = state.points;
                 }
-                part
             }
             (Open::Text { signature, .. }, Delta::Signature(s)) => {
                 *signature = Some(s.clone());
@@ -190,19 +190,13 @@ impl Encoder {
                 state.cited.push((citation.clone(), index));
                 return;
             }
-            (Open::Refusal, Delta::Text(text)) => {
-                let mut part = Map::new();
-                part.insert("text".to_owned(), json!(text));
-                part
-            }
+            (Open::Refusal, Delta::Text(text)) => part.put("text", text.as_str()),
             (Open::Reasoning { extra, wrote, .. }, Delta::Text(text)) => {
-                let mut part = Map::new();
-                part.insert("text".to_owned(), json!(text));
-                part.insert("thought".to_owned(), json!(true));
+                part.put("text", text.as_str());
+                part.put("thought", Value::Bool(true));
                 if !std::mem::replace(wrote, true) {
-                    fill(&mut part, Some(extra));
+                    part.fill(extra.clone());
                 }
-                part
             }
             (Open::Reasoning { signature, .. }, Delta::Signature(s)) => {
                 // Signatures may come in pieces.
@@ -217,68 +211,68 @@ impl Encoder {
                 return;
             }
             _ => return,
-        };
-        self.parts(choice, vec![Value::Object(part)], out);
+        }
+        self.parts(choice, vec![part.into()], out);
     }
 
     fn end(&mut self, choice: u32, index: u32, out: &mut Vec<u8>) {
         let state = self.choices.entry(choice).or_default();
-        let mut parts = Vec::new();
+        let (mut parts, mut calls) = (Vec::new(), Vec::new());
         match state.open.remove(&index) {
             Some(Open::Text { extra, wrote, signature }) => {
                 if signature.is_some() || (!wrote && !extra.is_empty()) {
-                    let mut part = Map::new();
-                    part.insert("text".to_owned(), json!(""));
+                    let mut part = Draft::new();
+                    part.put("text", "");
                     if let Some(signature) = &signature {
-                        part.insert("thoughtSignature".to_owned(), json!(write_signature(signature)));
+                        part.put("thoughtSignature", write_signature(signature));
                     }
                     if !wrote {
-                        fill(&mut part, Some(&extra));
+                        part.fill(extra);
                     }
-                    parts.push(Value::Object(part));
+                    parts.push(part.into());
                 }
             }
             Some(Open::Reasoning { extra: _, wrote: _, signature, sealed }) => {
                 let words = [signature.as_ref().map(write_signature), sealed.as_ref().map(write_sealed)];
                 for word in words.into_iter().flatten() {
-                    parts.push(json!({ "text": "", "thought": true, "thoughtSignature": word }));
+                    parts.push(json!({ "text": "", "thought": true, "thoughtSignature": word }).into());
                 }
             }
             Some(Open::Call(call)) => {
                 state.open.insert(index, Open::Done(call));
-                state.calls_in_order(&mut parts);
+                calls = state.calls_in_order();
             }
             Some(done @ Open::Done(_)) => drop(state.open.insert(index, done)),
             Some(Open::Refusal | Open::Whole) | None => {}
         }
+        calls.iter().for_each(|call| tell_part(call, &mut parts));
         if !parts.is_empty() {
             self.parts(choice, parts, out);
         }
     }
 
     /// One chunk with parts of one choice.
-    fn parts(&mut self, choice: u32, parts: Vec<Value>, out: &mut Vec<u8>) {
-        let mut candidate = Map::new();
-        candidate.insert("content".to_owned(), content(parts));
-        candidate.insert("index".to_owned(), json!(choice));
+    fn parts(&mut self, choice: u32, parts: Vec<Said<'_>>, out: &mut Vec<u8>) {
+        let mut candidate = Draft::new();
+        candidate.put("content", content(parts));
+        candidate.put("index", u64::from(choice));
         if let Some(state) = self.choices.get_mut(&choice) {
-            fill(&mut candidate, Some(&std::mem::take(&mut state.pending)));
+            candidate.fill(std::mem::take(&mut state.pending));
         }
-        let mut chunk = Map::new();
-        chunk.insert("candidates".to_owned(), json!([candidate]));
+        let mut chunk = Draft::new();
+        chunk.put("candidates", vec![candidate.into()]);
         self.head.put(&mut chunk);
-        self.write(&Value::Object(chunk), out);
+        let chunk = chunk.bytes();
+        self.write(&chunk, out);
     }
 
-    fn write(&mut self, chunk: &Value, out: &mut Vec<u8>) {
-        let mut bytes = Vec::with_capacity(256);
-        written::value(chunk, &mut bytes);
+    fn write(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         if self.view.json_array {
             out.extend_from_slice(if self.began { b",\n" } else { b"[" });
-            out.extend_from_slice(&bytes);
+            out.extend_from_slice(chunk);
             out.push(b'\n');
         } else {
-            sse::write(None, &bytes, out);
+            sse::write(None, chunk, out);
         }
         self.began = true;
     }
@@ -289,20 +283,25 @@ impl Encoder {
         for (choice, index) in open {
             self.end(choice, index, out);
         }
-        let mut chunk = Map::new();
+        for choice in self.choices.values_mut() {
+            // A stage may have swallowed the reason; without one, clients hold the stream for cut.
+            choice.finish.get_or_insert_with(|| Finish::new(FinishReason::Other, ""));
+        }
+        let mut chunk = Draft::new();
         let silent = self.choices.values().all(|c| c.points == 0 && c.places.is_empty());
-        let blocked = self.choices.values().filter_map(|c| c.finish.as_ref()).find_map(feedback_of).cloned();
+        let blocked = self.choices.values().filter_map(|c| c.finish.as_ref()).find_map(feedback_of);
         if let Some(feedback) = blocked.filter(|_| silent && !self.began) {
-            chunk.insert("promptFeedback".to_owned(), feedback);
+            chunk.put("promptFeedback", Said::Lent(feedback));
         } else {
-            let candidates: Vec<Value> = self.choices.iter_mut().map(|(index, state)| state.last(*index)).collect();
-            chunk.insert("candidates".to_owned(), Value::Array(candidates));
+            let candidates: Vec<Said<'_>> = self.choices.iter().map(|(index, c)| c.last(*index).into()).collect();
+            chunk.put("candidates", candidates);
         }
         if let Some(usage) = &self.usage {
-            chunk.insert("usageMetadata".to_owned(), usage::encode(usage));
+            chunk.put("usageMetadata", usage::told(usage));
         }
         self.head.put(&mut chunk);
-        self.write(&Value::Object(chunk), out);
+        let chunk = chunk.bytes();
+        self.write(&chunk, out);
         if self.view.json_array {
             out.extend_from_slice(b"]");
         }
@@ -311,15 +310,17 @@ impl Encoder {
 
 impl Choice {
     /// Takes every complete call that no open one stands before.
-    fn calls_in_order(&mut self, parts: &mut Vec<Value>) {
+    fn calls_in_order(&mut self) -> Vec<Part> {
+        let mut calls = Vec::new();
         while let Some((index, Open::Done(_))) =
             self.open.iter().find(|(_, open)| matches!(open, Open::Call(_) | Open::Done(_)))
         {
             let index = *index;
             if let Some(Open::Done(call)) = self.open.remove(&index) {
-                write_part(&Part::ToolCall(call), parts);
+                calls.push(Part::ToolCall(call));
             }
         }
+        calls
     }
 
     fn say(&mut self, text: &str) {
@@ -327,23 +328,23 @@ impl Choice {
         self.points += text.chars().count() as u64;
     }
 
-    fn last(&mut self, index: u32) -> Value {
-        let mut candidate = Map::new();
-        candidate.insert("content".to_owned(), json!({ "parts": [{ "text": "" }], "role": "model" }));
-        // A stage may have swallowed the reason; without one, clients hold the stream for cut.
-        let finish = self.finish.take().unwrap_or_else(|| Finish::new(FinishReason::Other, ""));
-        put_finish(&finish, self.refused, &mut candidate);
-        candidate.insert("index".to_owned(), json!(index));
+    fn last(&self, index: u32) -> Draft<'_> {
+        let mut candidate = Draft::new();
+        candidate.put("content", Said::Raw(r#"{"parts":[{"text":""}],"role":"model"}"#));
+        if let Some(finish) = &self.finish {
+            put_finish(finish, self.refused, &mut candidate);
+        }
+        candidate.put("index", u64::from(index));
         if !self.sources_told {
             let place = |i: &u32| self.places.get(i).copied().unwrap_or((0, self.points));
             let cited: Vec<Cited<'_>> =
                 self.cited.iter().map(|(citation, i)| Cited { citation, part: place(i) }).collect();
             if let Some(metadata) = grounding::encode(&self.text, &cited) {
-                candidate.insert("groundingMetadata".to_owned(), metadata);
+                candidate.put("groundingMetadata", metadata);
             }
         }
-        fill(&mut candidate, Some(&std::mem::take(&mut self.pending)));
-        Value::Object(candidate)
+        candidate.add(Some(&self.pending));
+        candidate
     }
 }
 
@@ -375,10 +376,7 @@ impl StreamEncoder for Encoder {
                 }
             }
             Event::Finish { choice, finish } => self.choices.entry(*choice).or_default().finish = Some(finish.clone()),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, GEMINI),
             Event::Extra(extra) => self.head.add(extra),
             Event::Ping => {}
             Event::End => self.finish(out),
@@ -395,7 +393,9 @@ impl StreamEncoder for Encoder {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        self.write(&errors::value(error, request_id), out);
+        let mut chunk = Vec::new();
+        written::value(&errors::value(error, request_id), &mut chunk);
+        self.write(&chunk, out);
         if self.view.json_array {
             // The list is closed so that it parses; its last element is the error.
             out.extend_from_slice(b"]");

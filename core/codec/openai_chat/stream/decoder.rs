@@ -245,7 +245,7 @@ impl Chunks {
     }
 
     fn usage(&mut self, told: Option<Value>, out: &mut Vec<Event>) {
-        let Some(usage) = told.and_then(usage) else { return };
+        let Some(usage) = told.and_then(|told| usage(told.into())) else { return };
         if self.usage.as_ref() != Some(&usage) {
             out.push(Event::Usage(usage.clone()));
             self.usage = Some(usage);

@@ -10,7 +10,7 @@ use super::super::{
     wire::{F, LEGACY, MESSAGE, annotation, code_points, marked, plain, tier_word, usage_value},
 };
 use crate::{
-    codec::{ClientView, StreamEncoder, signature, sse, written},
+    codec::{ClientView, StreamEncoder, alike::Mould, signature, sse, written},
     error::Error,
     model::{
         Citation, Delta, Event, Extra, Finish, Part, PartStart, Reasoning, Signature, Start, ToolCall, ToolKind, Usage,
@@ -28,6 +28,7 @@ pub struct Encoder {
     usage: Option<Usage>,
     choices: Vec<Choice>,
     over: bool,
+    mould: Mould,
 }
 
 #[derive(Default)]
@@ -86,6 +87,7 @@ impl Encoder {
             usage: None,
             choices: Vec::new(),
             over: false,
+            mould: Mould::default(),
         };
         encoder.start(&Start::default());
         encoder
@@ -316,6 +318,37 @@ impl Encoder {
         self.part_end(choice, index, out);
     }
 
+    /// A piece of text: the same chunk as the last one, if it was one of this part.
+    fn said(&mut self, choice: u32, index: u32, text: &str, out: &mut Vec<u8>) {
+        if text.is_empty() {
+            return;
+        }
+        let poured = self.mould.pour(choice, index, text, out);
+        let at = self.choice(choice);
+        let state = &mut self.choices[at];
+        // What is told once makes a chunk like no other.
+        let plain = self.late.is_empty() && state.extra.is_empty() && state.logprobs.is_none();
+        let Some((_, open)) = state.parts.iter_mut().find(|(i, _)| *i == index) else { return };
+        let key = match open {
+            Open::Text { length, .. } if poured => {
+                *length += code_points(text);
+                return;
+            }
+            Open::Reasoning { reasoning, .. } if poured => return reasoning.text.push_str(text),
+            _ if poured => return,
+            Open::Text { block, told, .. } => (*block == 0 || *told).then_some("content"),
+            Open::Refusal => Some("refusal"),
+            Open::Reasoning { field, .. } => Some(*field),
+            Open::Call { kind, .. } => Some(words(*kind).1),
+            Open::Held { .. } => None,
+        };
+        let from = out.len();
+        self.part_delta(choice, index, &Delta::Text(text.to_owned()), out);
+        if let Some(key) = key.filter(|_| plain) {
+            self.mould.learn(choice, index, key, text, &out[from..]);
+        }
+    }
+
     fn part_delta(&mut self, choice: u32, index: u32, delta: &Delta, out: &mut Vec<u8>) {
         let at = self.choice(choice);
         let signed_elsewhere = self.choices[at].has_extra_content;
@@ -487,9 +520,13 @@ impl StreamEncoder for Encoder {
         if self.over {
             return;
         }
+        if !matches!(event, Event::Delta { delta: Delta::Text(_), .. }) {
+            self.mould.forget();
+        }
         match event {
             Event::Start(start) => self.start(start),
             Event::PartStart { choice, index, part } => self.part_start(*choice, *index, part, out),
+            Event::Delta { choice, index, delta: Delta::Text(text) } => self.said(*choice, *index, text, out),
             Event::Delta { choice, index, delta } => self.part_delta(*choice, *index, delta, out),
             Event::PartEnd { choice, index } => self.part_end(*choice, *index, out),
             Event::ChoiceExtra { choice, logprobs, extra } => {
@@ -505,10 +542,7 @@ impl StreamEncoder for Encoder {
                 }
             }
             Event::Finish { choice, finish } => self.finish_choice(*choice, finish, out),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, F),
             Event::Extra(extra) => {
                 let mut news = Map::new();
                 plain(extra, &mut news);

@@ -10,7 +10,7 @@ use super::{
         error,
         frame::{self, SAID},
         item::Items,
-        response::{Head, failed},
+        response::{Head, sound},
         wire::{F, finish, is_call, is_search, searched, take_beside, upstream_shape},
     },
     again::{again, is_running},
@@ -112,37 +112,33 @@ impl Answer {
             self.alike.forget();
             return Ok(());
         }
+        if let Some(told) = self.whole_answer(&frame.event, data.as_bytes(), out) {
+            self.alike.forget();
+            told.map_err(upstream_shape)?;
+            return self.bounded();
+        }
         let from = out.len();
-        let value = match self.shortened(&frame.event, data.as_bytes()) {
-            Some(value) => value,
-            None => parse_event(data, &mut self.half)?,
-        };
+        let value = parse_event(data, &mut self.half)?;
         let name = value.get("type").and_then(Value::as_str).unwrap_or(&frame.event).to_owned();
         self.event(&name, value, out).map_err(upstream_shape)?;
         self.alike.learn(&frame.event, data.as_bytes(), &["delta"], &["sequence_number", "obfuscation"], &out[from..]);
         self.bounded()
     }
 
-    /// A frame that carries the answer, without what is said where nobody says otherwise and without items that have ended.
-    fn shortened(&self, name: &str, frame: &[u8]) -> Option<Value> {
+    /// A frame that carries the answer, read without a tree. `None`: it is another one, or unusual.
+    fn whole_answer(&mut self, name: &str, frame: &[u8], out: &mut Vec<Event>) -> Option<Result<()>> {
         let last = matches!(name, "response.completed" | "response.incomplete");
         if !last && name != "response.created" {
             return None;
         }
         let tape = Tape::read(frame)?;
         let frame = tape.root();
-        let (mut response, output) = frame::fields(frame.member("response")?)?;
         // What it is called and what it says it is may differ.
         if frame.member("type")?.text()? != name {
             return None;
         }
-        if let Some(output) = output.filter(|_| last) {
-            let ended = |n: usize| self.items.get(n).is_some_and(|(at, item)| *at == n as u64 && item.done);
-            if !(0..output.items()?.count()).all(ended) {
-                response.insert("output".to_owned(), output.tree());
-            }
-        }
-        Some(Value::Object(Map::from_iter([("response".to_owned(), Value::Object(response))])))
+        let response = Fields::new(frame.member("response")?, "response").ok()?;
+        Some(if last { self.end(response, out) } else { self.begin(response, out) })
     }
 
     fn bounded(&self) -> Result<()> {
@@ -155,8 +151,8 @@ impl Answer {
     fn event(&mut self, name: &str, value: Value, out: &mut Vec<Event>) -> Result<()> {
         match name {
             "error" => Err(error::in_event(&value)),
-            "response.created" | "response.in_progress" | "response.queued" => self.begin(value, out),
-            "response.completed" | "response.incomplete" => self.end(value, out),
+            "response.created" | "response.in_progress" | "response.queued" => self.begin(response(value)?, out),
+            "response.completed" | "response.incomplete" => self.end(response(value)?, out),
             "response.failed" | "response.cancelled" => Err(error::in_answer(value.get("response").unwrap_or(&value))),
             _ if value.get("error").is_some_and(|e| e.is_object()) => Err(error::in_answer(&value)),
             _ if value.get("output_index").is_some() => self.item_event(name, value, out),
@@ -165,21 +161,23 @@ impl Answer {
         }
     }
 
-    fn begin(&mut self, mut value: Value, out: &mut Vec<Event>) -> Result<()> {
+    fn begin(&mut self, response: Fields, out: &mut Vec<Event>) -> Result<()> {
         if std::mem::replace(&mut self.started, true) {
             return Ok(());
         }
-        let response = value.get_mut("response").map(Value::take).unwrap_or_default();
-        failed(&response)?;
-        let mut f = Fields::new(response, "response")?;
-        let Head { id, model, created, .. } = Head::take(&mut f)?;
-        self.told = f.rest_map();
-        frame::note_defaults(&mut self.told);
+        let mut f = sound(response)?;
+        let head = Head::take(&mut f)?;
+        self.start(&head, frame::rest(f), out);
+        Ok(())
+    }
+
+    fn start(&mut self, head: &Head, told: Map<String, Value>, out: &mut Vec<Event>) {
+        let (id, model, created) = (head.id.clone(), head.model.clone(), head.created);
+        self.told = told;
         // What it will have been is known at the end.
         self.told.shift_remove("service_tier");
         let extra = Extra::new(F, self.told.clone());
         out.push(Event::Start(Start { id, model, created, service_tier: None, extra }));
-        Ok(())
     }
 
     fn item_event(&mut self, name: &str, mut value: Value, out: &mut Vec<Event>) -> Result<()> {
@@ -233,27 +231,25 @@ impl Answer {
         if done { open.done(item, &mut self.slots, out) } else { open.added(item, &mut self.slots, out) }
     }
 
-    fn end(&mut self, mut value: Value, out: &mut Vec<Event>) -> Result<()> {
-        let mut response = value.get_mut("response").map(Value::take).unwrap_or_default();
-        failed(&response)?;
-        if !self.started {
-            self.begin(serde_json::json!({ "response": response.clone() }), out)?;
+    fn end(&mut self, response: Fields, out: &mut Vec<Event>) -> Result<()> {
+        let mut f = sound(response)?;
+        let output = f.item("output");
+        let mut head = Head::take(&mut f)?;
+        let mut late = frame::rest(f);
+        if !std::mem::replace(&mut self.started, true) {
+            self.start(&head, late.clone(), out);
         }
-        let output = match response.get_mut("output").map(Value::take) {
-            Some(Value::Array(items)) => items,
-            _ => Vec::new(),
-        };
+        let output = output.and_then(|output| output.items().ok()).unwrap_or_default();
         for (index, item) in output.into_iter().enumerate() {
-            self.item(index as u64, item, true, out)?;
+            let ended = self.items.get(index).is_some_and(|(at, item)| *at == index as u64 && item.done);
+            if !ended {
+                self.item(index as u64, item.tree(), true, out)?;
+            }
         }
         for (_, item) in &mut self.items {
             item.close(&mut self.slots, out);
         }
-        let mut f = Fields::new(response, "response")?;
-        let mut head = Head::take(&mut f)?;
         searched(&mut head.usage, self.searches.values().filter(|is_search| **is_search).count());
-        let mut late = f.rest_map();
-        frame::note_defaults(&mut late);
         for part in take_beside(&mut late) {
             let index = self.slots.next();
             out.push(Event::PartStart { choice: 0, index, part: crate::model::PartStart::Whole(part) });
@@ -276,6 +272,11 @@ impl Answer {
         self.done = true;
         Ok(())
     }
+}
+
+/// The answer that an event carries.
+fn response(mut event: Value) -> Result<Fields<'static>> {
+    Fields::new(event.get_mut("response").map(Value::take).unwrap_or_default(), "response")
 }
 
 /// The parts of an item that arrives whole.

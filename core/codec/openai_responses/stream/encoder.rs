@@ -322,10 +322,7 @@ impl StreamEncoder for Encoder {
                 self.logprobs.extend(log_list(logprobs.as_ref()).into_iter().flatten());
             }
             Event::Finish { choice: 0, finish } => self.finish = Some(finish.clone()),
-            Event::Usage(usage) => match &mut self.usage {
-                Some(mine) => mine.merge(usage),
-                none => *none = Some(usage.clone()),
-            },
+            Event::Usage(usage) => Usage::hear(&mut self.usage, usage, F),
             Event::Extra(extra) => {
                 let late = extra.of(F).into_iter().flatten();
                 for (key, value) in late.filter(|(key, _)| !key.starts_with('$') || *key == SAID) {
