@@ -150,6 +150,10 @@ impl<'a> Scan<'a> {
         if name.contains(&b'\\') {
             return Err(self.fault_at(key.start, "a top-level key is written with escapes; write it plainly"));
         }
+        if self.notes && is_alike(name) {
+            let text = "a top-level key is written like another one of this format; write it in small letters";
+            return Err(self.fault_at(key.start, text));
+        }
         if ROUTING.contains(&name) && self.envelope.entry(self.body, std::str::from_utf8(name).unwrap_or("")).is_some()
         {
             let name = String::from_utf8_lossy(name).into_owned();
@@ -411,6 +415,16 @@ impl<'a> Scan<'a> {
     fn fault_at(&self, at: usize, what: &str) -> Error {
         fault(self.body, at, what)
     }
+}
+
+/// Is it one of the fields that requests go by to servers which read keys in any case (Go's do), and to them alone?
+fn is_alike(name: &[u8]) -> bool {
+    if name.iter().all(|b| b.is_ascii_lowercase() || !b.is_ascii_alphabetic() && b.is_ascii()) {
+        return false;
+    }
+    // The long s and the Kelvin sign are an s and a k to them.
+    let plain = String::from_utf8_lossy(name).replace('\u{17f}', "s").replace('\u{212a}', "k");
+    !ROUTING.contains(&name) && ROUTING.iter().any(|known| known.eq_ignore_ascii_case(plain.as_bytes()))
 }
 
 /// The next quote. Keys and most values are short: eight bytes at a time find it before a search is set up.
