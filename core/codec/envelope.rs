@@ -25,6 +25,8 @@ pub struct Envelope {
     pub has_media: bool,
     /// A turn of the role `developer`, which not every server knows.
     pub has_developer: bool,
+    /// A file is named by an id (`file_id`).
+    pub has_files: bool,
     /// Something that this gateway wrote into an earlier answer comes back (tagged signatures, `thinking_blocks`,
     /// signatures in call ids): the turns must be read before they go to any upstream.
     pub carries: bool,
@@ -331,6 +333,10 @@ impl<'a> Scan<'a> {
                 self.envelope.carries |= memchr::memmem::find(id, b"__thought__").is_some();
                 // An item's id of our making stands for nothing at an upstream.
                 self.envelope.carries |= OUR_IDS.iter().any(|ours| id.starts_with(ours));
+            }
+            br#""file_id""# => {
+                self.envelope.has_files = true;
+                self.envelope.text_bytes += (text.end - text.start - 2) as u64;
             }
             br#""content""# | br#""text""# if watch.turns => {
                 self.envelope.text_bytes += (text.end - text.start - 2) as u64;
