@@ -22,4 +22,9 @@ impl Document {
     pub fn home(&self) -> Option<&str> {
         self.home.as_deref()
     }
+
+    /// Upstreams are told so.
+    pub fn is_kept_here(&self) -> bool {
+        self.kept_here
+    }
 }
