@@ -76,9 +76,10 @@ pub async fn reserve(
 /// What has ended holds more than it used until that is written down: who is refused meanwhile asks once more, so that a caller with
 /// one request after another is not in its own way.
 async fn granted(exchange: &mut Exchange, need: Need, elsewhere: Need) -> Result<Reserved> {
+    let done = exchange.settle.done();
     match permit(exchange)?.reserve(need, elsewhere).await {
         Err(error) if matches!(error.kind, Kind::RateLimited | Kind::BudgetExceeded) => {
-            if !exchange.settle.caught_up().await {
+            if !exchange.settle.caught_up(done).await {
                 return Err(error);
             }
             permit(exchange)?.reserve(need, elsewhere).await

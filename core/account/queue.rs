@@ -66,14 +66,19 @@ impl<T> Queue<T> {
         }
     }
 
-    /// For who cannot go on before: waits until all that was sent so far is dealt with, which then is soon. `false`: it is
-    /// already, or it takes too long.
-    pub async fn caught_up(&self) -> bool {
+    /// How many were dealt with.
+    pub fn done(&self) -> u64 {
+        self.0.0.lock().done
+    }
+
+    /// For who cannot go on before: waits until all that was sent so far is dealt with, which then is soon. `false`: nothing was
+    /// since so many were done, or it takes too long.
+    pub async fn caught_up(&self, since: u64) -> bool {
         let shared = &self.0.0;
         let sent = {
             let state = shared.lock();
             if state.done >= state.sent {
-                return false;
+                return state.done > since;
             }
             state.sent
         };
