@@ -58,6 +58,10 @@ impl Call {
         extra: HeaderMap,
     ) -> Result<Call> {
         let provider = &target.provider;
+        if let Some(home) = document.home().filter(|home| *home != &*provider.name) {
+            let text = format!("the file that it names lies at `{home}`: choose a model there");
+            return Err(Error::unsupported("file_id", text));
+        }
         // A completion goes as one where there is such an endpoint, and as a chat elsewhere.
         let completion =
             (document.legacy() && provider.completes(&target.model)).then(|| target.dialect.of_completions());

@@ -43,7 +43,7 @@ use crate::{
 /// Everything one request owns.
 pub struct Exchange {
     inner: Option<Box<Inner>>,
-    settle: SettleQueue,
+    pub settle: SettleQueue,
 }
 
 pub struct Inner {

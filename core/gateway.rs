@@ -45,6 +45,7 @@ use crate::{
     reply::{self, Reply},
     route::{self, Cause, Next, Order},
     runtime::{Runtime, State, parameters},
+    seal::Tenant,
     server::{self, Body, Incoming, Peer},
     stored::Keep,
 };
@@ -312,6 +313,9 @@ impl Gateway {
             let beginning = self.state.stored.begin(&inner.cx.principal, &mut document, &mut inner.echo);
             let keep = Box::pin(beginning).await?;
             exchange.keep = keep;
+        }
+        if document.envelope().has_files {
+            opaque::bring_home(&mut document, &self.state.seals, Tenant::of(&exchange.cx.principal))?;
         }
         exchange.asked(&document);
         let wire = Wire::of(found.operation, found.json_array, found.single, &mut document)?;

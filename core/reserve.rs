@@ -8,7 +8,7 @@ use crate::{
     context::{self, Step},
     error::{Error, Kind, Result},
     exchange::Exchange,
-    limit::{Limits, Need, Reserved},
+    limit::{Limits, Need, Permit, Reserved},
     model::{Format, Operation, Units},
     quota::Room,
     route::Target,
@@ -40,7 +40,7 @@ pub async fn reserve(
     let permit = inner.permit.as_ref().ok_or_else(no_permit)?;
     if !permit.counts() || !inner.cx.operation.spends() {
         let reserved = match inner.permit.as_mut() {
-            Some(permit) if permit.counts_late() => permit.reserve(Need::default(), Need::default()).await?,
+            Some(permit) if permit.counts_late() => granted(exchange, Need::default(), Need::default()).await?,
             Some(permit) => permit.free(),
             None => return Err(no_permit()),
         };
@@ -56,7 +56,8 @@ pub async fn reserve(
     let unpriced = inner.bounds.unpriced();
     let funds = unpriced.map(|unpriced| Funds { unpriced, left: permit.left(elsewhere).unwrap_or(u64::MAX) });
     let wanted = wanted(document, target, inner.cx.operation, asked, input, used, funds);
-    let reserved = permit.reserve(wanted.need, elsewhere).await;
+    let reserved = granted(exchange, wanted.need, elsewhere).await;
+    let inner = &mut **exchange;
     inner.limits_told();
     let reserved = reserved?;
     let Wanted { need, fits, max_tokens, .. } = wanted;
@@ -70,6 +71,25 @@ pub async fn reserve(
         inner.cx.trace.push(told(target, need, funds.is_some(), max_tokens));
     }
     Ok(Right { reserved, max_tokens })
+}
+
+/// What has ended holds more than it used until that is written down: who is refused meanwhile asks once more, so that a caller with
+/// one request after another is not in its own way.
+async fn granted(exchange: &mut Exchange, need: Need, elsewhere: Need) -> Result<Reserved> {
+    let done = exchange.settle.done();
+    match permit(exchange)?.reserve(need, elsewhere).await {
+        Err(error) if matches!(error.kind, Kind::RateLimited | Kind::BudgetExceeded) => {
+            if !exchange.settle.caught_up(done).await {
+                return Err(error);
+            }
+            permit(exchange)?.reserve(need, elsewhere).await
+        }
+        other => other,
+    }
+}
+
+fn permit(exchange: &mut Exchange) -> Result<&mut Permit> {
+    exchange.permit.as_mut().ok_or_else(|| Error::new(Kind::Internal, "a call without a permit"))
 }
 
 /// What an attempt may use at most, for quotas: tokens by their bounds, money by the dearest.

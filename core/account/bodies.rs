@@ -50,7 +50,8 @@ impl Recording {
     /// The request as it goes on to its targets.
     pub fn asked(&mut self, document: &Document) {
         self.staged = !document.dirty().is_empty();
-        let request = if self.staged { written(document) } else { document.bytes().clone() };
+        let changed = self.staged || document.is_kept_here();
+        let request = if changed { written(document) } else { document.bytes().clone() };
         self.request_len = request.len();
         self.request = if request.len() > MOST_REQUEST { Bytes::new() } else { request };
     }

@@ -3,6 +3,7 @@
 //! there is nothing. Knows nothing of what is done with the things.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,6 +20,8 @@ struct Ends<T>(Arc<Shared<T>>);
 struct Shared<T> {
     state: Mutex<State<T>>,
     due: Notify,
+    /// Some more were dealt with.
+    dealt: Notify,
     /// So many are taken without waiting longer.
     full: usize,
 }
@@ -28,14 +31,18 @@ struct State<T> {
     /// The other end sleeps without a clock: the next one wakes it.
     asleep: bool,
     closed: bool,
+    /// In all: those that were sent, taken, and dealt with.
+    sent: u64,
+    taken: u64,
+    done: u64,
 }
 
 /// The end that takes.
 pub struct Inbox<T>(Arc<Shared<T>>);
 
 pub fn queue<T>(full: usize) -> (Queue<T>, Inbox<T>) {
-    let state = Mutex::new(State { waiting: Vec::new(), asleep: false, closed: false });
-    let shared = Arc::new(Shared { state, due: Notify::new(), full });
+    let state = Mutex::new(State { waiting: Vec::new(), asleep: false, closed: false, sent: 0, taken: 0, done: 0 });
+    let shared = Arc::new(Shared { state, due: Notify::new(), dealt: Notify::new(), full });
     (Queue(Arc::new(Ends(shared.clone()))), Inbox(shared))
 }
 
@@ -51,11 +58,42 @@ impl<T> Queue<T> {
         let due = {
             let mut state = shared.lock();
             state.waiting.push(thing);
+            state.sent += 1;
             std::mem::take(&mut state.asleep) || state.waiting.len() == shared.full
         };
         if due {
             shared.due.notify_one();
         }
+    }
+
+    /// How many were dealt with.
+    pub fn done(&self) -> u64 {
+        self.0.0.lock().done
+    }
+
+    /// For who cannot go on before: waits until all that was sent so far is dealt with, which then is soon. `false`: nothing was
+    /// since so many were done, or it takes too long.
+    pub async fn caught_up(&self, since: u64) -> bool {
+        let shared = &self.0.0;
+        let sent = {
+            let state = shared.lock();
+            if state.done >= state.sent {
+                return state.done > since;
+            }
+            state.sent
+        };
+        shared.due.notify_one();
+        let done = async {
+            loop {
+                let mut dealt = pin!(shared.dealt.notified());
+                dealt.as_mut().enable();
+                if shared.lock().done >= sent {
+                    return;
+                }
+                dealt.await;
+            }
+        };
+        timeout(PATIENCE, done).await.is_ok()
     }
 }
 
@@ -75,12 +113,14 @@ impl<T> Shared<T> {
 impl<T> Inbox<T> {
     /// What came, in order, put into `batch`, which is empty. False: every sender is gone, and all of theirs was taken.
     pub async fn take(&mut self, batch: &mut Vec<T>) -> bool {
+        self.dealt();
         loop {
             {
                 let mut state = self.0.lock();
                 // Two buffers take turns.
                 std::mem::swap(&mut state.waiting, batch);
                 if !batch.is_empty() {
+                    state.taken += batch.len() as u64;
                     return true;
                 }
                 if state.closed {
@@ -95,11 +135,26 @@ impl<T> Inbox<T> {
     /// The first, if it is there already.
     pub fn first(&mut self) -> Option<T> {
         let mut state = self.0.lock();
-        (!state.waiting.is_empty()).then(|| state.waiting.remove(0))
+        if state.waiting.is_empty() {
+            return None;
+        }
+        state.taken += 1;
+        Some(state.waiting.remove(0))
+    }
+
+    /// What was taken so far is dealt with.
+    fn dealt(&self) {
+        let mut state = self.0.lock();
+        if state.done != state.taken {
+            state.done = state.taken;
+            drop(state);
+            self.0.dealt.notify_waiters();
+        }
     }
 
     /// After a batch: until the next one is worth it.
     pub async fn rest(&self) {
+        self.dealt();
         if !self.0.lock().closed {
             let _ = timeout(REST, self.0.due.notified()).await;
         }
@@ -108,3 +163,5 @@ impl<T> Inbox<T> {
 
 /// Between two batches.
 const REST: Duration = Duration::from_millis(5);
+/// The longest that somebody waits for a batch.
+const PATIENCE: Duration = Duration::from_millis(50);

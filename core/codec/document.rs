@@ -13,6 +13,7 @@ use crate::{
     model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role, ServiceTier},
 };
 
+mod home;
 mod lent;
 mod text;
 mod told;
@@ -43,6 +44,8 @@ pub struct Document {
     background: bool,
     /// Fields without a name in the model that a stage set or (null) took out.
     fields: Vec<(Box<str>, Value)>,
+    /// The provider that has the files which it names.
+    home: Option<Arc<str>>,
 }
 
 impl Document {
@@ -81,6 +84,7 @@ impl Document {
             kept_here: false,
             background: false,
             fields: Vec::new(),
+            home: None,
         })
     }
 
@@ -102,6 +106,7 @@ impl Document {
             kept_here: false,
             background: false,
             fields: Vec::new(),
+            home: None,
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Envelope {
     pub has_media: bool,
     /// A turn of the role `developer`, which not every server knows.
     pub has_developer: bool,
+    /// A file is named by an id (`file_id`).
+    pub has_files: bool,
     /// Something that this gateway wrote into an earlier answer comes back (tagged signatures, `thinking_blocks`,
     /// signatures in call ids): the turns must be read before they go to any upstream.
     pub carries: bool,
@@ -149,6 +151,10 @@ impl<'a> Scan<'a> {
         let name = &self.body[key.start + 1..key.end - 1];
         if name.contains(&b'\\') {
             return Err(self.fault_at(key.start, "a top-level key is written with escapes; write it plainly"));
+        }
+        if self.notes && is_alike(name) {
+            let text = "a top-level key is written like another one of this format; write it in small letters";
+            return Err(self.fault_at(key.start, text));
         }
         if ROUTING.contains(&name) && self.envelope.entry(self.body, std::str::from_utf8(name).unwrap_or("")).is_some()
         {
@@ -328,6 +334,10 @@ impl<'a> Scan<'a> {
                 // An item's id of our making stands for nothing at an upstream.
                 self.envelope.carries |= OUR_IDS.iter().any(|ours| id.starts_with(ours));
             }
+            br#""file_id""# => {
+                self.envelope.has_files = true;
+                self.envelope.text_bytes += (text.end - text.start - 2) as u64;
+            }
             br#""content""# | br#""text""# if watch.turns => {
                 self.envelope.text_bytes += (text.end - text.start - 2) as u64;
                 watch.plain = depth == 2 && key == br#""content""# && watch.texts.is_none();
@@ -411,6 +421,16 @@ impl<'a> Scan<'a> {
     fn fault_at(&self, at: usize, what: &str) -> Error {
         fault(self.body, at, what)
     }
+}
+
+/// Is it one of the fields that requests go by to servers which read keys in any case (Go's do), and to them alone?
+fn is_alike(name: &[u8]) -> bool {
+    if name.iter().all(|b| b.is_ascii_lowercase() || !b.is_ascii_alphabetic() && b.is_ascii()) {
+        return false;
+    }
+    // The long s and the Kelvin sign are an s and a k to them.
+    let plain = String::from_utf8_lossy(name).replace('\u{17f}', "s").replace('\u{212a}', "k");
+    !ROUTING.contains(&name) && ROUTING.iter().any(|known| known.eq_ignore_ascii_case(plain.as_bytes()))
 }
 
 /// The next quote. Keys and most values are short: eight bytes at a time find it before a search is set up.

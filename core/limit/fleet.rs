@@ -114,10 +114,11 @@ impl Fleet {
     }
 
     async fn ask(&self, claim: &Claim) -> std::result::Result<Outcome, Down> {
+        let known = self.unwritten().written;
         let mut answer = self.counters.take(claim).await;
         if let Ok(Outcome::Refused { at, .. }) = &answer
             && let Some(want) = claim.wants.get(*at)
-            && self.is_behind(&want.counter).await
+            && self.was_behind(&want.counter, known).await
         {
             answer = self.counters.take(claim).await;
         }
@@ -179,15 +180,16 @@ impl Fleet {
         let mut unwritten = self.unwritten();
         unwritten.written += count;
         let written = unwritten.written;
-        unwritten.behind.retain(|_, behind| behind.last > written);
+        unwritten.behind.retain(|_, behind| behind.last + LOOKED_BACK > written);
         drop(unwritten);
         self.wrote.notify_waiters();
     }
 
-    /// The store refused by what it did not know of this gateway's own requests: `true` when it does.
-    async fn is_behind(&self, counter: &Counter) -> bool {
+    /// The store refused, and did not know all of this gateway's own requests when it was asked: `true` when it does. `known`: so
+    /// many were written down then.
+    async fn was_behind(&self, counter: &Counter, known: u64) -> bool {
         let last = match self.unwritten().behind.get_mut(&hash(counter)) {
-            Some(behind) if behind.waiting < behind.ended => {
+            Some(behind) if behind.last > known && behind.waiting < behind.ended => {
                 behind.waiting += 1;
                 behind.last
             }
@@ -342,6 +344,8 @@ fn hash(counter: &Counter) -> u64 {
 
 const TOGETHER: Duration = Duration::from_millis(5);
 const MOST_TOGETHER: usize = 256;
+/// So many are remembered behind the last that was written: one may be written while its store's refusal is on its way.
+const LOOKED_BACK: u64 = 1024;
 /// Who was refused waits so long for what is on its way to the store.
 const SOON: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(100);

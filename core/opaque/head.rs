@@ -1,8 +1,14 @@
 //! What the head of such a request says: its query, its path, what its body is. Reads, and decides nothing.
 
-use http::{HeaderMap, header, request::Parts};
+use std::borrow::Cow;
 
-use crate::error::{Error, Kind, Result};
+use http::{HeaderMap, header, request::Parts};
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    auth::credential,
+    error::{Error, Kind, Result},
+};
 
 /// Where the caller wants it to go.
 pub fn named_provider(parts: &Parts) -> Option<String> {
@@ -13,19 +19,25 @@ pub fn named_provider(parts: &Parts) -> Option<String> {
 /// A parameter of a query, decoded.
 pub fn param(query: Option<&str>, name: &str) -> Option<String> {
     let pair = query?.split('&').filter_map(|p| p.split_once('=')).find(|(key, _)| *key == name)?;
-    Some(percent_encoding::percent_decode_str(pair.1).decode_utf8_lossy().into_owned())
+    Some(percent_decode_str(pair.1).decode_utf8_lossy().into_owned())
 }
 
-/// A caller's query without its key, and without what no URL holds.
+/// A caller's query without its key, wherever it stands, and without what no URL holds.
 pub fn without_key(query: &str) -> String {
-    let ours = |pair: &&str| pair.split('=').next().is_none_or(|name| !name.eq_ignore_ascii_case("key"));
-    let kept: Vec<_> = query.split('&').filter(ours).collect();
+    fn decoded(text: &str) -> Cow<'_, str> {
+        percent_decode_str(text).decode_utf8_lossy()
+    }
+    let theirs = |pair: &&str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        !decoded(name).eq_ignore_ascii_case("key") && !credential::well_formed(&decoded(value))
+    };
+    let kept: Vec<_> = query.split('&').filter(theirs).collect();
     kept.join("&")
 }
 
 /// `/models/{model}:verb`, `/model/{model}/…`: the model as the path names it.
 pub fn model_in(rest: &str) -> Option<String> {
-    let decoded = percent_encoding::percent_decode_str(rest).decode_utf8().ok()?;
+    let decoded = percent_decode_str(rest).decode_utf8().ok()?;
     let tail = decoded.split_once("/models/").or_else(|| decoded.split_once("/model/"))?.1;
     let name = tail.split('/').next()?;
     let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
@@ -44,4 +56,16 @@ pub fn refuse_form(headers: &HeaderMap) -> Result<()> {
         return Err(Error::new(Kind::UnsupportedMediaType, "send this as application/json: it is no form"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_key_stays_here_under_any_name() {
+        let key = format!("sk-pc-{}", "A".repeat(43));
+        let query = format!("a=1&key=x&KEY=x&k%65y=x&api_key={key}&t=sk%2Dpc{}&keys=2&b", &key[5..]);
+        assert_eq!(without_key(&query), "a=1&keys=2&b");
+    }
 }

@@ -11,6 +11,7 @@ mod form;
 mod head;
 pub mod ids;
 mod kept;
+mod named;
 pub mod objects;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use self::{
     finish::{Books, final_word, finish, listed},
     head::param,
     kept::kept,
+    named::bring_home,
 };
 use self::{
     batches::Owed,

@@ -159,6 +159,11 @@ async fn a_routing_field_given_twice_is_a_400_that_names_it() {
         let twice = body.replacen('{', &format!("{{\"{field}\":1,"), 1);
         told(family, &post(&gateway, family, twice.as_bytes()).await, 400, "duplicate_field", &[field, "twice"]);
     }
+    // Some servers read keys in any case, and take the last.
+    for key in ["Model", "MESSAGES", "meſſages", "max_toKens"] {
+        let body = Openai.body("mock", false, "x").replacen('{', &format!("{{\"{key}\":\"other\","), 1);
+        told(Openai, &post(&gateway, Openai, body.as_bytes()).await, 400, "invalid_json", &["small letters"]);
+    }
     let escaped = r#"{"model":"mock","mod\u0065l":"other","messages":[]}"#;
     told(Openai, &post(&gateway, Openai, escaped.as_bytes()).await, 400, "invalid_json", &["escapes"]);
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     auth::{FORM, form},
+    family::Openai,
     support::{Answer, Gateway, Process, Say, Upstream, eventually, request},
 };
 
@@ -37,6 +38,42 @@ impl<'a> Caller<'a> {
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
+}
+
+/// An id that was told by an upload stands in chats, too: it is the provider's own there.
+#[tokio::test]
+async fn a_file_may_be_named_in_a_chat_at_the_provider_that_has_it() {
+    let (upstream, other) = (Upstream::saying(Say::json(FILE)).await, Upstream::start().await);
+    let config = format!("{CLOSED}{}{}", keeper(&upstream, "up"), other.provider("other", "openai_chat"));
+    let gateway = Gateway::start(&config).await;
+    let (red, blue) = (Caller::new(&gateway, "red").await, Caller::new(&gateway, "blue").await);
+    let id = red.upload("/v1/files?provider=up").await;
+    upstream.always(Say::json(Openai.whole("read")));
+    other.always(Say::json(Openai.whole("never")));
+    let chat = |model: &str| {
+        let parts = json!([{"type": "file", "file": {"file_id": id}}, {"type": "text", "text": id}]);
+        ("/v1/chat/completions", json!({"model": model, "messages": [{"role": "user", "content": parts}]}))
+    };
+    let responses = |model: &str| {
+        let parts = json!([{"type": "input_file", "file_id": id}, {"type": "input_text", "text": id}]);
+        ("/v1/responses", json!({"model": model, "input": [{"role": "user", "content": parts}]}))
+    };
+    let (path, body) = chat("up/m");
+    let answer = red.ask("POST", path, &body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let heard = String::from_utf8_lossy(&upstream.last().body).into_owned();
+    assert!(heard.contains("\"file-abc\""), "{heard}");
+    assert_eq!(heard.matches(id.as_str()).count(), 1, "what was said stays: {heard}");
+    for (path, body) in [chat("other/m"), responses("other/m")] {
+        let answer = red.ask("POST", path, &body.to_string()).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains("unsupported_feature") && answer.text().contains("`up`"), "{}", answer.text());
+    }
+    assert!(other.heard().is_empty());
+    // To others it is no file.
+    let (path, body) = chat("up/m");
+    blue.ask("POST", path, &body.to_string()).await;
+    assert!(!String::from_utf8_lossy(&upstream.last().body).contains("file-abc"));
 }
 
 #[tokio::test]

@@ -43,6 +43,25 @@ fn no_rate_headers(answer: &Answer) -> bool {
     !answer.headers.iter().any(|(name, _)| name.contains("ratelimit"))
 }
 
+/// What a request took at most is corrected by what it used before its client can ask again.
+#[tokio::test]
+async fn who_asks_one_after_another_is_not_refused_for_what_was_not_used() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let up = upstream.provider("up", "openai_chat");
+    let price = "[[pricing]]\nmodel = \"up/m\"\ninput = 0\noutput = 1000\n";
+    for bound in ["limits = { output_tokens_per_minute = 1200 }", "budget = { usd = 1.1, per = \"day\" }"] {
+        let (gateway, key) = house(&format!("{CLOSED}{up}{price}[teams.research]\n{bound}\n")).await;
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str())];
+        let body =
+            serde_json::json!({"model": "up/m", "max_tokens": 1000, "messages": [{"role": "user", "content": "x"}]});
+        for n in 0..40 {
+            let answer = gateway.post_with("/v1/chat/completions", &headers, &body.to_string()).await;
+            assert_eq!(answer.status, 200, "{bound}, request {n}: {}", answer.text());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_used_up_minute_is_a_429_in_every_family_with_its_headers() {
     for family in FAMILIES {

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
-    keys::{Gateway, folder, run, serve},
+    keys::{Gateway, folder, run, serve, text},
     state::http,
 };
 
@@ -51,6 +51,18 @@ fn settled(admin: &str, count: usize) {
         assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{count} requests are settled");
         std::thread::park_timeout(std::time::Duration::from_millis(20));
     }
+}
+
+/// The gateway keeps such an answer itself and tells upstreams to keep nothing, which is no change of the configuration.
+#[test]
+fn a_request_whose_answer_is_kept_here_is_replayed_as_it_went() {
+    let place = folder(&config("sealed", PRICES));
+    let (gateway, address, admin) = serve(place.path());
+    http(&address, "POST", "/v1/responses", &json!({ "model": "smart", "input": "a poem" }).to_string());
+    settled(&admin, 1);
+    drop(gateway);
+    let told = text(&run(place.path(), &["replay", "--records", "data/records"]).stdout);
+    assert!(told.contains("1 replayed: 1 with what they said") && told.contains("0 decisions would be"), "{told}");
 }
 
 /// A configuration beside the first, with a script of its own.
