@@ -2,8 +2,8 @@
 //! cancelled and accounted. Here stands the race; what is heard goes the way of every answer (`attempt.rs`, `heard`).
 //!
 //! Until one has won nothing of an answer touches the exchange: a runner only sends, and reads as far as the first output.
-//! Who does not hedge does not come here. Who does runs alone first, with one timer, as everybody else; what a race needs is made
-//! when that timer rings, and lies in boxes.
+//! Who does not hedge does not come here. Who does runs alone first, in a box and with one timer; what a race needs is made when that
+//! timer rings, and lies in boxes of its own.
 
 mod contest;
 mod look;
