@@ -113,7 +113,10 @@ impl Lane {
                 Err(error) => {
                     forward(&bytes, from, frame.start, out);
                     if error.upstream.is_some() {
-                        self.failed = Some(bytes.slice(frame));
+                        // Some servers end their stream as usual behind it.
+                        let ends = bytes[frame.end..].trim_ascii() == DONE.trim_ascii();
+                        let end = if ends { bytes.len() } else { frame.end };
+                        self.failed = Some(bytes.slice(frame.start..end));
                     }
                     return Err(error);
                 }
@@ -144,7 +147,10 @@ impl Lane {
             let read = self.decode(&rest).and_then(|()| self.decode(self.framing.closing()));
             if let Err(error) = read {
                 if unended && error.upstream.is_some() {
-                    self.failed = Some([&rest[..], self.framing.closing()].concat().into());
+                    // Behind CR an empty line was whole, for all that could be known of it.
+                    let whole = rest.ends_with(b"\r\r");
+                    let closing = if whole { &b""[..] } else { self.framing.closing() };
+                    self.failed = Some([&rest[..], closing].concat().into());
                 }
                 return Err(error);
             }

@@ -68,6 +68,11 @@ async fn an_error_event_that_lacks_its_empty_line_goes_on_as_it_came() {
     let upstream = Upstream::saying(Say::sse(&sent)).await;
     let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
     assert_eq!(gateway.chat(ask).await.text(), format!("{sent}\n\n"));
+    // And so does the terminal that comes with it.
+    let ended = format!("{sent}\n\n{}", FRAMES[3]);
+    let upstream = Upstream::saying(Say::sse(&ended)).await;
+    let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
+    assert_eq!(gateway.chat(ask).await.text(), ended);
 }
 
 /// Many servers never send it. Whose row does not say so has broken off, by contract.
