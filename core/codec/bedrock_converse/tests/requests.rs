@@ -230,7 +230,7 @@ fn knobs_without_a_home_are_named() {
         seed: Some(1),
         frequency_penalty: Some(0.1),
         presence_penalty: Some(0.1),
-        logit_bias: Some(Map::new()),
+        logit_bias: Some(serde_json::Map::new()),
         ..Sampling::default()
     };
     request.user = Some("u".into());
