@@ -520,7 +520,7 @@ impl Gateway {
                 continue;
             }
             // Health is read when the attempt starts, not when it was planned.
-            let flight = match self.enter(exchange, target, now) {
+            let flight = match self.enter(exchange, target, targets.len() == 1, now) {
                 Ok(flight) => flight.at(place),
                 Err(wait) => {
                     exchange.cx.trace.passed_over(target, "ejected after repeated failures");

@@ -48,10 +48,21 @@ impl Gateway {
         }
     }
 
-    /// Its health lets this request in; a copy of one is counted apart from those that somebody waits for.
-    pub(super) fn enter(&self, exchange: &Exchange, target: &Target, now: Instant) -> Result<Flight, Duration> {
+    /// Its health lets this request in, which has others to ask or is `alone` with it; a copy of one is counted apart from those that
+    /// somebody waits for.
+    pub(super) fn enter(
+        &self,
+        exchange: &Exchange,
+        target: &Target,
+        alone: bool,
+        now: Instant,
+    ) -> Result<Flight, Duration> {
         let health = &self.state.health;
-        if is_copy(exchange) { health.enter_copy(target, now) } else { health.enter(target, now) }
+        match alone {
+            _ if is_copy(exchange) => health.enter_copy(target, now),
+            true => health.enter_alone(target, now),
+            false => health.enter(target, now),
+        }
     }
 
     /// 4. More requests are there than may run at a time: this one waits for its turn.

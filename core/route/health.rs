@@ -86,6 +86,8 @@ pub struct Flight {
     entered: Instant,
     /// What it finds out decides over the breaker.
     probe: bool,
+    /// The target should still have rested.
+    early: bool,
     /// Its first attempt is in the budget.
     earned: bool,
     /// The one that it has at a target with a bound, until its end.
@@ -183,7 +185,20 @@ impl Health {
         let entry = self.entry_of(target, now);
         let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry: entry.clone(), entered: now, probe, earned: false, place: None })
+        Ok(Flight { entry: entry.clone(), entered: now, probe, early: false, earned: false, place: None })
+    }
+
+    /// The same for a request that has nobody else to ask: while the target rests one at a time may see whether it is well again.
+    /// So a rest costs nobody an answer that could have been had, and a target that is down hears of one request at a time.
+    pub fn enter_alone(&self, target: &Target, now: Instant) -> Result<Flight, Duration> {
+        self.enter(target, now).or_else(|wait| {
+            let entry = self.entry_of(target, now);
+            if !lock(&entry.live).breaker.enter_early(now) {
+                return Err(wait);
+            }
+            entry.in_flight.fetch_add(1, Ordering::Relaxed);
+            Ok(Flight { entry: entry.clone(), entered: now, probe: true, early: true, earned: false, place: None })
+        })
     }
 
     /// May a copy of a request be sent there now? What becomes of copies is no news of those who wait for answers, and the other
@@ -197,7 +212,7 @@ impl Health {
         let entry = self.entry(&format!("{} {COPIES}", target.name).into(), now);
         let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry, entered: now, probe, earned: false, place: None })
+        Ok(Flight { entry, entered: now, probe, early: false, earned: false, place: None })
     }
 
     /// The configuration names these targets. All are warm when the process begins; those that come later warm up.
@@ -459,7 +474,10 @@ impl Flight {
             Counts::Well => return self.succeeded(),
             Counts::Ill => {
                 let mut live = lock(&self.entry.live);
-                live.breaker.failure(std::mem::take(&mut self.probe), now, &TERMS);
+                match (std::mem::take(&mut self.probe), std::mem::take(&mut self.early)) {
+                    (true, true) => live.breaker.unproven(),
+                    (probe, _) => live.breaker.failure(probe, now, &TERMS),
+                }
                 self.entry.mark(&live);
                 self.entry.stats.failed(self.entry.at(now));
             }

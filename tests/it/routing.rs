@@ -201,9 +201,28 @@ async fn a_target_that_fails_again_and_again_rests() {
         assert_eq!(Openai.text(&ask(&gateway, "all").await), "b");
     }
     assert_eq!(counts(&upstreams), [5, 9], "five failures eject it");
-    let answer = ask(&gateway, "a/m").await;
-    assert_eq!((answer.status, Openai.error(&answer).code.as_str()), (503, "no_healthy_target"));
-    assert!(answer.header("retry-after").is_some());
+}
+
+#[tokio::test]
+async fn who_has_nobody_else_to_ask_looks_whether_a_target_still_has_to_rest() {
+    let a = Upstream::saying(Say::error(500, "{}")).await;
+    let gateway = Gateway::start(&a.provider("a", "openai_chat")).await;
+    for _ in 0..7 {
+        assert_eq!(ask(&gateway, "a/m").await.status, 502, "each is told what the provider says");
+    }
+    // One at a time: the others are told when the rest ends.
+    a.always(Say::error(500, "{}").wait(Duration::from_millis(400)));
+    let (first, second) = tokio::join!(ask(&gateway, "a/m"), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        ask(&gateway, "a/m").await
+    });
+    assert_eq!((first.status, second.status), (502, 503));
+    assert_eq!(Openai.error(&second).code, "no_healthy_target");
+    assert!(second.header("retry-after").is_some());
+    a.always(hi("a"));
+    for _ in 0..6 {
+        assert_eq!(Openai.text(&ask(&gateway, "a/m").await), "a", "the first that is answered ends the rest");
+    }
 }
 
 // names

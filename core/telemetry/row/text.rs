@@ -28,8 +28,9 @@ pub fn text(value: &str, out: &mut Vec<u8>) {
 fn has_odd(bytes: &[u8]) -> bool {
     const EACH: u64 = u64::MAX / 255;
     let less = |word: u64, than: u64| word.wrapping_sub(EACH * than) & !word & EACH << 7;
-    let odd =
-        |word: u64| less(word, 0x20) | less(word ^ EACH * u64::from(b'"'), 1) | less(word ^ EACH * u64::from(b'\\'), 1);
+    let odd = |word: u64| {
+        less(word, 0x20) | less(word ^ (EACH * u64::from(b'"')), 1) | less(word ^ (EACH * u64::from(b'\\')), 1)
+    };
     let Some(last) = bytes.last_chunk() else {
         return bytes.iter().any(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
     };

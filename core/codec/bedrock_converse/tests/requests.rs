@@ -1,6 +1,6 @@
 //! Requests for an upstream of this format: what the wire wants, and what it cannot say.
 
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::*;
 use crate::{
