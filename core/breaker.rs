@@ -16,6 +16,8 @@ pub struct Breaker {
     open_until: Option<Instant>,
     /// After the rest one request goes ahead; the others wait for what it finds.
     probing: bool,
+    /// When it opened, or somebody went ahead before the rest was over.
+    asked: Option<Instant>,
 }
 
 /// When it opens, and for how long.
@@ -83,10 +85,13 @@ impl Breaker {
         }
     }
 
-    /// Before its rest is over, for who has nobody else to ask: as a probe, one at a time. One that fails says nothing new.
+    /// Before its rest is over, for who has nobody else to ask: as a probe, one a second. One that fails says nothing new.
     pub fn enter_early(&mut self, now: Instant) -> bool {
-        let free = !self.probing && matches!(self.circuit(now), Circuit::Open(_));
-        self.probing |= free;
+        let quiet = self.asked.is_none_or(|at| now.saturating_duration_since(at) >= EARLY);
+        let free = quiet && !self.probing && matches!(self.circuit(now), Circuit::Open(_));
+        if free {
+            (self.probing, self.asked) = (true, Some(now));
+        }
         free
     }
 
@@ -115,6 +120,7 @@ impl Breaker {
         let rest = (terms.first_rest * 2u32.saturating_pow(self.ejections.min(8))).min(terms.longest_rest);
         self.ejections = self.ejections.saturating_add(1);
         self.open_until = Some(now + rest);
+        self.asked = Some(now);
         self.probing = false;
         self.since = None;
         self.recent = Recent::default();
@@ -163,5 +169,40 @@ impl Recent {
 }
 
 const APART: Duration = Duration::from_secs(60);
+/// Between two who go ahead before the rest is over.
+const EARLY: Duration = Duration::from_secs(1);
 /// While a probe is out.
 pub const PROBE_WAIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: Terms = Terms {
+        in_a_row: 2,
+        enough: 20,
+        lasting: Duration::ZERO,
+        first_rest: Duration::from_secs(10),
+        longest_rest: Duration::from_secs(300),
+    };
+
+    #[test]
+    fn who_goes_ahead_early_does_so_once_a_second_and_lengthens_no_rest() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        assert!(!breaker.enter_early(at(0)), "it is closed");
+        breaker.failure(false, at(0), &TERMS);
+        breaker.failure(false, at(0), &TERMS);
+        assert!(!breaker.enter_early(at(999)), "it has just opened");
+        assert!(breaker.enter_early(at(1000)));
+        assert!(!breaker.enter_early(at(2500)), "one is on its way");
+        breaker.unproven();
+        assert!(breaker.enter_early(at(2500)));
+        breaker.unproven();
+        assert_eq!(breaker.circuit(at(3000)), Circuit::Open(Duration::from_secs(7)));
+        assert_eq!(breaker.enter(at(10_000)), Ok(true));
+        assert!(!breaker.enter_early(at(10_000)), "the rest is over");
+        breaker.success(true);
+        assert!(breaker.is_closed());
+    }
+}

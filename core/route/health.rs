@@ -188,8 +188,7 @@ impl Health {
         Ok(Flight { entry: entry.clone(), entered: now, probe, early: false, earned: false, place: None })
     }
 
-    /// The same for a request that has nobody else to ask: while the target rests one at a time may see whether it is well again.
-    /// So a rest costs nobody an answer that could have been had, and a target that is down hears of one request at a time.
+    /// The same for a request that has nobody else to ask: while the target rests one a second may see whether it is well again.
     pub fn enter_alone(&self, target: &Target, now: Instant) -> Result<Flight, Duration> {
         self.enter(target, now).or_else(|wait| {
             let entry = self.entry_of(target, now);

@@ -180,9 +180,7 @@ impl Encoder {
                         self.piece(name, item, Place::Content(sub), text, logs.as_deref(), out);
                     }
                     Delta::Citation(citation) => {
-                        let at = say.annotations();
-                        say.text.citations.push(citation.clone());
-                        if let Some(annotation) = say.annotation(citation) {
+                        if let Some((at, annotation)) = say.cite(citation) {
                             let id = self.items[item].id.clone();
                             let event = json!({
                                 "item_id": id, "output_index": item, "content_index": sub,

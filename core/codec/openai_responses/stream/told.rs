@@ -95,6 +95,8 @@ pub struct Say {
     /// Came whole, and is no text.
     pub whole: Option<Value>,
     pub logprobs: Vec<Value>,
+    /// Of its citations, those that are annotations.
+    annotations: usize,
     pub ended: bool,
     /// Its end was told.
     pub told: bool,
@@ -129,13 +131,14 @@ impl Say {
         }
     }
 
-    pub fn annotation(&self, citation: &Citation) -> Option<Value> {
-        annotation(citation, code_points(&self.text.text))
-    }
-
-    /// How many annotations stand on it.
-    pub fn annotations(&self) -> usize {
-        self.text.citations.iter().filter(|c| self.annotation(c).is_some()).count()
+    /// One more citation; where it is an annotation, which one it is and what it says.
+    pub fn cite(&mut self, citation: &Citation) -> Option<(usize, Value)> {
+        self.text.citations.push(citation.clone());
+        // Texts are long, and most citations say where they end.
+        let length = if citation.end.is_none() { code_points(&self.text.text) } else { 0 };
+        let said = annotation(citation, length)?;
+        self.annotations += 1;
+        Some((self.annotations - 1, said))
     }
 }
 
