@@ -220,8 +220,8 @@ const WALLS: &[(&str, &[&str])] = &[
 const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (
         &["hyper", "hyper_util"],
-        &["core/server/", "core/upstream/", "core/admin/", "core/cli/keys.rs", "core/cli/mock.rs"],
-        "HTTP enters by server and admin, and leaves by upstream; the two commands speak it to a running gateway or stand in for one",
+        &["core/server/", "core/upstream/", "core/wakes.rs", "core/admin/", "core/cli/keys.rs", "core/cli/mock.rs"],
+        "HTTP enters by server and admin, and leaves by upstream, which both mend its wakes; the two commands speak it to a running gateway or stand in for one",
     ),
     (&["aws_sigv4", "aws_credential_types"], &["core/provider/sign/"], "a signature is made in one place, last"),
     (&["rhai"], &["core/script/"], "scripts are one kind of stage among others"),

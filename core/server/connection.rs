@@ -30,6 +30,7 @@ use super::{
     App, Body, BoxError, Peer,
     edge::{Edge, Wire},
     executor::{StreamExecutor, Turn},
+    head,
     incoming::Incoming,
 };
 use crate::{config, wakes::Ear};
@@ -118,7 +119,7 @@ pub fn builder(config: &config::Server) -> Builder<StreamExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD as u32)
+        .max_header_list_size(head::MOST as u32)
         .max_send_buf_size(BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_LOCAL_RESETS)
@@ -148,7 +149,7 @@ pub async fn run<A: App>(
             live: here.enter(),
         };
         let request = request.map(|body| Incoming::new(body, asked.http2, here.clone()));
-        let answer = if size_of_head(&request) > MAX_HEAD {
+        let answer = if head::size(&request) > head::MOST {
             None
         } else {
             // It is large: made in its box, where neither hyper moves it nor an idle connection keeps its room.
@@ -158,27 +159,13 @@ pub async fn run<A: App>(
         async move {
             let response = match answer {
                 Some(answer) => answer.await,
-                None => head_too_large(),
+                None => head::too_large(),
             };
             Ok::<_, Infallible>(answered(asked, response))
         }
     });
     let connection = pin!(builder.serve_connection_with_upgrades(io, service));
     watch(connection, &shared, &config, &signals).await;
-}
-
-/// Bytes of the request's line and its fields, as HTTP/1.1 writes them.
-fn size_of_head<B>(request: &http::Request<B>) -> usize {
-    let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    request.headers().iter().fold(line, |sum, (name, value)| sum + name.as_str().len() + value.len() + ": \r\n".len())
-}
-
-/// As hyper answers where the head alone is more than it reads at once.
-fn head_too_large() -> http::Response<Body> {
-    let mut response = http::Response::new(Body::from(Bytes::new()));
-    *response.status_mut() = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// What of a request its answer's head depends on.
@@ -430,8 +417,6 @@ impl Clock {
     }
 }
 
-/// Of a request.
-const MAX_HEAD: usize = 64 << 10;
 /// What hyper reads at once where much is there, so that the usual long prompt comes in one piece and need not be put together; and what
 /// it buffers of an answer for a slow reader.
 pub(super) const AT_ONCE: usize = 128 << 10;

@@ -8,6 +8,7 @@ mod connection;
 mod drain;
 mod edge;
 mod executor;
+mod head;
 mod incoming;
 mod listener;
 mod read;
