@@ -31,7 +31,6 @@ pub async fn reserve(
     (limits, rules): (&Limits, &Rules),
 ) -> Result<Right> {
     let inner = &mut **exchange;
-    let no_permit = || Error::new(Kind::Internal, "a call without a permit");
     if !rules.providers.is_empty() {
         let rule = rules.providers.get(&*target.provider.name);
         let permit = inner.permit.as_mut().ok_or_else(no_permit)?;
@@ -89,7 +88,11 @@ async fn granted(exchange: &mut Exchange, need: Need, elsewhere: Need) -> Result
 }
 
 fn permit(exchange: &mut Exchange) -> Result<&mut Permit> {
-    exchange.permit.as_mut().ok_or_else(|| Error::new(Kind::Internal, "a call without a permit"))
+    exchange.permit.as_mut().ok_or_else(no_permit)
+}
+
+fn no_permit() -> Error {
+    Error::new(Kind::Internal, "a call without a permit")
 }
 
 /// What an attempt may use at most, for quotas: tokens by their bounds, money by the dearest.
