@@ -139,9 +139,14 @@ impl Meter {
         outcome
     }
 
-    /// Whoever enters from here on is held to these.
+    /// Whoever enters from here on is held to these. What was taken before has drained as the limits before let it.
     pub(super) fn bind(&self, limits: &Limits) {
-        self.lock().limits = *limits;
+        let mut state = self.lock();
+        if state.limits != *limits {
+            let now = state.at(moment::millis(clock::now()));
+            state.drain(now);
+            state.limits = *limits;
+        }
     }
 
     /// What `enter` would say now. Takes nothing.
@@ -280,6 +285,21 @@ impl State {
     fn at(&mut self, now: u64) -> u64 {
         self.latest = self.latest.max(now);
         self.latest
+    }
+
+    /// By the limits that have held until now.
+    fn drain(&mut self, now: u64) {
+        let minutes = [
+            (&mut self.requests, self.limits.requests_per_minute),
+            (&mut self.input, self.limits.input_tokens_per_minute),
+            (&mut self.output, self.limits.output_tokens_per_minute),
+            (&mut self.tokens, self.limits.tokens_per_minute),
+        ];
+        for (bucket, count) in minutes {
+            if let Some(count) = count {
+                bucket.left(now, Rate::a_minute(count));
+            }
+        }
     }
 
     /// `places`: so many are taken, where one more is wanted.

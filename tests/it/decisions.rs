@@ -159,7 +159,9 @@ async fn a_decision_sends_nothing_reserves_nothing_and_counts_nothing() {
     })
     .await;
     assert_eq!(told["notes"][0]["text"], "n is 2", "it reads what lives: {told}");
-    // One request a minute, and that one is used up: the next is refused with the same words.
+    // One request a minute, and that one is used up: the next is refused with the same words. What was used before has drained.
+    let left = async || explain(&gateway, asked.clone()).await["limits"][0]["requests_per_minute"]["left"].clone();
+    eventually("the first is forgotten", async || left().await == 1000).await;
     gateway.rewrite(&config.replace("= 1000, tokens", "= 1, tokens"));
     let limit = async || explain(&gateway, asked.clone()).await["limits"][0]["requests_per_minute"]["limit"].clone();
     eventually("the new limit holds", async || limit().await == 1).await;

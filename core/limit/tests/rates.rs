@@ -210,6 +210,20 @@ fn meters_that_hold_nothing_are_forgotten() {
 }
 
 #[test]
+fn what_was_taken_before_a_limit_changed_has_drained_as_that_limit_let_it() {
+    let limits = limits();
+    let before = caller(requests(6_000), None, None);
+    for _ in 0..3 {
+        drop(enter(&limits, &before).unwrap());
+    }
+    // Thirty milliseconds of the old limit, three minutes of the new one.
+    std::thread::sleep(Duration::from_millis(50));
+    let after = caller(requests(1), None, None);
+    drop(enter(&limits, &after).unwrap());
+    assert_eq!(enter(&limits, &after).err().unwrap().status(), 429);
+}
+
+#[test]
 fn many_at_once_take_no_more_than_there_is() {
     let limits = Arc::new(limits());
     let caller = Arc::new(caller(requests(50), concurrent(20), None));
