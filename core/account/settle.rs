@@ -115,6 +115,7 @@ fn outcome_label(outcome: &str) -> &str {
     outcome.split(':').next().unwrap_or(outcome)
 }
 
-/// Requests that are settled at one time, and lines that are written.
-const BATCH: usize = 64;
-const LINES: usize = 1024;
+/// Requests that are settled at one time, and lines that are written. What waits here is memory that the next requests do not
+/// have: as much as stays near the processor.
+const BATCH: usize = 16;
+const LINES: usize = 128;

@@ -202,6 +202,11 @@ impl<'t> Fields<'t> {
         drop(self.item(key));
     }
 
+    /// Does it stand on a tape? Then `sift` has seen what nobody looked at before.
+    pub fn is_read(&self) -> bool {
+        matches!(self.inner, Inner::Read(_))
+    }
+
     /// Takes what was not read yet and this finds, by its key and as it is written.
     pub fn sift(&mut self, mut finds: impl FnMut(&str, &str) -> bool) {
         if let Inner::Read(members) = &mut self.inner {

@@ -154,7 +154,7 @@ pub async fn run<A: App>(
         } else {
             // It is large: made in its box, where neither hyper moves it nor an idle connection keeps its room.
             let room = Box::new_uninit();
-            Some(Box::into_pin(Box::write(room, app.clone().call(peer.clone(), request))))
+            Some(Box::into_pin(Box::write(room, begin(app.clone(), peer.clone(), request))))
         };
         async move {
             let response = match answer {
@@ -166,6 +166,16 @@ pub async fn run<A: App>(
     });
     let connection = pin!(builder.serve_connection_with_upgrades(io, service));
     watch(connection, &shared, &config, &signals).await;
+}
+
+/// Never inlined: so it is written where it will lie, and else made beside it and copied whole.
+#[inline(never)]
+fn begin<A: App>(
+    app: Arc<A>,
+    peer: Peer,
+    request: http::Request<Incoming>,
+) -> impl Future<Output = http::Response<Body>> + Send + use<A> {
+    app.call(peer, request)
 }
 
 /// What of a request its answer's head depends on.

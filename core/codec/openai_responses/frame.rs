@@ -12,13 +12,14 @@ use crate::{
 /// What is left of an answer's fields, with one note in place of all that say what `DEFAULTS` has: of those no tree is built, and who
 /// writes the answer writes them again.
 pub fn rest(mut f: Fields) -> Map<String, Value> {
-    let said = sift(&mut f);
+    let (said, read) = (sift(&mut f), f.is_read());
     let mut fields = f.rest_map();
     if said > 0 {
         fields.insert(SAID.to_owned(), said.into());
     }
-    // Those of a tree.
-    note_defaults(&mut fields);
+    if !read {
+        note_defaults(&mut fields);
+    }
     fields
 }
 
