@@ -242,6 +242,11 @@ impl<'t> Fields<'t> {
     }
 
     pub fn peek_str(&self, key: &str) -> Option<&str> {
+        if let Inner::Read(members) = &self.inner
+            && let Some(Cow::Borrowed(text)) = members.iter().find(|m| m.key == key)?.node.and_then(Node::text)
+        {
+            return Some(text);
+        }
         self.peek(key).and_then(Value::as_str)
     }
 
