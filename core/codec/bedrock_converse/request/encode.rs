@@ -13,7 +13,7 @@ use super::{
     turns::{self, Written},
 };
 use crate::{
-    codec::{foreign, standin},
+    codec::{foreign, schema, standin},
     error::{Error, Result},
     model::{Output, Request, Sampling},
 };
@@ -62,8 +62,9 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         dropped.push("parallel_tool_calls");
     }
     let stands_in = standin::wanted(request, dialect);
-    if let (true, Some(Output::Schema { schema, .. })) = (stands_in, output) {
-        tools::stand_in(&mut tool_config, schema, tool_choice.as_ref());
+    if let (true, Some(Output::Schema { schema, description, .. })) = (stands_in, output) {
+        let schema = schema::told(schema, description.as_deref());
+        tools::stand_in(&mut tool_config, &schema, tool_choice.as_ref());
     }
     let Written { system, messages, lacks_thinking, .. } = written;
     // What is forced leaves no room for thinking.

@@ -11,7 +11,7 @@ use super::{
     turns,
 };
 use crate::{
-    codec::{anthropic_messages::knobs, calls, foreign},
+    codec::{anthropic_messages::knobs, calls, foreign, schema},
     error::{Error, Result},
     model::{Output, ReasoningAsk, Request, Sampling, Tool, ToolChoice, tool::Function},
 };
@@ -65,7 +65,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         }
         Some(Output::Text) => drop(body.insert("response_format".to_owned(), json!({"type": "text"}))),
         Some(Output::Json) => drop(body.insert("response_format".to_owned(), json!({"type": "json_object"}))),
-        Some(Output::Schema { name: _, description: _, schema, strict: _ }) => {
+        Some(Output::Schema { name: _, description, schema, strict: _ }) => {
+            let schema = schema::told(schema, description.as_deref());
             let format = json!({"type": "json_object", "json_schema": schema});
             body.insert("response_format".to_owned(), format);
         }
@@ -213,12 +214,12 @@ fn spec(function: &Function) -> Value {
     if let Some(description) = description {
         inner.insert("description".to_owned(), description.as_str().into());
     }
-    let schema = match parameters {
+    let parameters = match parameters {
         _ if *custom => calls::custom_schema(),
         None => json!({"type": "object", "properties": {}}),
         Some(given) => calls::rooted(given.clone()),
     };
-    inner.insert("parameters".to_owned(), schema);
+    inner.insert("parameters".to_owned(), parameters);
     wire::give_back(&mut inner, extra);
     json!({"type": "function", "function": inner})
 }
