@@ -10,7 +10,8 @@ use super::{
     assistant, details,
     request::vendor,
     wire::{
-        BASE64, F, FIELD, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, plain, prefixed, short_id, sniff,
+        BASE64, F, FIELD, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, marks_cache, plain, prefixed,
+        short_id, sniff,
     },
 };
 use crate::{
@@ -154,6 +155,9 @@ impl Writer<'_> {
         let mut out = Map::new();
         out.insert("type".into(), "text".into());
         out.insert("text".into(), text.text.as_str().into());
+        if !text.citations.is_empty() {
+            self.note("citations");
+        }
         self.cache(text.cache.as_ref(), &text.extra, &mut out);
         plain(&text.extra, &mut out);
         Value::Object(out)
@@ -164,7 +168,7 @@ impl Writer<'_> {
         let Some(hint) = hint.filter(|_| !says_cache(extra)) else { return };
         if cache_control(self.dialect) {
             out.insert("cache_control".into(), ephemeral(hint));
-        } else if self.dialect.provider == "openai" {
+        } else if marks_cache(extra, self.dialect) {
             let mut point = Map::new();
             point.insert("mode".into(), "explicit".into());
             if let Some(ttl) = hint.ttl.as_deref().and_then(breakpoint_ttl) {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     codec::{
+        Dialect,
         draft::Draft,
         figures,
         json::{Fields, Item, as_u64},
@@ -73,6 +74,14 @@ pub fn mark<'a>(extra: &'a Extra, key: &str) -> Option<&'a Value> {
 
 pub fn marked(extra: &Extra, key: &str) -> bool {
     mark(extra, key).is_some()
+}
+
+/// May the cache be marked in OpenAI's word? Its own servers know it; of others that no row names, whoever says it to one of its
+/// formats is taken at his word.
+pub fn marks_cache(extra: &Extra, dialect: &Dialect) -> bool {
+    let ours = |format| matches!(format, Format::OpenaiChat | Format::OpenaiResponses);
+    let said = || extra.any().is_some_and(|(format, f)| ours(format) && f.contains_key("prompt_cache_breakpoint"));
+    dialect.provider == "openai" || dialect.assumed && said()
 }
 
 /// Shape errors found in what an upstream sent are the upstream's fault.
