@@ -150,6 +150,11 @@ fn sampling_fields(
     body: &mut Map<String, Value>,
 ) {
     let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } = sampling;
+    // What other wires call 2 is 1 here, and more is refused.
+    let temperature = &temperature.map(|told| told.min(1.0));
+    if *temperature != sampling.temperature {
+        dropped.push("temperature");
+    }
     let refused = |name: &str| dialect.no_sampling || dialect.refuses.contains(&name);
     let mut knob = |name: &'static str, value: Option<Value>, allowed: bool| {
         let Some(value) = value else { return };

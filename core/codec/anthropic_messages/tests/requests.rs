@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     codec::{
         Codec, Dialect, Encoded, Field, Inbound, anthropic_messages::AnthropicMessages,
-        bedrock_converse::BedrockConverse,
+        bedrock_converse::BedrockConverse, cohere::Cohere,
     },
     error::Kind,
     model::{
@@ -682,4 +682,23 @@ fn the_cache_mark_of_a_text_that_is_left_out_stands_on_what_is_before_it() {
         body(&request)["messages"][0]["content"],
         json!([{"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "q"}])
     );
+}
+
+#[test]
+fn figures_beyond_a_wires_bounds_are_its_outermost_ones_and_named() {
+    let mut request = ask(vec![user("go")]);
+    (request.sampling.temperature, request.sampling.presence_penalty) = (Some(1.7), Some(-2.0));
+    let sent = |codec: &dyn Codec, model: &str| {
+        let Encoded { body, mut dropped } = codec.encode_request(&request, &Dialect::of(model)).expect("encodable");
+        dropped.sort_unstable();
+        (Value::Object(body), dropped)
+    };
+    let (there, dropped) = sent(&AnthropicMessages, "claude-sonnet-4-5");
+    assert_eq!((&there["temperature"], &dropped[..]), (&json!(1), &["presence_penalty", "temperature"][..]));
+    let (there, dropped) = sent(&BedrockConverse, "anthropic.claude-sonnet-4-5");
+    let told = &there["inferenceConfig"]["temperature"];
+    assert_eq!((told, &dropped[..]), (&json!(1), &["presence_penalty", "temperature"][..]));
+    let (there, dropped) = sent(&Cohere, "command-a");
+    assert_eq!((&there["temperature"], &there["presence_penalty"]), (&json!(1.7), &json!(0)));
+    assert_eq!(dropped, ["presence_penalty"]);
 }

@@ -155,12 +155,15 @@ fn sampling_fields(
     let Sampling { temperature, top_p, top_k: _, frequency_penalty, presence_penalty, seed, stop, logit_bias } =
         sampling;
     for (name, key, value) in [("temperature", "temperature", temperature), ("top_p", "topP", top_p)] {
-        let Some(value) = value else { continue };
+        let Some(told) = value else { continue };
+        // More is refused by the wire; other wires go up to 2.
+        let value = &told.min(1.0);
         let refused = dialect.no_sampling || dialect.refuses.contains(&name);
         if refused || !family::beside_thinking(name, *value, thinking) {
             dropped.push(name);
         } else {
             out.insert(key.to_owned(), json::number(*value));
+            dropped.extend((value != told).then_some(name));
         }
     }
     let stops: Vec<Value> = stop.iter().filter(|stop| !stop.is_empty()).map(|stop| stop.as_str().into()).collect();

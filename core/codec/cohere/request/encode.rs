@@ -123,13 +123,17 @@ fn sampling_fields(
     body: &mut Map<String, Value>,
 ) {
     let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } = sampling;
+    // The wire's penalties are from 0 to 1; others go from -2 to 2.
+    let bound = |told: &Option<f64>| told.map(|told| told.clamp(0.0, 1.0));
+    let penalties = [("frequency_penalty", frequency_penalty), ("presence_penalty", presence_penalty)];
+    dropped.extend(penalties.iter().filter(|(_, told)| bound(told) != **told).map(|(name, _)| *name));
     let stops = (!stop.is_empty()).then(|| stop.iter().map(|stop| Value::from(stop.as_str())).collect());
     for (name, key, value) in [
         ("temperature", "temperature", temperature.map(json::number)),
         ("top_p", "p", top_p.map(json::number)),
         ("top_k", "k", top_k.map(Value::from)),
-        ("frequency_penalty", "frequency_penalty", frequency_penalty.map(json::number)),
-        ("presence_penalty", "presence_penalty", presence_penalty.map(json::number)),
+        ("frequency_penalty", "frequency_penalty", bound(frequency_penalty).map(json::number)),
+        ("presence_penalty", "presence_penalty", bound(presence_penalty).map(json::number)),
         ("seed", "seed", seed.map(Value::from)),
         ("stop", "stop_sequences", stops),
     ] {
