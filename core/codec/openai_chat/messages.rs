@@ -10,8 +10,8 @@ use super::{
     assistant, details,
     request::vendor,
     wire::{
-        BASE64, F, FIELD, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, marks_cache, plain, prefixed,
-        short_id, sniff,
+        BASE64, F, FIELD, HOLLOW, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, marks_cache, plain,
+        prefixed, short_id, sniff,
     },
 };
 use crate::{
@@ -212,7 +212,9 @@ impl Writer<'_> {
         let mut out = Map::new();
         out.insert("role".into(), "assistant".into());
         let bare = content.is_empty() && chunks.is_empty();
-        let null = bare && !(calls.is_empty() && legacy_call.is_none() && refusal.is_empty() && audio.is_none());
+        let null = bare
+            && !marked(&message.extra, HOLLOW[0].1)
+            && !(calls.is_empty() && legacy_call.is_none() && refusal.is_empty() && audio.is_none());
         chunks.append(&mut content);
         out.insert("content".into(), if null { Value::Null } else { flat(chunks) });
         if !refusal.is_empty() {
@@ -238,6 +240,9 @@ impl Writer<'_> {
         let all = parts.iter().filter_map(|p| if let Part::Reasoning(r) = p { Some(r) } else { None });
         let all: Vec<&Reasoning> = all.filter(|r| !(chunks && is_chunk(r))).collect();
         if all.is_empty() {
+            if let (true, Some(field)) = (marked(extra, HOLLOW[1].1), self.dialect.reasoning_field) {
+                out.insert(field.into(), "".into());
+            }
             return;
         }
         let Some(field) = self.dialect.reasoning_field else { return self.note("reasoning") };
@@ -386,7 +391,9 @@ impl Writer<'_> {
             MediaKind::Audio => ("audio", "audio"),
             MediaKind::Video => ("video", "video"),
         };
-        if self.dialect.lacks.contains(&feature) {
+        // In its own word a server is sent what its client says that it takes.
+        let own = self.dialect.provider == "perplexity" && mark(&media.extra, TYPE).is_some_and(|t| t == "file_url");
+        if self.dialect.lacks.contains(&feature) && !own {
             return Err(Error::unsupported(
                 feature,
                 format!("this target takes no {what}; leave them out or choose another model"),

@@ -31,6 +31,9 @@ pub const INNER: &str = "$inner.";
 pub const LEGACY: &str = "$legacy";
 /// Where reasoning text stood when not in `reasoning_content`: `reasoning`, `both`, `details` or `chunk`.
 pub const FIELD: &str = "$field";
+/// An assistant's fields that came as empty texts: servers that think want theirs back even so, and no text is not `null`.
+pub const HOLLOW: [(&str, &str); 2] =
+    [("content", "$hollow.content"), ("reasoning_content", "$hollow.reasoning_content")];
 /// The part's type on the wire where the canonical kind would choose another (`file_url`, `file`).
 pub const TYPE: &str = "$type";
 /// The end-user id came as `safety_identifier`.
