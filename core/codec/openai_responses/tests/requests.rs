@@ -215,3 +215,17 @@ fn sound_keeps_the_word_that_the_other_vendor_has_for_it() {
     let back = OpenaiChat.encode_request(&asked, &Dialect::of("m")).unwrap();
     assert_eq!(back.body["messages"][0]["content"][0]["input_audio"]["format"], "mp3");
 }
+
+#[test]
+fn thinking_as_the_model_likes_is_said_where_its_default_is_not_known() {
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "q"}], "reasoning": {"enabled": true}});
+    let asked = OpenaiChat.decode_request(chat.to_string().as_bytes(), Inbound::default()).unwrap();
+    for (model, assumed, effort) in
+        [("glm-5", true, Some("medium")), ("gpt-5.2", false, Some("medium")), ("o3", false, None)]
+    {
+        let dialect = Dialect { assumed, ..Dialect::of(model) };
+        let encoded = OpenaiResponses.encode_request(&asked, &dialect).unwrap();
+        let told = encoded.body.get("reasoning").and_then(|reasoning| reasoning.get("effort")?.as_str());
+        assert_eq!(told, effort, "{model}");
+    }
+}
