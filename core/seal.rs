@@ -23,6 +23,8 @@ pub enum Thing {
     Batch,
     Response,
     Conversation,
+    /// Of an answer that is kept: only ever a name at rest.
+    Item,
 }
 
 impl Thing {
@@ -32,6 +34,7 @@ impl Thing {
             Thing::Batch => "batch_",
             Thing::Response => "resp_",
             Thing::Conversation => "conv_",
+            Thing::Item => "item_",
         }
     }
 
@@ -41,6 +44,7 @@ impl Thing {
             Thing::Batch => "batch",
             Thing::Response => "response",
             Thing::Conversation => "conversation",
+            Thing::Item => "item",
         }
     }
 }
@@ -113,6 +117,7 @@ pub fn not_found(thing: Thing) -> Error {
         Thing::Batch => "batch_not_found",
         Thing::Response => "response_not_found",
         Thing::Conversation => "conversation_not_found",
+        Thing::Item => "item_not_found",
     })
 }
 

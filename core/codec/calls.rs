@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::signature::split_id;
+use crate::model::{CacheHint, Part, ToolResult};
 
 /// Ids of calls as written, so that every result finds its call, also when the caller gave none or gave one twice.
 pub struct Ids {
@@ -89,12 +90,13 @@ pub fn made_id(prefix: &str, seeds: &[&str]) -> String {
     id
 }
 
-/// A call's arguments for a wire that takes objects only: free text and malformed arguments are kept inside one.
+/// A call's arguments for a wire that takes objects only: free text and malformed arguments are kept inside one. Nothing, and the
+/// `null` that some servers write for it, is an object without fields.
 pub fn tool_input(arguments: &str, custom: bool) -> Value {
     if custom {
         return json!({"input": arguments});
     }
-    if arguments.trim().is_empty() {
+    if matches!(arguments.trim(), "" | "null") {
         return Value::Object(Map::new());
     }
     match serde_json::from_str(arguments) {
@@ -112,6 +114,18 @@ pub const CUSTOM_TAIL: &str = r#""}"#;
 pub fn escape(text: &str) -> String {
     let quoted = Value::from(text).to_string();
     quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// The cache mark of a result where the wire has none inside of it: that of its last marked part marks as much.
+pub fn mark(result: &ToolResult) -> Option<&CacheHint> {
+    fn inner(part: &Part) -> Option<&CacheHint> {
+        match part {
+            Part::Text(text) => text.cache.as_ref(),
+            Part::Media(media) => media.cache.as_ref(),
+            _ => None,
+        }
+    }
+    result.cache.as_ref().or_else(|| result.parts.iter().rev().find_map(inner))
 }
 
 /// The schema of a tool that takes free text, where the wire has no such tool.

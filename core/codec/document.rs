@@ -220,7 +220,7 @@ impl Document {
                         opaque::as_turns(operation, &self.bytes, &self.model, self.stream)?
                     }
                     Operation::Embeddings => as_turns(codec(self.format).decode_embeddings(&self.bytes, inbound)?),
-                    _ => codec(self.format).decode_request(&self.bytes, inbound)?,
+                    _ => self.as_a_whole()?,
                 })
             }
         };

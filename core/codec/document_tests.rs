@@ -257,6 +257,11 @@ fn knobs_that_a_target_refuses_leave_the_bytes_and_are_named() {
         }
         assert_eq!(sent["messages"][0]["content"], "hi");
     }
+    // What asks for nothing stays as it came.
+    let nothing = body.replace("0.5", "null");
+    let dialect = Dialect { refuses: &["temperature"], ..plain.clone() };
+    let (parts, dropped) = claude(None, &nothing).patch(&dialect, false).expect("patched");
+    assert_eq!((parts.concat(), dropped.is_empty()), (nothing.into_bytes(), true));
     // What a team's default set is dropped like what the caller wrote.
     let mut doc =
         claude(Some("2026-10-21"), r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#);
@@ -326,6 +331,21 @@ fn a_body_is_not_read_for_what_it_cannot_hold() {
 }
 
 #[test]
+fn half_a_character_is_the_sign_for_none_to_other_formats_and_stays_in_its_own() {
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"cut \ud83d and \ud83d\ude00"}]}"#;
+    let mut asked = document(body);
+    let sent = asked.anew(Format::AnthropicMessages, &Dialect::of("m"), |_| {}).expect("written").body;
+    assert_eq!(joined(sent)["messages"][0]["content"], "cut \u{fffd} and \u{1f600}");
+    assert_eq!(document(body).patch(&Dialect::of("m"), false).expect("patched").0.concat(), body.as_bytes());
+    let broken = r#"{"model":"m","messages":[{"role":"user","content":"cut \ud83d"}],}"#;
+    assert!(
+        Document::new(Format::OpenaiChat, Bytes::from_static(broken.as_bytes()), Inbound::default())
+            .and_then(|mut asked| asked.anew(Format::Cohere, &Dialect::of("m"), |_| {}))
+            .is_err()
+    );
+}
+
+#[test]
 fn a_body_with_lent_texts_is_the_body_without() {
     let line = "a line with a \"word\" in quotes, a tab\t and an ü\n";
     let long = |n: usize| format!("{n}: {}end", line.repeat(100 + n));
@@ -375,16 +395,17 @@ fn a_body_with_lent_texts_is_the_body_without() {
 fn what_cannot_be_lent_is_read_and_written_in_full() {
     let long = "x".repeat(70_000);
     for (text, good) in [
-        // What looks like a mark, white space to trim, JSON, a broken escape, half a character, a control character.
+        // What looks like a mark, white space to trim, JSON, a broken escape, half a character, a control character. A half alone
+        // is the sign for none.
         (format!("so \\u0000lent 0\\u0000 and \\u0000lent 1\\u0000 {long}end"), true),
         (format!("so {long} \\n"), true),
         (format!("so {long}\\u0020"), true),
         (format!("so {long}\\\\n"), true),
         (format!("{{\\\"a\\\": \\\"{long}\\\"}}"), true),
         (format!("so \\x {long}"), false),
-        (format!("so \\ud83d {long}"), false),
-        (format!("so \\ud83d\\ud83d {long}"), false),
-        (format!("so \\ude00 {long}"), false),
+        (format!("so \\ud83d {long}"), true),
+        (format!("so \\ud83d\\ud83d {long}"), true),
+        (format!("so \\ude00 {long}"), true),
         (format!("so \\u12 {long}"), false),
         (format!("so \t {long}"), false),
         (format!("so \\ud83d\\ude00 {long}end"), true),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{Error, Result},
-    model::{Extra, Format},
+    model::{Extra, Format, Request, Tool},
 };
 
 /// Fields of another family than `own`.
@@ -93,11 +93,8 @@ pub fn unknown(extra: &Extra, own: Format) -> Vec<String> {
             || KNOBS.iter().any(|(path, _)| first(path) == key)
             || ABILITIES.iter().any(|(path, ..)| *path == key)
     };
-    let mut names: Vec<String> = theirs
-        .iter()
-        .filter(|(key, value)| !value.is_null() && !known(key))
-        .map(|(key, _)| key.chars().take(LONGEST_NAME).map(|c| if plain(c) { c } else { '_' }).collect())
-        .collect();
+    let mut names: Vec<String> =
+        theirs.iter().filter(|(key, value)| !value.is_null() && !known(key)).map(|(key, _)| shown(key)).collect();
     if let Some(more) = names.len().checked_sub(MOST_NAMES).filter(|more| *more > 0) {
         names.truncate(MOST_NAMES);
         names.push(format!("{more}_more"));
@@ -105,11 +102,51 @@ pub fn unknown(extra: &Extra, own: Format) -> Vec<String> {
     names
 }
 
+/// The same, with what an answer's settings and the functions hold that no other wire has.
+pub fn unread(request: &Request, own: Format) -> Vec<String> {
+    let mut names = unknown(&request.extra, own);
+    if let Some(Value::Object(settings)) = fields(&request.extra, own).and_then(|theirs| theirs.get(SETTINGS)) {
+        let known = |key: &str| {
+            let listed =
+                |path: &str| path.strip_prefix(SETTINGS).is_some_and(|rest| rest.strip_prefix('.') == Some(key));
+            KNOBS.iter().any(|(path, _)| listed(path)) || READ_SETTINGS.contains(&key)
+        };
+        let unknown = settings.iter().filter(|(key, value)| !value.is_null() && !known(key));
+        names.extend(unknown.take(MOST_NAMES).map(|(key, _)| format!("{SETTINGS}.{}", shown(key))));
+    }
+    for key in OF_FUNCTIONS {
+        let has = |tool: &Tool| matches!(tool, Tool::Function(f) if fields(&f.extra, own).is_some_and(|e| e.contains_key(key)));
+        if request.tools.iter().any(has) {
+            names.push(format!("tools.{key}"));
+        }
+    }
+    names
+}
+
+/// As far as it can stand in a header.
+fn shown(key: &str) -> String {
+    key.chars().take(LONGEST_NAME).map(|c| if plain(c) { c } else { '_' }).collect()
+}
+
 /// Names of fields are made of these.
 fn plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_-.".contains(c)
 }
 
+const SETTINGS: &str = "generationConfig";
+/// Settings that are read; the others are knobs above, or nobody's.
+const READ_SETTINGS: [&str; 8] = [
+    "responseMimeType",
+    "responseSchema",
+    "responseJsonSchema",
+    "responseLogprobs",
+    "logprobs",
+    "responseModalities",
+    "response_modalities",
+    "thinkingConfig",
+];
+/// Of a function: examples of its input, and the schema of its result.
+const OF_FUNCTIONS: [&str; 3] = ["input_examples", "response", "responseJsonSchema"];
 const MOST_NAMES: usize = 16;
 const LONGEST_NAME: usize = 64;
 
@@ -259,6 +296,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::tool::Function;
 
     fn extra(format: Format, value: Value) -> Extra {
         Extra::new(format, value.as_object().cloned().unwrap_or_default())
@@ -334,5 +372,27 @@ mod tests {
             let given = refuse(&asked, Format::Cohere, &["audio", "image"]).is_ok();
             assert_eq!(given, ["audio", "image_output"].contains(&feature));
         }
+    }
+
+    #[test]
+    fn what_settings_and_functions_hold_that_no_other_wire_has_is_named() {
+        let function = Function {
+            name: "f".to_owned(),
+            description: None,
+            parameters: None,
+            strict: None,
+            custom: false,
+            cache: None,
+            extra: extra(Format::Gemini, json!({"response": {}})),
+        };
+        let settings =
+            json!({"generationConfig": {"new\nknob": 1, "thinkingConfig": {}, "mediaResolution": "x", "gone": null}});
+        let request = Request {
+            extra: extra(Format::Gemini, settings),
+            tools: vec![Tool::Function(function)],
+            ..Request::default()
+        };
+        assert_eq!(unread(&request, Format::OpenaiChat), ["generationConfig.new_knob", "tools.response"]);
+        assert!(unread(&request, Format::Gemini).is_empty());
     }
 }

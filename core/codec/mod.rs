@@ -18,6 +18,7 @@ pub mod eventstream;
 mod fields;
 mod figures;
 mod foreign;
+mod found;
 pub mod framing;
 pub mod form;
 pub mod gemini;

@@ -3,8 +3,10 @@
 //! refers to itself becomes a plain object. Knows nothing about requests.
 
 mod raise;
+mod told;
 
 pub use raise::raise;
+pub use told::told;
 
 use serde_json::{Map, Value, json};
 

@@ -9,7 +9,7 @@ use base64::{
     },
 };
 
-use crate::model::{Delta, Event, Extra, Format, PartStart, Signature};
+use crate::model::{Delta, Event, Extra, Format, Part, PartStart, Reasoning, Signature};
 
 /// For a client of format `wire`: plain where `wire` would assume that origin anyway, else tagged.
 pub fn write(signature: &Signature, wire: Format) -> String {
@@ -26,6 +26,23 @@ pub fn read(text: &str, wire: Format) -> Signature {
         .and_then(|rest| rest.split_once(':'))
         .and_then(|(name, data)| Some(Signature { origin: Format::parse(name)?, data: data.to_owned() }))
         .unwrap_or_else(|| Signature { origin: default_origin(wire), data: text.to_owned() })
+}
+
+/// May thoughts that `origin` signed go back over `wire`, to `model`? Claude's seals hold at its vendor and at AWS alike (the vendor's
+/// own words on extended thinking), and AWS tells a signature of no other maker's thoughts. Of sealed text that is not known.
+pub fn holds(origin: Format, wire: Format, model: &str) -> bool {
+    const HOSTS: [Format; 2] = [Format::AnthropicMessages, Format::BedrockConverse];
+    let claude = || model.to_ascii_lowercase().contains("claude");
+    origin == wire || HOSTS.contains(&origin) && HOSTS.contains(&wire) && claude()
+}
+
+/// Can all of a turn's thoughts go back so? Some of them alone would be a turn that was changed, which is refused.
+pub fn all_hold(parts: &[Part], wire: Format, model: &str) -> bool {
+    parts.iter().all(|part| match part {
+        Part::Reasoning(Reasoning { sealed: Some(sealed), .. }) => sealed.origin == wire,
+        Part::Reasoning(Reasoning { signature: Some(signature), .. }) => holds(signature.origin, wire, model),
+        _ => true,
+    })
 }
 
 /// OpenAI chat has no signatures of its own; an untagged one there is Anthropic's (`thinking_blocks`, the field's habit).

@@ -80,7 +80,7 @@ pub async fn finish(
             through.batch = match thing {
                 Thing::Batch => Ended::of(&answer),
                 Thing::Response => Ended::of_response(&answer),
-                Thing::File | Thing::Conversation => None,
+                Thing::File | Thing::Conversation | Thing::Item => None,
             };
             let id = answer.get("id").and_then(Value::as_str).unwrap_or_default();
             let kept = match operation {

@@ -197,7 +197,15 @@ fn every_row_has_its_url_its_credential_and_its_quirks() {
         ("deepseek", "https://api.deepseek.com/chat/completions", bearer, "max_tokens", true, false, false),
         ("xai", "https://api.x.ai/v1/chat/completions", bearer, "max_completion_tokens", true, false, false),
         ("perplexity", "https://api.perplexity.ai/chat/completions", bearer, "max_tokens", false, false, true),
-        ("openrouter", "https://openrouter.ai/api/v1/chat/completions", bearer, "max_tokens", true, true, false),
+        (
+            "openrouter",
+            "https://openrouter.ai/api/v1/chat/completions",
+            bearer,
+            "max_completion_tokens",
+            true,
+            true,
+            false,
+        ),
         ("together", "https://api.together.xyz/v1/chat/completions", bearer, "max_tokens", true, false, false),
         (
             "fireworks",

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, request::Parts};
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
+use tokio::{sync::oneshot, time::timeout};
 
 use self::{
     conversations::Joined,
@@ -33,6 +33,7 @@ use crate::{
 
 mod conversations;
 mod items;
+mod references;
 mod shelf;
 
 /// All that is kept, of every tenant.
@@ -111,6 +112,9 @@ impl Stored {
         let background = answered && document.field("background").is_some_and(|v| v == true);
         if background {
             may_run_in_background(document)?;
+        }
+        if let Some(whole) = self.with_items(principal, document).await? {
+            *document = whole;
         }
         let conversation = conversations::named(document.field("conversation"))?;
         let mut joined = None;
@@ -222,27 +226,30 @@ impl Stored {
     }
 
     async fn put(&self, lane: u32, name: Name, turn: Turn) {
+        if let Some(written) = self.lay(lane, name, turn) {
+            // It goes on without us; the answer waits no longer.
+            let _ = timeout(PATIENCE, written).await;
+        }
+    }
+
+    /// What is laid first is written first. What comes back ends when it is on the disk; `None`: it does not go there.
+    fn lay(&self, lane: u32, name: Name, turn: Turn) -> Option<oneshot::Receiver<()>> {
         let (turn, now) = (Arc::new(turn), (self.clock)());
-        let written = {
-            let mut shelf = self.lock();
-            let expires = now.saturating_add(seconds(shelf.bounds.keep));
-            let replaces = shelf.put(name, turn.clone(), expires);
-            shelf.sweep(now);
-            let Some(disk) = &self.disk else { return };
-            // What would push out most others is not kept.
-            if turn.size() as u64 <= shelf.bounds.max_size / 4 && disk.takes(turn.size()) {
-                let serial = shelf.written_soon(name);
-                let content = Content { head: turn.request.clone(), body: turn.answer.clone() };
-                // Under the lock: what is put first is written first.
-                disk.put(Put { lane, name, serial, expires, content, replaces })
-            } else {
-                metrics().response_unwritten();
-                disk.erase(replaces.into_iter().collect());
-                return;
-            }
-        };
-        // It goes on without us; the answer waits no longer.
-        let _ = timeout(PATIENCE, written).await;
+        let mut shelf = self.lock();
+        let expires = now.saturating_add(seconds(shelf.bounds.keep));
+        let replaces = shelf.put(name, turn.clone(), expires);
+        shelf.sweep(now);
+        let disk = self.disk.as_ref()?;
+        // What would push out most others is not kept.
+        if turn.size() as u64 > shelf.bounds.max_size / 4 || !disk.takes(turn.size()) {
+            metrics().response_unwritten();
+            disk.erase(replaces.into_iter().collect());
+            return None;
+        }
+        let serial = shelf.written_soon(name);
+        let content = Content { head: turn.request.clone(), body: turn.answer.clone() };
+        // Under the lock: what is put first is written first.
+        Some(disk.put(Put { lane, name, serial, expires, content, replaces }))
     }
 
     async fn delete(&self, principal: &Principal, id: &str) -> Result<()> {
@@ -298,6 +305,9 @@ impl Keep {
         if let Some(id) = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID) {
             let Keep { stored, principal, request, by_id, joined } = self;
             if by_id {
+                for (name, record) in stored.records(&principal, &id, answer) {
+                    stored.lay(lane(&principal), name, record);
+                }
                 // A copy: the answer's bytes may hold a share of the memory for bodies.
                 let turn = Turn { request, answer: Bytes::copy_from_slice(answer) };
                 stored.put(lane(&principal), stored.name(&principal, &id), turn).await;

@@ -107,6 +107,36 @@ async fn a_later_turn_has_the_earlier_ones_in_front_of_it() {
 }
 
 #[tokio::test]
+async fn items_are_found_by_their_names_after_a_restart_and_gone_with_their_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let who = principal(Some("a"), "k1");
+    let stored = at(dir.path(), on_disk(), noon).await;
+    let said = json!({"type": "message", "id": "msg_7", "role": "assistant", "content": []});
+    keep(&stored, &who, "resp_1", json!([{"type": "reasoning", "id": "rs_7", "summary": []}, said])).await;
+    drop(stored);
+    let stored = at(dir.path(), on_disk(), noon).await;
+    let naming = async |who: &Arc<Principal>, ids: &[&str]| {
+        let named: Vec<Value> = ids.iter().map(|id| json!({"type": "item_reference", "id": id})).collect();
+        let mut asked = document(json!({"model": "m", "store": false, "input": named}));
+        stored.begin(who, &mut asked, &mut None).await.map(|_| asked.field("input").unwrap())
+    };
+    assert_eq!(
+        naming(&who, &["msg_7", "rs_7", "msg_7"]).await.unwrap(),
+        json!([said, said]),
+        "no thought without its seal"
+    );
+    for (who, id) in [(principal(Some("b"), "k1"), "msg_7"), (who.clone(), "msg_8")] {
+        let error = naming(&who, &[id]).await.unwrap_err();
+        assert_eq!(
+            (error.status(), error.code(), error.param.as_deref()),
+            (404, "item_not_found", Some("input[0].id"))
+        );
+    }
+    stored.delete(&who, "resp_1").await.unwrap();
+    assert_eq!(naming(&who, &["msg_7"]).await.unwrap_err().status(), 404);
+}
+
+#[tokio::test]
 async fn the_oldest_ones_make_room_in_memory() {
     let stored = in_memory(config::Responses { memory: 8 << 10, ..bounds() }).await;
     let who = principal(None, "k");

@@ -151,7 +151,15 @@ impl Walk {
                         match part {
                             Part::Text(t) => text.push_str(&squeeze(&t.text)),
                             Part::Media(media) => match document_text(media) {
-                                Some(words) => text.push_str(&squeeze(&words)),
+                                // What was found says where; wires without blocks for it say so before its words.
+                                Some(words) => {
+                                    let place = media
+                                        .context
+                                        .iter()
+                                        .chain(media.name.iter().filter(|_| media.context.is_some()));
+                                    place.for_each(|said| text.push_str(&squeeze(said)));
+                                    text.push_str(&squeeze(&words));
+                                }
                                 None => self.media(who, media),
                             },
                             other => text.push_str(&format!("{other:?}")),

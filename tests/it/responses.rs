@@ -240,6 +240,55 @@ async fn a_conversation_goes_on_from_what_was_stored_at_whatever_provider() {
 }
 
 #[tokio::test]
+async fn items_of_kept_answers_may_be_named_and_are_nobody_elses() {
+    let first = Upstream::saying(Say::json(WHOLE)).await;
+    let second = Upstream::saying(Say::json(Openai.whole("noon"))).await;
+    let gateway = Gateway::start(&format!(
+        "[auth]\nrequired = true\n{}{}",
+        first.provider("one", "openai_responses"),
+        second.provider("two", "openai_chat")
+    ))
+    .await;
+    let (_, mine) = gateway.key(r#"{"name":"a"}"#).await;
+    let (_, theirs) = gateway.key(r#"{"name":"b"}"#).await;
+    let post = async |key: &str, body: &str| {
+        gateway.post_with("/v1/responses", &[("authorization", &format!("Bearer {key}"))], body).await
+    };
+    let asked = json!({"model": "one/gpt-x", "input": "when?", "reasoning": {"effort": "low"}}).to_string();
+    assert_eq!(post(&mine, &asked).await.text(), WHOLE);
+    let naming = |model: &str| {
+        json!({"model": model, "input": [
+            {"role": "user", "content": "when?"},
+            {"type": "item_reference", "id": "rs_1"},
+            {"type": "item_reference", "id": "msg_1"},
+            {"role": "user", "content": "and then?"},
+        ]})
+        .to_string()
+    };
+    // At the same upstream, which keeps nothing, and at one that knows no such thing.
+    assert_eq!(post(&mine, &naming("one/gpt-x")).await.status, 200);
+    let input = first.last().json()["input"].clone();
+    assert_eq!(input[1]["encrypted_content"], "gAAAAAseal", "{input}");
+    assert_eq!((&input[2]["content"][0]["text"], input.as_array().unwrap().len()), (&json!("tide"), 4), "{input}");
+    assert_eq!(post(&mine, &naming("two/m")).await.status, 200);
+    let said: Vec<Value> =
+        second.last().json()["messages"].as_array().unwrap().iter().map(|m| m["content"].clone()).collect();
+    assert_eq!(said, [json!("when?"), json!("tide"), json!("and then?")]);
+    // Nobody else's, however it is written.
+    for body in [naming("one/gpt-x"), naming("one/gpt-x").replace("item_reference", "item\\u005freference")] {
+        let other = post(&theirs, &body).await;
+        assert_eq!((other.status, Openai.error(&other).code.as_str()), (404, "item_not_found"), "{body}");
+    }
+    let heard = first.heard().len();
+    let gone =
+        request(gateway.addr, "DELETE", "/v1/responses/resp_up1", &[("authorization", &format!("Bearer {mine}"))], b"")
+            .await;
+    assert_eq!(gone.status, 200);
+    assert_eq!(post(&mine, &naming("one/gpt-x")).await.status, 404, "it is gone with its answer");
+    assert_eq!(first.heard().len(), heard);
+}
+
+#[tokio::test]
 async fn streams_are_stored_when_they_end_well_and_nothing_is_that_was_not_to_be() {
     let upstream = Upstream::start().await;
     let gateway = Gateway::start(&upstream.provider("up", "openai_responses")).await;

@@ -8,7 +8,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::signature,
+    codec::{found, signature},
     error::Result,
     model::{Extra, Media, MediaKind, MediaSource, Part, Reasoning, Text, ToolCall, ToolKind, ToolResult},
 };
@@ -123,33 +123,16 @@ fn tool_result(mut fields: Fields) -> Result<ToolResult> {
 /// A found text is a document of text to every other format.
 fn search_result(mut fields: Fields) -> Result<Media> {
     let cache = wire::take_cache(&mut fields)?;
-    let word = |key: &str| fields.peek_str(key).map(str::to_owned);
-    let (name, context) = (word("title"), word("source"));
-    let cite = fields.peek("citations").and_then(|c| c.get("enabled")).and_then(Value::as_bool);
-    let source = MediaSource::Text(found_text(fields.peek("content")));
-    let mut media = Media::new(MediaKind::Document, Some("text/plain".to_owned()), source);
-    (media.name, media.context, media.cite, media.cache) = (name, context, cite, cache);
-    media.extra.insert(FORMAT, FOUND, Value::Object(fields.rest_map()));
-    Ok(media)
+    let media = found::read(FORMAT, fields)?;
+    Ok(Media { cache, ..media })
 }
 
-fn found_text(content: Option<&Value>) -> String {
-    let pieces = content.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    pieces.iter().filter_map(|piece| piece.get("text")?.as_str()).collect::<Vec<_>>().join("\n")
-}
-
-/// The block that `search_result` read, with the words as they are now.
+/// The block that `search_result` read.
 pub fn found(media: &Media) -> Option<serde_json::Map<String, Value>> {
-    let Value::Object(mut block) = media.extra.of(FORMAT)?.get(FOUND)?.clone() else { return None };
-    let MediaSource::Text(text) = &media.source else { return None };
-    if found_text(block.get("content")) != *text {
-        block.insert("content".to_owned(), serde_json::json!([{"type": "text", "text": text}]));
-    }
+    let mut block = found::write(media, FORMAT, |text| serde_json::json!({"type": "text", "text": text}))?;
+    block.entry("type").or_insert_with(|| "search_result".into());
     Some(block)
 }
-
-/// Among the extra fields of a document.
-const FOUND: &str = "search_result";
 
 fn media(mut fields: Fields, kind: MediaKind) -> Result<Media> {
     fields.take("type");

@@ -8,7 +8,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::signature,
+    codec::{found, signature},
     error::{Error, Result},
     model::{
         CacheHint, Extra, Media, MediaKind, MediaSource, Part, Reasoning, Signature, Text, ToolCall, ToolKind,
@@ -97,7 +97,7 @@ pub fn decode(block: Value, path: &str, turn: Turn) -> Result<Part> {
         "reasoningContent" => reasoning(Fields::new(inner(block), path)?).map(Part::Reasoning),
         "citationsContent" => cited(Fields::new(inner(block), path)?).map(Part::Text),
         "guardContent" => guarded(inner(block), block_of(&kind), &path),
-        "searchResult" => search_result(Fields::new(inner(block), path)?).map(Part::Text),
+        "searchResult" => found::read(FORMAT, Fields::new(inner(block), path)?).map(Part::Media),
         "image" => media(Fields::new(inner(block), path)?, MediaKind::Image).map(Part::Media),
         "document" => media(Fields::new(inner(block), path)?, MediaKind::Document).map(Part::Media),
         "video" => media(Fields::new(inner(block), path)?, MediaKind::Video).map(Part::Media),
@@ -207,16 +207,6 @@ fn guarded(mut inner: Value, keep: impl Fn(Value) -> Extra, path: &str) -> Resul
     let mut block = Map::new();
     block.insert("guardContent".to_owned(), inner);
     Ok(Part::Native { format: FORMAT, kind: "guardContent".to_owned(), value: Value::Object(block) })
-}
-
-/// A found text is text to every other format; where it was found stays with this one.
-fn search_result(mut fields: Fields) -> Result<Text> {
-    let content = fields.array("content")?.unwrap_or_default();
-    let lines: Vec<&str> = content.iter().filter_map(|piece| piece.get("text").and_then(Value::as_str)).collect();
-    let text = lines.join("\n");
-    let mut extra = Extra::default();
-    extra.insert(FORMAT, "searchResult", Value::Object(fields.rest_map()));
-    Ok(Text { text, extra, ..Text::default() })
 }
 
 fn media(mut fields: Fields, kind: MediaKind) -> Result<Media> {

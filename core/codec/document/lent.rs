@@ -46,7 +46,7 @@ impl Document {
         }
         let asked = self.request()?;
         let (customs, stands_in) = (custom::names(asked), standin::wanted(asked, dialect));
-        let unknown = foreign::unknown(&asked.extra, format);
+        let unknown = foreign::unread(asked, format);
         let Encoded { mut body, dropped } = self.encode(format, dialect)?;
         // The body as it came and as it goes are there: a third copy of what is long is not kept beside them.
         self.release();
@@ -63,7 +63,7 @@ impl Document {
         let mut request = codec(self.format).decode_request(&body, self.inbound()).ok()?;
         place(&mut request, &mut texts)?;
         let (customs, stands_in) = (custom::names(&request), standin::wanted(&request, dialect));
-        let unknown = foreign::unknown(&request.extra, format);
+        let unknown = foreign::unread(&request, format);
         let mut marked = Document { decoded: Some(Arc::new(request)), ..self.clone() };
         let Encoded { mut body, dropped } = marked.encode(format, dialect).ok()?;
         more(&mut body);

@@ -3,13 +3,25 @@
 
 use std::borrow::Cow;
 
-use super::Document;
+use super::{
+    super::{codec, surrogate},
+    Document,
+};
 use crate::{
     error::{Error, Result},
-    model::Role,
+    model::{Request, Role},
 };
 
 impl Document {
+    /// All of it. A client that cuts texts by 16-bit units leaves half a character, which no parser takes.
+    pub(super) fn as_a_whole(&self) -> Result<Request> {
+        let read = |bytes: &[u8]| codec(self.format).decode_request(bytes, self.inbound());
+        read(&self.bytes).or_else(|error| match surrogate::mended(&self.bytes, None) {
+            Cow::Owned(mended) => read(&mended),
+            Cow::Borrowed(_) => Err(error),
+        })
+    }
+
     /// The text of the last user turn; reads no more of the body than that turn.
     pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
         let no_turns = self.legacy || (self.operation.is_opaque() && self.envelope.last_user.is_none());

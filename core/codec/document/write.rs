@@ -125,7 +125,8 @@ impl Document {
         self.adapt(dialect)?;
         for knob in dialect.refuses.iter().chain(self.unsampled(dialect)) {
             let key = self.key_of(knob);
-            let written = self.envelope.value(&self.bytes, key).is_some();
+            // `null` asks for nothing, and stays as it came.
+            let written = self.envelope.value(&self.bytes, key).is_some_and(|at| &self.bytes[at] != b"null");
             if written && !dropped.contains(knob) {
                 dropped.push(*knob);
             }

@@ -9,7 +9,7 @@ use super::{
     wire::{self, FORMAT},
 };
 use crate::{
-    codec::{calls, foreign},
+    codec::{calls, foreign, schema},
     error::{Error, Result},
     model::{
         Extra, LogprobsAsk, Message, Output, Part, ReasoningAsk, Request, Role, Sampling, Tool, ToolChoice, ToolKind,
@@ -220,7 +220,9 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
             let message = "this model cannot bind its answer to a JSON schema; choose one that can";
             return Err(Error::unsupported("json_schema", message));
         }
-        Some(Output::Schema { schema, .. }) => drop(put("format", schema.clone())),
+        Some(Output::Schema { schema, description, .. }) => {
+            put("format", schema::told(schema, description.as_deref()));
+        }
     }
     if let Some(shape) = shape {
         put("format", shape);

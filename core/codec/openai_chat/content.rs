@@ -128,7 +128,7 @@ fn audio(inner: &mut Fields) -> Result<Media> {
         found => found,
     };
     let mime = mime.or(match inner.string("format")?.as_deref() {
-        Some("mp3" | "mpeg") => Some("audio/mpeg".to_owned()),
+        Some("mpeg") => Some("audio/mpeg".to_owned()),
         Some(format) => Some(format!("audio/{format}")),
         None => None,
     });

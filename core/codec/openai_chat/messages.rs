@@ -10,7 +10,8 @@ use super::{
     assistant, details,
     request::vendor,
     wire::{
-        BASE64, F, FIELD, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, plain, prefixed, short_id, sniff,
+        BASE64, F, FIELD, HOLLOW, INNER, LEGACY, TYPE, data_url_of, made_id, mark, marked, marks_cache, plain,
+        prefixed, short_id, sniff,
     },
 };
 use crate::{
@@ -154,6 +155,9 @@ impl Writer<'_> {
         let mut out = Map::new();
         out.insert("type".into(), "text".into());
         out.insert("text".into(), text.text.as_str().into());
+        if !text.citations.is_empty() {
+            self.note("citations");
+        }
         self.cache(text.cache.as_ref(), &text.extra, &mut out);
         plain(&text.extra, &mut out);
         Value::Object(out)
@@ -164,7 +168,7 @@ impl Writer<'_> {
         let Some(hint) = hint.filter(|_| !says_cache(extra)) else { return };
         if cache_control(self.dialect) {
             out.insert("cache_control".into(), ephemeral(hint));
-        } else if self.dialect.provider == "openai" {
+        } else if marks_cache(extra, self.dialect) {
             let mut point = Map::new();
             point.insert("mode".into(), "explicit".into());
             if let Some(ttl) = hint.ttl.as_deref().and_then(breakpoint_ttl) {
@@ -208,7 +212,9 @@ impl Writer<'_> {
         let mut out = Map::new();
         out.insert("role".into(), "assistant".into());
         let bare = content.is_empty() && chunks.is_empty();
-        let null = bare && !(calls.is_empty() && legacy_call.is_none() && refusal.is_empty() && audio.is_none());
+        let null = bare
+            && !marked(&message.extra, HOLLOW[0].1)
+            && !(calls.is_empty() && legacy_call.is_none() && refusal.is_empty() && audio.is_none());
         chunks.append(&mut content);
         out.insert("content".into(), if null { Value::Null } else { flat(chunks) });
         if !refusal.is_empty() {
@@ -234,6 +240,9 @@ impl Writer<'_> {
         let all = parts.iter().filter_map(|p| if let Part::Reasoning(r) = p { Some(r) } else { None });
         let all: Vec<&Reasoning> = all.filter(|r| !(chunks && is_chunk(r))).collect();
         if all.is_empty() {
+            if let (true, Some(field)) = (marked(extra, HOLLOW[1].1), self.dialect.reasoning_field) {
+                out.insert(field.into(), "".into());
+            }
             return;
         }
         let Some(field) = self.dialect.reasoning_field else { return self.note("reasoning") };
@@ -382,7 +391,9 @@ impl Writer<'_> {
             MediaKind::Audio => ("audio", "audio"),
             MediaKind::Video => ("video", "video"),
         };
-        if self.dialect.lacks.contains(&feature) {
+        // In its own word a server is sent what its client says that it takes.
+        let own = self.dialect.provider == "perplexity" && mark(&media.extra, TYPE).is_some_and(|t| t == "file_url");
+        if self.dialect.lacks.contains(&feature) && !own {
             return Err(Error::unsupported(
                 feature,
                 format!("this target takes no {what}; leave them out or choose another model"),

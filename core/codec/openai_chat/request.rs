@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     assistant, content, messages,
-    wire::{F, FUNCTION, LEGACY, RANDOM_SEED, SAFETY_ID, keep, mark, marked, plain, prefixed},
+    wire::{F, FUNCTION, HOLLOW, LEGACY, RANDOM_SEED, SAFETY_ID, keep, mark, marked, plain, prefixed},
 };
 use crate::{
     codec::{
@@ -289,6 +289,7 @@ fn decode_message(value: Item, at: usize, calls: &mut Calls) -> Result<Message> 
     let mut f = Fields::new(value, nth("messages", at))?;
     let role = f.required_string("role")?;
     let name = f.string("name")?;
+    let hollow = HOLLOW.map(|(key, mark)| (f.peek_str(key) == Some("")).then_some(mark));
     let (role, parts) = match role.as_str() {
         "system" => (Role::System, required_content(&mut f)?),
         "developer" => (Role::Developer, required_content(&mut f)?),
@@ -308,7 +309,11 @@ fn decode_message(value: Item, at: usize, calls: &mut Calls) -> Result<Message> 
             return Err(Error::invalid(path, text));
         }
     };
-    Ok(Message { role, parts, name, extra: f.rest(F) })
+    let mut extra = f.rest(F);
+    for mark in hollow.into_iter().flatten().filter(|_| role == Role::Assistant) {
+        extra.insert(F, mark, true.into());
+    }
+    Ok(Message { role, parts, name, extra })
 }
 
 fn required_content(f: &mut Fields) -> Result<Vec<Part>> {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     codec::{
+        Dialect,
         draft::Draft,
         figures,
         json::{Fields, Item, as_u64},
@@ -30,6 +31,9 @@ pub const INNER: &str = "$inner.";
 pub const LEGACY: &str = "$legacy";
 /// Where reasoning text stood when not in `reasoning_content`: `reasoning`, `both`, `details` or `chunk`.
 pub const FIELD: &str = "$field";
+/// An assistant's fields that came as empty texts: servers that think want theirs back even so, and no text is not `null`.
+pub const HOLLOW: [(&str, &str); 2] =
+    [("content", "$hollow.content"), ("reasoning_content", "$hollow.reasoning_content")];
 /// The part's type on the wire where the canonical kind would choose another (`file_url`, `file`).
 pub const TYPE: &str = "$type";
 /// The end-user id came as `safety_identifier`.
@@ -73,6 +77,14 @@ pub fn mark<'a>(extra: &'a Extra, key: &str) -> Option<&'a Value> {
 
 pub fn marked(extra: &Extra, key: &str) -> bool {
     mark(extra, key).is_some()
+}
+
+/// May the cache be marked in OpenAI's word? Its own servers know it; of others that no row names, whoever says it to one of its
+/// formats is taken at his word.
+pub fn marks_cache(extra: &Extra, dialect: &Dialect) -> bool {
+    let ours = |format| matches!(format, Format::OpenaiChat | Format::OpenaiResponses);
+    let said = || extra.any().is_some_and(|(format, f)| ours(format) && f.contains_key("prompt_cache_breakpoint"));
+    dialect.provider == "openai" || dialect.assumed && said()
 }
 
 /// Shape errors found in what an upstream sent are the upstream's fault.

@@ -124,7 +124,7 @@ fn audio(mut f: Fields) -> Result<Part> {
         found => found,
     };
     let mime = mime.or(match inner.string("format")?.as_deref() {
-        Some("mp3" | "mpeg") => Some("audio/mpeg".to_owned()),
+        Some("mpeg") => Some("audio/mpeg".to_owned()),
         Some(format) => Some(format!("audio/{format}")),
         None => None,
     });

@@ -8,7 +8,7 @@ use super::{
     knobs, schema, tools, turns,
 };
 use crate::{
-    codec::{foreign, standin},
+    codec::{foreign, schema::told, standin},
     error::{Error, Result},
     model::{Extra, Output, Request, Sampling},
 };
@@ -52,9 +52,9 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
     // A model that cannot bind its answer to a schema can fill in a tool.
     let stands_in = standin::wanted(request, dialect);
     let choice = match output {
-        Some(Output::Schema { schema, .. }) if stands_in => {
+        Some(Output::Schema { schema, description, .. }) if stands_in => {
             let choice = tools::answer_choice(tool_choice.as_ref(), *parallel_tool_calls, !tools_out.is_empty());
-            tools_out.push(tools::answer(schema));
+            tools_out.push(tools::answer(&told(schema, description.as_deref())));
             choice
         }
         _ => tools::choice(tool_choice.as_ref(), *parallel_tool_calls, !tools_out.is_empty()),
@@ -129,12 +129,15 @@ fn output_config(
     if let Some(effort) = effort {
         config.insert("effort".to_owned(), effort.into());
     }
-    if let Some(Output::Schema { name: _, description: _, schema, strict: _ }) = output {
+    if let Some(Output::Schema { name: _, description, schema, strict: _ }) = output {
         if !dialect.native_schema || dialect.lacks.contains(&"json_schema") {
             let message = "this model cannot bind its answer to a JSON schema; choose one that can";
             return Err(Error::unsupported("json_schema", message));
         }
-        config.insert("format".to_owned(), json!({"type": "json_schema", "schema": schema::lower(schema)}));
+        config.insert(
+            "format".to_owned(),
+            json!({"type": "json_schema", "schema": schema::lower(&told(schema, description.as_deref()))}),
+        );
     }
     Ok((!config.is_empty()).then_some(Value::Object(config)))
 }
@@ -147,6 +150,11 @@ fn sampling_fields(
     body: &mut Map<String, Value>,
 ) {
     let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } = sampling;
+    // What other wires call 2 is 1 here, and more is refused.
+    let temperature = &temperature.map(|told| told.min(1.0));
+    if *temperature != sampling.temperature {
+        dropped.push("temperature");
+    }
     let refused = |name: &str| dialect.no_sampling || dialect.refuses.contains(&name);
     let mut knob = |name: &'static str, value: Option<Value>, allowed: bool| {
         let Some(value) = value else { return };

@@ -1,7 +1,7 @@
 //! JSON Schema as this vendor's structured output takes it. Keywords it refuses are not lost: they go into the
 //! description, where the model reads them; objects are closed, as it requires.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 pub fn lower(schema: &Value) -> Value {
     match schema {
@@ -34,6 +34,8 @@ fn lower_map(map: &Map<String, Value>) -> Map<String, Value> {
             "minItems" if matches!(value.as_u64(), Some(0 | 1)) => {
                 out.insert(key.clone(), value.clone());
             }
+            // The word of OpenAPI; told below.
+            "nullable" if value.is_boolean() => {}
             "additionalProperties" if value.is_boolean() => {}
             "$schema" | "$id" => {}
             key if KEPT.contains(&key) => {
@@ -41,6 +43,9 @@ fn lower_map(map: &Map<String, Value>) -> Map<String, Value> {
             }
             key => told.push(format!("{key}: {value}")),
         }
+    }
+    if map.get("nullable") == Some(&Value::Bool(true)) {
+        may_be_null(&mut out);
     }
     if is_object(map) {
         out.insert("additionalProperties".to_owned(), false.into());
@@ -54,6 +59,18 @@ fn lower_map(map: &Map<String, Value>) -> Map<String, Value> {
         out.insert("description".to_owned(), description.into());
     }
     out
+}
+
+/// Null beside the type that there is, and among the values.
+fn may_be_null(out: &mut Map<String, Value>) {
+    if let Some(kind @ Value::String(_)) = out.get_mut("type").filter(|kind| *kind != "null") {
+        *kind = json!([kind.take(), "null"]);
+    }
+    if let Some(Value::Array(values)) =
+        out.get_mut("enum").filter(|values| !values.as_array().is_some_and(|v| v.contains(&Value::Null)))
+    {
+        values.push(Value::Null);
+    }
 }
 
 fn is_object(map: &Map<String, Value>) -> bool {

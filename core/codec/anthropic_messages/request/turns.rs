@@ -11,9 +11,9 @@ use super::{
     media::media_block,
 };
 use crate::{
-    codec::calls::Ids,
+    codec::{calls::Ids, signature},
     error::{Error, Result},
-    model::{Citation, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind, ToolResult},
+    model::{CacheHint, Citation, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind, ToolResult},
 };
 
 #[derive(Default)]
@@ -31,7 +31,8 @@ struct Turn {
 }
 
 pub fn encode(messages: &[Message], dialect: &Dialect, dropped: &mut Vec<&'static str>) -> Result<Written> {
-    let mut writer = Writer { dialect, dropped, ids: Ids::new("toolu_", wire::is_legal_id), turns: Vec::new() };
+    let mut writer =
+        Writer { dialect, dropped, ids: Ids::new("toolu_", wire::is_legal_id), turns: Vec::new(), holds: false };
     let mut system = Vec::new();
     for (i, message) in messages.iter().enumerate() {
         if message.name.is_some() {
@@ -71,6 +72,8 @@ struct Writer<'a> {
     dropped: &'a mut Vec<&'static str>,
     ids: Ids,
     turns: Vec<Turn>,
+    /// What another host of these models signed in this turn can go back.
+    holds: bool,
 }
 
 impl Writer<'_> {
@@ -86,9 +89,11 @@ impl Writer<'_> {
 
     fn turn(&mut self, role: &'static str, message: &Message, path: &str) -> Result<()> {
         let (mut blocks, mut results) = (Vec::new(), Vec::new());
+        self.holds = signature::all_hold(&message.parts, FORMAT, &self.dialect.model);
         for part in &message.parts {
             match part {
                 Part::ToolResult(result) => results.push(self.result(result, path)?),
+                Part::Text(text) if text.text.trim().is_empty() => mark_last(&mut blocks, text.cache.as_ref()),
                 part => blocks.extend(self.block(part, role == "assistant")?),
             }
         }
@@ -174,12 +179,12 @@ impl Writer<'_> {
         Some(Value::Object(out))
     }
 
-    /// Only reasoning that this family signed goes back; nothing else may pose as it, and it never becomes visible text.
+    /// Only reasoning that this family's models signed goes back; nothing else may pose as it, and it never becomes visible text.
     fn reasoning(&mut self, reasoning: &Reasoning) -> Option<Value> {
         let Reasoning { text, signature, sealed, extra } = reasoning;
         let mut out = match (signature, sealed) {
             (_, Some(sealed)) if sealed.origin == FORMAT => json!({"type": "redacted_thinking", "data": sealed.data}),
-            (Some(signature), _) if signature.origin == FORMAT => {
+            (Some(signature), _) if signature.origin == FORMAT || self.holds => {
                 json!({"type": "thinking", "thinking": text, "signature": signature.data})
             }
             _ => {
@@ -246,6 +251,16 @@ impl Turn {
             out.entry(key).or_insert(value);
         }
         Value::Object(out)
+    }
+}
+
+/// A blank text is left out; the mark that stood on it stands on what is before it. Thoughts take none.
+fn mark_last(blocks: &mut [Value], hint: Option<&CacheHint>) {
+    let takes = |block: &&mut Map<String, Value>| {
+        !block.contains_key("cache_control") && !block["type"].as_str().is_some_and(|kind| kind.contains("thinking"))
+    };
+    if let Some(block) = blocks.last_mut().and_then(Value::as_object_mut).filter(takes) {
+        wire::put_cache(block, hint);
     }
 }
 

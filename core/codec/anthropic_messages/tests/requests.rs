@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    codec::{Codec, Dialect, Encoded, Field, Inbound, anthropic_messages::AnthropicMessages},
+    codec::{
+        Codec, Dialect, Encoded, Field, Inbound, anthropic_messages::AnthropicMessages,
+        bedrock_converse::BedrockConverse, cohere::Cohere,
+    },
     error::Kind,
     model::{
         CacheHint, Extra, Format, LogprobsAsk, Media, MediaKind, MediaSource, Message, Output, Part, Reasoning,
@@ -277,6 +280,32 @@ fn only_own_signed_reasoning_goes_back() {
 }
 
 #[test]
+fn what_the_same_models_signed_at_another_host_goes_back_whole_or_not_at_all() {
+    let signed = Part::Reasoning(Reasoning {
+        text: "because".to_owned(),
+        signature: Some(Signature { origin: Format::BedrockConverse, data: "c2ln".to_owned() }),
+        ..Reasoning::default()
+    });
+    let sealed = Part::Reasoning(Reasoning {
+        sealed: Some(Signature { origin: Format::BedrockConverse, data: "c2ln".to_owned() }),
+        ..Reasoning::default()
+    });
+    let turns = |parts: Vec<Part>| ask(vec![user("why"), Message::new(Role::Assistant, parts), user("and?")]);
+    let so = || Part::text("so");
+    for (parts, model, goes) in [
+        (vec![signed.clone(), so()], "claude-sonnet-4-5", true),
+        (vec![signed.clone(), so()], "deepseek-v4", false),
+        (vec![signed.clone(), sealed, so()], "claude-sonnet-4-5", false),
+    ] {
+        let encoded = encode_for(&turns(parts), &Dialect::of(model)).expect("encodable");
+        let content = &encoded.body["messages"][1]["content"];
+        let thought = json!({"type": "thinking", "thinking": "because", "signature": "c2ln"});
+        assert_eq!(content.as_array().is_some_and(|blocks| blocks[0] == thought), goes, "{model} {content}");
+        assert_eq!(encoded.dropped.contains(&"reasoning"), !goes);
+    }
+}
+
+#[test]
 fn a_budget_stays_under_the_callers_bound() {
     let mut request = ask(vec![user("think")]);
     for (effort_is, asked, bound, budget) in [
@@ -463,6 +492,26 @@ fn schema_keywords_that_are_refused_move_into_the_description() {
 }
 
 #[test]
+fn a_schema_says_null_in_its_own_words_and_what_its_caller_says_of_it() {
+    let mut request = ask(vec![user("go")]);
+    let schema = json!({"type": "object", "properties": {
+        "a": {"type": "string", "nullable": true, "description": "maybe"},
+        "b": {"type": "string", "nullable": true, "enum": ["x"]},
+        "c": {"type": "integer", "nullable": false},
+    }});
+    let description = Some("A person".to_owned());
+    request.output = Some(Output::Schema { name: None, description, schema, strict: None });
+    assert_eq!(
+        body(&request)["output_config"]["format"]["schema"],
+        json!({"type": "object", "properties": {
+            "a": {"type": ["string", "null"], "description": "maybe"},
+            "b": {"type": ["string", "null"], "enum": ["x", null]},
+            "c": {"type": "integer"},
+        }, "description": "A person", "additionalProperties": false})
+    );
+}
+
+#[test]
 fn json_mode_is_asked_for_in_words_and_told() {
     let mut request = ask(vec![Message::text(Role::System, "Be kind."), user("go")]);
     request.output = Some(Output::Json);
@@ -611,6 +660,45 @@ fn search_results_come_back_as_they_were_and_are_documents_elsewhere() {
     assert_eq!((media.name.as_deref(), media.context.as_deref()), (Some("A"), Some("https://a")));
     assert_eq!(media.source, MediaSource::Text("one\ntwo".into()));
     media.source = MediaSource::Text("three".into());
+    // Where the models are the same the blocks are.
+    let other = decode(json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [found]}]}));
+    let aws = |model: &str| {
+        let encoded = BedrockConverse.encode_request(other.as_ref().expect("a request"), &Dialect::of(model));
+        encoded.expect("encodable").body["messages"][0]["content"][0].clone()
+    };
+    let searched = json!({"searchResult": {"source": "https://a", "title": "A", "citations": {"enabled": true},
+        "content": [{"text": "one"}, {"text": "two"}]}});
+    assert_eq!(aws("anthropic.claude-sonnet-4-5"), searched);
+    assert_eq!(aws("amazon.nova-pro")["document"]["name"], "A");
     let changed = &body(&request)["messages"][0]["content"][0];
     assert_eq!((&changed["content"], &changed["title"]), (&json!([{"type": "text", "text": "three"}]), &json!("A")));
+}
+
+#[test]
+fn the_cache_mark_of_a_text_that_is_left_out_stands_on_what_is_before_it() {
+    let blank = Part::Text(Text { text: "\n".into(), cache: Some(CacheHint { ttl: None }), ..Text::default() });
+    let request = ask(vec![Message::new(Role::User, vec![Part::text("long"), blank, Part::text("q")])]);
+    assert_eq!(
+        body(&request)["messages"][0]["content"],
+        json!([{"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "q"}])
+    );
+}
+
+#[test]
+fn figures_beyond_a_wires_bounds_are_its_outermost_ones_and_named() {
+    let mut request = ask(vec![user("go")]);
+    (request.sampling.temperature, request.sampling.presence_penalty) = (Some(1.7), Some(-2.0));
+    let sent = |codec: &dyn Codec, model: &str| {
+        let Encoded { body, mut dropped } = codec.encode_request(&request, &Dialect::of(model)).expect("encodable");
+        dropped.sort_unstable();
+        (Value::Object(body), dropped)
+    };
+    let (there, dropped) = sent(&AnthropicMessages, "claude-sonnet-4-5");
+    assert_eq!((&there["temperature"], &dropped[..]), (&json!(1), &["presence_penalty", "temperature"][..]));
+    let (there, dropped) = sent(&BedrockConverse, "anthropic.claude-sonnet-4-5");
+    let told = &there["inferenceConfig"]["temperature"];
+    assert_eq!((told, &dropped[..]), (&json!(1), &["presence_penalty", "temperature"][..]));
+    let (there, dropped) = sent(&Cohere, "command-a");
+    assert_eq!((&there["temperature"], &there["presence_penalty"]), (&json!(1.7), &json!(0)));
+    assert_eq!(dropped, ["presence_penalty"]);
 }

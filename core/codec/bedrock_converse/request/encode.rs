@@ -13,7 +13,7 @@ use super::{
     turns::{self, Written},
 };
 use crate::{
-    codec::{foreign, standin},
+    codec::{foreign, schema, standin},
     error::{Error, Result},
     model::{Output, Request, Sampling},
 };
@@ -62,8 +62,9 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         dropped.push("parallel_tool_calls");
     }
     let stands_in = standin::wanted(request, dialect);
-    if let (true, Some(Output::Schema { schema, .. })) = (stands_in, output) {
-        tools::stand_in(&mut tool_config, schema, tool_choice.as_ref());
+    if let (true, Some(Output::Schema { schema, description, .. })) = (stands_in, output) {
+        let schema = schema::told(schema, description.as_deref());
+        tools::stand_in(&mut tool_config, &schema, tool_choice.as_ref());
     }
     let Written { system, messages, lacks_thinking, .. } = written;
     // What is forced leaves no room for thinking.
@@ -154,12 +155,15 @@ fn sampling_fields(
     let Sampling { temperature, top_p, top_k: _, frequency_penalty, presence_penalty, seed, stop, logit_bias } =
         sampling;
     for (name, key, value) in [("temperature", "temperature", temperature), ("top_p", "topP", top_p)] {
-        let Some(value) = value else { continue };
+        let Some(told) = value else { continue };
+        // More is refused by the wire; other wires go up to 2.
+        let value = &told.min(1.0);
         let refused = dialect.no_sampling || dialect.refuses.contains(&name);
         if refused || !family::beside_thinking(name, *value, thinking) {
             dropped.push(name);
         } else {
             out.insert(key.to_owned(), json::number(*value));
+            dropped.extend((value != told).then_some(name));
         }
     }
     let stops: Vec<Value> = stop.iter().filter(|stop| !stop.is_empty()).map(|stop| stop.as_str().into()).collect();

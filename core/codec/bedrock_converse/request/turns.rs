@@ -14,10 +14,10 @@ use super::{
 use crate::{
     codec::{
         calls::{self, Ids},
-        signature,
+        found, signature,
     },
     error::{Error, Result},
-    model::{CacheHint, Citation, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind, ToolResult},
+    model::{CacheHint, Citation, Media, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind, ToolResult},
 };
 
 #[derive(Default)]
@@ -47,6 +47,7 @@ pub fn encode(messages: &[Message], dialect: &Dialect, dropped: &mut Vec<&'stati
         names: Names::default(),
         called: Vec::new(),
         turns: Vec::new(),
+        holds: false,
     };
     let mut system = Vec::new();
     for (i, message) in messages.iter().enumerate() {
@@ -80,6 +81,8 @@ struct Writer<'a> {
     names: Names,
     called: Vec<String>,
     turns: Vec<Turn>,
+    /// What another host of these models signed in this turn can go back.
+    holds: bool,
 }
 
 impl Writer<'_> {
@@ -104,11 +107,12 @@ impl Writer<'_> {
 
     fn turn(&mut self, role: &'static str, message: &Message, path: &str) -> Result<()> {
         let (mut results, mut blocks) = (Vec::new(), Vec::new());
+        self.holds = signature::all_hold(&message.parts, FORMAT, &self.dialect.model);
         for part in &message.parts {
             match part {
                 Part::ToolResult(result) => {
                     results.push(self.result(result, path)?);
-                    self.point(result.cache.as_ref(), &mut results);
+                    self.point(calls::mark(result), &mut results);
                 }
                 part => self.block(part, role == "assistant", &mut blocks)?,
             }
@@ -169,7 +173,10 @@ impl Writer<'_> {
                 return Err(Error::unsupported("assistant_media", message));
             }
             Part::Media(media) => {
-                out.push(media_block(media, self.dialect, &mut self.names)?);
+                out.push(match self.found(media) {
+                    Some(found) => found,
+                    None => media_block(media, self.dialect, &mut self.names)?,
+                });
                 self.point(media.cache.as_ref(), out);
             }
             Part::ToolCall(call) => {
@@ -200,11 +207,6 @@ impl Writer<'_> {
             inner.insert("text".to_owned(), text.as_str().into());
             return Some(json!({"guardContent": {"text": inner}}));
         }
-        if let Some(found) = block::wrapping(extra, "searchResult") {
-            let mut inner = found.clone();
-            inner.insert("content".to_owned(), json!([{"text": text}]));
-            return Some(json!({"searchResult": inner}));
-        }
         let own = |c: &&Citation| matches!(c.native, Some((FORMAT, _)));
         let native: Vec<Value> = citations.iter().filter(own).map(wire::write_citation).collect();
         if native.len() < citations.len() {
@@ -216,14 +218,21 @@ impl Writer<'_> {
         Some(json!({"citationsContent": {"content": [{"text": text}], "citations": native}}))
     }
 
-    /// Only reasoning that came from here goes back; nothing else may pose as it, and it never becomes visible text.
+    /// AWS tells of Claude alone that it reads what was found as such.
+    fn found(&self, media: &Media) -> Option<Value> {
+        let own = media.extra.of(FORMAT).is_some() || Family::of(&self.dialect.model) == Family::Claude;
+        let block = found::write(media, FORMAT, |text| json!({"text": text}))?;
+        own.then(|| json!({"searchResult": block}))
+    }
+
+    /// Only reasoning that came from here, or from the same models elsewhere, goes back; nothing else may pose as it, and it never becomes visible text.
     fn reasoning(&mut self, reasoning: &Reasoning) -> Option<Value> {
         let Reasoning { text, signature, sealed, extra: _ } = reasoning;
         match (signature, sealed) {
             (_, Some(sealed)) if sealed.origin == FORMAT => {
                 Some(json!({"reasoningContent": {"redactedContent": sealed.data}}))
             }
-            (Some(signature), _) if signature.origin == FORMAT => {
+            (Some(signature), _) if signature.origin == FORMAT || self.holds => {
                 Some(json!({"reasoningContent": {"reasoningText": {"text": text, "signature": signature.data}}}))
             }
             _ => {
@@ -265,7 +274,7 @@ impl Writer<'_> {
                 Part::Reasoning(_) | Part::ToolCall(_) | Part::ToolResult(_) => {}
             }
         }
-        // A point inside a result marks nothing that could be told from the result itself.
+        // A point stands behind the result itself (`turn`).
         content.retain(|block| block.get("cachePoint").is_none());
         if content.is_empty()
             && let Some(object) = object

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    codec::anthropic_messages::AnthropicMessages,
     error::Kind,
     model::{
         CacheHint, Media, MediaKind, MediaSource, Message, Output, Part, ReasoningAsk, Role, Sampling, Text, Tool,
@@ -314,4 +315,55 @@ fn mistakes_are_told_with_their_place() {
     let error = try_decode(&json!({"messages": [{"role": "user", "content": []}], "outputConfig": schema}))
         .expect_err("a mistake");
     assert_eq!(error.param.as_deref(), Some("outputConfig.textFormat.structure.jsonSchema.schema"));
+}
+
+#[test]
+fn what_was_found_and_what_claude_signed_go_over_to_its_vendor_and_come_from_there() {
+    let found = json!({"source": "https://a", "title": "A", "content": [{"text": "one"}, {"text": "two"}],
+        "citations": {"enabled": true}});
+    let request = decode(&json!({"messages": [
+        {"role": "user", "content": [{"text": "q"}]},
+        {"role": "assistant", "content": [
+            {"reasoningContent": {"reasoningText": {"text": "hm", "signature": "RXFRQg=="}}},
+            {"toolUse": {"toolUseId": "t1", "name": "look", "input": {}}},
+        ]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "t1", "content": [{"searchResult": found}]}}]},
+    ]}));
+    let (own, _) = encode(&request, "anthropic.claude-sonnet-4-5");
+    assert_eq!(own["messages"][2]["content"][0]["toolResult"]["content"], json!([{"searchResult": found}]));
+    let there = AnthropicMessages.encode_request(&request, &Dialect::of("claude-sonnet-4-5")).expect("encodable").body;
+    let turns = &there["messages"];
+    assert_eq!(turns[1]["content"][0], json!({"type": "thinking", "thinking": "hm", "signature": "RXFRQg=="}));
+    assert_eq!(
+        turns[2]["content"][0]["content"],
+        json!([{"type": "search_result", "source": "https://a", "title": "A", "citations": {"enabled": true},
+            "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}])
+    );
+    let back = AnthropicMessages.decode_request(Value::Object(there).to_string().as_bytes(), Inbound::default());
+    let back = back.expect("a request");
+    let (again, dropped) = encode(&back, "us.anthropic.claude-sonnet-4-5");
+    assert_eq!((&again["messages"][1], &again["messages"][2]), (&own["messages"][1], &own["messages"][2]));
+    assert!(dropped.is_empty(), "{dropped:?}");
+    let (other, dropped) = encode(&back, "amazon.nova-pro-v1:0");
+    assert_eq!((other["messages"][1]["content"].as_array().map(Vec::len), &dropped[..]), (Some(1), &["reasoning"][..]));
+}
+
+#[test]
+fn a_cache_mark_inside_a_result_stands_behind_it() {
+    let mut marked = result("t1", "");
+    if let Part::ToolResult(result) = &mut marked {
+        let cache = Some(CacheHint { ttl: None });
+        result.parts = vec![Part::Text(Text { text: "long".into(), cache, ..Text::default() })];
+    }
+    let request = Request {
+        messages: vec![
+            Message::text(Role::User, "q"),
+            Message::new(Role::Assistant, vec![call("t1", "look", "null")]),
+            Message::new(Role::Tool, vec![marked]),
+        ],
+        ..Request::default()
+    };
+    let (body, _) = encode(&request, "anthropic.claude-sonnet-4-5");
+    assert_eq!(body["messages"][2]["content"][1], json!({"cachePoint": {"type": "default"}}));
+    assert_eq!(body["messages"][1]["content"][0]["toolUse"]["input"], json!({}), "`null` is nothing");
 }

@@ -11,7 +11,7 @@ use super::{
     turns,
 };
 use crate::{
-    codec::{anthropic_messages::knobs, calls, foreign},
+    codec::{anthropic_messages::knobs, calls, foreign, schema},
     error::{Error, Result},
     model::{Output, ReasoningAsk, Request, Sampling, Tool, ToolChoice, tool::Function},
 };
@@ -65,7 +65,8 @@ pub fn encode(request: &Request, dialect: &Dialect) -> Result<Encoded> {
         }
         Some(Output::Text) => drop(body.insert("response_format".to_owned(), json!({"type": "text"}))),
         Some(Output::Json) => drop(body.insert("response_format".to_owned(), json!({"type": "json_object"}))),
-        Some(Output::Schema { name: _, description: _, schema, strict: _ }) => {
+        Some(Output::Schema { name: _, description, schema, strict: _ }) => {
+            let schema = schema::told(schema, description.as_deref());
             let format = json!({"type": "json_object", "json_schema": schema});
             body.insert("response_format".to_owned(), format);
         }
@@ -122,13 +123,17 @@ fn sampling_fields(
     body: &mut Map<String, Value>,
 ) {
     let Sampling { temperature, top_p, top_k, frequency_penalty, presence_penalty, seed, stop, logit_bias } = sampling;
+    // The wire's penalties are from 0 to 1; others go from -2 to 2.
+    let bound = |told: &Option<f64>| told.map(|told| told.clamp(0.0, 1.0));
+    let penalties = [("frequency_penalty", frequency_penalty), ("presence_penalty", presence_penalty)];
+    dropped.extend(penalties.iter().filter(|(_, told)| bound(told) != **told).map(|(name, _)| *name));
     let stops = (!stop.is_empty()).then(|| stop.iter().map(|stop| Value::from(stop.as_str())).collect());
     for (name, key, value) in [
         ("temperature", "temperature", temperature.map(json::number)),
         ("top_p", "p", top_p.map(json::number)),
         ("top_k", "k", top_k.map(Value::from)),
-        ("frequency_penalty", "frequency_penalty", frequency_penalty.map(json::number)),
-        ("presence_penalty", "presence_penalty", presence_penalty.map(json::number)),
+        ("frequency_penalty", "frequency_penalty", bound(frequency_penalty).map(json::number)),
+        ("presence_penalty", "presence_penalty", bound(presence_penalty).map(json::number)),
         ("seed", "seed", seed.map(Value::from)),
         ("stop", "stop_sequences", stops),
     ] {
@@ -213,12 +218,12 @@ fn spec(function: &Function) -> Value {
     if let Some(description) = description {
         inner.insert("description".to_owned(), description.as_str().into());
     }
-    let schema = match parameters {
+    let parameters = match parameters {
         _ if *custom => calls::custom_schema(),
         None => json!({"type": "object", "properties": {}}),
         Some(given) => calls::rooted(given.clone()),
     };
-    inner.insert("parameters".to_owned(), schema);
+    inner.insert("parameters".to_owned(), parameters);
     wire::give_back(&mut inner, extra);
     json!({"type": "function", "function": inner})
 }

@@ -197,12 +197,7 @@ fn shape(request: &Request, dialect: &Dialect, kept: &Map<String, Value>, out: &
                 out.insert("responseSchema".to_owned(), original.clone());
                 return Ok(());
             }
-            let mut given = given.clone();
-            if let (Some(text), Value::Object(map)) = (description, &mut given)
-                && !map.contains_key("description")
-            {
-                map.insert("description".to_owned(), json!(text));
-            }
+            let given = schema::told(given, description.as_deref());
             if dialect.json_schema {
                 out.insert("responseJsonSchema".to_owned(), given);
             } else {

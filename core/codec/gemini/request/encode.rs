@@ -206,7 +206,10 @@ impl Writer<'_> {
     }
 
     fn turn(&mut self, message: &Message, index: usize) -> Result<Turn> {
-        let Message { role, parts, name: _, extra } = message;
+        let Message { role, parts, name, extra } = message;
+        if name.is_some() {
+            self.note("name");
+        }
         let mut turn = Turn::new(if *role == Role::Assistant { "model" } else { "user" });
         turn.extra = extra.of(GEMINI).cloned().unwrap_or_default();
         if matches!(role, Role::System | Role::Developer) {
@@ -259,9 +262,12 @@ impl Writer<'_> {
     /// Everything but calls and results.
     pub fn part(&mut self, part: &Part, index: usize, out: &mut Vec<Value>) -> Result<()> {
         match part {
-            Part::Text(Text { text, citations: _, cache, signature, extra }) => {
+            Part::Text(Text { text, citations, cache, signature, extra }) => {
                 if cache.is_some() {
                     self.note("cache_control");
+                }
+                if !citations.is_empty() {
+                    self.note("citations");
                 }
                 let own = signature.as_ref().filter(|s| s.origin == GEMINI);
                 let kept = extra.of(GEMINI);

@@ -16,7 +16,7 @@ use crate::{
 impl Writer<'_> {
     pub fn media(&mut self, media: &Media, index: usize, out: &mut Vec<Value>) -> Result<()> {
         // A name goes back only as `displayName` among the unknown fields: one dialect of this wire refuses it.
-        let Media { kind, mime, source, name: _, detail, context, cite: _, cache, signature, extra } = media;
+        let Media { kind, mime, source, name, detail, context, cite, cache, signature, extra } = media;
         let feature = match kind {
             MediaKind::Image => "images",
             MediaKind::Document => "documents",
@@ -34,8 +34,13 @@ impl Writer<'_> {
         if cache.is_some() {
             self.note("cache_control");
         }
+        if *cite == Some(true) {
+            self.note("citations");
+        }
+        // The wire has no field for either; a name alone is a file's.
         if let Some(context) = context {
-            out.push(json!({ "text": context }));
+            let title = name.as_deref().map(|name| format!("\n{name}")).unwrap_or_default();
+            out.push(json!({ "text": format!("{context}{title}") }));
         }
         let (key, mut data) = match source {
             MediaSource::Base64(data) => {

@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     error::Kind,
     model::{
-        CacheHint, Media, MediaKind, MediaSource, Message, Output, Part, Reasoning, ReasoningAsk, Role, Signature,
-        Text, Tool, ToolCall, ToolChoice, ToolKind, ToolResult, tool::Function,
+        CacheHint, Citation, Media, MediaKind, MediaSource, Message, Output, Part, Reasoning, ReasoningAsk, Role,
+        Signature, Text, Tool, ToolCall, ToolChoice, ToolKind, ToolResult, tool::Function,
     },
 };
 
@@ -594,4 +594,29 @@ fn adaptive_thinking_with_a_word_for_how_much_keeps_the_word() {
     let reasoning = Some(ReasoningAsk { effort: Some("low".into()), budget: Some(-1), show: Some(true) });
     let (body, _) = encode(&Request { reasoning, ..chat(vec![Message::text(Role::User, "a")]) }, "gemini-3-flash");
     assert_eq!(body["generationConfig"]["thinkingConfig"], json!({ "thinkingLevel": "low", "includeThoughts": true }));
+}
+
+#[test]
+fn what_the_wire_has_no_field_for_is_named_and_a_found_text_keeps_its_title() {
+    let cited = Part::Text(Text {
+        text: "so".into(),
+        citations: vec![Citation { url: Some("https://a".into()), ..Citation::default() }],
+        ..Text::default()
+    });
+    let found = Part::Media(Media {
+        name: Some("Tides".into()),
+        context: Some("https://a".into()),
+        ..Media::new(MediaKind::Document, Some("text/plain".into()), MediaSource::Text("high".into()))
+    });
+    let request = Request {
+        messages: vec![
+            Message { name: Some("bob".into()), ..Message::new(Role::User, vec![found]) },
+            Message::new(Role::Assistant, vec![cited]),
+            Message::text(Role::User, "and?"),
+        ],
+        ..Request::default()
+    };
+    let Encoded { body, dropped } = Gemini.encode_request(&request, &Dialect::of("gemini-2.5-flash")).expect("a body");
+    assert_eq!(dropped, ["name", "citations"]);
+    assert_eq!(body["contents"][0]["parts"][0]["text"], "https://a\nTides");
 }

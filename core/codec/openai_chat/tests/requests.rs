@@ -589,3 +589,36 @@ fn embedding_inputs_come_in_four_shapes() {
         assert!(error.param.as_deref().unwrap_or_default().starts_with("input"), "{body}");
     }
 }
+
+#[test]
+fn empty_texts_of_an_assistant_stay_empty_texts() {
+    let call = json!([{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]);
+    let turn = |said: Value, thought: Value| {
+        let mut body = json!({"model": "m", "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": said, "tool_calls": call},
+            {"role": "tool", "tool_call_id": "c1", "content": "x"},
+        ]});
+        if thought.is_string() {
+            body["messages"][1]["reasoning_content"] = thought;
+        }
+        let thinks = Dialect { reasoning_field: Some("reasoning_content"), ..provider("deepseek") };
+        encoded(&request(&body), &thinks).body["messages"][1].clone()
+    };
+    // Models that think refuse a turn with calls whose thought is missing, be it empty.
+    let sent = turn(json!(""), json!(""));
+    assert_eq!((&sent["content"], &sent["reasoning_content"]), (&json!(""), &json!("")));
+    let sent = turn(Value::Null, Value::Null);
+    assert_eq!((&sent["content"], sent.get("reasoning_content")), (&Value::Null, None));
+}
+
+#[test]
+fn a_server_is_sent_documents_in_its_own_word_whatever_else_it_lacks() {
+    let part = json!({"type": "file_url", "file_url": {"url": "UEsDBA=="}});
+    let asked = request(&json!({"model": "m", "messages": [{"role": "user", "content": [part]}]}));
+    let lacks = Dialect { lacks: &["documents"], ..provider("perplexity") };
+    assert_eq!(encoded(&asked, &lacks).body["messages"][0]["content"], json!([part]));
+    let other = request(&json!({"model": "m", "messages": [{"role": "user", "content": [
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}}]}]}));
+    assert!(CODEC.encode_request(&other, &lacks).is_err());
+}

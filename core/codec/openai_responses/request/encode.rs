@@ -209,8 +209,10 @@ impl Writer<'_> {
             (Some(effort), _) => drop(out.insert("effort".into(), effort.as_str().into())),
             (None, Some(budget @ 1..)) => drop(out.insert("effort".into(), effort_of(*budget).into())),
             (None, Some(0)) if knows_off(&self.dialect.model) => drop(out.insert("effort".into(), "none".into())),
-            // Such a model may be one that does not think unless it is told to.
-            (None, Some(..=-1)) if knows_off(&self.dialect.model) => drop(out.insert("effort".into(), "medium".into())),
+            // Such a model may be one that does not think unless it is told to; so may any at a server that no row names.
+            (None, Some(..=-1)) if knows_off(&self.dialect.model) || self.dialect.assumed => {
+                drop(out.insert("effort".into(), "medium".into()));
+            }
             // "Off" has no word that every model takes; "as you like" is the default.
             (None, Some(..=0)) => self.note("reasoning_effort"),
             (None, None) => {}

@@ -12,7 +12,7 @@ use super::{
     media,
 };
 use crate::{
-    codec::{Dialect, signature},
+    codec::{Dialect, openai_chat::wire::marks_cache, signature},
     error::{Error, Result},
     model::{
         CacheHint, Extra, Media, MediaKind, MediaSource, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind,
@@ -58,6 +58,9 @@ impl Writer<'_> {
     }
 
     fn message(&mut self, message: &Message) -> Result<()> {
+        if message.name.is_some() {
+            self.note("name");
+        }
         match message.role {
             Role::System if marked(&message.extra, INSTRUCTIONS) && self.turns.items.is_empty() => {
                 self.turns.instructions = Some(message.joined_text());
@@ -133,7 +136,7 @@ impl Writer<'_> {
     fn cache(&mut self, hint: Option<&CacheHint>, extra: &Extra, out: &mut Map<String, Value>) {
         let own = ["prompt_cache_breakpoint", "cache_control"];
         let Some(hint) = hint.filter(|_| own.iter().all(|key| !marked(extra, key))) else { return };
-        if self.dialect.provider != "openai" {
+        if !marks_cache(extra, self.dialect) {
             return self.note("cache_control");
         }
         let mut point = Map::new();

@@ -185,3 +185,47 @@ fn counts_take_only_what_weighs() {
     assert_eq!(OpenaiResponses.decode_count(br#"{"object":"response.input_tokens","input_tokens":11}"#).unwrap(), 11);
     assert!(OpenaiResponses.decode_count(b"{}").is_err());
 }
+
+#[test]
+fn names_are_told_as_dropped_and_openais_own_cache_marks_go_to_servers_that_no_row_names() {
+    let chat = json!({"model": "m", "messages": [{"role": "user", "name": "bob", "content": [
+        {"type": "text", "text": "long", "prompt_cache_breakpoint": {"mode": "explicit", "ttl": "30m"}},
+        {"type": "text", "text": "q"}]}]});
+    let asked = OpenaiChat.decode_request(chat.to_string().as_bytes(), Inbound::default()).unwrap();
+    let unknown = Dialect { assumed: true, ..Dialect::of("m") };
+    let encoded = OpenaiResponses.encode_request(&asked, &unknown).unwrap();
+    let mark = json!({"mode": "explicit", "ttl": "30m"});
+    assert_eq!(encoded.body["input"][0]["content"][0]["prompt_cache_breakpoint"], mark);
+    assert_eq!(encoded.dropped, ["name"]);
+    assert_eq!(encode(&asked, "xai").1, ["name", "cache_control"]);
+    // Another family's mark is no word of theirs.
+    let other = json!({"model": "m", "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}]}]});
+    let asked = OpenaiChat.decode_request(other.to_string().as_bytes(), Inbound::default()).unwrap();
+    assert_eq!(OpenaiResponses.encode_request(&asked, &unknown).unwrap().dropped, ["cache_control"]);
+}
+
+#[test]
+fn sound_keeps_the_word_that_the_other_vendor_has_for_it() {
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": [
+        {"type": "input_audio", "input_audio": {"data": "SUQz", "format": "mp3"}}]}]});
+    let asked = OpenaiChat.decode_request(chat.to_string().as_bytes(), Inbound::default()).unwrap();
+    let there = Gemini.encode_request(&asked, &Dialect::of("gemini-2.5-flash")).unwrap();
+    assert_eq!(there.body["contents"][0]["parts"][0]["inlineData"]["mimeType"], "audio/mp3");
+    let back = OpenaiChat.encode_request(&asked, &Dialect::of("m")).unwrap();
+    assert_eq!(back.body["messages"][0]["content"][0]["input_audio"]["format"], "mp3");
+}
+
+#[test]
+fn thinking_as_the_model_likes_is_said_where_its_default_is_not_known() {
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": "q"}], "reasoning": {"enabled": true}});
+    let asked = OpenaiChat.decode_request(chat.to_string().as_bytes(), Inbound::default()).unwrap();
+    for (model, assumed, effort) in
+        [("glm-5", true, Some("medium")), ("gpt-5.2", false, Some("medium")), ("o3", false, None)]
+    {
+        let dialect = Dialect { assumed, ..Dialect::of(model) };
+        let encoded = OpenaiResponses.encode_request(&asked, &dialect).unwrap();
+        let told = encoded.body.get("reasoning").and_then(|reasoning| reasoning.get("effort")?.as_str());
+        assert_eq!(told, effort, "{model}");
+    }
+}
