@@ -103,6 +103,33 @@ async fn a_broken_file_never_goes_live_and_the_status_names_file_and_line() {
     }
 }
 
+/// A guard that lies behind a link (a mounted map, a checkout) must not go because the link's end is away for a while, and a pipe
+/// must not keep its reader for ever.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_folder_lists_and_nobody_can_read_is_refused_and_no_stage_that_was_taken_out() {
+    let guard = "fn request(request, context) { return respond(\"guarded\"); }";
+    let gateway = Gateway::with("", &[("elsewhere/a.rhai", guard), ("scripts/b.rhai", "fn route(r, t, c) { }")]).await;
+    let at = |name: &str| gateway.dir.path().join(name);
+    std::os::unix::fs::symlink("../elsewhere/a.rhai", at("scripts/a.rhai")).expect("linked");
+    let guarded = async || Openai.text(&Openai.ask(&gateway, "mock", false).await) == "guarded";
+    eventually("the link is live", guarded).await;
+    std::fs::rename(at("elsewhere"), at("away")).expect("away");
+    gateway.write("scripts/b.rhai", "fn route(r, t, c) { () }");
+    eventually("it is refused", async || status(&gateway).await["refused"].is_object()).await;
+    let refused = status(&gateway).await["refused"]["errors"].clone();
+    assert!(refused[0]["file"] == "scripts/a.rhai", "{refused}");
+    assert!(guarded().await, "the guard stays");
+    std::fs::remove_file(at("scripts/a.rhai")).expect("taken out");
+    eventually("taken out on purpose", async || status(&gateway).await["refused"].is_null()).await;
+    assert!(!guarded().await);
+    assert!(std::process::Command::new("mkfifo").arg(at("scripts/p.rhai")).status().expect("mkfifo").success());
+    eventually("a pipe is refused", async || status(&gateway).await["refused"].is_object()).await;
+    std::fs::remove_file(at("scripts/p.rhai")).expect("removed");
+    gateway.write("scripts/c.rhai", guard);
+    eventually("edits are seen", guarded).await;
+}
+
 #[tokio::test]
 async fn mending_the_file_clears_the_refusal() {
     let script = |word: &str| format!("fn request(request, context) {{ return respond(\"{word}\"); }}");
