@@ -233,6 +233,8 @@ impl Running {
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        // Before anybody is served, as all that binds callers.
+        days::restore(limits.meters(), &*store).await;
         let quotas = Quotas::new(store.clone(), limits.desk().cloned());
         quotas.configure(&config.quotas, runtime.routes.providers());
         quotas.prepare().await;
@@ -313,7 +315,6 @@ impl Running {
             token,
         });
         let stop = close.clone();
-        days::restore(gateway.state.limits.meters(), &*store).await;
         let told = gateway.clone();
         let webhook = move || told.runtime.load().config.alerts.clone();
         let heard = budgets.alarm().hear().context("alerts are heard once a process")?;
