@@ -165,6 +165,8 @@ struct Running {
     /// The service that was asked for, where prices differ by it, and the one that the answer names.
     asked: Option<ServiceTier>,
     served: Option<ServiceTier>,
+    /// Its usage is no count of its upstream's.
+    guessed: bool,
 }
 
 /// A finished request on its way to its record: all that it was, but for what it held back from others.
@@ -332,7 +334,7 @@ impl Exchange {
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
         let (target, began) = (target.clone(), clock::now());
         let number = inner.cx.attempt;
-        inner.running = Some(Running { target, number, began, accepted: false, asked, served: None });
+        inner.running = Some(Running { target, number, began, accepted: false, asked, served: None, guessed: false });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
@@ -369,14 +371,14 @@ impl Inner {
     /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
     /// used is unknown.
     fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
-        let Some(Running { target, number, began: _, accepted, asked, served }) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
+        let Running { target, number, began: _, accepted, asked, served, guessed } = running;
         if let Some(usage) = &mut self.record.usage {
             usage.service_tier = served.or(usage.service_tier).or(asked);
         }
         let usage = self.record.usage.clone();
-        let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
         let later = self.background || self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model();
-        let free = usage.is_none() && (later || !(accepted || lost));
+        let free = usage.is_none() && (later || !(accepted || is_lost(&outcome)));
         let cost = match (&usage, &target.rates) {
             _ if free => Some(0),
             (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),
@@ -391,10 +393,15 @@ impl Inner {
             usage,
             cost_nano_usd: cost,
             price,
-            estimated: false,
+            estimated: guessed,
             took,
         });
     }
+}
+
+/// Nobody knows what its upstream did.
+fn is_lost(outcome: &str) -> bool {
+    outcome == CLIENT_LEFT || outcome == Kind::UpstreamTimeout.facts().1
 }
 
 impl Drop for Exchange {

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{Exchange, Inner, Running};
+use super::{Exchange, Inner, Running, is_lost};
 use crate::{
     account::{Attempt, estimate::Estimates},
     clock,
@@ -71,23 +71,44 @@ impl Exchange {
     }
 
     /// One of several ended with this outcome.
-    pub fn ended(&mut self, number: u32, outcome: String) {
+    pub fn ended(&mut self, number: u32, outcome: String, estimates: &Estimates) {
         self.take_up(number);
         let running = self.running.as_ref().filter(|running| running.number == number);
         let Some((name, began)) = running.map(|running| (running.target.name.clone(), running.began)) else { return };
-        self.attempted(&name, outcome, began);
+        self.failed(&name, outcome, began, estimates);
+    }
+
+    /// An attempt at `target` failed, and another may follow. What its upstream had begun, or may have, and did not count is
+    /// estimated, as it is for a request's last attempt.
+    pub fn failed(&mut self, target: &Arc<str>, outcome: String, began: Instant, estimates: &Estimates) {
+        let inner = &**self;
+        let known = inner.record.usage.as_ref();
+        let lacks = known.and_then(|known| known.input_tokens).is_none();
+        let late = inner.size.cut && inner.size.arrived > known.and_then(|known| known.output_tokens).unwrap_or(0);
+        let begun = inner.running.as_ref().is_some_and(|running| running.accepted) || is_lost(&outcome);
+        let operation = inner.cx.operation;
+        let reads = operation.spends() && !operation.is_opaque() && !inner.background;
+        if begun && reads && (lacks || late) {
+            self.guess(target, estimates);
+        }
+        self.attempted(target, outcome, began);
     }
 
     /// A stream at `target` broke off after output, and another attempt follows: what nobody counted is estimated now.
     pub fn broke_off(&mut self, target: &Arc<str>, outcome: &str, began: Instant, estimates: &Estimates) {
+        self.guess(target, estimates);
+        self.attempted(target, outcome.to_owned(), began);
+    }
+
+    /// The attempt under way ends before its upstream has counted: its prompt and what came of its answer are taken as used.
+    fn guess(&mut self, target: &Arc<str>, estimates: &Estimates) {
         let inner = &mut **self;
         let known = inner.record.usage.clone().unwrap_or_default();
         let input = known.input_tokens.unwrap_or_else(|| inner.size.tokens(target, estimates));
         let output = known.output_tokens.unwrap_or(0).max(inner.size.arrived);
         inner.record.usage = Some(Usage { input_tokens: Some(input), output_tokens: Some(output), ..known });
-        self.attempted(target, outcome.to_owned(), began);
-        if let Some(row) = self.record.ledger.last_mut() {
-            row.estimated = true;
+        if let Some(running) = &mut inner.running {
+            running.guessed = true;
         }
     }
 
