@@ -19,16 +19,16 @@ use serde_json::{Map, Value};
 use self::beside::Beside;
 pub use self::wire::Wire;
 use crate::{
-    account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
+    account::{Attempt, Record, SettleQueue, estimate::Size},
     auth::Principal,
     cache::{Landed, Leading},
     clock,
     codec::{ClientView, document::Document},
     context::{Context, Step},
-    error::{Error, Kind},
+    error::Error,
     experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
-    model::{FinishReason, Operation, ServiceTier, Usage},
+    model::{FinishReason, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
     queue::Place,
@@ -365,43 +365,6 @@ impl Exchange {
         }
         self.settle.send(Settled(inner));
     }
-}
-
-impl Inner {
-    /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
-    /// used is unknown.
-    fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
-        let Some(running) = self.running.take() else { return };
-        let Running { target, number, began: _, accepted, asked, served, guessed } = running;
-        if let Some(usage) = &mut self.record.usage {
-            usage.service_tier = served.or(usage.service_tier).or(asked);
-        }
-        let usage = self.record.usage.clone();
-        let later = self.background || self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model();
-        let free = usage.is_none() && (later || !(accepted || is_lost(&outcome)));
-        let cost = match (&usage, &target.rates) {
-            _ if free => Some(0),
-            (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),
-            _ => None,
-        };
-        let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
-        let price = target.rates.as_ref().and_then(priced);
-        self.record.charge(Attempt {
-            number,
-            target: target.name.clone(),
-            outcome,
-            usage,
-            cost_nano_usd: cost,
-            price,
-            estimated: guessed,
-            took,
-        });
-    }
-}
-
-/// Nobody knows what its upstream did.
-fn is_lost(outcome: &str) -> bool {
-    outcome == CLIENT_LEFT || outcome == Kind::UpstreamTimeout.facts().1
 }
 
 impl Drop for Exchange {

@@ -155,7 +155,8 @@ impl Running {
 
     pub async fn start_at(place: Place) -> Result<Running, StartError> {
         let (scripts, plugins) = (Scripts::live(), Plugins::live(Some(Arc::new(Outside::new(proxies())))));
-        let (loaded, ground) = ground::read(&place).await.map_err(StartError::Other)?;
+        let (mut loaded, ground) = ground::read(&place).await.map_err(StartError::Other)?;
+        loaded.problems.extend(super::certificates(&loaded.config));
         let content = Content::of(&loaded.config);
         let files = match Runtime::of(loaded, &scripts, &plugins) {
             Ok(files) => files,
@@ -268,6 +269,7 @@ impl Running {
                 store: store.clone(),
                 audit: audit.clone(),
                 secrets: secrets.clone(),
+                certificates: listener.certificates().cloned(),
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),

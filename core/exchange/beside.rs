@@ -1,16 +1,21 @@
 //! Attempts of one request that run at the same time, and streams that break off: each gets its row, whatever becomes of it. Part of
 //! the exchange, which owns them; who is asked, and who wins, is said by the gateway.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{Exchange, Inner, Running, is_lost};
+use super::{CLIENT_LEFT, Exchange, Inner, Running};
 use crate::{
-    account::{Attempt, estimate::Estimates},
+    account::{Attempt, estimate::Estimates, price::Rates},
     clock,
     codec::document::Document,
     context::Step,
+    error::Kind,
     limit::Need,
-    model::Usage,
+    model::{Operation, Usage},
     route::Target,
 };
 
@@ -140,7 +145,42 @@ impl Exchange {
 }
 
 impl Inner {
+    /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
+    /// used is unknown.
+    pub(super) fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
+        let Some(running) = self.running.take() else { return };
+        let Running { target, number, began: _, accepted, asked, served, guessed } = running;
+        if let Some(usage) = &mut self.record.usage {
+            usage.service_tier = served.or(usage.service_tier).or(asked);
+        }
+        let usage = self.record.usage.clone();
+        let later = self.background || self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model();
+        let free = usage.is_none() && (later || !(accepted || is_lost(&outcome)));
+        let cost = match (&usage, &target.rates) {
+            _ if free => Some(0),
+            (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),
+            _ => None,
+        };
+        let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
+        let price = target.rates.as_ref().and_then(priced);
+        self.record.charge(Attempt {
+            number,
+            target: target.name.clone(),
+            outcome,
+            usage,
+            cost_nano_usd: cost,
+            price,
+            estimated: guessed,
+            took,
+        });
+    }
+
     pub(super) fn next_aside(&mut self) -> Option<Running> {
         self.beside.as_mut().and_then(|beside| beside.aside.pop())
     }
+}
+
+/// Nobody knows what its upstream did.
+fn is_lost(outcome: &str) -> bool {
+    outcome == CLIENT_LEFT || outcome == Kind::UpstreamTimeout.facts().1
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     family::{FAMILIES, Openai},
+    keys,
     support::{Gateway, Process, Say, Upstream, begin, eventually, read_rest, read_until, request},
 };
 
@@ -128,6 +129,33 @@ async fn what_the_folder_lists_and_nobody_can_read_is_refused_and_no_stage_that_
     std::fs::remove_file(at("scripts/p.rhai")).expect("removed");
     gateway.write("scripts/c.rhai", guard);
     eventually("edits are seen", guarded).await;
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_used_start_nothing_and_stand_in_the_status_of_what_runs() {
+    let toml = "[server]\nlisten = \"127.0.0.1:0\"\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n\
+                [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nkind = \"memory\"\n[auth]\nrequired = false\n";
+    let place = keys::folder(toml);
+    std::fs::write(place.path().join("cert.pem"), "no certificate").expect("written");
+    std::fs::write(place.path().join("key.pem"), "no key").expect("written");
+    for command in ["check", "serve"] {
+        let out = keys::run(place.path(), &[command]);
+        let said = keys::text(&[out.stdout, out.stderr].concat());
+        assert_eq!(out.status.code(), Some(78), "{said}");
+        assert!(said.contains("gateway.toml:1") && said.contains("cert.pem holds no certificate"), "{said}");
+    }
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters").self_signed(&key);
+    let (cert, key) = (cert.expect("signed").pem(), key.serialize_pem());
+    let gateway = Gateway::with(toml, &[("cert.pem", &cert), ("key.pem", &key)]).await;
+    assert!(status(&gateway).await["certificates"].is_null());
+    gateway.write("cert.pem", "no certificate");
+    let told = async || status(&gateway).await["certificates"].as_str().is_some_and(|why| why.contains("cert.pem"));
+    eventually("the bad one is told", told).await;
+    let ready = gateway.admin("GET", "/health/ready", "").await;
+    assert!(ready.status == 200 && ready.json()["certificates"].is_string(), "{}", ready.text());
+    gateway.write("cert.pem", &cert);
+    eventually("all is well", async || status(&gateway).await["certificates"].is_null()).await;
 }
 
 #[tokio::test]
