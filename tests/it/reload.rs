@@ -142,7 +142,7 @@ async fn certificates_that_cannot_be_used_start_nothing_and_stand_in_the_status_
         let out = keys::run(place.path(), &[command]);
         let said = keys::text(&[out.stdout, out.stderr].concat());
         assert_eq!(out.status.code(), Some(78), "{said}");
-        assert!(said.contains("gateway.toml:1") && said.contains("cert.pem holds no certificate"), "{said}");
+        assert!(said.contains("gateway.toml:3") && said.contains("cert.pem holds no certificate"), "{said}");
     }
     let key = rcgen::KeyPair::generate().expect("a key");
     let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters").self_signed(&key);
