@@ -19,16 +19,16 @@ use serde_json::{Map, Value};
 use self::beside::Beside;
 pub use self::wire::Wire;
 use crate::{
-    account::{Attempt, Record, SettleQueue, estimate::Size, price::Rates},
+    account::{Attempt, Record, SettleQueue, estimate::Size},
     auth::Principal,
     cache::{Landed, Leading},
     clock,
     codec::{ClientView, document::Document},
     context::{Context, Step},
-    error::{Error, Kind},
+    error::Error,
     experiment::Part,
     limit::{self, Bounds, Need, Permit, Reservation},
-    model::{FinishReason, Operation, ServiceTier, Usage},
+    model::{FinishReason, ServiceTier, Usage},
     opaque::Opaque,
     pipeline::Chain,
     queue::Place,
@@ -165,6 +165,8 @@ struct Running {
     /// The service that was asked for, where prices differ by it, and the one that the answer names.
     asked: Option<ServiceTier>,
     served: Option<ServiceTier>,
+    /// Its usage is no count of its upstream's.
+    guessed: bool,
 }
 
 /// A finished request on its way to its record: all that it was, but for what it held back from others.
@@ -332,7 +334,7 @@ impl Exchange {
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
         let (target, began) = (target.clone(), clock::now());
         let number = inner.cx.attempt;
-        inner.running = Some(Running { target, number, began, accepted: false, asked, served: None });
+        inner.running = Some(Running { target, number, began, accepted: false, asked, served: None, guessed: false });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
@@ -362,38 +364,6 @@ impl Exchange {
             inner.record.usage.get_or_insert_default().add(&spent);
         }
         self.settle.send(Settled(inner));
-    }
-}
-
-impl Inner {
-    /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
-    /// used is unknown.
-    fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
-        let Some(Running { target, number, began: _, accepted, asked, served }) = self.running.take() else { return };
-        if let Some(usage) = &mut self.record.usage {
-            usage.service_tier = served.or(usage.service_tier).or(asked);
-        }
-        let usage = self.record.usage.clone();
-        let lost = [CLIENT_LEFT, Kind::UpstreamTimeout.facts().1].contains(&&*outcome);
-        let later = self.background || self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model();
-        let free = usage.is_none() && (later || !(accepted || lost));
-        let cost = match (&usage, &target.rates) {
-            _ if free => Some(0),
-            (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),
-            _ => None,
-        };
-        let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
-        let price = target.rates.as_ref().and_then(priced);
-        self.record.charge(Attempt {
-            number,
-            target: target.name.clone(),
-            outcome,
-            usage,
-            cost_nano_usd: cost,
-            price,
-            estimated: false,
-            took,
-        });
     }
 }
 

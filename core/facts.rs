@@ -81,6 +81,8 @@ impl Gateway {
             "store": self.state.store.trouble().unwrap_or("ok"),
             // Values that could not be looked at again: what was read last is used.
             "secrets": self.state.secrets.trouble(),
+            // New ones that cannot be used: those before go on.
+            "certificates": self.bad_certificates(),
             "refused": refused.as_deref().map(|r| r.json()),
             "version": standing.named(),
             // All is well, but what runs is not what lies in the folder.
@@ -90,6 +92,11 @@ impl Gateway {
             "reverted": standing.held.as_ref().map(|held| held.json()),
         });
         (!draining, body)
+    }
+
+    fn bad_certificates(&self) -> Option<String> {
+        let trouble = self.state.certificates.as_ref().and_then(|certificates| certificates.trouble());
+        trouble.map(|trouble| trouble.to_string())
     }
 }
 
@@ -156,6 +163,7 @@ impl Facts for Gateway {
             "refused": refused.as_deref().map(|r| r.json()),
             // Each secret that lies elsewhere, and how fresh it is.
             "secrets": self.state.secrets.status(),
+            "certificates": self.bad_certificates(),
             "keyring": self.state.secrets.ring().json(),
         });
         for (name, value) in standing.as_object().into_iter().flatten() {

@@ -36,7 +36,7 @@ use crate::{
     script::Scripts,
     seal::Seals,
     secrets::Secrets,
-    server::{BodyLimits, BodyMemory},
+    server::{BodyLimits, BodyMemory, Certificates},
     store::{self, Store},
     stored::Stored,
     suite,
@@ -95,6 +95,8 @@ pub struct State {
     pub store: Arc<dyn Store>,
     /// Secrets that gateway.toml only names.
     pub secrets: Arc<Secrets>,
+    /// Of the clients' port, where it speaks TLS.
+    pub certificates: Option<Arc<Certificates>>,
     /// What was done to the gateway, and what it refused for reasons of security.
     pub audit: Arc<Audit>,
     /// The change that did not go live, until one does.

@@ -31,7 +31,7 @@ pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
         return;
     };
     let known = row.usage.clone().unwrap_or_default();
-    if let (Some(tokens), true, 0) = (known.input_tokens, alone, size.media_bytes) {
+    if let (Some(tokens), true, 0) = (known.input_tokens, alone && !row.estimated, size.media_bytes) {
         estimates.learn(&row.target, size.text_bytes, tokens);
     }
     let free = row.usage.is_none() && row.cost_nano_usd == Some(0) && size.arrived == 0;

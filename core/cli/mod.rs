@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Place, Problem},
     model::Operation,
     provider::Transport,
+    server::Certificates,
 };
 
 pub mod audit;
@@ -213,12 +214,19 @@ fn compile(config: &Config) -> (Vec<Problem>, Vec<String>) {
         }));
     }
     let mut problems = routes.err().unwrap_or_default();
+    problems.extend(certificates(config));
     problems.extend(crate::prompt::Prompts::build(&config.sources).err().unwrap_or_default());
     match built {
         Ok(_) => problems.extend(crate::suite::gate(config, &plugins)),
         Err(found) => problems.extend(found),
     }
     (problems, notes)
+}
+
+/// What is wrong with the files of `server.tls`: a start needs them.
+fn certificates(config: &Config) -> Option<Problem> {
+    let error = Certificates::load(config.server.tls.as_ref()?).err()?;
+    Some(config.problem("server.tls", format!("`server.tls`: {}", error.message)))
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -155,7 +155,8 @@ impl Running {
 
     pub async fn start_at(place: Place) -> Result<Running, StartError> {
         let (scripts, plugins) = (Scripts::live(), Plugins::live(Some(Arc::new(Outside::new(proxies())))));
-        let (loaded, ground) = ground::read(&place).await.map_err(StartError::Other)?;
+        let (mut loaded, ground) = ground::read(&place).await.map_err(StartError::Other)?;
+        loaded.problems.extend(super::certificates(&loaded.config));
         let content = Content::of(&loaded.config);
         let files = match Runtime::of(loaded, &scripts, &plugins) {
             Ok(files) => files,
@@ -233,6 +234,8 @@ impl Running {
         budgets.configure(limit::configured(&config));
         budgets.prepare().await;
         let (limits, books) = limit::counting(&*store, &config.store, &budgets)?;
+        // Before anybody is served, as all that binds callers.
+        days::restore(limits.meters(), &*store).await;
         let quotas = Quotas::new(store.clone(), limits.desk().cloned());
         quotas.configure(&config.quotas, runtime.routes.providers());
         quotas.prepare().await;
@@ -266,6 +269,7 @@ impl Running {
                 store: store.clone(),
                 audit: audit.clone(),
                 secrets: secrets.clone(),
+                certificates: listener.certificates().cloned(),
                 refused: ArcSwapOption::empty(),
                 draining: false.into(),
                 rollout: rollout::Slot::default(),
@@ -313,7 +317,6 @@ impl Running {
             token,
         });
         let stop = close.clone();
-        days::restore(gateway.state.limits.meters(), &*store).await;
         let told = gateway.clone();
         let webhook = move || told.runtime.load().config.alerts.clone();
         let heard = budgets.alarm().hear().context("alerts are heard once a process")?;

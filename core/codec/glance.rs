@@ -72,6 +72,9 @@ pub fn glance(format: Format, operation: Operation, body: &[u8], searches: bool)
         FinishAt::Choice(Key::Camel) => after(text, &FINISH_REASON_CAMEL),
         FinishAt::Top(key) => at(key),
     };
+    if operation == Operation::Chat && finish == Some(FAILED) {
+        return decoded(format, body);
+    }
     let called = marks.call.is_some_and(|call| memchr::memmem::find(text, call).is_some());
     let mut used = at(usage)
         .and_then(|u| read_usage(format, usage, u))
@@ -133,6 +136,9 @@ fn after<'a>(content: &'a [u8], key: &FinderRev<'static>) -> Option<&'a [u8]> {
     Some(&value[..end + 2])
 }
 
+/// How an answer ends whose upstream failed in the middle of it (OpenRouter).
+const FAILED: &[u8] = br#""error""#;
+
 /// Searchers, made once.
 static FINISH_REASON: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"finish_reason\""));
 static FINISH_REASON_CAMEL: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"finishReason\""));
@@ -191,6 +197,8 @@ mod tests {
                 "null",
                 "<html>",
                 r#"{"choices":[{"a":"b"}],"content":[],"candidates":[{"#,
+                r#"{"choices":[{"message":{"content":"a"},"finish_reason":"error","error":{"message":"x","code":502}}]}"#,
+                r#"{"choices":[{"message":{"content":"a"},"finish_reason":"error"}]}"#,
                 r#"{"choices":[]} {"choices":[]}"#,
             ] {
                 let error = glance(format, Operation::Chat, body.as_bytes(), true).expect_err(body);

@@ -278,7 +278,9 @@ pub fn budget(raw: &Value) -> Result<Budget, (String, String)> {
             raw[key] = number.to_string().into();
         }
     }
-    let raw: file::Budget = serde_json::from_value(raw).map_err(|e| ("usd".to_owned(), e.to_string()))?;
+    let window = raw.get("per").map(|per| serde_json::from_value::<file::Per>(per.clone()));
+    let key = if window.is_some_and(|window| window.is_err()) { "per" } else { "usd" };
+    let raw: file::Budget = serde_json::from_value(raw).map_err(|e| (key.to_owned(), e.to_string()))?;
     super::resolve::budget(raw)
 }
 

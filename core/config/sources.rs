@@ -84,7 +84,7 @@ impl Sources {
         let mut found = Vec::new();
         list(&root.join("prompts"), "prompts", DEEPEST, &mut found, &mut Vec::new());
         for (name, path) in found.drain(..).filter(|(name, _)| name.ends_with(".toml")) {
-            match text(&path, MOST_BYTES) {
+            match listed(&path) {
                 Ok(Some(text)) => drop(sources.prompts.insert(name, text.into())),
                 Ok(None) => {}
                 Err(message) => problems.push(problem(&name, message)),
@@ -95,7 +95,7 @@ impl Sources {
             found.iter().filter_map(|(name, _)| Some(name.strip_suffix(".wasm")?.to_owned())).collect();
         for (name, path) in &found {
             if name.strip_suffix(".test.toml").is_some_and(|stem| tested.iter().any(|own| own == stem)) {
-                match text(path, MOST_BYTES) {
+                match listed(path) {
                     Ok(Some(text)) => drop(sources.scripts.insert(name.clone(), text.into())),
                     Ok(None) => {}
                     Err(message) => problems.push(problem(name, message)),
@@ -103,10 +103,10 @@ impl Sources {
             }
         }
         for (name, path) in found.into_iter().filter(|(name, _)| name.ends_with(".wasm")) {
-            match Plugin::read(&path) {
+            match regular(&path).and_then(|()| Plugin::read(&path)) {
                 Ok(plugin) => drop(sources.plugins.insert(name, plugin)),
                 // Gone between the listing and the reading.
-                Err(_) if !path.exists() => {}
+                Err(_) if fs::symlink_metadata(&path).is_err() => {}
                 Err(message) => problems.push(problem(&name, message)),
             }
         }
@@ -122,7 +122,7 @@ impl Sources {
             if !(name.ends_with(".rhai") || name.ends_with(".test.toml")) {
                 continue;
             }
-            match text(&path, MOST_BYTES) {
+            match listed(&path) {
                 Ok(Some(text)) => drop(sources.scripts.insert(name, text.into())),
                 // Gone between the listing and the reading: as if it had never been there.
                 Ok(None) => {}
@@ -146,6 +146,24 @@ impl Plugin {
 
     pub fn of(bytes: Arc<[u8]>) -> Plugin {
         Plugin { size: bytes.len() as u64, hash: hash([("", &*bytes)]), bytes }
+    }
+}
+
+/// The text of a file that a folder lists; `None` if it is gone meanwhile.
+fn listed(path: &Path) -> Result<Option<String>, String> {
+    regular(path)?;
+    text(path, MOST_BYTES)
+}
+
+/// What a folder lists is meant to be read: a link whose end is away is no stage that was taken out, and a pipe would keep its
+/// reader for ever.
+fn regular(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(facts) if !facts.is_file() => Err("is neither a file nor a folder".to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_ok() => {
+            Err("is a link to a file that is not there: mend it or remove it".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,16 +1,21 @@
 //! Attempts of one request that run at the same time, and streams that break off: each gets its row, whatever becomes of it. Part of
 //! the exchange, which owns them; who is asked, and who wins, is said by the gateway.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{Exchange, Inner, Running};
+use super::{CLIENT_LEFT, Exchange, Inner, Running};
 use crate::{
-    account::{Attempt, estimate::Estimates},
+    account::{Attempt, estimate::Estimates, price::Rates},
     clock,
     codec::document::Document,
     context::Step,
+    error::Kind,
     limit::Need,
-    model::Usage,
+    model::{Operation, Usage},
     route::Target,
 };
 
@@ -71,23 +76,44 @@ impl Exchange {
     }
 
     /// One of several ended with this outcome.
-    pub fn ended(&mut self, number: u32, outcome: String) {
+    pub fn ended(&mut self, number: u32, outcome: String, estimates: &Estimates) {
         self.take_up(number);
         let running = self.running.as_ref().filter(|running| running.number == number);
         let Some((name, began)) = running.map(|running| (running.target.name.clone(), running.began)) else { return };
-        self.attempted(&name, outcome, began);
+        self.failed(&name, outcome, began, estimates);
+    }
+
+    /// An attempt at `target` failed, and another may follow. What its upstream had begun, or may have, and did not count is
+    /// estimated, as it is for a request's last attempt.
+    pub fn failed(&mut self, target: &Arc<str>, outcome: String, began: Instant, estimates: &Estimates) {
+        let inner = &**self;
+        let known = inner.record.usage.as_ref();
+        let lacks = known.and_then(|known| known.input_tokens).is_none();
+        let late = inner.size.cut && inner.size.arrived > known.and_then(|known| known.output_tokens).unwrap_or(0);
+        let begun = inner.running.as_ref().is_some_and(|running| running.accepted) || is_lost(&outcome);
+        let operation = inner.cx.operation;
+        let reads = operation.spends() && !operation.is_opaque() && !inner.background;
+        if begun && reads && (lacks || late) {
+            self.guess(target, estimates);
+        }
+        self.attempted(target, outcome, began);
     }
 
     /// A stream at `target` broke off after output, and another attempt follows: what nobody counted is estimated now.
     pub fn broke_off(&mut self, target: &Arc<str>, outcome: &str, began: Instant, estimates: &Estimates) {
+        self.guess(target, estimates);
+        self.attempted(target, outcome.to_owned(), began);
+    }
+
+    /// The attempt under way ends before its upstream has counted: its prompt and what came of its answer are taken as used.
+    fn guess(&mut self, target: &Arc<str>, estimates: &Estimates) {
         let inner = &mut **self;
         let known = inner.record.usage.clone().unwrap_or_default();
         let input = known.input_tokens.unwrap_or_else(|| inner.size.tokens(target, estimates));
         let output = known.output_tokens.unwrap_or(0).max(inner.size.arrived);
         inner.record.usage = Some(Usage { input_tokens: Some(input), output_tokens: Some(output), ..known });
-        self.attempted(target, outcome.to_owned(), began);
-        if let Some(row) = self.record.ledger.last_mut() {
-            row.estimated = true;
+        if let Some(running) = &mut inner.running {
+            running.guessed = true;
         }
     }
 
@@ -119,7 +145,42 @@ impl Exchange {
 }
 
 impl Inner {
+    /// The attempt under way becomes its row. What an upstream turned away is free; what it took without telling how much it
+    /// used is unknown.
+    pub(super) fn charge(&mut self, outcome: Cow<'static, str>, took: Duration) {
+        let Some(running) = self.running.take() else { return };
+        let Running { target, number, began: _, accepted, asked, served, guessed } = running;
+        if let Some(usage) = &mut self.record.usage {
+            usage.service_tier = served.or(usage.service_tier).or(asked);
+        }
+        let usage = self.record.usage.clone();
+        let later = self.background || self.cx.operation == Operation::CountTokens || self.cx.operation.lacks_model();
+        let free = usage.is_none() && (later || !(accepted || is_lost(&outcome)));
+        let cost = match (&usage, &target.rates) {
+            _ if free => Some(0),
+            (Some(usage), Some(rates)) => rates.cost_at(usage, self.cx.now),
+            _ => None,
+        };
+        let priced = |rates: &Arc<Rates>| (usage.is_some() && cost.is_some()).then_some(rates.version);
+        let price = target.rates.as_ref().and_then(priced);
+        self.record.charge(Attempt {
+            number,
+            target: target.name.clone(),
+            outcome,
+            usage,
+            cost_nano_usd: cost,
+            price,
+            estimated: guessed,
+            took,
+        });
+    }
+
     pub(super) fn next_aside(&mut self) -> Option<Running> {
         self.beside.as_mut().and_then(|beside| beside.aside.pop())
     }
+}
+
+/// Nobody knows what its upstream did.
+fn is_lost(outcome: &str) -> bool {
+    outcome == CLIENT_LEFT || outcome == Kind::UpstreamTimeout.facts().1
 }

@@ -231,7 +231,7 @@ impl Gateway {
                 }
                 return result;
             };
-            exchange.attempted(&target.name, error.code().to_owned(), began);
+            exchange.failed(&target.name, error.code().to_owned(), began, &self.state.estimates);
             if exchange.cx.operation == Operation::CountTokens && target.provider.counts_not(&error) {
                 return Ok(Attempted::Answered(reply::estimate(exchange, document)));
             }

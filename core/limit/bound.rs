@@ -253,6 +253,14 @@ impl Bound {
         }
     }
 
+    /// A scope that came later refused: the request is given back, its place stays until the request ends. Whether a shadow limit
+    /// had counted it nobody knows any more.
+    pub(super) fn forgo(&self, today: Today) {
+        if let Some((limits, meter)) = self.limits.as_ref().filter(|(limits, _)| !limits.shadow) {
+            meter.undo(limits, today, false, true);
+        }
+    }
+
     pub(super) fn leave(&self) {
         if let Some((_, meter)) = &self.limits {
             meter.leave();

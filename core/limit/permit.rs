@@ -144,8 +144,11 @@ impl Permit {
             None => caller.enter(known, self.place, &mut self.told),
         };
         if entered.is_err() {
-            // Where it did not enter there is nothing to leave.
+            // Where it did not enter there is nothing to leave, and where it did the request counts no more: all agree, or none.
             self.bounds = bounds.first(known);
+            if self.shared.is_none() {
+                self.bounds.scopes().iter().for_each(|bound| bound.forgo(caller.today));
+            }
         }
         entered
     }

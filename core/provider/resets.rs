@@ -5,11 +5,13 @@
 //! |---|---|---|
 //! | body | `resets_at`, `resets_in_seconds`, `reset_at`, `retry_after…` beside the error | subscriptions, resellers |
 //! | body | a violated quota whose id says `PerDay`: midnight in California | Gemini |
+//! | body | `retryDelay` of a `RetryInfo` | Gemini, also by its OpenAI-compatible interface |
 //! | body | `usage limit reached…\|1796083200`, `regain access on 2026-12-01 at 00:00 UTC`, `until 2026-12-01T00:00:00Z` | spend and usage limits |
 //! | header | `retry-after-ms`, `retry-after` in seconds or as a date | all |
 //! | header | `…ratelimit…reset…` whose `…remaining…` is 0, as a duration, seconds, a moment or milliseconds | OpenAI, Azure, Anthropic, Groq and others |
 //! | body | `try again in 6m0s` | OpenAI |
 //! | header | `x-ratelimit-reset`, `ratelimit-reset` without a `remaining` | others |
+//! | header | `ratelimit: "default";r=0;t=30` | who follows the IETF's later drafts |
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,8 +28,10 @@ pub fn of(headers: &HeaderMap, body: &[u8], now: SystemTime) -> Option<Duration>
     stated
         .or_else(|| tree.as_ref().and_then(|tree| daily(tree, now)))
         .or_else(|| written(&text, now))
+        .or_else(|| tree.as_ref().and_then(delayed))
         .or_else(|| retry_after(headers, now))
         .or_else(|| families(headers, now, true))
+        .or_else(|| listed(headers))
         .or_else(|| again_in(&text))
         .or_else(|| families(headers, now, false))
 }
@@ -86,6 +90,13 @@ fn daily(tree: &Value, now: SystemTime) -> Option<Duration> {
     ahead(midnight.timestamp().into(), now)
 }
 
+/// A `google.rpc.RetryInfo` among the details of an error, or of a list of one, as Gemini's OpenAI-compatible interface has it.
+fn delayed(tree: &Value) -> Option<Duration> {
+    let details = tree.get(0).unwrap_or(tree).get("error")?.get("details")?.as_array()?;
+    let mut delays = details.iter().take(MOST_ITEMS).filter_map(|detail| detail.get("retryDelay")?.as_str());
+    delays.find_map(span)
+}
+
 /// Sentences.
 fn written(text: &str, now: SystemTime) -> Option<Duration> {
     let lower = text.to_ascii_lowercase();
@@ -96,16 +107,25 @@ fn written(text: &str, now: SystemTime) -> Option<Duration> {
         }
     }
     let after = |words: &str| lower.find(words).map(|at| &lower[at + words.len()..]);
-    ["regain access on ", "reached until ", "resets at ", "reset at ", "try again at "]
+    ["regain access on ", " until ", "resets at ", "reset at ", "try again at "]
         .into_iter()
         .find_map(|words| dated(after(words)?, now))
 }
 
+/// `6m0s`, or a number with its unit behind it.
 fn again_in(text: &str) -> Option<Duration> {
     let lower = text.to_ascii_lowercase();
-    let at = lower.find("try again in ")? + 13;
-    let word = lower[at..].split([' ', '"', ',', ';']).next()?.trim_end_matches('.');
-    span(word)
+    let after = |words: &str| lower.find(words).map(|at| &lower[at + words.len()..]);
+    let rest = ["try again in ", "retry in ", "retry after ", "try again after "].into_iter().find_map(after)?;
+    let mut words = rest.split([' ', '"', ',', ';']);
+    let (first, unit) = (words.next()?.trim_end_matches('.'), words.next().unwrap_or_default());
+    let scale = match unit.trim_end_matches(|c: char| !c.is_ascii_alphabetic()) {
+        "second" | "seconds" => 1.0,
+        "minute" | "minutes" => 60.0,
+        "hour" | "hours" => 3600.0,
+        _ => return span(first),
+    };
+    first.parse::<f64>().map_or_else(|_| span(first), |number| seconds(number * scale))
 }
 
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -138,6 +158,19 @@ fn families(headers: &HeaderMap, now: SystemTime, exhausted: bool) -> Option<Dur
         }
     });
     waits.max()
+}
+
+/// Policies in a list, each with what remains (`r`) and the seconds until it is whole again (`t`): the longest of those that are used up.
+fn listed(headers: &HeaderMap) -> Option<Duration> {
+    let lists = headers.get_all("ratelimit").iter().filter_map(|value| value.to_str().ok());
+    let spent = lists.flat_map(|list| list.split(',').take(MOST_ITEMS)).filter_map(|policy| {
+        let number = |name: &str| {
+            let mut fields = policy.split(';').filter_map(|field| field.trim().split_once('='));
+            fields.find(|(own, _)| *own == name)?.1.trim().parse::<f64>().ok()
+        };
+        (number("r")? == 0.0).then(|| number("t")).flatten().and_then(seconds)
+    });
+    spent.max()
 }
 
 /// A duration, seconds, or a moment in any of the usual writings.

@@ -154,6 +154,7 @@ impl House {
             store: self.store.clone(),
             audit: Audit::nowhere(),
             secrets: Secrets::nowhere(self.client.clone()),
+            certificates: None,
             refused: ArcSwapOption::empty(),
             draining: AtomicBool::new(false),
             scripts: Scripts::dry(),

@@ -109,7 +109,11 @@ impl Deploy {
         // A full disk and a save that broke off leave nothing; so does nobody who means to change something.
         if loaded.config.sources.own.trim().is_empty() && !running.config.sources.own.trim().is_empty() {
             let text = "is empty, as a save that broke off leaves it; what ran goes on";
-            loaded.problems.push(loaded.config.problem("", text));
+            let empty = loaded.config.problem("", text);
+            // One that is not there, or cannot be read, has been told.
+            if loaded.problems.iter().all(|told| told.file != empty.file) {
+                loaded.problems.push(empty);
+            }
         }
         drop(running);
         let version = loaded.config.version.clone();

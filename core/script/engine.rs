@@ -16,7 +16,7 @@ use rhai::{
     },
 };
 
-use super::{cover, desk, reference::Registrar, verdict};
+use super::{bounded, cover, desk, reference::Registrar, verdict};
 use crate::config::{Sources, StageLimits};
 
 /// The engines of one runtime.
@@ -87,6 +87,7 @@ fn build(modules: Arc<Modules>) -> Engine {
     BasicArrayPackage::new().register_into_engine(&mut engine);
     BasicMapPackage::new().register_into_engine(&mut engine);
     MoreStringPackage::new().register_into_engine(&mut engine);
+    bounded::register(&mut engine);
     limit(&mut engine);
     engine.set_module_resolver(Resolver(modules));
     // Prompt text must not reach logs: a script talks through `context.note`.
@@ -117,10 +118,9 @@ fn limit(engine: &mut Engine) {
     engine.set_max_operations(MAX_OPERATIONS);
     engine.set_max_call_levels(32);
     engine.set_max_expr_depths(64, 32);
-    // A prompt may be as large as a body: the wall-time backstop bounds what copies of it cost.
-    engine.set_max_string_size(32 << 20);
-    engine.set_max_array_size(10_000);
-    engine.set_max_map_size(10_000);
+    engine.set_max_string_size(bounded::MOST_BYTES);
+    engine.set_max_array_size(bounded::MOST_ENTRIES);
+    engine.set_max_map_size(bounded::MOST_ENTRIES);
     engine.set_max_variables(256);
     engine.set_max_functions(256);
     engine.set_max_modules(16);

@@ -7,6 +7,7 @@
 mod answer_view;
 mod ask_view;
 mod beside;
+mod bounded;
 mod compile;
 mod context_view;
 mod convert;

@@ -137,7 +137,13 @@ fn goes_on(error: &rhai::ParseError, text: &str) -> bool {
 /// A value as a script would write it; of the gateway's own objects the name.
 fn written(value: &Dynamic) -> String {
     if let Some(verdict) = value.read_lock::<Verdict>() {
-        return format!("{verdict:?}");
+        return match &*verdict {
+            Verdict::Reject { status, message } => format!("reject({status}, {message:?})"),
+            Verdict::Respond(response) => format!("respond({:?})", response.text()),
+            Verdict::Next(reason) => format!("next({reason:?})"),
+            Verdict::Skip => "skip()".to_owned(),
+            Verdict::Stop(reason) => format!("stop({reason:?})"),
+        };
     }
     if let Some(target) = value.read_lock::<TargetView>() {
         return target.0.name.to_string();

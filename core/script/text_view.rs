@@ -4,7 +4,7 @@
 use rhai::{Array, Dynamic, ImmutableString, Map};
 
 use super::{
-    convert,
+    bounded, convert,
     desk::{Fail, fail},
     engine,
     reference::Registrar,
@@ -85,9 +85,11 @@ fn schemas(r: &mut Registrar<'_>) {
         check(schema, |s| s.faults(&value))
     });
     r.tell("from_json(text)", "the value that a JSON text stands for; () when it is none");
-    r.engine.register_fn("from_json", |text: &str| match serde_json::from_str(text) {
-        Ok(value) => convert::from_json(&value),
-        Err(_) => Dynamic::UNIT,
+    r.engine.register_fn("from_json", |text: &str| {
+        if bounded::has_too_much(text) {
+            return Err(fail("this JSON text has more values than a script may have"));
+        }
+        Ok(serde_json::from_str(text).map_or(Dynamic::UNIT, |value| convert::from_json(&value)))
     });
     r.tell("to_json(value)", "a map, an array or a plain value as JSON text");
     r.engine

@@ -31,6 +31,11 @@ impl Listener {
         Ok(Listener { inner: socket.listen(BACKLOG)?, tls })
     }
 
+    /// Those that it shows; `None`: it speaks without TLS.
+    pub fn certificates(&self) -> Option<&Arc<Certificates>> {
+        self.tls.as_ref()
+    }
+
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }

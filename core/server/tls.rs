@@ -1,6 +1,6 @@
 //! The listener's certificates: read from disk, and read again when the files change.
 //!
-//! A new file that does not work changes nothing: the last good certificate stays, and the log says why.
+//! A new file that does not work changes nothing: the last good certificate stays, and the log and the status say why.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
@@ -30,6 +30,8 @@ pub struct Certificates {
     current: ArcSwap<ServerConfig>,
     /// Of the contents last looked at, good or bad: a bad file is reported once.
     seen: Mutex<u64>,
+    /// What is wrong with the files as they are now.
+    trouble: ArcSwapOption<String>,
 }
 
 /// The files' contents.
@@ -47,6 +49,7 @@ impl Certificates {
             files: files.clone(),
             current: ArcSwap::from_pointee(config),
             seen: Mutex::new(pem.digest()),
+            trouble: ArcSwapOption::empty(),
         }))
     }
 
@@ -56,16 +59,31 @@ impl Certificates {
 
     /// Looks at the files now. `Ok(true)`: they changed and the new ones are live. On an error the old ones stay.
     pub fn reload(&self) -> Result<bool> {
+        let outcome = self.look();
+        if let Err(error) = &outcome {
+            self.trouble.store(Some(Arc::new(error.message.clone())));
+        }
+        outcome
+    }
+
+    /// What is wrong with the files, while what they held before goes on.
+    pub fn trouble(&self) -> Option<Arc<String>> {
+        self.trouble.load_full()
+    }
+
+    fn look(&self) -> Result<bool> {
         let pem = Pem::read(&self.files)?;
         let digest = pem.digest();
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if *seen == digest {
+            // What was away for a while is looked at again: it may have been bad before.
+            if *seen == digest && self.trouble.load().is_none() {
                 return Ok(false);
             }
             *seen = digest;
         }
         self.current.store(Arc::new(pem.config(&self.files)?));
+        self.trouble.store(None);
         Ok(true)
     }
 

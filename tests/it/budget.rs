@@ -207,6 +207,61 @@ async fn a_client_that_leaves_a_stream_is_charged_for_what_came() {
     }
 }
 
+/// Not what an attempt without a price costs, and not what the upstream said at its beginning.
+#[tokio::test]
+async fn an_attempt_that_another_one_follows_costs_its_prompt_and_what_came_by_its_own_price() {
+    for family in FAMILIES {
+        let frames = family.frames(&["four tokens of text "; 30]);
+        let frames: Vec<&str> = frames[..family.lead() + 21].iter().map(String::as_str).collect();
+        let cut = Say::frames(&frames, Duration::ZERO).end(End::Cut);
+        let page = Say::of(200, "text/html", b"<html></html>".to_vec());
+        let empty = Say::frames(&[], Duration::ZERO).end(End::Cut);
+        let refused = Say::of(503, "application/json", b"{}".to_vec());
+        let other = Upstream::saying(Say::json(family.whole("x"))).await;
+        let upstream = Upstream::saying(page.clone()).await;
+        let format = family.format();
+        let config = format!(
+            "{}{BY_TOKEN}{}{}[[pricing]]\nmodel = \"other/*\"\ninput = 0\noutput = 0\n\
+             [models.both]\ntargets = [{{ provider = \"up\", model = \"m\" }}, {{ provider = \"other\", model = \"m\" }}]\n",
+            research("usd = 1000, per = \"week\""),
+            upstream.provider("up", format),
+            other.provider("other", format)
+        );
+        // A stage that wants the whole answer: nothing of the first one reaches the client.
+        let whole = "const STREAM = \"whole\"; fn response(response, context) { }";
+        let gateway = Gateway::with(&config, &[("scripts/whole.rhai", whole)]).await;
+        let (_, key) = gateway.key(r#"{"name":"ana","team":"research"}"#).await;
+        let mut spent = 0.0;
+        for (n, (say, stream, costs)) in [
+            (cut, true, 0.08..0.12),
+            (page, false, 0.0005..0.02),
+            (empty, true, 0.0005..0.02),
+            (refused, false, -1.0..0.0005),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            upstream.always(say);
+            let answer =
+                send(&gateway, &key, &family.path("both", stream), &family.body("both", stream, "hello")).await;
+            assert_eq!(
+                (answer.status, answer.header("x-portcullis-target")),
+                (200, Some("other/m")),
+                "{}",
+                answer.text()
+            );
+            let record = gateway.record(n + 1).await;
+            let (first, cost) = (&record["ledger"][0], record["ledger"][0]["cost_usd"].as_f64().expect("it is known"));
+            assert!(costs.contains(&cost), "{family:?} {n}: {record}");
+            assert_eq!(first["estimated"] == true, cost > 0.0, "{record}");
+            assert!(record["cost_unknown"] != true && record["cost_usd"].as_f64() == Some(cost), "{record}");
+            spent += cost;
+        }
+        let budget = usd(&settled(&gateway).await, "spent_usd");
+        assert!((budget - spent).abs() < 1e-9, "{budget} and {spent}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_dear_gives_way_to_what_is_left_enough_for() {
     let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;

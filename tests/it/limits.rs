@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     family::{Anthropic, FAMILIES, Family, Gemini, Openai},
-    support::{Answer, End, Gateway, Say, Upstream, begin, eventually, read_rest, request},
+    support::{Answer, End, Gateway, Process, Say, Upstream, begin, eventually, read_rest, request},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n";
@@ -148,6 +148,35 @@ async fn limits_survive_a_reload_and_follow_it() {
     assert_eq!(ask(&gateway, Openai, &key, "x").await.status, 429, "the first one was not forgotten");
     gateway.rewrite(CLOSED);
     eventually("the limit is gone", async || no_rate_headers(&ask(&gateway, Openai, &key, "x").await)).await;
+}
+
+/// Whoever asks while the gateway still starts is held to what was counted before.
+#[tokio::test]
+async fn a_used_up_day_binds_the_very_first_request_after_a_restart() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a free port").port();
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:{port}\"\ndrain_delay = \"0s\"\n[store]\nkind = \"sled\"\n{}",
+        team("requests_per_day = 2")
+    );
+    let mut gateway = Process::start(&config, &[]).await;
+    let made = gateway.admin("POST", "/api/v1/keys", r#"{"name":"ana","team":"research"}"#).await.json();
+    let bearer = format!("Bearer {}", made["key"].as_str().expect("a key"));
+    let addr = gateway.addr;
+    let ask = async || {
+        let headers = [("host", "x"), ("authorization", bearer.as_str())];
+        request(addr, "POST", Openai.path("mock", false).as_str(), &headers, Openai.body("mock", false, "x").as_bytes())
+            .await
+    };
+    for status in [200, 200, 429] {
+        assert_eq!(ask().await.status, status);
+    }
+    gateway.halt();
+    let early = async {
+        eventually("its port is open", async || tokio::net::TcpStream::connect(addr).await.is_ok()).await;
+        ask().await.status
+    };
+    let ((), status) = tokio::join!(gateway.again(), early);
+    assert_eq!(status, 429);
 }
 
 #[tokio::test]

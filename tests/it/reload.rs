@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     family::{FAMILIES, Openai},
+    keys,
     support::{Gateway, Process, Say, Upstream, begin, eventually, read_rest, read_until, request},
 };
 
@@ -101,6 +102,60 @@ async fn a_broken_file_never_goes_live_and_the_status_names_file_and_line() {
         let ready = gateway.get("/health/ready").await;
         assert!(ready.status == 200 && !ready.json()["refused"].is_null(), "{}", ready.text());
     }
+}
+
+/// A guard that lies behind a link (a mounted map, a checkout) must not go because the link's end is away for a while, and a pipe
+/// must not keep its reader for ever.
+#[cfg(unix)]
+#[tokio::test]
+async fn what_the_folder_lists_and_nobody_can_read_is_refused_and_no_stage_that_was_taken_out() {
+    let guard = "fn request(request, context) { return respond(\"guarded\"); }";
+    let gateway = Gateway::with("", &[("elsewhere/a.rhai", guard), ("scripts/b.rhai", "fn route(r, t, c) { }")]).await;
+    let at = |name: &str| gateway.dir.path().join(name);
+    std::os::unix::fs::symlink("../elsewhere/a.rhai", at("scripts/a.rhai")).expect("linked");
+    let guarded = async || Openai.text(&Openai.ask(&gateway, "mock", false).await) == "guarded";
+    eventually("the link is live", guarded).await;
+    std::fs::rename(at("elsewhere"), at("away")).expect("away");
+    gateway.write("scripts/b.rhai", "fn route(r, t, c) { () }");
+    eventually("it is refused", async || status(&gateway).await["refused"].is_object()).await;
+    let refused = status(&gateway).await["refused"]["errors"].clone();
+    assert!(refused[0]["file"] == "scripts/a.rhai", "{refused}");
+    assert!(guarded().await, "the guard stays");
+    std::fs::remove_file(at("scripts/a.rhai")).expect("taken out");
+    eventually("taken out on purpose", async || status(&gateway).await["refused"].is_null()).await;
+    assert!(!guarded().await);
+    assert!(std::process::Command::new("mkfifo").arg(at("scripts/p.rhai")).status().expect("mkfifo").success());
+    eventually("a pipe is refused", async || status(&gateway).await["refused"].is_object()).await;
+    std::fs::remove_file(at("scripts/p.rhai")).expect("removed");
+    gateway.write("scripts/c.rhai", guard);
+    eventually("edits are seen", guarded).await;
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_used_start_nothing_and_stand_in_the_status_of_what_runs() {
+    let toml = "[server]\nlisten = \"127.0.0.1:0\"\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n\
+                [admin]\nlisten = \"127.0.0.1:0\"\n[store]\nkind = \"memory\"\n[auth]\nrequired = false\n";
+    let place = keys::folder(toml);
+    std::fs::write(place.path().join("cert.pem"), "no certificate").expect("written");
+    std::fs::write(place.path().join("key.pem"), "no key").expect("written");
+    for command in ["check", "serve"] {
+        let out = keys::run(place.path(), &[command]);
+        let said = keys::text(&[out.stdout, out.stderr].concat());
+        assert_eq!(out.status.code(), Some(78), "{said}");
+        assert!(said.contains("gateway.toml:3") && said.contains("cert.pem holds no certificate"), "{said}");
+    }
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let cert = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters").self_signed(&key);
+    let (cert, key) = (cert.expect("signed").pem(), key.serialize_pem());
+    let gateway = Gateway::with(toml, &[("cert.pem", &cert), ("key.pem", &key)]).await;
+    assert!(status(&gateway).await["certificates"].is_null());
+    gateway.write("cert.pem", "no certificate");
+    let told = async || status(&gateway).await["certificates"].as_str().is_some_and(|why| why.contains("cert.pem"));
+    eventually("the bad one is told", told).await;
+    let ready = gateway.admin("GET", "/health/ready", "").await;
+    assert!(ready.status == 200 && ready.json()["certificates"].is_string(), "{}", ready.text());
+    gateway.write("cert.pem", &cert);
+    eventually("all is well", async || status(&gateway).await["certificates"].is_null()).await;
 }
 
 #[tokio::test]

@@ -373,3 +373,12 @@ fn another_first_target_for_want_of_figures_is_told_apart_and_no_change() {
     assert_eq!(&found["by_figures"], 0, "{found}");
     assert_eq!(found["counts"]["target"], 2, "{found}");
 }
+
+#[test]
+fn a_damaged_file_of_records_is_told_by_its_name() {
+    let place = folder(&config("off", PRICES));
+    fs::create_dir(place.path().join("records")).expect("a folder");
+    fs::write(place.path().join("records/2026-01-01T01.jsonl.zst"), "no zstd").expect("written");
+    let told = text(&run(place.path(), &["replay", "--records", "records"]).stderr);
+    assert!(told.contains("records/2026-01-01T01.jsonl.zst is damaged"), "{told}");
+}

@@ -100,6 +100,29 @@ async fn a_scope_binds_only_who_is_in_it() {
 }
 
 #[tokio::test]
+async fn a_request_that_its_model_refuses_counts_nowhere() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "{CLOSED}{}[models.smart]\ntargets = [{{ provider = \"up\", model = \"m\" }}]\n\
+         limits = {{ requests_per_minute = 1 }}\n\
+         [teams.research]\nlimits = {{ requests_per_minute = 3, requests_per_day = 3 }}\n",
+        upstream.provider("up", "openai_chat")
+    );
+    let gateway = Gateway::start(&config).await;
+    let key = key(&gateway).await;
+    assert_eq!(ask(&gateway, Openai, &key, "smart", "").await.status, 200);
+    for _ in 0..4 {
+        let answer = ask(&gateway, Openai, &key, "smart", "").await;
+        assert!(answer.status == 429 && answer.text().contains("model `smart`"), "{}", answer.text());
+    }
+    for _ in 0..2 {
+        assert_eq!(ask(&gateway, Openai, &key, "up/m", "").await.status, 200);
+    }
+    let answer = ask(&gateway, Openai, &key, "up/m", "").await;
+    assert!(answer.status == 429 && answer.text().contains("team `research`"), "{}", answer.text());
+}
+
+#[tokio::test]
 async fn what_a_provider_has_no_room_for_goes_to_the_next_target() {
     let slow = Upstream::saying(Say::json(Openai.whole("slow")).wait(Duration::from_secs(60))).await;
     let other = Upstream::saying(Say::json(Openai.whole("other"))).await;

@@ -130,7 +130,7 @@ async fn bad_input_is_refused_with_its_field_and_changes_nothing() {
         (json!({ "name": "x", "limits": { "requests_per_minute": -1 } }), "limits"),
         (json!({ "name": "x", "limits": { "requests_per_minute": 0 } }), "limits.requests_per_minute"),
         (json!({ "name": "x", "budget": { "usd": -5, "per": "month" } }), "budgets[0].usd"),
-        (json!({ "name": "x", "budget": { "usd": 5, "per": "year" } }), "budgets[0].usd"),
+        (json!({ "name": "x", "budget": { "usd": 5, "per": "year" } }), "budgets[0].per"),
         (json!({ "name": "x", "ip_ranges": ["10.0.0.1/8"] }), "ip_ranges[0]"),
         (json!({ "name": "x", "ip_ranges": [] }), "ip_ranges"),
         (json!({ "name": "x", "operations": ["chatt"] }), "operations[0]"),

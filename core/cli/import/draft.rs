@@ -26,6 +26,9 @@ pub struct Model {
     pub targets: Vec<Target>,
     /// Names of models, or `provider/model`.
     pub failover: Vec<String>,
+    /// The same for prompts that are too long, and for content that a policy does not allow.
+    pub context_failover: Vec<String>,
+    pub content_failover: Vec<String>,
     pub whole: Option<String>,
     pub first_event: Option<String>,
     pub retries: Option<u64>,
@@ -39,6 +42,8 @@ pub struct Target {
     pub weight: u64,
     /// Those of a lower one come first; the rest are failovers.
     pub order: u64,
+    /// Calls at a time.
+    pub concurrency: Option<u64>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -94,13 +99,15 @@ impl Draft {
         let names: Vec<String> = self.models.keys().cloned().collect();
         let mut lost = Vec::new();
         for (name, model) in &mut self.models {
-            model.failover.retain(|next| {
-                let known = names.contains(next) || next.contains('/');
-                if !known {
-                    lost.push((name.clone(), next.clone()));
-                }
-                known && next != name
-            });
+            for list in [&mut model.failover, &mut model.context_failover, &mut model.content_failover] {
+                list.retain(|next| {
+                    let known = names.contains(next) || next.contains('/');
+                    if !known {
+                        lost.push((name.clone(), next.clone()));
+                    }
+                    known && next != name
+                });
+            }
         }
         for (name, next) in lost {
             self.dropped(format!("fallback of {name}"), format!("there is no model {next:?}"));
@@ -177,18 +184,29 @@ impl Model {
             out.push_str(&format!("strategy = \"{strategy}\"\n"));
         }
         out.push_str("targets = [\n");
-        for Target { provider, model, weight, .. } in &first {
+        for Target { provider, model, weight, concurrency, .. } in &first {
             let weight = if weighted && *weight != 1 { format!(", weight = {weight}") } else { String::new() };
-            out.push_str(&format!("  {{ provider = {}, model = {}{weight} }},\n", quoted(provider), quoted(model)));
+            let most = concurrency.map_or_else(String::new, |most| format!(", concurrency = {most}"));
+            out.push_str(&format!(
+                "  {{ provider = {}, model = {}{weight}{most} }},\n",
+                quoted(provider),
+                quoted(model)
+            ));
         }
         out.push_str("]\n");
         let mut later = later;
         later.sort_by_key(|t| t.order);
         let failover: Vec<String> =
             later.iter().map(|t| format!("{}/{}", t.provider, t.model)).chain(self.failover.iter().cloned()).collect();
-        if !failover.is_empty() {
-            let list: Vec<String> = failover.iter().map(|name| quoted(name)).collect();
-            out.push_str(&format!("failover = [{}]\n", list.join(", ")));
+        for (key, names) in [
+            ("failover", &failover),
+            ("context_failover", &self.context_failover),
+            ("content_failover", &self.content_failover),
+        ] {
+            if !names.is_empty() {
+                let list: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+                out.push_str(&format!("{key} = [{}]\n", list.join(", ")));
+            }
         }
         let waits = [("first_event", &self.first_event), ("whole", &self.whole)];
         let waits: Vec<String> =
@@ -249,3 +267,6 @@ fn key(name: &str) -> String {
     let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if bare { name.to_owned() } else { quoted(name) }
 }
+
+/// Of answers that are kept.
+pub const CACHE: &str = "list `builtin/cache` among [[stages]]; `cache.ttl` and its like say how it keeps";

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    draft::{Draft, Model, Target, leaves, seconds},
+    draft::{CACHE, Draft, Model, Target, leaves, seconds},
     upstreams::{Upstream, env_for, knows_its_place, plain_env, plain_url, row_of, usual_env},
 };
 use crate::cli::catalogue::{Entry, litellm_price};
@@ -29,10 +29,11 @@ pub fn read(value: &Value) -> Result<Draft, String> {
                             "callers get virtual keys: `portcullis keys create`; the admin API has `admin.token`"
                         }
                         "database_url" | "store_model_in_db" => "keys and records live in the gateway's own store",
-                        "alerting" | "alerting_threshold" | "alert_types" => "alerts are made of /metrics",
-                        "max_parallel_requests" | "global_max_parallel_requests" => {
-                            "limits are of teams and keys: `teams.NAME.limits.concurrent`"
+                        "alerting" | "alerting_threshold" | "alert_types" => {
+                            "budgets tell `alerts.webhook`, other alerts are made of /metrics"
                         }
+                        "max_parallel_requests" => "limits are of teams and keys: `teams.NAME.limits.concurrent`",
+                        "global_max_parallel_requests" => "that is `overload.max_in_flight`",
                         _ => NO_SETTING,
                     };
                     each(&mut draft, value, &format!("general_settings.{key}"), why);
@@ -119,6 +120,7 @@ fn alias(draft: &mut Draft, name: &str, provider: &str, model: &str, params: &Ma
         model: model.to_owned(),
         weight: weight.min(1_000_000),
         order: number("order").map_or(0, |n| n.max(0.0) as u64),
+        concurrency: params.get("max_parallel_requests").and_then(places),
     };
     let known = draft.models.entry(public).or_insert_with(|| Model { weighted: true, ..Model::default() });
     known.whole = known.whole.take().or(params.get("timeout").and_then(seconds));
@@ -274,9 +276,11 @@ fn knob(draft: &mut Draft, key: &str, value: &Value, field: &str, wild: bool) {
         "timeout" if seconds(value).is_some() => draft.carried(field, "timeouts.whole"),
         "stream_timeout" if seconds(value).is_some() => draft.carried(field, "timeouts.first_event"),
         "max_retries" | "num_retries" if value.as_u64().is_some() => draft.carried(field, "retries, three at most"),
-        "rpm" | "tpm" | "max_parallel_requests" => {
-            draft.dropped(field, "limits are of teams and keys, not of a target: `teams.NAME.limits`; a target that answers 429 is passed over");
+        "rpm" | "tpm" => {
+            let text = "what a provider grants is its target's `quota`, what callers may ask `teams.NAME.limits`; a target that answers 429 is passed over";
+            draft.dropped(field, text);
         }
+        "max_parallel_requests" if !wild && places(value).is_some() => draft.carried(field, "concurrency"),
         key if key.contains("cost") => {}
         "temperature" | "top_p" | "max_tokens" | "seed" | "stop" | "presence_penalty" | "frequency_penalty" => {
             draft.dropped(field, "parameters that callers start from are of a team: `teams.NAME.defaults`");
@@ -286,6 +290,11 @@ fn knob(draft: &mut Draft, key: &str, value: &Value, field: &str, wild: bool) {
         }
         _ => each(draft, value, field, NO_SETTING),
     }
+}
+
+/// A number of calls at a time.
+fn places(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|places| (1..=1_000_000).contains(places))
 }
 
 fn prices(draft: &mut Draft, entry: &Value, params: &Map<String, Value>, target: &str, at: &str) {
@@ -334,21 +343,7 @@ fn setting(draft: &mut Draft, field: &str, key: &str, value: &Value) {
                 }
             },
         },
-        "fallbacks" => {
-            for map in value.as_array().into_iter().flatten().filter_map(Value::as_object) {
-                for (name, next) in map {
-                    let next: Vec<String> =
-                        next.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-                    match draft.models.get_mut(name) {
-                        Some(model) => {
-                            model.failover.extend(next);
-                            draft.carried(format!("{field}.{name}"), "failover");
-                        }
-                        None => draft.dropped(format!("{field}.{name}"), "there is no such model"),
-                    }
-                }
-            }
-        }
+        "fallbacks" | "context_window_fallbacks" | "content_policy_fallbacks" => fallbacks(draft, field, key, value),
         "default_fallbacks" => {
             let next: Vec<String> =
                 value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -360,14 +355,6 @@ fn setting(draft: &mut Draft, field: &str, key: &str, value: &Value) {
                 }
             }
             draft.carried(field, "failover of every other model");
-        }
-        "context_window_fallbacks" | "content_policy_fallbacks" => {
-            each(
-                draft,
-                value,
-                field,
-                "a refusal goes to the caller: list the other model as `failover`, or choose it in a route script",
-            );
         }
         "model_group_alias" => {
             for (name, of) in value.as_object().into_iter().flatten() {
@@ -406,7 +393,7 @@ fn setting(draft: &mut Draft, field: &str, key: &str, value: &Value) {
                 draft.carried(field, "strict = true");
             }
         },
-        "cache" | "cache_params" | "cache_responses" => each(draft, value, field, "there is no cache of answers yet"),
+        "cache" | "cache_params" | "cache_responses" => each(draft, value, field, CACHE),
         "allowed_fails" | "cooldown_time" | "retry_policy" | "allowed_fails_policy" => {
             each(
                 draft,
@@ -419,9 +406,31 @@ fn setting(draft: &mut Draft, field: &str, key: &str, value: &Value) {
             each(draft, value, field, "records, metrics and `log` hooks of scripts and plugins stand in for them");
         }
         "max_budget" | "budget_duration" => draft.dropped(field, "budgets are of teams: `teams.NAME.budget`"),
-        key if key.starts_with("redis_") => draft.dropped(field, "state lives in the gateway's own store"),
+        key if key.starts_with("redis_") => {
+            draft.dropped(
+                field,
+                "state lives in the gateway's own store; several share one with `store.kind = \"redis\"`",
+            );
+        }
         "set_verbose" | "json_logs" => draft.dropped(field, "the log is JSON lines; PORTCULLIS_LOG sets its level"),
         _ => each(draft, value, field, NO_SETTING),
+    }
+}
+
+fn fallbacks(draft: &mut Draft, field: &str, key: &str, value: &Value) {
+    for (name, next) in value.as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
+        let field = format!("{field}.{name}");
+        let Some(model) = draft.models.get_mut(name) else {
+            draft.dropped(field, "there is no such model");
+            continue;
+        };
+        let (list, ours) = match key {
+            "context_window_fallbacks" => (&mut model.context_failover, "context_failover"),
+            "content_policy_fallbacks" => (&mut model.content_failover, "content_failover"),
+            _ => (&mut model.failover, "failover"),
+        };
+        list.extend(next.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+        draft.carried(field, ours);
     }
 }
 

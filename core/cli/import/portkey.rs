@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{
-    draft::{Draft, Model, Target, leaves, seconds},
+    draft::{CACHE, Draft, Model, Target, leaves, seconds},
     upstreams::{Upstream, env_for, plain_url, row_of, usual_env},
 };
 
@@ -220,7 +220,7 @@ fn target(draft: &mut Draft, value: &Value, at: &str) -> Option<Target> {
             "name-a-model".to_owned()
         }
     };
-    Some(Target { provider, model, weight: 1, order: 0 })
+    Some(Target { provider, model, weight: 1, order: 0, concurrency: None })
 }
 
 /// What stands beside the targets.
@@ -260,7 +260,7 @@ fn settings(draft: &mut Draft, value: &Value, at: &str, model: &mut Model) {
                     );
                 }
             }
-            "cache" => each(draft, value, &field, "there is no cache of answers yet"),
+            "cache" => each(draft, value, &field, CACHE),
             "before_request_hooks" | "after_request_hooks" | "input_guardrails" | "output_guardrails" => {
                 each(draft, value, &field, "guards are stages here: scripts and plugins");
             }

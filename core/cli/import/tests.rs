@@ -12,6 +12,7 @@ model_list:
       model: openai/gpt-4.1
       api_key: os.environ/OPENAI_API_KEY
       rpm: 600
+      max_parallel_requests: 40
       weight: 3
       timeout: 30
   - model_name: smart
@@ -45,7 +46,8 @@ litellm_settings:
   drop_params: true
   cache: true
   cache_params: { type: redis, ttl: 600 }
-  context_window_fallbacks: [{ cheap: [smart] }]
+  context_window_fallbacks: [{ cheap: [smart, nowhere] }, { ghost: [smart] }]
+  content_policy_fallbacks: [{ house: [cheap] }]
   success_callback: [langfuse]
   whatever: { deep: [1, { er: true }] }
 general_settings:
@@ -103,6 +105,11 @@ fn a_litellm_config_becomes_one_that_runs() {
     assert_eq!(smart.strategy, Strategy::LeastLatency);
     assert_eq!(smart.failover, ["azure/gpt-4o-mini", "openai-2/gpt-4o-mini"]);
     assert_eq!(config.models["cheap"].failover, ["openai-2/gpt-4o-mini", "smart"]);
+    let care = |name: &str| &config.models[name].care;
+    assert_eq!(
+        (&*care("cheap").context_failover, &*care("house").content_failover),
+        (&["smart".into()][..], &["cheap".into()][..])
+    );
     assert_eq!((smart.timeouts.whole.map(|t| t.as_secs()), smart.retries), (Some(30), Some(2)));
     assert_eq!(config.models["house"].timeouts.whole.map(|t| t.as_secs()), Some(60));
     assert_eq!(targets(&config, "gpt-4"), targets(&config, "smart"), "an alias of a group");
@@ -146,8 +153,13 @@ fn every_litellm_field_is_told_and_no_secret_is() {
         (What::Dropped, "fallback of smart", "there is no model \"nowhere\""),
         (What::Dropped, "router_settings.model_group_alias.lost", "no model of this file"),
         (What::Dropped, "router_settings.redis_host", "own store"),
+        (What::Carried, "model_list[0].litellm_params.max_parallel_requests", "concurrency"),
+        (What::Carried, "litellm_settings.context_window_fallbacks.cheap", "context_failover"),
+        (What::Carried, "litellm_settings.content_policy_fallbacks.house", "content_failover"),
+        (What::Dropped, "litellm_settings.context_window_fallbacks.ghost", "no such model"),
+        (What::Dropped, "fallback of cheap", "there is no model \"nowhere\""),
         (What::Carried, "litellm_settings.drop_params", "dropped and named"),
-        (What::Dropped, "litellm_settings.cache_params.ttl", "no cache"),
+        (What::Dropped, "litellm_settings.cache_params.ttl", "builtin/cache"),
         (What::Dropped, "litellm_settings.whatever.deep[1].er", "no such setting"),
         (What::Dropped, "general_settings.master_key", "virtual keys"),
         (What::Dropped, "environment_variables.LANGFUSE_SECRET_KEY", "environment"),
@@ -177,7 +189,7 @@ fn a_portkey_config_becomes_one_that_runs() {
         (What::Dropped, "targets[0].targets[0].override_params.temperature", "teams.NAME.defaults"),
         (What::Dropped, "targets[2].forward_headers", "no such setting"),
         (What::Dropped, "targets[3].provider", "no provider \"nobody\""),
-        (What::Dropped, "cache.mode", "no cache"),
+        (What::Dropped, "cache.mode", "builtin/cache"),
         (What::Changed, "retry.on_status_codes", "429"),
     ] {
         let text = found(&draft, what, field);

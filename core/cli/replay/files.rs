@@ -20,7 +20,7 @@ pub struct Rows {
     /// Where the files lie.
     pub folder: PathBuf,
     files: std::vec::IntoIter<PathBuf>,
-    open: Option<Box<dyn BufRead>>,
+    open: Option<(PathBuf, Box<dyn BufRead>)>,
     /// Closing an hour can leave its last rows in two files.
     known: HashSet<String>,
     /// Lines that are no records.
@@ -48,13 +48,15 @@ impl Rows {
 
     pub fn next_row(&mut self) -> anyhow::Result<Option<Value>> {
         loop {
-            let Some(open) = &mut self.open else {
+            let Some((file, open)) = &mut self.open else {
                 let Some(file) = self.files.next() else { return Ok(None) };
-                self.open = Some(reader(&file)?);
+                let open = reader(&file)?;
+                self.open = Some((file, open));
                 continue;
             };
             let mut line = Vec::new();
-            let read = open.by_ref().take(MOST_LINE).read_until(b'\n', &mut line).context("a record cannot be read")?;
+            let damaged = || format!("{} is damaged: move it away to go on without it", file.display());
+            let read = open.by_ref().take(MOST_LINE).read_until(b'\n', &mut line).with_context(damaged)?;
             if read == 0 {
                 self.open = None;
                 continue;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     codec::json::as_u64,
-    error::{Error, Kind, UpstreamFault},
+    error::{Error, Kind, Result, UpstreamFault},
 };
 
 /// An upstream's answer with a status that is not a success.
@@ -49,6 +49,14 @@ pub fn in_answer(value: &Value) -> Error {
         body: Some(Bytes::from(body)),
     };
     build(status, said).from_upstream(fault)
+}
+
+/// OpenRouter's word, where its provider failed in the middle of an answer; usually beside an error object.
+pub fn in_finish(word: Option<&str>) -> Result<()> {
+    match word {
+        Some("error") => Err(in_answer(&json!({ "message": "the upstream failed in the middle of its answer" }))),
+        _ => Ok(()),
+    }
 }
 
 /// What the upstream said, in whichever shape.

@@ -61,6 +61,7 @@ fn choice(value: Item, at: usize) -> Result<Choice> {
     let index = f.item("index").and_then(|n| n.whole());
     let index = index.and_then(|n| u32::try_from(n).ok()).unwrap_or(at as u32);
     let raw = f.string("finish_reason")?;
+    super::error::in_finish(raw.as_deref())?;
     let logprobs = f.take("logprobs").filter(tells);
     let mut message = f.object("message")?.unwrap_or(Fields::new(Value::Object(Map::new()), f.path("message"))?);
     message.skip("role");

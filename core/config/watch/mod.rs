@@ -187,18 +187,20 @@ fn settle(hear: &Receiver<Message>) -> Settled {
     if poked { Settled::Poked } else { Settled::Quiet }
 }
 
-/// Digests by path; `None` for a named file that is not there.
+/// Digests by path; `None` for a named file that is not there, and for what a folder lists and nobody can read: a link whose end is
+/// away, a pipe.
 type Content = BTreeMap<PathBuf, Option<[u8; 32]>>;
 
 fn content(watched: &Watched) -> Content {
     let mut all = Content::new();
     each(watched, &mut |path, named| {
-        let sum = fs::read(path).ok().map(|bytes| {
+        let regular = fs::metadata(path).is_ok_and(|facts| facts.is_file());
+        let sum = regular.then(|| fs::read(path).ok()).flatten().map(|bytes| {
             let mut sum = [0; 32];
             sum.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
             sum
         });
-        if named || sum.is_some() {
+        if named || sum.is_some() || fs::symlink_metadata(path).is_ok() {
             all.insert(path.to_owned(), sum);
         }
     });

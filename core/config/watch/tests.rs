@@ -106,6 +106,18 @@ fn sees_a_mounted_map_being_swapped() {
     assert_eq!(hear.recv_timeout(SOON).unwrap(), "two");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_comes_and_goes_as_a_change() {
+    let root = folder();
+    let (_watcher, hear) = start(root.path());
+    let link = root.path().join("scripts/a.rhai");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    hear.recv_timeout(SOON).expect("its coming");
+    fs::remove_file(&link).unwrap();
+    hear.recv_timeout(SOON).expect("its going");
+}
+
 #[test]
 fn a_file_that_is_away_for_a_moment_is_never_seen_missing() {
     let root = folder();

@@ -237,7 +237,7 @@ impl Gateway {
                 Ok(Some(Runner { target: target.clone(), number, waits, choice, own }))
             }
             Err(error) => {
-                exchange.ended(next, error.code().to_owned());
+                exchange.ended(next, error.code().to_owned(), &self.state.estimates);
                 exchange.step_back();
                 Err(error)
             }
@@ -247,7 +247,7 @@ impl Gateway {
     /// One of several failed, and others still run.
     fn failed(&self, exchange: &mut Exchange, runner: Runner<'_>, error: &Error, first: &mut Option<Flight>) {
         let Runner { target, number, choice, own, .. } = runner;
-        exchange.ended(number, error.code().to_owned());
+        exchange.ended(number, error.code().to_owned(), &self.state.estimates);
         self.quota_heard(exchange, &target, key_of(choice), number, Some(error));
         let flight = match own {
             Some(own) => Some(own.more.flight),
@@ -303,7 +303,7 @@ impl Gateway {
                 }
             }
             Err(error) => {
-                exchange.ended(number, error.code().to_owned());
+                exchange.ended(number, error.code().to_owned(), &self.state.estimates);
                 if let Some(flight) = &mut flight {
                     flight.failed(error, clock::now());
                 }

@@ -217,7 +217,7 @@ fn what_was_taken_before_a_limit_changed_has_drained_as_that_limit_let_it() {
         drop(enter(&limits, &before).unwrap());
     }
     // Thirty milliseconds of the old limit, three minutes of the new one.
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::park_timeout(Duration::from_millis(50));
     let after = caller(requests(1), None, None);
     drop(enter(&limits, &after).unwrap());
     assert_eq!(enter(&limits, &after).err().unwrap().status(), 429);

@@ -61,6 +61,51 @@ fn bombs_of_strings_arrays_and_maps_are_stopped() {
     }
 }
 
+/// A caller's words decide how much these make: they stop while they make it, not once it is there.
+#[test]
+fn what_rhai_makes_of_a_long_text_is_bounded_before_it_is_made() {
+    const LONG: &str = "let s = \"\"; s.pad(20000000, \"a \");";
+    for (body, why) in [
+        ("s.split(\" \");", "more than 10000 pieces"),
+        ("s.split(' ');", "more than 10000 pieces"),
+        ("s.split();", "more than 10000 pieces"),
+        ("s.split(\"\");", "more than 10000 pieces"),
+        ("s.split(\" \", 20000);", "more than 10000 pieces"),
+        ("s.split(' ', 20000);", "more than 10000 pieces"),
+        ("s.split_rev(\" \");", "more than 10000 pieces"),
+        ("s.split_rev(' ');", "more than 10000 pieces"),
+        ("s.split_rev(\" \", 20000);", "more than 10000 pieces"),
+        ("s.split_rev(' ', 20000);", "more than 10000 pieces"),
+        ("s.to_chars();", "more than 10000 pieces"),
+        ("s.replace(\"a\", s);", "would become too long"),
+        ("s.replace('a', s);", "would become too long"),
+        ("let l = \"[\"; l.pad(20000001, \"1,\"); from_json(l + \"1]\");", "more values"),
+    ] {
+        let (result, _, cx) = ask(&format!("fn request(request, context) {{ {LONG} {body} }}"));
+        assert!(result.is_err() && fault(&cx).contains(why), "{body}: {}", fault(&cx));
+    }
+}
+
+#[test]
+fn what_rhai_makes_of_a_text_is_what_it_was() {
+    let facts = [
+        "\"a b  c\".split(\" \") == [\"a\", \"b\", \"\", \"c\"]",
+        "\"a b  c\".split() == [\"a\", \"b\", \"c\"]",
+        "\"\".split() == [\"\"] && \"\".split(\" \") == [\"\"] && \"\".split(' ') == [\"\"] && \"\".to_chars() == []",
+        "\"a-b-c\".split(\"-\", 2) == [\"a\", \"b-c\"] && \"a-b\".split('-', 0) == [\"a-b\"]",
+        "\"a-b-c\".split('-') == [\"a\", \"b\", \"c\"] && \"a-b\".split('x') == [\"a-b\"]",
+        "\"a-b-c\".split_rev(\"-\") == [\"c\", \"b\", \"a\"] && \"a-b-c\".split_rev('-', 2) == [\"c\", \"a-b\"]",
+        "\"abc\".split(1) == [\"a\", \"bc\"] && \"äb\".to_chars() == ['ä', 'b']",
+        "{ let s = \"aXa\"; s.replace(\"a\", \"bb\"); s == \"bbXbb\" }",
+        "{ let s = \"aXa\"; s.replace('X', \"\"); s.replace(\"a\", 'é'); s.replace('é', 'o'); s == \"oo\" }",
+        "from_json(\"[1, {\\\"a\\\": \\\"x,y\\\"}]\") == [1, #{ a: \"x,y\" }] && from_json(\"[1\") == ()",
+    ];
+    let body: String =
+        facts.iter().map(|fact| format!("if !({fact}) {{ throw `{}`; }}\n", fact.replace('`', ""))).collect();
+    let (result, _, cx) = ask(&format!("fn request(request, context) {{ {body} }}"));
+    assert!(result.is_ok(), "{}", fault(&cx));
+}
+
 #[test]
 fn its_own_operation_limit_is_obeyed() {
     let mut config = config(&[("a.rhai", "fn request(request, context) { let n = 0; for i in 0..300 { n += i; } }")]);

@@ -29,7 +29,9 @@ fn lines_see_the_request_and_keep_what_they_made() {
     assert_eq!(value(&mut repl, "targets.cheapest()"), "[c/ill, d/spent, a/slow, b/fast]");
     assert_eq!(value(&mut repl, "context.team"), "\"research\"");
     assert_eq!(value(&mut repl, "#{ a: [1, ()] }"), "{\"a\":[1,null]}");
-    assert!(value(&mut repl, "reject(403, \"no\")").contains("403"));
+    for verdict in ["reject(403, \"no\")", "respond(\"hi\")", "next(\"short\")", "skip()", "stop(\"x\")"] {
+        assert_eq!(value(&mut repl, verdict), verdict);
+    }
     assert_eq!(value(&mut repl, "context.kv.set(\"a\", 1); context.kv.incr(\"a\")"), "2");
     assert_eq!(value(&mut repl, "ask(\"a/m\", \"hello\")"), "\"\"");
     assert_eq!(repl.notes(), ["a/m was not asked: nobody answers here"]);

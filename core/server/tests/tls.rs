@@ -105,6 +105,8 @@ async fn a_new_certificate_is_taken_and_a_bad_one_leaves_the_old() {
     std::fs::write(&files.cert, "rubbish").unwrap();
     let error = certificates.reload().unwrap_err();
     assert!(error.message.contains("cert.pem"), "{error}");
+    assert!(certificates.trouble().is_some_and(|trouble| trouble.contains("cert.pem")));
+    assert!(certificates.reload().is_err(), "it is as bad as it was");
     assert!(Arc::ptr_eq(&first, &certificates.current()));
 
     // A certificate that does not belong to the key.
@@ -115,6 +117,16 @@ async fn a_new_certificate_is_taken_and_a_bad_one_leaves_the_old() {
     write(dir.path(), &authority.issue("gateway.test"));
     assert!(certificates.reload().unwrap());
     assert!(!Arc::ptr_eq(&first, &certificates.current()));
+    assert_eq!(certificates.trouble(), None);
+
+    // Away, and the same again.
+    let key = std::fs::read(&files.key).unwrap();
+    std::fs::remove_file(&files.key).unwrap();
+    assert!(certificates.reload().is_err() && certificates.trouble().is_some());
+    std::fs::write(&files.key, key).unwrap();
+    certificates.reload().unwrap();
+    assert_eq!(certificates.trouble(), None);
+    assert!(!certificates.reload().unwrap(), "nothing changed");
 }
 
 #[tokio::test]

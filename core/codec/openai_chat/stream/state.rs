@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::super::{
     assistant::{self, legacy_tool_call},
-    content, details,
+    content, details, error,
     response::{empty, tells},
     wire::{F, FIELD, FUNCTION, MESSAGE, citation, finish, keep},
 };
@@ -131,6 +131,7 @@ impl Choice {
         for part in known.natives {
             self.whole(part);
         }
+        error::in_finish(raw.as_deref())?;
         if raw.is_some() && self.finish.is_none() {
             self.finish = raw;
         }

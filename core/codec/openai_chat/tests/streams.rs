@@ -273,6 +273,8 @@ fn an_error_in_the_stream_is_an_error_after_what_came_before() {
         ),
         ("", r#"{"id":"x","error":{"message":"m","code":429},"choices":[]}"#, Kind::UpstreamRateLimited),
         ("", r#"{"error":"m","error_type":"overloaded"}"#, Kind::Upstream),
+        ("", r#"{"choices":[{"index":0,"delta":{},"finish_reason":"error","error":{"message":"m"}}]}"#, Kind::Upstream),
+        ("", r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}"#, Kind::Upstream),
     ] {
         let text = format!("data: {}\n\n{event}data: {body}\n\ndata: [DONE]\n\n", chunk(json!({"content": "hi"})));
         let (mut decoder, mut out) = (decoder(), Vec::new());
