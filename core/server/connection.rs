@@ -15,15 +15,14 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Version, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::service::{Service, service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::{self, Builder},
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,6 +31,7 @@ use super::{
     executor::{StreamExecutor, Turn},
     head,
     incoming::Incoming,
+    tracked::Tracked,
 };
 use crate::{config, wakes::Ear};
 
@@ -86,7 +86,7 @@ impl Shared {
 }
 
 /// One running request.
-struct Live(Arc<Shared>);
+pub(super) struct Live(Arc<Shared>);
 
 impl Drop for Live {
     fn drop(&mut self) {
@@ -197,80 +197,7 @@ fn answered(asked: Asked, response: http::Response<Body>) -> http::Response<Trac
         }
     }
     let turn = if http2 { Turn::current() } else { None };
-    http::Response::from_parts(head, Tracked { body, rest: Bytes::new(), turn, failing: None, _live: live })
-}
-
-/// An answer's body with the connection's bookkeeping around it.
-struct Tracked {
-    body: Body,
-    /// HTTP/2 only: what of the last frame is still to be handed over.
-    rest: Bytes,
-    turn: Option<Arc<Turn>>,
-    failing: Option<Failing>,
-    _live: Live,
-}
-
-/// An error that waits a moment: hyper throws away what it has not yet written when a body fails, and the frame before
-/// the error is the one that says why.
-struct Failing {
-    error: BoxError,
-    after: Pin<Box<Sleep>>,
-}
-
-impl Tracked {
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut failing = match self.failing.take() {
-            Some(failing) => failing,
-            None => match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Ready(Some(Err(error))) => Failing { error, after: Box::pin(sleep(LAST_WORDS)) },
-                other => return other,
-            },
-        };
-        if failing.after.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(failing.error)));
-        }
-        self.failing = Some(failing);
-        Poll::Pending
-    }
-}
-
-impl http_body::Body for Tracked {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let me = &mut *self;
-        let Some(turn) = me.turn.clone() else { return me.poll_body(cx) };
-        turn.asked();
-        if me.rest.is_empty() {
-            match me.poll_body(cx) {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => me.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                },
-                other => return other,
-            }
-        }
-        // h2 takes a frame whole into its own buffer: in slices, a slow reader costs it one slice.
-        let slice = me.rest.split_to(me.rest.len().min(SLICE));
-        turn.handed();
-        Poll::Ready(Some(Ok(Frame::data(slice))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.failing.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let inner = self.body.size_hint();
-        let rest = self.rest.len() as u64;
-        let mut hint = SizeHint::new();
-        hint.set_lower(inner.lower() + rest);
-        if let Some(upper) = inner.upper() {
-            hint.set_upper(upper + rest);
-        }
-        hint
-    }
+    http::Response::from_parts(head, Tracked::new(body, turn, live))
 }
 
 /// A connection that can be told to end after what it is doing.
@@ -432,8 +359,6 @@ impl Clock {
 pub(super) const AT_ONCE: usize = 128 << 10;
 /// What it buffers of an answer over HTTP/2.
 const BUFFER: usize = 64 << 10;
-/// One HTTP/2 data frame's default size.
-const SLICE: usize = 16 << 10;
 const MAX_HEADERS: usize = 100;
 const MAX_STREAMS: u32 = 256;
 /// Streams reset before they were accepted (CVE-2023-44487), and resets that we had to send (CVE-2025-8671).
@@ -448,5 +373,3 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// A connection accepted in the last moment may still bring its request.
 const LATE: Duration = Duration::from_secs(1);
-/// For the frames before a broken answer's end to be written.
-const LAST_WORDS: Duration = Duration::from_millis(20);

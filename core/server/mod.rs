@@ -14,6 +14,7 @@ mod listener;
 mod read;
 mod tls;
 mod traceparent;
+mod tracked;
 mod upload;
 mod websocket;
 
