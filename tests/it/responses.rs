@@ -484,7 +484,8 @@ async fn a_full_disk_fails_no_request_and_what_follows_is_kept_again() {
     assert_eq!(red.follow(&gateway, &during).await, 200, "from memory");
     let told = gateway.metrics().await;
     assert!(told.contains("portcullis_responses_unwritten_total 1"), "{told}");
-    assert!(gateway.log().contains("answers that are to be kept cannot be written"));
+    let warning = "answers that are to be kept cannot be written";
+    eventually("the log says so", async || gateway.log().contains(warning)).await;
     std::fs::remove_file(data.join("ballast")).expect("room");
     let after = red.store(&gateway, "after", false).await;
     gateway.kill_and_restart().await;

@@ -287,7 +287,7 @@ async fn a_pin_outlives_restarts_and_is_over_when_the_files_changed_meanwhile() 
         }
         assert_eq!(target(&gateway).await.as_deref(), Some("mock/one"), "round {round}");
         assert_eq!(told(&gateway).await["pinned"]["version"], "v3");
-        assert!(gateway.log().contains("v3 is pinned since"), "the start says so: {}", gateway.log());
+        eventually("the start says so", async || gateway.log().contains("v3 is pinned since")).await;
     }
     gateway.halt();
     let (done, text) = command(&gateway, &["versions", "list"]);
@@ -300,7 +300,7 @@ async fn a_pin_outlives_restarts_and_is_over_when_the_files_changed_meanwhile() 
     gateway.again().await;
     assert_eq!(target(&gateway).await.as_deref(), Some("mock/three"));
     assert!(told(&gateway).await["pinned"].is_null());
-    assert!(gateway.log().contains("v3 was pinned"), "{}", gateway.log());
+    eventually("the start says so", async || gateway.log().contains("v3 was pinned")).await;
 }
 
 #[tokio::test]

@@ -157,7 +157,8 @@ async fn a_version_that_fails_in_shadow_goes_before_anybody_meets_it_and_stays_a
     let says = told(&gateway).await;
     assert_eq!((says["reverted"]["version"].clone(), says["version"]["id"].clone()), (json!("v2"), json!("v1")));
     assert!(says["reverted"]["reason"].as_str().is_some_and(|r| r.contains("decisions failed")), "{says}");
-    assert!(gateway.log().contains("reverted: the version before it goes on"), "the log says so");
+    let words = "reverted: the version before it goes on";
+    eventually("the log says so", async || gateway.log().contains(words)).await;
     assert!(gateway.metrics().await.contains("portcullis_rollouts_ended_total{outcome=\"reverted\"} 1"));
     // Not again, neither by a reload nor by a restart.
     let reload = gateway.admin("POST", "/api/v1/config/reload", "").await.json();
@@ -166,7 +167,7 @@ async fn a_version_that_fails_in_shadow_goes_before_anybody_meets_it_and_stays_a
     assert_eq!(target(&gateway).await.as_deref(), Some("mock/one"));
     let says = told(&gateway).await;
     assert_eq!((says["reverted"]["version"].clone(), says["version"]["id"].clone()), (json!("v2"), json!("v1")));
-    assert!(gateway.log().contains("was taken back"), "the start says so");
+    eventually("the start says so", async || gateway.log().contains("was taken back")).await;
     // Until the files change.
     gateway.save("scripts/a.rhai", &format!("{good}\n"));
     eventually("another one is tried", async || told(&gateway).await["rollout"]["version"] == "v3").await;
