@@ -21,6 +21,10 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{
+    FutureExt,
+    future::{Either, ready},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::time::timeout;
 
@@ -124,23 +128,24 @@ impl Client {
         out: Outgoing,
         limits: SendLimits,
     ) -> impl Future<Output = Result<Incoming>> + Send + 'a {
-        let begun = destination.begin(out);
-        async move {
-            let place = &destination.place;
-            let (message, url, fresh) = match begun? {
-                Begun::Waiting(message, url) => (message, url, false),
-                Begun::Sent(lease, answer, url) => match answer.await {
+        let place = &destination.place;
+        // Each way by itself: one block for both would have room for what was begun three times over.
+        match destination.begin(out) {
+            Ok(Begun::Sent(lease, answer, url)) => Either::Left(async move {
+                let unsent = match answer.await {
                     Ok(response) => return Ok(answered(response, lease, place)),
                     Err(mut failed) => match failed.take_message() {
-                        Some(unsent) if lease.reused() => {
-                            lease.retire();
-                            (Box::new(unsent), url, true)
-                        }
+                        Some(unsent) if lease.reused() => Box::new(unsent),
                         _ => return Err(fault::before_head(&place.name, failed.into_error())),
                     },
-                },
-            };
-            Box::pin(self.connect_and_send(destination, message, url, limits, fresh)).await
+                };
+                lease.retire();
+                Box::pin(self.connect_and_send(destination, unsent, url, limits, true)).await
+            }),
+            Ok(Begun::Waiting(message, url)) => {
+                Either::Right(self.connect_and_send(destination, message, url, limits, false).boxed())
+            }
+            Err(error) => Either::Right(ready(Err(error)).boxed()),
         }
     }
 
