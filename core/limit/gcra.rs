@@ -97,7 +97,7 @@ impl Bucket {
 
     /// A clock that went back counts on from where it is: what the bucket holds neither drains by that nor waits for the
     /// time that was lost.
-    fn drain(&mut self, now: u64, rate: Rate) {
+    pub fn drain(&mut self, now: u64, rate: Rate) {
         // A script cuts the time to what empties it, because its product would not be exact; here that comes to the same.
         let passed = now.saturating_sub(self.at);
         self.at = now;

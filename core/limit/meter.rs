@@ -297,7 +297,7 @@ impl State {
         ];
         for (bucket, count) in minutes {
             if let Some(count) = count {
-                bucket.left(now, Rate::a_minute(count));
+                bucket.drain(now, Rate::a_minute(count));
             }
         }
     }

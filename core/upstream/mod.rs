@@ -140,6 +140,7 @@ impl Client {
                     },
                 };
                 lease.retire();
+                drop(lease);
                 Box::pin(self.connect_and_send(destination, unsent, url, limits, true)).await
             }),
             Ok(Begun::Waiting(message, url)) => {
