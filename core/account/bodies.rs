@@ -11,7 +11,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Record, hour::Hour};
+use super::{hour::Hour, sheet::Recorded};
 use crate::{
     codec::{Dialect, document::Document},
     model::Format,
@@ -73,9 +73,9 @@ impl Recording {
         }
     }
 
-    pub(super) fn plain(&self, record: &Record) -> Vec<u8> {
+    pub(super) fn plain(&self, format: Format) -> Vec<u8> {
         let mut out = Map::new();
-        out.insert("format".into(), record.format.name().into());
+        out.insert("format".into(), format.name().into());
         out.insert("staged".into(), self.staged.into());
         match self.request.is_empty() {
             true => drop(out.insert("request_bytes".into(), self.request_len.into())),
@@ -125,13 +125,14 @@ impl Sealer {
     }
 
     /// A line: the id, and what it says.
-    pub(super) fn line(&self, record: &Record, recording: &Recording, out: &mut Vec<u8>) -> Option<()> {
-        let mut sealed = zstd::bulk::compress(&recording.plain(record), LEVEL).ok()?;
+    pub(super) fn line(&self, recorded: &Recorded, out: &mut Vec<u8>) -> Option<()> {
+        let Recorded { id, format, bodies } = recorded;
+        let mut sealed = zstd::bulk::compress(&bodies.plain(*format), LEVEL).ok()?;
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).ok()?;
-        let bound = Aad::from(bound(&record.id));
+        let bound = Aad::from(bound(id));
         self.0.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), bound, &mut sealed).ok()?;
-        out.extend_from_slice(record.id.as_bytes());
+        out.extend_from_slice(id.as_bytes());
         out.push(b' ');
         out.extend_from_slice(STANDARD_NO_PAD.encode([&nonce[..], &sealed].concat()).as_bytes());
         out.push(b'\n');
@@ -163,17 +164,17 @@ pub struct Writer {
 
 impl Writer {
     /// Seals what a batch brought along. An error: none of it was written.
-    pub fn write<'r>(
+    pub(super) fn write<'r>(
         &mut self,
         files: &Files,
         sealer: &Sealer,
         hour: Hour,
-        batch: impl Iterator<Item = (&'r Record, Box<Recording>)>,
+        batch: impl Iterator<Item = &'r Recorded>,
     ) -> Result<()> {
         let mut lines = Vec::new();
-        for (record, recording) in batch {
-            if sealer.line(record, &recording, &mut lines).is_none() {
-                tracing::warn!(id = %record.id, "what this request said could not be sealed: it is not kept");
+        for recorded in batch {
+            if sealer.line(recorded, &mut lines).is_none() {
+                tracing::warn!(id = %recorded.id, "what this request said could not be sealed: it is not kept");
             }
         }
         if self.file.is_none() || self.hour != hour {

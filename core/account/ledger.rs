@@ -1,5 +1,5 @@
 //! The ledger: each settled request becomes a line of its hour's file, a part of the sums, and a row of the ring, in this
-//! order and once. Called with batches from the settle task, never from a request.
+//! order and once. Called from the settle task, never from a request.
 //!
 //! A disk that takes nothing costs the lines, not the service: they are counted as lost, the ring and the sums go on, and
 //! the next batch tries again.
@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -19,13 +19,14 @@ use super::{
     Record, archive,
     bodies::{self, Sealer},
     hour::Hour,
+    sheet::{Recorded, Sheet},
     usage::Sums,
 };
 use crate::{
     config::{Records, Scope},
     context::Trace,
     store::{Files, Result, Store, files::Appender},
-    telemetry::{Ring, metrics, row},
+    telemetry::{Ring, metrics},
 };
 
 pub struct Ledger {
@@ -45,6 +46,8 @@ pub struct Ledger {
     failing: AtomicBool,
     /// The same of bodies.
     losing: AtomicBool,
+    /// Were begun.
+    sheets: AtomicU64,
     clock: fn() -> SystemTime,
 }
 
@@ -56,9 +59,6 @@ pub(super) struct Open {
     /// Bytes of this hour's lines before the file.
     begins: u64,
     unsynced: bool,
-    lines: Vec<u8>,
-    /// Where each line of a batch begins.
-    starts: Vec<usize>,
 }
 
 impl Ledger {
@@ -102,6 +102,7 @@ impl Ledger {
             rerating: Mutex::new(()),
             failing: false.into(),
             losing: false.into(),
+            sheets: 0.into(),
             clock,
         }))
     }
@@ -113,20 +114,19 @@ impl Ledger {
         }
     }
 
-    /// Settles a batch, off the runtime's threads when there is a file to write.
-    /// Gives it back.
-    pub async fn settle(self: &Arc<Self>, mut batch: Vec<(Record, Trace)>) -> Vec<(Record, Trace)> {
-        if self.files.is_none() {
-            self.append(&mut batch);
-            return batch;
-        }
-        let ledger = self.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            ledger.append(&mut batch);
-            batch
-        });
-        // It ends early only with the process.
-        written.await.unwrap_or_default()
+    /// An empty sheet.
+    pub fn sheet(&self, rows: usize) -> Sheet {
+        Sheet::new(self.sheets.fetch_add(1, Ordering::Relaxed), (self.clock)(), rows)
+    }
+
+    /// A settled request becomes a line of the sheet, and a part of the sums when that is written. What it said goes with the sheet.
+    pub fn note(&self, sheet: &mut Sheet, record: &mut Record, trace: &Trace) {
+        sheet.add(record, trace);
+        self.sums.count(sheet.number, record);
+    }
+
+    pub(super) fn has_files(&self) -> bool {
+        self.files.is_some()
     }
 
     /// Until `stop`: keeps files and sums in order.
@@ -147,63 +147,88 @@ impl Ledger {
         }
     }
 
-    /// Settles a batch: lines, sums, ring. Blocks for one write.
+    /// Settles a batch at once. Blocks for one write.
     pub fn append(&self, mut batch: impl AsMut<[(Record, Trace)]>) {
         let batch = batch.as_mut();
-        let now = (self.clock)();
-        let hour = Hour::of(now);
-        if batch.iter().any(|(record, _)| record.bodies.is_some()) {
-            self.seal(batch, hour);
+        let mut sheet = self.sheet(batch.len());
+        batch.iter_mut().for_each(|(record, trace)| self.note(&mut sheet, record, trace));
+        self.write(vec![sheet]);
+    }
+
+    /// Lines go into their files, and then into the sums and the ring. Blocks.
+    pub(super) fn write(&self, mut sheets: Vec<Sheet>) {
+        if sheets.iter().any(|sheet| !sheet.recorded.is_empty()) {
+            self.seal(&mut sheets);
         }
-        let stamp = row::Stamp::of(now);
         let mut open = self.lock();
-        let Open { lines, starts, .. } = &mut *open;
-        lines.clear();
-        starts.clear();
-        for (record, trace) in batch.iter() {
-            starts.push(lines.len());
-            row::write(record, Some(trace), &stamp, lines);
-            lines.push(b'\n');
+        let mut sheets = sheets.into_iter().peekable();
+        while let Some(first) = sheets.next() {
+            let hour = first.hour;
+            let mut together = vec![first];
+            together.extend(std::iter::from_fn(|| sheets.next_if(|sheet| sheet.hour == hour)));
+            self.write_hour(&mut open, hour, together);
         }
-        let written = self.write(&mut open, hour);
-        let begins = match (&written, &open.file) {
-            (Some((_, end)), _) => end - open.lines.len() as u64,
+    }
+
+    fn write_hour(&self, open: &mut Open, hour: Hour, sheets: Vec<Sheet>) {
+        let (written, size) = match &sheets[..] {
+            [sheet] => (self.write_lines(open, hour, &sheet.lines, sheet.starts.len()), sheet.lines.len()),
+            sheets => {
+                let lines = sheets.iter().map(|sheet| &sheet.lines[..]).collect::<Vec<_>>().concat();
+                let rows = sheets.iter().map(|sheet| sheet.starts.len()).sum();
+                (self.write_lines(open, hour, &lines, rows), lines.len())
+            }
+        };
+        let mut at = match (written, &open.file) {
+            (Some(end), _) => end - size as u64,
             (None, Some(file)) if open.hour == hour => open.begins + file.len(),
             _ => 0,
         };
-        self.sums.add(batch.iter().map(|(record, _)| record), written);
-        // What is not in the file takes no room in it.
-        let place = |start: usize| if written.is_some() { begins + start as u64 } else { begins };
-        self.ring.push(&open.lines, &open.starts, hour.0, place);
-        // A batch of long traces leaves no large buffer behind.
-        open.lines.shrink_to(MOST_BUFFER);
+        for Sheet { number, mut lines, starts, .. } in sheets {
+            // What is not in the file takes no room in it.
+            let begins = at;
+            if written.is_some() {
+                at += lines.len() as u64;
+            }
+            self.sums.land(number, written.map(|_| (hour, at)));
+            // They stay as long as they are among the last ones.
+            if lines.capacity() / 2 > lines.len() {
+                lines.shrink_to_fit();
+            }
+            let place = |start: usize| if written.is_some() { begins + start as u64 } else { begins };
+            self.ring.push(lines.into(), &starts, hour.0, place);
+        }
     }
 
-    /// Bodies leave their records here, kept or lost.
-    fn seal(&self, batch: &mut [(Record, Trace)], hour: Hour) {
-        let taken: Vec<_> = batch.iter_mut().map(|(record, _)| record.bodies.take()).collect();
+    /// What requests said leaves their sheets here, kept or lost.
+    fn seal(&self, sheets: &mut [Sheet]) {
+        let mut taken: Vec<(Hour, Recorded)> = Vec::new();
+        for sheet in sheets {
+            taken.extend(sheet.recorded.drain(..).map(|recorded| (sheet.hour, recorded)));
+        }
         let (Some(files), Some(sealer)) = (&self.files, self.sealer.get()) else { return };
-        let kept = batch.iter().zip(taken).filter_map(|((record, _), bodies)| Some((record, bodies?)));
         let mut writer = self.bodies.lock().unwrap_or_else(PoisonError::into_inner);
-        match writer.write(files, sealer, hour, kept) {
-            Ok(()) => {
-                if self.losing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("bodies of requests are kept again");
+        for same in taken.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((hour, _)) = same.first() else { continue };
+            match writer.write(files, sealer, *hour, same.iter().map(|(_, recorded)| recorded)) {
+                Ok(()) => {
+                    if self.losing.swap(false, Ordering::Relaxed) {
+                        tracing::info!("bodies of requests are kept again");
+                    }
                 }
-            }
-            Err(error) => {
-                writer.let_go();
-                if !self.losing.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "bodies of requests cannot be kept: these are lost");
+                Err(error) => {
+                    writer.let_go();
+                    if !self.losing.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(%error, "bodies of requests cannot be kept: these are lost");
+                    }
                 }
             }
         }
     }
 
-    /// Where the lines ended up: the hour, and how far its lines go now. `None`: they are not in a file.
-    fn write(&self, open: &mut Open, hour: Hour) -> Option<(Hour, u64)> {
+    /// How far the hour's lines go now. `None`: these are not in a file.
+    fn write_lines(&self, open: &mut Open, hour: Hour, lines: &[u8], rows: usize) -> Option<u64> {
         let files = self.files.as_ref()?;
-        let count = open.starts.len() as u64;
         let mut append = || -> Result<u64> {
             if open.file.is_none() || open.hour != hour {
                 open.file = None;
@@ -212,7 +237,7 @@ impl Ledger {
                 open.hour = hour;
             }
             let file = open.file.as_mut().ok_or(crate::store::StoreError::Closed)?;
-            file.append(&open.lines)?;
+            file.append(lines)?;
             open.unsynced = true;
             Ok(open.begins + file.len())
         };
@@ -221,10 +246,10 @@ impl Ledger {
                 if self.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("records are written again");
                 }
-                Some((hour, end))
+                Some(end)
             }
             Err(error) => {
-                metrics().records_lost(count);
+                metrics().records_lost(rows as u64);
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "records cannot be written: the last ones are kept in memory alone");
                 }
@@ -357,4 +382,3 @@ const SYNC: Duration = Duration::from_secs(1);
 /// Seconds between two notes of the sums.
 const NOTED: u32 = 5;
 const FOLDER: &str = "records";
-const MOST_BUFFER: usize = 1 << 20;

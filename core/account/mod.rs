@@ -18,6 +18,7 @@ pub mod reconcile;
 pub mod report;
 pub mod rerate;
 pub mod settle;
+mod sheet;
 pub mod sum;
 pub mod usage;
 

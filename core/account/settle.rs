@@ -11,6 +11,7 @@ use super::{
     estimate::Estimates,
     hooks::Hooks,
     queue::{Inbox, Queue, queue},
+    sheet::{Scribe, Sheet},
 };
 use crate::{
     context::{Step, Trace},
@@ -18,35 +19,45 @@ use crate::{
     telemetry::{self, metrics},
 };
 
-/// Records on their way to the ledger.
-type Rows = Queue<(Record, Trace)>;
+/// The way to the ledger.
+#[derive(Clone)]
+struct Desk {
+    ledger: Arc<Ledger>,
+    sheets: Queue<Sheet>,
+}
 
 /// Starts the queue. It ends when every sender is gone, with nothing left in it.
 pub fn start(ledger: Arc<Ledger>, estimates: Arc<Estimates>) -> (SettleQueue, tokio::task::JoinHandle<()>) {
     let (settling, mut inbox) = queue(BATCH);
     let task = tokio::spawn(async move {
-        let (rows, finished) = queue(LINES);
-        let writing = tokio::spawn(write(finished, ledger));
+        let (sheets, finished) = queue(SHEETS);
+        let writing = tokio::spawn(write(finished, ledger.clone()));
+        let desk = Desk { ledger, sheets };
         let hooks = Hooks::default();
         let mut batch = Vec::new();
         while inbox.take(&mut batch).await {
+            let mut sheet = desk.ledger.sheet(batch.len());
             for settled in batch.drain(..) {
                 // A fault in one record must not end all records.
-                if catch_unwind(AssertUnwindSafe(|| settle(settled, &rows, &estimates, &hooks))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| settle(settled, &mut sheet, &desk, &estimates, &hooks))).is_err() {
                     tracing::error!("a request could not be recorded");
                 }
+                if sheet.is_full() {
+                    desk.turn(&mut sheet);
+                }
             }
+            desk.turn(&mut sheet);
             telemetry::requests_told();
             inbox.rest().await;
         }
         hooks.idle().await;
-        drop(rows);
+        drop(desk);
         let _ = writing.await;
     });
     (settling, task)
 }
 
-fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hooks) {
+fn settle(mut settled: Settled, sheet: &mut Sheet, desk: &Desk, estimates: &Estimates, hooks: &Hooks) {
     let inner = &mut *settled.0;
     charge::count(&mut inner.record, &inner.size, estimates);
     charge::warn(&inner.record);
@@ -59,14 +70,16 @@ fn settle(mut settled: Settled, rows: &Rows, estimates: &Estimates, hooks: &Hook
         kept.settled(inner.record.cost_nano_usd.filter(|_| known));
     }
     if inner.chain.wants_log() {
-        let rows = rows.clone();
+        let desk = desk.clone();
         return hooks.run(settled, move |settled| {
-            finish(settled, &rows);
+            let mut sheet = desk.ledger.sheet(1);
+            finish(settled, &mut sheet, &desk.ledger);
+            desk.turn(&mut sheet);
             telemetry::requests_told();
         });
     }
     inner.chain.close(&mut inner.cx);
-    finish(settled, rows);
+    finish(settled, sheet, &desk.ledger);
 }
 
 /// One request by itself: what a rehearsal ends with. Nothing is counted, logged or kept.
@@ -82,10 +95,10 @@ pub async fn alone(mut settled: Settled, estimates: &Estimates) -> (Record, Trac
     (record, cx.trace)
 }
 
-fn finish(settled: Settled, rows: &Rows) {
-    let Inner { cx, record, part, .. } = *settled.0;
-    if let Some(part) = part {
-        part.ended(&record, &cx.trace);
+fn finish(Settled(mut inner): Settled, sheet: &mut Sheet, ledger: &Ledger) {
+    let Inner { cx, record, part, .. } = &mut *inner;
+    if let Some(part) = part.take() {
+        part.ended(record, &cx.trace);
     }
     for step in &cx.trace.steps {
         match step {
@@ -93,18 +106,25 @@ fn finish(settled: Settled, rows: &Rows) {
             step => metrics().stage(step),
         }
     }
-    telemetry::observe(&record);
-    telemetry::request_line(&record);
-    // The writer ends after the last of these.
-    rows.send((record, cx.trace));
+    telemetry::observe(record);
+    telemetry::request_line(record);
+    ledger.note(sheet, record, &cx.trace);
 }
 
-async fn write(mut finished: Inbox<(Record, Trace)>, ledger: Arc<Ledger>) {
+impl Desk {
+    /// The sheet goes to who writes it, and the next one begins.
+    fn turn(&self, sheet: &mut Sheet) {
+        if !sheet.is_empty() {
+            self.sheets.send(std::mem::replace(sheet, self.ledger.sheet(0)));
+        }
+    }
+}
+
+async fn write(mut finished: Inbox<Sheet>, ledger: Arc<Ledger>) {
+    let scribe = Scribe::start();
     let mut batch = Vec::new();
     while finished.take(&mut batch).await {
-        batch = ledger.settle(batch).await;
-        // Here and not where they were written: memory goes back to the thread that it came from.
-        batch.clear();
+        scribe.write(&ledger, std::mem::take(&mut batch)).await;
         // What ends within a moment shares one write.
         finished.rest().await;
     }
@@ -115,7 +135,7 @@ fn outcome_label(outcome: &str) -> &str {
     outcome.split(':').next().unwrap_or(outcome)
 }
 
-/// Requests that are settled at one time, and lines that are written. What waits here is memory that the next requests do not
+/// Requests that are settled at one time, and sheets that are written. What waits here is memory that the next requests do not
 /// have: as much as stays near the processor.
 const BATCH: usize = 16;
-const LINES: usize = 128;
+const SHEETS: usize = 8;

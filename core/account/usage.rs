@@ -45,6 +45,8 @@ pub struct Sums {
 struct State {
     /// What the store does not have yet.
     pending: HashMap<Box<[u8]>, Sum>,
+    /// What is not in the ledger's file yet, by sheet: in no note, because that says how far in the file it goes.
+    flying: Vec<(u64, Fresh)>,
     /// What rows of the last minutes hold in the store, so that a note need not read them.
     known: HashMap<Box<[u8]>, Sum>,
     names: Names,
@@ -56,13 +58,17 @@ struct State {
     fine: Minute,
     /// When old rows were last put together.
     swept: Hour,
-    /// The tags of the request that is being counted.
+    /// The tags of the request that is being counted, and the key of its row.
     tags: String,
+    key: Vec<u8>,
     /// What was asked for a moment ago.
     memos: Vec<spent::Memo>,
     /// How often, so that each memo has a number of its own.
     asked: u64,
 }
+
+/// Rows, and what is added to them.
+type Fresh = Vec<(Box<[u8]>, Sum)>;
 
 impl Sums {
     /// `node`: which gateway this is among those on one store; empty where there is one.
@@ -91,27 +97,24 @@ impl Sums {
         }
     }
 
-    /// Adds requests whose lines end at `to` in that hour's file; `None`: they could not be written.
-    pub fn add<'r>(&self, records: impl Iterator<Item = &'r Record>, written: Option<(Hour, u64)>) {
+    /// Counts a request whose line is not written yet, under the number of its sheet.
+    pub fn count(&self, sheet: u64, record: &Record) {
         let mut state = self.lock();
-        for record in records {
-            let by = By {
-                organisation: record.organisation.as_deref().unwrap_or(""),
-                team: record.team.as_deref().unwrap_or(""),
-                user: record.user.as_deref().unwrap_or(""),
-                key: &record.key_id,
-                model: &record.model,
-                target: record.target.as_deref().unwrap_or(""),
-                tags: "",
-            };
-            let attempts = record.ledger.iter().map(|row| Used {
-                target: &row.target,
-                usage: row.usage.as_ref(),
-                cost: row.cost_nano_usd,
-                estimated: row.estimated,
-            });
-            let tags = record.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            state.count(&record.id, by, tags, record.status >= 400, attempts, &self.node);
+        let at = state.flying.iter().rposition(|(number, _)| *number == sheet).unwrap_or_else(|| {
+            state.flying.push((sheet, Fresh::default()));
+            state.flying.len() - 1
+        });
+        let mut fresh = std::mem::take(&mut state.flying[at].1);
+        state.record(record, &self.node, &mut fresh);
+        state.flying[at].1 = fresh;
+    }
+
+    /// The lines of a sheet end at `to` in that hour's file; `None`: they could not be written.
+    pub fn land(&self, sheet: u64, written: Option<(Hour, u64)>) {
+        let mut state = self.lock();
+        if let Some(at) = state.flying.iter().position(|(number, _)| *number == sheet) {
+            let (_, fresh) = state.flying.remove(at);
+            state.arrive(fresh);
         }
         if let Some((hour, to)) = written {
             state.cover(hour, to);
@@ -122,10 +125,12 @@ impl Sums {
     pub fn replay(&self, lines: &[u8], hour: Hour, to: u64) {
         let mut state = self.lock();
         for line in lines.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+            let mut fresh = Fresh::default();
             match serde_json::from_slice::<Line>(line) {
-                Ok(line) => state.again(&line, &self.node),
+                Ok(line) => state.again(&line, &self.node, &mut fresh),
                 Err(error) => tracing::warn!(%hour, %error, "a record cannot be read: usage goes without it"),
             }
+            state.arrive(fresh);
         }
         state.cover(hour, to);
     }
@@ -144,7 +149,9 @@ impl Sums {
             state.memos.retain(|memo| memo.is_kept(now));
             let oldest = state.covered.last_key_value().map_or(Hour(0), |(last, _)| last.minus(COVERED_HOURS));
             state.covered = state.covered.split_off(&oldest);
-            (std::mem::take(&mut state.pending), covered_bytes(&state.covered))
+            // What has a place and nothing in it flies yet.
+            let pending: HashMap<Box<[u8]>, Sum> = state.pending.extract_if(|_, sum| *sum != Sum::default()).collect();
+            (pending, covered_bytes(&state.covered))
         };
         let noted = self.note(&pending, mark).await;
         let mut state = self.lock();
@@ -210,7 +217,7 @@ impl Sums {
         let mine: Vec<(Box<[u8]>, Sum)> = {
             let state = self.lock();
             let within = |key: &[u8]| by::time(key).is_some_and(|at| at >= from && at < to);
-            state.pending.iter().filter(|(key, _)| within(key)).map(|(key, sum)| (key.clone(), *sum)).collect()
+            state.unnoted().filter(|(key, _)| within(key)).map(|(key, sum)| (key.into(), *sum)).collect()
         };
         for (key, sum) in &mine {
             if let Some(Place { at, by, .. }) = by::split(key) {
@@ -279,7 +286,41 @@ struct Used<'a> {
 }
 
 impl State {
+    /// What the store does not have.
+    fn unnoted(&self) -> impl Iterator<Item = (&[u8], &Sum)> {
+        let flying = self.flying.iter().flat_map(|(_, fresh)| fresh);
+        let pending = self.pending.iter().filter(|(_, sum)| **sum != Sum::default());
+        pending.map(|(key, sum)| (&**key, sum)).chain(flying.map(|(key, sum)| (&**key, sum)))
+    }
+
+    fn arrive(&mut self, fresh: Fresh) {
+        for (key, sum) in fresh {
+            self.pending.entry(key).or_default().add(&sum);
+        }
+    }
+
+    fn record(&mut self, record: &Record, node: &str, fresh: &mut Fresh) {
+        let by = By {
+            organisation: record.organisation.as_deref().unwrap_or(""),
+            team: record.team.as_deref().unwrap_or(""),
+            user: record.user.as_deref().unwrap_or(""),
+            key: &record.key_id,
+            model: &record.model,
+            target: record.target.as_deref().unwrap_or(""),
+            tags: "",
+        };
+        let attempts = record.ledger.iter().map(|row| Used {
+            target: &row.target,
+            usage: row.usage.as_ref(),
+            cost: row.cost_nano_usd,
+            estimated: row.estimated,
+        });
+        let tags = record.tags.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        self.count(&record.id, by, tags, record.status >= 400, attempts, node, fresh);
+    }
+
     /// One request. `by` has no tags yet.
+    #[expect(clippy::too_many_arguments, reason = "a request by its parts, from a record or from a line")]
     fn count<'a>(
         &mut self,
         id: &str,
@@ -288,6 +329,7 @@ impl State {
         error: bool,
         attempts: impl Iterator<Item = Used<'a>> + Clone,
         node: &str,
+        fresh: &mut Fresh,
     ) {
         let at = Minute::of_id(id).unwrap_or(self.fine);
         let mut tag_set = std::mem::take(&mut self.tags);
@@ -301,7 +343,7 @@ impl State {
         for memo in &mut self.memos {
             attempts.clone().for_each(|used| memo.add(at, &By { target: used.target, ..by }, used.cost));
         }
-        let sum = self.sum(at, by, node);
+        let sum = self.sum(at, by, node, fresh);
         sum.requests += 1;
         sum.errors += u64::from(error);
         let mut attempts = attempts.peekable();
@@ -310,12 +352,12 @@ impl State {
             sum.use_up(used.usage, used.cost, used.estimated);
         }
         for Used { target, usage, cost, estimated } in attempts {
-            self.sum(at, By { target, ..by }, node).use_up(usage, cost, estimated);
+            self.sum(at, By { target, ..by }, node, fresh).use_up(usage, cost, estimated);
         }
         self.tags = tag_set;
     }
 
-    fn again(&mut self, line: &Line, node: &str) {
+    fn again(&mut self, line: &Line, node: &str, fresh: &mut Fresh) {
         let by = By {
             organisation: line.organisation.as_deref().unwrap_or(""),
             team: line.team.as_deref().unwrap_or(""),
@@ -333,16 +375,24 @@ impl State {
             estimated: row.estimated,
         });
         let tags: Vec<(&str, &str)> = line.tags().collect();
-        self.count(&line.id, by, tags.into_iter(), line.status >= 400, attempts, node);
+        self.count(&line.id, by, tags.into_iter(), line.status >= 400, attempts, node, fresh);
     }
 
-    fn sum(&mut self, at: Minute, by: By<'_>, node: &str) -> &mut Sum {
+    fn sum<'f>(&mut self, at: Minute, by: By<'_>, node: &str, fresh: &'f mut Fresh) -> &'f mut Sum {
         let grain = if at < self.fine { Grain::Quarter } else { Grain::Minute };
-        let mut key = by::join(Place { grain, at: at.within(grain.span()), by, node });
-        if !self.pending.contains_key(&*key) && !self.known.contains_key(&*key) {
-            key = self.names.key(grain, at, by, node);
-        }
-        self.pending.entry(key.into()).or_default()
+        let mut key = std::mem::take(&mut self.key);
+        by::write(Place { grain, at: at.within(grain.span()), by, node }, &mut key);
+        let at = fresh.iter().position(|(known, _)| **known == *key).unwrap_or_else(|| {
+            if !self.pending.contains_key(&*key) && !self.known.contains_key(&*key) {
+                key = self.names.key(grain, at, by, node);
+                // Its place is taken before there is something in it: it is new only once.
+                self.pending.entry((&*key).into()).or_default();
+            }
+            fresh.push(((&*key).into(), Sum::default()));
+            fresh.len() - 1
+        });
+        self.key = key;
+        &mut fresh[at].1
     }
 
     fn cover(&mut self, hour: Hour, to: u64) {

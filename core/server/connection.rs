@@ -72,6 +72,11 @@ impl Shared {
         self.watched.load(Ordering::Relaxed) > 0 && !self.http2.load(Ordering::Relaxed)
     }
 
+    /// A request of HTTP/1.1 runs.
+    pub fn is_answering(&self) -> bool {
+        !self.is_idle() && !self.http2.load(Ordering::Relaxed)
+    }
+
     fn enter(self: &Arc<Self>) -> Live {
         self.live.fetch_add(1, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
@@ -106,13 +111,16 @@ pub struct Signals {
 }
 
 /// hyper's settings for every connection of a listener.
-pub fn builder(config: &config::Server) -> Builder<StreamExecutor> {
+pub fn builder(config: &config::Server, tls: bool) -> Builder<StreamExecutor> {
     let mut builder = Builder::new(StreamExecutor { write_stall: config.write_stall });
     builder
         .http1()
         .timer(TokioTimer::new())
         // Off: see the module's note. `watch` keeps both clocks.
         .header_read_timeout(None)
+        // hyper would look for a client that leaves by reading on, and takes a new buffer for it while the request has the last one:
+        // memory that is cold when the next request comes. `Edge` looks itself, and a connection keeps its buffer.
+        .half_close(!tls)
         .max_buf_size(AT_ONCE)
         .max_headers(MAX_HEADERS);
     builder

@@ -50,7 +50,7 @@ pub async fn serve<A: App>(
     }
     let connections = TaskTracker::new();
     let desk = Desk {
-        builder: Arc::new(connection::builder(&config)),
+        builder: Arc::new(connection::builder(&config, listener.tls.is_some())),
         seats: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         config: Arc::new(config),
         app,

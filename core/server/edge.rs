@@ -86,6 +86,18 @@ impl Edge {
         self.lookout.get_or_insert_with(|| lookout(socket)).as_mut().poll(cx).is_ready()
     }
 
+    /// The client hung up behind a request that was read. What it sends beyond that waits until its turn comes.
+    fn hangs_up(&mut self, cx: &mut Context<'_>) -> bool {
+        // Over TLS hyper reads on by itself: only who reads knows what an alert says.
+        let Either::Left(socket) = &self.wire else { return false };
+        let mut one = [std::mem::MaybeUninit::uninit()];
+        match socket.0.poll_peek(cx, &mut ReadBuf::uninit(&mut one)) {
+            Poll::Ready(Ok(count)) => count == 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Closing::Lingering { left } = &mut self.closing else { return Poll::Ready(()) };
         let mut scratch = [0u8; 8192];
@@ -135,11 +147,15 @@ impl AsyncWrite for Edge {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.shared.is_watched() {
             if self.is_left(cx) {
-                tracing::debug!("the client left while its request waited");
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client left")));
+                return left();
             }
-        } else if self.lookout.is_some() {
-            self.lookout = None;
+        } else {
+            if self.lookout.is_some() {
+                self.lookout = None;
+            }
+            if self.shared.is_answering() && self.hangs_up(cx) {
+                return left();
+            }
         }
         let polled = Pin::new(&mut self.wire).poll_flush(cx);
         self.paced(cx, polled)
@@ -157,6 +173,12 @@ impl AsyncWrite for Edge {
         self.closing = Closing::Closed;
         Poll::Ready(Ok(()))
     }
+}
+
+#[cold]
+fn left() -> Poll<io::Result<()>> {
+    tracing::debug!("the client left before its answer was whole");
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client left")))
 }
 
 /// Ends when the other side is closed, whether what came before was read or not. The socket's own readiness only tells that

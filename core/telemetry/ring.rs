@@ -54,24 +54,19 @@ impl Ring {
         Ring { rows: Mutex::default(), capacity: capacity.max(1) }
     }
 
-    /// Requests settled at one time: their lines, where each begins in them, and its place in that hour's lines.
-    pub fn push(&self, lines: &[u8], starts: &[usize], hour: u32, place: impl Fn(usize) -> u64) {
+    /// Requests settled at one time: their lines, where each begins in them, and its place in that hour's lines. Who keeps a row keeps
+    /// them all.
+    pub fn push(&self, lines: Bytes, starts: &[usize], hour: u32, place: impl Fn(usize) -> u64) {
         let ends = starts.iter().skip(1).copied().chain([lines.len()]);
-        let spans: Vec<(usize, usize)> = starts.iter().copied().zip(ends).collect();
-        let mut gone = Vec::new();
+        let mut gone = Vec::with_capacity(starts.len());
         let mut rows = self.lock();
-        // Who keeps a row keeps its piece: pieces are small.
-        for piece in spans.chunks(PIECE) {
-            let (Some((from, _)), Some((_, to))) = (piece.first(), piece.last()) else { continue };
-            let kept = Bytes::copy_from_slice(&lines[*from..*to]);
-            for (start, end) in piece {
-                rows.number += 1;
-                if rows.rows.len() >= self.capacity {
-                    gone.extend(rows.rows.pop_front());
-                }
-                let place = Place { hour, at: place(*start), number: rows.number };
-                rows.rows.push_back(Row { place, line: kept.slice(start - from..end - from) });
+        for (start, end) in starts.iter().copied().zip(ends) {
+            rows.number += 1;
+            if rows.rows.len() >= self.capacity {
+                gone.extend(rows.rows.pop_front());
             }
+            let place = Place { hour, at: place(start), number: rows.number };
+            rows.rows.push_back(Row { place, line: lines.slice(start..end) });
         }
         drop(rows);
         // Freed outside the lock.
@@ -117,5 +112,3 @@ impl Ring {
 
 /// At about a kilobyte a row.
 const CAPACITY: usize = 10_000;
-/// Rows that lie in one allocation.
-const PIECE: usize = 64;

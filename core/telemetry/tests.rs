@@ -244,7 +244,7 @@ fn the_ring_forgets_the_oldest_and_pages_backwards() {
             row::write(&settled, None, &stamp, &mut lines);
             lines.push(b'\n');
         }
-        ring.push(&lines, &starts, 7, |_| 0);
+        ring.push(lines.into(), &starts, 7, |_| 0);
     }
     let read = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).ok()?["status"].as_u64();
     let statuses = |rows: Vec<(ring::Place, u64)>| rows.into_iter().map(|(_, status)| status).collect::<Vec<_>>();

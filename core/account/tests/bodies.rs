@@ -1,22 +1,16 @@
 //! What requests said: sealed, bound, bounded.
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     account::{
-        Record,
         bodies::{MOST_ANSWER, MOST_REQUEST, Recording, Sealer, bytes},
+        sheet::Recorded,
     },
     codec::{Inbound, document::Document},
-    context::Context,
     model::Format,
 };
-
-fn record(id: &str) -> Record {
-    let cx: Context = crate::script::suite::context(&Map::new(), Format::OpenaiChat).expect("a context");
-    Record { id: id.into(), ..Record::of(&cx) }
-}
 
 fn recording(text: &str) -> Recording {
     let body = json!({ "model": "m", "messages": [{ "role": "user", "content": text }] }).to_string();
@@ -34,7 +28,8 @@ fn what_is_sealed_opens_for_its_own_id_and_key_only() {
     kept.begins(Format::AnthropicMessages, true);
     kept.heard(&Bytes::from_static(b"event: x\n"));
     kept.heard(&Bytes::from_static(b"\xff\xfe"));
-    sealer.line(&record(id), &kept, &mut lines).expect("sealed");
+    let recorded = Recorded { id: id.into(), format: Format::OpenaiChat, bodies: Box::new(kept) };
+    sealer.line(&recorded, &mut lines).expect("sealed");
     assert!(lines.is_ascii() && lines.ends_with(b"\n") && lines.starts_with(id.as_bytes()));
     let sealed = &lines[id.len() + 1..lines.len() - 1];
     let opened = sealer.open(id, sealed).expect("opened");
@@ -57,7 +52,7 @@ fn long_answers_are_cut_and_long_requests_told_by_their_length() {
     for _ in 0..3 {
         kept.heard(&Bytes::from(vec![b'y'; MOST_ANSWER / 2 + 1]));
     }
-    let plain: Value = serde_json::from_slice(&kept.plain(&record("req_1"))).expect("JSON");
+    let plain: Value = serde_json::from_slice(&kept.plain(Format::OpenaiChat)).expect("JSON");
     assert!(plain["request_bytes"].as_u64().expect("a length") > MOST_REQUEST as u64 && plain["request"].is_null());
     assert_eq!(plain["answer"]["body"].as_str().map(str::len), Some(MOST_ANSWER));
     assert_eq!(plain["answer"]["cut"], true);

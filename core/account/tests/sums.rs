@@ -22,6 +22,14 @@ use crate::{
     telemetry::row,
 };
 
+impl Sums {
+    /// Requests whose lines end at `to` in that hour's file, at once.
+    pub(crate) fn add<'r>(&self, records: impl Iterator<Item = &'r Record>, written: Option<(Hour, u64)>) {
+        records.for_each(|record| self.count(u64::MAX, record));
+        self.land(u64::MAX, written);
+    }
+}
+
 /// A day and a half into 2030.
 const BEGIN: u64 = 1_893_456_000 + 36 * 3600;
 

@@ -142,19 +142,26 @@ impl Kind {
 
 /// The time stands behind the grain, so that key order is time order.
 pub(super) fn join(place: Place<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(place, &mut out);
+    out
+}
+
+/// The same, in the place of what stood there.
+pub(super) fn write(place: Place<'_>, out: &mut Vec<u8>) {
     let Place { grain, at, by, node } = place;
     let By { organisation, team, user, key, model, target, tags } = by;
     let parts = [organisation, team, user, key, model, target, tags, node];
-    let mut out = Vec::with_capacity(13 + parts.iter().map(|part| part.len()).sum::<usize>());
+    out.clear();
+    out.reserve(13 + parts.iter().map(|part| part.len()).sum::<usize>());
     out.push(grain.byte());
     out.extend_from_slice(&at.0.to_be_bytes());
     for (n, part) in parts.into_iter().enumerate() {
         if n > 0 {
             out.push(0);
         }
-        push(part, &mut out);
+        push(part, out);
     }
-    out
 }
 
 pub(super) fn split(key: &[u8]) -> Option<Place<'_>> {

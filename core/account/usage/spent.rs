@@ -50,7 +50,7 @@ impl Sums {
                 return Ok(memo.spent.of(kind, id));
             }
             let within = |key: &[u8]| by::time(key).is_some_and(|at| at >= wanted.0 && at < wanted.1);
-            let mine = state.pending.iter().filter(|(key, _)| within(key)).map(|(key, sum)| (key.clone(), *sum));
+            let mine = state.unnoted().filter(|(key, _)| within(key)).map(|(key, sum)| (key.into(), *sum));
             let mine: Vec<(Box<[u8]>, Sum)> = mine.collect();
             state.asked += 1;
             let number = state.asked;
