@@ -43,10 +43,10 @@ pub fn start(ledger: Arc<Ledger>, estimates: Arc<Estimates>) -> (SettleQueue, to
                     tracing::error!("a request could not be recorded");
                 }
                 if sheet.is_full() {
-                    desk.turn(&mut sheet);
+                    desk.hand_in(std::mem::replace(&mut sheet, desk.ledger.sheet(0)));
                 }
             }
-            desk.turn(&mut sheet);
+            desk.hand_in(sheet);
             telemetry::requests_told();
             inbox.rest().await;
         }
@@ -74,7 +74,7 @@ fn settle(mut settled: Settled, sheet: &mut Sheet, desk: &Desk, estimates: &Esti
         return hooks.run(settled, move |settled| {
             let mut sheet = desk.ledger.sheet(1);
             finish(settled, &mut sheet, &desk.ledger);
-            desk.turn(&mut sheet);
+            desk.hand_in(sheet);
             telemetry::requests_told();
         });
     }
@@ -112,10 +112,10 @@ fn finish(Settled(mut inner): Settled, sheet: &mut Sheet, ledger: &Ledger) {
 }
 
 impl Desk {
-    /// The sheet goes to who writes it, and the next one begins.
-    fn turn(&self, sheet: &mut Sheet) {
+    /// To who writes it.
+    fn hand_in(&self, sheet: Sheet) {
         if !sheet.is_empty() {
-            self.sheets.send(std::mem::replace(sheet, self.ledger.sheet(0)));
+            self.sheets.send(sheet);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The socket as hyper sees it: cuts a client that reads nothing, lets one that still sends read our answer, and notices one that
-//! hangs up while nobody reads what it sends.
+//! hangs up while nobody reads what it sends: behind a request that was read by a peek, before one that waits unread by a second handle,
+//! because a peek would only find what is unread.
 //!
-//! Holds no HTTP. The clock runs only while a write is pending, and the socket is looked at only while a request has it watched.
+//! Holds no HTTP. The clock runs only while a write is pending, and the socket is looked at only while a request runs.
 
 use std::{
     io,

@@ -55,7 +55,7 @@ impl Incoming {
                 break;
             }
             match poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await {
-                // From here on hyper looks out itself.
+                // From here on the connection looks out itself.
                 None => return pending().await,
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
