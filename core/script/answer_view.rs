@@ -336,7 +336,7 @@ fn record(r: &mut Registrar<'_>) {
                 return Err(fail(format!("a record may have {MAX_TAGS} tags")));
             }
             v.0.with(|lent| {
-                lent.record.as_mut().map(|x| x.tags = tags).ok_or_else(|| fail("there is no record in this phase"))
+                lent.record.as_deref_mut().map(|x| x.tags = tags).ok_or_else(|| fail("there is no record in this phase"))
             })
         },
     );
@@ -353,7 +353,7 @@ fn fact(
 
 impl RecordView {
     fn read(&self, f: impl FnOnce(&Record) -> Dynamic) -> Result<Dynamic, Fail> {
-        self.0.with(|lent| lent.record.as_ref().map(f).ok_or_else(|| fail("there is no record in this phase")))
+        self.0.with(|lent| lent.record.as_deref().map(f).ok_or_else(|| fail("there is no record in this phase")))
     }
 }
 

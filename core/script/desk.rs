@@ -3,8 +3,9 @@
 //! can be used after the call.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     sync::{Arc, Mutex, PoisonError},
+    thread::LocalKey,
 };
 
 use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
@@ -31,8 +32,8 @@ pub struct Desk {
 #[derive(Default)]
 pub struct Lent {
     pub phase: Option<Phase>,
-    pub cx: Option<Context>,
-    pub doc: Option<Document>,
+    pub cx: Option<Box<Context>>,
+    pub doc: Option<Box<Document>>,
     pub headers: Option<http::HeaderMap>,
     pub target: Option<Arc<Candidate>>,
     pub response: Option<Response>,
@@ -42,7 +43,7 @@ pub struct Lent {
     pub so_far: Option<ImmutableString>,
     pub attempt_starts: bool,
     pub error: Option<Error>,
-    pub record: Option<Record>,
+    pub record: Option<Box<Record>>,
     /// The last user text as scripts have it, until the messages change.
     pub text: Option<ImmutableString>,
     /// Grows when a list of messages or parts is replaced: older views of single ones are stale then.
@@ -69,12 +70,12 @@ impl Desk {
     }
 
     pub fn cx<T>(&self, f: impl FnOnce(&mut Context) -> T) -> Result<T, Fail> {
-        self.with(|lent| lent.cx.as_mut().map(f).ok_or_else(|| gone("context")))
+        self.with(|lent| lent.cx.as_deref_mut().map(f).ok_or_else(|| gone("context")))
     }
 
     pub fn doc<T>(&self, f: impl FnOnce(&mut Document) -> Result<T, Error>) -> Result<T, Fail> {
         self.with(|lent| {
-            let doc = lent.doc.as_mut().ok_or_else(|| gone("request"))?;
+            let doc = lent.doc.as_deref_mut().ok_or_else(|| gone("request"))?;
             f(doc).map_err(|error| {
                 let told = fail(format!("the caller's request cannot be read: {}", error.message));
                 lent.failed = Some(error);
@@ -128,6 +129,32 @@ pub fn fail(message: impl Into<String>) -> Fail {
 
 fn gone(what: &str) -> Fail {
     fail(format!("there is no {what} in this phase"))
+}
+
+/// What each thread keeps for a place whose value is lent: it is swapped for the value, so that nothing is made for a call, and
+/// nothing let go of after it.
+pub type Shells<T> = LocalKey<Cell<Option<Box<T>>>>;
+
+thread_local! {
+    pub static CONTEXTS: Cell<Option<Box<Context>>> = const { Cell::new(None) };
+    pub static DOCUMENTS: Cell<Option<Box<Document>>> = const { Cell::new(None) };
+}
+
+/// The value for a desk; nobody looks at what stands in its place until it is given back.
+pub fn lend<T>(place: &mut T, shells: &'static Shells<T>, new: impl FnOnce(&T) -> T) -> Box<T> {
+    let mut own = shells.take().unwrap_or_else(|| Box::new(new(place)));
+    std::mem::swap(place, &mut own);
+    own
+}
+
+pub fn give_back<T>(place: &mut T, mut own: Box<T>, shells: &'static Shells<T>) {
+    std::mem::swap(place, &mut own);
+    shells.set(Some(own));
+}
+
+/// Of nobody: it lives as long as its thread.
+pub fn empty_context(cx: &Context) -> Context {
+    Context { id: "".into(), principal: Arc::default(), ..context_shell(cx) }
 }
 
 /// What stands in a document's place while it is lent.

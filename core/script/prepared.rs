@@ -1,20 +1,18 @@
 //! A program made ready to be called again and again. The engine finds the native function behind each call site by name and
-//! types, and forgets it when a call ends; here it is kept for the program's next call, and a hook's body runs as it is, without
-//! being looked up. Scripts with imports go the engine's own way, because imports are made anew for each call.
+//! types, and forgets it when a call ends; here it is kept for the hook's next call, with the room for its variables, and its body
+//! runs as it is, without being looked up. Scripts with imports go the engine's own way, because imports are made anew for each call.
 
 use std::sync::{Mutex, PoisonError};
 
-use rhai::{AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, ImmutableString, Scope, Stmt};
+use rhai::{
+    AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Scope, Stmt,
+};
 
 use crate::pipeline::{Phase, phase::TABLE};
 
 #[derive(Default)]
 pub struct Prepared {
     hooks: Vec<Hook>,
-    /// The file's name, for messages.
-    source: Option<ImmutableString>,
-    /// One for each call that was under way at a time.
-    found: Mutex<Vec<Caches>>,
 }
 
 /// A function named after a phase.
@@ -22,49 +20,97 @@ pub struct Hook {
     phase: Phase,
     parameters: Vec<ImmutableString>,
     body: Vec<Stmt>,
+    /// The file's name, for messages.
+    source: Option<ImmutableString>,
+    /// One for each call that was under way at a time.
+    ready: Mutex<Vec<Box<Ready>>>,
+}
+
+/// What a call needs and the next one can use again.
+struct Ready {
+    global: GlobalRuntimeState,
+    found: Caches,
+    /// The hook's parameters, without values between calls.
+    scope: Scope<'static>,
 }
 
 impl Prepared {
     pub fn of(ast: &AST, phases: impl Iterator<Item = Phase>) -> Prepared {
-        let hooks = phases.filter_map(|phase| hook(ast, phase)).collect();
-        Prepared { hooks, source: ast.source().map(Into::into), found: Mutex::default() }
+        Prepared { hooks: phases.filter_map(|phase| hook(ast, phase)).collect() }
     }
 
     pub fn hook(&self, phase: Phase) -> Option<&Hook> {
         self.hooks.iter().find(|hook| hook.phase == phase)
     }
+}
 
-    /// As the engine would call it; what its variables hold at its end stays in `scope`.
+impl Hook {
+    /// As the engine would call it; tells what its variables hold at its end as well.
     pub fn call<const N: usize>(
         &self,
         (engine, ast): (&Engine, &AST),
-        scope: &mut Scope<'_>,
-        hook: &Hook,
         args: [Dynamic; N],
-    ) -> Result<Dynamic, Box<EvalAltResult>> {
-        scope.extend(hook.parameters.iter().cloned().zip(args));
+    ) -> (Result<Dynamic, Box<EvalAltResult>>, u64) {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut ready = ready.unwrap_or_else(|| Box::new(self.begin(engine, ast)));
+        for (name, arg) in self.parameters.iter().zip(args) {
+            if let Some(value) = ready.scope.get_mut(name) {
+                *value = arg;
+            }
+        }
+        let Ready { global, found, scope } = &mut *ready;
+        #[expect(deprecated, reason = "the only way to hand the engine what it found before")]
+        let outcome = engine.eval_statements_raw(global, found, scope, &self.body);
+        let held = held(scope, N);
+        if outcome.is_ok() {
+            self.keep(ready);
+        }
+        (outcome, held)
+    }
+
+    fn begin(&self, engine: &Engine, ast: &AST) -> Ready {
         let mut global = engine.new_global_runtime_state();
         global.source.clone_from(&self.source);
         global.lib.push(ast.shared_lib().clone());
-        // Within a function.
-        global.level = 1;
-        let mut caches = self.found.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        #[expect(deprecated, reason = "the only way to hand the engine what it found before")]
-        let outcome = engine.eval_statements_raw(&mut global, &mut caches, scope, &hook.body);
-        self.keep(caches);
-        outcome
+        let mut scope = Scope::new();
+        scope.extend(self.parameters.iter().cloned().map(|name| (name, Dynamic::UNIT)));
+        let mut ready = Ready { global, found: Caches::default(), scope };
+        ready.rewind(&self.parameters);
+        ready
     }
 
-    fn keep(&self, mut caches: Caches) {
-        caches.rewind_fn_resolution_caches(1);
+    fn keep(&self, mut ready: Box<Ready>) {
+        ready.rewind(&self.parameters);
         // What a script calls by made-up names is remembered too.
-        if caches.fn_resolution_caches_len() == 0 || caches.fn_resolution_cache_mut().dict.len() > MOST_SITES {
+        let found = &mut ready.found;
+        if found.fn_resolution_caches_len() > 0 && found.fn_resolution_cache_mut().dict.len() > MOST_SITES {
             return;
         }
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() < MOST_KEPT {
-            found.push(caches);
+        let mut idle = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MOST_KEPT {
+            idle.push(ready);
         }
+    }
+}
+
+impl Ready {
+    /// As it is before a call: nothing of one goes on to the next.
+    fn rewind(&mut self, parameters: &[ImmutableString]) {
+        let Ready { global, found, scope } = self;
+        found.rewind_fn_resolution_caches(1);
+        scope.rewind(parameters.len());
+        for name in parameters {
+            if let Some(value) = scope.get_mut(name) {
+                *value = Dynamic::UNIT;
+            }
+        }
+        // Within a function.
+        global.level = 1;
+        global.scope_level = 0;
+        global.num_operations = 0;
+        global.num_modules_loaded = 0;
+        global.always_search_scope = false;
+        global.constants = None;
     }
 }
 
@@ -82,7 +128,8 @@ fn hook(ast: &AST, phase: Phase) -> Option<Hook> {
         }
         true
     });
-    Some(Hook { phase, parameters, body })
+    let source = ast.source().map(Into::into);
+    Some(Hook { phase, parameters, body, source, ready: Mutex::default() })
 }
 
 /// Bytes that the variables of a call hold behind its parameters, which are views. What it let go of before, and what functions

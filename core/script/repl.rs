@@ -56,8 +56,8 @@ impl Repl {
         let desk = Arc::new(Desk::new(NAME.into(), Effects::dry(), Arc::new(config)));
         desk.with(|lent| {
             lent.phase = Some(Phase::Request);
-            lent.cx = Some(cx);
-            lent.doc = Some(doc);
+            lent.cx = Some(Box::new(cx));
+            lent.doc = Some(Box::new(doc));
         });
         let mut scope = Scope::new();
         scope.push_dynamic("request", Dynamic::from(RequestView(desk.clone())));

@@ -23,22 +23,25 @@ pub fn call<const N: usize>(
     phase: Phase,
     args: [Dynamic; N],
 ) -> (Result<Dynamic, StageFault>, Used) {
-    let mut scope = Scope::new();
     let run = || {
         let engine = program.engine();
         if let Some(hook) = program.prepared.hook(phase) {
-            return program.prepared.call((engine, &program.ast), &mut scope, hook, args);
+            return hook.call((engine, &program.ast), args);
         }
+        let mut scope = Scope::new();
         // Top-level statements ran when the script was compiled; only imports must be seen again.
         let options = CallFnOptions::new().eval_ast(program.imports).rewind_scope(false);
-        engine.call_fn_with_options::<Dynamic>(options, &mut scope, &program.ast, phase.name(), args.to_vec())
+        let args = args.to_vec();
+        let outcome = engine.call_fn_with_options(options, &mut scope, &program.ast, phase.name(), args);
+        (outcome, prepared::held(&scope, N))
     };
     // A panic in the engine costs this request, not the thread: the values on the desk are only moved.
     let (outcome, mut used) = within(limits, || catch_unwind(AssertUnwindSafe(run)));
-    used.memory = prepared::held(&scope, N);
     let result = match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(fault(program, phase, &error)),
+        Ok((outcome, held)) => {
+            used.memory = held;
+            outcome.map_err(|error| fault(program, phase, &error))
+        }
         Err(_) => Err(StageFault::new(format!("{} (fn {}): the script host failed", program.file, phase.name()))),
     };
     (result, used)

@@ -14,7 +14,7 @@ use super::{
     compile::Compiled,
     context_view::ContextView,
     convert,
-    desk::{Desk, Lent, context_shell, document_shell},
+    desk::{CONTEXTS, DOCUMENTS, Desk, Lent, document_shell, empty_context, give_back, lend},
     lint::illegal,
     request_view::RequestView,
     run,
@@ -135,21 +135,20 @@ pub struct ScriptVisit {
 }
 
 impl ScriptVisit {
-    /// One call with the context on the desk; `lend` puts the rest there, `back` takes it off again, whatever happened.
+    /// One call with the context on the desk; `put` lays the rest there, `back` takes it off again, whatever happened.
     fn call<T, const N: usize>(
         &mut self,
         phase: Phase,
         cx: &mut Context,
-        lend: impl FnOnce(&mut Lent),
+        put: impl FnOnce(&mut Lent),
         args: [Dynamic; N],
         back: impl FnOnce(&mut Lent) -> T,
     ) -> (Result<Dynamic, StageFault>, T) {
-        let shell = context_shell(cx);
-        let own = std::mem::replace(cx, shell);
+        let own = lend(cx, &CONTEXTS, empty_context);
         self.desk.with(|lent| {
             lent.phase = Some(phase);
             lent.cx = Some(own);
-            lend(lent);
+            put(lent);
         });
         let (mut result, used) = run::call(&self.program, self.limits, phase, args);
         (self.operations, self.memory) = (used.operations, used.memory);
@@ -157,7 +156,7 @@ impl ScriptVisit {
         self.line = if used.line > 0 { used.line } else { self.program.line(phase).unwrap_or(0) };
         let value = self.desk.with(|lent| {
             if let Some(own) = lent.cx.take() {
-                *cx = own;
+                give_back(cx, own, &CONTEXTS);
             }
             if let (Err(fault), Some(error)) = (&mut result, lent.failed.take()) {
                 fault.error = Some(error);
@@ -174,22 +173,22 @@ impl ScriptVisit {
         phase: Phase,
         cx: &mut Context,
         doc: &mut Document,
-        lend: impl FnOnce(&mut Lent),
+        put: impl FnOnce(&mut Lent),
         args: [Dynamic; N],
     ) -> Result<Dynamic, StageFault> {
-        let own = std::mem::replace(doc, document_shell());
+        let own = lend(doc, &DOCUMENTS, |_| document_shell());
         let put = |lent: &mut Lent| {
             lent.doc = Some(own);
             lent.text = None;
             lent.generation += 1;
-            lend(lent);
+            put(lent);
         };
         let (result, own) = self.call(phase, cx, put, args, |lent| {
             lent.text = None;
             lent.doc.take()
         });
         if let Some(own) = own {
-            *doc = own;
+            give_back(doc, own, &DOCUMENTS);
         }
         result
     }
@@ -302,14 +301,14 @@ impl ScriptVisit {
         let so_far = if self.program.grows { self.grown.with(&event).map(ImmutableString::from) } else { None };
         let event = self.parts.renumber(event);
         let starts = matches!(event, Event::Start(_)) && std::mem::take(&mut self.starts);
-        let lend = |lent: &mut Lent| {
+        let put = |lent: &mut Lent| {
             lent.event = Some(event);
             lent.event_kind = kind;
             lent.so_far = so_far;
             lent.attempt_starts = starts;
         };
         let args = [Dynamic::from(EventView(self.desk.clone())), self.context_view()];
-        let (result, event) = self.call(Phase::Event, cx, lend, args, |lent| lent.event.take());
+        let (result, event) = self.call(Phase::Event, cx, put, args, |lent| lent.event.take());
         let Some(event) = event else { return Err(run::returned(&self.program, Phase::Event, "the event was lost")) };
         match self.verdict(Phase::Event, result?)? {
             Ok(Some(Verdict::Stop(reason))) => Ok(EventVerdict::Stop { reason }),
@@ -362,13 +361,13 @@ impl ScriptVisit {
     ) -> Outcome<ResponseVerdict> {
         let own = std::mem::take(response);
         let target = Arc::new(target.clone());
-        let lend = |lent: &mut Lent| {
+        let put = |lent: &mut Lent| {
             lent.response = Some(own);
             lent.target = Some(target);
             lent.generation += 1;
         };
         let args = [Dynamic::from(ResponseView(self.desk.clone())), self.context_view()];
-        let (result, own) = self.call(Phase::Response, cx, lend, args, |lent| lent.response.take());
+        let (result, own) = self.call(Phase::Response, cx, put, args, |lent| lent.response.take());
         *response = own.unwrap_or_default();
         Ok(match self.only_verdict(Phase::Response, result?)? {
             Some(Verdict::Next(reason)) => ResponseVerdict::Next { reason },
@@ -391,7 +390,7 @@ impl ScriptVisit {
     }
 
     pub fn on_log(&mut self, cx: &mut Context, record: &mut Record) -> Outcome<()> {
-        let own = record.clone();
+        let own = Box::new(record.clone());
         let args = [Dynamic::from(RecordView(self.desk.clone())), self.context_view()];
         let (result, own) = self.call(Phase::Log, cx, |lent| lent.record = Some(own), args, |lent| lent.record.take());
         if let Some(own) = own {

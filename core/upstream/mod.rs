@@ -235,7 +235,7 @@ fn tidy(mut headers: HeaderMap) -> HeaderMap {
 }
 
 /// RFC 9110 §7.6.1, and what is derived from the message here.
-const HOP_BY_HOP: [HeaderName; 11] = [
+static HOP_BY_HOP: [HeaderName; 11] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::EXPECT,
