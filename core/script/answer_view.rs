@@ -336,7 +336,10 @@ fn record(r: &mut Registrar<'_>) {
                 return Err(fail(format!("a record may have {MAX_TAGS} tags")));
             }
             v.0.with(|lent| {
-                lent.record.as_deref_mut().map(|x| x.tags = tags).ok_or_else(|| fail("there is no record in this phase"))
+                lent.record
+                    .as_deref_mut()
+                    .map(|x| x.tags = tags)
+                    .ok_or_else(|| fail("there is no record in this phase"))
             })
         },
     );

@@ -4,9 +4,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use rhai::{
-    AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Scope, Stmt,
-};
+use rhai::{AST, ASTNode, Caches, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, Scope, Stmt};
 
 use crate::pipeline::{Phase, phase::TABLE};
 

@@ -453,3 +453,31 @@ fn record() -> crate::account::Record {
         tags: vec![("k".into(), "v".into())],
     }
 }
+
+#[test]
+fn nothing_of_a_call_is_left_for_the_next() {
+    let script = r#"
+        fn route(request, targets, context) {
+            const MINE = request.model;
+            let named = || "to-" + request.model;
+            if MINE == "broken" { throw "broken"; }
+            if MINE == "early" { return "early"; }
+            targets = [MINE, named.call()];
+            targets
+        }
+    "#;
+    let built = build(&config(&[("a.rhai", script)]), &Scripts::dry()).unwrap_or_else(|p| panic!("{p:#?}"));
+    let ask = |model: &str| {
+        let mut cx = cx();
+        let mut doc = Document::from_request(Format::OpenaiChat, Request { model: model.into(), ..request() });
+        let mut chain = built.pipeline.select(&cx.principal, "any");
+        let chosen = now(chain.route(&mut cx, &mut doc, &[])).ok().flatten();
+        assert_eq!(doc.model(), model, "the request is the caller's own again");
+        (chosen.unwrap_or_default().join(" "), Arc::strong_count(&cx.principal))
+    };
+    let first = ask("a");
+    assert_eq!(first.0, "a to-a");
+    assert_eq!(ask("early").0, "early");
+    assert_eq!(ask("broken").0, "");
+    assert_eq!(ask("b"), ("b to-b".into(), first.1));
+}
