@@ -143,6 +143,12 @@ impl Inner {
         sum
     }
 
+    /// The time of the request so far, or all of it.
+    pub fn lasted(&self) -> Duration {
+        let all = self.record.duration;
+        if all.is_zero() { clock::since(self.cx.started) } else { all }
+    }
+
     /// The caller's limits, for headers.
     pub fn rates(&self) -> Option<limit::Rates> {
         self.permit.as_ref().and_then(Permit::rates).or_else(|| self.bounds.rates())
@@ -272,6 +278,11 @@ impl Exchange {
         self.opaque.as_ref()?.flow()?.fault()
     }
 
+    /// All of the answer is there: what is told of it from here on has one clock.
+    pub fn complete(&mut self) {
+        self.record.duration = clock::since(self.cx.started);
+    }
+
     /// The answer is complete, or refused: `status` is what the client got.
     pub fn settle(mut self, status: u16) {
         self.record.status = status;
@@ -352,7 +363,7 @@ impl Exchange {
         inner.place = None;
         (inner.held, inner.fetched) = (None, Vec::new());
         inner.cache_told();
-        inner.record.duration = clock::since(inner.cx.started);
+        inner.record.duration = inner.lasted();
         inner.record.attempts = inner.cx.attempt;
         if let Some(trial) = inner.trial.take() {
             trial.ended(&inner.record);

@@ -183,6 +183,7 @@ impl Gateway {
                     Box::pin(keep.answered(answer.as_ref().unwrap_or(&body))).await;
                 }
                 exchange.landed(Some(&body));
+                exchange.complete();
                 let response = reply::whole(&exchange, content_type, body, headers);
                 exchange.settle(200);
                 response

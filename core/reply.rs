@@ -131,7 +131,7 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
         headers.insert("x-portcullis-budget-fallback", HeaderValue::from_static("true"));
     }
     if let Some(rates) = exchange.rates() {
-        rates::put(&mut headers, cx.format, rates);
+        rates::put(&mut headers, cx.format, rates, cx.now + exchange.lasted());
     }
     headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
     if cx.explain {

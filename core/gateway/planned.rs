@@ -45,9 +45,14 @@ pub async fn plan(
         drawn => drawn?,
     };
     let empty = plan.is_empty();
-    let mut targets = plan.order(live, cx, document, client, now);
+    // In order only for who looks at it: a script that names another list needs none of this one.
+    let mut targets = None;
     if choosing {
-        let shown = if chain.reads_targets() { &targets[..] } else { &[] };
+        let reads = chain.reads_targets();
+        if reads || cx.explain {
+            targets = Some(plan.order(live, cx, document, client, now));
+        }
+        let shown = targets.as_deref().filter(|_| reads).unwrap_or_default();
         let candidates: Vec<Candidate> = shown.iter().map(|t| live.health.candidate(t, now)).collect();
         if let Some(names) = chain.route(cx, document, &candidates).await? {
             if cx.explain {
@@ -55,12 +60,13 @@ pub async fn plan(
             }
             plan = routes.resolve_list(&names, &cx.principal)?;
             drawn = routes.draw(&mut plan, cx)?;
-            targets = plan.order(live, cx, document, client, now);
+            targets = None;
         } else if empty {
             let mut plan = routes.plan(document.model(), &cx.principal)?;
             routes.draw(&mut plan, cx)?;
         }
     }
+    let targets = targets.unwrap_or_else(|| plan.order(live, cx, document, client, now));
     cx.trace.planned(&targets, &plan.passed);
     cx.drawn = drawn.filter(|_| !cx.beside);
     Ok(targets)

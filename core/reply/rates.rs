@@ -1,20 +1,19 @@
-//! What is left of a caller's limits, as headers of an answer. Reads one clock; decides nothing.
+//! What is left of a caller's limits, as headers of an answer. Decides nothing.
 
 use std::{sync::LazyLock, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    clock,
     codec::{Family, RateFact, RateFacts, codec},
     limit::{Rates, Standing},
     model::Format,
 };
 
 /// What is left of the caller's limits, in its family's names.
-pub fn put(headers: &mut HeaderMap, format: Format, rates: Rates) {
+pub fn put(headers: &mut HeaderMap, format: Format, rates: Rates, now: SystemTime) {
     let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
-    let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let facts = RateFacts {
         requests: rates.requests.map(fact),
         tokens: rates.tokens.map(fact),

@@ -6,14 +6,13 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::{
-    clock,
     context::{Step, Trace},
     exchange::Exchange,
 };
 
 /// `more`: of the attempt that still runs.
 pub(super) fn server_timing(exchange: &Exchange, more: Duration) -> HeaderValue {
-    let total = clock::since(exchange.cx.started);
+    let total = exchange.lasted();
     let upstream = exchange.record.upstream_duration + more;
     let gateway = total.saturating_sub(upstream);
     // Milliseconds with two places, in whole numbers: this stands on every answer.
