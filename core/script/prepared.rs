@@ -21,7 +21,7 @@ pub struct Hook {
     /// The file's name, for messages.
     source: Option<ImmutableString>,
     /// One for each call that was under way at a time.
-    ready: Mutex<Vec<Box<Ready>>>,
+    ready: Mutex<Vec<Ready>>,
 }
 
 /// What a call needs and the next one can use again.
@@ -50,13 +50,13 @@ impl Hook {
         args: [Dynamic; N],
     ) -> (Result<Dynamic, Box<EvalAltResult>>, u64) {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut ready = ready.unwrap_or_else(|| Box::new(self.begin(engine, ast)));
+        let mut ready = ready.unwrap_or_else(|| self.begin(engine, ast));
         for (name, arg) in self.parameters.iter().zip(args) {
             if let Some(value) = ready.scope.get_mut(name) {
                 *value = arg;
             }
         }
-        let Ready { global, found, scope } = &mut *ready;
+        let Ready { global, found, scope } = &mut ready;
         #[expect(deprecated, reason = "the only way to hand the engine what it found before")]
         let outcome = engine.eval_statements_raw(global, found, scope, &self.body);
         let held = held(scope, N);
@@ -77,7 +77,7 @@ impl Hook {
         ready
     }
 
-    fn keep(&self, mut ready: Box<Ready>) {
+    fn keep(&self, mut ready: Ready) {
         ready.rewind(&self.parameters);
         // What a script calls by made-up names is remembered too.
         let found = &mut ready.found;
