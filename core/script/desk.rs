@@ -3,7 +3,7 @@
 //! can be used after the call.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     sync::{Arc, Mutex, PoisonError},
     thread::LocalKey,
 };
@@ -159,13 +159,7 @@ pub fn empty_context(cx: &Context) -> Context {
 
 /// What stands in a document's place while it is lent.
 pub fn document_shell() -> Document {
-    thread_local! {
-        static SHELL: RefCell<Option<Document>> = const { RefCell::new(None) };
-    }
-    SHELL.with(|shell| {
-        let mut shell = shell.borrow_mut();
-        shell.get_or_insert_with(|| Document::from_request(Format::OpenaiChat, Request::default())).clone()
-    })
+    Document::from_request(Format::OpenaiChat, Request::default())
 }
 
 /// What stands in a context's place while it is lent.

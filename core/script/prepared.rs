@@ -50,7 +50,7 @@ impl Hook {
         args: [Dynamic; N],
     ) -> (Result<Dynamic, Box<EvalAltResult>>, u64) {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut ready = ready.unwrap_or_else(|| self.begin(engine, ast));
+        let mut ready = ready.unwrap_or_else(|| self.begin(engine, ast, Caches::default()));
         for (name, arg) in self.parameters.iter().zip(args) {
             if let Some(value) = ready.scope.get_mut(name) {
                 *value = arg;
@@ -60,21 +60,20 @@ impl Hook {
         #[expect(deprecated, reason = "the only way to hand the engine what it found before")]
         let outcome = engine.eval_statements_raw(global, found, scope, &self.body);
         let held = held(scope, N);
-        if outcome.is_ok() {
-            self.keep(ready);
-        }
+        // Where a call failed, its state is as it was left.
+        self.keep(if outcome.is_ok() { ready } else { self.begin(engine, ast, ready.found) });
         (outcome, held)
     }
 
-    fn begin(&self, engine: &Engine, ast: &AST) -> Ready {
+    fn begin(&self, engine: &Engine, ast: &AST, found: Caches) -> Ready {
         let mut global = engine.new_global_runtime_state();
         global.source.clone_from(&self.source);
         global.lib.push(ast.shared_lib().clone());
         let mut scope = Scope::new();
         scope.extend(self.parameters.iter().cloned().map(|name| (name, Dynamic::UNIT)));
-        let mut ready = Ready { global, found: Caches::default(), scope };
-        ready.rewind(&self.parameters);
-        ready
+        // Within a function.
+        global.level = 1;
+        Ready { global, found, scope }
     }
 
     fn keep(&self, mut ready: Ready) {
@@ -102,7 +101,6 @@ impl Ready {
                 *value = Dynamic::UNIT;
             }
         }
-        // Within a function.
         global.level = 1;
         global.scope_level = 0;
         global.num_operations = 0;
