@@ -1,12 +1,18 @@
 //! A response body written by a future: `async` code sends frames, the server polls them out. One task, no channel: the
 //! future runs only when the frame before was taken, so the client's pace is the upstream's.
+//!
+//! hyper (1.12) asks such a body three times for each frame: for the frame, for the next one, and once more after it has written.
+//! The future runs only when something happened that it waits for ([`Bell`]).
 
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -20,6 +26,9 @@ type Writer = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 pub struct Generated {
     future: Option<Writer>,
     queue: Arc<Mutex<VecDeque<Bytes>>>,
+    bell: Bell,
+    /// The future waits for its bell, and not for its frames to be taken.
+    waiting: bool,
 }
 
 /// Where the future puts its frames.
@@ -32,14 +41,24 @@ impl Generated {
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let queue = Arc::new(Mutex::new(VecDeque::new()));
-        Generated { future: Some(Box::pin(make(Sink(queue.clone())))), queue }
+        Generated { future: Some(Box::pin(make(Sink(queue.clone())))), queue, bell: Bell::default(), waiting: false }
     }
 }
 
 impl Sink {
     /// Hands frames over and waits until all were taken.
     pub async fn send(&self, frames: impl IntoIterator<Item = Bytes>) {
+        self.put(frames);
+        self.taken().await;
+    }
+
+    /// Hands frames over.
+    pub fn put(&self, frames: impl IntoIterator<Item = Bytes>) {
         lock(&self.0).extend(frames);
+    }
+
+    /// All frames were taken.
+    pub async fn taken(&self) {
         // Woken by the body's own next poll, which comes once the queue is empty.
         poll_fn(|_| if lock(&self.0).is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
@@ -50,24 +69,133 @@ impl http_body::Body for Generated {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let me = &mut *self;
         loop {
-            if let Some(frame) = lock(&self.queue).pop_front() {
+            if let Some(frame) = lock(&me.queue).pop_front() {
+                me.waiting = false;
                 return Poll::Ready(Some(Ok(Frame::data(frame))));
             }
-            let Some(future) = &mut self.future else { return Poll::Ready(None) };
-            match future.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => self.future = None,
+            if me.waiting && me.bell.is_silent(cx.waker()) {
+                return Poll::Pending;
+            }
+            let Some(future) = &mut me.future else { return Poll::Ready(None) };
+            match future.as_mut().poll(&mut Context::from_waker(me.bell.set(cx.waker()))) {
+                Poll::Ready(Ok(())) => (me.future, me.waiting) = (None, false),
                 Poll::Ready(Err(error)) => {
-                    self.future = None;
+                    (me.future, me.waiting) = (None, false);
                     return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Pending if lock(&self.queue).is_empty() => return Poll::Pending,
-                Poll::Pending => {}
+                Poll::Pending => me.waiting = true,
             }
         }
     }
 }
 
+/// Wakes a task, and says that it did.
+struct Bell {
+    rings: Arc<Rings>,
+    waker: Waker,
+}
+
+struct Rings {
+    task: Waker,
+    rang: AtomicBool,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Bell::of(Waker::noop())
+    }
+}
+
+impl Bell {
+    fn of(task: &Waker) -> Self {
+        let rings = Arc::new(Rings { task: task.clone(), rang: AtomicBool::new(false) });
+        Bell { waker: Waker::from(rings.clone()), rings }
+    }
+
+    /// What to poll with for `task`, until it rings.
+    fn set(&mut self, task: &Waker) -> &Waker {
+        // A task's waker is the same all its life.
+        if !self.rings.task.will_wake(task) {
+            *self = Bell::of(task);
+        }
+        self.rings.rang.store(false, Ordering::Relaxed);
+        &self.waker
+    }
+
+    /// It was set for this task and has not rung: who rings later wakes the task.
+    fn is_silent(&self, task: &Waker) -> bool {
+        self.rings.task.will_wake(task) && !self.rings.rang.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Rings {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
 fn lock(queue: &Mutex<VecDeque<Bytes>>) -> std::sync::MutexGuard<'_, VecDeque<Bytes>> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use http_body::Body;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    #[test]
+    fn the_future_runs_when_its_frames_were_taken_and_when_it_is_woken_and_not_else() {
+        let (runs, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (counted, waits) = (runs.clone(), go.clone());
+        let mut body = Generated::new(|sink| async move {
+            let mut inner = Box::pin(async move {
+                sink.send([Bytes::from_static(b"a"), Bytes::from_static(b"b")]).await;
+                waits.notified().await;
+                sink.send([Bytes::from_static(b"c")]).await;
+                Ok(())
+            });
+            poll_fn(move |cx| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                inner.as_mut().poll(cx)
+            })
+            .await
+        });
+        let woken = Arc::new(AtomicUsize::new(0));
+        struct Count(Arc<AtomicUsize>);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let waker = Waker::from(Arc::new(Count(woken.clone())));
+        let mut poll = |waker: &Waker| match Pin::new(&mut body).poll_frame(&mut Context::from_waker(waker)) {
+            Poll::Ready(frame) => Some(frame.map(|frame| frame.expect("no error").into_data().expect("data"))),
+            Poll::Pending => None,
+        };
+        let ran = || runs.load(Ordering::Relaxed);
+        assert_eq!((poll(&waker), ran()), (Some(Some("a".into())), 1));
+        assert_eq!((poll(&waker), ran()), (Some(Some("b".into())), 1));
+        assert_eq!((poll(&waker), ran()), (None, 2));
+        assert_eq!((poll(&waker), ran()), (None, 2), "nothing happened");
+        // Another task has to be known to who wakes.
+        let other = Waker::from(Arc::new(Count(woken.clone())));
+        assert_eq!((poll(&other), ran()), (None, 3));
+        assert_eq!((poll(&other), ran()), (None, 3));
+        go.notify_one();
+        assert_eq!(woken.load(Ordering::Relaxed), 1);
+        assert_eq!((poll(&other), ran()), (Some(Some("c".into())), 4));
+        assert_eq!((poll(&other), ran()), (Some(None), 5));
+        assert_eq!((poll(&other), ran()), (Some(None), 5), "it is over");
+    }
 }

@@ -183,7 +183,7 @@ impl Writer {
             self.hour = hour;
         }
         match &mut self.file {
-            Some(file) => file.append(&lines),
+            Some(file) => file.append(&[&lines]),
             None => Ok(()),
         }
     }

@@ -171,14 +171,8 @@ impl Ledger {
     }
 
     fn write_hour(&self, open: &mut Open, hour: Hour, sheets: Vec<Sheet>) {
-        let (written, size) = match &sheets[..] {
-            [sheet] => (self.write_lines(open, hour, &sheet.lines, sheet.starts.len()), sheet.lines.len()),
-            sheets => {
-                let lines = sheets.iter().map(|sheet| &sheet.lines[..]).collect::<Vec<_>>().concat();
-                let rows = sheets.iter().map(|sheet| sheet.starts.len()).sum();
-                (self.write_lines(open, hour, &lines, rows), lines.len())
-            }
-        };
+        let written = self.write_lines(open, hour, &sheets);
+        let size: usize = sheets.iter().map(|sheet| sheet.lines.len()).sum();
         let mut at = match (written, &open.file) {
             (Some(end), _) => end - size as u64,
             (None, Some(file)) if open.hour == hour => open.begins + file.len(),
@@ -227,7 +221,7 @@ impl Ledger {
     }
 
     /// How far the hour's lines go now. `None`: these are not in a file.
-    fn write_lines(&self, open: &mut Open, hour: Hour, lines: &[u8], rows: usize) -> Option<u64> {
+    fn write_lines(&self, open: &mut Open, hour: Hour, sheets: &[Sheet]) -> Option<u64> {
         let files = self.files.as_ref()?;
         let mut append = || -> Result<u64> {
             if open.file.is_none() || open.hour != hour {
@@ -237,7 +231,8 @@ impl Ledger {
                 open.hour = hour;
             }
             let file = open.file.as_mut().ok_or(crate::store::StoreError::Closed)?;
-            file.append(lines)?;
+            let lines: Vec<&[u8]> = sheets.iter().map(|sheet| &sheet.lines[..]).collect();
+            file.append(&lines)?;
             open.unsynced = true;
             Ok(open.begins + file.len())
         };
@@ -249,7 +244,7 @@ impl Ledger {
                 Some(end)
             }
             Err(error) => {
-                metrics().records_lost(rows as u64);
+                metrics().records_lost(sheets.iter().map(|sheet| sheet.starts.len() as u64).sum());
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "records cannot be written: the last ones are kept in memory alone");
                 }

@@ -107,5 +107,5 @@ impl Scribe {
 
 /// Lines of a sheet: who keeps one in memory keeps them all.
 const ROWS: usize = 64;
-/// Bytes of a usual one.
-const LINE: usize = 1 << 10;
+/// Bytes of a long one, of a request with a budget, a script and one attempt: a sheet is not copied as it grows.
+const LINE: usize = 1280;

@@ -120,13 +120,17 @@ impl Streaming {
 
     /// Gives the client what is ready. The time that it takes to read is not the upstream's silence.
     async fn hand_over(&mut self, sink: &Sink) {
-        let frames = std::mem::take(&mut self.out);
-        if frames.is_empty() {
+        if self.out.is_empty() {
             return;
         }
         // Where stages hold nothing back, what is handed over was heard just now.
         let began = if self.holds_back { clock::now() } else { self.heard };
-        sink.send(frames).await;
+        if self.out.capacity() > FEW {
+            sink.put(std::mem::take(&mut self.out));
+        } else {
+            sink.put(self.out.drain(..));
+        }
+        sink.taken().await;
         self.told = clock::now();
         self.heard += self.told - began;
     }
@@ -188,3 +192,6 @@ impl Drop for Live {
         }
     }
 }
+
+/// Pieces that a stream keeps room for: events come one or two at a time.
+const FEW: usize = 8;

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use super::{lent::Anew, text::ends, *};
+use super::{
+    lent::Anew,
+    text::{ends, readable},
+    *,
+};
 use crate::{codec::signature, model::Signature};
 
 fn document(body: &str) -> Document {
@@ -192,6 +196,24 @@ fn long_texts_are_looked_at_from_both_ends_without_cutting_characters() {
     // The border fell into a character: the piece is shorter by what would have been half of it.
     assert_eq!([head.len(), tail.len()], [4094, 4094]);
     assert_eq!(ends("short", 4095), ["short", ""]);
+}
+
+#[test]
+fn a_piece_of_a_text_has_a_mark_where_a_character_was_cut() {
+    let text = "aé水🦀b🦀";
+    for start in 0..text.len() {
+        for end in start..=text.len() {
+            let piece = &text.as_bytes()[start..end];
+            let (mine, known) = (readable(piece), String::from_utf8_lossy(piece));
+            let cut = ['\u{fffd}'];
+            assert_eq!(mine.trim_matches(cut), known.trim_matches(cut), "{piece:?}");
+            assert_eq!(
+                (mine.starts_with(cut), mine.ends_with(cut)),
+                (known.starts_with(cut), known.ends_with(cut)),
+                "{piece:?}"
+            );
+        }
+    }
 }
 
 #[test]

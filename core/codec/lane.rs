@@ -94,7 +94,7 @@ impl Lane {
         };
         // One run of frames goes on as one piece; `from` is where it starts.
         let (mut from, mut at) = (0, 0);
-        loop {
+        while at < bytes.len() {
             let end = match self.framing.end(&bytes[at..], 0, self.limit) {
                 Ok(Some(end)) => end,
                 Ok(None) => break,

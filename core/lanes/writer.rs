@@ -238,7 +238,7 @@ impl<I: Index> Writer<I> {
             };
             let place = record.place(open.segment, open.file.len(), expires)?;
             open.dirty = true;
-            open.file.append(&record.bytes)?;
+            open.file.append(&[&record.bytes])?;
             Ok(place)
         };
         match append() {

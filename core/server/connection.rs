@@ -176,9 +176,11 @@ pub async fn run<A: App>(
     watch(connection, &shared, &config, &signals).await;
 }
 
-/// Never inlined: so it is written where it will lie, and else made beside it and copied whole.
+/// Never inlined, and of C's convention, under which nothing unwinds: so it is written where it will lie. The compiler makes it
+/// beside that, and copies all of it (6 KB), as soon as it does not know that.
 #[inline(never)]
-fn begin<A: App>(
+#[expect(improper_ctypes_definitions, reason = "nobody but `run` calls it")]
+extern "C" fn begin<A: App>(
     app: Arc<A>,
     peer: Peer,
     request: http::Request<Incoming>,

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, BufWriter, IoSlice, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::PathBuf,
     sync::Arc,
@@ -159,10 +159,11 @@ impl Files {
 
 impl Appender {
     /// All of it or nothing: what a full disk took of it is cut off again.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        match (&*self.file).write_all(bytes) {
+    pub fn append(&mut self, pieces: &[&[u8]]) -> Result<()> {
+        let mut left: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        match write_whole(&self.file, &mut left) {
             Ok(()) => {
-                self.len += bytes.len() as u64;
+                self.len += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
                 Ok(())
             }
             Err(e) => {
@@ -208,6 +209,21 @@ impl Reader {
         self.file.read_exact_at(&mut bytes, at).map_err(|e| self.directory.io(e))?;
         Ok(bytes)
     }
+}
+
+/// All pieces one after the other, in as few calls as the kernel takes them in.
+fn write_whole(mut file: &File, mut left: &mut [IoSlice<'_>]) -> io::Result<()> {
+    // Empty ones in front are no end of a file.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => IoSlice::advance_slices(&mut left, taken),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Up to the last `end`, looked for from behind.
