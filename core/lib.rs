@@ -18,6 +18,7 @@ pub mod facts;
 pub mod clock;
 pub mod wakes;
 pub mod gather;
+pub mod spare;
 pub mod context;
 pub mod exchange;
 pub mod error;

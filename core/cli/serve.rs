@@ -48,6 +48,7 @@ use crate::{
     script::Scripts,
     seal::Seals,
     server::{self, BodyMemory, Certificates, DrainReport, Listener},
+    spare,
     store::{self, Directory, Store},
     stored::Stored,
     telemetry::{self, Ring, metrics},
@@ -333,6 +334,7 @@ impl Running {
                 }
             }),
             tokio::spawn(metrics().upkeep(close.clone())),
+            tokio::spawn(spare::let_go(close.clone())),
             tokio::spawn(pressed(&gateway, close.clone())),
             tokio::spawn(audit.run(close.clone())),
             tokio::spawn(secrets.run(close.clone())),

@@ -1,7 +1,7 @@
-//! What a gateway with many keys takes in memory, all in all, and how long it takes to start. `PORTCULLIS_LONG=1`: a million of
+//! What a gateway holds of a burst when it is over, and what one with many keys takes in memory, all in all, and how long it takes to start. `PORTCULLIS_LONG=1`: a million of
 //! them; else 20,000. Of the table of keys alone `core/auth/tests/memory.rs` knows more.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis::{
     config,
@@ -10,7 +10,7 @@ use portcullis::{
 
 use crate::{
     shared::long,
-    support::{Process, request},
+    support::{Process, Say, Upstream, eventually, request},
 };
 
 const CLOSED: &str = "[auth]\nrequired = true\n[store]\nkind = \"sled\"\n";
@@ -30,6 +30,31 @@ async fn fill(gateway: &Process, count: usize) {
         }
     }
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_memory_of_a_burst_goes_back_while_nothing_happens() {
+    let answer = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"finish_reason":"stop",
+        "message":{"role":"assistant","content":"yes"}}]}"#;
+    let upstream = Upstream::saying(Say::json(answer).wait(Duration::from_secs(2))).await;
+    let gateway = Process::start(&upstream.provider("up", "openai_chat"), &[]).await;
+    let text = "word ".repeat(50_000);
+    let body = format!(r#"{{"model":"up/m","messages":[{{"role":"user","content":"{text}"}}]}}"#);
+    let ask = |addr, body: String| async move {
+        request(addr, "POST", "/v1/chat/completions", &[], body.as_bytes()).await.status
+    };
+    assert_eq!(ask(gateway.addr, body.clone()).await, 200);
+    let before = gateway.own_memory();
+    let all: Vec<_> = (0..100).map(|_| tokio::spawn(ask(gateway.addr, body.clone()))).collect();
+    upstream.hears(101).await;
+    let (with, bodies) = (gateway.own_memory(), 100 * body.len() as u64);
+    assert!(with > before + bodies / 2, "{before} bytes before it, {with} with it: it is in memory");
+    for one in all {
+        assert_eq!(one.await.expect("ran"), 200);
+    }
+    // Not all of it: each thread keeps some for itself.
+    let back = (with - before) / 3;
+    eventually("a third of it goes back", async || gateway.own_memory() < with - back).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -583,6 +583,13 @@ impl Process {
         text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
     }
 
+    /// Bytes that are its own: without what it has of files, its program among them.
+    pub fn own_memory(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a running process");
+        let own = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux");
+        own.trim_end_matches("kB").trim().parse::<u64>().expect("a number") << 10
+    }
+
     /// What it has used of the processor, in the kernel and outside: hundredths of a second.
     pub fn processor_time(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a running process");
