@@ -338,18 +338,16 @@ impl Exchange {
     }
 
     /// A new attempt begins, now: what the one before used is kept beside.
-    pub fn begins(&mut self, target: &Arc<Target>, document: &Document) -> Instant {
+    pub fn begins(&mut self, target: &Arc<Target>, document: &Document, now: Instant) {
         let inner = &mut **self;
         inner.size.begin(&target.rates);
         let asked =
             target.rates.as_ref().filter(|rates| rates.differ_by_service()).and_then(|_| document.service_tier());
-        let (target, began) = (target.clone(), clock::now());
-        let number = inner.cx.attempt;
+        let (target, number, began) = (target.clone(), inner.cx.attempt, now);
         inner.running = Some(Running { target, number, began, accepted: false, asked, served: None, guessed: false });
         if let Some(usage) = inner.record.usage.take() {
             inner.spent.get_or_insert_default().add(&usage);
         }
-        began
     }
 
     pub fn finished(&mut self, reason: FinishReason) {

@@ -58,7 +58,7 @@ impl Exchange {
 
     /// An attempt at `target` begins beside those that run.
     pub fn begins_beside(&mut self, target: &Arc<Target>, document: &Document) {
-        self.begins(target, document);
+        self.begins(target, document, clock::now());
         if let Some(beside) = &mut self.beside {
             beside.asked.push(target.name.clone());
         }

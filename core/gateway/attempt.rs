@@ -168,7 +168,11 @@ impl Gateway {
             let key = key_of(choice);
             let granted = match granted {
                 Some(granted) => granted,
-                None => Box::pin(self.grant(exchange, document, target, key)).await,
+                None => {
+                    let granted = Box::pin(self.grant(exchange, document, target, key)).await;
+                    now = clock::now();
+                    granted
+                }
             };
             let taken = match granted {
                 Ok(taken) => taken,
@@ -187,7 +191,9 @@ impl Gateway {
                 Some(right) => right,
                 None => {
                     let limits = (&self.state.limits, &runtime.config.rules);
-                    reserve(exchange, document, target, &self.state.estimates, limits).await?.reserved
+                    let reserved = reserve(exchange, document, target, &self.state.estimates, limits).await?.reserved;
+                    now = clock::now();
+                    reserved
                 }
             };
             exchange.cx.attempt += 1;
@@ -197,14 +203,18 @@ impl Gateway {
                 exchange.taken.reserve_exact(1);
                 exchange.taken.push(taken);
             }
-            let (began, number) = (exchange.begins(target, document), exchange.cx.attempt);
+            let (began, number) = (now, exchange.cx.attempt);
+            exchange.begins(target, document, began);
             let proof = (choice, right);
             let sent = match hedge {
                 None if exchange.cx.operation == Operation::Realtime => {
                     let opened = self.session(runtime, exchange, &mut call, proof, document, target, flight);
                     Sent::Session(Box::pin(opened).await)
                 }
-                None => Sent::Call(self.send(exchange, &mut call, proof, document, target).await),
+                None => {
+                    let waits = waits(exchange, target, document.stream(), began);
+                    Sent::Call(self.send(exchange, &mut call, proof, target, waits).await)
+                }
                 Some(hedge) => {
                     let beside = Beside { hedge, rest, client, document: unchanged.unwrap_or(document) };
                     // In a box, written there: everybody's future would be a sixth larger.
@@ -316,10 +326,9 @@ impl Gateway {
         exchange: &mut Exchange,
         call: &mut Call,
         proof: (KeyChoice, Reserved),
-        document: &Document,
         target: &Arc<Target>,
+        waits: Waits,
     ) -> Result<(transport::Incoming, Waits)> {
-        let waits = waits(exchange, target, document.stream());
         let outgoing = self.signed(call, target, proof, waits.until).await?;
         let sending = pin!(self.state.transport.send(outgoing, target));
         let sent = transport::before(waits.until, sending).await?;
@@ -368,9 +377,8 @@ pub(super) fn key_of(choice: KeyChoice) -> Option<usize> {
     if let KeyChoice::Key(index) = choice { Some(index) } else { None }
 }
 
-/// The clocks of a call to this target that is sent now.
-pub(super) fn waits(exchange: &Exchange, target: &Target, stream: bool) -> Waits {
-    let began = clock::now();
+/// The clocks of a call to this target that began then.
+pub(super) fn waits(exchange: &Exchange, target: &Target, stream: bool, began: Instant) -> Waits {
     let by = |wait| exchange.cx.by(began + wait);
     let whole = by(target.timeouts.whole);
     let until = if stream { whole.min(by(target.timeouts.first_event)) } else { whole };

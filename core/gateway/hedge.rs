@@ -133,7 +133,7 @@ impl Gateway {
 
 /// An attempt that begins now: its number, its clocks, and how far it is read.
 fn begins(runtime: &Runtime, exchange: &Exchange, call: &Call, target: &Target, stream: bool) -> (u32, Waits, Look) {
-    let waits = attempt::waits(exchange, target, stream);
+    let waits = attempt::waits(exchange, target, stream, clock::now());
     let look = Look {
         stream,
         spoken: (call.format, exchange.cx.format),

@@ -137,7 +137,7 @@ impl Gateway {
         target: &Arc<Target>,
         flight: &mut Option<Flight>,
     ) -> Result<Attempted> {
-        let Waits { began, until, .. } = waits(exchange, target, document.stream());
+        let Waits { began, until, .. } = waits(exchange, target, document.stream(), clock::now());
         let outgoing = self.signed(call, target, proof, until).await?;
         let server = &runtime.config.server;
         let opening = self.state.transport.open(outgoing, target, server.max_event);

@@ -85,18 +85,21 @@ impl Words {
 
     /// Is any of them in the text as a word of its own?
     pub fn as_word(&self, text: &str) -> bool {
-        self.hits(text).next().is_some()
+        let mut any = false;
+        self.each(text, |_| {
+            any = true;
+            false
+        });
+        any
     }
 
     /// The most important group with a word of its own in the text.
     pub fn group(&self, text: &str) -> Option<&str> {
         let mut best = usize::MAX;
-        for group in self.hits(text) {
+        self.each(text, |group| {
             best = best.min(group);
-            if best == 0 {
-                break;
-            }
-        }
+            best > 0
+        });
         self.0.names.get(best).map(String::as_str)
     }
 
@@ -105,17 +108,19 @@ impl Words {
         self.0.names.iter().position(|n| n == name).unwrap_or(usize::MAX)
     }
 
-    /// The groups of the words in the text, from left to right. "unit test" does not hide "test".
-    fn hits<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
+    /// The groups of the words in the text, in no order, until `more` says no. "unit test" does not hide "test".
+    fn each(&self, text: &str, mut more: impl FnMut(usize) -> bool) {
         let bytes = text.as_bytes();
         // A word stands after a byte that is none of a word's: few places, and hardly any of those begins like one of ours.
-        let places = Places { bytes, next: 0, base: 0, found: 0, before: 0, odd: self.0.odd };
-        places.filter(move |at| self.0.beginnings.may_be(first_four(&bytes[*at..]))).flat_map(move |at| {
+        places(bytes, self.0.odd, |at| {
             let rest = &bytes[at..];
+            if !self.0.beginnings.may_be(first_four(rest)) {
+                return true;
+            }
             let head = head_of(rest);
-            let here = self.0.words_from(rest).iter().filter(move |word| head & word.mask == word.head);
-            here.filter(move |word| word.stands_in(rest)).map(|word| word.group)
-        })
+            let mut here = self.0.words_from(rest).iter().filter(|word| head & word.mask == word.head);
+            here.all(|word| !word.stands_in(rest) || more(word.group))
+        });
     }
 }
 
@@ -166,60 +171,55 @@ fn mask_of(word: &[u8]) -> u32 {
     u32::MAX >> (8 * (4 - word.len().clamp(1, 4)))
 }
 
-/// Where words may stand: after a byte that is none of a word's. 64 bytes are looked at together.
-struct Places<'a> {
-    bytes: &'a [u8],
-    /// The first byte that was not looked at.
-    next: usize,
-    /// Where the bits of `found` begin.
-    base: usize,
-    found: u64,
-    /// 1: the last byte looked at is part of a word.
-    before: u64,
-    /// Places that are no word's byte themselves count too.
-    odd: bool,
-}
-
-impl Iterator for Places<'_> {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        while self.found == 0 {
-            let rest = self.bytes.get(self.next..).filter(|rest| !rest.is_empty())?;
-            let length = rest.len().min(64);
-            let inside = match rest.first_chunk::<64>() {
-                Some(bytes) => insides(bytes),
-                None => {
-                    // A zero is part of no word.
-                    let mut bytes = [0; 64];
-                    bytes[..length].copy_from_slice(rest);
-                    insides(&bytes)
-                }
-            };
-            let after = !(inside << 1 | self.before);
-            let all = u64::MAX >> (64 - length);
-            self.found = after & all & if self.odd { u64::MAX } else { inside };
-            self.before = inside >> (length - 1) & 1;
-            (self.base, self.next) = (self.next, self.next + length);
+/// Where words may stand, in no order, until `more` says no: after a byte that is none of a word's. `odd`: places that are no word's
+/// byte themselves count too.
+#[inline]
+fn places(bytes: &[u8], odd: bool, mut more: impl FnMut(usize) -> bool) {
+    // 1: the last byte is part of a word.
+    let mut last = 0;
+    for (block, rest) in bytes.chunks(BLOCK).enumerate() {
+        let inside = match rest.as_array() {
+            Some(whole) => insides(whole),
+            None => {
+                // A zero is part of no word.
+                let mut whole = [0; BLOCK];
+                whole[..rest.len()].copy_from_slice(rest);
+                insides(&whole)
+            }
+        };
+        // For each byte, whether the one before it is: the next lower byte of the bits, and before the first of eight the last of
+        // the eight before.
+        let before = inside << 8 | (inside >> 56 << 1 & 0xfe) | last;
+        last = inside >> 63;
+        let mut found = !before & if odd { u64::MAX } else { inside };
+        while found != 0 {
+            let bit = found.trailing_zeros() as usize;
+            found &= found - 1;
+            let at = (bit & 7) << 3 | bit >> 3;
+            if at < rest.len() && !more(block * BLOCK + at) {
+                return;
+            }
         }
-        let at = self.base + self.found.trailing_zeros() as usize;
-        self.found &= self.found - 1;
-        Some(at)
     }
 }
 
-/// A bit for each byte that is part of a word, the first byte's lowest: what `INSIDE` says, in steps that the compiler makes vectors of.
-fn insides(bytes: &[u8; 64]) -> u64 {
+/// Bytes that are looked at together.
+const BLOCK: usize = 64;
+
+/// A bit for each byte that is part of a word: what `INSIDE` says, in steps that the compiler makes vectors of. Byte `8 * k + j` has
+/// bit `8 * j + k`, because so eight bytes of marks need no gathering.
+fn insides(bytes: &[u8; BLOCK]) -> u64 {
     let is_inside = |byte: u8| {
         let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
         let digit = byte.wrapping_sub(b'0') < 10;
         u8::from(letter | digit | (byte == b'_') | (byte >= 0x80))
     };
-    let marks = bytes.map(is_inside);
-    let (eights, _) = marks.as_chunks::<8>();
-    // Eight bytes of 0 or 1 become the bits of one.
-    let bits = |eight: &[u8; 8]| u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    eights.iter().rev().fold(0, |all, eight| all << 8 | bits(eight))
+    let mut marks = [0; BLOCK];
+    for (mark, byte) in marks.iter_mut().zip(bytes) {
+        *mark = is_inside(*byte);
+    }
+    let eights = marks.as_chunks().0.iter().enumerate();
+    eights.fold(0, |all, (k, eight)| all | u64::from_le_bytes(*eight) << k)
 }
 
 impl Inner {
@@ -280,8 +280,13 @@ mod tests {
                 let plain = (0..bytes.len())
                     .filter(|at| *at == 0 || !INSIDE[bytes[at - 1] as usize])
                     .filter(|at| odd || INSIDE[bytes[*at] as usize]);
-                let places = Places { bytes: &bytes, next: 0, base: 0, found: 0, before: 0, odd };
-                assert_eq!(places.collect::<Vec<_>>(), plain.collect::<Vec<_>>());
+                let mut found = Vec::new();
+                places(&bytes, odd, |at| {
+                    found.push(at);
+                    true
+                });
+                found.sort_unstable();
+                assert_eq!(found, plain.collect::<Vec<_>>());
             }
         }
     }

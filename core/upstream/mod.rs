@@ -25,7 +25,7 @@ use futures_util::{
     FutureExt,
     future::{Either, ready},
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::time::timeout;
 
 pub use self::{
@@ -224,8 +224,8 @@ impl Default for Client {
 }
 
 fn tidy(mut headers: HeaderMap) -> HeaderMap {
-    if headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        for name in &HOP_BY_HOP {
+    if headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        for name in HOP_BY_HOP {
             headers.remove(name);
         }
     }
@@ -235,16 +235,31 @@ fn tidy(mut headers: HeaderMap) -> HeaderMap {
 }
 
 /// RFC 9110 §7.6.1, and what is derived from the message here.
-static HOP_BY_HOP: [HeaderName; 11] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+const HOP_BY_HOP: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
+
+/// Hardly any header of a call is: most are told apart by their lengths.
+fn is_hop_by_hop(name: &str) -> bool {
+    LENGTHS >> name.len().min(63) & 1 == 1 && HOP_BY_HOP.contains(&name)
+}
+
+/// A bit for each length of such a name.
+const LENGTHS: u64 = {
+    let (mut lengths, mut at) = (0, 0);
+    while at < HOP_BY_HOP.len() {
+        lengths |= 1 << HOP_BY_HOP[at].len();
+        at += 1;
+    }
+    lengths
+};
