@@ -9,8 +9,8 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -25,7 +25,7 @@ type Writer = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 /// The body. An `Err` of the future aborts the connection.
 pub struct Generated {
     future: Option<Writer>,
-    queue: Arc<Mutex<VecDeque<Bytes>>>,
+    queue: Arc<Queue>,
     bell: Bell,
     /// The future waits for its bell, and not for its frames to be taken.
     waiting: bool,
@@ -33,14 +33,47 @@ pub struct Generated {
 
 /// Where the future puts its frames.
 #[derive(Clone)]
-pub struct Sink(Arc<Mutex<VecDeque<Bytes>>>);
+pub struct Sink(Arc<Queue>);
+
+/// Both sides of it run in one task: a lock is never waited for, and taken only where there is something.
+#[derive(Default)]
+struct Queue {
+    waiting: AtomicUsize,
+    frames: Mutex<VecDeque<Bytes>>,
+}
+
+impl Queue {
+    fn put(&self, frames: impl IntoIterator<Item = Bytes>) {
+        let mut queue = self.frames();
+        queue.extend(frames);
+        self.waiting.store(queue.len(), Ordering::Relaxed);
+    }
+
+    fn take(&self) -> Option<Bytes> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut queue = self.frames();
+        let frame = queue.pop_front();
+        self.waiting.store(queue.len(), Ordering::Relaxed);
+        frame
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    fn frames(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Generated {
     pub fn new<F>(make: impl FnOnce(Sink) -> F) -> Self
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        let queue = Arc::new(Mutex::new(VecDeque::new()));
+        let queue = Arc::new(Queue::default());
         Generated { future: Some(Box::pin(make(Sink(queue.clone())))), queue, bell: Bell::default(), waiting: false }
     }
 }
@@ -54,13 +87,13 @@ impl Sink {
 
     /// Hands frames over.
     pub fn put(&self, frames: impl IntoIterator<Item = Bytes>) {
-        lock(&self.0).extend(frames);
+        self.0.put(frames);
     }
 
     /// All frames were taken.
     pub async fn taken(&self) {
         // Woken by the body's own next poll, which comes once the queue is empty.
-        poll_fn(|_| if lock(&self.0).is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if self.0.is_empty() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 }
 
@@ -71,7 +104,7 @@ impl http_body::Body for Generated {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let me = &mut *self;
         loop {
-            if let Some(frame) = lock(&me.queue).pop_front() {
+            if let Some(frame) = me.queue.take() {
                 me.waiting = false;
                 return Poll::Ready(Some(Ok(Frame::data(frame))));
             }
@@ -141,14 +174,8 @@ impl Wake for Rings {
     }
 }
 
-fn lock(queue: &Mutex<VecDeque<Bytes>>) -> std::sync::MutexGuard<'_, VecDeque<Bytes>> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-
     use http_body::Body;
     use tokio::sync::Notify;
 
