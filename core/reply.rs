@@ -95,7 +95,8 @@ pub fn health(parts: &Parts, ready: impl FnOnce() -> (bool, Value)) -> Option<Re
 
 /// The head of every answer.
 pub fn head(exchange: &Exchange) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(HEADERS);
+    let rates = exchange.rates();
+    let mut headers = HeaderMap::with_capacity(if rates.is_some() { HEADERS } else { HEADERS / 2 });
     let cx = &exchange.cx;
     let record = &exchange.record;
     insert(&mut headers, REQUEST_ID, &cx.id);
@@ -130,7 +131,7 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     if exchange.fell_back {
         headers.insert("x-portcullis-budget-fallback", HeaderValue::from_static("true"));
     }
-    if let Some(rates) = exchange.rates() {
+    if let Some(rates) = rates {
         rates::put(&mut headers, cx.format, rates, cx.now + exchange.lasted());
     }
     headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
@@ -140,7 +141,8 @@ pub fn head(exchange: &Exchange) -> HeaderMap {
     headers
 }
 
-/// More than stand on most answers, rates and the server's own included: a map that grows is hashed anew.
+/// As many as stand on most answers, the server's own included, and half of it where there are no rates: a map that grows is hashed
+/// anew, and a stream holds it to its end.
 const HEADERS: usize = 24;
 
 /// The trace as a header: as many of its steps as clients take in one.

@@ -277,6 +277,10 @@ impl Lane {
         let text = |event: &Event| if let Event::Delta { delta, .. } = event { delta.text_bytes() } else { 0 };
         let bytes = self.events.iter().map(text).sum();
         self.note();
+        if self.committed {
+            // From here on hardly a frame is read.
+            self.events = Vec::new();
+        }
         result.map(|()| bytes)
     }
 

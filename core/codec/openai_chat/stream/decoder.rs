@@ -166,11 +166,8 @@ impl Chunks {
             self.choice(value, at, out)?;
         }
         if let Some(first) = self.choices.first_mut() {
-            sources.into_iter().skip(self.sources).for_each(|s| {
-                self.sources += 1;
-                first.source(s);
-            });
-            out.append(&mut first.out);
+            let new = sources.into_iter().skip(self.sources);
+            self.sources += first.writing(out, |first| new.map(|source| first.source(source)).count());
         }
         self.usage(told, out);
         self.bounded()
@@ -235,13 +232,13 @@ impl Chunks {
                 ));
             }
             None => {
+                // Nearly every answer has one.
+                self.choices.reserve_exact(1);
                 self.choices.push(Choice::new(index));
                 self.choices.len() - 1
             }
         };
-        let result = self.choices[at].chunk(f);
-        out.append(&mut self.choices[at].out);
-        result
+        self.choices[at].writing(out, |choice| choice.chunk(f))
     }
 
     fn usage(&mut self, told: Option<Value>, out: &mut Vec<Event>) {
@@ -255,8 +252,7 @@ impl Chunks {
     fn end(&mut self, out: &mut Vec<Event>) {
         self.done = true;
         for choice in &mut self.choices {
-            choice.close();
-            out.append(&mut choice.out);
+            choice.writing(out, Choice::close);
         }
         out.push(Event::End);
     }

@@ -32,7 +32,8 @@ pub struct Choice {
     details: Vec<Value>,
     pub finish: Option<String>,
     ended: bool,
-    pub out: Vec<Event>,
+    /// Where events go: somebody else's, as long as `writing` lasts.
+    out: Vec<Event>,
     /// Bytes kept in this state.
     pub held: usize,
 }
@@ -88,6 +89,14 @@ impl Choice {
             out: Vec::new(),
             held: 0,
         }
+    }
+
+    /// What it does goes behind what is in `out`.
+    pub fn writing<T>(&mut self, out: &mut Vec<Event>, act: impl FnOnce(&mut Choice) -> T) -> T {
+        std::mem::swap(&mut self.out, out);
+        let done = act(self);
+        std::mem::swap(&mut self.out, out);
+        done
     }
 
     /// One entry of a chunk's `choices`.
