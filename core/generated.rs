@@ -118,7 +118,13 @@ impl http_body::Body for Generated {
                     (me.future, me.waiting) = (None, false);
                     return Poll::Ready(Some(Err(error)));
                 }
-                Poll::Pending => me.waiting = true,
+                Poll::Pending => {
+                    me.waiting = true;
+                    // Also when it rang meanwhile: who gives way to others is not to be asked again before they had their turn.
+                    if me.queue.is_empty() {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
     }
@@ -224,5 +230,25 @@ mod tests {
         assert_eq!((poll(&other), ran()), (Some(Some("c".into())), 4));
         assert_eq!((poll(&other), ran()), (Some(None), 5));
         assert_eq!((poll(&other), ran()), (Some(None), 5), "it is over");
+    }
+
+    #[test]
+    fn a_future_that_gives_way_is_asked_again_when_its_task_is_and_not_before() {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        let mut body = Generated::new(|_| {
+            poll_fn(move |cx| {
+                // A bound for the test: one that is asked at once for ever would never end.
+                if counted.fetch_add(1, Ordering::Relaxed) > 9 {
+                    return Poll::Ready(Ok(()));
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+        });
+        for asked in 1..4 {
+            assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(runs.load(Ordering::Relaxed), asked);
+        }
     }
 }
