@@ -30,48 +30,54 @@ use crate::{
     upstream::Answer,
 };
 
+/// In this order in memory, because thousands of slow streams take turns: what each event looks at lies together, at the beginning.
+#[repr(C)]
 pub struct Streaming {
-    answer: Option<Answer>,
-    way: Way,
-    /// Beside the fast lane: shows the stream to stages that only look on.
-    observer: Option<Box<dyn StreamDecoder>>,
-    /// Of the client's format: writes events, errors and keep-alives.
-    encoder: Box<dyn StreamEncoder>,
+    /// What went wrong right behind the first output: the output goes first, however the bytes were cut.
+    late: Option<Box<Error>>,
+    pace: Option<Box<Pace>>,
+    /// When the upstream's first output came.
+    pub first_output: Option<Instant>,
+    /// Since when the upstream has been silent, and since when nothing was ready for the client.
+    heard: Instant,
+    told: Instant,
+    idle: Duration,
+    patience: clock::Patience,
+    /// Bytes that came before the first output: held until it comes, so not without end.
+    lead: usize,
+    /// Twice the largest event.
+    max_lead: usize,
     /// Ready for the client.
     out: Vec<Bytes>,
     /// Frames with model output have been handed over, or may be now.
     pub committed: bool,
     /// The same, but for what is held until the upstream has shown how fast it is.
     ready: bool,
-    pace: Option<Box<Pace>>,
     pub ended: bool,
-    /// A stage asked for the next target (only before commit).
-    pub next: Option<String>,
-    /// Bytes that came before the first output: held until it comes, so not without end.
-    lead: usize,
-    /// Twice the largest event.
-    max_lead: usize,
-    /// When the upstream's first output came.
-    pub first_output: Option<Instant>,
     /// The format's terminal was seen: nothing that comes after it matters to the client.
     terminal: bool,
-    /// Of model output, as the upstream sent it.
-    text_bytes: u64,
-    /// It ended for a content filter before there was any output.
-    filtered: bool,
-    /// What went wrong right behind the first output: the output goes first, however the bytes were cut.
-    late: Option<Box<Error>>,
-    /// The upstream said all that it had to say.
-    whole: bool,
-    idle: Duration,
-    /// How long a held-back stream may be silent.
-    keep_alive: Duration,
     /// Stages may hold back what came.
     holds_back: bool,
-    /// Since when the upstream has been silent, and since when nothing was ready for the client.
-    heard: Instant,
-    told: Instant,
-    patience: clock::Patience,
+    /// Stages look at it.
+    staged: bool,
+    /// Its bytes are kept with its record.
+    recorded: bool,
+    /// It ended for a content filter before there was any output.
+    filtered: bool,
+    /// The upstream said all that it had to say.
+    whole: bool,
+    answer: Option<Answer>,
+    /// Beside the fast lane: shows the stream to stages that only look on.
+    observer: Option<Box<dyn StreamDecoder>>,
+    way: Way,
+    /// Of the client's format: writes events, errors and keep-alives.
+    encoder: Box<dyn StreamEncoder>,
+    /// A stage asked for the next target (only before commit).
+    pub next: Option<String>,
+    /// Of model output, as the upstream sent it.
+    text_bytes: u64,
+    /// How long a held-back stream may be silent.
+    keep_alive: Duration,
     target: Candidate,
     /// When the call was sent.
     pub began: Instant,
@@ -150,6 +156,8 @@ impl Streaming {
             idle: target.timeouts.idle,
             keep_alive: server.keep_alive,
             holds_back: need >= StreamNeed::Events,
+            staged: need > StreamNeed::None,
+            recorded: exchange.record.bodies.is_some(),
             heard: clock::now(),
             told: clock::now(),
             patience: clock::Patience::default(),
@@ -287,7 +295,9 @@ impl Streaming {
     }
 
     async fn take(&mut self, bytes: Bytes, exchange: &mut Exchange) -> Result<()> {
-        if let Some(bodies) = &mut exchange.record.bodies {
+        if self.recorded
+            && let Some(bodies) = &mut exchange.record.bodies
+        {
             bodies.heard(&bytes);
         }
         match &mut self.way {

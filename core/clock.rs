@@ -90,6 +90,14 @@ pub struct Patience(Option<Ring>);
 struct Ring {
     timer: Pin<Box<Sleep>>,
     at: Instant,
+    /// Whom the timer wakes.
+    task: Waker,
+}
+
+impl Ring {
+    fn at(at: Instant) -> Ring {
+        Ring { timer: Box::pin(sleep_until(at)), at, task: Waker::noop().clone() }
+    }
 }
 
 impl Patience {
@@ -102,8 +110,13 @@ impl Patience {
             }
             loop {
                 let set = self.0.take().filter(|ring| ring.at <= at);
-                let ring = self.0.insert(set.unwrap_or_else(|| Ring { timer: Box::pin(sleep_until(at)), at }));
+                let ring = self.0.insert(set.unwrap_or_else(|| Ring::at(at)));
+                // It cannot have rung: not looked at, because it lies elsewhere.
+                if ring.task.will_wake(cx.waker()) && now() < ring.at {
+                    return Poll::Pending;
+                }
                 if ring.timer.as_mut().poll(cx).is_pending() {
+                    ring.task.clone_from(cx.waker());
                     return Poll::Pending;
                 }
                 self.0 = None;

@@ -2,7 +2,7 @@
 //! future runs only when the frame before was taken, so the client's pace is the upstream's.
 //!
 //! hyper (1.12) asks such a body three times for each frame: for the frame, for the next one, and once more after it has written.
-//! The future runs only when something happened that it waits for ([`Bell`]).
+//! The future runs only when something happened that it waits for: its waker is a bell that the two have in [`Common`].
 
 use std::{
     collections::VecDeque,
@@ -25,46 +25,86 @@ type Writer = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 /// The body. An `Err` of the future aborts the connection.
 pub struct Generated {
     future: Option<Writer>,
-    queue: Arc<Queue>,
-    bell: Bell,
+    common: Arc<Common>,
+    /// Rings in `common`, which knows the task.
+    bell: Waker,
+    task: Waker,
     /// The future waits for its bell, and not for its frames to be taken.
     waiting: bool,
 }
 
 /// Where the future puts its frames.
 #[derive(Clone)]
-pub struct Sink(Arc<Queue>);
+pub struct Sink(Arc<Common>);
 
-/// Both sides of it run in one task: a lock is never waited for, and taken only where there is something.
-#[derive(Default)]
-struct Queue {
-    waiting: AtomicUsize,
-    frames: Mutex<VecDeque<Bytes>>,
+/// What a body and its future tell each other, in one place: among thousands of slow streams each piece of memory that an event looks
+/// at is one to wait for. Both sides run in one task: the lock is never waited for, and taken only where there is something.
+struct Common {
+    /// The bell rang since the future ran.
+    rang: AtomicBool,
+    frames: AtomicUsize,
+    held: Mutex<Held>,
 }
 
-impl Queue {
+struct Held {
+    /// Nearly always the only one.
+    first: Option<Bytes>,
+    more: VecDeque<Bytes>,
+    /// Who is woken by the bell.
+    task: Waker,
+}
+
+impl Common {
+    fn new() -> Self {
+        let held = Held { first: None, more: VecDeque::new(), task: Waker::noop().clone() };
+        Common { rang: AtomicBool::new(false), frames: AtomicUsize::new(0), held: Mutex::new(held) }
+    }
+
     fn put(&self, frames: impl IntoIterator<Item = Bytes>) {
-        let mut queue = self.frames();
-        queue.extend(frames);
-        self.waiting.store(queue.len(), Ordering::Relaxed);
+        let mut held = self.held();
+        for frame in frames {
+            if held.count() == 0 {
+                held.first = Some(frame);
+            } else {
+                held.more.push_back(frame);
+            }
+        }
+        self.frames.store(held.count(), Ordering::Relaxed);
     }
 
     fn take(&self) -> Option<Bytes> {
         if self.is_empty() {
             return None;
         }
-        let mut queue = self.frames();
-        let frame = queue.pop_front();
-        self.waiting.store(queue.len(), Ordering::Relaxed);
+        let mut held = self.held();
+        let frame = held.first.take().or_else(|| held.more.pop_front());
+        self.frames.store(held.count(), Ordering::Relaxed);
         frame
     }
 
     fn is_empty(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0
+        self.frames.load(Ordering::Relaxed) == 0
     }
 
-    fn frames(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+}
+
+impl Wake for Common {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        self.held().task.wake_by_ref();
     }
 }
 
@@ -73,8 +113,24 @@ impl Generated {
     where
         F: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
-        let queue = Arc::new(Queue::default());
-        Generated { future: Some(Box::pin(make(Sink(queue.clone())))), queue, bell: Bell::default(), waiting: false }
+        let common = Arc::new(Common::new());
+        let (bell, task) = (Waker::from(common.clone()), Waker::noop().clone());
+        Generated { future: Some(Box::pin(make(Sink(common.clone())))), common, bell, task, waiting: false }
+    }
+
+    /// What to poll the future with for `task`, until it rings.
+    fn set_bell(&mut self, task: &Waker) {
+        // A task's waker is the same all its life.
+        if !self.task.will_wake(task) {
+            self.task.clone_from(task);
+            self.common.held().task.clone_from(task);
+        }
+        self.common.rang.store(false, Ordering::Relaxed);
+    }
+
+    /// The bell was set for this task and has not rung: when it rings the task wakes.
+    fn is_silent(&self, task: &Waker) -> bool {
+        self.task.will_wake(task) && !self.common.rang.load(Ordering::Acquire)
     }
 }
 
@@ -104,15 +160,16 @@ impl http_body::Body for Generated {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let me = &mut *self;
         loop {
-            if let Some(frame) = me.queue.take() {
+            if let Some(frame) = me.common.take() {
                 me.waiting = false;
                 return Poll::Ready(Some(Ok(Frame::data(frame))));
             }
-            if me.waiting && me.bell.is_silent(cx.waker()) {
+            if me.waiting && me.is_silent(cx.waker()) {
                 return Poll::Pending;
             }
+            me.set_bell(cx.waker());
             let Some(future) = &mut me.future else { return Poll::Ready(None) };
-            match future.as_mut().poll(&mut Context::from_waker(me.bell.set(cx.waker()))) {
+            match future.as_mut().poll(&mut Context::from_waker(&me.bell)) {
                 Poll::Ready(Ok(())) => (me.future, me.waiting) = (None, false),
                 Poll::Ready(Err(error)) => {
                     (me.future, me.waiting) = (None, false);
@@ -121,62 +178,12 @@ impl http_body::Body for Generated {
                 Poll::Pending => {
                     me.waiting = true;
                     // Also when it rang meanwhile: who gives way to others is not to be asked again before they had their turn.
-                    if me.queue.is_empty() {
+                    if me.common.is_empty() {
                         return Poll::Pending;
                     }
                 }
             }
         }
-    }
-}
-
-/// Wakes a task, and says that it did.
-struct Bell {
-    rings: Arc<Rings>,
-    waker: Waker,
-}
-
-struct Rings {
-    task: Waker,
-    rang: AtomicBool,
-}
-
-impl Default for Bell {
-    fn default() -> Self {
-        Bell::of(Waker::noop())
-    }
-}
-
-impl Bell {
-    fn of(task: &Waker) -> Self {
-        let rings = Arc::new(Rings { task: task.clone(), rang: AtomicBool::new(false) });
-        Bell { waker: Waker::from(rings.clone()), rings }
-    }
-
-    /// What to poll with for `task`, until it rings.
-    fn set(&mut self, task: &Waker) -> &Waker {
-        // A task's waker is the same all its life.
-        if !self.rings.task.will_wake(task) {
-            *self = Bell::of(task);
-        }
-        self.rings.rang.store(false, Ordering::Relaxed);
-        &self.waker
-    }
-
-    /// It was set for this task and has not rung: who rings later wakes the task.
-    fn is_silent(&self, task: &Waker) -> bool {
-        self.rings.task.will_wake(task) && !self.rings.rang.load(Ordering::Acquire)
-    }
-}
-
-impl Wake for Rings {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rang.store(true, Ordering::Release);
-        self.task.wake_by_ref();
     }
 }
 

@@ -38,13 +38,17 @@ impl Default for Ear {
 }
 
 impl Ear {
-    /// The waker to poll an HTTP/1.1 connection with.
-    pub fn of(&mut self, task: &Waker) -> &Waker {
-        // A task's waker is the same all its life.
-        if !self.task.will_wake(task) {
-            self.task = task.clone();
-            self.waker = Waker::from(Arc::new(Heard(task.clone())));
-        }
+    pub fn of(task: &Waker) -> Ear {
+        Ear { task: task.clone(), waker: Waker::from(Arc::new(Heard(task.clone()))) }
+    }
+
+    /// A task's waker is the same all its life, as a rule.
+    pub fn is_of(&self, task: &Waker) -> bool {
+        self.task.will_wake(task)
+    }
+
+    /// To poll an HTTP/1.1 connection with.
+    pub fn waker(&self) -> &Waker {
         &self.waker
     }
 }
@@ -132,7 +136,10 @@ mod tests {
             let (mut connection, mut ear) = (pin!(connection), Ear::default());
             poll_fn(|cx| {
                 counted.fetch_add(1, Ordering::Relaxed);
-                connection.as_mut().poll(&mut Context::from_waker(ear.of(cx.waker())))
+                if !ear.is_of(cx.waker()) {
+                    ear = Ear::of(cx.waker());
+                }
+                connection.as_mut().poll(&mut Context::from_waker(ear.waker()))
             })
             .await
         });

@@ -72,8 +72,14 @@ impl Streaming {
             if let (Event::Usage(usage), Some(joint)) = (&mut event, &self.joint) {
                 *usage = joint.told(usage);
             }
+            if !self.staged {
+                staged.push(event);
+                self.write(&mut staged, bytes);
+                continue;
+            }
             let inner = &mut **exchange;
-            match inner.chain.event(&mut inner.cx, event, &mut staged).await? {
+            // In its own box: a stream that no stage looks at would keep 3 KiB for it.
+            match Box::pin(inner.chain.event(&mut inner.cx, event, &mut staged)).await? {
                 EventFlow::Continue => self.write(&mut staged, bytes),
                 // The stage left a clean end; nothing of the upstream is wanted any more.
                 EventFlow::Stop(_) => {

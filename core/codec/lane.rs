@@ -20,32 +20,34 @@ use crate::{
     model::{Event, FinishReason, Format, Usage},
 };
 
+/// In this order in memory: what each frame looks at first.
+#[repr(C)]
 pub struct Lane {
-    format: Format,
-    framing: Framing,
-    decoder: Box<dyn StreamDecoder>,
-    /// Leave out the usage chunk that the client did not ask for.
-    hide_usage: bool,
-    /// Searches of the web have a price: frames that tell of them matter.
-    searches: bool,
-    held: BytesMut,
-    limit: usize,
-    committed: bool,
-    ended: bool,
-    events: Vec<Event>,
-    usage: Option<Usage>,
-    service_tier: Option<String>,
-    finish: Option<FinishReason>,
     /// A chunk of text as this stream writes them.
     plain: Plain,
-    /// The frame in which the upstream said that it failed.
-    failed: Option<Bytes>,
-    /// Gemini repeats usage on each frame: only the last one is read.
-    last_usage: Option<Bytes>,
+    held: BytesMut,
+    limit: usize,
     frames: u64,
     /// Bytes of output, as counted from the lengths of frames; what stands around it in a frame.
     output: u64,
     wrapping: u64,
+    format: Format,
+    framing: Framing,
+    committed: bool,
+    ended: bool,
+    /// Leave out the usage chunk that the client did not ask for.
+    hide_usage: bool,
+    /// Searches of the web have a price: frames that tell of them matter.
+    searches: bool,
+    finish: Option<FinishReason>,
+    /// Gemini repeats usage on each frame: only the last one is read.
+    last_usage: Option<Bytes>,
+    decoder: Box<dyn StreamDecoder>,
+    events: Vec<Event>,
+    usage: Option<Usage>,
+    service_tier: Option<String>,
+    /// The frame in which the upstream said that it failed.
+    failed: Option<Bytes>,
 }
 
 impl Lane {

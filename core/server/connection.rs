@@ -5,8 +5,7 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,20 +16,24 @@ use std::{
 
 use http::{HeaderValue, Version, header};
 use http_body::Body as _;
-use hyper::service::{Service, service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto::{self, Builder},
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
 };
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use hyper_util::rt::TokioTimer;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep_until},
+};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    App, Body, BoxError, Peer,
+    App, Body, Peer,
     edge::{Edge, Wire},
     executor::{StreamExecutor, Turn},
     head,
     incoming::Incoming,
+    protocol::{Conversation, Protocols, Serve},
     tracked::Tracked,
 };
 use crate::{config, wakes::Ear};
@@ -49,18 +52,20 @@ pub struct Shared {
     linger: AtomicBool,
     /// Requests that wait with their bodies unread: see `Edge::poll_flush`.
     pub(super) watched: AtomicUsize,
+    /// A signal or a clock has something to say.
+    rung: AtomicBool,
     draining: CancellationToken,
 }
 
 impl Shared {
-    pub fn received(&self, bytes: &[u8]) {
-        if bytes.is_empty() || self.live.load(Ordering::Relaxed) > 0 {
-            return;
+    pub fn received(&self, bytes: usize) {
+        if bytes > 0 && self.is_idle() {
+            self.head_begun.store(true, Ordering::Relaxed);
         }
-        if !self.served.load(Ordering::Relaxed) && bytes.starts_with(b"PRI * HTTP/2") {
-            self.http2.store(true, Ordering::Relaxed);
-        }
-        self.head_begun.store(true, Ordering::Relaxed);
+    }
+
+    pub fn speaks_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
     }
 
     pub fn lingers(&self) -> bool {
@@ -111,10 +116,9 @@ pub struct Signals {
 }
 
 /// hyper's settings for every connection of a listener.
-pub fn builder(config: &config::Server, tls: bool) -> Builder<StreamExecutor> {
-    let mut builder = Builder::new(StreamExecutor { write_stall: config.write_stall });
-    builder
-        .http1()
+pub fn protocols(config: &config::Server, tls: bool) -> Protocols {
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
         // Off: see the module's note. `watch` keeps both clocks.
         .header_read_timeout(None)
@@ -123,8 +127,8 @@ pub fn builder(config: &config::Server, tls: bool) -> Builder<StreamExecutor> {
         .half_close(!tls)
         .max_buf_size(AT_ONCE)
         .max_headers(MAX_HEADERS);
-    builder
-        .http2()
+    let mut http2 = http2::Builder::new(StreamExecutor { write_stall: config.write_stall });
+    http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(head::MOST as u32)
@@ -135,20 +139,21 @@ pub fn builder(config: &config::Server, tls: bool) -> Builder<StreamExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WAIT);
-    builder
+    Protocols { http1, http2 }
 }
 
-/// Serves one connection until either side is done with it.
-pub async fn run<A: App>(
+/// Serves one connection until either side is done with it, and holds its seat for as long.
+pub fn run<A: App>(
     wire: Wire,
     peer: Peer,
     app: Arc<A>,
-    builder: Arc<Builder<StreamExecutor>>,
+    protocols: Arc<Protocols>,
     config: Arc<config::Server>,
-    signals: Signals,
-) {
-    let shared = Arc::new(Shared { draining: signals.draining.clone(), ..Shared::default() });
-    let io = TokioIo::new(Edge::new(wire, shared.clone(), config.write_stall));
+    signals: &Signals,
+    seat: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send + use<A> {
+    let shared = Arc::new(Shared { rung: true.into(), draining: signals.draining.clone(), ..Shared::default() });
+    let edge = Edge::new(wire, shared.clone(), config.write_stall);
     let here = shared.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let asked = Asked {
@@ -172,8 +177,7 @@ pub async fn run<A: App>(
             Ok::<_, Infallible>(answered(asked, response))
         }
     });
-    let connection = pin!(builder.serve_connection_with_upgrades(io, service));
-    watch(connection, &shared, &config, &signals).await;
+    Connection::new(Conversation::new(edge, service, protocols), shared, config, signals, seat)
 }
 
 /// Never inlined, and of C's convention, under which nothing unwinds: so it is written where it will lie. The compiler makes it
@@ -210,26 +214,6 @@ fn answered(asked: Asked, response: http::Response<Body>) -> http::Response<Trac
     http::Response::from_parts(head, Tracked::new(body, turn, live))
 }
 
-/// A connection that can be told to end after what it is doing.
-trait Graceful: Future {
-    fn wind_down(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for auto::UpgradeableConnection<'_, I, S, StreamExecutor>
-where
-    S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<B>>,
-    S::Future: 'static,
-    S::Error: Into<BoxError>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: http_body::Body + 'static,
-    B::Error: Into<BoxError>,
-    StreamExecutor: auto::HttpServerConnExec<S::Future, B>,
-{
-    fn wind_down(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Open,
@@ -241,15 +225,8 @@ enum State {
 
 /// Rung by a signal or a clock, and not by the connection: a request that comes and goes looks at neither.
 struct Bell {
-    rung: AtomicBool,
+    shared: Arc<Shared>,
     task: Waker,
-}
-
-impl Bell {
-    /// Rung from the start, so that everything is looked at once.
-    fn of(task: &Waker) -> Arc<Bell> {
-        Arc::new(Bell { rung: true.into(), task: task.clone() })
-    }
 }
 
 impl Wake for Bell {
@@ -258,76 +235,119 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.shared.rung.store(true, Ordering::Release);
         self.task.wake_by_ref();
     }
 }
 
-/// Drives a connection and keeps its clocks.
-async fn watch<C: Graceful>(mut connection: Pin<&mut C>, shared: &Shared, config: &config::Server, signals: &Signals) {
-    let mut stop = pin!(signals.stop.cancelled());
-    let mut kill = pin!(signals.kill.cancelled());
-    let opened = Instant::now();
-    let mut timer = pin!(sleep_until(opened + config.header_timeout));
-    let mut state = State::Open;
-    let mut clock = Clock { opened, idle: None, head: None };
-    let mut bell = Bell::of(Waker::noop());
-    let mut waker = Waker::from(bell.clone());
-    let mut ear = Ear::default();
-    poll_fn(|cx: &mut Context<'_>| {
-        // A task's waker is the same all its life.
-        if !bell.task.will_wake(cx.waker()) {
-            bell = Bell::of(cx.waker());
-            waker = Waker::from(bell.clone());
+/// A connection and its clocks. One future, and no `async` blocks within one another: the states of those lie far apart, and each is
+/// memory to wait for when thousands of connections take turns.
+struct Connection<S: Serve> {
+    conversation: Conversation<S>,
+    ear: Ear,
+    shared: Arc<Shared>,
+    state: State,
+    clock: Clock,
+    bell: Waker,
+    alarms: Alarms,
+    config: Arc<config::Server>,
+    _seat: OwnedSemaphorePermit,
+}
+
+/// What rings the bell.
+struct Alarms {
+    timer: Pin<Box<Sleep>>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    kill: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<S: Serve> Connection<S> {
+    fn new(
+        conversation: Conversation<S>,
+        shared: Arc<Shared>,
+        config: Arc<config::Server>,
+        signals: &Signals,
+        seat: OwnedSemaphorePermit,
+    ) -> Self {
+        let opened = Instant::now();
+        let alarms = Alarms {
+            timer: Box::pin(sleep_until(opened + config.header_timeout)),
+            stop: Box::pin(signals.stop.clone().cancelled_owned()),
+            kill: Box::pin(signals.kill.clone().cancelled_owned()),
+        };
+        Connection {
+            conversation,
+            ear: Ear::default(),
+            shared,
+            state: State::Open,
+            clock: Clock { opened, idle: None, head: None },
+            bell: Waker::noop().clone(),
+            alarms,
+            config,
+            _seat: seat,
         }
-        let mut own = Context::from_waker(&waker);
+    }
+}
+
+impl<S: Serve> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let me = &mut *self;
+        // A task's waker is the same all its life.
+        if !me.ear.is_of(cx.waker()) {
+            me.ear = Ear::of(cx.waker());
+            me.bell = Waker::from(Arc::new(Bell { shared: me.shared.clone(), task: cx.waker().clone() }));
+            me.shared.rung.store(true, Ordering::Relaxed);
+        }
         let mut look = false;
         loop {
-            if connection.as_mut().poll(&mut Context::from_waker(ear.of(cx.waker()))).is_ready() {
+            if me.conversation.poll(&mut Context::from_waker(me.ear.waker())).is_ready() {
                 return Poll::Ready(());
             }
-            if state == State::Late && shared.served.load(Ordering::Relaxed) {
-                state = State::Ending;
-                connection.as_mut().wind_down();
+            if me.state == State::Late && me.shared.served.load(Ordering::Relaxed) {
+                me.state = State::Ending;
+                me.conversation.wind_down();
                 continue;
             }
-            let due = clock.due(shared, config, state);
-            if let Some(due) = due.filter(|due| *due < timer.deadline()) {
-                timer.as_mut().reset(due);
+            let due = me.clock.due(&me.shared, &me.config, me.state);
+            if let Some(due) = due.filter(|due| *due < me.alarms.timer.deadline()) {
+                me.alarms.timer.as_mut().reset(due);
                 look = true;
             }
-            look |= bell.rung.swap(false, Ordering::Acquire);
+            look |= me.shared.rung.load(Ordering::Relaxed) && me.shared.rung.swap(false, Ordering::Acquire);
             if !look {
                 return Poll::Pending;
             }
-            if kill.as_mut().poll(&mut own).is_ready() {
+            let mut own = Context::from_waker(&me.bell);
+            if me.alarms.kill.as_mut().poll(&mut own).is_ready() {
                 return Poll::Ready(());
             }
-            if state == State::Open && stop.as_mut().poll(&mut own).is_ready() {
-                state = State::Late;
+            if me.state == State::Open && me.alarms.stop.as_mut().poll(&mut own).is_ready() {
+                me.state = State::Late;
                 continue;
             }
-            if timer.as_mut().poll(&mut own).is_pending() {
+            if me.alarms.timer.as_mut().poll(&mut own).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();
             match due {
                 Some(due) if due <= now => {
                     // Half a head, or a connection that does not go although it was told to: nothing to wait for.
-                    if state == State::Ending || clock.head.is_some() || !shared.served.load(Ordering::Relaxed) {
+                    if me.state == State::Ending || me.clock.head.is_some() || !me.shared.served.load(Ordering::Relaxed)
+                    {
                         return Poll::Ready(());
                     }
-                    state = State::Ending;
-                    clock.idle = Some(now);
-                    connection.as_mut().wind_down();
-                    timer.as_mut().reset(now + GOODBYE);
+                    me.state = State::Ending;
+                    me.clock.idle = Some(now);
+                    me.conversation.wind_down();
+                    me.alarms.timer.as_mut().reset(now + GOODBYE);
                 }
-                Some(due) => timer.as_mut().reset(due),
-                None => timer.as_mut().reset(now + config.idle),
+                Some(due) => me.alarms.timer.as_mut().reset(due),
+                None => me.alarms.timer.as_mut().reset(now + me.config.idle),
             }
         }
-    })
-    .await;
+    }
 }
 
 /// When a connection began to wait, and for what.

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper_util::server::conn::auto::Builder;
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -20,8 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     App, Certificates, Listener,
     connection::{self, Signals},
-    executor::StreamExecutor,
     listener,
+    protocol::Protocols,
 };
 use crate::config;
 
@@ -50,7 +49,7 @@ pub async fn serve<A: App>(
     }
     let connections = TaskTracker::new();
     let desk = Desk {
-        builder: Arc::new(connection::builder(&config, listener.tls.is_some())),
+        protocols: Arc::new(connection::protocols(&config, listener.tls.is_some())),
         seats: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         config: Arc::new(config),
         app,
@@ -77,7 +76,7 @@ pub async fn serve<A: App>(
 
 /// What a new connection gets.
 struct Desk<A> {
-    builder: Arc<Builder<StreamExecutor>>,
+    protocols: Arc<Protocols>,
     config: Arc<config::Server>,
     seats: Arc<Semaphore>,
     app: Arc<A>,
@@ -120,16 +119,20 @@ impl<A: App> Desk<A> {
     }
 
     fn seat(&self, socket: TcpStream, addr: SocketAddr, seat: OwnedSemaphorePermit, tls: Option<Arc<Certificates>>) {
-        let (app, builder, config) = (self.app.clone(), self.builder.clone(), self.config.clone());
+        let (app, protocols, config) = (self.app.clone(), self.protocols.clone(), self.config.clone());
+        let Some(tls) = tls else {
+            let (wire, peer) = listener::in_the_clear(socket, addr);
+            self.connections.spawn(connection::run(wire, peer, app, protocols, config, &self.signals, seat));
+            return;
+        };
         let signals = self.signals.clone();
         self.connections.spawn(async move {
-            let _seat = seat;
             let shaken = tokio::select! {
                 shaken = listener::shake_hands(socket, addr, tls) => shaken,
                 () = signals.kill.cancelled() => None,
             };
             if let Some((wire, peer)) = shaken {
-                connection::run(wire, peer, app, builder, config, signals).await;
+                connection::run(wire, peer, app, protocols, config, &signals, seat).await;
             }
         });
     }

@@ -34,6 +34,7 @@ pub struct Edge {
     /// The timer runs.
     waiting: bool,
     closing: Closing,
+    opening: Opening,
     /// Ends when the client hangs up.
     lookout: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -47,9 +48,60 @@ enum Closing {
     Closed,
 }
 
+/// A connection's first bytes, as long as hyper has not read them.
+#[derive(Default)]
+struct Opening {
+    bytes: [u8; PREFACE.len()],
+    len: u8,
+    read: u8,
+}
+
+impl Opening {
+    fn is_unread(&self) -> bool {
+        self.read < self.len
+    }
+
+    fn read_into(&mut self, buffer: &mut ReadBuf<'_>) {
+        let rest = &self.bytes[self.read.into()..self.len.into()];
+        let taken = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..taken]);
+        self.read += taken as u8;
+    }
+}
+
 impl Edge {
     pub fn new(wire: Wire, shared: Arc<Shared>, stall: Duration) -> Self {
-        Edge { wire, shared, stall, timer: None, waiting: false, closing: Closing::Open, lookout: None }
+        Edge {
+            wire,
+            shared,
+            stall,
+            timer: None,
+            waiting: false,
+            closing: Closing::Open,
+            opening: Opening::default(),
+            lookout: None,
+        }
+    }
+
+    /// Whether it begins with HTTP/2's preface; known as soon as a byte differs. What was read for that is read again.
+    pub fn poll_is_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            let Opening { bytes, len, .. } = &mut self.opening;
+            let before = usize::from(*len);
+            let mut buffer = ReadBuf::new(bytes);
+            buffer.set_filled(before);
+            ready!(Pin::new(&mut self.wire).poll_read(cx, &mut buffer))?;
+            let filled = buffer.filled().len();
+            *len = filled as u8;
+            self.shared.received(filled - before);
+            if filled == before || bytes[..filled] != PREFACE[..filled] {
+                return Poll::Ready(Ok(false));
+            }
+            if filled == PREFACE.len() {
+                self.shared.speaks_http2();
+                return Poll::Ready(Ok(true));
+            }
+        }
     }
 
     fn expired(&mut self, cx: &mut Context<'_>, after: Duration) -> bool {
@@ -119,8 +171,14 @@ impl Edge {
 impl AsyncRead for Edge {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.wire).poll_read(cx, buffer))?;
-        self.shared.received(&buffer.filled()[before..]);
+        let is_first = self.opening.is_unread();
+        if is_first {
+            self.opening.read_into(buffer);
+        }
+        match Pin::new(&mut self.wire).poll_read(cx, buffer)? {
+            Poll::Pending if !is_first => return Poll::Pending,
+            _ => self.shared.received(buffer.filled().len() - before),
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -211,6 +269,8 @@ fn lookout(_: &TcpStream) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(std::future::pending())
 }
 
+/// How a connection begins that speaks HTTP/2 without having been asked (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a client may go on sending after a refusal.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 8 << 20;

@@ -69,11 +69,12 @@ fn of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Cleartext as it is, or the TLS handshake under its own timeout. `None`: the peer did not manage.
-pub async fn shake_hands(socket: TcpStream, addr: SocketAddr, tls: Option<Arc<Certificates>>) -> Option<(Wire, Peer)> {
-    let Some(tls) = tls else {
-        return Some((Either::Left(Gather(socket)), Peer { addr, tls: false, client_cert: None }));
-    };
+pub fn in_the_clear(socket: TcpStream, addr: SocketAddr) -> (Wire, Peer) {
+    (Either::Left(Gather(socket)), Peer { addr, tls: false, client_cert: None })
+}
+
+/// The TLS handshake under its own timeout. `None`: the peer did not manage.
+pub async fn shake_hands(socket: TcpStream, addr: SocketAddr, tls: Arc<Certificates>) -> Option<(Wire, Peer)> {
     match timeout(HANDSHAKE, TlsAcceptor::from(tls.current()).accept(socket)).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ref().1.peer_certificates();

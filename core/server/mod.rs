@@ -11,6 +11,7 @@ mod executor;
 mod head;
 mod incoming;
 mod listener;
+mod protocol;
 mod read;
 mod tls;
 mod traceparent;

@@ -298,7 +298,10 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Driven { connection, ear } = &mut *self;
-        Pin::new(connection).poll(&mut Context::from_waker(ear.of(cx.waker()))).map(|ended| {
+        if !ear.is_of(cx.waker()) {
+            *ear = Ear::of(cx.waker());
+        }
+        Pin::new(connection).poll(&mut Context::from_waker(ear.waker())).map(|ended| {
             if let Err(error) = ended {
                 // Who waits for an answer gets the error itself.
                 tracing::debug!(%error, "upstream connection ended");

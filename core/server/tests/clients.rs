@@ -76,6 +76,41 @@ async fn a_head_over_the_limit_is_431() {
     assert!(answer.is_err() || answer.unwrap().status() == 431);
 }
 
+/// Cut after each of its first bytes, both in one piece, too.
+#[tokio::test]
+async fn which_http_a_connection_speaks_is_told_however_its_first_bytes_come() {
+    let server = start(quick(), |_, request| async move {
+        Response::new(format!("{} over {:?}", request.method(), request.version()).into())
+    });
+    let in_two = async |bytes: &[u8], cut| {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let (first, rest) = bytes.split_at(cut);
+        for piece in [first, rest] {
+            socket.write_all(piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        socket
+    };
+    // As far as its eleventh byte it is HTTP/2's preface.
+    let http1 = b"PRI * HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for cut in 0..=26 {
+        let answer = to_end(in_two(http1, cut).await).await;
+        assert!(answer.ends_with("PRI over HTTP/1.1"), "cut at {cut}: {answer}");
+        let mut frame = [0; 9];
+        soon(in_two(http2, cut).await.read_exact(&mut frame)).await.unwrap();
+        assert_eq!(frame[3], 4, "cut at {cut}: not settings: {frame:?}");
+    }
+    // Nothing, or half a preface, and the end.
+    for opening in ["", "PRI * HT"] {
+        let mut socket = TcpStream::connect(server.addr).await.unwrap();
+        socket.write_all(opening.as_bytes()).await.unwrap();
+        socket.shutdown().await.unwrap();
+        assert_eq!(to_end(socket).await, "");
+    }
+}
+
 #[tokio::test]
 async fn connections_over_the_limit_are_closed_and_the_seat_comes_back() {
     let server = start(config::Server { max_connections: 1, ..quick() }, |_, _| async { Response::new("hi".into()) });
