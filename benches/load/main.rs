@@ -246,12 +246,25 @@ struct Sample {
     p99_us: f64,
     errors: u64,
     lost: u64,
-    peak_kib: u64,
+    /// Memory while it ran.
+    held_kib: u64,
 }
 
 fn measure(runtime: &tokio::runtime::Runtime, subject: &Subject, load: &Load, length: Duration) -> Sample {
     let before = subject.cpu_ns();
-    let Outcome { mut latencies_us, units, errors, lost, took } = runtime.block_on(load.run(length));
+    let mut held_kib = Vec::new();
+    let Outcome { mut latencies_us, units, errors, lost, took } = runtime.block_on(async {
+        let looks = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                held_kib.push(subject.rss_kib() as f64);
+            }
+        };
+        tokio::select! {
+            outcome = load.run(length) => outcome,
+            () = looks => unreachable!("it looks until the load is over"),
+        }
+    });
     let cpu = subject.cpu_ns() - before;
     Sample {
         cpu_us: cpu as f64 / 1e3 / (units.max(1) as f64),
@@ -261,9 +274,12 @@ fn measure(runtime: &tokio::runtime::Runtime, subject: &Subject, load: &Load, le
         p99_us: quantile(&mut latencies_us, 0.99),
         errors,
         lost,
-        peak_kib: subject.rss_kib(),
+        held_kib: quantile(&mut held_kib, 0.5) as u64,
     }
 }
+
+/// How often a subject's memory is looked at while it works.
+const LOOK: Duration = Duration::from_millis(200);
 
 fn report(scenario: &Scenario, subjects: &[Subject], samples: &mut [Vec<Sample>]) {
     let unit = if matches!(scenario.what, What::Streams(_)) { "event" } else { "request" };
@@ -283,7 +299,7 @@ fn report(scenario: &Scenario, subjects: &[Subject], samples: &mut [Vec<Sample>]
             }
         };
         let errors: u64 = rows.iter().map(|s| s.errors + s.lost).sum();
-        let peak = rows.iter().map(|s| s.peak_kib).max().unwrap_or(0);
+        let held = rows.iter().map(|s| s.held_kib).max().unwrap_or(0);
         let middle = quantile(&mut cpu, 0.5);
         println!(
             "| {} | {middle:.1} [{:.1}] | {ratio} | {:.0} | {:.0} | {:.0} | {:.1} ({:.1}) | {errors} |",
@@ -292,7 +308,7 @@ fn report(scenario: &Scenario, subjects: &[Subject], samples: &mut [Vec<Sample>]
             quantile(&mut rate, 0.5),
             quantile(&mut p50, 0.5),
             quantile(&mut p99, 0.5),
-            peak as f64 / 1024.0,
+            held as f64 / 1024.0,
             subject.idle_kib as f64 / 1024.0,
         );
     }

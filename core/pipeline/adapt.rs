@@ -10,9 +10,9 @@ pub enum Adapter {
     Direct,
     Window(Window),
     /// The whole answer is held until its end.
-    Whole(Held),
+    Whole(Box<Held>),
     /// The answer goes by; a copy is looked at after the end.
-    Observe(Held),
+    Observe(Box<Held>),
 }
 
 impl Adapter {
@@ -21,7 +21,7 @@ impl Adapter {
         match self {
             Adapter::Direct => {}
             Adapter::Window(window) => window.parts.clear(),
-            Adapter::Whole(held) | Adapter::Observe(held) => *held = Held::default(),
+            Adapter::Whole(held) | Adapter::Observe(held) => **held = Held::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Entry,
-    adapt::{Adapter, Held, Window},
+    adapt::{Adapter, Window},
     phase::{Phase, Phases},
     stage::{Candidate, EventVerdict, ResponseVerdict, Visit},
 };
@@ -85,8 +85,8 @@ impl Seat {
         };
         seat.adapter = match seat.mode() {
             Some(StreamMode::Window) => Adapter::Window(Window::new(seat.entry.window)),
-            Some(StreamMode::Whole) => Adapter::Whole(Held::default()),
-            Some(StreamMode::Observe) => Adapter::Observe(Held::default()),
+            Some(StreamMode::Whole) => Adapter::Whole(Box::default()),
+            Some(StreamMode::Observe) => Adapter::Observe(Box::default()),
             Some(StreamMode::Event) | None => Adapter::Direct,
         };
         seat
