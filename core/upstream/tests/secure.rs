@@ -3,7 +3,11 @@
 use std::sync::LazyLock;
 
 use http::Response;
-use hyper::{Request, body, service::service_fn};
+use hyper::{
+    Request, body,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -48,9 +52,12 @@ async fn tls_peer(name: &str, alpn: &[&[u8]]) -> Peer {
             let service = service_fn(|request: Request<body::Incoming>| async move {
                 Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", request.version())))
             });
-            let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let io = TokioIo::new(stream);
+            let _ = match is_http2 {
+                true => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
+                false => http1::Builder::new().serve_connection(io, service).await,
+            };
         }
     })
     .await
@@ -66,7 +73,7 @@ pub async fn echo_peer() -> Peer {
                 Ok::<_, std::convert::Infallible>(Response::new(format!("{:?}", request.headers())))
             });
             let stream = acceptor.accept(talk.0).await.unwrap();
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         }
     })
     .await
