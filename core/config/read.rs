@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Config, Content, Elsewhere, Problem, Secret, content, file,
+    Config, Content, Elsewhere, Problem, content, file,
     resolve::{self, Surroundings},
     shape,
     source::Source,
@@ -106,7 +106,7 @@ fn read_from(place: &Place, kept: Option<&Content>, (env, elsewhere): Outside<'_
     if let (Place::BuiltIn(_), None) = (place, kept) {
         resolved.warnings.insert(0, format!("there is no {DEFAULT_NAME} here: the built-in configuration is used"));
     }
-    let hash = fingerprint(&name, &text, &beside, &resolved.values);
+    let hash = fingerprint(&name, &text, &beside, &resolved);
     let (version, policy) = (content::version(&beside), content::policy(&beside));
     let config = Config { hash, version, policy, sources: beside, ..resolved.config };
     Loaded { config, warnings: resolved.warnings, problems }
@@ -143,17 +143,13 @@ fn absolute(path: &Path) -> PathBuf {
     full.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
 }
 
-fn fingerprint(name: &str, text: &str, beside: &Sources, secrets: &[(String, Secret)]) -> String {
-    let others: Vec<(String, Vec<u8>)> = beside
-        .files
-        .iter()
-        .map(|path| (path.to_string_lossy().into_owned(), std::fs::read(path).unwrap_or_default()))
-        .collect();
+fn fingerprint(name: &str, text: &str, beside: &Sources, resolved: &resolve::Resolved) -> String {
+    let others: Vec<_> = resolved.files.iter().map(|(path, sum)| (path.to_string_lossy(), sum)).collect();
     let scripts = beside.scripts.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
     let prompts = beside.prompts.iter().map(|(name, text)| (name.as_str(), text.as_bytes()));
-    let others = others.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    let others = others.iter().map(|(name, sum)| (&**name, sum.as_bytes()));
     let plugins = beside.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin.hash.as_bytes()));
-    let secrets = secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose().as_bytes()));
+    let secrets = resolved.values.iter().map(|(name, secret)| (name.as_str(), secret.expose().as_bytes()));
     let files = scripts.chain(prompts).chain(plugins).chain(others);
     sources::hash([(name, text.as_bytes())].into_iter().chain(files).chain(secrets))
 }

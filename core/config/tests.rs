@@ -448,6 +448,23 @@ fn the_hash_names_every_byte_that_counts() {
     assert_eq!(seen.len(), 4);
 }
 
+/// A version that has the old value must not bear the new one's hash: nobody would take the new one up.
+#[test]
+fn what_changes_while_it_is_read_is_a_change_afterwards() {
+    let case = Case::new("[providers.openai]\nkey = \"file:k\"\n[providers.openrouter]\nbase_url = \"https://x.test/v1\"\nformat = \"openai_chat\"\nkey = \"env:LATER\"\n")
+        .with("k", "old")
+        .env("LATER", "x");
+    let place = Place::File(case.root.path().join("gateway.toml"));
+    let changes = |name: &str| {
+        fs::write(case.root.path().join("k"), "new").unwrap();
+        case.env.get(name).cloned()
+    };
+    let during = read(&place, &changes, &ROWS);
+    assert_eq!(during.problems, []);
+    assert_eq!(fs::read_to_string(case.root.path().join("k")).unwrap(), "new", "changed while it was read");
+    assert_ne!(during.config.hash, case.config().hash);
+}
+
 #[test]
 fn the_built_in_configuration_says_that_it_is_used() {
     let root = tempfile::tempdir().unwrap();

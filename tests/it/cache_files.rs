@@ -79,6 +79,11 @@ async fn kept_answers_survive_a_restart_whole_and_as_streams_in_every_format() {
         let rows = gateway.admin("GET", "/api/v1/requests?limit=1", "").await.json();
         rows["data"][0][figure].clone()
     };
+    let recorded = async || {
+        let rows = gateway.admin("GET", "/api/v1/requests?limit=100", "").await.json();
+        rows["data"].as_array().is_some_and(|rows| rows.len() == cases.len())
+    };
+    eventually("the last one is recorded", recorded).await;
     let cost = last(&gateway, "cost_usd").await;
     assert!(cost.as_f64().is_some_and(|cost| cost > 0.0), "{cost}");
     let calls = upstream.heard().len();

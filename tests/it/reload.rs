@@ -250,7 +250,8 @@ async fn a_new_provider_key_is_used_without_a_restart() {
     assert_eq!(upstream.last().header("authorization"), Some("Bearer sk-old"));
     gateway.write("up.key", "sk-new");
     eventually("the new key is used", async || {
-        Openai.ask(&gateway, "up/m", false).await;
+        let answer = Openai.ask(&gateway, "up/m", false).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
         upstream.last().header("authorization") == Some("Bearer sk-new")
     })
     .await;

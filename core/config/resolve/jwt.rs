@@ -129,7 +129,7 @@ impl Resolver<'_, '_, '_> {
     fn public_keys(&mut self, at: &[String], written: &str, private: bool) -> Option<Proof> {
         if let Some(file) = written.strip_prefix("file:") {
             let full = self.around.root.join(file);
-            self.files.push(full.clone());
+            self.meets(&full);
             return match sources::text(&full, MOST_KEYS) {
                 Ok(Some(text)) => Some(Proof::Known(text.into())),
                 Ok(None) => self.fault(at, format!("there is no file {file:?} (from gateway.toml's folder)")),

@@ -188,7 +188,7 @@ impl Resolver<'_, '_, '_> {
             return self.fault(at, format!("`{name}` {why}"));
         };
         let full = self.around.root.join(file);
-        self.files.push(full.clone());
+        self.meets(&full);
         match sources::text(&full, MOST_SECRET) {
             Ok(Some(text)) => Some(Found::Value(Secret::new(text))),
             Ok(None) => self.fault(at, format!("`{name}`: there is no file {file:?} (from gateway.toml's folder)")),

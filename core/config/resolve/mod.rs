@@ -13,7 +13,7 @@ use super::{
     Admin, Auth, Config, Content, Elsewhere, Media, Problem, Responses, Secret, Server, Timeouts, Tls, file,
     shape::Sound,
     source::{Source, dotted, step},
-    sources::Sources,
+    sources::{self, Sources},
     text,
 };
 
@@ -61,6 +61,8 @@ pub struct Resolved {
     pub problems: Vec<Problem>,
     /// Secrets from elsewhere, by their reference: whether they are others than before is seen by the hash.
     pub values: Vec<(String, Secret)>,
+    /// Files that were read on the way, and digests of what they held when they were.
+    pub files: BTreeMap<PathBuf, String>,
 }
 
 /// Files that were read on the way are added to `beside`.
@@ -69,7 +71,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         around,
         problems: Vec::new(),
         warnings: Vec::new(),
-        files: Vec::new(),
+        files: BTreeMap::new(),
         texts: Vec::new(),
         references: Vec::new(),
         values: Vec::new(),
@@ -112,9 +114,7 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
     secrets.references = std::mem::take(&mut r.references);
     let rollout = r.rollout(file.rollout);
     let stages = r.stages(file.stages, beside, &teams);
-    beside.files.append(&mut r.files);
-    beside.files.sort();
-    beside.files.dedup();
+    beside.files.extend(r.files.keys().cloned());
     beside.texts = r.texts;
     let config = Config {
         root: around.root.to_owned(),
@@ -151,14 +151,15 @@ pub fn resolve(file: file::File, around: &Surroundings<'_, '_>, beside: &mut Sou
         stages,
         sources: Sources::default(),
     };
-    Resolved { config, warnings: r.warnings, problems: r.problems, values: r.values }
+    Resolved { config, warnings: r.warnings, problems: r.problems, values: r.values, files: r.files }
 }
 
 struct Resolver<'r, 's, 't> {
     around: &'r Surroundings<'s, 't>,
     problems: Vec<Problem>,
     warnings: Vec<String>,
-    files: Vec<PathBuf>,
+    /// What was met, and what it held then.
+    files: BTreeMap<PathBuf, String>,
     /// Those of them that are part of the configuration itself.
     texts: Vec<(String, Arc<str>)>,
     references: Vec<String>,
@@ -319,8 +320,17 @@ impl Resolver<'_, '_, '_> {
         if !full.is_file() {
             self.tell(at, format!("`{}`: there is no file {name:?} (from gateway.toml's folder)", dotted(at)));
         }
-        self.files.push(full.clone());
+        self.meets(&full);
         full
+    }
+
+    /// Before a file is read, or named to who reads it later: it is watched from now on, and what it holds now has a part in the hash.
+    /// Not what it holds afterwards: a change in between would be in the hash and not in what was read, and never be taken up.
+    fn meets(&mut self, file: &Path) {
+        if !self.files.contains_key(file) {
+            let bytes = std::fs::read(file).unwrap_or_default();
+            self.files.insert(file.to_owned(), sources::hash([("", &*bytes)]));
+        }
     }
 
     fn tell(&mut self, at: &[String], message: impl Into<String>) {

@@ -61,8 +61,11 @@ impl Resolver<'_, '_, '_> {
         for (path, prefixed) in [(config, true), (credentials, false)] {
             let Some(path) = path else { continue };
             let told = |why: String| format!("{} {why}", path.display());
+            if !path.exists() {
+                continue;
+            }
+            self.meets(&path);
             let Some(text) = sources::text(&path, MOST_SECRET * 16).map_err(told)? else { continue };
-            self.files.push(path.clone());
             read(&text, prefixed, &mut all);
         }
         Ok(all)

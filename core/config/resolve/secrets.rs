@@ -140,7 +140,7 @@ impl Resolver<'_, '_, '_> {
         }
         if let Some(file) = written.strip_prefix("file:") {
             let full = self.around.root.join(file);
-            self.files.push(full.clone());
+            self.meets(&full);
             return match sources::text(&full, MOST_SECRET) {
                 Ok(Some(text)) if text.trim().is_empty() => self.fault(at, format!("`{name}`: file {file:?} is empty")),
                 Ok(Some(text)) => self.clean(at, &text, &format!("file {file:?}")),

@@ -145,7 +145,7 @@ impl Resolver<'_, '_, '_> {
                 Ok(true) => {}
                 Ok(false) => {
                     // It may come: then it is a change.
-                    self.files.push(self.around.root.join(uses));
+                    self.meets(&self.around.root.join(uses));
                     let hint = text::hint(uses, beside.plugins.keys().map(String::as_str));
                     self.tell(&at, format!("there is no file {uses:?}{hint}"));
                 }
