@@ -27,7 +27,7 @@ impl Streaming {
         let (mut cut, mut watch) = (pin!(principal.is_cut()), Watch::of(&principal));
         // The upstream's own error event, for a client of its format.
         let mut own = None;
-        let keeps = exchange.keep.is_some();
+        let mut keeps = exchange.keep.is_some();
         let mut live = Live { streaming: self, exchange: Some(exchange) };
         let failed = loop {
             let Live { streaming, exchange: Some(exchange) } = &mut live else { return Ok(()) };
@@ -35,6 +35,7 @@ impl Streaming {
                 && let Some(answer) = streaming.out.iter().rev().find_map(Keep::seen)
                 && let Some(keep) = exchange.keep.take()
             {
+                keeps = false;
                 Box::pin(keep.answered(&answer)).await;
             }
             if streaming.ended {

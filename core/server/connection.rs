@@ -120,7 +120,7 @@ pub fn protocols(config: &config::Server, tls: bool) -> Protocols {
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
-        // Off: see the module's note. `watch` keeps both clocks.
+        // Off: see the module's note. `Connection` keeps both clocks.
         .header_read_timeout(None)
         // hyper would look for a client that leaves by reading on, and takes a new buffer for it while the request has the last one:
         // memory that is cold when the next request comes. `Edge` looks itself, and a connection keeps its buffer.

@@ -34,7 +34,7 @@ pub struct Edge {
     /// The timer runs.
     waiting: bool,
     closing: Closing,
-    opening: Opening,
+    first: FirstBytes,
     /// Ends when the client hangs up.
     lookout: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -50,13 +50,13 @@ enum Closing {
 
 /// A connection's first bytes, as long as hyper has not read them.
 #[derive(Default)]
-struct Opening {
+struct FirstBytes {
     bytes: [u8; PREFACE.len()],
     len: u8,
     read: u8,
 }
 
-impl Opening {
+impl FirstBytes {
     fn is_unread(&self) -> bool {
         self.read < self.len
     }
@@ -78,7 +78,7 @@ impl Edge {
             timer: None,
             waiting: false,
             closing: Closing::Open,
-            opening: Opening::default(),
+            first: FirstBytes::default(),
             lookout: None,
         }
     }
@@ -86,7 +86,7 @@ impl Edge {
     /// Whether it begins with HTTP/2's preface; known as soon as a byte differs. What was read for that is read again.
     pub fn poll_is_http2(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
-            let Opening { bytes, len, .. } = &mut self.opening;
+            let FirstBytes { bytes, len, .. } = &mut self.first;
             let before = usize::from(*len);
             let mut buffer = ReadBuf::new(bytes);
             buffer.set_filled(before);
@@ -171,9 +171,9 @@ impl Edge {
 impl AsyncRead for Edge {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let is_first = self.opening.is_unread();
+        let is_first = self.first.is_unread();
         if is_first {
-            self.opening.read_into(buffer);
+            self.first.read_into(buffer);
         }
         match Pin::new(&mut self.wire).poll_read(cx, buffer)? {
             Poll::Pending if !is_first => return Poll::Pending,

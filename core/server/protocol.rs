@@ -54,7 +54,7 @@ impl<S: Serve> Conversation<S> {
         }
     }
 
-    /// Drives it to its end; what broke it is in hyper's own log.
+    /// Drives it to its end. What broke it nobody is left to hear.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self {
