@@ -292,6 +292,7 @@ impl Facts for Gateway {
 
     fn measure(&self) {
         metrics().store_failing(self.state.store.trouble().is_some());
+        metrics().in_flight(self.state.limits.in_flight());
         let queues = &self.state.queues;
         for (name, standing) in queues.standings() {
             metrics().places(&name, standing.limit, standing.taken, standing.waiting);

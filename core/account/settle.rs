@@ -100,15 +100,21 @@ fn finish(Settled(mut inner): Settled, sheet: &mut Sheet, ledger: &Ledger) {
     if let Some(part) = part.take() {
         part.ended(record, &cx.trace);
     }
-    for step in &cx.trace.steps {
-        match step {
-            Step::Attempt { outcome, .. } => metrics().attempt(outcome_label(outcome)),
-            step => metrics().stage(step),
-        }
-    }
-    telemetry::observe(record);
+    count(record, &cx.trace);
     telemetry::request_line(record);
     ledger.note(sheet, record, &cx.trace);
+}
+
+/// In the metrics.
+fn count(record: &Record, trace: &Trace) {
+    let mut tally = metrics().tally();
+    for step in &trace.steps {
+        match step {
+            Step::Attempt { outcome, .. } => tally.attempt(outcome_label(outcome)),
+            step => tally.stage(step),
+        }
+    }
+    tally.request(record);
 }
 
 impl Desk {

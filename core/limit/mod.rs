@@ -14,7 +14,6 @@ use crate::{
     auth::Principal,
     config::{Budget, Config, Rule, Rules, Scope},
     error::Result,
-    telemetry::metrics,
 };
 
 pub mod alert;
@@ -158,7 +157,7 @@ impl Limits {
             }
         }
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit::new(self.in_flight.clone(), metrics().enter(), bounds.clone(), place, told, self.shared.clone()))
+        Ok(Permit::new(self.in_flight.clone(), bounds.clone(), place, told, self.shared.clone()))
     }
 
     /// One more scope binds the request from here on: the model that it asks for. `bounds`: as the exchange shows them.

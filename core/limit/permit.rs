@@ -18,7 +18,7 @@ use super::{
     purse::{Held, Owner},
     shared::Desk,
 };
-use crate::{clock, config::Scope, error::Result, telemetry::InFlight};
+use crate::{clock, config::Scope, error::Result};
 
 /// Who spends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,6 @@ pub enum Class {
 pub struct Permit {
     class: Class,
     in_flight: Arc<AtomicU64>,
-    _gauge: InFlight,
     bounds: Bounds,
     /// It has one in each scope, to be given back.
     place: bool,
@@ -86,13 +85,12 @@ struct Money {
 impl Permit {
     pub(super) fn new(
         in_flight: Arc<AtomicU64>,
-        gauge: InFlight,
         bounds: Bounds,
         place: bool,
         told: Vec<String>,
         shared: Option<Arc<Desk>>,
     ) -> Permit {
-        Permit { class: Class::Client, in_flight, _gauge: gauge, bounds, place, at: None, taken: None, told, shared }
+        Permit { class: Class::Client, in_flight, bounds, place, at: None, taken: None, told, shared }
     }
 
     /// Is there anything that `reserve` would have to count?

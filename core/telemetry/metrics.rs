@@ -1,36 +1,25 @@
-//! The Prometheus registry. Handles are made once for a set of labels and kept: a request looks them up by a hash and formats
-//! nothing. At most `MAX_SETS` label sets exist; what comes later is counted as `other`.
+//! What Prometheus is told. What each request adds is counted in a tally, everything else in a registry.
 
 mod cache;
 mod limits;
 mod queues;
-mod stages;
+mod tally;
 mod tokens;
 
-pub use self::cache::CacheTier;
+pub use self::{cache::CacheTier, tally::Tally};
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    hash::BuildHasher,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::ArcSwap;
-use dashmap::{DashMap, DashSet};
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
+use dashmap::DashSet;
+use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
 
-use self::tokens::Tokens;
 use super::names::{self, Kind};
-use crate::{
-    account::{Record, price::usd_text},
-    model::Units,
-};
 
 /// The process's metrics, made at the first call; from then on the `metrics` macros count here too.
 pub fn metrics() -> &'static Metrics {
@@ -46,20 +35,9 @@ pub fn metrics() -> &'static Metrics {
 pub struct Metrics {
     pub(super) recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
-    hasher: foldhash::quality::RandomState,
-    sets: DashMap<u64, Arc<Handles>, foldhash::fast::RandomState>,
-    made: AtomicUsize,
-    /// Nano-dollars by the label text: the registry's counters know no fractions, so these are written beside it.
-    costs: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
-    known: ArcSwap<Known>,
-    overhead: Histogram,
-    tokens: Tokens,
-    attempts: DashMap<Arc<str>, Counter, foldhash::fast::RandomState>,
+    tally: Mutex<Tally>,
     in_flight: Gauge,
     log_left_out: Counter,
-    stages: DashMap<u64, Arc<stages::Handles>, foldhash::fast::RandomState>,
-    /// Those with a label of their own.
-    stage_names: DashSet<String>,
     /// Those with a label of their own.
     teams: DashSet<String>,
     lease_failed: Counter,
@@ -72,71 +50,20 @@ pub struct Metrics {
     reload_time: Gauge,
 }
 
-/// Names that may be labels.
-#[derive(Default)]
-struct Known {
-    routes: HashSet<String, foldhash::fast::RandomState>,
-    /// `provider/model`.
-    targets: HashSet<String, foldhash::fast::RandomState>,
-    providers: HashSet<String, foldhash::fast::RandomState>,
-}
-
-/// Of one label set.
-struct Handles {
-    requests: Counter,
-    duration: Histogram,
-    first_token: Histogram,
-    cost: Arc<AtomicU64>,
-}
-
-/// The label values of a request, borrowed.
-#[derive(Clone, Copy, Hash)]
-struct Labels<'a> {
-    route: &'a str,
-    model: &'a str,
-    provider: &'a str,
-    status_class: &'static str,
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let recorder = Arc::new(recorder());
         let handle = recorder.handle();
         let counter = |name, labels| recorder.register_counter(&key(name, labels), &METADATA);
         let gauge = |name, labels| recorder.register_gauge(&key(name, labels), &METADATA);
-        let tokens = |direction, kind| counter(names::TOKENS, vec![label("direction", direction), label("kind", kind)]);
         gauge(names::BUILD_INFO, vec![label("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Metrics {
-            hasher: foldhash::quality::RandomState::default(),
-            sets: DashMap::default(),
-            made: AtomicUsize::new(0),
-            costs: Mutex::default(),
-            known: ArcSwap::default(),
-            overhead: recorder.register_histogram(&key(names::OVERHEAD, vec![]), &METADATA),
-            tokens: Tokens {
-                input: tokens("input", "text"),
-                cache_read: tokens("input", "cache_read"),
-                cache_write: tokens("input", "cache_write"),
-                input_audio: tokens("input", "audio"),
-                input_image: tokens("input", "image"),
-                output: tokens("output", "text"),
-                reasoning: tokens("output", "reasoning"),
-                output_audio: tokens("output", "audio"),
-                output_image: tokens("output", "image"),
-                units: Units::default().named().map(|(unit, _)| match unit {
-                    // Tokens are counted as such.
-                    "input_image_tokens" | "output_image_tokens" | "cache_read_audio_tokens" => Counter::noop(),
-                    unit => counter(names::UNITS, vec![label("unit", unit)]),
-                }),
-            },
-            attempts: DashMap::default(),
+            tally: Mutex::default(),
             lost: counter(names::RECORDS_LOST, vec![]),
             unwritten: counter(names::RESPONSES_UNWRITTEN, vec![]),
             cache: cache::Handles::of(&recorder),
             in_flight: gauge(names::IN_FLIGHT, vec![]),
             log_left_out: counter(names::LOG_LEFT_OUT, vec![]),
-            stages: DashMap::default(),
-            stage_names: DashSet::new(),
             teams: DashSet::new(),
             lease_failed: counter(names::LEASE_FAILED, vec![]),
             store_failing: gauge(names::STORE_FAILING, vec![]),
@@ -157,40 +84,12 @@ impl Metrics {
         providers: impl IntoIterator<Item = String>,
         targets: impl IntoIterator<Item = String>,
     ) {
-        self.known.store(Arc::new(Known {
-            routes: aliases.into_iter().collect(),
-            targets: targets.into_iter().collect(),
-            providers: providers.into_iter().collect(),
-        }));
+        self.tally().set_known(aliases, providers, targets);
     }
 
-    /// Counts one settled request.
-    pub fn observe(&self, record: &Record) {
-        let known = self.known.load();
-        let handles = self.handles(known.labels(record));
-        handles.requests.increment(1);
-        handles.duration.record(record.duration.as_secs_f64());
-        if let Some(first) = record.first_event {
-            handles.first_token.record(first.as_secs_f64());
-        }
-        self.overhead.record(record.duration.saturating_sub(record.upstream_duration).as_secs_f64());
-        if let Some(usage) = &record.usage {
-            self.tokens.add(usage);
-        }
-        if let Some(cost) = record.cost_nano_usd.and_then(|nano| u64::try_from(nano).ok()).filter(|nano| *nano > 0) {
-            handles.cost.fetch_add(cost, Ordering::Relaxed);
-        }
-    }
-
-    /// An attempt ended. `outcome`: `ok`, or the code of its error.
-    pub fn attempt(&self, outcome: &str) {
-        if let Some(counter) = self.attempts.get(outcome) {
-            return counter.increment(1);
-        }
-        let outcome: Arc<str> = if self.attempts.len() < MAX_OUTCOMES { outcome } else { OTHER }.into();
-        let labels = vec![Label::new("outcome", outcome.to_string())];
-        let make = || self.recorder.register_counter(&key(names::ATTEMPTS, labels), &METADATA);
-        self.attempts.entry(outcome.clone()).or_insert_with(make).increment(1);
+    /// Where each settled request is counted.
+    pub fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How a target's breaker stands: 0 closed, 1 half open, 2 open. Only for targets that the configuration names.
@@ -235,10 +134,15 @@ impl Metrics {
         self.unwritten.increment(1);
     }
 
-    /// One more request in flight, until the value is dropped.
-    pub fn enter(&self) -> InFlight {
-        self.in_flight.increment(1.0);
-        InFlight(self.in_flight.clone())
+    /// How many requests run.
+    pub fn in_flight(&self, requests: u64) {
+        self.in_flight.set(requests as f64);
+    }
+
+    /// Is a stage left out, or in the way, because it fails too often?
+    pub fn stage_parked(&self, stage: &str, parked: bool) {
+        let labels = vec![Label::new("stage", self.tally().stage_label(stage).to_owned())];
+        self.recorder.register_gauge(&key(names::STAGE_PARKED, labels), &METADATA).set(f64::from(u8::from(parked)));
     }
 
     /// Does the store refuse changes?
@@ -262,15 +166,7 @@ impl Metrics {
     /// The exposition text.
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
-        let costs = self.costs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(row) = names::TABLE.iter().find(|row| row.name == names::COST).filter(|_| !costs.is_empty()) {
-            text.push_str(&format!("# HELP {} {}\n# TYPE {} counter\n", row.name, row.help, row.name));
-            for (labels, nano) in costs.iter() {
-                let usd = usd_text(i64::try_from(nano.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
-                text.push_str(&format!("{}{{{labels}}} {usd}\n", row.name));
-            }
-            text.push('\n');
-        }
+        self.tally().render(&mut text);
         text
     }
 
@@ -283,75 +179,6 @@ impl Metrics {
                 () = stop.cancelled() => return,
             }
         }
-    }
-
-    fn handles(&self, labels: Labels<'_>) -> Arc<Handles> {
-        // Sets are told apart by a 64-bit keyed hash: with 1,000 of them a mix-up is a matter of 10^-14.
-        let hash = self.hasher.hash_one(labels);
-        if let Some(found) = self.sets.get(&hash) {
-            return found.clone();
-        }
-        if self.made.load(Ordering::Relaxed) >= MAX_SETS {
-            let other = Labels { route: OTHER, model: OTHER, provider: OTHER, status_class: labels.status_class };
-            let hash = self.hasher.hash_one(other);
-            return self.sets.entry(hash).or_insert_with(|| Arc::new(self.make(other))).clone();
-        }
-        self.made.fetch_add(1, Ordering::Relaxed);
-        self.sets.entry(hash).or_insert_with(|| Arc::new(self.make(labels))).clone()
-    }
-
-    fn make(&self, labels: Labels<'_>) -> Handles {
-        let Labels { route, model, provider, status_class } = labels;
-        let where_to = || {
-            [("route", route), ("model", model), ("provider", provider)]
-                .map(|(k, v)| Label::new(k, v.to_owned()))
-                .to_vec()
-        };
-        let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let named = [("route", route), ("model", model), ("provider", provider)];
-        let text = named.map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).join(",");
-        let cost = self.costs.lock().unwrap_or_else(PoisonError::into_inner).entry(text).or_default().clone();
-        let mut with_class = where_to();
-        with_class.push(label("status_class", status_class));
-        Handles {
-            requests: self.recorder.register_counter(&key(names::REQUESTS, with_class), &METADATA),
-            duration: self.recorder.register_histogram(&key(names::DURATION, where_to()), &METADATA),
-            cost,
-            first_token: self.recorder.register_histogram(&key(names::FIRST_TOKEN, where_to()), &METADATA),
-        }
-    }
-}
-
-impl Known {
-    fn labels<'a>(&self, record: &'a Record) -> Labels<'a> {
-        let route = match record.model.as_str() {
-            "" => NONE,
-            asked if self.routes.contains(asked) => asked,
-            _ => "direct",
-        };
-        let (provider, model) = match record.target.as_deref() {
-            None => (NONE, NONE),
-            Some(target) => {
-                let (provider, model) = target.split_once('/').unwrap_or((target, ""));
-                if self.targets.contains(target) {
-                    (provider, model)
-                } else if self.providers.contains(provider) {
-                    (provider, OTHER)
-                } else {
-                    (OTHER, OTHER)
-                }
-            }
-        };
-        Labels { route, model, provider, status_class: status_class(record.status) }
-    }
-}
-
-/// Counts a request as in flight while it lives.
-pub struct InFlight(Gauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
     }
 }
 
@@ -387,20 +214,9 @@ fn key(name: &'static str, labels: Vec<Label>) -> Key {
 fn label(name: &'static str, value: &'static str) -> Label {
     Label::from_static_parts(name, value)
 }
-fn status_class(status: u16) -> &'static str {
-    match status {
-        200..300 => "2xx",
-        300..400 => "3xx",
-        400..500 => "4xx",
-        500..600 => "5xx",
-        _ => OTHER,
-    }
-}
-
 const METADATA: Metadata<'static> = Metadata::new("portcullis", Level::INFO, None);
 const OTHER: &str = "other";
 const NONE: &str = "none";
-const MAX_SETS: usize = 1_000;
-const MAX_OUTCOMES: usize = 64;
+const MAX_STAGES: usize = 100;
 const MAX_TEAMS: usize = 100;
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -1,8 +1,6 @@
 //! What the operator sees: metrics, log lines, and the last requests with their decision traces. It only looks: nothing
 //! here changes a request, and prompt text never arrives here.
 
-use crate::account::Record;
-
 mod line;
 mod lines;
 pub mod logs;
@@ -14,15 +12,10 @@ pub mod trace;
 mod unheard;
 
 pub use logs::{request_line, requests_told};
-pub use metrics::{InFlight, Metrics, metrics};
+pub use metrics::{Metrics, metrics};
 pub use ring::Ring;
 pub use trace::{record_json, trace_json};
 pub use unheard::unheard;
-
-/// Counts one settled request.
-pub fn observe(record: &Record) {
-    metrics().observe(record);
-}
 
 #[cfg(test)]
 mod tests;

@@ -299,6 +299,11 @@ pub const TABLE: &[Row] = &[
     Row { name: BUILD_INFO, kind: Kind::Gauge, help: "Always 1; the version is a label", labels: &["version"] },
 ];
 
+/// The row of a metric.
+pub fn row(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.name == name)
+}
+
 pub const REQUESTS: &str = "portcullis_requests_total";
 pub const DURATION: &str = "portcullis_request_duration_seconds";
 pub const OVERHEAD: &str = "portcullis_overhead_seconds";

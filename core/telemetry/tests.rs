@@ -8,6 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
+    account::Record,
     context::{CacheWord, Step, Trace, Verdict},
     model::{Format, Operation, ServiceTier, Units, Usage},
 };
@@ -63,9 +64,9 @@ fn assert_line(text: &str, line: &str) {
 #[test]
 fn counts_a_request_by_its_labels() {
     let metrics = known();
-    metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
-    metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
-    metrics.observe(&record("", None, 401));
+    metrics.tally().request(&record("smart", Some("openai/gpt-4o"), 200));
+    metrics.tally().request(&record("smart", Some("openai/gpt-4o"), 200));
+    metrics.tally().request(&record("", None, 401));
     let text = metrics.render();
     let set = r#"route="smart",model="gpt-4o",provider="openai""#;
     assert_line(&text, &format!(r#"portcullis_requests_total{{{set},status_class="2xx"}} 2"#));
@@ -85,8 +86,8 @@ fn counts_a_request_by_its_labels() {
 #[test]
 fn every_metric_of_the_table_is_rendered_with_its_help() {
     let metrics = known();
-    metrics.observe(&record("smart", Some("openai/gpt-4o"), 200));
-    metrics.attempt("ok");
+    metrics.tally().request(&record("smart", Some("openai/gpt-4o"), 200));
+    metrics.tally().attempt("ok");
     metrics.circuit("openai", "gpt-4o", 2);
     metrics.target("openai", "gpt-4o", Some(Duration::from_millis(300)), Some(40.0), 2);
     metrics.health_check("openai", "ok");
@@ -121,7 +122,7 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
     metrics.queued("target", "high", Duration::from_millis(20));
     metrics.places("openai/gpt-4o", 20, 3, 0);
     metrics.shedding(1);
-    metrics.stage(&Step::Stage {
+    metrics.tally().stage(&Step::Stage {
         stage: "scripts/a.rhai".into(),
         phase: "event",
         verdict: Verdict::Failed("why".into()),
@@ -153,8 +154,8 @@ fn every_metric_of_the_table_is_rendered_with_its_help() {
 fn names_that_callers_invent_are_no_labels() {
     let metrics = known();
     for n in 0..50 {
-        metrics.observe(&record(&format!("invented-{n}"), Some(&format!("openai/invented-{n}")), 200));
-        metrics.observe(&record(&format!("openai/x{n}"), Some(&format!("invented{n}/x")), 200));
+        metrics.tally().request(&record(&format!("invented-{n}"), Some(&format!("openai/invented-{n}")), 200));
+        metrics.tally().request(&record(&format!("openai/x{n}"), Some(&format!("invented{n}/x")), 200));
     }
     let text = metrics.render();
     assert!(!text.contains("invented"), "{text}");
@@ -170,7 +171,7 @@ fn label_sets_are_bounded() {
     let targets: Vec<String> = (0..3_000).map(|n| format!("p/m{n}")).collect();
     metrics.set_known([], ["p".to_owned()], targets.clone());
     for target in &targets {
-        metrics.observe(&record("x", Some(target), 200));
+        metrics.tally().request(&record("x", Some(target), 200));
     }
     let text = metrics.render();
     let sets = text.lines().filter(|l| l.starts_with("portcullis_requests_total{")).count();
@@ -182,14 +183,26 @@ fn label_sets_are_bounded() {
 }
 
 #[test]
+fn a_sample_on_a_bound_lies_below_it_and_one_above_all_in_the_last_bucket() {
+    let metrics = known();
+    for duration in [Duration::from_millis(10), Duration::from_micros(10_001), Duration::from_secs(3_600)] {
+        metrics.tally().request(&Record { duration, upstream_duration: Duration::ZERO, ..record("smart", None, 200) });
+    }
+    let text = metrics.render();
+    let set = r#"route="smart",model="none",provider="none""#;
+    for (bound, count) in [("0.01", 1), ("0.02", 2), ("327.68", 2), ("+Inf", 3)] {
+        assert_line(&text, &format!(r#"portcullis_request_duration_seconds_bucket{{{set},le="{bound}"}} {count}"#));
+    }
+    assert_line(&text, &format!("portcullis_request_duration_seconds_sum{{{set}}} 3600.020001"));
+}
+
+#[test]
 fn in_flight_goes_up_and_down() {
     let metrics = Metrics::default();
-    let first = metrics.enter();
-    let second = metrics.enter();
-    drop(first);
-    assert_line(&metrics.render(), "portcullis_inflight_requests 1");
-    drop(second);
-    assert_line(&metrics.render(), "portcullis_inflight_requests 0");
+    for running in [2, 0] {
+        metrics.in_flight(running);
+        assert_line(&metrics.render(), &format!("portcullis_inflight_requests {running}"));
+    }
 }
 
 #[test]
@@ -208,7 +221,7 @@ fn what_is_no_token_of_text_is_told_where_it_is_known() {
         (&"flex".into(), &serde_json::Value::Null)
     );
     let metrics = known();
-    metrics.observe(&row);
+    metrics.tally().request(&row);
     let text = metrics.render();
     assert_line(&text, r#"portcullis_units_total{unit="output_images"} 2"#);
     assert_line(&text, r#"portcullis_units_total{unit="web_searches"} 3"#);
