@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::try_join;
 use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
+use tokio::sync::Notify;
 
 use self::turns::Turns;
 pub use self::{
@@ -57,6 +58,10 @@ pub struct Gateway {
 }
 
 impl server::App for Gateway {
+    fn cuts(&self) -> Arc<Notify> {
+        self.state.auth.cuts()
+    }
+
     fn call(
         self: Arc<Self>,
         peer: Peer,

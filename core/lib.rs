@@ -16,6 +16,7 @@ pub mod suite;
 pub mod hints;
 pub mod facts;
 pub mod clock;
+pub mod vigil;
 pub mod wakes;
 pub mod gather;
 pub mod spare;

@@ -34,6 +34,7 @@ use crate::{
         Answer, Client, Destination, Egress, Fetcher, Flow, Frames, Opened, Outgoing, ProxyConfig, SendLimits, Trust,
         within,
     },
+    vigil,
 };
 
 /// Lives across reloads: connections stay warm.
@@ -216,6 +217,10 @@ pub async fn before_when<F: Future>(timed: impl Fn() -> bool, until: Instant, fu
         if timer.is_none() {
             if !timed() {
                 return Poll::Pending;
+            }
+            if let Some(rang) = vigil::keeps(until, cx) {
+                let late = rang && clock::now() >= until;
+                return if late { Poll::Ready(Err(too_late())) } else { Poll::Pending };
             }
             // The deadline holds also for one who never rests.
             timer.set(Some(unconstrained(clock::sleep_until(until))));

@@ -1,7 +1,7 @@
 //! Ending what runs: when a key is revoked, or it or whom it belongs to is disabled, and its streams are to be cut, whatever
 //! runs with it hears so. Requests wait in
-//! one of a few places by key, as they wait for their upstream; nothing is kept by key, and a request that never has to wait
-//! costs a look at a number.
+//! one of a few places by key, as they wait for their upstream, unless their connection waits for all of them (`vigil.rs`); nothing is
+//! kept by key, and a request that never has to wait costs a look at a number.
 
 use std::{
     fmt,
@@ -19,12 +19,15 @@ use super::Principal;
 use crate::{
     config::Scope,
     error::{Error, Kind},
+    vigil,
 };
 
 /// All places. Lives as long as the table.
 pub struct Cuts {
     shards: [Shard; SHARDS],
     scopes: Scopes,
+    /// Rings after each cut, wherever it was made.
+    any: Arc<Notify>,
 }
 
 /// Users, teams and organisations that were cut, as all places see them.
@@ -48,7 +51,7 @@ impl Default for Cuts {
     fn default() -> Self {
         let scopes = Scopes::default();
         let shard = || Shard(Arc::new(Inner { scopes: scopes.clone(), ..Inner::default() }));
-        Cuts { shards: std::array::from_fn(|_| shard()), scopes }
+        Cuts { shards: std::array::from_fn(|_| shard()), scopes, any: Arc::default() }
     }
 }
 
@@ -74,6 +77,11 @@ impl Inner {
 }
 
 impl Cuts {
+    /// For who polls requests of anybody: rings when some of them were cut.
+    pub fn any(&self) -> Arc<Notify> {
+        self.any.clone()
+    }
+
     pub fn shard(&self, key: &str) -> &Shard {
         // The last characters of an id are random.
         let sum = key.bytes().rev().take(8).fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
@@ -94,6 +102,7 @@ impl Cuts {
             }
         }
         shard.wake();
+        self.any.notify_waiters();
     }
 
     /// Ends all that runs with keys of this user, team or organisation, and with tokens that name it.
@@ -108,6 +117,7 @@ impl Cuts {
             }
         }
         self.shards.iter().for_each(|Shard(shard)| shard.wake());
+        self.any.notify_waiters();
     }
 
     /// Its new requests are not cut.
@@ -207,6 +217,13 @@ impl<F: Future, C: Future<Output = ()>> Future for Over<'_, '_, F, C> {
             return Poll::Ready(Ok(done));
         }
         let epoch = watch.principal.cut.0.epoch.load(Ordering::Acquire);
+        if vigil::hears_cuts(cx) {
+            if epoch == watch.seen {
+                return Poll::Pending;
+            }
+            watch.seen = epoch;
+            return if watch.principal.was_cut() { Poll::Ready(Err(ended())) } else { Poll::Pending };
+        }
         if watch.waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) && epoch == watch.seen {
             return Poll::Pending;
         }

@@ -13,6 +13,7 @@ use std::{
 
 use aws_lc_rs::hmac;
 use dashmap::DashMap;
+use tokio::sync::Notify;
 
 mod funds;
 
@@ -124,6 +125,11 @@ impl Table {
         let Some(entry) = self.entries.get(&self.hash(key)) else { return Err(unknown()) };
         usable(&entry, now)?;
         Ok(entry.principal.clone())
+    }
+
+    /// Rings when requests that run were cut.
+    pub fn cuts(&self) -> Arc<Notify> {
+        self.cuts.any()
     }
 
     /// Signed tokens of other issuers.

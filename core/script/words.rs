@@ -64,11 +64,10 @@ impl Words {
             .kind(if patterns.len() <= DFA_WORDS { Some(AhoCorasickKind::DFA) } else { None })
             .build(&patterns)
             .map_err(|e| format!("the words cannot be compiled: {e}"))?;
-        let mut beginnings = Beginnings { masks: Vec::new(), bits: Box::new([0; 64]) };
+        let beginnings = Beginnings::of(&patterns);
         let mut words: Vec<Word> = Vec::with_capacity(patterns.len());
         for (text, group) in patterns.iter().zip(group) {
             let text = text.to_ascii_lowercase().into_bytes();
-            beginnings.add(&text);
             let (head, mask) = (head_of(&text), mask_of(&text));
             words.push(Word { text, head, mask, group });
         }
@@ -124,34 +123,60 @@ impl Words {
     }
 }
 
-/// A set of the first bytes of words, up to four of each, that is wrong for one text in some dozens: it says yes where it is not
-/// sure, and looks at no memory but half a kilobyte of its own.
+/// Sets of the first bytes of words, that are wrong for one text in some dozens: they say yes where they are not sure, and one looks at
+/// no memory but a kilobyte of their own.
 #[derive(Debug)]
 struct Beginnings {
+    /// As many bytes as the shortest word has, and four at most: nearly all places are told by these.
+    shortest: u32,
+    short: Set,
     /// One for each length of a beginning that there is: of words of one, two, three, and more letters.
     masks: Vec<u32>,
-    bits: Box<[u64; 64]>,
+    whole: Set,
 }
 
 impl Beginnings {
-    fn add(&mut self, word: &[u8]) {
-        let mask = mask_of(word);
-        if !self.masks.contains(&mask) {
-            self.masks.push(mask);
+    fn of(words: &[String]) -> Beginnings {
+        let mut masks: Vec<u32> = words.iter().map(|word| mask_of(word.as_bytes())).collect();
+        masks.sort_unstable();
+        masks.dedup();
+        let shortest = masks.first().copied().unwrap_or_default();
+        let (mut short, mut whole) = (Set::default(), Set::default());
+        for word in words {
+            let four = first_four(word.as_bytes());
+            short.add(four & shortest);
+            whole.add(four & mask_of(word.as_bytes()));
         }
-        let bit = Self::bit(first_four(word) & mask);
-        self.bits[bit >> 6] |= 1 << (bit & 63);
+        Beginnings { shortest, short, masks, whole }
     }
 
     /// May one of the words begin like this?
     fn may_be(&self, four: u32) -> bool {
-        self.masks.iter().any(|mask| {
-            let bit = Self::bit(four & mask);
-            self.bits[bit >> 6] >> (bit & 63) & 1 == 1
-        })
+        self.short.has(four & self.shortest) && self.masks.iter().any(|mask| self.whole.has(four & mask))
+    }
+}
+
+/// One of 4,096 bits for each beginning.
+#[derive(Debug)]
+struct Set(Box<[u64; 64]>);
+
+impl Default for Set {
+    fn default() -> Self {
+        Set(Box::new([0; 64]))
+    }
+}
+
+impl Set {
+    fn add(&mut self, beginning: u32) {
+        let bit = Self::bit(beginning);
+        self.0[bit >> 6] |= 1 << (bit & 63);
     }
 
-    /// One of 4,096.
+    fn has(&self, beginning: u32) -> bool {
+        let bit = Self::bit(beginning);
+        self.0[bit >> 6] >> (bit & 63) & 1 == 1
+    }
+
     fn bit(beginning: u32) -> usize {
         (beginning.wrapping_mul(0x9e37_79b1) >> 20) as usize
     }

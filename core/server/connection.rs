@@ -5,7 +5,7 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -22,7 +22,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioTimer;
 use tokio::{
-    sync::OwnedSemaphorePermit,
+    sync::{Notify, OwnedSemaphorePermit, futures::OwnedNotified},
+    task::unconstrained,
     time::{Instant, Sleep, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -36,7 +37,7 @@ use super::{
     protocol::{Conversation, Protocols, Serve},
     tracked::Tracked,
 };
-use crate::{config, wakes::Ear};
+use crate::{config, vigil::Vigil, wakes::Ear};
 
 /// What a connection's parts tell each other.
 #[derive(Debug, Default)]
@@ -153,6 +154,7 @@ pub fn run<A: App>(
     seat: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send + use<A> {
     let shared = Arc::new(Shared { rung: true.into(), draining: signals.draining.clone(), ..Shared::default() });
+    let cuts = app.cuts();
     let edge = Edge::new(wire, shared.clone(), config.write_stall);
     let here = shared.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
@@ -177,7 +179,7 @@ pub fn run<A: App>(
             Ok::<_, Infallible>(answered(asked, response))
         }
     });
-    Connection::new(Conversation::new(edge, service, protocols), shared, config, signals, seat)
+    Connection::new(Conversation::new(edge, service, protocols), shared, config, (signals, cuts), seat)
 }
 
 /// Never inlined, and of C's convention, under which nothing unwinds: so it is written where it will lie. The compiler makes it
@@ -240,7 +242,7 @@ impl Wake for Bell {
     }
 }
 
-/// A connection and its clocks. One future, and no `async` blocks within one another: the states of those lie far apart, and each is
+/// A connection, its clocks, and those of the requests that it polls itself. One future, and no `async` blocks within one another: the states of those lie far apart, and each is
 /// memory to wait for when thousands of connections take turns.
 struct Connection<S: Serve> {
     conversation: Conversation<S>,
@@ -248,6 +250,7 @@ struct Connection<S: Serve> {
     shared: Arc<Shared>,
     state: State,
     clock: Clock,
+    vigil: Vigil,
     bell: Waker,
     alarms: Alarms,
     config: Arc<config::Server>,
@@ -259,6 +262,9 @@ struct Alarms {
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     kill: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Callers were cut: whoever runs for one of them is to hear of it.
+    cut: Pin<Box<OwnedNotified>>,
+    cuts: Arc<Notify>,
 }
 
 impl<S: Serve> Connection<S> {
@@ -266,7 +272,7 @@ impl<S: Serve> Connection<S> {
         conversation: Conversation<S>,
         shared: Arc<Shared>,
         config: Arc<config::Server>,
-        signals: &Signals,
+        (signals, cuts): (&Signals, Arc<Notify>),
         seat: OwnedSemaphorePermit,
     ) -> Self {
         let opened = Instant::now();
@@ -274,6 +280,8 @@ impl<S: Serve> Connection<S> {
             timer: Box::pin(sleep_until(opened + config.header_timeout)),
             stop: Box::pin(signals.stop.clone().cancelled_owned()),
             kill: Box::pin(signals.kill.clone().cancelled_owned()),
+            cut: Box::pin(cuts.clone().notified_owned()),
+            cuts,
         };
         Connection {
             conversation,
@@ -281,6 +289,7 @@ impl<S: Serve> Connection<S> {
             shared,
             state: State::Open,
             clock: Clock { opened, idle: None, head: None },
+            vigil: Vigil::default(),
             bell: Waker::noop().clone(),
             alarms,
             config,
@@ -302,7 +311,7 @@ impl<S: Serve> Future for Connection<S> {
         }
         let mut look = false;
         loop {
-            if me.conversation.poll(&mut Context::from_waker(me.ear.waker())).is_ready() {
+            if me.vigil.over(me.ear.waker(), |cx| me.conversation.poll(cx)).is_ready() {
                 return Poll::Ready(());
             }
             if me.state == State::Late && me.shared.served.load(Ordering::Relaxed) {
@@ -310,7 +319,8 @@ impl<S: Serve> Future for Connection<S> {
                 me.conversation.wind_down();
                 continue;
             }
-            let due = me.clock.due(&me.shared, &me.config, me.state);
+            let own = me.clock.due(&me.shared, &me.config, me.state);
+            let due = own.or(me.vigil.until().map(Instant::from_std));
             if let Some(due) = due.filter(|due| *due < me.alarms.timer.deadline()) {
                 me.alarms.timer.as_mut().reset(due);
                 look = true;
@@ -319,19 +329,29 @@ impl<S: Serve> Future for Connection<S> {
             if !look {
                 return Poll::Pending;
             }
-            let mut own = Context::from_waker(&me.bell);
-            if me.alarms.kill.as_mut().poll(&mut own).is_ready() {
+            let mut bell = Context::from_waker(&me.bell);
+            if me.alarms.kill.as_mut().poll(&mut bell).is_ready() {
                 return Poll::Ready(());
             }
-            if me.state == State::Open && me.alarms.stop.as_mut().poll(&mut own).is_ready() {
+            if me.state == State::Open && me.alarms.stop.as_mut().poll(&mut bell).is_ready() {
                 me.state = State::Late;
                 continue;
             }
-            if me.alarms.timer.as_mut().poll(&mut own).is_pending() {
+            if me.alarms.cut.as_mut().poll(&mut bell).is_ready() {
+                me.alarms.cut.set(me.alarms.cuts.clone().notified_owned());
+                // A cut between the requests' last look and this would not be heard.
+                continue;
+            }
+            // A deadline holds also while there is always something to do.
+            if pin!(unconstrained(me.alarms.timer.as_mut())).poll(&mut bell).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();
             match due {
+                Some(due) if due <= now && own.is_none() => {
+                    me.alarms.timer.as_mut().reset(now + me.config.idle);
+                    me.vigil.ring();
+                }
                 Some(due) if due <= now => {
                     // Half a head, or a connection that does not go although it was told to: nothing to wait for.
                     if me.state == State::Ending || me.clock.head.is_some() || !me.shared.served.load(Ordering::Relaxed)

@@ -25,6 +25,7 @@ mod tests;
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 pub use self::{
     body::{Body, BoxError},
@@ -48,6 +49,11 @@ pub trait App: Send + Sync + 'static {
         peer: Peer,
         request: http::Request<Incoming>,
     ) -> impl Future<Output = http::Response<Body>> + Send + 'static;
+
+    /// Rings when callers were cut: requests that run are polled then.
+    fn cuts(&self) -> Arc<Notify> {
+        Arc::default()
+    }
 }
 
 /// Who stands at the other end of the connection.

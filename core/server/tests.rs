@@ -7,6 +7,7 @@ mod clients;
 mod drain;
 mod tls;
 mod trace;
+mod vigil;
 
 use std::{
     net::SocketAddr,
