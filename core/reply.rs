@@ -1,16 +1,20 @@
 //! Answers on their way out: heads, whole bodies, errors. Knows headers; decides nothing.
 
 mod cached;
+mod mould;
 mod rates;
 mod timing;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use serde_json::Value;
 
-use self::timing::server_timing;
+use self::{
+    mould::{Head, Slot},
+    timing::server_timing,
+};
 use crate::{
     account::{Record, price::write_usd},
     answer::Streaming,
@@ -94,56 +98,51 @@ pub fn health(parts: &Parts, ready: impl FnOnce() -> (bool, Value)) -> Option<Re
 }
 
 /// The head of every answer.
-pub fn head(exchange: &Exchange) -> HeaderMap {
-    let rates = exchange.rates();
-    let mut headers = HeaderMap::with_capacity(if rates.is_some() { HEADERS } else { HEADERS / 2 });
+pub fn head(exchange: &Exchange) -> Head {
+    let mut head = Head::default();
     let cx = &exchange.cx;
     let record = &exchange.record;
-    insert(&mut headers, REQUEST_ID, &cx.id);
+    head.text(Slot::REQUEST_ID, &cx.id);
     match cx.format {
-        Format::AnthropicMessages => insert(&mut headers, FAMILY_REQUEST_ID, &cx.id),
-        Format::BedrockConverse => insert(&mut headers, AMZN_REQUEST_ID, &cx.id),
+        Format::AnthropicMessages => head.text(Slot::FAMILY_REQUEST_ID, &cx.id),
+        Format::BedrockConverse => head.text(Slot::AMZN_REQUEST_ID, &cx.id),
         _ => {}
     }
     if !record.model.is_empty() {
-        insert(&mut headers, MODEL, &record.model);
+        head.text(Slot::MODEL, &record.model);
     }
     if let Some(target) = &record.target {
-        insert(&mut headers, TARGET, target);
-        headers.insert(ATTEMPTS, HeaderValue::from(cx.attempt));
+        head.text(Slot::TARGET, target);
+        head.put(Slot::ATTEMPTS, HeaderValue::from(cx.attempt));
     }
-    cached::told(&mut headers, exchange);
+    cached::told(&mut head, exchange);
     if let Some(mark) = &record.experiment {
-        insert(&mut headers, ARM, &mark.arm);
+        head.text(Slot::ARM, &mark.arm);
     }
     if let Some(id) = &exchange.upstream_id {
-        headers.insert(UPSTREAM_ID, id.clone());
+        head.put(Slot::UPSTREAM_ID, id.clone());
     }
     if !exchange.dropped.is_empty() {
-        insert(&mut headers, DROPPED, &exchange.dropped.join(","));
+        head.text(Slot::DROPPED, &exchange.dropped.join(","));
     }
     if !exchange.capped.is_empty() {
-        insert(&mut headers, CAPPED, &exchange.capped.join(","));
+        head.text(Slot::CAPPED, &exchange.capped.join(","));
     }
     if let Some(tokens) = exchange.max_tokens {
-        headers.insert("x-portcullis-max-tokens", HeaderValue::from(tokens));
+        head.put(Slot::MAX_TOKENS, HeaderValue::from(tokens));
     }
     if exchange.fell_back {
-        headers.insert("x-portcullis-budget-fallback", HeaderValue::from_static("true"));
+        head.put(Slot::BUDGET_FALLBACK, HeaderValue::from_static("true"));
     }
-    if let Some(rates) = rates {
-        rates::put(&mut headers, cx.format, rates, cx.now + exchange.lasted());
-    }
-    headers.insert(TIMING, server_timing(exchange, Duration::ZERO));
+    head.put(Slot::TIMING, server_timing(exchange, Duration::ZERO));
     if cx.explain {
-        insert(&mut headers, EXPLAIN, &explained(&cx.trace));
+        head.text(Slot::EXPLAIN, &explained(&cx.trace));
     }
-    headers
+    if let Some(rates) = exchange.rates() {
+        rates::put(&mut head, cx.format, rates, cx.now + exchange.lasted());
+    }
+    head
 }
-
-/// As many as stand on most answers, the server's own included, and half of it where there are no rates: a map that grows is hashed
-/// anew, and a stream holds it to its end.
-const HEADERS: usize = 24;
 
 /// The trace as a header: as many of its steps as clients take in one.
 fn explained(trace: &Trace) -> String {
@@ -171,11 +170,12 @@ pub fn whole(
     more: Vec<(HeaderName, HeaderValue)>,
 ) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
-    *response.headers_mut() = head(exchange);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let mut head = head(exchange);
+    head.put(Slot::CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(cost) = cost(&exchange.record).or_else(|| cached::free(exchange)) {
-        response.headers_mut().insert(COST, cost);
+        head.put(Slot::COST, cost);
     }
+    *response.headers_mut() = head.cast();
     response.headers_mut().extend(more);
     response
 }
@@ -193,12 +193,13 @@ fn cost(record: &Record) -> Option<HeaderValue> {
 /// The head of a stream, `upstream` after its call was sent. Buffering proxies are told to leave it alone.
 pub fn stream_head(exchange: &Exchange, json_array: bool, upstream: Duration) -> Response<()> {
     let mut response = Response::new(());
-    *response.headers_mut() = head(exchange);
-    response.headers_mut().insert(TIMING, server_timing(exchange, upstream));
+    let mut head = head(exchange);
+    head.put(Slot::TIMING, server_timing(exchange, upstream));
     let content_type = if json_array { JSON } else { Framing::of(exchange.cx.format).content_type() };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    head.put(Slot::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    head.put(Slot::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    head.put(Slot::UNBUFFERED, HeaderValue::from_static("no"));
+    *response.headers_mut() = head.cast();
     response
 }
 
@@ -209,9 +210,10 @@ pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
         whole(exchange, JSON, through.body(), Vec::new())
     } else {
         let mut response = Response::new(Body::Empty);
-        *response.headers_mut() = head(exchange);
-        response.headers_mut().insert(TIMING, server_timing(exchange, clock::since(through.began)));
-        response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        let mut head = head(exchange);
+        head.put(Slot::TIMING, server_timing(exchange, clock::since(through.began)));
+        head.put(Slot::UNBUFFERED, HeaderValue::from_static("no"));
+        *response.headers_mut() = head.cast();
         response
     };
     for (name, value) in headers {
@@ -225,7 +227,7 @@ pub fn through(exchange: &Exchange, through: &mut Through) -> Response<Body> {
 pub fn session(exchange: &Exchange, session: &Session) -> Response<Body> {
     let spoken = session.upgrade.protocols().iter().find(|p| *p == "realtime");
     let mut response = session.upgrade.response(spoken.map(String::as_str));
-    response.headers_mut().extend(head(exchange));
+    response.headers_mut().extend(head(exchange).cast());
     response
 }
 
@@ -240,8 +242,9 @@ pub fn error(exchange: &Exchange, error: &Error) -> Response<Body> {
     let body = own.unwrap_or_else(|| codec(format).encode_error(error, &exchange.cx.id).into());
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut headers = head(exchange);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    let mut head = head(exchange);
+    head.put(Slot::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    let mut headers = head.cast();
     if let Some((name, value)) = codec(format).error_header(error) {
         headers.insert(name, HeaderValue::from_static(value));
     }
@@ -402,29 +405,3 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Common clients refuse heads of 16 KiB.
 const MAX_TRACE: usize = 8 << 10;
-
-/// Names that stand on every answer, made once.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FAMILY_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-const AMZN_REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
-const MODEL: HeaderName = HeaderName::from_static("x-portcullis-model");
-const TARGET: HeaderName = HeaderName::from_static("x-portcullis-target");
-const ARM: HeaderName = HeaderName::from_static("x-portcullis-arm");
-const ATTEMPTS: HeaderName = HeaderName::from_static("x-portcullis-attempts");
-const UPSTREAM_ID: HeaderName = HeaderName::from_static("x-upstream-request-id");
-const DROPPED: HeaderName = HeaderName::from_static("x-portcullis-dropped-params");
-const CAPPED: HeaderName = HeaderName::from_static("x-portcullis-capped-params");
-const TIMING: HeaderName = HeaderName::from_static("server-timing");
-const COST: HeaderName = HeaderName::from_static("x-portcullis-cost-usd");
-const EXPLAIN: HeaderName = HeaderName::from_static("x-portcullis-explain");
-
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // A model name or trace may hold what a header cannot: such characters become `?`.
-    let value = HeaderValue::from_str(value).or_else(|_| {
-        let plain: String = value.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
-        HeaderValue::from_str(&plain)
-    });
-    if let Ok(value) = value {
-        headers.insert(name, value);
-    }
-}

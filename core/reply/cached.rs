@@ -1,19 +1,19 @@
 //! What an answer's head says of the cache that was in its way. Decides nothing.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::HeaderValue;
 
-use super::{TARGET, insert};
+use super::{Head, Slot};
 use crate::{context::CacheWord, exchange::Exchange};
 
 /// Was it there, how old is it, and who gave it?
-pub(super) fn told(headers: &mut HeaderMap, exchange: &Exchange) {
+pub(super) fn told(head: &mut Head, exchange: &Exchange) {
     let Some(cached) = &exchange.cx.cached else { return };
-    headers.insert(CACHE, HeaderValue::from_static(cached.word.shown()));
+    head.put(Slot::CACHE, HeaderValue::from_static(cached.word.shown()));
     if cached.word != CacheWord::Miss {
-        headers.insert(header::AGE, HeaderValue::from(cached.age.as_secs()));
+        head.put(Slot::AGE, HeaderValue::from(cached.age.as_secs()));
     }
     if let (None, Some(target)) = (&exchange.record.target, &cached.target) {
-        insert(headers, TARGET, target);
+        head.text(Slot::TARGET, target);
     }
 }
 
@@ -22,5 +22,3 @@ pub(super) fn free(exchange: &Exchange) -> Option<HeaderValue> {
     let cached = exchange.cx.cached.as_ref()?;
     (cached.word != CacheWord::Miss).then(|| HeaderValue::from_static("0"))
 }
-
-const CACHE: HeaderName = HeaderName::from_static("x-portcullis-cache");

@@ -1,17 +1,18 @@
 //! What is left of a caller's limits, as headers of an answer. Decides nothing.
 
-use std::{sync::LazyLock, time::SystemTime};
+use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderValue;
 
+use super::{Head, Slot};
 use crate::{
-    codec::{Family, RateFact, RateFacts, codec},
+    codec::{RateFact, RateFacts, codec},
     limit::{Rates, Standing},
     model::Format,
 };
 
 /// What is left of the caller's limits, in its family's names.
-pub fn put(headers: &mut HeaderMap, format: Format, rates: Rates, now: SystemTime) {
+pub fn put(head: &mut Head, format: Format, rates: Rates, now: SystemTime) {
     let fact = |s: Standing| RateFact { limit: s.limit, left: s.left, full_after: s.full_after };
     let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
     let facts = RateFacts {
@@ -24,11 +25,7 @@ pub fn put(headers: &mut HeaderMap, format: Format, rates: Rates, now: SystemTim
     let family = codec(format).rates();
     family.each(&facts, |kind, part, text| {
         if let Ok(value) = HeaderValue::from_bytes(text) {
-            headers.insert(RATES[family as usize][kind][part].clone(), value);
+            head.put(Slot::of_rate(family, kind, part), value);
         }
     });
 }
-
-/// Made once: a name is looked at byte by byte when it is made.
-static RATES: LazyLock<[[[HeaderName; 3]; 4]; 2]> =
-    LazyLock::new(|| Family::ALL.map(|family| family.names().map(|kind| kind.map(HeaderName::from_static))));
