@@ -11,8 +11,9 @@ use std::{
     time::SystemTime,
 };
 
-use aws_lc_rs::hmac;
 use dashmap::DashMap;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use tokio::sync::Notify;
 
 mod funds;
@@ -34,7 +35,7 @@ use crate::{
 };
 
 pub struct Table {
-    pepper: hmac::Key,
+    pepper: Hmac<Sha256>,
     /// The key is a keyed hash already.
     entries: DashMap<Hash, Entry, foldhash::fast::RandomState>,
     required: AtomicBool,
@@ -97,7 +98,7 @@ pub(super) struct Token {
 impl Table {
     pub fn new(pepper: &[u8; 32]) -> Table {
         Table {
-            pepper: hmac::Key::new(hmac::HMAC_SHA256, pepper),
+            pepper: Hmac::new_from_slice(pepper).expect("a key of any length will do"),
             entries: DashMap::default(),
             required: AtomicBool::new(true),
             anonymous: Arc::new(Principal::default()),
@@ -289,10 +290,7 @@ impl Table {
     }
 
     pub(super) fn hash(&self, key: &str) -> Hash {
-        let mut hash = [0; 32];
-        // A SHA-256 tag has 32 bytes.
-        hash.copy_from_slice(hmac::sign(&self.pepper, key.as_bytes()).as_ref());
-        hash
+        self.pepper.clone().chain_update(key).finalize().into_bytes().into()
     }
 
     /// All that is held of a key: a look at every key.
