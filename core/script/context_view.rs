@@ -50,7 +50,7 @@ pub fn register(r: &mut Registrar<'_>) {
     fact(r, "unix", "the same in seconds since 1970", |cx| unix(cx).into());
     fact(r, "attempt", "1 for the first attempt", |cx| i64::from(cx.attempt).into());
     r.get::<ContextView>("config", "this stage's `config` table in gateway.toml, as a map", |v| {
-        Ok(convert::from_json(&serde_json::Value::Object((*v.0.config).clone())))
+        Ok(convert::from_json(&serde_json::Value::Object(v.0.config.clone())))
     });
     r.tell("may_use(name)", "may this caller use a model by this name?");
     r.engine.register_fn("may_use", |v: &mut ContextView, name: &str| v.0.cx(|cx| cx.principal.may_use(name)));

@@ -23,10 +23,23 @@ pub type Fail = Box<EvalAltResult>;
 
 /// One visit's desk; views hold it by reference count.
 pub struct Desk {
+    own: Arc<Own>,
+    lent: Mutex<Lent>,
+}
+
+/// What a stage has for all its visits.
+pub struct Own {
     pub stage: Arc<str>,
     pub effects: Effects,
-    pub config: Arc<serde_json::Map<String, serde_json::Value>>,
-    lent: Mutex<Lent>,
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Own;
+
+    fn deref(&self) -> &Own {
+        &self.own
+    }
 }
 
 #[derive(Default)]
@@ -59,8 +72,8 @@ pub struct Lent {
 }
 
 impl Desk {
-    pub fn new(stage: Arc<str>, effects: Effects, config: Arc<serde_json::Map<String, serde_json::Value>>) -> Self {
-        Desk { stage, effects, config, lent: Mutex::default() }
+    pub fn new(own: Arc<Own>) -> Self {
+        Desk { own, lent: Mutex::default() }
     }
 
     /// A look at the desk. Never call back into the engine from `f`.

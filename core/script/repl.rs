@@ -10,7 +10,7 @@ use super::{
     ask_view::{Asking, Terms, asking},
     context_view::ContextView,
     convert,
-    desk::{Desk, HostError},
+    desk::{Desk, HostError, Own},
     engine::{Host, within},
     request_view::RequestView,
     target_view::TargetView,
@@ -53,7 +53,7 @@ impl Repl {
         cx: Context,
         doc: Document,
     ) -> Repl {
-        let desk = Arc::new(Desk::new(NAME.into(), Effects::dry(), Arc::new(config)));
+        let desk = Arc::new(Desk::new(Arc::new(Own { stage: NAME.into(), effects: Effects::dry(), config })));
         desk.with(|lent| {
             lent.phase = Some(Phase::Request);
             lent.cx = Some(Box::new(cx));

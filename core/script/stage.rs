@@ -14,7 +14,7 @@ use super::{
     compile::Compiled,
     context_view::ContextView,
     convert,
-    desk::{CONTEXTS, DOCUMENTS, Desk, Lent, document_shell, empty_context, give_back, lend},
+    desk::{CONTEXTS, DOCUMENTS, Desk, Lent, Own, document_shell, empty_context, give_back, lend},
     lint::illegal,
     request_view::RequestView,
     run,
@@ -39,11 +39,9 @@ use crate::{
 
 #[derive(Clone)]
 pub struct ScriptStage {
-    name: Arc<str>,
+    own: Arc<Own>,
     program: Arc<Compiled>,
     limits: StageLimits,
-    config: Arc<serde_json::Map<String, serde_json::Value>>,
-    effects: Effects,
     /// Set when it may ask models.
     terms: Option<Arc<Terms>>,
 }
@@ -56,7 +54,8 @@ impl ScriptStage {
         config: serde_json::Map<String, serde_json::Value>,
         effects: Effects,
     ) -> Self {
-        ScriptStage { name: uses.into(), program, limits, config: Arc::new(config), effects, terms: None }
+        let own = Own { stage: uses.into(), effects, config };
+        ScriptStage { own: Arc::new(own), program, limits, terms: None }
     }
 
     /// What it may do beyond its own: ask models.
@@ -72,7 +71,7 @@ impl ScriptStage {
         ScriptVisit {
             program: self.program.clone(),
             limits: self.limits,
-            desk: Arc::new(Desk::new(self.name.clone(), self.effects.clone(), self.config.clone())),
+            desk: Arc::new(Desk::new(self.own.clone())),
             operations: 0,
             line: 0,
             memory: 0,
@@ -85,7 +84,7 @@ impl ScriptStage {
 
 impl Stage for ScriptStage {
     fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.own.stage
     }
 
     fn phases(&self) -> Phases {
@@ -117,7 +116,9 @@ impl Stage for ScriptStage {
     }
 
     fn rehearse(&self) -> Box<dyn Visit> {
-        ScriptStage { effects: self.effects.rehearsal(), ..self.clone() }.open()
+        let Own { stage, effects, config } = &*self.own;
+        let own = Own { stage: stage.clone(), effects: effects.rehearsal(), config: config.clone() };
+        ScriptStage { own: Arc::new(own), ..self.clone() }.open()
     }
 }
 
