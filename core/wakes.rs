@@ -22,7 +22,7 @@ thread_local! {
     /// A piece is being taken on this thread.
     static TAKING: Cell<bool> = const { Cell::new(false) };
     /// Who was to be woken for it.
-    static UNHEARD: Cell<Option<Waker>> = const { Cell::new(None) };
+    static UNHEARD: Cell<Option<Arc<Heard>>> = const { Cell::new(None) };
 }
 
 /// What a connection's task hears by.
@@ -57,15 +57,18 @@ struct Heard(Waker);
 
 impl Wake for Heard {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        if TAKING.get() { self.is_unheard() } else { self.0.wake_by_ref() }
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !TAKING.get() {
-            return self.0.wake_by_ref();
-        }
-        if let Some(other) = UNHEARD.replace(Some(self.0.clone())) {
-            other.wake();
+        if TAKING.get() { self.clone().is_unheard() } else { self.0.wake_by_ref() }
+    }
+}
+
+impl Heard {
+    fn is_unheard(self: Arc<Self>) {
+        if let Some(other) = UNHEARD.replace(Some(self)) {
+            other.0.wake_by_ref();
         }
     }
 }
@@ -95,8 +98,8 @@ pub fn poll_frame(body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<hype
     let polled = Pin::new(&mut *body).poll_frame(cx);
     drop(taking);
     let over = matches!(polled, Poll::Ready(Some(Ok(_)))) && body.is_end_stream();
-    if let Some(task) = UNHEARD.take().filter(|_| !over) {
-        task.wake();
+    if let Some(heard) = UNHEARD.take().filter(|_| !over) {
+        heard.0.wake_by_ref();
     }
     polled
 }

@@ -4,7 +4,10 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +22,8 @@ struct Ends<T>(Arc<Shared<T>>);
 
 struct Shared<T> {
     state: Mutex<State<T>>,
+    /// Those that were dealt with, in all. Set under the lock.
+    done: AtomicU64,
     due: Notify,
     /// Some more were dealt with.
     dealt: Notify,
@@ -31,18 +36,17 @@ struct State<T> {
     /// The other end sleeps without a clock: the next one wakes it.
     asleep: bool,
     closed: bool,
-    /// In all: those that were sent, taken, and dealt with.
+    /// In all: those that were sent, and taken.
     sent: u64,
     taken: u64,
-    done: u64,
 }
 
 /// The end that takes.
 pub struct Inbox<T>(Arc<Shared<T>>);
 
 pub fn queue<T>(full: usize) -> (Queue<T>, Inbox<T>) {
-    let state = Mutex::new(State { waiting: Vec::new(), asleep: false, closed: false, sent: 0, taken: 0, done: 0 });
-    let shared = Arc::new(Shared { state, due: Notify::new(), dealt: Notify::new(), full });
+    let state = Mutex::new(State { waiting: Vec::new(), asleep: false, closed: false, sent: 0, taken: 0 });
+    let shared = Arc::new(Shared { state, done: AtomicU64::new(0), due: Notify::new(), dealt: Notify::new(), full });
     (Queue(Arc::new(Ends(shared.clone()))), Inbox(shared))
 }
 
@@ -68,7 +72,7 @@ impl<T> Queue<T> {
 
     /// How many were dealt with.
     pub fn done(&self) -> u64 {
-        self.0.0.lock().done
+        self.0.0.done.load(Ordering::Relaxed)
     }
 
     /// For who cannot go on before: waits until all that was sent so far is dealt with, which then is soon. `false`: nothing was
@@ -77,8 +81,9 @@ impl<T> Queue<T> {
         let shared = &self.0.0;
         let sent = {
             let state = shared.lock();
-            if state.done >= state.sent {
-                return state.done > since;
+            let done = shared.done.load(Ordering::Relaxed);
+            if done >= state.sent {
+                return done > since;
             }
             state.sent
         };
@@ -87,7 +92,7 @@ impl<T> Queue<T> {
             loop {
                 let mut dealt = pin!(shared.dealt.notified());
                 dealt.as_mut().enable();
-                if shared.lock().done >= sent {
+                if shared.done.load(Ordering::Acquire) >= sent {
                     return;
                 }
                 dealt.await;
@@ -144,9 +149,9 @@ impl<T> Inbox<T> {
 
     /// What was taken so far is dealt with.
     fn dealt(&self) {
-        let mut state = self.0.lock();
-        if state.done != state.taken {
-            state.done = state.taken;
+        let state = self.0.lock();
+        if self.0.done.load(Ordering::Relaxed) != state.taken {
+            self.0.done.store(state.taken, Ordering::Release);
             drop(state);
             self.0.dealt.notify_waiters();
         }
