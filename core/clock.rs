@@ -11,7 +11,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -47,6 +47,25 @@ struct Alarms {
 
 pub fn now() -> Instant {
     NOW.get().map_or_else(Instant::now, |moment| moment.at)
+}
+
+/// Now, or a few milliseconds before: for what is counted in seconds, at a quarter of the price of a clock.
+pub fn lately() -> Instant {
+    NOW.get().map_or_else(coarse, |moment| moment.at)
+}
+
+#[cfg(target_os = "linux")]
+fn coarse() -> Instant {
+    use rustix::time::{ClockId, Timespec, clock_gettime};
+    // An `Instant` cannot be made of a reading: this is one moment as both have it. The coarse clock stands at its last tick.
+    static BEGAN: LazyLock<(Timespec, Instant)> = LazyLock::new(|| (clock_gettime(ClockId::Monotonic), Instant::now()));
+    let (reading, began) = &*BEGAN;
+    *began + Duration::try_from(clock_gettime(ClockId::MonotonicCoarse) - *reading).unwrap_or_default()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn coarse() -> Instant {
+    Instant::now()
 }
 
 /// What a clock on the wall shows.
@@ -284,6 +303,19 @@ mod tests {
     fn run<F: Future>(future: F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(virtually(Instant::now(), SystemTime::UNIX_EPOCH, future))
+    }
+
+    #[test]
+    fn lately_is_never_to_come_and_never_long_ago() {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(30) {
+            let before = Instant::now();
+            let lately = lately();
+            assert!(lately <= Instant::now());
+            assert!(before.saturating_duration_since(lately) < Duration::from_millis(50), "a tick is 1 to 10 ms");
+        }
+        let (shown, kept) = run(async { (lately(), now()) });
+        assert_eq!(shown, kept, "virtual time has no ticks");
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl Bounds {
 impl Caller {
     /// A request and a place from each scope that stands behind `from`, or from none of them.
     pub(super) fn enter(&self, from: usize, place: bool, told: &mut Vec<String>) -> Result<()> {
-        let (mut skipped, now): (Vec<usize>, _) = (Vec::new(), moment::millis(clock::now()));
+        let (mut skipped, now): (Vec<usize>, _) = (Vec::new(), moment::millis(clock::lately()));
         for (at, bound) in self.scopes.iter().enumerate().skip(from) {
             match bound.enter(now, self.today, place) {
                 Ok(None) => {}

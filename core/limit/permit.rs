@@ -259,7 +259,7 @@ impl Reservation {
             self.tokens.reserve_exact(caller.scopes.len() - self.tokens.len());
             self.tokens.resize(caller.scopes.len(), Tokens::default());
         }
-        let (mut rates, now) = (Rates::default(), moment::millis(clock::now()));
+        let (mut rates, now) = (Rates::default(), moment::millis(clock::lately()));
         for (at, bound) in caller.scopes.iter().enumerate() {
             let own = &mut self.tokens[at];
             own.fresh = Taken::default();

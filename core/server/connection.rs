@@ -37,7 +37,7 @@ use super::{
     protocol::{Conversation, Protocols, Serve},
     tracked::Tracked,
 };
-use crate::{config, vigil::Vigil, wakes::Ear};
+use crate::{clock, config, vigil::Vigil, wakes::Ear};
 
 /// What a connection's parts tell each other.
 #[derive(Debug, Default)]
@@ -386,7 +386,7 @@ impl Clock {
             (self.idle, self.head) = (None, None);
             return None;
         }
-        let idle = *self.idle.get_or_insert_with(Instant::now);
+        let idle = *self.idle.get_or_insert_with(|| clock::lately().into());
         match state {
             State::Ending => return Some(idle + GOODBYE),
             State::Late => return Some(self.opened.max(idle) + LATE),

@@ -27,7 +27,7 @@ use super::{
     fault,
     lease::{Held, Http1, Lease, Ride, Shard},
 };
-use crate::{error::Result, wakes::Ear};
+use crate::{clock, error::Result, wakes::Ear};
 
 /// What two calls must have in common to share a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,6 +97,13 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Closed, or so long unused that its server may close it any moment.
+    fn is_old(&self, now: Instant) -> bool {
+        self.connection.sender.is_closed() || now.saturating_duration_since(self.since) >= self.connection.patience
+    }
+}
+
 impl Origin {
     fn new(place: &Place) -> Self {
         let spoken = match (place.https, place.http2) {
@@ -149,7 +156,7 @@ impl Origin {
         }
         loop {
             let idle = lock(&self.idle).pop()?;
-            if idle.connection.sender.is_closed() || idle.since.elapsed() > idle.connection.patience {
+            if idle.is_old(clock::lately()) {
                 continue;
             }
             if !idle.connection.sender.is_ready() {
@@ -170,10 +177,10 @@ impl Origin {
         }
         loop {
             let idle = lock(&self.idle).pop()?;
-            let mut connection = idle.connection;
-            if connection.sender.is_closed() || idle.since.elapsed() > connection.patience {
+            if idle.is_old(clock::lately()) {
                 continue;
             }
+            let mut connection = idle.connection;
             // The last answer's end and the driver's next turn may be a moment apart.
             let ready =
                 connection.sender.is_ready() || matches!(timeout(SETTLE, connection.sender.ready()).await, Ok(Ok(())));
@@ -246,14 +253,14 @@ impl Origin {
         }
         let mut idle = lock(&self.idle);
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, since: clock::lately() });
         }
     }
 
     /// Is anything left?
     fn sweep(&self, now: Instant) -> bool {
         let mut idle = lock(&self.idle);
-        idle.retain(|i| !i.connection.sender.is_closed() && now.duration_since(i.since) < i.connection.patience);
+        idle.retain(|idle| !idle.is_old(now));
         let mut shards = lock(&self.shards);
         shards.retain(|s| s.usable() && (s.streams.load(Ordering::Relaxed) > 0 || !s.rested(now)));
         !idle.is_empty() || !shards.is_empty()
