@@ -57,9 +57,10 @@ impl Gateway {
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
         }
         let limit = runtime.config.server.max_event as u64;
-        let mut share = self.state.body_memory.permit();
+        // Few answers are long enough to be counted.
+        let mut share = None;
         let body = {
-            let mut grow = |by| share.grow(by);
+            let mut grow = |by| share.get_or_insert_with(|| self.state.body_memory.permit()).grow(by);
             let collecting = pin!(incoming.body.collect(limit, &mut grow));
             transport::before(whole, collecting).await??
         };
@@ -107,7 +108,7 @@ impl Gateway {
             exchange.size.arrived = if output { tokens_of(length) } else { 0 };
             exchange.took(&target.name, "ok", took);
         }
-        if let Ok(Attempted::Answered(reply)) = &mut outcome {
+        if let (Ok(Attempted::Answered(reply)), Some(share)) = (&mut outcome, share) {
             reply.hold(share);
         }
         outcome

@@ -185,7 +185,7 @@ impl Health {
         let entry = self.entry_of(target, now);
         let probe = entry.ill.load(Ordering::Relaxed) && lock(&entry.live).breaker.enter(now)?;
         entry.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Flight { entry: entry.clone(), entered: now, probe, early: false, earned: false, place: None })
+        Ok(Flight { entry, entered: now, probe, early: false, earned: false, place: None })
     }
 
     /// The same for a request that has nobody else to ask: while the target rests one a second may see whether it is well again.
@@ -196,7 +196,7 @@ impl Health {
                 return Err(wait);
             }
             entry.in_flight.fetch_add(1, Ordering::Relaxed);
-            Ok(Flight { entry: entry.clone(), entered: now, probe: true, early: true, earned: false, place: None })
+            Ok(Flight { entry, entered: now, probe: true, early: true, earned: false, place: None })
         })
     }
 

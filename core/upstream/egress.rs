@@ -14,8 +14,8 @@ pub struct Egress {
     /// The metadata service may be dialled too: the gateway's own question for the identity of its machine, never a
     /// caller's call.
     pub metadata: bool,
-    /// The only hosts this call may go to, by name without port; empty: any.
-    pub hosts: Arc<[String]>,
+    /// The only hosts this call may go to, by name without port; `None`: any.
+    pub hosts: Option<Arc<[String]>>,
 }
 
 impl Egress {
@@ -24,7 +24,7 @@ impl Egress {
     pub fn of_provider(host: &str, private: bool) -> Self {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let private = private || is_local_name(&host) || literal(&host).is_some_and(|a| classify(a).is_private());
-        Egress { private, metadata: false, hosts: Arc::new([host]) }
+        Egress { private, metadata: false, hosts: Some(Arc::new([host])) }
     }
 
     /// The leave to ask the machine that the gateway runs on who it is.
@@ -33,7 +33,7 @@ impl Egress {
     }
 
     pub(super) fn knows(&self, host: &str) -> bool {
-        self.hosts.is_empty() || self.hosts.iter().any(|h| h.eq_ignore_ascii_case(host))
+        self.hosts.as_ref().is_none_or(|hosts| hosts.iter().any(|h| h.eq_ignore_ascii_case(host)))
     }
 
     pub fn permits(&self, address: IpAddr) -> bool {

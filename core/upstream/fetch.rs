@@ -79,7 +79,7 @@ impl Fetcher {
             url,
             headers,
             body: Frames::from(Vec::new()),
-            egress: Egress { private, metadata: false, hosts: Arc::new([bare]) },
+            egress: Egress { private, metadata: false, hosts: Some(Arc::new([bare])) },
             trust: None,
             http2: Some(false),
         };

@@ -174,7 +174,7 @@ async fn a_pooled_connection_of_a_private_provider_serves_no_other() {
 async fn a_call_goes_only_to_the_hosts_it_is_bound_to() {
     let peer = peer(|mut talk, _| async move { talk.answer("hi").await }).await;
     let mut out = call(peer.url());
-    out.egress = Egress { private: true, hosts: Arc::new(["api.openai.com".to_owned()]), ..Egress::default() };
+    out.egress = Egress { private: true, hosts: Some(Arc::new(["api.openai.com".to_owned()])), ..Egress::default() };
     let error = whole(&Client::default(), out).await.unwrap_err();
     assert_eq!(error.code(), "egress_refused");
     assert_eq!(peer.count(), 0);
