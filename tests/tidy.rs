@@ -232,7 +232,7 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
         &["core/plugin/engine.rs", "core/store/directory.rs", "core/clock.rs"],
         "the processor time of a thread, the room on a disk and the coarse clock, which std does not tell",
     ),
-    (&["hmac", "sha2"], &["core/auth/table.rs"], "what hashes each request's key; all other digests are aws-lc's"),
+    (&["sha2"], &["core/auth/table.rs"], "what hashes each request's key; all other digests are aws-lc's"),
     (
         &["tokio_tungstenite"],
         &["core/server/websocket.rs", "core/upstream/socket.rs", "core/realtime/", "core/provider/mock/realtime.rs"],
