@@ -11,7 +11,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -58,8 +58,9 @@ pub fn lately() -> Instant {
 fn coarse() -> Instant {
     use rustix::time::{ClockId, Timespec, clock_gettime};
     // An `Instant` cannot be made of a reading: this is one moment as both have it. The coarse clock stands at its last tick.
-    static BEGAN: LazyLock<(Timespec, Instant)> = LazyLock::new(|| (clock_gettime(ClockId::Monotonic), Instant::now()));
-    let (reading, began) = &*BEGAN;
+    static BEGAN: std::sync::LazyLock<(Instant, Timespec)> =
+        std::sync::LazyLock::new(|| (Instant::now(), clock_gettime(ClockId::Monotonic)));
+    let (began, reading) = &*BEGAN;
     *began + Duration::try_from(clock_gettime(ClockId::MonotonicCoarse) - *reading).unwrap_or_default()
 }
 

@@ -28,6 +28,17 @@ fn teams(list: &[(&str, &[&str])]) -> BTreeMap<String, Team> {
         .collect()
 }
 
+/// Stores have these hashes: what makes them may change, they may not.
+#[test]
+fn a_key_s_hash_is_the_hmac_of_all_of_it() {
+    use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+    let (pepper, long) = ([7; 32], "k".repeat(300));
+    let table = table::Table::new(&pepper);
+    for key in ["", "pk-1", "pk-0123456789abcdef0123456789abcdef0123456789abcdef012345", &long] {
+        assert_eq!(table.hash(key), sign(&Key::new(HMAC_SHA256, &pepper), key.as_bytes()).as_ref(), "{key}");
+    }
+}
+
 async fn keys_on(store: Arc<dyn Store>) -> Arc<Keys> {
     Keys::open(store, &config::Auth { required: true }, &BTreeMap::new()).await.unwrap()
 }

@@ -339,8 +339,10 @@ impl<S: Serve> Future for Connection<S> {
             }
             if me.alarms.cut.as_mut().poll(&mut bell).is_ready() {
                 me.alarms.cut.set(me.alarms.cuts.clone().notified_owned());
-                // A cut between the requests' last look and this would not be heard.
-                continue;
+                // A cut between a request's last look and this would not be heard. Streams of HTTP/2 hear for themselves.
+                if me.shared.is_answering() {
+                    continue;
+                }
             }
             // A deadline holds also while there is always something to do.
             if pin!(unconstrained(me.alarms.timer.as_mut())).poll(&mut bell).is_pending() {

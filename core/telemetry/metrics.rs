@@ -166,7 +166,8 @@ impl Metrics {
     /// The exposition text.
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
-        self.tally().render(&mut text);
+        let counts = self.tally().counts();
+        counts.render(&mut text);
         text
     }
 

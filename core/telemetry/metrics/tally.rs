@@ -20,18 +20,36 @@ type Names = HashSet<String, foldhash::fast::RandomState>;
 
 #[derive(Default)]
 pub struct Tally {
+    counts: Counts,
     known: Known,
     hasher: foldhash::quality::RandomState,
-    sets: Table<u64, Set>,
-    overhead: Option<Samples>,
-    tokens: Tokens,
-    /// By outcome.
-    attempts: Table<Box<str>, u64>,
-    stages: Vec<Stage>,
     /// Where a stage's phase is counted. Files come and go: what no longer runs makes room here, and keeps its count.
     places: Table<u64, usize>,
     /// Stages with a label of their own.
     stage_names: Names,
+}
+
+/// What is told of it. A scrape takes a copy, so that nobody waits while it is written.
+#[derive(Clone)]
+pub(super) struct Counts {
+    sets: Table<u64, Set>,
+    overhead: Samples,
+    tokens: Tokens,
+    /// By outcome.
+    attempts: Table<Box<str>, u64>,
+    stages: Vec<Stage>,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts {
+            sets: Table::default(),
+            overhead: Samples::of(names::OVERHEAD),
+            tokens: Tokens::default(),
+            attempts: Table::default(),
+            stages: Vec::new(),
+        }
+    }
 }
 
 /// Names that may be labels.
@@ -44,6 +62,7 @@ struct Known {
 }
 
 /// Requests of one route at one target.
+#[derive(Clone)]
 struct Set {
     labels: String,
     /// By status class.
@@ -54,6 +73,7 @@ struct Set {
 }
 
 /// One stage in one phase.
+#[derive(Clone)]
 struct Stage {
     labels: String,
     /// In the order of `MEASURED`.
@@ -62,6 +82,7 @@ struct Stage {
 }
 
 /// How many samples lie up to each bound of a histogram, and their sum.
+#[derive(Clone)]
 struct Samples {
     bounds: &'static [f64],
     /// Between a bound and the one before it; last what is above all.
@@ -96,13 +117,13 @@ impl Tally {
         let labels = self.known.labels(record);
         // Sets are told apart by a 64-bit keyed hash: with 1,000 of them a mix-up is a matter of 10^-14.
         let hash = self.hasher.hash_one(labels);
-        let (hash, labels) = if self.sets.contains_key(&hash) || self.sets.len() < MAX_SETS {
+        let (hash, labels) = if self.counts.sets.contains_key(&hash) || self.counts.sets.len() < MAX_SETS {
             (hash, labels)
         } else {
             let other = Labels { route: OTHER, model: OTHER, provider: OTHER };
             (self.hasher.hash_one(other), other)
         };
-        let set = self.sets.entry(hash).or_insert_with(|| Set::of(labels));
+        let set = self.counts.sets.entry(hash).or_insert_with(|| Set::of(labels));
         set.requests[class(record.status)] += 1;
         set.duration.record(record.duration.as_secs_f64(), 1);
         if let Some(first) = record.first_event {
@@ -112,20 +133,20 @@ impl Tally {
             set.nano_usd = set.nano_usd.saturating_add(cost);
         }
         let own = record.duration.saturating_sub(record.upstream_duration);
-        self.overhead.get_or_insert_with(|| Samples::of(names::OVERHEAD)).record(own.as_secs_f64(), 1);
+        self.counts.overhead.record(own.as_secs_f64(), 1);
         if let Some(usage) = &record.usage {
-            self.tokens.add(usage);
+            self.counts.tokens.add(usage);
         }
     }
 
     /// An attempt ended. `outcome`: `ok`, or the code of its error.
     pub fn attempt(&mut self, outcome: &str) {
-        if let Some(count) = self.attempts.get_mut(outcome) {
+        if let Some(count) = self.counts.attempts.get_mut(outcome) {
             *count += 1;
             return;
         }
-        let outcome = if self.attempts.len() < MAX_OUTCOMES { outcome } else { OTHER };
-        *self.attempts.entry(outcome.into()).or_default() += 1;
+        let outcome = if self.counts.attempts.len() < MAX_OUTCOMES { outcome } else { OTHER };
+        *self.counts.attempts.entry(outcome.into()).or_default() += 1;
     }
 
     /// A step of a trace; those that are no stage's are none of its business.
@@ -160,10 +181,10 @@ impl Tally {
             Some(at) => *at,
             None => {
                 let labels = format!(r#"stage="{}",phase="{phase}""#, quoted(self.stage_label(stage)));
-                let known = self.stages.iter().position(|known| known.labels == labels);
-                let at = known.unwrap_or(self.stages.len());
+                let known = self.counts.stages.iter().position(|known| known.labels == labels);
+                let at = known.unwrap_or(self.counts.stages.len());
                 if known.is_none() {
-                    self.stages.push(Stage::of(labels));
+                    self.counts.stages.push(Stage::of(labels));
                 }
                 if self.places.len() >= MAX_STAGES * PHASES {
                     self.places.clear();
@@ -172,9 +193,15 @@ impl Tally {
                 at
             }
         };
-        &mut self.stages[at]
+        &mut self.counts.stages[at]
     }
 
+    pub(super) fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+}
+
+impl Counts {
     /// As exposition text.
     pub(super) fn render(&self, out: &mut String) {
         let mut sets: Vec<&Set> = self.sets.values().collect();
@@ -200,9 +227,7 @@ impl Tally {
                 line(out, names::COST, &set.labels, usd_text(nano));
             }
         });
-        family(out, names::OVERHEAD, |out| {
-            self.overhead.iter().for_each(|samples| samples.render(out, names::OVERHEAD, ""));
-        });
+        family(out, names::OVERHEAD, |out| self.overhead.render(out, names::OVERHEAD, ""));
         family(out, names::TOKENS, |out| {
             for (direction, kind, count) in self.tokens.by_kind() {
                 line(out, names::TOKENS, &format!(r#"direction="{direction}",kind="{kind}""#), count);
@@ -289,12 +314,9 @@ impl Samples {
         self.sum += value * times as f64;
     }
 
-    /// Nothing before the first sample.
+    /// Also before the first sample: what begins at nothing grows by its first one.
     fn render(&self, out: &mut String, name: &str, labels: &str) {
         let (all, comma) = (self.counts.iter().sum::<u64>(), if labels.is_empty() { "" } else { "," });
-        if all == 0 {
-            return;
-        }
         let mut below = 0;
         for (bound, count) in self.bounds.iter().zip(&self.counts) {
             below += count;

@@ -2,7 +2,7 @@
 
 use crate::model::{UNITS, Units, Usage};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Tokens {
     /// In the order of `KINDS`.
     kinds: [u64; KINDS.len()],
