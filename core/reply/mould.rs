@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, sync::LazyLock};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::codec::Family;
 
@@ -11,61 +11,61 @@ use crate::codec::Family;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot(u8);
 
-impl Slot {
-    pub const REQUEST_ID: Slot = Slot(0);
-    pub const FAMILY_REQUEST_ID: Slot = Slot(1);
-    pub const AMZN_REQUEST_ID: Slot = Slot(2);
-    pub const MODEL: Slot = Slot(3);
-    pub const TARGET: Slot = Slot(4);
-    pub const ATTEMPTS: Slot = Slot(5);
-    pub const CACHE: Slot = Slot(6);
-    pub const AGE: Slot = Slot(7);
-    pub const ARM: Slot = Slot(8);
-    pub const UPSTREAM_ID: Slot = Slot(9);
-    pub const DROPPED: Slot = Slot(10);
-    pub const CAPPED: Slot = Slot(11);
-    pub const MAX_TOKENS: Slot = Slot(12);
-    pub const BUDGET_FALLBACK: Slot = Slot(13);
-    pub const TIMING: Slot = Slot(14);
-    pub const EXPLAIN: Slot = Slot(15);
-    pub const CONTENT_TYPE: Slot = Slot(40);
-    pub const COST: Slot = Slot(41);
-    pub const CACHE_CONTROL: Slot = Slot(42);
-    pub const UNBUFFERED: Slot = Slot(43);
+/// Names and their slots, from one row each, so that none can be without the other.
+macro_rules! slots {
+    ($names:ident from $first:expr; $($slot:ident $name:literal)*) => {
+        const $names: &[&str] = &[$($name),*];
 
-    /// What a family calls one of its rate limits, by `Family::names`.
+        impl Slot {
+            slots!(@from $first; $($slot)*);
+        }
+    };
+    (@from $at:expr; $slot:ident $($more:ident)*) => {
+        pub const $slot: Slot = Slot(($at) as u8);
+        slots!(@from $at + 1; $($more)*);
+    };
+    (@from $at:expr;) => {};
+}
+
+// A head is put together in the order of slots: what comes last is at hand last.
+slots! {
+    FIRST from 0;
+    REQUEST_ID "x-request-id"
+    FAMILY_REQUEST_ID "request-id"
+    AMZN_REQUEST_ID "x-amzn-requestid"
+    MODEL "x-portcullis-model"
+    TARGET "x-portcullis-target"
+    ATTEMPTS "x-portcullis-attempts"
+    CACHE "x-portcullis-cache"
+    AGE "age"
+    ARM "x-portcullis-arm"
+    UPSTREAM_ID "x-upstream-request-id"
+    DROPPED "x-portcullis-dropped-params"
+    CAPPED "x-portcullis-capped-params"
+    MAX_TOKENS "x-portcullis-max-tokens"
+    BUDGET_FALLBACK "x-portcullis-budget-fallback"
+    TIMING "server-timing"
+    EXPLAIN "x-portcullis-explain"
+}
+
+slots! {
+    LAST from FIRST.len() + RATES;
+    CONTENT_TYPE "content-type"
+    COST "x-portcullis-cost-usd"
+    CACHE_CONTROL "cache-control"
+    UNBUFFERED "x-accel-buffering"
+}
+
+impl Slot {
+    /// What a family calls one of its rate limits, by `Family::names`: they stand between the first and the last.
     pub fn of_rate(family: Family, kind: usize, part: usize) -> Slot {
-        Slot((RATES + (family as usize * RATE_KINDS + kind) * RATE_PARTS + part) as u8)
+        Slot((FIRST.len() + (family as usize * RATE_KINDS + kind) * RATE_PARTS + part) as u8)
     }
 }
 
 static NAMES: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
-    let first: [HeaderName; RATES] = [
-        HeaderName::from_static("x-request-id"),
-        HeaderName::from_static("request-id"),
-        HeaderName::from_static("x-amzn-requestid"),
-        HeaderName::from_static("x-portcullis-model"),
-        HeaderName::from_static("x-portcullis-target"),
-        HeaderName::from_static("x-portcullis-attempts"),
-        HeaderName::from_static("x-portcullis-cache"),
-        header::AGE,
-        HeaderName::from_static("x-portcullis-arm"),
-        HeaderName::from_static("x-upstream-request-id"),
-        HeaderName::from_static("x-portcullis-dropped-params"),
-        HeaderName::from_static("x-portcullis-capped-params"),
-        HeaderName::from_static("x-portcullis-max-tokens"),
-        HeaderName::from_static("x-portcullis-budget-fallback"),
-        HeaderName::from_static("server-timing"),
-        HeaderName::from_static("x-portcullis-explain"),
-    ];
-    let last = [
-        header::CONTENT_TYPE,
-        HeaderName::from_static("x-portcullis-cost-usd"),
-        header::CACHE_CONTROL,
-        HeaderName::from_static("x-accel-buffering"),
-    ];
-    let rates = Family::ALL.into_iter().flat_map(|family| family.names().iter().flatten().copied());
-    first.into_iter().chain(rates.map(HeaderName::from_static)).chain(last).collect()
+    let rates = Family::ALL.into_iter().flat_map(|family| family.names().iter().flatten());
+    FIRST.iter().chain(rates).chain(LAST).map(|name| HeaderName::from_static(name)).collect()
 });
 
 /// A head in the making: each name at most once, in the order of `NAMES`.
@@ -105,15 +105,16 @@ impl Head {
     pub fn cast(self) -> HeaderMap {
         let names = self.0.iter().fold(0u64, |names, (slot, _)| names | 1 << slot.0);
         MOULDS.with_borrow_mut(|moulds| {
-            if !moulds.iter().any(|(known, _)| *known == names) {
+            let known = moulds.iter().position(|(known, _)| *known == names);
+            let at = known.unwrap_or_else(|| {
                 if moulds.len() >= MOST_MOULDS {
                     moulds.clear();
                 }
                 let none = || HeaderValue::from_static("");
                 moulds.push((names, self.0.iter().map(|(slot, _)| (NAMES[slot.0 as usize].clone(), none())).collect()));
-            }
-            let mould = moulds.iter().find(|(known, _)| *known == names);
-            let mut head = mould.map(|(_, mould)| mould.clone()).unwrap_or_default();
+                moulds.len() - 1
+            });
+            let mut head = moulds[at].1.clone();
             for (place, (_, value)) in head.values_mut().zip(self.0) {
                 *place = value;
             }
@@ -127,10 +128,9 @@ thread_local! {
     static MOULDS: RefCell<Vec<(u64, HeaderMap)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where those of rates begin.
-const RATES: usize = 16;
 const RATE_KINDS: usize = 4;
 const RATE_PARTS: usize = 3;
+const RATES: usize = Family::ALL.len() * RATE_KINDS * RATE_PARTS;
 /// As many headers as most answers have.
 const USUAL: usize = 16;
 /// Answers of one gateway have a dozen shapes or two.
@@ -142,7 +142,11 @@ mod tests {
 
     #[test]
     fn every_value_stands_under_its_name_whatever_came_first() {
-        assert_eq!(NAMES.len(), Slot::UNBUFFERED.0 as usize + 1);
+        assert_eq!(
+            (NAMES.len(), NAMES.last().unwrap().as_str()),
+            (Slot::UNBUFFERED.0 as usize + 1, "x-accel-buffering")
+        );
+        assert_eq!(NAMES[Slot::EXPLAIN.0 as usize], "x-portcullis-explain");
         assert!(NAMES.len() <= 64, "a set of names has 64 bits");
         let mut random = fastrand::Rng::with_seed(3);
         for round in 0..2_000 {

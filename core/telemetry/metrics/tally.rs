@@ -1,5 +1,5 @@
 //! What settled requests add up to, in plain numbers behind one lock that is taken once a request. The registry's own counters and
-//! histograms are atomics, forty of which are a tenth of what a request costs. At most `MAX_SETS` sets of labels exist; what comes
+//! histograms are atomics, of which a request changed forty, a tenth of all that it changed. At most `MAX_SETS` sets of labels exist; what comes
 //! later is counted as `other`.
 
 use std::{
@@ -207,10 +207,8 @@ impl Counts {
         let mut sets: Vec<&Set> = self.sets.values().collect();
         sets.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
         family(out, names::REQUESTS, |out| {
-            for (set, (class, count)) in
-                sets.iter().flat_map(|set| CLASSES.iter().zip(set.requests).map(move |c| (set, c)))
-            {
-                if count > 0 {
+            for set in &sets {
+                for (class, count) in CLASSES.iter().zip(set.requests).filter(|(_, count)| *count > 0) {
                     line(out, names::REQUESTS, &format!("{},status_class=\"{class}\"", set.labels), count);
                 }
             }
