@@ -200,8 +200,8 @@ impl Sums {
         Ok(row.and_then(|value| Sum::parse(&value)).unwrap_or_default())
     }
 
-    /// Every sum from `from` up to and without `to`, with the minute that it counts for. What is older than sums are kept
-    /// stands in `older`.
+    /// Every sum from `from` up to and without `to`, with the minute that it counts for: of what is in the ledger's files, so
+    /// that no crash takes back what was told. What is older than sums are kept stands in `older`.
     pub async fn each(&self, from: Minute, to: Minute, f: impl FnMut(Minute, &By<'_>, &Sum)) -> Result<()> {
         let _still = self.moving.read().await;
         self.each_still(from, to, f).await
@@ -217,7 +217,7 @@ impl Sums {
         let mine: Vec<(Box<[u8]>, Sum)> = {
             let state = self.lock();
             let within = |key: &[u8]| by::time(key).is_some_and(|at| at >= from && at < to);
-            state.unnoted().filter(|(key, _)| within(key)).map(|(key, sum)| (key.into(), *sum)).collect()
+            state.landed().filter(|(key, _)| within(key)).map(|(key, sum)| (key.into(), *sum)).collect()
         };
         for (key, sum) in &mine {
             if let Some(Place { at, by, .. }) = by::split(key) {
@@ -289,8 +289,12 @@ impl State {
     /// What the store does not have.
     fn unnoted(&self) -> impl Iterator<Item = (&[u8], &Sum)> {
         let flying = self.flying.iter().flat_map(|(_, fresh)| fresh);
-        let pending = self.pending.iter().filter(|(_, sum)| **sum != Sum::default());
-        pending.map(|(key, sum)| (&**key, sum)).chain(flying.map(|(key, sum)| (&**key, sum)))
+        self.landed().chain(flying.map(|(key, sum)| (&**key, sum)))
+    }
+
+    /// Of it what no crash takes away.
+    fn landed(&self) -> impl Iterator<Item = (&[u8], &Sum)> {
+        self.pending.iter().filter(|(_, sum)| **sum != Sum::default()).map(|(key, sum)| (&**key, sum))
     }
 
     fn arrive(&mut self, fresh: Fresh) {
