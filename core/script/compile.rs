@@ -11,6 +11,7 @@ use aws_lc_rs::digest;
 use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, Expr, ParseError, Position, Scope, Stmt};
 
 use super::{
+    called,
     desk::HostError,
     engine::{Host, place, within},
     lint,
@@ -95,6 +96,7 @@ pub fn compile(host: &Arc<Host>, file: &str, source: &str) -> Result<Compiled, V
     let loose = host.loose.compile(source).map_err(|e| vec![book.syntax(&e)])?;
     let mut problems = lint::check(&loose, &book);
     property::check(&loose, &book, &mut problems);
+    called::check(host, &loose, &book, &mut problems);
     let hooks = hooks(&loose, &book, &mut problems);
     lint::unheard(&loose, host.is_imported(file), &book, &mut problems);
     let imports = lint::imports(host, &loose, &book, &mut problems);

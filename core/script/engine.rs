@@ -4,7 +4,7 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,13 @@ use rhai::{
     },
 };
 
-use super::{bounded, cover, desk, reference::Registrar, verdict};
+use super::{
+    bounded,
+    called::{self, Functions},
+    cover, desk,
+    reference::Registrar,
+    verdict,
+};
 use crate::config::{Sources, StageLimits};
 
 /// The engines of one runtime.
@@ -27,6 +33,8 @@ pub struct Host {
     modules: Arc<Modules>,
     /// Lines that run are counted.
     counts: bool,
+    /// What scripts can call.
+    functions: OnceLock<Functions>,
 }
 
 impl Host {
@@ -34,7 +42,12 @@ impl Host {
         let modules = Arc::new(Modules { files: sources.scripts.clone(), known: Mutex::default() });
         let mut loose = build(modules.clone());
         loose.set_optimization_level(OptimizationLevel::None);
-        Host { engine: strict(modules.clone()), loose, modules, counts: false }
+        Host { engine: strict(modules.clone()), loose, modules, counts: false, functions: OnceLock::new() }
+    }
+
+    /// Looked up once, by the first script that is read.
+    pub fn functions(&self) -> &Functions {
+        self.functions.get_or_init(|| called::of(&self.engine))
     }
 
     /// An engine for one script whose functions name constants that the optimiser left as names (`LIST.len()`): they are found

@@ -8,6 +8,7 @@ mod answer_view;
 mod ask_view;
 mod beside;
 mod bounded;
+mod called;
 mod compile;
 mod context_view;
 mod convert;

@@ -261,7 +261,7 @@ An answer reaches a script once, as events or whole, as its first lines say for 
 | `const STREAM =` | the script has | what happens |
 |---|---|---|
 | `\"event\"` | `fn event` | each event as it comes (the default with `fn event`) |
-| `\"window\"` | `fn event` | text is held back by `const WINDOW = 256;` characters per part and shown with what came before, so that a match across events stands whole; the same text may be seen again, after your changes. With `const WINDOW = \"sentence\";` it comes in whole sentences, each seen once |
+| `\"window\"` | `fn event` | text is held back by `const WINDOW = 256;` characters and shown with what came before, so that a match across events stands whole; the same text may be seen again, after your changes. With `const WINDOW = \"sentence\";` it comes in whole sentences, each seen once. Texts of one kind (the answer's, its thoughts, a refusal) are one text to it, whatever stands between their parts; thoughts that a long text cut are seen again from what was still held |
 | `\"whole\"` | `fn response` | the answer is held until it is complete |
 | `\"observe\"` | `fn response` | the answer goes by and is looked at after its end; verdicts are only recorded |
 

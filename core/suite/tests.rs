@@ -157,7 +157,7 @@ expect = { status = 200, text = "come back later", verdict = "respond" }
 
 #[test]
 fn a_slip_that_several_cases_meet_is_told_once() {
-    let script = "fn request(request, context) { if request.model == \"mock/c\" { return; } request.topik(); }";
+    let script = "fn request(request, context) { if request.model == \"mock/c\" { return; } request.push(1); }";
     let case = |model: &str| {
         format!(
             "[[case]]\nname = \"{model}\"\nrequest = {{ model = \"mock/{model}\" }}\nexpect = {{ target = \"mock/d\", status = 200 }}\n"
@@ -167,7 +167,7 @@ fn a_slip_that_several_cases_meet_is_told_once() {
     let told = failures("", script, &cases);
     let [slip, own] = told.as_slice() else { panic!("{told:#?}") };
     assert!(slip.starts_with("1: the case \"a\" fails: ") && slip.ends_with("; 2 more cases fail by it"), "{slip}");
-    assert_eq!(slip.matches("there is no function topik").count(), 1, "{slip}");
+    assert_eq!(slip.matches("there is no function push").count(), 1, "{slip}");
     assert!(own.starts_with("9: the case \"c\" fails: expected target \"mock/d\""), "{own}");
 }
 

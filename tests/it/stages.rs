@@ -514,7 +514,7 @@ async fn vars_are_shared_by_the_stages_of_one_request_alone() {
 const THROWS: [(&str, &str); 6] = [
     ("request", "fn request(request, context) { throw \"oh\"; }"),
     ("route", "fn route(request, targets, context) { let x = 1 / 0; }"),
-    ("attempt", "fn attempt(target, request, context) { no_such(); }"),
+    ("attempt", "fn attempt(target, request, context) { parse_int(\"x\"); }"),
     ("event", "fn event(event, context) { throw \"oh\"; }"),
     ("response", "const STREAM = \"whole\";\nfn response(response, context) { throw \"oh\"; }"),
     ("endless", "fn request(request, context) { loop { } }"),

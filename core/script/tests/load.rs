@@ -119,9 +119,37 @@ fn the_configuration_may_choose_the_stream_mode() {
 fn sleep_eval_and_clocks_are_closed() {
     assert!(problem("fn request(request, context) { sleep(1); }").contains("sleep is not available"));
     assert!(problem("fn request(request, context) { eval(\"1\"); }").contains("eval"));
-    let (result, _, cx) = ask("fn request(request, context) { let t = timestamp(); }");
-    assert!(result.is_err());
-    assert!(fault(&cx).contains("there is no function timestamp"), "{}", fault(&cx));
+    assert!(problem("fn request(request, context) { let t = timestamp(); }").contains("there is no function timestamp"));
+}
+
+#[test]
+fn a_function_that_nobody_has_is_told_when_the_script_is_read() {
+    let body = |body: &str| format!("fn two(a, b) {{ a + b }}\nfn request(request, context) {{ {body} }}");
+    for (slip, told) in [
+        ("nofn(1);", "2: there is no function nofn"),
+        ("rejekt(400, \"no\");", "did you mean `reject`?"),
+        ("if request.stream { [1].map(|x| nofn(x)); }", "there is no function nofn"),
+        ("request.topik(TOPICS);", "there is no method topik; did you mean `topic`?"),
+        ("request.model.to_lowr();", "there is no method to_lowr"),
+        ("let x = two(1);", "two(…) is called with 1 arguments, and takes 2"),
+        ("return reject();", "reject(…) is called with 0 arguments"),
+        ("two(1, two(2));", "two(…) is called with 1"),
+    ] {
+        let found = problem(&body(slip));
+        assert!(found.contains(told), "{slip}: {found}");
+    }
+    for fine in [
+        "let add = |a, b| a + b; let x = add.call(1, 2); let y = call(add, 1, 2);",
+        "let f = Fn(\"two\"); f.call(1, 2); let g = f.curry(1); g.call(2);",
+        "let tools = #{ inc: |x| x + 1 }; tools.inc(1); tools.inc.call(1);",
+        "let x = [3, 1].filter(|n| n > 1).map(|n| two(n, n)).reduce(|sum, n| sum + n, 0); x.abs();",
+        "print(type_of(1)); debug(is_def_var(\"x\")); let l = \"a\".len() + max(1, 2); 7.two(1);",
+        "for i in range(0, 3) { } let t = \"${request.model}\".to_upper(); if \"a\" in t || !(-l(1) < 0) { }",
+        "let m = parse_json(\"{}\"); m.keys(); m.contains(\"a\"); global::two(1, 2);",
+    ] {
+        let found = problem(&(body(fine) + "\nfn l(x) { x }"));
+        assert!(found.is_empty(), "{fine}: {found}");
+    }
 }
 
 #[test]
