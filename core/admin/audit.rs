@@ -77,14 +77,15 @@ pub(super) fn verify(state: Arc<AdminState>, _call: Call) -> BoxFuture<'static, 
 
 fn wanted(call: &Call) -> Result<Wanted> {
     let text = |name: &str| call.query(name).map(str::to_owned);
+    let (from, to) = call.span()?;
     Ok(Wanted {
         action: text("action"),
         actor: text("actor"),
         object: text("object"),
         outcome: text("outcome"),
         node: text("node"),
-        from: call.time("from")?,
-        to: call.time("to")?,
+        from,
+        to,
     })
 }
 

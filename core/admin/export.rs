@@ -31,8 +31,9 @@ fn begin(state: Arc<AdminState>, call: &Call) -> Result<Reply> {
         Form::Json if call.query("format").is_none() => false,
         Form::Json => return Err(Error::invalid("format", "one of ndjson, csv")),
     };
-    let to = call.time("to")?.unwrap_or_else(SystemTime::now);
-    let from = call.time("from")?.unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
+    let (from, to) = call.span()?;
+    let to = to.unwrap_or_else(SystemTime::now);
+    let from = from.unwrap_or_else(|| to.checked_sub(USUAL).unwrap_or(SystemTime::UNIX_EPOCH));
     if from > to {
         return Err(Error::invalid("from", "it is later than `to`"));
     }

@@ -46,6 +46,7 @@ mod versions;
 
 pub use keys::no_such_team;
 pub use listen::serve;
+pub use record::written_late;
 
 /// What the plane works on. Lives as long as the process.
 pub struct AdminState {

@@ -48,8 +48,8 @@ pub(super) fn config_status(state: Arc<AdminState>, _call: Call) -> BoxFuture<'s
 
 pub(super) fn experiments(state: Arc<AdminState>, call: Call) -> BoxFuture<'static, Result<Reply>> {
     Box::pin(async move {
-        let window =
-            Window { model: call.query("model").map(str::to_owned), from: call.time("from")?, to: call.time("to")? };
+        let (from, to) = call.span()?;
+        let window = Window { model: call.query("model").map(str::to_owned), from, to };
         page(&call, state.facts.experiments(window).await?)
     })
 }
@@ -99,14 +99,9 @@ async fn request_page(state: &AdminState, call: &Call) -> Result<Reply> {
     let limit = call.limit()?;
     let before = call.query("cursor").map(place).transpose()?;
     let text = |name: &str| call.query(name).map(str::to_owned);
-    let wanted = Wanted {
-        team: text("team"),
-        key: text("key"),
-        model: text("model"),
-        status: number(call, "status")?.map(|status| u16::try_from(status).unwrap_or(0)),
-        from: call.time("from")?,
-        to: call.time("to")?,
-    };
+    let (from, to) = call.span()?;
+    let status = status(call)?;
+    let wanted = Wanted { team: text("team"), key: text("key"), model: text("model"), status, from, to };
     let Page { mut rows, next } = state.ledger.page(wanted, before, limit).await.map_err(unreadable)?;
     let sight = call.sight(state, Operation::ReadRequests);
     if !sight.is_whole() {
@@ -114,6 +109,12 @@ async fn request_page(state: &AdminState, call: &Call) -> Result<Reply> {
     }
     let next = next.map(|place| format!("{}.{}.{}", place.hour, place.at, place.number));
     Ok(reply::ok(&json!({ "data": rows, "next_cursor": next })))
+}
+
+/// Of answers that are asked for.
+fn status(call: &Call) -> Result<Option<u16>> {
+    let status = call.query("status").map(str::parse::<u16>).transpose();
+    status.map_err(|_| Error::invalid("status", "a number such as 429: the status that the caller was answered with"))
 }
 
 fn place(cursor: &str) -> Result<Place> {
@@ -134,16 +135,18 @@ pub(super) fn unreadable(error: StoreError) -> Error {
 /// A page of a list that is short enough to be made whole.
 pub(super) fn page(call: &Call, rows: Vec<Value>) -> Result<Reply> {
     let limit = call.limit()?;
-    let start = usize::try_from(number(call, "cursor")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let start = start(call)?;
     let end = start.saturating_add(limit);
     let next = (end < rows.len()).then(|| end.to_string());
     let data: Vec<Value> = rows.into_iter().skip(start).take(limit).collect();
     Ok(reply::ok(&json!({ "data": data, "next_cursor": next })))
 }
 
-pub(super) fn number(call: &Call, name: &str) -> Result<Option<u64>> {
-    let parsed = call.query(name).map(str::parse).transpose();
-    parsed.map_err(|_| Error::invalid(name, "not a number; pass a cursor on as it came"))
+/// How many rows the pages before had: the cursor of lists that are counted.
+pub(super) fn start(call: &Call) -> Result<usize> {
+    let start = call.query("cursor").map(str::parse::<usize>).transpose();
+    let start = start.map_err(|_| Error::invalid("cursor", "pass a cursor on as it came"))?;
+    Ok(start.unwrap_or(0))
 }
 
 fn done(result: Result<Reply>) -> BoxFuture<'static, Result<Reply>> {

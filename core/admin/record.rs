@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Method, header, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -14,8 +15,8 @@ use super::{
     routes::{Call, Route, TABLE},
 };
 use crate::{
-    audit::{Actor, ActorKind, Entry, Origin, Outcome},
-    auth::permission,
+    audit::{Actor, ActorKind, Audit, Entry, Origin, Outcome},
+    auth::{KeyInfo, permission},
     error::{Error, Kind, Result},
     store::StoreError,
 };
@@ -200,3 +201,14 @@ const AWAY: [&str; 3] = [".delete", ".revoke", ".disable"];
 /// What changes the version that runs.
 const VERSIONED: [&str; 3] = ["/api/v1/versions", "/api/v1/config", "/api/v1/rollout"];
 const RUNNING: &str = "/api/v1/rollout";
+
+/// For who writes revocations that the store had not taken: each is an action that is done now.
+pub fn written_late(audit: Arc<Audit>) -> impl Fn(KeyInfo) -> BoxFuture<'static, ()> + Send + Sync + 'static {
+    move |info| {
+        let audit = audit.clone();
+        Box::pin(async move {
+            let entry = Entry::system("keys.delete").object(info.id.clone()).after(info.json());
+            audit.record_done(entry).await;
+        })
+    }
+}

@@ -413,6 +413,15 @@ impl Call {
         time.map(|time| Some(time.into())).map_err(|_| wrong())
     }
 
+    /// `from` and `to`, in this order where both are there.
+    pub fn span(&self) -> Result<(Option<SystemTime>, Option<SystemTime>)> {
+        let (from, to) = (self.time("from")?, self.time("to")?);
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(Error::invalid("from", "it is later than `to`"));
+        }
+        Ok((from, to))
+    }
+
     /// Rows a page.
     pub fn limit(&self) -> Result<usize> {
         let Some(text) = self.query("limit") else { return Ok(50) };

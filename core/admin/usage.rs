@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     AdminState,
-    reads::{number, unreadable},
+    reads::{self, unreadable},
     reply::{self, Feed, Reply},
     routes::Call,
 };
@@ -69,7 +69,7 @@ pub(super) fn form(call: &Call) -> Result<Form> {
 
 async fn page(state: &AdminState, call: &Call, report: &Report) -> Result<Reply> {
     let limit = call.limit()?;
-    let start = usize::try_from(number(call, "cursor")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let start = reads::start(call)?;
     let end = start.saturating_add(limit);
     let (mut passed, mut data, mut more) = (0, Vec::<Value>::new(), false);
     for window in report.windows() {

@@ -16,6 +16,7 @@ use super::{
     row::{Row, SecretRow},
     table::Hash,
     terms::{self, TermsRow},
+    unwritten::Unwritten,
 };
 use crate::{
     config::{self, Configured, Limits, Secret, identity},
@@ -28,6 +29,7 @@ pub struct Keys {
     pub(super) table: Arc<Table>,
     pub(super) store: Arc<dyn Store>,
     pub(super) revisions: Revisions,
+    pub(super) unwritten: Unwritten,
     /// Heard of since before the table was loaded, so that nothing is missed; until somebody follows them.
     pub(super) changes: std::sync::Mutex<Option<Changes>>,
 }
@@ -78,7 +80,7 @@ impl Keys {
         table.set_required(auth.required);
         table.set_configured(who);
         let revisions = Revisions::open(store.clone()).await?;
-        let keys = Keys { table: Arc::new(table), store, revisions, changes };
+        let keys = Keys { table: Arc::new(table), store, revisions, unwritten: Unwritten::default(), changes };
         keys.load().await?;
         Ok(Arc::new(keys))
     }
@@ -146,20 +148,26 @@ impl Keys {
     pub async fn list(&self, after: Option<&str>, limit: usize) -> Result<Vec<KeyInfo>> {
         let now = SystemTime::now();
         let rows = self.store.scan(store::Table::Keys, b"", after.map(str::as_bytes), limit).await.map_err(failed)?;
-        rows.iter().map(|(id, value)| parse(id, value).map(|(id, row)| row.info(id, now))).collect()
+        let shown = |(id, mut row): (&str, Row)| {
+            self.unwritten.over(id, &mut row);
+            row.info(id, now)
+        };
+        rows.iter().map(|(id, value)| parse(id, value).map(shown)).collect()
     }
 
     pub async fn one(&self, id: &str) -> Result<KeyInfo> {
         Ok(self.row(id).await?.0.info(id, SystemTime::now()))
     }
 
-    /// A second revocation changes nothing. `cut`: what runs with it is ended too.
+    /// A second revocation changes nothing. `cut`: what runs with it is ended too. It holds here even where the error says that
+    /// the store did not take it.
     pub async fn revoke(&self, id: &str, cut: bool) -> Result<KeyInfo> {
         let mut turn = self.revisions.turn().await;
         let now = SystemTime::now();
         loop {
             let (mut row, before) = self.row(id).await?;
-            if row.revoked.is_some() && (!cut || row.cut) {
+            let waits = self.unwritten.over(id, &mut row);
+            if row.revoked.is_some() && (!cut || row.cut) && !waits {
                 return Ok(row.info(id, now));
             }
             row.revoked.get_or_insert(expiry::to_seconds(now));
@@ -169,7 +177,11 @@ impl Keys {
             match turn.write(&[before], vec![put(id, &row)?]).await {
                 // Another gateway changed the key meanwhile: it is revoked all the same.
                 Err(error) if error.code() == CONFLICT => {}
-                written => return written.map(|()| row.info(id, now)),
+                Err(error) => return Err(self.unwritten.keep(id, &row, self.store.node().is_some(), error)),
+                Ok(()) => {
+                    self.unwritten.written(id);
+                    return Ok(row.info(id, now));
+                }
             }
         }
     }
@@ -273,7 +285,7 @@ impl Keys {
         }
     }
 
-    /// A key's row, and what it must still be when it is written.
+    /// A key's row as it holds here, and what it must still be in the store when it is written.
     async fn row(&self, id: &str) -> Result<(Row, Op)> {
         let unknown =
             || Error::new(Kind::NotFound, format!("no key has the id {id:?}; list the keys to see their ids"));
@@ -281,7 +293,8 @@ impl Keys {
             return Err(unknown());
         }
         let value = self.store.read(store::Table::Keys, id.as_bytes()).await.map_err(failed)?.ok_or_else(unknown)?;
-        let (_, row) = parse(id.as_bytes(), &value)?;
+        let (_, mut row) = parse(id.as_bytes(), &value)?;
+        self.unwritten.over(id, &mut row);
         Ok((row, Op::put(store::Table::Keys, id, value)))
     }
 

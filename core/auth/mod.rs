@@ -21,6 +21,7 @@ mod sync;
 pub mod table;
 pub mod terms;
 pub mod tokens;
+mod unwritten;
 
 pub use credential::{credential, in_protocol};
 pub use keys::{Keys, NewKey};

@@ -50,7 +50,9 @@ impl Keys {
     pub fn apply(&self, table: store::Table, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         match (table, value) {
             (store::Table::Keys, Some(value)) => {
-                let (id, row) = parse(key, value)?;
+                let (id, mut row) = parse(key, value)?;
+                // What another gateway wrote meanwhile does not let a revoked key in.
+                self.unwritten.over(id, &mut row);
                 // Of the oldest secrets it may have dropped another than this gateway knows of.
                 let dropped = if row.secrets.len() < MAX_SECRETS { Vec::new() } else { self.table.hashes_of(id) };
                 let hashes = hashes(id, &row)?;

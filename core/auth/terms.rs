@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
-    config::{self, Limits, Terms, Urgency, file, identity},
+    config::{self, Budget, Limits, Terms, Urgency, file, identity},
     error::{Error, Result},
 };
 
@@ -50,13 +50,20 @@ impl TermsRow {
         set(body, "operations", &mut self.operations)?;
         set(body, "ip_ranges", &mut self.ip_ranges)?;
         set(body, "limits", &mut self.limits)?;
+        if body.get("budgets").is_some_and(|all| !all.is_array() && !all.is_null()) {
+            return Err(Error::invalid("budgets", format!("a list of budgets such as [{A_BUDGET}]")));
+        }
         set(body, "budgets", &mut self.budgets)?;
         if let Some(budget) = body.remove("budget") {
+            let one = !budget.is_array();
             self.budgets = match budget {
                 Value::Null => None,
                 Value::Array(all) => Some(all),
                 one => Some(vec![one]),
             };
+            // Here, where it is known by which name it was called.
+            let place = |n: usize| if one { "budget".to_owned() } else { format!("budget[{n}]") };
+            budgets_of(self.budgets.as_deref().unwrap_or_default(), place)?;
         }
         set(body, "budget_fallback", &mut self.budget_fallback)?;
         set(body, "defaults", &mut self.defaults)?;
@@ -111,21 +118,8 @@ impl TermsRow {
                 networks.push(identity::network(range).map_err(|e| Error::invalid(format!("ip_ranges[{n}]"), e))?);
             }
         }
-        let mut bounds = Vec::new();
-        for (n, budget) in budgets.iter().flatten().enumerate() {
-            bounds.push(config::budget(budget).map_err(|(key, e)| Error::invalid(format!("budgets[{n}].{key}"), e))?);
-        }
-        let twice = |n: usize| bounds[..n].iter().any(|other| other.per == bounds[n].per);
-        if let Some(n) = (0..bounds.len()).find(|n| twice(*n)) {
-            return Err(Error::invalid(
-                format!("budgets[{n}].per"),
-                "there are two budgets with this window: keep one",
-            ));
-        }
+        let bounds = budgets_of(budgets.as_deref().unwrap_or_default(), |n| format!("budgets[{n}]"))?;
         check_names("budget_fallback", budget_fallback.as_deref())?;
-        if bounds.len() > MOST_BUDGETS {
-            return Err(Error::invalid("budgets", format!("at most {MOST_BUDGETS}, one for each window")));
-        }
         let defaults = match defaults {
             None => Map::new(),
             Some(raw) => {
@@ -160,6 +154,36 @@ impl TermsRow {
             data,
         })
     }
+}
+
+/// Bounds as they were written, or the first mistake in them. `place`: what the caller called each of them.
+fn budgets_of(raw: &[Value], place: impl Fn(usize) -> String) -> Result<Vec<Budget>> {
+    let mut bounds: Vec<Budget> = Vec::with_capacity(raw.len());
+    for (n, budget) in raw.iter().enumerate() {
+        let place = place(n);
+        let bound = budget_of(budget, &place)?;
+        if bounds.iter().any(|other| other.per == bound.per) {
+            return Err(Error::invalid(format!("{place}.per"), "there are two budgets with this window: keep one"));
+        }
+        bounds.push(bound);
+    }
+    if bounds.len() > MOST_BUDGETS {
+        return Err(Error::invalid("budgets", format!("at most {MOST_BUDGETS}, one for each window")));
+    }
+    Ok(bounds)
+}
+
+fn budget_of(raw: &Value, place: &str) -> Result<Budget> {
+    let Value::Object(fields) = raw else {
+        return Err(Error::invalid(place, format!("a budget is an object such as {A_BUDGET}")));
+    };
+    for needed in ["usd", "per"] {
+        if !fields.contains_key(needed) {
+            let message = format!("a budget needs `{needed}`: it is an object such as {A_BUDGET}");
+            return Err(Error::invalid(format!("{place}.{needed}"), message));
+        }
+    }
+    config::budget(raw).map_err(|(key, e)| Error::invalid(format!("{place}.{key}"), e))
 }
 
 /// A field of a body, if it is there.
@@ -257,3 +281,4 @@ pub const FIELDS: [&str; 11] = [
 ];
 const MOST_ENTRIES: usize = 200;
 const MOST_BUDGETS: usize = 8;
+const A_BUDGET: &str = r#"{"usd": 5, "per": "month"}"#;

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue};
 mod memory;
 mod people;
 mod rights;
+mod unwritten;
 
 use super::*;
 use crate::{

@@ -308,6 +308,7 @@ impl Running {
         let token = config.admin.token.clone();
         let (facts, deployment) = (gateway.clone(), deploy.clone());
         let followed = shared::follow(&store, &keys, &budgets, &secrets, &close);
+        let catching_up = keys.clone().catch_up(admin::written_late(audit.clone()), close.clone());
         let plane = Arc::new(admin::AdminState {
             keys,
             ledger: ledger.clone(),
@@ -337,6 +338,7 @@ impl Running {
             tokio::spawn(spare::let_go(close.clone())),
             tokio::spawn(pressed(&gateway, close.clone())),
             tokio::spawn(audit.run(close.clone())),
+            tokio::spawn(catching_up),
             tokio::spawn(secrets.run(close.clone())),
             tokio::spawn(deploy.clone().follow_secrets(close.clone())),
             tokio::spawn(deploy.clone().watch_over(close.clone())),

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, BufWriter},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -113,16 +113,19 @@ fn write(directory: &Directory, db: &::sled::Db, tally: Tally, to: Option<PathBu
 /// An export that is being written beside its place: whole before it has its name, and gone if it never is.
 pub(super) struct Fresh {
     directory: Directory,
+    /// A name of ours in the data directory.
+    own: bool,
     path: PathBuf,
     fresh: PathBuf,
     done: bool,
 }
 
 impl Fresh {
-    /// `to`, or a dated name in the data directory.
+    /// `to`, or a dated name in the data directory. Refuses what no file may take the place of.
     pub fn new(directory: &Directory, to: Option<PathBuf>) -> Result<Fresh> {
+        let own = to.is_none();
         let path = match to {
-            Some(path) => path,
+            Some(path) => place(path)?,
             None => {
                 let made = DirBuilder::new().recursive(true).mode(0o700).create(directory.beside(FOLDER));
                 made.map_err(|e| directory.io(e))?;
@@ -132,7 +135,7 @@ impl Fresh {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
         let fresh = path.with_file_name(name);
-        Ok(Fresh { directory: directory.clone(), path, fresh, done: false })
+        Ok(Fresh { directory: directory.clone(), own, path, fresh, done: false })
     }
 
     pub fn writer(&self, header: &Header) -> Result<Out> {
@@ -160,10 +163,55 @@ impl Fresh {
 
     fn failed(&self, error: io::Error) -> StoreError {
         match self.directory.io(error) {
-            StoreError::Io { source, .. } => StoreError::Io { path: self.path.clone(), source },
+            StoreError::Io { source, .. } => unwritable(&self.path, source),
+            // Another disk than the store's, for all that is known.
+            StoreError::Full(source) if !self.own => unwritable(&self.path, source),
             other => other,
         }
     }
+}
+
+/// Where an export to `to` goes: through symlinks to what they name, so that they stay. Only a file, or nothing, may be there.
+pub(super) fn place(to: PathBuf) -> Result<PathBuf> {
+    match fs::metadata(&to) {
+        Ok(found) if !found.is_file() => {
+            let kind = found.file_type();
+            let what = if kind.is_dir() {
+                "a folder"
+            } else if kind.is_fifo() {
+                "a pipe"
+            } else if kind.is_socket() {
+                "a socket"
+            } else {
+                "a device"
+            };
+            let message =
+                format!("this is {what}, and an export takes the place of what it is written to: name a file");
+            Err(StoreError::File { path: to, message })
+        }
+        Ok(_) if to.is_symlink() => fs::canonicalize(&to).map_err(|e| unwritable(&to, e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(absent(to)),
+        Err(e) => Err(unwritable(&to, e)),
+        Ok(_) => Ok(to),
+    }
+}
+
+/// What a symlink names that is not there yet; anything else as it is.
+fn absent(mut to: PathBuf) -> PathBuf {
+    for _ in 0..MOST_LINKS {
+        let Ok(named) = fs::read_link(&to) else { break };
+        to = to.parent().unwrap_or(Path::new("")).join(named);
+    }
+    to
+}
+
+fn unwritable(path: &Path, why: io::Error) -> StoreError {
+    let hint = match why.kind() {
+        io::ErrorKind::NotFound => "make its folder first, or choose another place",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space, or choose another place",
+        _ => "choose a place that can be written",
+    };
+    StoreError::Export { path: path.to_owned(), why, hint }
 }
 
 impl Drop for Fresh {
@@ -221,3 +269,5 @@ const AGAIN: Duration = Duration::from_secs(60);
 const REST: u32 = 50;
 const KEPT: usize = 5;
 const KEPT_DAYS: usize = 7;
+/// As many symlinks as Linux follows.
+const MOST_LINKS: usize = 40;

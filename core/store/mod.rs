@@ -211,6 +211,9 @@ pub enum StoreError {
     Closed,
     #[error("the store in {path} failed: {source}")]
     Io { path: PathBuf, source: io::Error },
+    // Not `source`: the command line tells that after the sentence, and it stands in it already.
+    #[error("the export could not be written to {path}: {why}: {hint}")]
+    Export { path: PathBuf, why: io::Error, hint: &'static str },
     #[error("{path}: {message}")]
     File { path: PathBuf, message: String },
     #[error("{at} cannot be reached ({why}): changes are refused until it answers")]
@@ -253,6 +256,16 @@ impl StoreError {
             | StoreError::Unanswered { .. }
             | StoreError::Replaced { .. } => 503,
             _ => 500,
+        }
+    }
+
+    /// Why a change was not kept, as a part of a sentence.
+    pub fn why(&self) -> String {
+        match self {
+            StoreError::Full(_) | StoreError::NoRoom { .. } => "the disk that holds the store is full".to_owned(),
+            StoreError::SharedFull { at } => format!("{at} is full"),
+            StoreError::Unreachable { at, why } => format!("{at} cannot be reached ({why})"),
+            other => other.to_string(),
         }
     }
 

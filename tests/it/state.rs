@@ -122,6 +122,51 @@ fn a_full_disk_leaves_serving_alone_refuses_changes_and_heals() {
     assert_eq!((ask(&address, &key), ask(&address, &after), ask(&address, &victim)), (200, 200, 401));
 }
 
+/// Revoked while nothing could be written: told as what it is, and written as soon as there is room, by nobody's hand.
+#[test]
+fn a_key_revoked_on_a_full_disk_is_shown_so_and_stays_revoked() {
+    let place = folder("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n");
+    let data = place.path().join("data");
+    let _disk = match Disk::mount(&data, "24m") {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let (mut gateway, address, admin) = serve(place.path());
+    let admin = admin.trim_start_matches("http://").to_owned();
+    let (_, made) = http(&admin, "POST", "/api/v1/keys", r#"{"name":"victim"}"#);
+    let (id, victim) = (made["id"].as_str().expect("id"), made["key"].as_str().expect("key"));
+    let path = format!("/api/v1/keys/{id}");
+
+    Disk::fill(&data);
+    let body = serde_json::json!({ "name": "n", "models": vec!["x".repeat(150); 100] }).to_string();
+    let full = (0..2_000).any(|_| http(&admin, "POST", "/api/v1/keys", &body).0 == 507);
+    assert!(full, "the disk never got full");
+    let (status, answer) = http(&admin, "DELETE", &path, "");
+    assert!(status == 507 && answer["error"]["code"] == "store_full", "{answer}");
+    let message = answer["error"]["message"].as_str().expect("message");
+    for words in [id, "is refused by this gateway from now on", "as soon as there is room", "until then a restart"] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    assert!(!message.contains("nothing was changed"), "{message}");
+    assert_eq!(ask(&address, victim), 401);
+    let (_, shown) = http(&admin, "GET", &path, "");
+    assert!(shown["status"] == "revoked" && shown["revoked"].is_string(), "{shown}");
+    let (_, listed) = http(&admin, "GET", "/api/v1/keys?status=revoked", "");
+    assert_eq!(listed["data"][0]["id"], *id, "{listed}");
+
+    fs::remove_file(data.join("ballast")).expect("room");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let told = "/api/v1/audit?action=keys.delete&actor=system&outcome=done";
+    while http(&admin, "GET", told, "").1["data"][0]["object"] != *id {
+        assert!(Instant::now() < deadline, "it was never written");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    gateway.0.kill().expect("kill");
+    gateway.0.wait().expect("wait");
+    let (_gateway, address, _) = serve(place.path());
+    assert_eq!(ask(&address, victim), 401, "refused after a restart, too");
+}
+
 #[test]
 fn a_running_gateway_exports_and_a_stopped_one_imports() {
     let place = folder("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n");

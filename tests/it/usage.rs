@@ -179,6 +179,51 @@ async fn usage_wants_a_group_and_times_that_exist() {
 }
 
 #[tokio::test]
+async fn lists_of_requests_say_which_parameter_is_wrong_and_what_it_takes() {
+    let gateway = Gateway::start("").await;
+    let backwards = "from=2026-11-29&to=2026-11-01";
+    for (path, param, words) in [
+        ("requests?status=abc".to_owned(), "status", "a number such as 429"),
+        ("requests?status=70000".to_owned(), "status", "a number such as 429"),
+        ("requests?cursor=abc".to_owned(), "cursor", "pass a cursor on as it came"),
+        ("models?cursor=abc".to_owned(), "cursor", "pass a cursor on as it came"),
+        (format!("requests?{backwards}"), "from", "it is later than `to`"),
+        (format!("requests/export?{backwards}"), "from", "it is later than `to`"),
+        (format!("experiments?{backwards}"), "from", "it is later than `to`"),
+        (format!("audit?{backwards}"), "from", "it is later than `to`"),
+    ] {
+        let answer = gateway.admin("GET", &format!("/api/v1/{path}"), "").await;
+        let error = &answer.json()["error"];
+        assert!(answer.status == 400 && error["param"] == param, "{path}: {error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(words)), "{path}: {error}");
+    }
+    // A time that has not come yet is nothing wrong.
+    assert_eq!(gateway.admin("GET", "/api/v1/requests?from=2999-01-01", "").await.status, 200);
+}
+
+/// By the name that the caller gave it, with a budget to copy.
+#[tokio::test]
+async fn a_budget_that_is_not_right_is_told_by_the_name_that_the_caller_gave_it() {
+    let gateway = Gateway::start("").await;
+    let example = r#"{"usd": 5, "per": "month"}"#;
+    for (budget, param, words) in [
+        (r#""budget":{"usd":5}"#, "budget.per", example),
+        (r#""budget":{"per":"day"}"#, "budget.usd", example),
+        (r#""budget":"50/month""#, "budget", example),
+        (r#""budget":50"#, "budget", example),
+        (r#""budget":[{"usd":5}]"#, "budget[0].per", example),
+        (r#""budgets":[{"usd":5}]"#, "budgets[0].per", example),
+        (r#""budgets":"50/month""#, "budgets", example),
+        (r#""budget":{"usd":5,"per":"year"}"#, "budget.per", "month"),
+    ] {
+        let answer = gateway.admin("POST", "/api/v1/keys", &format!(r#"{{"name":"k",{budget}}}"#)).await;
+        let error = &answer.json()["error"];
+        assert!(answer.status == 400 && error["param"] == param, "{budget}: {error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(words)), "{budget}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_guard_refuses_costs_what_was_used_until_then() {
     let upstream = Upstream::saying(answer(100, 0, 10)).await;
     let script = "const STREAM = \"whole\";\n\

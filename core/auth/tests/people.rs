@@ -129,8 +129,13 @@ async fn bad_input_is_refused_with_its_field_and_changes_nothing() {
         (json!({ "name": "x", "models": [] }), "models"),
         (json!({ "name": "x", "limits": { "requests_per_minute": -1 } }), "limits"),
         (json!({ "name": "x", "limits": { "requests_per_minute": 0 } }), "limits.requests_per_minute"),
-        (json!({ "name": "x", "budget": { "usd": -5, "per": "month" } }), "budgets[0].usd"),
-        (json!({ "name": "x", "budget": { "usd": 5, "per": "year" } }), "budgets[0].per"),
+        (json!({ "name": "x", "budget": { "usd": -5, "per": "month" } }), "budget.usd"),
+        (json!({ "name": "x", "budget": { "usd": 5, "per": "year" } }), "budget.per"),
+        (json!({ "name": "x", "budget": [{ "usd": 5, "per": "day" }, { "per": "month" }] }), "budget[1].usd"),
+        (json!({ "name": "x", "budget": [{ "usd": 5, "per": "day" }, { "usd": 6, "per": "day" }] }), "budget[1].per"),
+        (json!({ "name": "x", "budgets": [{ "usd": -5, "per": "month" }] }), "budgets[0].usd"),
+        (json!({ "name": "x", "budgets": [{ "usd": 5 }] }), "budgets[0].per"),
+        (json!({ "name": "x", "budgets": "50/month" }), "budgets"),
         (json!({ "name": "x", "ip_ranges": ["10.0.0.1/8"] }), "ip_ranges[0]"),
         (json!({ "name": "x", "ip_ranges": [] }), "ip_ranges"),
         (json!({ "name": "x", "operations": ["chatt"] }), "operations[0]"),
@@ -283,6 +288,7 @@ async fn a_second_gateway_on_the_store_takes_changes_up() {
         table: Arc::new(one.table().twin()),
         store: store.clone(),
         revisions: crate::auth::revision::Revisions::open(store.clone()).await.unwrap(),
+        unwritten: Default::default(),
         changes: std::sync::Mutex::new(None),
     };
     let told = [(store::Table::Identities, "t/hr")];

@@ -1,5 +1,5 @@
 //! What only files can go wrong with; the contract that every backend keeps is in `contract.rs`, kills in `kill.rs`, damage in
-//! `damage.rs`, full disks in `full.rs`, what is shared in `redis.rs`
+//! `damage.rs`, full disks in `full.rs`, where exports go in `exporting.rs`, what is shared in `redis.rs`
 //! and `volatile.rs`.
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
@@ -10,6 +10,7 @@ use crate::config::StoreKind;
 mod compiled;
 mod contract;
 mod damage;
+mod exporting;
 mod full;
 mod kill;
 mod migrating;
