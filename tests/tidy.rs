@@ -229,8 +229,8 @@ const LIBRARIES: &[(&[&str], &[&str], &str)] = &[
     (&["wasmtime"], &["core/plugin/"], "plugins are another kind"),
     (
         &["rustix"],
-        &["core/plugin/engine.rs", "core/store/directory.rs", "core/clock.rs"],
-        "the processor time of a thread, the room on a disk and the coarse clock, which std does not tell",
+        &["core/plugin/engine.rs", "core/store/directory.rs", "core/store/files.rs", "core/clock.rs"],
+        "the processor time of a thread, the room on a disk, as it is and as it is kept for a file, and the coarse clock, which std does not tell",
     ),
     (&["sha2"], &["core/auth/table.rs"], "what hashes each request's key; all other digests are aws-lc's"),
     (

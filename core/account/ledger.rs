@@ -233,6 +233,7 @@ impl Ledger {
             let file = open.file.as_mut().ok_or(crate::store::StoreError::Closed)?;
             let lines: Vec<&[u8]> = sheets.iter().map(|sheet| &sheet.lines[..]).collect();
             file.append(&lines)?;
+            file.keep_room(ROOM);
             open.unsynced = true;
             Ok(open.begins + file.len())
         };
@@ -374,6 +375,9 @@ pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + 
 
 /// At most a second of records is lost by a power cut, and none by a crash of the process.
 const SYNC: Duration = Duration::from_secs(1);
+/// Bytes of lines, two thousand or so, that the disk keeps free for the running hour: what is spent while it is full is not forgotten by a
+/// kill.
+const ROOM: u64 = 2 << 20;
 /// Seconds between two notes of the sums.
 const NOTED: u32 = 5;
 const FOLDER: &str = "records";

@@ -24,6 +24,8 @@ pub struct Files {
 pub struct Appender {
     file: Arc<File>,
     len: u64,
+    /// As far into the file the disk has room for it already.
+    room: u64,
     directory: Directory,
 }
 
@@ -72,7 +74,7 @@ impl Files {
             if len < found {
                 file.set_len(len)?;
             }
-            Ok(Appender { file: Arc::new(file), len, directory: self.directory.clone() })
+            Ok(Appender { file: Arc::new(file), len, room: 0, directory: self.directory.clone() })
         };
         open().map_err(|e| self.directory.io(e))
     }
@@ -119,7 +121,7 @@ impl Files {
             let path = self.folder.join(name);
             let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
             File::open(&self.folder)?.sync_all()?;
-            Ok(Appender { file: Arc::new(file), len: 0, directory: self.directory.clone() })
+            Ok(Appender { file: Arc::new(file), len: 0, room: 0, directory: self.directory.clone() })
         };
         open().map_err(|e| self.directory.io(e))
     }
@@ -167,11 +169,28 @@ impl Appender {
                 Ok(())
             }
             Err(e) => {
+                // That gives back the room as well.
                 let _ = self.file.set_len(self.len);
+                self.room = 0;
                 Err(self.directory.io(e))
             }
         }
     }
+
+    /// So many bytes more will have room even if the disk is full by then. Asks for it in pieces of half as much; a disk that has
+    /// none, or that cannot promise any, is asked again with the next call.
+    #[cfg(target_os = "linux")]
+    pub fn keep_room(&mut self, ahead: u64) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        if self.room < self.len + ahead / 2
+            && fallocate(&*self.file, FallocateFlags::KEEP_SIZE, self.len, ahead).is_ok()
+        {
+            self.room = self.len + ahead;
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn keep_room(&mut self, _ahead: u64) {}
 
     /// Bytes in the file.
     pub fn len(&self) -> u64 {

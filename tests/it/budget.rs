@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     auth::{CONVERSATIONS, refusal, walk},
     family::{FAMILIES, Family, Openai},
+    state::Disk,
     support::{Answer, End, Gateway, Process, Say, Upstream, begin, eventually, read_until, request},
 };
 
@@ -543,6 +544,54 @@ async fn killed_often_at(point: Point, rounds: usize) -> usize {
         killed_at(point, &upstream, &config).await;
     }
     rounds
+}
+
+/// What is spent while the store takes nothing is in the records, which have room of their own: no kill makes a budget new.
+#[tokio::test]
+async fn what_is_spent_on_a_full_disk_stays_spent_after_a_kill() {
+    let upstream = Upstream::saying(Say::json(Openai.whole("x"))).await;
+    let config = format!(
+        "[store]\nkind = \"sled\"\nbudget_lease = \"1s\"\n{}{A_DOLLAR}{}",
+        research("usd = 100, per = \"total\""),
+        upstream.provider("up", "openai_chat")
+    );
+    let mut gateway = Process::start(&config, &[]).await;
+    let data = gateway.path().join("data");
+    gateway.halt();
+    std::fs::remove_dir_all(&data).expect("a data directory");
+    let _disk = match Disk::mount(&data, "24m") {
+        Ok(disk) => disk,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    gateway.again().await;
+    let key = new_key(&gateway).await;
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    let body = Openai.body("up/m", false, "hello");
+    let ask = async |addr| request(addr, "POST", "/v1/chat/completions", &headers, body.as_bytes()).await.status;
+    assert_eq!(ask(gateway.addr).await, 200);
+    eventually("it is on the ledger", async || ledger_of(&gateway).await == 1.0).await;
+    for gently in [false, true] {
+        let before = ledger_of(&gateway).await;
+        Disk::fill(&data);
+        for _ in 0..40 {
+            assert_eq!(ask(gateway.addr).await, 200);
+        }
+        eventually("they are on the ledger", async || ledger_of(&gateway).await == before + 40.0).await;
+        match gently {
+            true => gateway.halt(),
+            false => gateway.kill(),
+        }
+        std::fs::remove_file(data.join("ballast")).expect("room");
+        gateway.again().await;
+        assert!(usd(&budget_of(&gateway).await, "spent_usd") >= before + 40.0, "gently: {gently}");
+        eventually("the counter equals the ledger", async || {
+            let spent = usd(&budget_of(&gateway).await, "spent_usd");
+            spent == before + 40.0 && ledger_of(&gateway).await == spent
+        })
+        .await;
+    }
+    gateway.halt();
 }
 
 #[tokio::test]

@@ -659,6 +659,12 @@ impl Process {
         self.child.wait().expect("wait");
     }
 
+    /// As `kill -9` does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
     pub async fn again(&mut self) {
         let (dir, env) = (self.dir.take().expect("a folder"), std::mem::take(&mut self.env));
         *self = Process::run(dir, env).await;
@@ -673,18 +679,14 @@ impl Process {
 
     /// `kill -9`, and a new process on the same folder.
     pub async fn kill_and_restart(&mut self) {
-        self.child.kill().expect("kill");
-        self.child.wait().expect("wait");
-        let (dir, env) = (self.dir.take().expect("a folder"), std::mem::take(&mut self.env));
-        *self = Process::run(dir, env).await;
+        self.kill();
+        self.again().await;
     }
 
     /// As SIGTERM does, and a new process on the same folder.
     pub async fn restart(&mut self) {
-        self.terminate();
-        self.child.wait().expect("wait");
-        let (dir, env) = (self.dir.take().expect("a folder"), std::mem::take(&mut self.env));
-        *self = Process::run(dir, env).await;
+        self.halt();
+        self.again().await;
     }
 
     pub async fn admin(&self, method: &str, path: &str, body: &str) -> Answer {
