@@ -5,6 +5,7 @@ mod delivery;
 mod pace;
 pub mod resume;
 mod staged;
+mod weight;
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use self::{
     pace::{Pace, Verdict},
     resume::{Joint, Sofar},
     staged::observe,
+    weight::Weight,
 };
 use crate::{
     call::Call,
@@ -75,7 +77,7 @@ pub struct Streaming {
     /// A stage asked for the next target (only before commit).
     pub next: Option<String>,
     /// Of model output, as the upstream sent it.
-    text_bytes: u64,
+    weight: Weight,
     /// How long a held-back stream may be silent.
     keep_alive: Duration,
     target: Candidate,
@@ -149,7 +151,7 @@ impl Streaming {
             max_lead: server.max_event.saturating_mul(2),
             first_output: None,
             terminal: false,
-            text_bytes: 0,
+            weight: Weight::default(),
             filtered: false,
             late: None,
             whole: false,
@@ -266,7 +268,7 @@ impl Streaming {
     fn judge(&mut self, exchange: &mut Exchange) -> Result<()> {
         let output = match &self.way {
             Way::Lane(lane) => lane.text_bytes(),
-            Way::Model(_) => self.text_bytes,
+            Way::Model(_) => self.weight.text_bytes,
         };
         let verdict = self.paced().map(|pace| pace.judge(output));
         match verdict {

@@ -19,11 +19,14 @@ use serde_json::{Map, Value};
 use self::beside::Beside;
 pub use self::wire::Wire;
 use crate::{
-    account::{Attempt, Record, SettleQueue, estimate::Size},
+    account::{
+        Attempt, Record, SettleQueue,
+        estimate::{Size, tokens_of},
+    },
     auth::Principal,
     cache::{Landed, Leading},
     clock,
-    codec::{ClientView, document::Document},
+    codec::{ClientView, OutputBound, document::Document},
     context::{Context, Step},
     error::Error,
     experiment::Part,
@@ -308,6 +311,15 @@ impl Exchange {
     pub fn accepted(&mut self) {
         if let Some(running) = &mut self.running {
             running.accepted = true;
+        }
+    }
+
+    /// A whole answer is there: what it said, in bytes of text, where its upstream did not count it, and how long it may have been.
+    pub fn counted_or(&mut self, said: impl FnOnce() -> u64, bound: impl FnOnce() -> OutputBound) {
+        let counted = self.record.usage.as_ref().and_then(|usage| usage.output_tokens);
+        if counted.is_none() && !self.background {
+            self.size.most = bound().most();
+            self.size.arrived = tokens_of(said());
         }
     }
 

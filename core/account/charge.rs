@@ -36,15 +36,15 @@ pub(super) fn count(record: &mut Record, size: &Size, estimates: &Estimates) {
     }
     let free = row.usage.is_none() && row.cost_nano_usd == Some(0) && size.arrived == 0;
     let lacks = known.input_tokens.is_none() || (known.output_tokens.is_none() && size.arrived > 0);
-    // Of a stream that ended early the upstream told what it knew at its beginning, if anything.
-    let late = size.cut && size.arrived > known.output_tokens.unwrap_or(0);
+    let came = size.answered(known.output_tokens);
+    let late = came.is_some() && known.output_tokens.is_some();
     // A picture, a minute of sound or a rerank is known without tokens.
     let by_piece = known.units.is_some() && row.cost_nano_usd.is_some() && known.output_tokens.is_none();
     if free || by_piece || !(lacks || late) {
         return;
     }
     let input = known.input_tokens.unwrap_or_else(|| size.tokens(&row.target, estimates));
-    let output = if late || known.output_tokens.is_none() { Some(size.arrived) } else { known.output_tokens };
+    let output = came.or(known.output_tokens);
     let usage = Usage { input_tokens: Some(input), output_tokens: output, ..known };
     let began = Minute::of_id(&record.id).map_or(SystemTime::UNIX_EPOCH, Minute::start);
     row.cost_nano_usd = size.rates.as_ref().and_then(|rates| rates.cost_at(&usage, began));

@@ -43,8 +43,12 @@ pub struct Size {
     pub media_bytes: u64,
     /// Tokens of the answer that came by, as far as they can be told without reading it.
     pub arrived: u64,
+    /// Of them those that came after its upstream had last counted.
+    pub since: u64,
     /// It ended before its upstream was done with it.
     pub cut: bool,
+    /// As long as it may be, by the request, all choices together; `None`: it does not say.
+    pub most: Option<u64>,
     /// Of the last attempt's target.
     pub rates: Option<Arc<Rates>>,
 }
@@ -59,7 +63,7 @@ impl Size {
 
     /// An attempt is sent.
     pub fn begin(&mut self, rates: &Option<Arc<Rates>>) {
-        (self.arrived, self.cut) = (0, false);
+        (self.arrived, self.since, self.cut) = (0, 0, false);
         self.rates.clone_from(rates);
     }
 
@@ -72,6 +76,19 @@ impl Size {
     #[inline]
     pub fn tokens_at(&self, target: (&str, &Seat), estimates: &Estimates) -> u64 {
         estimates.tokens_at(target, self.text_bytes).max(1) + self.media_tokens()
+    }
+
+    /// Tokens of the answer where its upstream counted none of them, or ended before it had counted them all. `None`: what is `known`
+    /// of it holds. An estimate is never more than the request let it become.
+    pub fn answered(&self, known: Option<u64>) -> Option<u64> {
+        let most = self.most.unwrap_or(u64::MAX);
+        match known {
+            None => Some(self.arrived.min(most)),
+            Some(_) if !self.cut || self.since == 0 => None,
+            // What was counted at the beginning was none of it, or not much.
+            Some(known) if self.since == self.arrived => Some(self.arrived.min(most)).filter(|came| *came > known),
+            Some(known) => Some((known + self.since).min(most)).filter(|came| *came > known),
+        }
     }
 
     fn media_tokens(&self) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, pin::pin, time::Duration};
 
-use super::{Streaming, Way, resume};
+use super::{Streaming, Way, resume, weight::Weight};
 use crate::{
     account::estimate::tokens_of,
     auth::cut::Watch,
@@ -67,6 +67,7 @@ impl Streaming {
                 Box::pin(inner.chain.error(&mut inner.cx, &mut error)).await;
                 if let Way::Lane(lane) = &mut streaming.way {
                     own = lane.last_words(&error).filter(|_| error.message == said);
+                    streaming.encoder.went_by(lane.next_number());
                 }
                 break Some(error);
             }
@@ -102,7 +103,7 @@ impl Streaming {
         if let Some(mut flight) = self.flight.take() {
             flight.failed(error, clock::now());
         }
-        self.text_bytes = 0;
+        self.weight = Weight::default();
         let next = resume::kept_alive(&mut *self.encoder, self.keep_alive, sink, later.go_on(exchange, &sofar)).await;
         let Some((next, echoes)) = next else { return Ok(false) };
         let Streaming { answer, way, raw, ended, target, began, flight, pace, idle, late, .. } = *next;
@@ -140,7 +141,6 @@ impl Streaming {
     /// What is known of its usage, for the ledger.
     pub fn note_usage(&mut self, exchange: &mut Exchange) {
         if let Way::Lane(lane) = &mut self.way {
-            self.text_bytes = lane.text_bytes();
             if let Some(usage) = lane.usage() {
                 exchange.used(usage);
             }
@@ -148,8 +148,11 @@ impl Streaming {
             if let Some(reason) = lane.finish_reason() {
                 exchange.finished(reason);
             }
+            self.weight = Weight { text_bytes: lane.text_bytes(), counted: lane.counted(), tokens: None };
         }
-        exchange.size.arrived = tokens_of(self.text_bytes);
+        let Weight { text_bytes, counted, .. } = self.weight;
+        exchange.size.arrived = tokens_of(text_bytes);
+        exchange.size.since = tokens_of(text_bytes.saturating_sub(counted));
         exchange.size.cut |= !self.whole;
     }
 }

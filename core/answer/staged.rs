@@ -29,9 +29,7 @@ impl Streaming {
                     self.ready = true;
                 }
                 self.terminal |= *event == Event::End;
-                if let Event::Delta { delta, .. } = event {
-                    self.text_bytes += delta.text_bytes();
-                }
+                self.weight.see(event);
             }
             raw.append(&mut events);
             if self.ready {
@@ -49,6 +47,7 @@ impl Streaming {
             if self.ended {
                 break;
             }
+            self.weight.see(&event);
             match &event {
                 Event::Start(start) => exchange.served(start.service_tier.as_deref()),
                 Event::Usage(usage) => exchange.used(usage),
@@ -56,7 +55,6 @@ impl Streaming {
                     self.filtered |= finish.reason == FinishReason::ContentFilter && self.first_output.is_none();
                     exchange.finished(finish.reason);
                 }
-                Event::Delta { delta, .. } => self.text_bytes += delta.text_bytes(),
                 _ => {}
             }
             if event.commits() && self.first_output.is_none() {

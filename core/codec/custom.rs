@@ -1,11 +1,14 @@
 //! Tools with free-text input, at upstreams that know only functions with JSON arguments. There the text travels as
 //! `{"input": "…"}`; here it is taken out again, so that the client gets back the kind of call that it declared. Whole
-//! answers and streams go through the same reader, whatever the pieces are.
+//! answers and streams go through the same reader, whatever the pieces are. What binds the text (a grammar) has two spellings,
+//! which are read here as one.
+
+use serde_json::{Map, Value};
 
 use super::StreamDecoder;
 use crate::{
     error::Result,
-    model::{Delta, Event, Part, PartStart, Request, Response, Tool, ToolKind},
+    model::{Delta, Event, Format, Part, PartStart, Request, Response, Tool, ToolKind, tool::Function},
 };
 
 /// The names of a request's tools with free-text input.
@@ -15,6 +18,33 @@ pub fn names(request: &Request) -> Vec<String> {
         _ => None,
     };
     request.tools.iter().filter_map(custom).collect()
+}
+
+/// Do requests of this format have tools with free text?
+pub fn knows(format: Format) -> bool {
+    matches!(format, Format::OpenaiChat | Format::OpenaiResponses)
+}
+
+/// What binds the text of this tool's calls, as a format other than `own` says it, flat: `{"type": "grammar", "syntax": …,
+/// "definition": …}`. `None`: nothing does.
+pub fn bound(function: &Function, own: Format) -> Option<Map<String, Value>> {
+    let (_, fields) = function.extra.any().filter(|(format, _)| function.custom && *format != own && knows(*format))?;
+    let said = fields.get("format").or_else(|| fields.get("$function.format"))?.as_object()?;
+    let kind = said.get("type").and_then(Value::as_str).filter(|kind| *kind != "text")?;
+    let mut flat = said.clone();
+    if let Some(Value::Object(inner)) = flat.shift_remove(kind) {
+        flat.extend(inner);
+    }
+    Some(flat)
+}
+
+/// The same with the kind's fields in an object of its name.
+pub fn nested(mut flat: Map<String, Value>) -> Value {
+    let Some(Value::String(kind)) = flat.shift_remove("type") else { return Value::Object(flat) };
+    let mut out = Map::new();
+    out.insert("type".into(), kind.as_str().into());
+    out.insert(kind, Value::Object(flat));
+    Value::Object(out)
 }
 
 /// Calls of these tools get their kind and their text back.

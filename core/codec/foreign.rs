@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::custom;
 use crate::{
     error::{Error, Result},
     model::{Extra, Format, Request, Tool},
@@ -37,7 +38,8 @@ pub fn refuse(extra: &Extra, own: Format, gives: &[&str]) -> Result<()> {
         return Err(Error::unsupported("response_format", message));
     }
     for (key, feature, message) in ABILITIES {
-        if theirs.contains_key(key) {
+        // An empty list asks for nothing; an empty object may ask for all that is usual.
+        if theirs.get(key).is_some_and(|value| value.as_array().is_none_or(|list| !list.is_empty())) {
             return Err(Error::unsupported(feature, message));
         }
     }
@@ -120,6 +122,11 @@ pub fn unread(request: &Request, own: Format) -> Vec<String> {
             names.push(format!("tools.{key}"));
         }
     }
+    // A tool with free text is one with JSON arguments there, and nothing binds what is in them.
+    let bound = |tool: &Tool| matches!(tool, Tool::Function(f) if custom::bound(f, own).is_some());
+    if !custom::knows(own) && request.tools.iter().any(bound) {
+        names.push("tools.format".to_owned());
+    }
     names
 }
 
@@ -194,10 +201,12 @@ const SHAPES: [&str; 3] = ["text", "json_object", "json_schema"];
 const SEARCH: &str =
     "this model's web search, if it has one, is a tool of its own; choose a model of your format's vendor";
 const CACHED: &str = "content cached at one vendor cannot be read by another; send the content itself";
-const ABILITIES: [(&str, &str, &str); 3] = [
+const SERVERS: &str = "a server of tools is called by your format's vendor only; choose one of its models";
+const ABILITIES: [(&str, &str, &str); 4] = [
     ("web_search_options", "web_search", SEARCH),
     ("cachedContent", "cached_content", CACHED),
     ("cached_content", "cached_content", CACHED),
+    ("mcp_servers", "mcp_servers", SERVERS),
 ];
 
 /// What is read in another place, or is about the call and not the answer.
@@ -232,7 +241,7 @@ const ELSEWHERE: [&str; 27] = [
 ];
 
 /// (its own family's word, the name under which it is told)
-const KNOBS: [(&str, &str); 50] = [
+const KNOBS: [(&str, &str); 49] = [
     // OpenAI
     ("prediction", "prediction"),
     ("store", "store"),
@@ -262,7 +271,6 @@ const KNOBS: [(&str, &str); 50] = [
     ("transforms", "transforms"),
     ("plugins", "plugins"),
     // Anthropic
-    ("mcp_servers", "mcp_servers"),
     ("cache_control", "cache_control"),
     ("speed", "speed"),
     ("inference_geo", "inference_geo"),
@@ -317,10 +325,12 @@ mod tests {
             json!({"reasoning": {"mode": "standard", "context": "auto", "effort": "low"}}),
             json!({"priority": null}),
             json!({"raw_prompting": false}),
+            json!({"mcp_servers": []}),
         ] {
             let mut dropped = Vec::new();
-            note(&extra(Format::Cohere, quiet), Format::OpenaiChat, &mut dropped);
+            note(&extra(Format::Cohere, quiet.clone()), Format::OpenaiChat, &mut dropped);
             assert!(dropped.is_empty(), "{dropped:?}");
+            assert!(refuse(&extra(Format::Cohere, quiet.clone()), Format::OpenaiChat, &[]).is_ok(), "{quiet}");
         }
         for (format, store, named) in [
             (Format::OpenaiChat, true, true),
@@ -362,6 +372,7 @@ mod tests {
             (json!({"generationConfig": {"responseModalities": ["IMAGE"]}}), "image_output"),
             (json!({"web_search_options": {}}), "web_search"),
             (json!({"cachedContent": "x"}), "cached_content"),
+            (json!({"mcp_servers": [{"type": "url"}]}), "mcp_servers"),
             (json!({"response_format": {"type": "grammar"}}), "response_format"),
             (json!({"$text": {"format": {"type": "lark"}}}), "response_format"),
         ] {

@@ -104,7 +104,7 @@ fn read_usage(format: Format, key: &str, usage: &[u8]) -> Option<Usage> {
     codec(format).read_usage(usage).or_else(|| {
         // The least that every format takes for an answer, with the usage in it.
         let around =
-            format!(r#"{{"choices":[],"content":[],"output":[],"candidates":[{{"finishReason":"STOP"}}],"{key}":"#);
+            format!(r#"{{"choices":[{{}}],"content":[],"output":[],"candidates":[{{"finishReason":"STOP"}}],"{key}":"#);
         codec(format).decode_response(&[around.as_bytes(), usage, b"}"].concat()).ok()?.usage
     })
 }

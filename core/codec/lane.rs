@@ -31,6 +31,9 @@ pub struct Lane {
     /// Bytes of output, as counted from the lengths of frames; what stands around it in a frame.
     output: u64,
     wrapping: u64,
+    /// So much of it had gone by when the upstream last counted, and with the frame of `last_usage`.
+    counted: u64,
+    usage_at: u64,
     format: Format,
     framing: Framing,
     committed: bool,
@@ -48,6 +51,8 @@ pub struct Lane {
     service_tier: Option<String>,
     /// The frame in which the upstream said that it failed.
     failed: Option<Bytes>,
+    /// How much the numbers that a format gives its events are ahead of their count.
+    ahead: u64,
 }
 
 impl Lane {
@@ -69,10 +74,13 @@ impl Lane {
             finish: None,
             plain: Plain::default(),
             failed: None,
+            ahead: 0,
             last_usage: None,
             frames: 0,
             output: 0,
             wrapping: 0,
+            counted: 0,
+            usage_at: 0,
         }
     }
 
@@ -158,6 +166,7 @@ impl Lane {
             }
             // Half of an event-stream frame is nothing that a client could read.
             if unended {
+                self.frames += 1;
                 out.push(rest);
             }
         }
@@ -200,10 +209,7 @@ impl Lane {
 
     /// What is known of usage so far.
     pub fn usage(&mut self) -> Option<&Usage> {
-        if let Some(frame) = self.last_usage.take() {
-            // A frame that cannot be read tells nothing; the stream went on as it was.
-            let _ = self.decode(&frame);
-        }
+        self.count_up();
         self.usage.as_ref()
     }
 
@@ -217,9 +223,19 @@ impl Lane {
         self.output
     }
 
+    /// Of them those that had gone by when the upstream last counted; `usage` was asked for before.
+    pub fn counted(&self) -> u64 {
+        self.counted
+    }
+
     /// How many frames went by.
     pub fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// Above the number of each event that went by, where a format gives them numbers: counted, because hardly an event is read.
+    pub fn next_number(&self) -> u64 {
+        self.frames.saturating_add(self.ahead)
     }
 
     /// Should this frame go on?
@@ -227,7 +243,8 @@ impl Lane {
         let frame = &bytes[at.clone()];
         self.frames += 1;
         if self.committed {
-            self.output += (frame.len() as u64).saturating_sub(self.wrapping);
+            let weight = (frame.len() as u64).saturating_sub(self.wrapping);
+            self.output += weight;
             match self.format {
                 // What it searched for may stand in any frame.
                 Format::Gemini
@@ -237,6 +254,7 @@ impl Lane {
                 {
                     if WORDS.usage_of_gemini.is_in(frame) {
                         self.last_usage = Some(bytes.slice(at));
+                        self.usage_at = self.output;
                     }
                     return Ok(true);
                 }
@@ -256,34 +274,43 @@ impl Lane {
                 }
                 _ => {}
             }
+            // It is read: only its text counts.
+            self.output -= weight;
+        }
+        if self.format == Format::OpenaiResponses {
+            self.note_number(frame);
         }
         // What an earlier frame told comes before what this one tells: the last word holds.
-        if let Some(earlier) = self.last_usage.take() {
-            let _ = self.decode(&earlier);
-        }
+        self.count_up();
         let hidden = self.hide_usage && WORDS.choices.is_in(frame) && usage_only(frame);
-        if self.committed {
-            self.decode(frame)?;
-        } else {
-            let text = self.first(frame)?;
-            if self.committed {
-                (self.output, self.wrapping) = (text, (frame.len() as u64).saturating_sub(text));
-            }
-        }
-        Ok(!hidden)
-    }
-
-    /// Decodes a frame that may hold the first output, and says how many bytes of text it has.
-    fn first(&mut self, frame: &[u8]) -> Result<u64> {
-        let result = self.decoder.push(frame, &mut self.events);
-        let text = |event: &Event| if let Event::Delta { delta, .. } = event { delta.text_bytes() } else { 0 };
-        let bytes = self.events.iter().map(text).sum();
-        self.note();
-        if self.committed {
+        let begun = self.committed;
+        let before = self.output;
+        let result = self.decode(frame);
+        if !begun && self.committed {
+            self.wrapping = (frame.len() as u64).saturating_sub(self.output - before);
             // From here on hardly a frame is read.
             self.events = Vec::new();
         }
-        result.map(|()| bytes)
+        result.map(|()| !hidden)
+    }
+
+    /// What was told in a frame that passed.
+    fn count_up(&mut self) {
+        if let Some(frame) = self.last_usage.take() {
+            // Its text was weighed. One that cannot be read tells nothing; the stream went on as it was.
+            let (output, counted) = (self.output, std::mem::replace(&mut self.counted, u64::MAX));
+            let _ = self.decode(&frame);
+            self.counted = if self.counted == u64::MAX { counted } else { self.usage_at };
+            self.output = output;
+        }
+    }
+
+    /// Numbers begin at 0 and leave none out, as a rule. Of the frames that are read anyway they are looked at.
+    fn note_number(&mut self, frame: &[u8]) {
+        let word = &WORDS.number.0;
+        let told = word.find_iter(frame).filter_map(|at| whole(&frame[at + word.needle().len()..])).max();
+        let next = told.map_or(0, |number| number.saturating_add(1));
+        self.ahead = self.ahead.max(next.saturating_sub(self.frames));
     }
 
     fn decode(&mut self, frame: &[u8]) -> Result<()> {
@@ -293,18 +320,28 @@ impl Lane {
     }
 
     fn note(&mut self) {
+        let mut counts = false;
         for event in self.events.drain(..) {
             self.committed |= event.commits();
             self.ended |= event == Event::End;
             match event {
                 Event::Start(start) => self.service_tier = start.service_tier,
-                Event::Usage(usage) => match &mut self.usage {
-                    Some(mine) => mine.merge(&usage),
-                    none => *none = Some(usage),
-                },
+                Event::Usage(usage) => {
+                    // The same number again counts nothing that came since.
+                    let before = self.usage.as_ref().and_then(|mine| mine.output_tokens);
+                    counts |= usage.output_tokens > before;
+                    match &mut self.usage {
+                        Some(mine) => mine.merge(&usage),
+                        none => *none = Some(usage),
+                    }
+                }
+                Event::Delta { delta, .. } => self.output += delta.text_bytes(),
                 Event::Finish { finish, .. } => self.finish = Some(finish.reason),
                 _ => {}
             }
+        }
+        if counts {
+            self.counted = self.output;
         }
     }
 }
@@ -325,6 +362,7 @@ struct Words {
     usage: Word,
     finish: Word,
     choices: Word,
+    number: Word,
     finish_of_gemini: Word,
     usage_of_gemini: Word,
     searches_of_gemini: Word,
@@ -338,6 +376,7 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
     usage: Word(Finder::new("\"usage\"")),
     finish: Word(Finder::new("\"finish_reason\"")),
     choices: Word(Finder::new("\"choices\"")),
+    number: Word(Finder::new("\"sequence_number\"")),
     finish_of_gemini: Word(Finder::new("\"finishReason\"")),
     usage_of_gemini: Word(Finder::new("\"usageMetadata\"")),
     searches_of_gemini: Word(Finder::new("\"webSearchQueries\"")),
@@ -371,6 +410,13 @@ fn matters(frame: &[u8]) -> bool {
 fn is_null(rest: &[u8]) -> bool {
     let rest = rest.trim_ascii_start();
     rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"null"))
+}
+
+/// After a key: its value, if that is a whole number.
+fn whole(rest: &[u8]) -> Option<u64> {
+    let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 /// Is this the chunk with `choices: []` and usage, and nothing else that a client would miss?

@@ -306,6 +306,13 @@ pub struct OutputBound {
     pub choices: u64,
 }
 
+impl OutputBound {
+    /// All choices together.
+    pub fn most(self) -> Option<u64> {
+        self.tokens.map(|tokens| tokens.saturating_mul(self.choices.max(1)))
+    }
+}
+
 /// One line of the model list.
 #[derive(Debug, Clone, Default)]
 pub struct ModelCard {
@@ -338,6 +345,8 @@ pub trait StreamEncoder: Send {
     fn push(&mut self, event: &Event, out: &mut Vec<u8>);
     /// A clean end: what is still open is closed, the terminal written.
     fn finish(&mut self, out: &mut Vec<u8>);
+    /// Events went to the client as they came from the upstream: where a format numbers them, what follows has this number.
+    fn went_by(&mut self, _next: u64) {}
     /// The stream dies here: an error event in the family's shape, no terminal.
     fn error(&mut self, error: &Error, request_id: &str, out: &mut Vec<u8>);
     /// A comment or ping that keeps the connection alive.

@@ -89,7 +89,7 @@ impl Exchange {
         let inner = &**self;
         let known = inner.record.usage.as_ref();
         let lacks = known.and_then(|known| known.input_tokens).is_none();
-        let late = inner.size.cut && inner.size.arrived > known.and_then(|known| known.output_tokens).unwrap_or(0);
+        let late = inner.size.cut && inner.size.answered(known.and_then(|known| known.output_tokens)).is_some();
         let begun = inner.running.as_ref().is_some_and(|running| running.accepted) || is_lost(&outcome);
         let operation = inner.cx.operation;
         let reads = operation.spends() && !operation.is_opaque() && !inner.background;
@@ -110,7 +110,7 @@ impl Exchange {
         let inner = &mut **self;
         let known = inner.record.usage.clone().unwrap_or_default();
         let input = known.input_tokens.unwrap_or_else(|| inner.size.tokens(target, estimates));
-        let output = known.output_tokens.unwrap_or(0).max(inner.size.arrived);
+        let output = inner.size.answered(known.output_tokens).or(known.output_tokens).unwrap_or(0);
         inner.record.usage = Some(Usage { input_tokens: Some(input), output_tokens: Some(output), ..known });
         if let Some(running) = &mut inner.running {
             running.guessed = true;

@@ -54,6 +54,7 @@ impl Gateway {
                 bodies.begins(call.format, true);
             }
             // Boxed, as what is rare or large: a request's future is moved, and one that does not stream need not be large.
+            exchange.size.most = document.output_bound().most();
             return Box::pin(self.stream(runtime, exchange, incoming, call, target, flight, waits)).await;
         }
         let limit = runtime.config.server.max_event as u64;
@@ -80,6 +81,9 @@ impl Gateway {
                 if call.same_format && !exchange.record.stream && exchange.chain.stream_need() == StreamNeed::None =>
             {
                 let seen = reply::note_facts(exchange, call.format, &body);
+                if seen.is_ok() {
+                    exchange.counted_or(|| said_in(call.format, &body), || document.output_bound());
+                }
                 let filtered = exchange.record.finish_reason == Some(FinishReason::ContentFilter.name());
                 match seen {
                     Ok(()) if filtered && elsewhere_for_content(target) && is_empty(call.format, &body) => {
@@ -88,7 +92,14 @@ impl Gateway {
                     seen => seen.map(|()| Attempted::Answered(Reply::json(body))),
                 }
             }
-            Operation::Chat => Box::pin(self.whole(exchange, call, target, body)).await,
+            Operation::Chat => {
+                let said = body.clone();
+                let outcome = Box::pin(self.whole(exchange, call, target, body)).await;
+                if outcome.is_ok() {
+                    exchange.counted_or(|| said_in(call.format, &said), || document.output_bound());
+                }
+                outcome
+            }
             _ => reply::other(exchange, document, call, body).map(Attempted::Answered),
         };
         // Only an answer that could be read speaks for the target; what went wrong is told by the caller.
@@ -98,14 +109,13 @@ impl Gateway {
             let counted = exchange.record.usage.as_ref().and_then(|usage| usage.output_tokens);
             // A count comes sooner than any answer.
             if exchange.cx.operation != Operation::CountTokens && !exchange.background {
-                flight.answered_whole(took, counted.unwrap_or_else(|| tokens_of(length)));
+                let output =
+                    if exchange.cx.operation == Operation::Chat { exchange.size.arrived } else { tokens_of(length) };
+                flight.answered_whole(took, counted.unwrap_or(output));
             }
             flight.succeeded();
         }
         if outcome.is_ok() {
-            // Vectors are no output that anybody counts.
-            let output = exchange.cx.operation == Operation::Chat && !exchange.background;
-            exchange.size.arrived = if output { tokens_of(length) } else { 0 };
             exchange.took(&target.name, "ok", took);
         }
         if let (Ok(Attempted::Answered(reply)), Some(share)) = (&mut outcome, share) {
@@ -212,6 +222,11 @@ impl Gateway {
 /// to the client as it is.
 fn elsewhere_for_content(target: &Target) -> bool {
     target.care.as_ref().is_some_and(|care| !care.content_failover.is_empty())
+}
+
+/// Bytes of text in a whole answer that nobody counted; one that cannot be read is nothing but text.
+fn said_in(format: Format, body: &Bytes) -> u64 {
+    codec(format).decode_response(body).map_or(body.len() as u64, |response| response.text_bytes())
 }
 
 /// The same of an answer that nobody had to read so far.

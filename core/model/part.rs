@@ -23,6 +23,25 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// Of output that an upstream counts. A picture counts as text of its usual tokens.
+    pub fn text_bytes(&self) -> u64 {
+        let text = match self {
+            Part::Text(text) => text.text.len(),
+            Part::Refusal(text) => text.len(),
+            Part::Reasoning(thought) => thought.text.len(),
+            Part::ToolCall(call) => call.name.len() + call.arguments.len(),
+            Part::Media(_) => PICTURE,
+            Part::ToolResult(_) => 0,
+            Part::Native { value, .. } => value.to_string().len(),
+        };
+        text as u64
+    }
+}
+
+/// Bytes of text that cost as much as a picture of middle size.
+const PICTURE: usize = 6_400;
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Text {
     pub text: String,

@@ -19,6 +19,13 @@ pub struct Response {
     pub extra: Extra,
 }
 
+impl Response {
+    /// Of output that an upstream counts.
+    pub fn text_bytes(&self) -> u64 {
+        self.choices.iter().flat_map(|choice| &choice.parts).map(Part::text_bytes).sum()
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     pub index: u32,

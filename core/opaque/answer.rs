@@ -193,7 +193,8 @@ impl Through {
             exchange.used(&usage);
         }
         let text = matches!(operation, Operation::Transcription | Operation::Translation | Operation::Passthrough);
-        exchange.size.arrived = if text && self.kind != Content::Other { tokens_of(self.bytes) } else { 0 };
+        let arrived = if text && self.kind != Content::Other { tokens_of(self.bytes) } else { 0 };
+        (exchange.size.arrived, exchange.size.since) = (arrived, arrived);
     }
 
     /// The rest, from the commit to the end: the response body runs this.

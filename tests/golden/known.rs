@@ -49,7 +49,7 @@ const REQUESTS: [(Format, &str, &str); 2] = [
 ];
 
 /// Things of one vendor that no other can do.
-const EVERYWHERE: [&str; 3] = ["files", "cached_content", "web_search"];
+const EVERYWHERE: [&str; 4] = ["files", "cached_content", "web_search", "mcp_servers"];
 
 const REFUSED: [(Format, &str); 40] = [
     (Format::OpenaiResponses, "n"),

@@ -85,6 +85,49 @@ async fn a_field_that_no_format_knows_goes_to_its_own_format_and_is_named_elsewh
 }
 
 #[tokio::test]
+async fn servers_of_tools_pass_over_targets_of_other_formats_and_are_refused_where_none_has_them() {
+    let (chat, claude) = (Upstream::saying(Say::json(OPENAI)).await, Upstream::saying(Say::json(CLAUDE)).await);
+    let config = format!(
+        "{}{}[models.both]\ntargets = [{{ provider = \"a\", model = \"gpt-4.1\" }}, {{ provider = \"c\", model = \"claude-sonnet-4-5\" }}]\n",
+        row("a", "openai", &chat),
+        row("c", "anthropic", &claude)
+    );
+    let gateway = gateway(&config).await;
+    let body = |model: &str, servers: serde_json::Value| {
+        json!({"model": model, "max_tokens": 9, "mcp_servers": servers, "messages": [{"role": "user", "content": "hi"}]})
+            .to_string()
+    };
+    let servers = json!([{"type": "url", "name": "wiki", "url": "https://mcp.example/mcp"}]);
+    let answer = gateway.post("/v1/messages", &body("a/gpt-4.1", servers.clone())).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["type"], "invalid_request_error");
+    assert!(chat.heard().is_empty(), "nothing was sent");
+    let answer = gateway.post("/v1/messages", &body("both", servers.clone())).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-target")), (200, Some("c/claude-sonnet-4-5")));
+    assert_eq!(claude.last().json()["mcp_servers"], servers);
+    let answer = gateway.post("/v1/messages", &body("a/gpt-4.1", json!([]))).await;
+    assert_eq!((answer.status, answer.header("x-portcullis-dropped-params")), (200, None), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn an_empty_list_of_choices_is_no_answer_in_another_format() {
+    let empty = r#"{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[]}"#;
+    let upstream = Upstream::saying(Say::json(empty)).await;
+    let gateway = Gateway::start(&upstream.provider("up", "openai_chat")).await;
+    for (path, body) in [
+        ("/v1/messages", json!({"model": "up/m", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]})),
+        ("/v1/responses", json!({"model": "up/m", "input": "x", "store": false})),
+    ] {
+        let answer = gateway.post(path, &body.to_string()).await;
+        assert_eq!(answer.status, 502, "{path}: {}", answer.text());
+        assert!(answer.text().contains("has no choices"), "{path}: {}", answer.text());
+    }
+    // For a client of its own format it goes through as it came.
+    let answer = gateway.chat(r#"{"model":"up/m","messages":[{"role":"user","content":"x"}]}"#).await;
+    assert_eq!((answer.status, answer.text().as_str()), (200, empty));
+}
+
+#[tokio::test]
 async fn a_seed_reaches_a_provider_that_calls_it_otherwise() {
     let upstream = Upstream::saying(Say::json(OPENAI)).await;
     let gateway = gateway(&row("m", "mistral", &upstream)).await;

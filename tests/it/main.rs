@@ -90,6 +90,7 @@ mod streams;
 mod suite;
 mod support;
 mod tools;
+mod uncounted;
 mod uploads;
 mod usage;
 mod versions;

@@ -178,6 +178,8 @@ async fn a_stream_that_dies_after_its_first_output_ends_in_an_error_event() {
     let answer = gateway.post("/v1/responses", &body("up/m", true)).await;
     let told = events(&answer);
     assert_eq!(told.last().unwrap()["type"], "error", "{}", answer.text());
+    let numbers: Vec<u64> = told.iter().map(|e| e["sequence_number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..7).collect::<Vec<_>>(), "the error is counted on from the events that went by");
     assert!(told.iter().all(|e| e["type"] != "response.completed"));
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     codec::{
-        Dialect, Encoded, foreign,
+        Dialect, Encoded, custom, foreign,
         json::{Fields, Item, as_i64, missing, nth, number, tape, wrong_type},
         signature,
     },
@@ -669,6 +669,9 @@ fn function_value(function: &Function) -> Map<String, Value> {
         out.insert("strict".into(), (*strict).into());
     }
     prefixed(extra, FUNCTION, &mut out);
+    if let Some(bound) = custom::bound(function, F) {
+        out.insert("format".into(), custom::nested(bound));
+    }
     out
 }
 

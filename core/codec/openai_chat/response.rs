@@ -36,7 +36,8 @@ fn answer(body: Item) -> Result<Response> {
     let created = created(f.take("created"));
     let service_tier = f.string("service_tier")?.filter(|s| !s.is_empty());
     let usage = f.item("usage").and_then(usage).or_else(|| usage(f.peek("x_groq")?.get("usage")?.clone().into()));
-    let list = f.items("choices")?;
+    // An empty list is no answer either: other formats would tell their clients that it succeeded.
+    let list = f.items("choices")?.filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| Error::new(Kind::Upstream, "the upstream's answer has no choices"))?;
     let mut choices = Vec::with_capacity(list.len());
     for (i, value) in list.into_iter().enumerate() {

@@ -118,7 +118,7 @@ impl Codec for OpenaiResponses {
 
     fn wire_fields(&self, field: Field) -> &'static [&'static str] {
         match field {
-            Field::Messages => &["instructions", "input"],
+            Field::Messages => &["instructions", "prompt", "input"],
             Field::Tools => &["tools"],
             Field::ToolChoice => &["tool_choice", "parallel_tool_calls"],
             Field::Output => &["text"],

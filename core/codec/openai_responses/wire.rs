@@ -213,6 +213,11 @@ pub fn annotation(citation: &Citation, length: u64) -> Option<Value> {
     }))
 }
 
+/// Does this citation say what an annotation cannot: a place without an address, or the words that it cites?
+pub fn says_more(citation: &Citation) -> bool {
+    !matches!(citation.native, Some((F, _))) && (citation.url.is_none() || citation.cited_text.is_some())
+}
+
 /// What the annotations do not say of a text's citations: those without an address, and each one's own form.
 pub fn other_citations(citations: &[Citation]) -> Vec<Value> {
     let mut out = Vec::new();

@@ -86,7 +86,8 @@ impl Fields for Object<'_> {
     }
 }
 
-/// An `output_text` part. `logprobs`: those that stand on it; answers have the list even when it is empty.
+/// An `output_text` part. `logprobs`: those that stand on it; answers have the list even when it is empty. Without a list it
+/// is for an upstream, which knows no fields of ours.
 pub fn output_text(text: &Text, logprobs: Option<&[Value]>, out: &mut impl Fields) {
     let Text { text, citations, cache: _, signature, extra } = text;
     out.text("type", "output_text");
@@ -96,7 +97,9 @@ pub fn output_text(text: &Text, logprobs: Option<&[Value]>, out: &mut impl Field
         out.value("logprobs", Value::Array(logprobs.to_vec()));
     }
     out.text("text", text);
-    if let Some(specific) = text_specific(signature.as_ref(), citations) {
+    if logprobs.is_some()
+        && let Some(specific) = text_specific(signature.as_ref(), citations)
+    {
         out.value(SPECIFIC, specific);
     }
     out.more(extra.of(F), true);

@@ -119,7 +119,9 @@ fn the_configuration_may_choose_the_stream_mode() {
 fn sleep_eval_and_clocks_are_closed() {
     assert!(problem("fn request(request, context) { sleep(1); }").contains("sleep is not available"));
     assert!(problem("fn request(request, context) { eval(\"1\"); }").contains("eval"));
-    assert!(problem("fn request(request, context) { let t = timestamp(); }").contains("there is no function timestamp"));
+    assert!(
+        problem("fn request(request, context) { let t = timestamp(); }").contains("there is no function timestamp")
+    );
 }
 
 #[test]

@@ -94,7 +94,7 @@ async fn send(gateway: &Gateway, body: &Value) -> Answer {
 async fn every_upstream_hears_all_of_a_codex_session() {
     for family in FAMILIES {
         let (upstream, gateway) = behind(family).await;
-        send(&gateway, &session(&format!("up/{}", model(family)))).await;
+        let answer = send(&gateway, &session(&format!("up/{}", model(family)))).await;
         let body = upstream.last().json();
         let heard = read(family, &body);
 
@@ -108,8 +108,12 @@ async fn every_upstream_hears_all_of_a_codex_session() {
             // Free-text tools are another kind there, and keep their kind.
             assert!(body["tools"].to_string().contains("\"custom\":{\"name\":\"apply_patch\""), "{}", body["tools"]);
             assert_eq!(names[..14], declared[..14]);
+            let grammar = json!({"syntax": "lark", "definition": "start: /.+/s"});
+            assert_eq!(body["tools"][14]["custom"]["format"], json!({"type": "grammar", "grammar": grammar}));
         } else {
             assert_eq!(names, declared, "{family:?}");
+            let dropped = answer.header("x-portcullis-dropped-params");
+            assert!(dropped.is_some_and(|names| names.contains("tools.format")), "{dropped:?}");
         }
         for ((_, description, shape), own) in heard.tools.iter().zip(&flat()).take(14) {
             assert_eq!(description, own["description"].as_str().expect("a description"), "{family:?}");

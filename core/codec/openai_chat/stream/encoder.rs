@@ -52,7 +52,6 @@ struct Choice {
 enum Open {
     Text {
         block: usize,
-        start: u64,
         length: u64,
         told: bool,
         held: Vec<Citation>,
@@ -229,8 +228,7 @@ impl Encoder {
         choice.kinds.push("text");
         choice.texts.push(0);
         let block = choice.texts.len() - 1;
-        let start = choice.texts.iter().sum();
-        Open::Text { block, start, length: 0, told: false, held: Vec::new() }
+        Open::Text { block, length: 0, told: false, held: Vec::new() }
     }
 
     fn open_reasoning(&mut self, at: usize, extra: &Extra, out: &mut Vec<u8>) -> Open {
@@ -356,7 +354,7 @@ impl Encoder {
         let mut bytes = Vec::with_capacity(DELTA);
         match (open, delta) {
             (_, Delta::Text(text)) if text.is_empty() => return,
-            (Open::Text { block, start: _, length, told, held: _ }, Delta::Text(text)) => {
+            (Open::Text { block, length, told, held: _ }, Delta::Text(text)) => {
                 *length += code_points(text);
                 let border = (*block > 0 && !std::mem::replace(told, true)).then_some(*block);
                 field("content", text, &mut bytes);
@@ -449,10 +447,13 @@ impl Encoder {
         let Some(place) = self.choices[at].parts.iter().position(|(i, _)| *i == index) else { return };
         let (_, open) = self.choices[at].parts.remove(place);
         match open {
-            Open::Text { block, start, length, told: _, held } => {
-                if let Some(slot) = self.choices[at].texts.get_mut(block) {
+            Open::Text { block, length, told: _, held } => {
+                let texts = &mut self.choices[at].texts;
+                if let Some(slot) = texts.get_mut(block) {
                     *slot = length;
                 }
+                // Known only now: a text before it may have been open when it began.
+                let start = texts.iter().take(block).sum::<u64>();
                 self.citations(at, block, (start, start + length), &held, out);
             }
             Open::Refusal => {}

@@ -56,6 +56,14 @@ fn an_answer_comes_back_as_it_was() {
 }
 
 #[test]
+fn an_answer_without_choices_is_the_upstreams_fault() {
+    for body in [json!({}), json!({"id": "c1", "choices": []}), json!({"choices": [], "usage": {"prompt_tokens": 3}})] {
+        let error = CODEC.decode_response(body.to_string().as_bytes()).unwrap_err();
+        assert_eq!((error.kind, error.message.as_str()), (Kind::Upstream, "the upstream's answer has no choices"));
+    }
+}
+
+#[test]
 fn the_legacy_call_comes_back_in_its_own_field() {
     let body = answer(
         json!({"role": "assistant", "content": null, "refusal": null, "function_call": {"name": "f", "arguments": "{}"}}),

@@ -9,7 +9,7 @@ use super::super::{
 };
 use crate::{
     codec::{
-        Dialect,
+        Dialect, custom,
         json::{Fields, missing},
     },
     error::{Error, Result},
@@ -183,6 +183,9 @@ fn write(tool: &Tool, dialect: &Dialect, notes: &mut Vec<&'static str>) -> Resul
         }
     }
     plain(extra, &mut out);
+    if let Some(bound) = custom::bound(function, F) {
+        out.insert("format".into(), Value::Object(bound));
+    }
     if cache.is_some() && extra.of(F).is_none() && dialect.provider != "openai" {
         notes.push("cache_control");
     }

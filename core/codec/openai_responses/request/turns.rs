@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         search,
-        wire::{CONTENT, F, INSTRUCTIONS, MORE, is_ours, item_fields, marked, plain},
+        wire::{CONTENT, F, INSTRUCTIONS, MORE, is_ours, item_fields, marked, plain, says_more},
         write::{self, Thought},
     },
     media,
@@ -230,6 +230,9 @@ impl Writer<'_> {
                         open.close(&mut self.turns.items);
                     }
                     open.fields = open.fields.take().or_else(|| item_fields(&text.extra).cloned());
+                    if text.citations.iter().any(says_more) {
+                        self.note("citations");
+                    }
                     let mut part = Map::new();
                     write::output_text(text, None, &mut part);
                     open.content.push(Value::Object(part));

@@ -341,6 +341,10 @@ impl StreamEncoder for Encoder {
         self.end(out);
     }
 
+    fn went_by(&mut self, next: u64) {
+        self.sequence = self.sequence.max(next);
+    }
+
     fn error(&mut self, error: &Error, _request_id: &str, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.over, true) {
             let event = error::event(error, self.sequence);

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    codec::{Codec, Dialect, Inbound, gemini::Gemini, openai_chat::OpenaiChat, openai_responses::OpenaiResponses},
+    codec::{
+        Codec, Dialect, Inbound, anthropic_messages::AnthropicMessages, foreign, gemini::Gemini,
+        openai_chat::OpenaiChat, openai_responses::OpenaiResponses,
+    },
     model::{Format, Message, Part, Reasoning, Request, Role, Signature, Tool, ToolChoice},
 };
 
@@ -47,6 +50,84 @@ fn what_others_ask_for_has_its_own_words_here_or_is_named() {
     let (sent, dropped) = encode(&request, "openai");
     assert_eq!((&sent["user"], &sent["safety_identifier"], dropped.len()), (&json!("u"), &json!("s"), 0));
     assert_eq!(encode(&request, "xai").1, ["safety_identifier"], "named where it has no place");
+}
+
+#[test]
+fn a_grammar_of_free_text_crosses_between_both_formats_and_is_named_elsewhere() {
+    let (grammar, regex) = (json!({"syntax": "lark", "definition": "start: \"a\""}), json!({"pattern": "a+"}));
+    let flat = |kind: &str, fields: &Value| {
+        let mut out = fields.clone();
+        out["type"] = kind.into();
+        out
+    };
+    let responses = |format: Value| {
+        decode(json!({"model": "m", "input": "x", "tools": [
+            {"type": "custom", "name": "c", "description": "d", "format": format}]}))
+    };
+    let chat = |format: Value| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "custom", "custom": {"name": "c", "description": "d", "format": format}}]});
+        OpenaiChat.decode_request(body.to_string().as_bytes(), Inbound::default()).unwrap()
+    };
+    for (kind, fields) in [("grammar", grammar), ("regex", regex)] {
+        let nested = json!({"type": kind, kind: fields});
+        let (flatly, deeply) = (responses(flat(kind, &fields)), chat(nested.clone()));
+        let to_chat = OpenaiChat.encode_request(&flatly, &Dialect::of("m")).unwrap();
+        assert_eq!(
+            to_chat.body["tools"],
+            json!([{"type": "custom", "custom": {"name": "c", "description": "d", "format": nested}}])
+        );
+        let (to_responses, dropped) = encode(&deeply, "openai");
+        let wanted = json!([{"type": "custom", "name": "c", "description": "d", "format": flat(kind, &fields)}]);
+        assert_eq!((&to_responses["tools"], dropped.len(), to_chat.dropped.len()), (&wanted, 0, 0));
+        for request in [&flatly, &deeply] {
+            for target in Format::ALL {
+                let named = foreign::unread(request, target);
+                let has_none = !matches!(target, Format::OpenaiChat | Format::OpenaiResponses);
+                assert_eq!(named.contains(&"tools.format".to_owned()), has_none, "{target:?}: {named:?}");
+            }
+        }
+    }
+    // That it is plain text is what silence says as well.
+    let plain = responses(json!({"type": "text"}));
+    let sent = OpenaiChat.encode_request(&plain, &Dialect::of("m")).unwrap().body;
+    assert_eq!(sent["tools"][0]["custom"], json!({"name": "c", "description": "d"}));
+    assert!(foreign::unread(&plain, Format::Gemini).is_empty());
+    assert!(encode(&chat(json!({"type": "text"})), "openai").0["tools"][0].get("format").is_none());
+}
+
+#[test]
+fn citations_of_a_history_reach_an_upstream_as_annotations_or_are_named() {
+    let page = json!({"type": "web_search_result_location", "url": "https://a.example/1", "title": "One",
+        "encrypted_index": "e", "cited_text": "much"});
+    let place = json!({"type": "char_location", "cited_text": "grass", "document_index": 0, "document_title": "T",
+        "start_char_index": 0, "end_char_index": 5});
+    let asked = |history: Value| {
+        let body = json!({"model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "x"},
+            {"role": "assistant", "content": [history]}, {"role": "user", "content": "more"}]});
+        AnthropicMessages.decode_request(body.to_string().as_bytes(), Inbound::default()).unwrap()
+    };
+    let cited = |citation: &Value| asked(json!({"type": "text", "text": "Much.", "citations": [citation]}));
+    for (request, annotated) in [(cited(&page), true), (cited(&place), false)] {
+        let (sent, dropped) = encode(&request, "openai");
+        assert!(!sent.to_string().contains("provider_specific_fields"), "{sent}");
+        assert_eq!(dropped, ["citations"]);
+        assert_eq!(sent["input"].to_string().contains("https://a.example/1"), annotated, "{sent}");
+    }
+    assert!(encode(&asked(json!({"type": "text", "text": "Much."})), "openai").1.is_empty());
+    // What such an answer told its client comes back and is read, and is no more for an upstream than it was.
+    let specific = json!({"signature": "pc1:gemini:abc", "citations": [
+        {"cited_text": "grass", "format": "anthropic_messages", "native": place}]});
+    let note =
+        json!({"type": "url_citation", "start_index": 0, "end_index": 5, "url": "https://b.example", "title": "B"});
+    let part =
+        json!({"type": "output_text", "text": "Much.", "annotations": [note], "provider_specific_fields": specific});
+    let back = decode(json!({"model": "m", "input": [{"type": "message", "role": "assistant", "content": [part]}]}));
+    let Part::Text(text) = &back.messages[0].parts[0] else { panic!("a text") };
+    assert_eq!((text.citations.len(), text.signature.is_some()), (2, true));
+    let (sent, dropped) = encode(&back, "openai");
+    assert_eq!(dropped, ["citations"]);
+    assert_eq!(sent["input"][0]["content"][0], json!({"type": "output_text", "annotations": [note], "text": "Much."}));
 }
 
 #[test]

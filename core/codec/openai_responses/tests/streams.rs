@@ -1,9 +1,10 @@
 //! Streams, answers and usage: the order of events, and what goes wrong inside them.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::{
-    codec::{ClientView, Codec, Dialect, openai_responses::OpenaiResponses, sse},
+    codec::{ClientView, Codec, Dialect, lane::Lane, openai_responses::OpenaiResponses, sse},
     error::{Error, Kind},
     model::{Delta, Event, Extra, Finish, FinishReason, Format, PartStart, Signature, Start, ToolKind, Usage},
 };
@@ -172,6 +173,42 @@ fn a_stream_that_dies_says_so_and_ends_without_an_answer() {
     assert_eq!(last["code"], "upstream_failed");
     assert_eq!(last["sequence_number"], frames.len() as u64 - 1);
     assert!(frames.iter().all(|(name, _)| name != "response.completed"));
+}
+
+#[test]
+fn an_error_behind_events_that_went_by_is_numbered_above_them() {
+    let event = |name: &str, number: u64, more: &str| {
+        format!("event: {name}\ndata: {{\"type\":\"{name}\",{more}\"sequence_number\": {number}}}\n\n")
+    };
+    let place = r#""item_id":"msg_1","output_index":0,"content_index":0,"#;
+    // A schema that the answer repeats, and a text, speak of numbers too.
+    let head = r#""response":{"id":"resp_1","output":[],"tools":[{"sequence_number":{}}]},"#;
+    let delta = format!(r#"{place}"delta":"\"sequence_number\": 900","#);
+    let item = r#""output_index":0,"item":{"id":"msg_1","type":"message","role":"assistant","content":[]},"#;
+    for begin in [0, 1, 40] {
+        let beginning = [event("response.created", begin, head), event("response.output_item.added", begin + 1, item)];
+        let mut stream = beginning.concat();
+        (2..9).for_each(|n| stream.push_str(&event("response.output_text.delta", begin + n, &delta)));
+        for size in [1, 7, stream.len()] {
+            // A last event that lacks its empty line goes by as well, one that is cut off does not.
+            for rest in ["", "\n", "\n\ndata: {\"ty"] {
+                let bytes = format!("{}{rest}", stream.trim_end());
+                let mut lane = Lane::new(Format::OpenaiResponses, &Dialect::of("m"), false, 1 << 20);
+                let mut out = Vec::new();
+                for piece in bytes.as_bytes().chunks(size) {
+                    lane.push(Bytes::copy_from_slice(piece), &mut out).unwrap();
+                }
+                assert!(lane.finish(&mut out).is_err(), "it broke off");
+                let mut told = out.concat();
+                let mut encoder = OpenaiResponses.stream_encoder(&view());
+                encoder.went_by(lane.next_number());
+                encoder.error(&Error::new(Kind::Upstream, "it broke"), "req_1", &mut told);
+                let last = frames(&told).pop().unwrap().1;
+                assert_eq!(last["type"], "error", "{begin} {size} {rest}");
+                assert_eq!(last["sequence_number"], begin + 9, "{begin} {size} {rest}");
+            }
+        }
+    }
 }
 
 #[test]
