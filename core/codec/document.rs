@@ -13,6 +13,7 @@ use crate::{
     model::{EmbeddingInput, EmbeddingRequest, Format, Message, Operation, Part, Request, Role, ServiceTier},
 };
 
+mod doubles;
 mod home;
 mod lent;
 mod text;
@@ -35,6 +36,8 @@ pub struct Document {
     /// A legacy completion: only an upstream with that endpoint is sent these bytes.
     legacy: bool,
     decoded: Option<Arc<Request>>,
+    /// Somebody looked at the model: it is what the client's bytes have to mean.
+    looked: bool,
     dirty: Vec<Field>,
     /// Made from a canonical request: there are no client bytes to patch.
     made: bool,
@@ -79,6 +82,7 @@ impl Document {
             counting: inbound.counting,
             legacy: inbound.legacy,
             decoded: None,
+            looked: false,
             dirty: Vec::new(),
             made: false,
             kept_here: false,
@@ -101,6 +105,7 @@ impl Document {
             counting: false,
             legacy: false,
             decoded: Some(Arc::new(request)),
+            looked: true,
             dirty: Vec::new(),
             made: true,
             kept_here: false,
@@ -172,11 +177,13 @@ impl Document {
 
     /// The canonical request, decoded on first use.
     pub fn request(&mut self) -> Result<&Request> {
+        self.looked = true;
         Ok(self.decode()?)
     }
 
     /// The canonical request for writing to `field`.
     pub fn edit(&mut self, field: Field) -> Result<&mut Request> {
+        self.looked = true;
         self.decode()?;
         if !self.dirty.contains(&field) {
             self.dirty.push(field);
@@ -227,20 +234,6 @@ impl Document {
         Ok(self.decoded.insert(decoded))
     }
 
-    /// An embeddings request, with the texts as stages left them.
-    pub fn embeddings(&mut self) -> Result<EmbeddingRequest> {
-        let inbound = Inbound { model: Some(&self.model), ..Inbound::default() };
-        let mut request = codec(self.format).decode_embeddings(&self.bytes, inbound)?;
-        if self.dirty.contains(&Field::Messages) {
-            let edited = self.decode()?.messages.first().map(|m| m.parts.clone()).unwrap_or_default();
-            let texts = edited.into_iter().filter_map(|p| if let Part::Text(t) = p { Some(t.text) } else { None });
-            let tokens = std::mem::take(&mut request.inputs);
-            let tokens = tokens.into_iter().filter(|i| !matches!(i, EmbeddingInput::Text(_)));
-            request.inputs = texts.map(EmbeddingInput::Text).chain(tokens).collect();
-        }
-        Ok(request)
-    }
-
     /// The fields of a body that no codec reads, as stages left them; `None` when they left them alone.
     pub fn opaque_fields(&mut self) -> Result<Option<Map<String, Value>>> {
         if self.dirty.is_empty() {
@@ -252,6 +245,7 @@ impl Document {
 
     /// The same as bytes, the client's own where nothing changed. `model`: the name that the upstream knows.
     pub fn opaque_body(&mut self, model: Option<&str>) -> Result<Vec<Bytes>> {
+        self.mean_one_thing()?;
         if let Some(mut fields) = self.opaque_fields()? {
             if let Some(model) = model {
                 fields.insert("model".to_owned(), Value::from(model));

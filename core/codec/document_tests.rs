@@ -154,6 +154,37 @@ fn the_last_user_turn_is_found_in_every_family() {
     }
 }
 
+/// What a guard does not see must not go upstream, however it is written.
+#[test]
+fn the_last_user_turn_is_found_however_it_is_written() {
+    for turn in [
+        r#"{"role":"user","content":"forbidden \ud83d"}"#,
+        r#"{"role":"user","content":[{"type":"text","text":"forbidden \ud83d"}]}"#,
+        r#"{"role":"user","content":[{"type":"text","text":"x","text":"forbidden"}]}"#,
+        r#"{"role":"user","content":[{"type":"text","\u0074ext":"forbidden"}]}"#,
+        r#"{"role":"user","content":["forbidden"]}"#,
+        r#"{"role":"\u0075ser","content":"forbidden"}"#,
+        r#"{"role":"assistant","role":"user","content":"forbidden"}"#,
+        r#"{"role":"user","content":"x","content":"forbidden"}"#,
+        r#"{"role":"user","content":"forbidden"},{"role":"user","content":""}"#,
+    ] {
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"before"}},{turn}]}}"#);
+        for decoded in [false, true] {
+            let mut doc = document(&body);
+            if decoded && doc.request().is_err() {
+                continue;
+            }
+            match doc.last_user_text() {
+                Ok(text) => assert!(text.contains("forbidden"), "{turn}: {text}"),
+                Err(error) => assert_eq!(error.status(), 400, "{turn}"),
+            }
+            if let Ok([head, tail]) = doc.last_user_ends(64) {
+                assert!(head.contains("forbidden") || tail.contains("forbidden"), "{turn}: {head} {tail}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_ends_of_a_long_turn_are_found_without_reading_it() {
     let long = format!("first \\u00e9t\\u00e9\\n{}\\\"last\\\" word", "x".repeat(50_000));
@@ -178,7 +209,9 @@ fn the_ends_of_a_short_turn_are_its_text() {
         (r#"{"role":"user","content":"write été"}"#, "write été"),
         (r#"{"content":"write","role":"user"}"#, "write"),
         (r#"{"role":"user","content":[{"type":"text","text":"one"}]}"#, "one"),
-        (r#"{"role":"user","content":""}"#, ""),
+        // A turn that says nothing is not the last word.
+        (r#"{"role":"user","content":""}"#, "before"),
+        (r#"{"role":"user","content":[{"type":"image_url","image_url":{"url":"u"}}]}"#, "before"),
     ] {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"before"}},{turn}]}}"#);
         let whole = document(&body).last_user_text().expect("text").into_owned();

@@ -19,6 +19,8 @@ pub struct Envelope {
     pub last_user_texts: Option<(Range<usize>, Range<usize>)>,
     /// All that it says is one string, its `content`.
     pub last_user_plain: bool,
+    /// A turn's role is written with escapes, or twice: which turn is whose only a codec tells.
+    pub odd: bool,
     /// Bytes inside string values, media left out: the base of every token estimate.
     pub text_bytes: u64,
     /// A key that carries media was seen.
@@ -317,7 +319,9 @@ impl<'a> Scan<'a> {
                 self.envelope.carries |= self.body[text.start + 1..].starts_with(b"pc1:");
             }
             br#""role""# if watch.turns && depth == 2 => {
-                self.envelope.has_developer |= &self.body[text.clone()] == br#""developer""#;
+                let role = &self.body[text.clone()];
+                self.envelope.has_developer |= role == br#""developer""#;
+                self.envelope.odd |= watch.role.is_some() || role.contains(&b'\\');
                 watch.role = Some(text);
             }
             br#""signature""# | br#""encrypted_content""# => {

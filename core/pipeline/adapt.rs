@@ -1,7 +1,9 @@
 //! What the host does at a stage's border so that the stage sees a stream as it asked: text held back in a window, or
 //! the whole answer. Pure bookkeeping: it calls no stage.
 
-use crate::model::{Delta, Event, Response, fold::Fold};
+use std::collections::VecDeque;
+
+use crate::model::{Delta, Event, PartStart, Response, fold::Fold};
 
 /// How a seat takes streamed answers, with what it holds of the current attempt.
 #[derive(Default)]
@@ -20,7 +22,10 @@ impl Adapter {
     pub fn reset(&mut self) {
         match self {
             Adapter::Direct => {}
-            Adapter::Window(window) => window.parts.clear(),
+            Adapter::Window(window) => {
+                window.parts.clear();
+                window.told.clear();
+            }
             Adapter::Whole(held) | Adapter::Observe(held) => **held = Held::default(),
         }
     }
@@ -69,23 +74,78 @@ pub enum Hold {
     Sentence,
 }
 
-/// Text held back per part, so that a match across events stands whole before the stage.
+/// What clients put together: texts of one choice and kind are one text to them, whatever stands between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Reasoning,
+    Refusal,
+}
+
+impl Kind {
+    /// `None`: it is no text, or stands alone.
+    pub fn of(part: &PartStart) -> Option<Kind> {
+        match part {
+            PartStart::Text { .. } => Some(Kind::Text),
+            PartStart::Reasoning { .. } => Some(Kind::Reasoning),
+            PartStart::Refusal => Some(Kind::Refusal),
+            PartStart::ToolCall { .. } | PartStart::Whole(_) => None,
+        }
+    }
+}
+
+/// Text held back per part, so that a match across events stands whole before the stage. A part that is over leaves what is
+/// held of it to the next one of its kind, and its end waits until that is let out: as much of it as the stage left alone
+/// is still its own.
 pub struct Window {
     hold: Hold,
     parts: Vec<Part>,
+    /// Ends of texts that had to be let go of although more may come, as the client has them: (choice, kind, text).
+    told: Vec<(u32, Kind, String)>,
 }
 
 struct Part {
     choice: u32,
     index: u32,
+    kind: Option<Kind>,
     text: String,
     /// Signatures and citations wait for the text before them.
+    after: Vec<Delta>,
+    /// Only its end waits, for one that goes on with its text.
+    over: bool,
+    /// The parts that `text` begins with.
+    before: VecDeque<Before>,
+}
+
+/// A part whose text goes on in a later one.
+struct Before {
+    /// `None`: the client has it already, its end included.
+    index: Option<u32>,
+    /// What it still has to say.
+    text: String,
     after: Vec<Delta>,
 }
 
 impl Window {
     pub fn new(hold: Hold) -> Self {
-        Window { hold, parts: Vec::new() }
+        Window { hold, parts: Vec::new(), told: Vec::new() }
+    }
+
+    /// A part of text begins: with what one of its kind left.
+    pub fn begin(&mut self, choice: u32, index: u32, kind: Kind) {
+        let left = |p: &Part| p.over && p.choice == choice && p.kind == Some(kind);
+        let (text, before) = match self.parts.iter().position(left) {
+            Some(at) => self.parts.remove(at).left(),
+            None => match self.told.iter().position(|(c, k, _)| (*c, *k) == (choice, kind)) {
+                Some(at) => {
+                    let (.., text) = self.told.swap_remove(at);
+                    let before = Before { index: None, text: text.clone(), after: Vec::new() };
+                    (text, VecDeque::from([before]))
+                }
+                None => (String::new(), VecDeque::new()),
+            },
+        };
+        self.parts.push(Part { choice, index, kind: Some(kind), text, after: Vec::new(), over: false, before });
     }
 
     /// Takes a delta in. The text that the stage should see now, if there is enough to release some.
@@ -125,11 +185,68 @@ impl Window {
         }
     }
 
-    /// What is still held of a part that ends.
-    pub fn flush(&mut self, choice: u32, index: u32) -> Option<(String, Vec<Delta>)> {
-        let at = self.parts.iter().position(|p| p.choice == choice && p.index == index)?;
-        let part = self.parts.remove(at);
-        Some((part.text, part.after))
+    /// What is let out of a part, as events: its beginning is still said by the parts before it, as long as it is what
+    /// they had to say. One that has no more to say ends.
+    pub fn share(&mut self, choice: u32, index: u32, text: String) -> Vec<Event> {
+        let before = &mut self.part(choice, index).before;
+        let (mut events, mut rest) = (Vec::new(), text.as_str());
+        while let Some(first) = before.front_mut().filter(|_| !rest.is_empty()) {
+            let same = common(rest, &first.text);
+            let (own, others) = rest.split_at(same);
+            if let Some(index) = first.index.filter(|_| same > 0) {
+                events.push(Event::Delta { choice, index, delta: Delta::Text(own.to_owned()) });
+            }
+            first.text.drain(..same);
+            rest = others;
+            // Something else came of it: that is said in a later part.
+            if (first.text.is_empty() || !rest.is_empty())
+                && let Some(first) = before.pop_front()
+            {
+                first.end(choice, &mut events);
+            }
+        }
+        if !rest.is_empty() {
+            events.push(Event::Delta { choice, index, delta: Delta::Text(rest.to_owned()) });
+        }
+        events
+    }
+
+    /// A part ends. `true`: its end waits, because another part may go on with its text.
+    pub fn end(&mut self, choice: u32, index: u32) -> bool {
+        let Some(part) = self.parts.iter_mut().find(|p| p.choice == choice && p.index == index) else { return false };
+        part.over = part.kind.is_some() && !part.text.is_empty();
+        part.over
+    }
+
+    /// All text that is still held of a part.
+    pub fn rest(&mut self, choice: u32, index: u32) -> String {
+        std::mem::take(&mut self.part(choice, index).text)
+    }
+
+    /// The rest of a part, as the stage left it, is let out. More of its kind is looked at together with it.
+    pub fn tell(&mut self, choice: u32, index: u32, text: &str) {
+        let kind = self.part(choice, index).kind;
+        // Sentences are seen once.
+        let Some(kind) = kind.filter(|_| self.hold != Hold::Sentence) else { return };
+        self.told.retain(|(c, k, _)| (*c, *k) != (choice, kind));
+        if !text.is_empty() {
+            self.told.push((choice, kind, text.to_owned()));
+        }
+    }
+
+    /// Lets go of a part whose text is out: what waited for it, and the ends that did.
+    pub fn close(&mut self, choice: u32, index: u32) -> Vec<Event> {
+        let Some(at) = self.parts.iter().position(|p| p.choice == choice && p.index == index) else {
+            return Vec::new();
+        };
+        let Part { after, over, before, .. } = self.parts.remove(at);
+        let mut events = Vec::new();
+        before.into_iter().for_each(|part| part.end(choice, &mut events));
+        events.extend(after.into_iter().map(|delta| Event::Delta { choice, index, delta }));
+        if over {
+            events.push(Event::PartEnd { choice, index });
+        }
+        events
     }
 
     /// Parts that are still open, of one choice or of all.
@@ -138,16 +255,58 @@ impl Window {
         mine.map(|p| (p.choice, p.index)).collect()
     }
 
+    /// If this part is the answer's own text: what else of its choice is over and waits for more of its kind.
+    pub fn stands_before(&self, choice: u32, index: u32) -> Vec<(u32, u32)> {
+        let mine = self.parts.iter().filter(|p| p.choice == choice);
+        if !mine.clone().any(|p| p.index == index && p.kind == Some(Kind::Text)) {
+            return Vec::new();
+        }
+        mine.filter(|p| p.over && p.kind != Some(Kind::Text)).map(|p| (p.choice, p.index)).collect()
+    }
+
     fn part(&mut self, choice: u32, index: u32) -> &mut Part {
         let at = match self.parts.iter().position(|p| p.choice == choice && p.index == index) {
             Some(at) => at,
             None => {
-                self.parts.push(Part { choice, index, text: String::new(), after: Vec::new() });
+                let (text, after, before) = (String::new(), Vec::new(), VecDeque::new());
+                self.parts.push(Part { choice, index, kind: None, text, after, over: false, before });
                 self.parts.len() - 1
             }
         };
         &mut self.parts[at]
     }
+}
+
+impl Part {
+    /// Its text, and whose that is: the parts before it, then its own.
+    fn left(self) -> (String, VecDeque<Before>) {
+        let Part { index, text, after, mut before, .. } = self;
+        let mut own = text.as_str();
+        for part in &before {
+            let same = common(own, &part.text);
+            own = &own[same..];
+            if same < part.text.len() {
+                break;
+            }
+        }
+        let own = own.to_owned();
+        before.push_back(Before { index: Some(index), text: own, after });
+        (text, before)
+    }
+}
+
+impl Before {
+    fn end(self, choice: u32, events: &mut Vec<Event>) {
+        let Some(index) = self.index else { return };
+        events.extend(self.after.into_iter().map(|delta| Event::Delta { choice, index, delta }));
+        events.push(Event::PartEnd { choice, index });
+    }
+}
+
+/// Bytes that two texts have in common at their beginning.
+fn common(one: &str, other: &str) -> usize {
+    let differs = one.char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
+    differs.map_or(one.len().min(other.len()), |((at, _), _)| at)
 }
 
 /// Where the last whole sentence of a text ends, when what came from `from` on ended one. A sentence ends with its mark and
@@ -184,7 +343,8 @@ mod tests {
         let mut window = Window::new(Hold::Sentence);
         let text = |piece: &&str| window.hold(0, 0, Delta::Text((*piece).to_owned()));
         let mut out: Vec<String> = pieces.iter().filter_map(text).collect();
-        out.extend(window.flush(0, 0).map(|(text, _)| text).filter(|text| !text.is_empty()));
+        out.push(window.rest(0, 0));
+        out.retain(|text| !text.is_empty());
         out
     }
 

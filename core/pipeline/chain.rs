@@ -359,8 +359,11 @@ impl Chain {
             let mut made = Vec::with_capacity(events.len());
             for event in events.drain(..) {
                 let target = self.target.as_ref().unwrap_or(&nobody);
+                let finishing = finished(&event);
                 let said = self.seats[at].event(cx, target, event, &mut made).await?;
                 if let Say::Stop(reason) = &said {
+                    // What the stage held back it saw only now: the finish behind that has not gone on.
+                    made.extend(finishing.map(stopped));
                     made.extend(self.closing());
                     stop = Some(reason.clone());
                     break;
@@ -416,6 +419,11 @@ impl Chain {
         out.push(Event::End);
         out
     }
+}
+
+/// The choice whose finish this is.
+pub fn finished(event: &Event) -> Option<u32> {
+    if let Event::Finish { choice, .. } = event { Some(*choice) } else { None }
 }
 
 /// The finish of an answer that a stage stopped.

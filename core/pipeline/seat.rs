@@ -1,7 +1,9 @@
 //! One stage's seat in one request: opens the visit when it is first needed, times its calls, keeps what is held back
-//! of a stream for it, and (`settle`) turns its faults into what `on_error` says. It knows nothing of the other stages.
+//! of a stream for it (text by `window`), and (`settle`) turns its faults into what `on_error` says. It knows nothing of
+//! the other stages.
 
 mod settle;
+mod window;
 
 use std::{
     sync::Arc,
@@ -11,6 +13,7 @@ use std::{
 use super::{
     Entry,
     adapt::{Adapter, Window},
+    chain,
     phase::{Phase, Phases},
     stage::{Candidate, EventVerdict, ResponseVerdict, Visit},
 };
@@ -19,7 +22,7 @@ use crate::{
     context::{Context, Step, Verdict},
     error::{Error, Kind, Result},
     model::{
-        Delta, Event, Response,
+        Event, Response,
         fold::{Fold, unfold},
     },
 };
@@ -185,10 +188,13 @@ impl Seat {
         let mut after_stop = Vec::new();
         for event in unfold(response) {
             if said == Say::Continue {
+                let finishing = chain::finished(&event);
                 said = self.event(cx, target, event, &mut out).await?;
+                // What was held back was seen only now: the finish behind that has not gone on.
+                after_stop.extend(finishing.filter(|_| said != Say::Continue).map(chain::stopped));
             } else {
                 match event {
-                    Event::Finish { choice, .. } => after_stop.push(super::chain::stopped(choice)),
+                    Event::Finish { choice, .. } => after_stop.push(chain::stopped(choice)),
                     Event::Usage(_) => after_stop.push(event),
                     _ => {}
                 }
@@ -221,90 +227,6 @@ impl Seat {
                 Ok(Say::Continue)
             }
         }
-    }
-
-    async fn window(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Result<Say> {
-        let Adapter::Window(window) = &mut self.adapter else { return Ok(Say::Continue) };
-        match event {
-            Event::Delta { choice, index, delta } => {
-                let Some(text) = window.hold(choice, index, delta) else { return Ok(Say::Continue) };
-                self.look(cx, choice, index, text, false, out).await
-            }
-            Event::PartEnd { choice, index } => {
-                let said = self.flush(cx, vec![(choice, index)], out).await?;
-                if said == Say::Continue { self.structural(cx, event, out).await } else { Ok(said) }
-            }
-            Event::Finish { choice, .. } => {
-                let open = window.open(Some(choice));
-                let said = self.flush(cx, open, out).await?;
-                if said == Say::Continue { self.structural(cx, event, out).await } else { Ok(said) }
-            }
-            Event::End => {
-                let open = window.open(None);
-                let said = self.flush(cx, open, out).await?;
-                if said == Say::Continue { self.structural(cx, event, out).await } else { Ok(said) }
-            }
-            other => self.structural(cx, other, out).await,
-        }
-    }
-
-    async fn structural(&mut self, cx: &mut Context, event: Event, out: &mut Vec<Event>) -> Result<Say> {
-        if self.out {
-            out.push(event);
-            return Ok(Say::Continue);
-        }
-        self.direct(cx, event, out).await
-    }
-
-    /// Shows the stage a part's text so far; what it made of it is released but for the window.
-    async fn look(
-        &mut self,
-        cx: &mut Context,
-        choice: u32,
-        index: u32,
-        text: String,
-        all: bool,
-        out: &mut Vec<Event>,
-    ) -> Result<Say> {
-        let mut seen = Vec::new();
-        let said = self.structural(cx, Event::Delta { choice, index, delta: Delta::Text(text) }, &mut seen).await?;
-        let mut mine = String::new();
-        for event in seen {
-            match event {
-                Event::Delta { choice: c, index: i, delta: Delta::Text(text) } if (c, i) == (choice, index) => {
-                    mine.push_str(&text);
-                }
-                other => out.push(other),
-            }
-        }
-        let free = match &mut self.adapter {
-            Adapter::Window(window) if !all => window.release(choice, index, mine),
-            _ => mine,
-        };
-        if !free.is_empty() {
-            out.push(Event::Delta { choice, index, delta: Delta::Text(free) });
-        }
-        Ok(said)
-    }
-
-    async fn flush(&mut self, cx: &mut Context, parts: Vec<(u32, u32)>, out: &mut Vec<Event>) -> Result<Say> {
-        for (choice, index) in parts {
-            let Adapter::Window(window) = &mut self.adapter else { break };
-            let Some((text, after)) = window.flush(choice, index) else { continue };
-            if !text.is_empty() {
-                let said = self.look(cx, choice, index, text, true, out).await?;
-                if said != Say::Continue {
-                    return Ok(said);
-                }
-            }
-            for delta in after {
-                let said = self.structural(cx, Event::Delta { choice, index, delta }, out).await?;
-                if said != Say::Continue {
-                    return Ok(said);
-                }
-            }
-        }
-        Ok(Say::Continue)
     }
 
     async fn whole_end(&mut self, cx: &mut Context, target: &Candidate, out: &mut Vec<Event>) -> Result<Say> {
@@ -394,3 +316,6 @@ fn told(verdict: &ResponseVerdict) -> Verdict {
         ResponseVerdict::Reject { status, .. } => Verdict::Reject(*status),
     }
 }
+
+#[cfg(test)]
+mod tests;

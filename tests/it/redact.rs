@@ -116,6 +116,40 @@ async fn every_string_of_a_request_is_masked_wherever_it_stands() {
     assert!(record.contains("masked: email x1 card x1"), "{record}");
 }
 
+/// Whichever of them an upstream takes: a key that stands twice goes on as it was seen.
+#[tokio::test]
+async fn no_second_key_and_no_template_carries_a_value_past() {
+    let secret = "bob.smith@example.com";
+    for (format, path, bodies) in [
+        (
+            "openai_chat",
+            "/v1/chat/completions",
+            [
+                r#"{"model":"up/m","messages":[{"role":"user","content":"SECRET","content":"x"}]}"#,
+                r#"{"model":"up/m","messages":[{"role":"user","content":[{"type":"text","text":"SECRET","text":"x"}]}]}"#,
+                r#"{"model":"up/m","metadata":{"a":"SECRET","a":"x"},"messages":[{"role":"user","content":"x"}]}"#,
+            ],
+        ),
+        (
+            "openai_responses",
+            "/v1/responses",
+            [
+                r#"{"model":"up/m","input":"x","prompt":{"id":"pmpt_1","variables":{"a":"SECRET"}}}"#,
+                r#"{"model":"up/m","input":[{"role":"user","content":"SECRET","content":"x"}]}"#,
+                r#"{"model":"up/m","input":"SECRET","stream":true,"prompt":{"id":"pmpt_1","variables":{"a":"SECRET"}}}"#,
+            ],
+        ),
+    ] {
+        let upstream = Upstream::saying(Say::error(503, "{}")).await;
+        let gateway = gateway(&upstream, format, "").await;
+        for body in bodies {
+            gateway.post(path, &body.replace("SECRET", secret)).await;
+            let heard = String::from_utf8_lossy(&upstream.last().body).into_owned();
+            assert!(!heard.contains(secret), "{body}: {heard}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn texts_to_embed_are_masked() {
     let upstream = Upstream::saying(Say::json(
@@ -176,14 +210,13 @@ async fn each_split(gateway: &Gateway, upstream: &Upstream, asked: &str, place: 
     read
 }
 
+fn chunk(index: usize, delta: Value, finish: Value) -> String {
+    let choice = json!({"index": index, "delta": delta, "finish_reason": finish});
+    let chunk = json!({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]});
+    format!("data: {chunk}\n\n")
+}
+
 fn stream(place: Place, ways: &[Vec<&str>]) -> Say {
-    let chunk = |index: usize, delta: Value, finish: Value| {
-        let choice = json!({"index": index, "delta": delta, "finish_reason": finish});
-        format!(
-            "data: {}\n\n",
-            json!({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]})
-        )
-    };
     let mut all = String::new();
     // All begin, then all go on, as a provider that answers in parallel does.
     let longest = ways.iter().map(Vec::len).max().unwrap_or(0);
@@ -262,6 +295,87 @@ async fn a_value_split_over_events_is_masked_like_a_whole_one() {
         for read in each_split(&gateway, &upstream, "who?", Place::Arguments, &text).await {
             assert_eq!(read, json!({"n": 3, "v": name}).to_string(), "{value}");
         }
+    }
+}
+
+/// Each way to cut `text` in two as a choice of its own, with a delta of another kind between the pieces.
+fn parted(place: Place, other: &Value, text: &str) -> (Say, usize) {
+    let cuts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+    let mut all = String::new();
+    for (index, cut) in cuts.iter().enumerate() {
+        all += &chunk(index, place.delta(&text[..*cut]), Value::Null);
+        all += &chunk(index, other.clone(), Value::Null);
+        all += &chunk(index, place.delta(&text[*cut..]), Value::Null);
+        all += &chunk(index, json!({}), json!("stop"));
+    }
+    (Say::sse(all + "data: [DONE]\n\n"), cuts.len())
+}
+
+fn a_call() -> Value {
+    let function = json!({"name": "f", "arguments": "{}"});
+    json!({"tool_calls": [{"index": 0, "id": "t", "type": "function", "function": function}]})
+}
+
+#[tokio::test]
+async fn a_value_is_found_whatever_stands_between_its_pieces() {
+    let upstream = Upstream::start().await;
+    for config in ["", "mode = \"mask\""] {
+        let gateway = gateway(&upstream, "openai_chat", config).await;
+        for (value, name) in VALUES {
+            let (from, to) = if config.is_empty() { (name, value) } else { (value, name) };
+            for (place, other) in [
+                (Place::Text, a_call()),
+                (Place::Text, json!({"reasoning_content": "hm"})),
+                (Place::Text, json!({"refusal": "no"})),
+                (Place::Reasoning, json!({"content": "well"})),
+                (Place::Reasoning, a_call()),
+            ] {
+                let (say, choices) = parted(place, &other, &format!("so {from}!"));
+                upstream.then(say);
+                // What was hidden of the request is restored; masked it has the same name.
+                let mut body = ask(&format!("it is {value}"));
+                body["stream"] = json!(true);
+                body["n"] = json!(choices);
+                let answer = gateway.chat(&body.to_string()).await;
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                for (way, read) in joined(&answer, place, choices).iter().enumerate() {
+                    assert_eq!(*read, format!("so {to}!"), "{config} {place:?} {other} way {way}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_blocks_reads_a_value_that_a_call_cut() {
+    let upstream = Upstream::start().await;
+    let gateway = gateway(&upstream, "openai_chat", "").await;
+    let text = "so [EMAIL_1]!";
+    for cut in 0..=text.len() {
+        let deltas = [Place::Text.delta(&text[..cut]), a_call(), Place::Text.delta(&text[cut..])];
+        let chunks: String = deltas.into_iter().map(|delta| chunk(0, delta, Value::Null)).collect();
+        upstream
+            .then(Say::sse([chunks.as_str(), &chunk(0, json!({}), json!("tool_calls")), "data: [DONE]\n\n"].concat()));
+        let turn = json!({"role": "user", "content": "I am bob@example.com"});
+        let body = json!({"model": "up/m", "max_tokens": 9, "stream": true, "messages": [turn]});
+        let answer = gateway.post("/v1/messages", &body.to_string()).await.text();
+        let (mut read, mut open, mut calls) = (String::new(), None, 0);
+        for line in answer.lines().filter_map(|line| line.strip_prefix("data: ")) {
+            let event: Value = serde_json::from_str(line).expect("an event");
+            match event["type"].as_str() {
+                Some("content_block_start") => {
+                    assert_eq!(open.replace(event["index"].clone()), None, "{answer}");
+                    calls += usize::from(event["content_block"]["type"] == "tool_use");
+                }
+                Some("content_block_delta") => {
+                    assert_eq!(open.as_ref(), Some(&event["index"]), "{answer}");
+                    read.push_str(event["delta"]["text"].as_str().unwrap_or(""));
+                }
+                Some("content_block_stop") => assert_eq!(open.take().as_ref(), Some(&event["index"]), "{answer}"),
+                _ => {}
+            }
+        }
+        assert_eq!((read.as_str(), calls, open), ("so bob@example.com!", 1, None), "cut at {cut}: {answer}");
     }
 }
 

@@ -1,14 +1,14 @@
 //! What a person wrote last, and how much text there is, read from the client's own bytes as long as nobody has decoded them.
 //! Changes nothing.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use super::{
     super::{codec, surrogate},
     Document,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     model::{Request, Role},
 };
 
@@ -22,28 +22,41 @@ impl Document {
         })
     }
 
-    /// The text of the last user turn; reads no more of the body than that turn.
+    /// The text of the last user turn that has one. Reads no more of the body than that turn, unless it is written in a way that only
+    /// its codec knows to read: what goes upstream is seen here, or the body is refused.
     pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
         let no_turns = self.legacy || (self.operation.is_opaque() && self.envelope.last_user.is_none());
-        if self.decoded.is_some() || no_turns {
-            let request = self.request()?;
-            let turn = request.messages.iter().rev().find(|m| m.role == Role::User && !m.joined_text().is_empty());
-            return Ok(Cow::Owned(turn.map(|m| m.joined_text()).unwrap_or_default()));
+        if self.decoded.is_none() && !no_turns && !self.envelope.odd {
+            let Some(turn) = self.envelope.last_user.clone() else { return Ok(Cow::Borrowed("")) };
+            match simple_text(&self.bytes[turn]).map(|text| self.place_of(text)) {
+                Some(Ok(at)) => {
+                    return Ok(Cow::Borrowed(simdutf8::basic::from_utf8(&self.bytes[at]).unwrap_or_default()));
+                }
+                Some(Err(text)) => return Ok(Cow::Owned(text)),
+                None => {}
+            }
         }
-        let Some(turn) = self.envelope.last_user.clone() else { return Ok(Cow::Borrowed("")) };
-        if self.bytes[turn.start] == b'"' {
-            // The whole prompt is one string.
-            return Ok(std::str::from_utf8(&self.bytes[turn]).map(borrowed_text).unwrap_or_default());
+        let request = self.request()?;
+        let turn = request.messages.iter().rev().find(|m| m.role == Role::User && !m.joined_text().is_empty());
+        Ok(Cow::Owned(turn.map(|m| m.joined_text()).unwrap_or_default()))
+    }
+
+    /// Where in the client's bytes a text lies that was borrowed from them; one that was not comes back.
+    fn place_of(&self, text: Cow<'_, str>) -> std::result::Result<Range<usize>, String> {
+        match text {
+            Cow::Borrowed(text) => {
+                let start = text.as_ptr().addr() - self.bytes.as_ptr().addr();
+                Ok(start..start + text.len())
+            }
+            Cow::Owned(text) => Err(text),
         }
-        let turn: Turn<'_> = serde_json::from_slice(&self.bytes[turn])
-            .map_err(|e| Error::invalid("messages", format!("the last user turn cannot be read: {e}")))?;
-        Ok(turn.text())
     }
 
     /// The beginning and the end of the last user turn's text, at most `most` bytes of each; the end is empty where the
     /// beginning is all. Costs the same for a turn of any length.
     pub fn last_user_ends(&mut self, most: usize) -> Result<[Cow<'_, str>; 2]> {
-        if self.decoded.is_none()
+        let read = self.decoded.is_some() || self.envelope.odd;
+        if !read
             && let Some((first, last)) = self.envelope.last_user_texts.clone()
             && (first.len() > 2 * most || first != last)
         {
@@ -54,9 +67,8 @@ impl Document {
             return Ok([plain(head), plain(tail)]);
         }
         // One string without escapes is its own text; the body is known to be UTF-8.
-        let only =
-            self.envelope.last_user_texts.as_ref().filter(|_| self.decoded.is_none() && self.envelope.last_user_plain);
-        let only = only.map(|(only, _)| only.start + 1..only.end - 1);
+        let only = self.envelope.last_user_texts.as_ref().filter(|_| !read && self.envelope.last_user_plain);
+        let only = only.map(|(only, _)| only.start + 1..only.end - 1).filter(|at| !at.is_empty());
         if let Some(at) = only.filter(|at| memchr::memchr(b'\\', &self.bytes[at.clone()]).is_none()) {
             let text = simdutf8::basic::from_utf8(&self.bytes[at]).unwrap_or_default();
             return Ok(ends(text, most).map(Cow::Borrowed));
@@ -168,28 +180,32 @@ struct TextPart<'a> {
     text: Option<Cow<'a, str>>,
 }
 
-impl<'a> Turn<'a> {
-    fn text(&self) -> Cow<'a, str> {
-        let Some(raw) = self.content.or(self.parts) else { return Cow::Borrowed("") };
-        if raw.get().starts_with('"') {
-            return borrowed_text(raw.get());
-        }
-        let Ok(parts) = serde_json::from_str::<Vec<TextPart<'a>>>(raw.get()) else { return Cow::Borrowed("") };
-        let mut texts = parts.into_iter().filter_map(|p| p.text);
-        let Some(first) = texts.next() else { return Cow::Borrowed("") };
-        texts.fold(first, |mut all, text| {
-            all.to_mut().push('\n');
-            all.to_mut().push_str(&text);
-            all
-        })
+/// The text of a turn, or of a prompt that is one string. `None`: it has none, or is not written as turns usually are.
+fn simple_text(turn: &[u8]) -> Option<Cow<'_, str>> {
+    if turn.starts_with(b"\"") {
+        return borrowed_text(std::str::from_utf8(turn).ok()?);
     }
+    let turn: Turn<'_> = serde_json::from_slice(turn).ok()?;
+    let raw = turn.content.or(turn.parts)?.get();
+    if raw.starts_with('"') {
+        return borrowed_text(raw);
+    }
+    let parts: Vec<TextPart<'_>> = serde_json::from_str(raw).ok()?;
+    let mut texts = parts.into_iter().filter_map(|p| p.text);
+    let first = texts.next()?;
+    let all = texts.fold(first, |mut all, text| {
+        all.to_mut().push('\n');
+        all.to_mut().push_str(&text);
+        all
+    });
+    (!all.is_empty()).then_some(all)
 }
 
-/// A JSON string as text, borrowed when it has no escapes (serde's plain `Cow` never borrows).
-fn borrowed_text(raw: &str) -> Cow<'_, str> {
+/// A JSON string as text, borrowed when it has no escapes (serde's plain `Cow` never borrows). `None`: it is empty, or no text.
+fn borrowed_text(raw: &str) -> Option<Cow<'_, str>> {
     #[derive(serde::Deserialize)]
     struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
-    serde_json::from_str::<Borrowed<'_>>(raw).map(|b| b.0).unwrap_or_default()
+    serde_json::from_str::<Borrowed<'_>>(raw).ok().map(|b| b.0).filter(|text| !text.is_empty())
 }
 
 /// What a token is counted as in bytes of text, where only tokens are given.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     super::{
-        Dialect, Encoded, Field, codec,
+        Dialect, Encoded, Field, Inbound, codec,
         envelope::Entry,
         foreign,
         hosted::{self, Fitted},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    model::{EmbeddingRequest, Format, Operation, Request},
+    model::{EmbeddingInput, EmbeddingRequest, Format, Operation, Part, Request},
 };
 
 impl Document {
@@ -37,6 +37,20 @@ impl Document {
             return codec(format).encode_request(&chat, dialect);
         }
         self.fitted(format, dialect, |request| codec(format).encode_request(request, dialect))
+    }
+
+    /// An embeddings request, with the texts as stages left them.
+    pub fn embeddings(&mut self) -> Result<EmbeddingRequest> {
+        let inbound = Inbound { model: Some(&self.model), ..Inbound::default() };
+        let mut request = codec(self.format).decode_embeddings(&self.bytes, inbound)?;
+        if self.dirty.contains(&Field::Messages) {
+            let edited = self.decode()?.messages.first().map(|m| m.parts.clone()).unwrap_or_default();
+            let texts = edited.into_iter().filter_map(|p| if let Part::Text(t) = p { Some(t.text) } else { None });
+            let tokens = std::mem::take(&mut request.inputs);
+            let tokens = tokens.into_iter().filter(|i| !matches!(i, EmbeddingInput::Text(_)));
+            request.inputs = texts.map(EmbeddingInput::Text).chain(tokens).collect();
+        }
+        Ok(request)
     }
 
     /// A request for vectors, for a target of another format, and the fields that no format knows.
@@ -100,6 +114,7 @@ impl Document {
         usage: bool,
         overrides: &[(&'static str, Option<Bytes>)],
     ) -> Result<(Vec<Bytes>, Vec<&'static str>)> {
+        self.mean_one_thing()?;
         let mut patches: Vec<(&str, Option<Bytes>)> = Vec::with_capacity(2);
         patches.extend(overrides.iter().cloned());
         let mut dropped = Vec::new();
