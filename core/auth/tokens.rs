@@ -12,7 +12,7 @@ use super::{
     keys::{check_name, damaged, failed, last4, new_id, no_randomness, whole_second},
     permission::{Actor, Held, Reach, Target, covered, may_give},
     row::TokenRow,
-    terms,
+    terms, unwritten,
 };
 use crate::{
     config::{Grant, Over, Secret, identity},
@@ -153,7 +153,7 @@ impl Keys {
             row.revoked = Some(expiry::to_seconds(now));
             let hash = hex::decode(&row.hash).ok_or_else(|| damaged("token", id.as_bytes(), "hash"))?;
             self.table.set_token(id, row.clone(), hash);
-            turn.write(&[before], vec![put(id, &row)?]).await?;
+            turn.write(&[before], vec![put(id, &row)?]).await.map_err(|error| unwritten::token(id, error))?;
         }
         Ok(row.json(id, now))
     }

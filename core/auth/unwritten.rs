@@ -67,11 +67,7 @@ impl Unwritten {
         if !known {
             tracing::warn!(id, %error, "a key is revoked here, and the store did not take it: tried again");
         }
-        let full = error.status() == 507;
-        let cause = error.source.as_deref().and_then(|source| source.downcast_ref::<StoreError>());
-        let cause = cause.map_or_else(|| error.message.clone(), StoreError::why);
-        let room = if full { ": free some space" } else { "" };
-        let when = if full { "there is room" } else { "the store takes changes again" };
+        let Refused { cause, room, when } = Refused::of(&error);
         let then = match held {
             true => format!("It is written by itself as soon as {when}"),
             false => format!("Too many such keys wait already: revoke it again when {when}"),
@@ -91,6 +87,34 @@ impl Unwritten {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Revoked>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why a store took nothing, in parts of a sentence.
+struct Refused {
+    cause: String,
+    room: &'static str,
+    when: &'static str,
+}
+
+impl Refused {
+    fn of(error: &Error) -> Refused {
+        let cause = error.source.as_deref().and_then(|source| source.downcast_ref::<StoreError>());
+        let cause = cause.map_or_else(|| error.message.clone(), StoreError::why);
+        match error.status() {
+            507 => Refused { cause, room: ": free some space", when: "there is room" },
+            _ => Refused { cause, room: "", when: "the store takes changes again" },
+        }
+    }
+}
+
+/// The same of a token of the admin plane, which nobody writes later.
+pub(super) fn token(id: &str, mut error: Error) -> Error {
+    let Refused { cause, room, when } = Refused::of(&error);
+    error.message = format!(
+        "the token {id} is refused by this gateway from now on, but that could not be written down, because {cause}{room}. \
+         Revoke it again when {when}: until then it is listed as it was, and a restart would let it in again"
+    );
+    error
 }
 
 impl Keys {

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     admin::written_late,
     audit::{Audit, Wanted},
+    auth::{permission::Actor, tokens::NewToken},
     store::{Directory, Exported, Row, StoreError},
 };
 
@@ -149,4 +151,22 @@ async fn what_waits_is_written_when_the_gateway_stops() {
     stop.cancel();
     waits.await;
     assert!(stored(&store, &info.id).await);
+}
+
+#[tokio::test]
+async fn a_token_revoked_on_a_full_disk_is_refused_and_the_answer_says_what_is_left_to_do() {
+    let store = Arc::new(Small::default());
+    let keys = keys_on(store.clone()).await;
+    let new = json!({ "name": "ops", "role": "viewer" });
+    let new = NewToken::read(new.as_object().unwrap().clone(), SystemTime::now()).unwrap();
+    let (row, secret) = keys.create_token(new, &Actor::owner("test")).await.unwrap();
+    let id = row["id"].as_str().unwrap();
+    store.full.store(true, Ordering::Relaxed);
+    let error = keys.revoke_token(id).await.unwrap_err();
+    assert_eq!((error.status(), error.code()), (507, "store_full"));
+    let said = [id, "is refused by this gateway from now on", "free some space", "Revoke it again when there is room"];
+    assert!(said.iter().all(|words| error.message.contains(words)), "{}", error.message);
+    assert!(keys.actor(secret.expose(), SystemTime::now()).is_err());
+    store.full.store(false, Ordering::Relaxed);
+    assert!(keys.revoke_token(id).await.unwrap()["revoked"].is_string(), "asked again it is written");
 }
