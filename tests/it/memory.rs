@@ -86,3 +86,17 @@ async fn many_keys_take_little_memory_and_a_gateway_starts_with_them() {
     let most = if long() { 1_200 } else { 4_000 };
     assert!(each < most, "{each} bytes a key");
 }
+
+/// The allocator of the release stands in for the C library's: nobody asks it for an alignment that it gives anyway.
+#[test]
+fn memory_comes_from_one_allocator() {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .arg("--version")
+        .env("MIMALLOC_SHOW_STATS", "1")
+        .output()
+        .expect("the program");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let pages = said.lines().find_map(|line| line.trim().strip_prefix("pages")?.trim().strip_prefix(':'));
+    let most: u64 = pages.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default();
+    assert!(most > 0, "{said}");
+}
