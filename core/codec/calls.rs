@@ -6,6 +6,9 @@ use serde_json::{Map, Value, json};
 use super::signature::split_id;
 use crate::model::{CacheHint, Part, ToolResult};
 
+/// What stands in a history for a call's result that its client lost: wires that pair the two refuse a call without one.
+pub const NO_RESULT: &str = "no result of this call was given";
+
 /// Ids of calls as written, so that every result finds its call, also when the caller gave none or gave one twice.
 pub struct Ids {
     prefix: &'static str,

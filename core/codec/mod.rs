@@ -55,6 +55,7 @@ use serde_json::{Map, Value};
 
 pub use dialect::Dialect;
 pub use rate::{Family, RateFact, RateFacts};
+pub use surrogate::mended;
 
 use crate::{
     error::{Error, Kind, Result},

@@ -11,7 +11,10 @@ use super::{
     media::media_block,
 };
 use crate::{
-    codec::{calls::Ids, signature},
+    codec::{
+        calls::{Ids, NO_RESULT},
+        signature,
+    },
     error::{Error, Result},
     model::{CacheHint, Citation, Message, Part, Reasoning, Role, Text, ToolCall, ToolKind, ToolResult},
 };
@@ -52,6 +55,7 @@ pub fn encode(messages: &[Message], dialect: &Dialect, dropped: &mut Vec<&'stati
     }
     let mut turns = writer.turns;
     results_first(&mut turns);
+    all_answered(&mut turns);
     trim_prefill(&mut turns);
     if dialect.lacks.contains(&"prefill") && is_prefill(&turns) {
         let message = "this model cannot go on with an answer that was begun for it; end with a user message, or choose \
@@ -286,6 +290,26 @@ fn results_first(turns: &mut [Turn]) {
     }
     for turn in turns.iter_mut().filter(|turn| turn.role == "user") {
         turn.blocks.sort_by_key(|block| !is_result(block));
+    }
+}
+
+/// A call whose turn is over needs a result.
+fn all_answered(turns: &mut [Turn]) {
+    for at in 1..turns.len() {
+        let (before, after) = turns.split_at_mut(at);
+        let (Some(asked), Some(answer)) = (before.last(), after.first_mut()) else { continue };
+        if asked.role != "assistant" || answer.role != "user" {
+            continue;
+        }
+        let has = |id: &Value| answer.blocks.iter().any(|block| block.get("tool_use_id") == Some(id));
+        let calls = asked.blocks.iter().filter(|block| block["type"] == "tool_use");
+        let lost = calls
+            .filter_map(|block| block.get("id"))
+            .filter(|id| !has(id))
+            .map(|id| json!({"type": "tool_result", "tool_use_id": id, "content": NO_RESULT, "is_error": true}));
+        let lost: Vec<Value> = lost.collect();
+        let place = answer.blocks.iter().take_while(|block| block["type"] == "tool_result").count();
+        answer.blocks.splice(place..place, lost);
     }
 }
 

@@ -702,3 +702,33 @@ fn figures_beyond_a_wires_bounds_are_its_outermost_ones_and_named() {
     assert_eq!((&there["temperature"], &there["presence_penalty"]), (&json!(1.7), &json!(0)));
     assert_eq!(dropped, ["presence_penalty"]);
 }
+
+/// Its client lost the result, or the user spoke instead: this wire and Converse refuse a call without one.
+#[test]
+fn a_call_that_nobody_answered_has_a_result_that_says_so() {
+    let body = json!({"model": "m", "messages": [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+            {"id": "call_2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "call_2", "content": "two"},
+        {"role": "user", "content": "never mind"},
+        {"role": "assistant", "content": null, "tool_calls": [
+            {"id": "call_3", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        ]},
+    ]});
+    let request = crate::codec::codec(Format::OpenaiChat)
+        .decode_request(body.to_string().as_bytes(), Inbound::default())
+        .expect("a request");
+    let sent = self::body(&request);
+    let answer = sent["messages"][2]["content"].as_array().expect("blocks");
+    let ids: Vec<_> = answer.iter().filter_map(|block| block["tool_use_id"].as_str()).collect();
+    assert_eq!((ids, &answer[2]["text"]), (vec!["call_2", "call_1"], &json!("never mind")), "{sent}");
+    assert_eq!((&answer[0]["is_error"], &answer[1]["is_error"]), (&Value::Null, &json!(true)));
+    assert_eq!(sent["messages"].as_array().map(Vec::len), Some(4), "the last call waits for its result: {sent}");
+    let sent = Value::Object(BedrockConverse.encode_request(&request, &Dialect::of("claude")).expect("encoded").body);
+    let answer = sent["messages"][2]["content"].as_array().expect("blocks");
+    let ids: Vec<_> = answer.iter().filter_map(|block| block["toolResult"]["toolUseId"].as_str()).collect();
+    assert_eq!((ids, &answer[2]["text"]), (vec!["call_2", "call_1"], &json!("never mind")), "{sent}");
+}

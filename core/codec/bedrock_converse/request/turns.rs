@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     codec::{
-        calls::{self, Ids},
+        calls::{self, Ids, NO_RESULT},
         found, signature,
     },
     error::{Error, Result},
@@ -63,6 +63,7 @@ pub fn encode(messages: &[Message], dialect: &Dialect, dropped: &mut Vec<&'stati
         }
     }
     let Writer { mut turns, called, .. } = writer;
+    all_answered(&mut turns);
     trim_prefill(&mut turns);
     if turns.is_empty() {
         let message =
@@ -308,6 +309,25 @@ impl Turn {
             out.entry(key).or_insert(value);
         }
         Value::Object(out)
+    }
+}
+
+/// A call whose turn is over needs a result.
+fn all_answered(turns: &mut [Turn]) {
+    for at in 1..turns.len() {
+        let (before, after) = turns.split_at_mut(at);
+        let (Some(asked), Some(answer)) = (before.last(), after.first_mut()) else { continue };
+        if asked.role != "assistant" || answer.role != "user" {
+            continue;
+        }
+        let id = |block: &Value, kind: &str| block.get(kind).and_then(|inner| inner.get("toolUseId")).cloned();
+        let given: Vec<Value> = answer.results.iter().filter_map(|block| id(block, "toolResult")).collect();
+        // What the vendor ran itself has its result beside it.
+        let asked = asked.blocks.iter().filter(|block| block["toolUse"].get("type").is_none());
+        for lost in asked.filter_map(|block| id(block, "toolUse")).filter(|id| !given.contains(id)) {
+            // Not every model here knows a status.
+            answer.results.push(json!({"toolResult": {"toolUseId": lost, "content": [{ "text": NO_RESULT }]}}));
+        }
     }
 }
 
