@@ -147,7 +147,9 @@ fn contents(r: &mut Registrar<'_>) {
         },
         |v, value| set_messages(&v.0, value),
     );
-    r.get::<RequestView>("last_user_text", "the text of the last user turn", |v| Ok(last_user_text(&v.0)?.into()));
+    r.get::<RequestView>("last_user_text", "the text of the last user turn that has one", |v| {
+        Ok(last_user_text(&v.0)?.into())
+    });
     r.both::<RequestView>(
         "tools",
         "the tools on offer as maps with name, description and parameters; set it to an array: tools can be left out, changed and added (`request.tools.push(#{ name: \"clock\", description: \"…\", parameters: #{…} })`)",

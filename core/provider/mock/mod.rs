@@ -34,6 +34,7 @@ mod shape;
 mod tests;
 
 use std::{
+    borrow::Cow,
     cell::OnceCell,
     collections::VecDeque,
     future::poll_fn,
@@ -50,7 +51,7 @@ use tokio::time::Sleep;
 use self::control::Control;
 pub use self::realtime::realtime;
 use crate::{
-    codec::{ClientView, Inbound, JSON, ModelCard, codec, framing::Framing},
+    codec::{ClientView, Inbound, JSON, ModelCard, codec, framing::Framing, mended},
     error::{Error, Kind, Result},
     model::{EmbeddingRequest, Format, Operation, Request},
 };
@@ -109,6 +110,11 @@ pub fn answer(method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) ->
         return refusal(Format::OpenaiChat, &error, &Control::default());
     };
     let given = headers.get(CONTROL).and_then(|v| v.to_str().ok()).unwrap_or("");
+    // As servers do that know half a character when they see one.
+    let body = &match mended(body, None) {
+        Cow::Owned(mended) => mended.into(),
+        Cow::Borrowed(_) => body.clone(),
+    };
     let outcome = match ask.operation {
         Operation::Chat => chat(&ask, given, body),
         Operation::CountTokens => count(&ask, given, body),

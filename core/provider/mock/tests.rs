@@ -399,6 +399,12 @@ fn remembers_what_an_earlier_turn_said() {
 }
 
 #[test]
+fn half_a_character_is_read_as_the_sign_for_none() {
+    let body = r#"{"model":"mock/any","messages":[{"role":"user","content":"hi \ud83d"}]}"#;
+    assert_eq!(answer("/v1/chat/completions", &HeaderMap::new(), &body.into()).status, StatusCode::OK);
+}
+
+#[test]
 fn a_bound_on_tokens_bounds_thinking_too() {
     let bound = Request { max_tokens: Some(4), ..asking("one two three four five [mock: reasoning]") };
     for format in Format::ALL {
