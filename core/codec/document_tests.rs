@@ -185,6 +185,61 @@ fn the_last_user_turn_is_found_however_it_is_written() {
     }
 }
 
+/// Every field that an upstream of the format, or one of another format that it is written anew for, takes a prompt from.
+#[test]
+fn no_other_field_stands_in_the_way_of_what_goes_upstream() {
+    use Format::{AnthropicMessages, BedrockConverse, Cohere, Gemini, OpenaiChat, OpenaiResponses};
+    let (long, mut read) = ("a ".repeat(1100), 0);
+    let parts = format!(
+        r#"{{"messages":[{{"role":"user","content":[{{"type":"text","text":"{long}"}},{{"type":"text","t\u0065xt":"secret"}}]}}]}}"#
+    );
+    for (format, body) in [
+        (
+            OpenaiChat,
+            r#"{"messages":[{"role":"user","content":"secret"}],"contents":[{"role":"user","parts":[{"text":"no"}]}]}"#,
+        ),
+        (OpenaiChat, r#"{"messages":[{"role":"user","content":"secret"}],"input":"no"}"#),
+        (Cohere, r#"{"messages":[{"role":"user","content":"secret"}],"input":"no"}"#),
+        (BedrockConverse, r#"{"input":"no","messages":[{"role":"user","content":[{"text":"secret"}]}]}"#),
+        (AnthropicMessages, r#"{"max_tokens":5,"messages":[{"role":"user","content":"secret"}],"input":"no"}"#),
+        (OpenaiResponses, r#"{"input":"secret","messages":[{"role":"user","content":"no"}]}"#),
+        (OpenaiResponses, r#"{"input":[{"r\u006fle":"user","content":"secret"}]}"#),
+        (OpenaiChat, r#"{"messages":[{"role":"user","content":"secret"},{"r\u006fle":"assistant","content":"ok"}]}"#),
+        (
+            OpenaiChat,
+            r#"{"messages":[{"role":"user","content":"no"},{"role":"assistant","r\u006fle":"user","content":"secret"}]}"#,
+        ),
+        (
+            OpenaiChat,
+            r#"{"messages":[{"role":"user","content":"no"},{"role":["user"],"role":"user","content":"secret"}]}"#,
+        ),
+        (OpenaiChat, r#"{"messages":[{"role":"user","content":"no","c\u006fntent":"secret"}]}"#),
+        (OpenaiChat, r#"{"messages":[{"role":"user","content":"no","Content":"secret"}]}"#),
+        (
+            OpenaiChat,
+            r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"secret"},{"type":"text","text":"b"}]}]}"#,
+        ),
+        (OpenaiChat, parts.as_str()),
+        (Gemini, r#"{"contents":[{"role":"user","content":"no","parts":[{"text":"secret"}]}]}"#),
+        (Gemini, r#"{"contents":{"role":"user","parts":[{"text":"secret"}]}}"#),
+        (Gemini, r#"{"contents":["secret"]}"#),
+    ] {
+        let body = body.replacen('{', r#"{"model":"m","#, 1);
+        let Ok(mut doc) = Document::new(format, Bytes::from(body.clone()), Inbound::default()) else { continue };
+        let Ok(text) = doc.last_user_text().map(Cow::into_owned) else { continue };
+        assert!(text.contains("secret"), "{format:?} {body:.200}: {text:.200}");
+        let mut doc = Document::new(format, Bytes::from(body.clone()), Inbound::default()).expect("a request");
+        let [head, tail] = doc.last_user_ends(1024).expect("ends");
+        assert!(head.contains("secret") || tail.contains("secret"), "{format:?} {body:.200}");
+        read += 1;
+    }
+    assert!(read > 10, "{read}: the others are refused");
+    let body = r#"{"model":"m","input":["secret","x"]}"#;
+    let mut doc =
+        Document::open(OpenaiChat, Operation::Embeddings, body.into(), Inbound::default()).expect("a request");
+    assert!(doc.last_user_text().expect("text").contains("secret"));
+}
+
 #[test]
 fn the_ends_of_a_long_turn_are_found_without_reading_it() {
     let long = format!("first \\u00e9t\\u00e9\\n{}\\\"last\\\" word", "x".repeat(50_000));

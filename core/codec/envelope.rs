@@ -19,7 +19,10 @@ pub struct Envelope {
     pub last_user_texts: Option<(Range<usize>, Range<usize>)>,
     /// All that it says is one string, its `content`.
     pub last_user_plain: bool,
-    /// A turn's role is written with escapes, or twice: which turn is whose only a codec tells.
+    /// Where the turns stand; the last one, if more than one field could hold them.
+    pub turns: &'static str,
+    /// What turns say, and whose they are, only a codec tells: more than one field could hold them, a role is missing, written twice or
+    /// with escapes or is no string, or a key is written with escapes.
     pub odd: bool,
     /// Bytes inside string values, media left out: the base of every token estimate.
     pub text_bytes: u64,
@@ -100,8 +103,9 @@ struct Watch {
     items: bool,
     /// Start of the turn that is being read.
     turn: usize,
-    /// The turn's role, if it named one.
+    /// The turn's role, if it named one, and how often.
     role: Option<Range<usize>>,
+    roles: u8,
     /// The turn's first and last text.
     texts: Option<(Range<usize>, Range<usize>)>,
     /// The turn's `content` is a string.
@@ -174,7 +178,12 @@ impl<'a> Scan<'a> {
         self.space();
         let start = self.at;
         let items = name == b"input";
-        let turns = name == b"messages" || name == b"contents" || items;
+        let holds = TURNS.iter().find(|known| known.as_bytes() == name);
+        let turns = holds.is_some();
+        if let Some(holds) = holds {
+            self.envelope.odd |= !self.envelope.turns.is_empty();
+            self.envelope.turns = holds;
+        }
         if items && self.notes && self.peek() == Some(b'"') {
             // A prompt that is one string.
             let text = self.string()?;
@@ -201,9 +210,14 @@ impl<'a> Scan<'a> {
         loop {
             // A value starts here.
             self.space();
+            if depth == 0 && watch.turns {
+                self.envelope.odd |= self.peek() != Some(b'[');
+            }
             if depth == 1 && watch.turns && open & 1 == 0 {
+                self.envelope.odd |= self.peek() != Some(b'{');
                 watch.turn = self.at;
                 watch.role = None;
+                watch.roles = 0;
                 watch.texts = None;
                 watch.plain = false;
             }
@@ -225,7 +239,7 @@ impl<'a> Scan<'a> {
                     let close = if bracket == b'{' { b'}' } else { b']' };
                     if self.peek() != Some(close) {
                         if bracket == b'{' {
-                            self.key(&mut watch)?;
+                            self.key(&mut watch, depth)?;
                         }
                         continue;
                     }
@@ -253,7 +267,7 @@ impl<'a> Scan<'a> {
                         self.at += 1;
                         if object {
                             self.space();
-                            self.key(&mut watch)?;
+                            self.key(&mut watch, depth)?;
                         }
                         break;
                     }
@@ -293,7 +307,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn key(&mut self, watch: &mut Watch) -> Result<()> {
+    fn key(&mut self, watch: &mut Watch, depth: usize) -> Result<()> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("expected a key in quotes"));
         }
@@ -302,6 +316,12 @@ impl<'a> Scan<'a> {
             let key = &&self.body[watch.key.start + 1..watch.key.end - 1];
             self.envelope.carries |= CARRIED.contains(key);
             self.envelope.shares |= SHARED.contains(key);
+            self.envelope.odd |= key.contains(&b'\\');
+            if matches!(depth, 2 | 4) && SAID.iter().any(|said| key.eq_ignore_ascii_case(said) && key != said) {
+                let text = "a key of a turn is written like another one; write it in small letters";
+                return Err(self.fault_at(watch.key.start, text));
+            }
+            watch.roles = watch.roles.saturating_add(u8::from(depth == 2 && **key == *b"role"));
         }
         self.space();
         if self.peek() != Some(b':') {
@@ -321,7 +341,7 @@ impl<'a> Scan<'a> {
             br#""role""# if watch.turns && depth == 2 => {
                 let role = &self.body[text.clone()];
                 self.envelope.has_developer |= role == br#""developer""#;
-                self.envelope.odd |= watch.role.is_some() || role.contains(&b'\\');
+                self.envelope.odd |= role.contains(&b'\\');
                 watch.role = Some(text);
             }
             br#""signature""# | br#""encrypted_content""# => {
@@ -354,6 +374,9 @@ impl<'a> Scan<'a> {
     /// After a bracket closed: was it a turn?
     fn end_turn(&mut self, watch: &Watch, depth: usize, open: u128) {
         if watch.turns && depth == 1 && open & 1 == 0 {
+            // Whose turn it is without a role is clear for items of other kinds, and where only two speak.
+            let roleless = watch.roles == 0 && self.envelope.turns != "messages";
+            self.envelope.odd |= !(roleless || watch.roles == 1 && watch.role.is_some());
             let user = watch.role.as_ref().map_or(!watch.items, |r| &self.body[r.clone()] == br#""user""#);
             if user {
                 self.envelope.last_user = Some(watch.turn..self.at);
@@ -486,6 +509,10 @@ fn fault(body: &[u8], at: usize, what: &str) -> Error {
         .with_code("invalid_json")
 }
 
+/// Keys of a turn and of its parts that say whose it is and what it says: some servers read them in capitals, too.
+const SAID: [&[u8]; 4] = [b"role", b"content", b"parts", b"text"];
+/// Fields that hold turns, in one format or another.
+const TURNS: [&str; 3] = ["messages", "contents", "input"];
 /// Fields that decide where a request goes or what it may cost: given twice, readers would disagree.
 const ROUTING: [&[u8]; 27] = [
     b"input",

@@ -170,9 +170,7 @@ impl Lane {
                 out.push(rest);
             }
         }
-        if let Some(frame) = self.last_usage.take() {
-            self.decode(&frame)?;
-        }
+        self.count_up();
         let before = self.ended;
         let result = self.decoder.finish(&mut self.events);
         self.note();

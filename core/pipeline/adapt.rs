@@ -113,6 +113,8 @@ struct Part {
     after: Vec<Delta>,
     /// Only its end waits, for one that goes on with its text.
     over: bool,
+    /// How it begins, as the stage left that: it waits for the parts before it.
+    start: Vec<Event>,
     /// The parts that `text` begins with.
     before: VecDeque<Before>,
 }
@@ -121,9 +123,19 @@ struct Part {
 struct Before {
     /// `None`: the client has it already, its end included.
     index: Option<u32>,
+    start: Vec<Event>,
     /// What it still has to say.
     text: String,
     after: Vec<Delta>,
+}
+
+/// What is let out.
+#[derive(Debug, PartialEq)]
+pub enum Free {
+    /// The stage has seen it.
+    Seen(Event),
+    /// It has not.
+    New(Event),
 }
 
 impl Window {
@@ -131,21 +143,25 @@ impl Window {
         Window { hold, parts: Vec::new(), told: Vec::new() }
     }
 
-    /// A part of text begins: with what one of its kind left.
-    pub fn begin(&mut self, choice: u32, index: u32, kind: Kind) {
+    /// A part of text begins: with what one of its kind left. What is given back of `start`, how it begins, need not wait: texts of
+    /// a kind go on one after the other.
+    pub fn begin(&mut self, choice: u32, index: u32, kind: Kind, mut start: Vec<Event>) -> Vec<Event> {
         let left = |p: &Part| p.over && p.choice == choice && p.kind == Some(kind);
         let (text, before) = match self.parts.iter().position(left) {
             Some(at) => self.parts.remove(at).left(),
             None => match self.told.iter().position(|(c, k, _)| (*c, *k) == (choice, kind)) {
                 Some(at) => {
                     let (.., text) = self.told.swap_remove(at);
-                    let before = Before { index: None, text: text.clone(), after: Vec::new() };
+                    let before = Before { index: None, start: Vec::new(), text: text.clone(), after: Vec::new() };
                     (text, VecDeque::from([before]))
                 }
                 None => (String::new(), VecDeque::new()),
             },
         };
-        self.parts.push(Part { choice, index, kind: Some(kind), text, after: Vec::new(), over: false, before });
+        let waits = before.iter().any(|before| before.index.is_some());
+        let free = if waits { Vec::new() } else { std::mem::take(&mut start) };
+        self.parts.push(Part { choice, index, kind: Some(kind), text, after: Vec::new(), over: false, start, before });
+        free
     }
 
     /// Takes a delta in. The text that the stage should see now, if there is enough to release some.
@@ -187,14 +203,15 @@ impl Window {
 
     /// What is let out of a part, as events: its beginning is still said by the parts before it, as long as it is what
     /// they had to say. One that has no more to say ends.
-    pub fn share(&mut self, choice: u32, index: u32, text: String) -> Vec<Event> {
-        let before = &mut self.part(choice, index).before;
+    pub fn share(&mut self, choice: u32, index: u32, text: String) -> Vec<Free> {
+        let Part { before, start, .. } = self.part(choice, index);
         let (mut events, mut rest) = (Vec::new(), text.as_str());
         while let Some(first) = before.front_mut().filter(|_| !rest.is_empty()) {
             let same = common(rest, &first.text);
             let (own, others) = rest.split_at(same);
             if let Some(index) = first.index.filter(|_| same > 0) {
-                events.push(Event::Delta { choice, index, delta: Delta::Text(own.to_owned()) });
+                events.extend(first.start.drain(..).map(Free::Seen));
+                events.push(Free::Seen(Event::Delta { choice, index, delta: Delta::Text(own.to_owned()) }));
             }
             first.text.drain(..same);
             rest = others;
@@ -206,7 +223,8 @@ impl Window {
             }
         }
         if !rest.is_empty() {
-            events.push(Event::Delta { choice, index, delta: Delta::Text(rest.to_owned()) });
+            events.extend(start.drain(..).map(Free::Seen));
+            events.push(Free::Seen(Event::Delta { choice, index, delta: Delta::Text(rest.to_owned()) }));
         }
         events
     }
@@ -235,16 +253,17 @@ impl Window {
     }
 
     /// Lets go of a part whose text is out: what waited for it, and the ends that did.
-    pub fn close(&mut self, choice: u32, index: u32) -> Vec<Event> {
+    pub fn close(&mut self, choice: u32, index: u32) -> Vec<Free> {
         let Some(at) = self.parts.iter().position(|p| p.choice == choice && p.index == index) else {
             return Vec::new();
         };
-        let Part { after, over, before, .. } = self.parts.remove(at);
+        let Part { after, over, start, before, .. } = self.parts.remove(at);
         let mut events = Vec::new();
         before.into_iter().for_each(|part| part.end(choice, &mut events));
-        events.extend(after.into_iter().map(|delta| Event::Delta { choice, index, delta }));
+        events.extend(start.into_iter().map(Free::Seen));
+        events.extend(after.into_iter().map(|delta| Free::New(Event::Delta { choice, index, delta })));
         if over {
-            events.push(Event::PartEnd { choice, index });
+            events.push(Free::New(Event::PartEnd { choice, index }));
         }
         events
     }
@@ -268,8 +287,8 @@ impl Window {
         let at = match self.parts.iter().position(|p| p.choice == choice && p.index == index) {
             Some(at) => at,
             None => {
-                let (text, after, before) = (String::new(), Vec::new(), VecDeque::new());
-                self.parts.push(Part { choice, index, kind: None, text, after, over: false, before });
+                let (text, after, start, before) = (String::new(), Vec::new(), Vec::new(), VecDeque::new());
+                self.parts.push(Part { choice, index, kind: None, text, after, over: false, start, before });
                 self.parts.len() - 1
             }
         };
@@ -280,7 +299,7 @@ impl Window {
 impl Part {
     /// Its text, and whose that is: the parts before it, then its own.
     fn left(self) -> (String, VecDeque<Before>) {
-        let Part { index, text, after, mut before, .. } = self;
+        let Part { index, text, after, start, mut before, .. } = self;
         let mut own = text.as_str();
         for part in &before {
             let same = common(own, &part.text);
@@ -290,16 +309,17 @@ impl Part {
             }
         }
         let own = own.to_owned();
-        before.push_back(Before { index: Some(index), text: own, after });
+        before.push_back(Before { index: Some(index), start, text: own, after });
         (text, before)
     }
 }
 
 impl Before {
-    fn end(self, choice: u32, events: &mut Vec<Event>) {
+    fn end(self, choice: u32, events: &mut Vec<Free>) {
         let Some(index) = self.index else { return };
-        events.extend(self.after.into_iter().map(|delta| Event::Delta { choice, index, delta }));
-        events.push(Event::PartEnd { choice, index });
+        events.extend(self.start.into_iter().map(Free::Seen));
+        events.extend(self.after.into_iter().map(|delta| Free::New(Event::Delta { choice, index, delta })));
+        events.push(Free::New(Event::PartEnd { choice, index }));
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     phase::Phase,
     seat::{Say, Seat, refused},
     stage::{AttemptVerdict, Candidate, ErrorVerdict, RequestVerdict, RouteVerdict},
+    stopped::{finished, stopped, stopped_by},
 };
 use crate::{
     account::Record,
@@ -20,7 +21,7 @@ use crate::{
     config::StreamMode,
     context::{Context, Verdict},
     error::{Error, Result},
-    model::{Event, Finish, FinishReason, Response, fold::Fold},
+    model::{Event, Response, fold::Fold},
 };
 
 /// One request's stages.
@@ -357,13 +358,15 @@ impl Chain {
                 continue;
             }
             let mut made = Vec::with_capacity(events.len());
-            for event in events.drain(..) {
+            let mut rest = events.drain(..);
+            while let Some(event) = rest.next() {
                 let target = self.target.as_ref().unwrap_or(&nobody);
                 let finishing = finished(&event);
                 let said = self.seats[at].event(cx, target, event, &mut made).await?;
                 if let Say::Stop(reason) = &said {
-                    // What the stage held back it saw only now: the finish behind that has not gone on.
+                    // What was held back is seen only now: the finish behind that has not gone on.
                     made.extend(finishing.map(stopped));
+                    made.extend(rest.by_ref().filter_map(stopped_by));
                     made.extend(self.closing());
                     stop = Some(reason.clone());
                     break;
@@ -372,6 +375,7 @@ impl Chain {
                     return Ok(EventFlow::Continue);
                 }
             }
+            drop(rest);
             *events = made;
         }
         out.append(events);
@@ -419,16 +423,6 @@ impl Chain {
         out.push(Event::End);
         out
     }
-}
-
-/// The choice whose finish this is.
-pub fn finished(event: &Event) -> Option<u32> {
-    if let Event::Finish { choice, .. } = event { Some(*choice) } else { None }
-}
-
-/// The finish of an answer that a stage stopped.
-pub fn stopped(choice: u32) -> Event {
-    Event::Finish { choice, finish: Finish::new(FinishReason::ContentFilter, "content_filter") }
 }
 
 /// Was the request changed by a call? A new name is a new allocation, made while the old one still lives.

@@ -12,6 +12,7 @@ pub mod parts;
 pub mod phase;
 mod seat;
 pub mod stage;
+mod stopped;
 mod turn;
 
 use std::{

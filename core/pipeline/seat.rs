@@ -13,9 +13,9 @@ use std::{
 use super::{
     Entry,
     adapt::{Adapter, Window},
-    chain,
     phase::{Phase, Phases},
     stage::{Candidate, EventVerdict, ResponseVerdict, Visit},
+    stopped::{finished, stopped, stopped_by},
 };
 use crate::{
     config::{OnError, StreamMode},
@@ -188,16 +188,12 @@ impl Seat {
         let mut after_stop = Vec::new();
         for event in unfold(response) {
             if said == Say::Continue {
-                let finishing = chain::finished(&event);
+                let finishing = finished(&event);
                 said = self.event(cx, target, event, &mut out).await?;
                 // What was held back was seen only now: the finish behind that has not gone on.
-                after_stop.extend(finishing.filter(|_| said != Say::Continue).map(chain::stopped));
+                after_stop.extend(finishing.filter(|_| said != Say::Continue).map(stopped));
             } else {
-                match event {
-                    Event::Finish { choice, .. } => after_stop.push(chain::stopped(choice)),
-                    Event::Usage(_) => after_stop.push(event),
-                    _ => {}
-                }
+                after_stop.extend(stopped_by(event));
             }
         }
         out.into_iter().chain(after_stop).for_each(|event| fold.push(event));

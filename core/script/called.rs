@@ -28,10 +28,12 @@ pub fn check(host: &Host, ast: &AST, book: &Book<'_>, problems: &mut Vec<Problem
         own.entry(function.name.to_string()).or_default().insert(function.params.len());
     }
     let known = host.functions();
-    // A map may hold functions of its own: what is written as a key or in quotes may be the name of one.
-    let mut named = BTreeSet::new();
+    // A map may hold functions of its own: what is written as a key or in quotes may be the name of one, and any name may be made.
+    let (mut named, mut made, mut asks) = (BTreeSet::new(), false, false);
     ast.walk(&mut |path: &[ASTNode<'_>]| {
+        asks |= call(path).is_some_and(|(call, ..)| call.name == "is_def_fn");
         match path.last() {
+            Some(ASTNode::Stmt(Stmt::Assignment(set))) => made |= is_made(&set.1.lhs),
             Some(ASTNode::Expr(Expr::Map(map, _))) => named.extend(map.0.iter().map(|(key, _)| key.name.to_string())),
             Some(ASTNode::Expr(Expr::Property(property, _))) => drop(named.insert(property.2.to_string())),
             Some(ASTNode::Expr(Expr::StringConstant(text, _))) => drop(named.insert(text.to_string())),
@@ -49,7 +51,7 @@ pub fn check(host: &Host, ast: &AST, book: &Book<'_>, problems: &mut Vec<Problem
         let counts: BTreeSet<usize> =
             [&own, known].into_iter().filter_map(|all| all.get(name)).flatten().copied().collect();
         if counts.is_empty() {
-            if !(method && named.contains(name)) {
+            if !(method && (made || named.contains(name)) || asks && named.contains(name)) {
                 let what = if method { "method" } else { "function" };
                 let names =
                     own.keys().chain(known.keys()).map(String::as_str).filter(|known| known.starts_with(is_letter));
@@ -72,6 +74,15 @@ fn call<'a>(path: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position, bool)> {
         ASTNode::Expr(Expr::FnCall(call, position)) => Some((&**call, *position, false)),
         ASTNode::Expr(Expr::MethodCall(call, position)) => Some((&**call, *position, true)),
         _ => None,
+    }
+}
+
+/// Is a field set whose name the script puts together?
+fn is_made(place: &Expr) -> bool {
+    match place {
+        Expr::Index(pair, ..) => !pair.rhs.is_constant() || is_made(&pair.rhs),
+        Expr::Dot(pair, ..) => is_made(&pair.rhs),
+        _ => false,
     }
 }
 

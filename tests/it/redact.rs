@@ -140,10 +140,12 @@ async fn no_second_key_and_no_template_carries_a_value_past() {
             ],
         ),
     ] {
-        let upstream = Upstream::saying(Say::error(503, "{}")).await;
+        let upstream = Upstream::saying(Say::error(400, "{}")).await;
         let gateway = gateway(&upstream, format, "").await;
         for body in bodies {
+            let before = upstream.heard().len();
             gateway.post(path, &body.replace("SECRET", secret)).await;
+            assert!(upstream.heard().len() > before, "{body}");
             let heard = String::from_utf8_lossy(&upstream.last().body).into_owned();
             assert!(!heard.contains(secret), "{body}: {heard}");
         }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    model::{Request, Role},
+    model::{Format, Operation, Request, Role},
 };
 
 impl Document {
@@ -25,9 +25,7 @@ impl Document {
     /// The text of the last user turn that has one. Reads no more of the body than that turn, unless it is written in a way that only
     /// its codec knows to read: what goes upstream is seen here, or the body is refused.
     pub fn last_user_text(&mut self) -> Result<Cow<'_, str>> {
-        let no_turns = self.legacy || (self.operation.is_opaque() && self.envelope.last_user.is_none());
-        if self.decoded.is_none() && !no_turns && !self.envelope.odd {
-            let Some(turn) = self.envelope.last_user.clone() else { return Ok(Cow::Borrowed("")) };
+        if let Some(turn) = self.last_turn() {
             match simple_text(&self.bytes[turn]).map(|text| self.place_of(text)) {
                 Some(Ok(at)) => {
                     return Ok(Cow::Borrowed(simdutf8::basic::from_utf8(&self.bytes[at]).unwrap_or_default()));
@@ -55,10 +53,10 @@ impl Document {
     /// The beginning and the end of the last user turn's text, at most `most` bytes of each; the end is empty where the
     /// beginning is all. Costs the same for a turn of any length.
     pub fn last_user_ends(&mut self, most: usize) -> Result<[Cow<'_, str>; 2]> {
-        let read = self.decoded.is_some() || self.envelope.odd;
-        if !read
-            && let Some((first, last)) = self.envelope.last_user_texts.clone()
-            && (first.len() > 2 * most || first != last)
+        let texts = self.last_turn().and_then(|_| self.envelope.last_user_texts.clone());
+        // Between two that are long enough nothing is looked at, however many there are.
+        if let Some((first, last)) = texts.clone()
+            && (if first == last { first.len() > 2 * most } else { first.len().min(last.len()) > 2 * most })
         {
             let (first, last) =
                 (&self.bytes[first.start + 1..first.end - 1], &self.bytes[last.start + 1..last.end - 1]);
@@ -67,7 +65,7 @@ impl Document {
             return Ok([plain(head), plain(tail)]);
         }
         // One string without escapes is its own text; the body is known to be UTF-8.
-        let only = self.envelope.last_user_texts.as_ref().filter(|_| !read && self.envelope.last_user_plain);
+        let only = texts.filter(|_| self.envelope.last_user_plain);
         let only = only.map(|(only, _)| only.start + 1..only.end - 1).filter(|at| !at.is_empty());
         if let Some(at) = only.filter(|at| memchr::memchr(b'\\', &self.bytes[at.clone()]).is_none()) {
             let text = simdutf8::basic::from_utf8(&self.bytes[at]).unwrap_or_default();
@@ -79,12 +77,18 @@ impl Document {
         })
     }
 
-    /// The last user turn as raw JSON, for searches that need no unescaping. `None` once the model was decoded.
-    pub fn last_user_raw(&self) -> Option<&[u8]> {
-        if self.decoded.is_some() {
-            return None;
-        }
-        self.envelope.last_user.clone().map(|r| &self.bytes[r])
+    /// The last user turn among the client's bytes, if that needs no codec to tell: nobody has read it, and it stands where turns of
+    /// this format do.
+    fn last_turn(&self) -> Option<Range<usize>> {
+        let chat =
+            matches!(self.operation, Operation::Chat | Operation::CountTokens | Operation::Compact) && !self.legacy;
+        let own = match self.format {
+            Format::Gemini => "contents",
+            Format::OpenaiResponses => "input",
+            _ => "messages",
+        };
+        let plain = chat && self.decoded.is_none() && !self.envelope.odd && self.envelope.turns == own;
+        self.envelope.last_user.clone().filter(|_| plain)
     }
 
     /// Bytes of text in the prompt: the estimate's base. Does not decode.
@@ -186,7 +190,7 @@ fn simple_text(turn: &[u8]) -> Option<Cow<'_, str>> {
         return borrowed_text(std::str::from_utf8(turn).ok()?);
     }
     let turn: Turn<'_> = serde_json::from_slice(turn).ok()?;
-    let raw = turn.content.or(turn.parts)?.get();
+    let raw = turn.content.xor(turn.parts)?.get();
     if raw.starts_with('"') {
         return borrowed_text(raw);
     }

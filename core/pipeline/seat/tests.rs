@@ -73,10 +73,13 @@ const LONG: &str = "much more than any window would hold back. ";
 const RESTORE: Texts = ("[EMAIL_1]", "bob@example.com");
 const MASK: Texts = ("bob@example.com", "[EMAIL_1]");
 
-fn chain(texts: Texts) -> Chain {
-    let stage = Arc::new(Swap { name: "swap".into(), texts });
-    let entry = Entry { window: Hold::Characters(WINDOW), ..Entry::new(stage) };
-    let mut chain = Chain::new([Arc::new(entry)].into_iter());
+/// A stage for each window, the outermost first.
+fn chain(texts: Texts, windows: &[usize]) -> Chain {
+    let entry = |size: &usize| {
+        let stage = Arc::new(Swap { name: "swap".into(), texts });
+        Arc::new(Entry { window: Hold::Characters(*size), ..Entry::new(stage) })
+    };
+    let mut chain = Chain::new(windows.iter().map(entry).collect::<Vec<_>>().into_iter());
     chain.start(1);
     chain
 }
@@ -88,7 +91,11 @@ fn context(operation: Operation, format: Format) -> Context {
 
 /// What a client of this format has read after each of these deltas, and at the end.
 fn read(format: Format, texts: Texts, deltas: &[Value]) -> Vec<String> {
-    let (mut chain, mut cx) = (chain(texts), context(Operation::Chat, format));
+    read_through(&[WINDOW], format, texts, deltas)
+}
+
+fn read_through(windows: &[usize], format: Format, texts: Texts, deltas: &[Value]) -> Vec<String> {
+    let (mut chain, mut cx) = (chain(texts, windows), context(Operation::Chat, format));
     let mut decoder = codec(Format::OpenaiChat).stream_decoder(&Dialect::of(""), 1 << 20);
     let mut encoder = codec(format).stream_encoder(&ClientView::default());
     let chunk = |delta: &Value, finish: Option<&str>| {
@@ -306,7 +313,8 @@ fn other_choices_and_sessions_keep_their_texts_apart() {
     let text = |choice, index, text: &str| Event::Delta { choice, index, delta: Delta::Text(text.to_owned()) };
     let end = |choice, index| Event::PartEnd { choice, index };
     let play = |operation, events: &[Event]| {
-        let (mut chain, mut cx, mut out) = (chain(RESTORE), context(operation, Format::OpenaiChat), Vec::new());
+        let (mut chain, mut cx, mut out) =
+            (chain(RESTORE, &[WINDOW]), context(operation, Format::OpenaiChat), Vec::new());
         for event in events {
             drive(chain.event(&mut cx, event.clone(), &mut out)).unwrap();
         }
@@ -323,6 +331,34 @@ fn other_choices_and_sessions_keep_their_texts_apart() {
     // Of one choice they are one text, and what came of it stands in the part that ended it.
     let events = [&one[..], &[start(0, 1), text(0, 1, "IL_1]!"), end(0, 1), Event::End]].concat();
     let wanted =
-        [start(0, 0), start(0, 1), text(0, 0, "so "), end(0, 0), text(0, 1, "bob@example.com!"), end(0, 1), Event::End];
+        [start(0, 0), text(0, 0, "so "), end(0, 0), start(0, 1), text(0, 1, "bob@example.com!"), end(0, 1), Event::End];
     assert_eq!(play(Operation::Chat, &events), wanted);
+}
+
+/// What one stage lets go on late is no more out of order for the next one.
+#[test]
+fn stages_one_behind_the_other_keep_a_text_in_order() {
+    let call = json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]});
+    let texts = ["Hello ", "a long piece of text here. ", "bob@exam", "ple.com", "x", " and so on, to the end"];
+    let said = texts.concat().replace(MASK.0, MASK.1);
+    for windows in [[9, 5], [5, 9], [16, 16], [3, 40], [40, 3]] {
+        for between in [
+            call.clone(),
+            json!({"reasoning_content": "hm, let me think about that"}),
+            json!({"reasoning_content": "hm"}),
+        ] {
+            let deltas: Vec<Value> =
+                texts.iter().flat_map(|text| [json!({"content": text}), between.clone()]).collect();
+            let told = read_through(&windows, Format::OpenaiChat, MASK, &deltas).pop().unwrap();
+            let content = joined(&told, "content");
+            // Small windows may miss the address; no letter of it moves.
+            let wide = windows.iter().any(|size| *size >= WINDOW);
+            let fine = |text: &str| text == said || !wide && text == texts.concat();
+            assert!(fine(&content), "{windows:?}, {between}: {content}");
+            let told = read_through(&windows, Format::AnthropicMessages, MASK, &deltas).pop().unwrap();
+            let text: String =
+                blocks(&told).into_iter().filter(|(kind, _)| kind == "text").map(|(_, text)| text).collect();
+            assert!(fine(&text), "{windows:?}, {between}: {text}");
+        }
+    }
 }

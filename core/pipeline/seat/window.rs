@@ -6,7 +6,7 @@ use crate::{
     context::Context,
     error::Result,
     model::{Delta, Event, Format, Operation},
-    pipeline::adapt::{Adapter, Kind},
+    pipeline::adapt::{Adapter, Free, Kind},
 };
 
 impl Seat {
@@ -14,10 +14,12 @@ impl Seat {
         let Adapter::Window(window) = &mut self.adapter else { return Ok(Say::Continue) };
         match event {
             Event::PartStart { choice, index, ref part } => {
-                let kind = Kind::of(part).filter(|_| joins(cx.operation));
-                let said = self.structural(cx, event, out).await?;
-                if let (Some(kind), Adapter::Window(window)) = (kind, &mut self.adapter) {
-                    window.begin(choice, index, kind);
+                let kind = Kind::of(part).filter(|_| joins(cx.operation, cx.format));
+                let mut start = Vec::new();
+                let said = self.structural(cx, event, &mut start).await?;
+                match (kind, &mut self.adapter) {
+                    (Some(kind), Adapter::Window(window)) => out.extend(window.begin(choice, index, kind, start)),
+                    _ => out.append(&mut start),
                 }
                 Ok(said)
             }
@@ -89,11 +91,11 @@ impl Seat {
         } else {
             mine = window.release(choice, index, mine);
         }
-        for event in window.share(choice, index, mine) {
-            if matches!(event, Event::Delta { delta: Delta::Text(_), .. }) {
-                out.push(event);
-            } else if said == Say::Continue {
-                said = self.structural(cx, event, out).await?;
+        for free in window.share(choice, index, mine) {
+            match free {
+                Free::Seen(event) => out.push(event),
+                Free::New(event) if said == Say::Continue => said = self.structural(cx, event, out).await?,
+                Free::New(_) => {}
             }
         }
         Ok(said)
@@ -111,8 +113,14 @@ impl Seat {
                 }
             }
             let Adapter::Window(window) = &mut self.adapter else { break };
-            for event in window.close(choice, index) {
-                let said = self.structural(cx, event, out).await?;
+            for free in window.close(choice, index) {
+                let said = match free {
+                    Free::Seen(event) => {
+                        out.push(event);
+                        Say::Continue
+                    }
+                    Free::New(event) => self.structural(cx, event, out).await?,
+                };
                 if said != Say::Continue {
                     return Ok(said);
                 }
@@ -122,9 +130,10 @@ impl Seat {
     }
 }
 
-/// A session says each of its texts anew as a whole, when that is over: none goes on in another one.
-fn joins(operation: Operation) -> bool {
-    operation != Operation::Realtime
+/// A session says each of its texts anew as a whole, when that is over: none goes on in another one. Gemini's parts have no
+/// numbers: their order says what belongs together, and none may wait for a later one.
+fn joins(operation: Operation, format: Format) -> bool {
+    operation != Operation::Realtime && format != Format::Gemini
 }
 
 /// Formats whose streams have one open part at a time: their encoders keep all others waiting for its end.

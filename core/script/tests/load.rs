@@ -145,6 +145,8 @@ fn a_function_that_nobody_has_is_told_when_the_script_is_read() {
         "let f = Fn(\"two\"); f.call(1, 2); let g = f.curry(1); g.call(2);",
         "let tools = #{ inc: |x| x + 1 }; tools.inc(1); tools.inc.call(1);",
         "let x = [3, 1].filter(|n| n > 1).map(|n| two(n, n)).reduce(|sum, n| sum + n, 0); x.abs();",
+        "let m = #{}; let k = \"wa\" + \"lk\"; m[k] = |x| x * 2; m.walk(4);",
+        "if is_def_fn(\"zzz\", 1) { zzz(1); }",
         "print(type_of(1)); debug(is_def_var(\"x\")); let l = \"a\".len() + max(1, 2); 7.two(1);",
         "for i in range(0, 3) { } let t = \"${request.model}\".to_upper(); if \"a\" in t || !(-l(1) < 0) { }",
         "let m = parse_json(\"{}\"); m.keys(); m.contains(\"a\"); global::two(1, 2);",
