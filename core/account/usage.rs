@@ -201,7 +201,7 @@ impl Sums {
     }
 
     /// Every sum from `from` up to and without `to`, with the minute that it counts for: of what is in the ledger's files, so
-    /// that no crash takes back what was told. What is older than sums are kept stands in `older`.
+    /// that no crash takes back what was told, and of lines that a full disk did not take. What is older than sums are kept stands in `older`.
     pub async fn each(&self, from: Minute, to: Minute, f: impl FnMut(Minute, &By<'_>, &Sum)) -> Result<()> {
         let _still = self.moving.read().await;
         self.each_still(from, to, f).await
